@@ -129,6 +129,18 @@ class StartTimedOut(Unavailable):
     """A runner was not ready within its startup_timeout."""
 
 
+class StartDelayed(Unavailable):
+    """No runner serves, and the next start waits because earlier ones failed.
+
+    Args:
+        retry_after_seconds: when it is tried.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class DeadlineExceeded(Fault):
     """The caller's time limit is over."""
 

@@ -8,14 +8,16 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.failures import BROKEN, UNAVAILABLE, own_end, was_too_slow
-from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
+from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartDelayed, StartTimedOut, Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId
+from fal_server.core.reconcile import failure_delay
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.backlog import Backlog
@@ -187,6 +189,7 @@ class Dispatcher:
         hint: str | None,
         start_timeout: float | None,
         since: datetime | None = None,
+        patient: bool = False,
     ) -> Lease:
         """Wait for a slot; first come, first served. Cancelling gives up the place in line.
 
@@ -197,10 +200,12 @@ class Dispatcher:
             hint: prefer runners that are warm for this word.
             start_timeout: seconds to wait at most; None waits as long as it takes.
             since: when the request started to wait elsewhere; None is now.
+            patient: wait also while failed starts delay the next one beyond the time limit, or there is no limit.
 
         Raises:
             NotFound: there is no such app, or it was deleted while the request waited.
             DeadlineExceeded: no runner had a free slot in time.
+            StartDelayed: starts failed, and the next one waits; it says why and how long.
             Unavailable: the app's runners fail to start; the message says why.
         """
         at_once = self.try_acquire(app_id, request_id=request_id, caller=caller, hint=hint)
@@ -214,6 +219,9 @@ class Dispatcher:
             raise NotFound(f"port of app {str(app_id)!r}", "a function without a port cannot be called over HTTP")
         if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
             raise Unavailable(f"app {str(app_id)!r} is paused: `fal apps scale {app_id} --max-concurrency 1` wakes it")
+        delayed = None if patient else self._start_delayed(app)
+        if delayed is not None and (start_timeout is None or delayed.retry_after_seconds > start_timeout):
+            raise delayed
         waiter = _WaitingRequest(
             request_id=request_id,
             caller=caller,
@@ -230,7 +238,7 @@ class Dispatcher:
                 lease = await waiter.future
                 return lease
         except TimeoutError:
-            raise DeadlineExceeded(
+            raise (None if patient else self._start_delayed(app)) or DeadlineExceeded(
                 f"no runner of {str(app_id)!r} took the request within {start_timeout:g} s"
             ) from None
         finally:
@@ -424,6 +432,23 @@ class Dispatcher:
             line.popleft()
         self._forget_empty(app_id)
 
+    def _start_delayed(self, app: App) -> StartDelayed | None:
+        """Return the answer to a request that nothing but a delayed start could serve; None if there is hope."""
+        failures = self._fleet.failures(app.app_id, app.revision_id)
+        if not failures.count or any(_may_serve_soon(runner) for runner in self._fleet.of_app(app.app_id)):
+            return None
+        now = self._clock.now()
+        seconds = ceil(((failures.at or now) + failure_delay(failures.count) - now).total_seconds())
+        if seconds <= 0:
+            return None
+        starts = "the last start failed" if failures.count == 1 else f"the last {failures.count} starts failed"
+        logs = f"; `fal runners logs {failures.runner_id}` shows what it wrote" if failures.runner_id else ""
+        return StartDelayed(
+            f"no runner of {str(app.app_id)!r} serves: {starts}: {failures.reason or 'no reason is known'}{logs}. The "
+            f"next start is tried in {seconds} s",
+            retry_after_seconds=seconds,
+        )
+
     def _fail_waiting_of(self, runner: Runner) -> None:
         """Fail the waiting requests after a failed start, unless another runner serves or starts."""
         app = self._catalog.get(runner.app_id)
@@ -434,8 +459,11 @@ class Dispatcher:
                 f"a runner of {str(runner.app_id)!r} failed to start: {runner.reason or 'it gave no reason'}. "
                 f"`fal runners logs {runner.runner_id}` shows what it wrote"
             )
-            kind = StartTimedOut if was_too_slow(runner) else Unavailable
-            self._fail(runner.app_id, lambda: kind(message))
+            if was_too_slow(runner):
+                self._fail(runner.app_id, lambda: StartTimedOut(message))
+                return
+            seconds = ceil(failure_delay(runner.failed_starts).total_seconds())
+            self._fail(runner.app_id, lambda: StartDelayed(message, retry_after_seconds=seconds))
 
     def _fail(self, app_id: AppId, fault: Callable[[], Exception]) -> None:
         for waiter in self._waiting.pop(app_id, ()):

@@ -142,6 +142,7 @@ class AttemptRunner:
                 hint=request.hint,
                 start_timeout=left,
                 since=request.created_at,
+                patient=True,
             )
         except DeadlineExceeded:
             return _too_late(request)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import DeadlineExceeded, NotFound, Unavailable
+from fal_server.core.faults import DeadlineExceeded, NotFound, StartDelayed, Unavailable
 from fal_server.core.identity import LOCAL
 from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
@@ -189,6 +189,42 @@ async def test_waiting_calls_fail_when_the_start_fails_and_no_other_runner_start
         "a runner of 'a' failed to start: setup() raised ValueError. "
         f"`fal runners logs {runner_id}` shows what it wrote"
     )
+
+
+async def test_a_call_in_the_delay_after_failed_starts_learns_at_once_why_and_until_when(platform: Platform) -> None:
+    await platform.deploy()
+    platform.engine.start_as = Start.ENDS
+    with pytest.raises(StartDelayed) as failed:
+        await platform.get()
+    assert failed.value.retry_after_seconds == 30
+    runner_id = platform.engine.launched[0].runner_id
+    platform.clock.advance(10.5)
+    with pytest.raises(StartDelayed) as delayed:
+        await platform.get()
+    assert delayed.value.retry_after_seconds == 20
+    assert delayed.value.message == (
+        "no runner of 'a' serves: the last start failed: setup() raised ValueError; "
+        f"`fal runners logs {runner_id}` shows what it wrote. The next start is tried in 20 s"
+    )
+    platform.clock.advance(20)
+    platform.engine.start_as = Start.READY
+    lease = await platform.get()
+    assert lease.runner_id != runner_id
+
+
+async def test_a_call_whose_time_limit_ends_in_the_delay_does_not_wait_for_it(platform: Platform) -> None:
+    await platform.deploy()
+    platform.engine.start_as = Start.ENDS
+    with pytest.raises(StartDelayed):
+        await platform.get()
+    with pytest.raises(StartDelayed):
+        await platform.ask(start_timeout=29)
+    waiting = platform.ask(start_timeout=31)
+    await platform.until(lambda: [r.state for r in platform.fleet.runners] == [RunnerState.FAILURE_DELAY])
+    platform.engine.start_as = Start.READY
+    platform.clock.advance(31)
+    async with asyncio.timeout(20):
+        await waiting
 
 
 async def test_waiting_calls_wait_on_while_another_runner_starts(platform: Platform) -> None:
