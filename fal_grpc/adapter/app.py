@@ -59,6 +59,8 @@ class AliasInfo:
         is_rolling: whether its runners are being replaced, or its traffic is moving.
         request_start_timeout: None if the app has no limit of its own.
         load: its requests; None if the controller does not say.
+        failed_starts: how many starts of its revision failed in a row; `last_failure` says why the last one did, and
+            `failed_runner_id` is its runner, which has the log.
     """
 
     alias: str
@@ -80,6 +82,9 @@ class AliasInfo:
     request_start_timeout: int | None = None
     is_rolling: bool = False
     load: AppLoad | None = None
+    failed_starts: int = 0
+    last_failure: str | None = None
+    failed_runner_id: str | None = None
 
 
 _AUTH_MODES = {0: "private", 1: "public", 2: "shared"}
@@ -106,6 +111,9 @@ def alias_info(message: app_pb2.AliasInfo) -> AliasInfo:
         request_start_timeout=message.request_start_timeout if message.HasField("request_start_timeout") else None,
         is_rolling=message.is_rolling,
         load=app_load(message.load) if message.HasField("load") else None,
+        failed_starts=message.failed_starts,
+        last_failure=message.last_failure if message.HasField("last_failure") else None,
+        failed_runner_id=message.failed_runner_id if message.HasField("failed_runner_id") else None,
     )
 
 

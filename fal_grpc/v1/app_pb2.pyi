@@ -92,6 +92,9 @@ class AliasInfo(_message.Message):
     IS_ROLLING_FIELD_NUMBER: _builtins.int
     REQUEST_START_TIMEOUT_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
+    FAILED_STARTS_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    FAILED_RUNNER_ID_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """Name of the app."""
     revision: _builtins.str
@@ -124,6 +127,12 @@ class AliasInfo(_message.Message):
     """Whether its runners are being replaced, or its traffic is moving to another revision."""
     request_start_timeout: _builtins.int
     """Seconds that a request of the app's owner may wait to be started; unset means no limit of the app's own."""
+    failed_starts: _builtins.int
+    """Starts of its revision that failed in a row, since the last one that succeeded."""
+    last_failure: _builtins.str
+    """Why the last of them failed; unset if none did."""
+    failed_runner_id: _builtins.str
+    """The runner of that start."""
     @_builtins.property
     def machine_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Machine types that its runners may have, the preferred one first."""
@@ -158,10 +167,13 @@ class AliasInfo(_message.Message):
         is_rolling: _builtins.bool = ...,
         request_start_timeout: _builtins.int | None = ...,
         load: Global___AppLoad | None = ...,
+        failed_starts: _builtins.int = ...,
+        last_failure: _builtins.str | None = ...,
+        failed_runner_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_load", b"_load", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "load", b"load", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_failed_runner_id", b"_failed_runner_id", "_last_failure", b"_last_failure", "_load", b"_load", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "failed_runner_id", b"failed_runner_id", "last_failure", b"last_failure", "load", b"load", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_load", b"_load", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "active_runners", b"active_runners", "alias", b"alias", "auth_mode", b"auth_mode", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "is_rolling", b"is_rolling", "keep_alive", b"keep_alive", "load", b"load", "machine_types", b"machine_types", "max_concurrency", b"max_concurrency", "max_multiplexing", b"max_multiplexing", "min_concurrency", b"min_concurrency", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "revision", b"revision", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout", "valid_regions", b"valid_regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_failed_runner_id", b"_failed_runner_id", "_last_failure", b"_last_failure", "_load", b"_load", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "active_runners", b"active_runners", "alias", b"alias", "auth_mode", b"auth_mode", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "failed_runner_id", b"failed_runner_id", "failed_starts", b"failed_starts", "is_rolling", b"is_rolling", "keep_alive", b"keep_alive", "last_failure", b"last_failure", "load", b"load", "machine_types", b"machine_types", "max_concurrency", b"max_concurrency", "max_multiplexing", b"max_multiplexing", "min_concurrency", b"min_concurrency", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "revision", b"revision", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout", "valid_regions", b"valid_regions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrency_buffer: _TypeAlias = _typing.Literal["concurrency_buffer"]  # noqa: Y015
     _WhichOneofArgType__concurrency_buffer: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer"]  # noqa: Y015
@@ -169,6 +181,10 @@ class AliasInfo(_message.Message):
     _WhichOneofArgType__concurrency_buffer_perc: _TypeAlias = _typing.Literal["_concurrency_buffer_perc", b"_concurrency_buffer_perc"]  # noqa: Y015
     _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
     _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    _WhichOneofReturnType__failed_runner_id: _TypeAlias = _typing.Literal["failed_runner_id"]  # noqa: Y015
+    _WhichOneofArgType__failed_runner_id: _TypeAlias = _typing.Literal["_failed_runner_id", b"_failed_runner_id"]  # noqa: Y015
+    _WhichOneofReturnType__last_failure: _TypeAlias = _typing.Literal["last_failure"]  # noqa: Y015
+    _WhichOneofArgType__last_failure: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure"]  # noqa: Y015
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
     _WhichOneofReturnType__request_start_timeout: _TypeAlias = _typing.Literal["request_start_timeout"]  # noqa: Y015
@@ -185,6 +201,10 @@ class AliasInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_buffer_perc) -> _WhichOneofReturnType__concurrency_buffer_perc | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed_runner_id) -> _WhichOneofReturnType__failed_runner_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_failure) -> _WhichOneofReturnType__last_failure | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
     @_typing.overload

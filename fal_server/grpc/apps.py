@@ -131,6 +131,10 @@ def alias_info(view: AppView) -> pb.AliasInfo:
     info.is_rolling = view.is_rolling
     if view.load is not None:
         info.load.CopyFrom(explain.app_load(view.load))
+    if view.failures.count:
+        info.failed_starts = view.failures.count
+        info.last_failure = view.failures.reason
+        info.failed_runner_id = view.failures.runner_id
     return info
 
 

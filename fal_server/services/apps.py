@@ -226,6 +226,7 @@ class Apps:
             active_runners=self._fleet.active(app.app_id),
             is_rolling=rolling,
             load=self._dispatcher.load(app),
+            failures=self._fleet.failures(app.app_id, app.revision_id),
         )
 
 

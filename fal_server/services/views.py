@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.autoscale import Load
+from fal_server.core.failures import NO_FAILURES, Failures
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Json, Revision, check_limits
 from fal_server.ports import RunResult
 
@@ -17,12 +18,14 @@ class AppView:
 
     Attributes:
         load: what it has to do now; None if that is not known here.
+        failures: starts of its revision that failed in a row.
     """
 
     app: App
     active_runners: int
     is_rolling: bool
     load: Load | None = None
+    failures: Failures = NO_FAILURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from fal_cli.presentation.listing import Field, Listing, write_items
@@ -31,16 +31,31 @@ _KEYS = (
     "environment_name",
     "request_start_timeout",
 )
+# What the published client does not have.
+_OUR_KEYS = ("failed_starts", "last_failure", "failed_runner_id")
 Item = TypeVar("Item")
 
 
 def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
-    """Write apps to standard output, and which of them are being rolled out to standard error."""
+    """Write apps to standard output, and to standard error which are being rolled out and which fail to start."""
     write_items(args, APPS, apps)
     if args.output in {"pretty", "wide"}:
         for app in apps:
             if app.is_rolling:
                 print_note(f"{app.alias} is being rolled out: new runners take over from the old ones.")
+        write_failures(apps)
+
+
+def write_failures(apps: Iterable[AliasInfo]) -> None:
+    """Say on standard error which apps have no runner because their starts fail, and why."""
+    for app in apps:
+        if app.failed_starts and not app.active_runners:
+            starts = (
+                "its last start failed" if app.failed_starts == 1 else f"its last {app.failed_starts} starts failed"
+            )
+            print_note(f"{app.alias} has no runner, {starts}: {app.last_failure or 'no reason is known'}")
+            if app.failed_runner_id:
+                print_note(f"  `fal runners logs {app.failed_runner_id}` shows what it wrote")
 
 
 def app_name(app: AliasInfo) -> str:
@@ -76,7 +91,7 @@ def _revision_document(revision: ApplicationInfo) -> Mapping[str, object]:
 
 
 def _app_document(app: AliasInfo) -> Mapping[str, object]:
-    return {key: getattr(app, key) for key in _KEYS}
+    return {key: getattr(app, key) for key in (*_KEYS, *_OUR_KEYS)}
 
 
 APPS: Listing[AliasInfo] = Listing(

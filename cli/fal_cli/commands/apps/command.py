@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.apps import details, logs, scaling
-from fal_cli.commands.runners.filters import add_runner_filters, of_states, since_for
+from fal_cli.commands.runners.filters import add_runner_filters, failing_apps, of_states, since_for
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
 from fal_cli.ids import APPS as APP_NAMES
@@ -15,14 +15,14 @@ from fal_cli.ids import REVISIONS as REVISION_IDS
 from fal_cli.ids import require, resolve
 from fal_cli.options import add_client_options, add_env_option, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, Handler, add_command, add_commands
-from fal_cli.presentation.apps import APPS, REVISIONS, write_apps
+from fal_cli.presentation.apps import APPS, REVISIONS, write_apps, write_failures
 from fal_cli.presentation.listing import add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note
 from fal_cli.presentation.runners import RUNNERS, write_gpus, write_runners
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
-    from fal.api import AliasInfo, SyncServerlessClient
+    from fal.api import AliasInfo, RunnerInfo, SyncServerlessClient
 
 _SCALE_NUMBERS = {
     "keep_alive": "Seconds that a runner without requests is kept.",
@@ -168,12 +168,20 @@ def _rollout(args: argparse.Namespace) -> None:
 
 def _runners(args: argparse.Namespace) -> None:
     since = since_for(args)
+    failing: list[AliasInfo] = []
+
+    def fetch(client: SyncServerlessClient) -> list[RunnerInfo]:
+        failing[:] = failing_apps(client, args, app=args.app_name, environment_name=args.env)
+        return of_states(client.apps.runners(args.app_name, since=since, environment_name=args.env), args.state)
+
+    def write(runners: list[RunnerInfo]) -> None:
+        write_runners(args, runners, alias=False)
+        write_failures(failing)
+
     run_list(
         args,
-        lambda client: of_states(
-            client.apps.runners(args.app_name, since=since, environment_name=args.env), args.state
-        ),
-        lambda runners: write_runners(args, runners, alias=False),
+        fetch,
+        write,
         lambda client: (
             of_states(runners, args.state)
             for runners in client.runners.watch(app=args.app_name, since=since, environment_name=args.env)

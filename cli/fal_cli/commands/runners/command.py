@@ -7,18 +7,19 @@ import sys
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.runners import copying, logs, port_forward, profiling, sessions
-from fal_cli.commands.runners.filters import add_runner_filters, of_states, since_for
+from fal_cli.commands.runners.filters import add_runner_filters, failing_apps, of_states, since_for
 from fal_cli.completion import complete_ids
 from fal_cli.ids import RUNNERS as RUNNER_IDS
 from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, add_command, add_commands
+from fal_cli.presentation.apps import write_failures
 from fal_cli.presentation.listing import add_list_options, run_list
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.runners import ENDED_STATES, RUNNERS, describe_end, write_gpus, write_runner, write_runners
 
 if TYPE_CHECKING:
-    from fal.api import RunnerInfo, SyncServerlessClient
+    from fal.api import AliasInfo, RunnerInfo, SyncServerlessClient
 
 _POLL_SECONDS = 0.5
 
@@ -66,10 +67,20 @@ def _add_ending(commands: Commands, name: str, help: str) -> FalParser:  # noqa:
 
 def _list(args: argparse.Namespace) -> None:
     since = since_for(args)
+    failing: list[AliasInfo] = []
+
+    def fetch(client: SyncServerlessClient) -> list[RunnerInfo]:
+        failing[:] = failing_apps(client, args)
+        return of_states(client.runners.list(since=since), args.state)
+
+    def write(runners: list[RunnerInfo]) -> None:
+        write_runners(args, runners)
+        write_failures(failing)
+
     run_list(
         args,
-        lambda client: of_states(client.runners.list(since=since), args.state),
-        lambda runners: write_runners(args, runners),
+        fetch,
+        write,
         lambda client: (of_states(runners, args.state) for runners in client.runners.watch(since=since)),
     )
 

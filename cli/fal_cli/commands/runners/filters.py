@@ -1,18 +1,20 @@
-"""The options that choose runners for a list: --since and --state."""
+"""Which runners a list has, by --since and --state, and which apps have none because their starts fail."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 from fal_cli.options import time_type
 from fal_cli.parser import FalParser
+from fal_cli.presentation.apps import app_name
 from fal_cli.presentation.output import print_note
 
 if TYPE_CHECKING:
-    from fal.api import RunnerInfo
+    from fal.api import AliasInfo, RunnerInfo, SyncServerlessClient
 
 _SHOWN = ("all", "idle", "running", "pending", "setup", "failure_delay", "terminated")
 _STATES = (*_SHOWN, "crash_backoff", "docker_pull", "draining", "terminating")
@@ -60,3 +62,28 @@ def since_for(args: argparse.Namespace) -> datetime | None:
         print_note("Runners that ended within the last 24 hours are listed; --since says otherwise.")
         return datetime.now(UTC) - HISTORY
     return cast("datetime | None", args.since)
+
+
+def failing_apps(
+    client: SyncServerlessClient,
+    args: argparse.Namespace,
+    *,
+    app: str | None = None,
+    environment_name: str | None = None,
+) -> list[AliasInfo]:
+    """Return the apps that a list of runners lacks because their starts fail, for the notes below it.
+
+    Only a person is told, so that the controller gets no request of a script that the published client does not send.
+
+    Args:
+        app: that one alone.
+    """
+    from fal.api import CallError
+
+    if args.output not in {"pretty", "wide"} or not sys.stderr.isatty():
+        return []
+    try:
+        apps = client.apps.list(environment_name=environment_name)
+    except CallError:
+        return []  # the key may not see them, and the list is what was asked for
+    return [found for found in apps if found.failed_starts and app in (None, app_name(found), found.alias)]
