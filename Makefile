@@ -66,7 +66,7 @@ check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache >/dev/null || { echo "run: make lint"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/python -m scripts.changed | xargs --no-run-if-empty $(BIN)/basedpyright --level error
-	@$(BIN)/python -m pytest -q -m "not slow" tests/core tests/contract tests/deploy tests/test_house.py
+	@$(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick tests/core tests/contract tests/deploy tests/test_house.py
 
 .PHONY: cov
 cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fails if it falls below the floor

@@ -13,4 +13,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # No test has a time limit: a loaded machine is no failure.
 settings.register_profile("fal", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)  # of `make check`; `make test` tries more
 settings.load_profile("fal")

@@ -20,7 +20,7 @@ _MASK = "****"
 Work = Callable[[Callable[[str], None]], Coroutine[object, None, BuiltEnvironment]]
 
 
-class SharedBuild:
+class _SharedBuild:
     """One running build for all who ask; keeps its lines, so that a later asker gets them from the first one on.
 
     Args:
@@ -28,7 +28,7 @@ class SharedBuild:
         ended: called when no more askers can join: it is done, or cancelled (then twice).
     """
 
-    def __init__(self, work: Work, ended: Callable[[SharedBuild], None]) -> None:
+    def __init__(self, work: Work, ended: Callable[[_SharedBuild], None]) -> None:
         self._lines: list[LogEntry] = []
         self._changed = asyncio.Event()
         self._askers = 0
@@ -96,6 +96,40 @@ class SharedBuild:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+class SharedBuilds:
+    """The builds under way, one an environment."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, _SharedBuild] = {}
+
+    def __contains__(self, env_id: str) -> bool:
+        return env_id in self._under_way
+
+    async def follow(self, env_id: str, work: Work, log: BuildLog) -> BuiltEnvironment:
+        """Start a build, or join the one that is under way; wait for its end.
+
+        Args:
+            work: as `_SharedBuild` has it, and `log` as well.
+
+        Raises:
+            Fault: as `_SharedBuild.follow`.
+        """
+        build = self._under_way.get(env_id)
+        if build is None:
+
+            def ended(ended: _SharedBuild) -> None:
+                if self._under_way.get(env_id) is ended:
+                    del self._under_way[env_id]
+
+            build = self._under_way[env_id] = _SharedBuild(work, ended)
+        return await build.follow(log)
+
+    async def cancel(self) -> None:
+        """Cancel every build; nothing is left of them."""
+        for build in list(self._under_way.values()):
+            await build.cancel()
 
 
 def _level(text: str) -> LogLevel:

@@ -11,10 +11,11 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from fal_server.builders.build_remains import BuildRemains
-from fal_server.builders.builds import SharedBuild, UrlRedactor, changed_at, note_use
+from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import FIELD
 from fal_server.builders.container_engine import ContainerEngine, engine_variables
 from fal_server.builders.engine_trials import EngineTrials
@@ -47,23 +48,14 @@ class ContainerBuilder:
         self._variables = engine_variables(environ)
         self._trials = trials
         self._remains = BuildRemains(self._root)
-        self._under_way: dict[str, SharedBuild] = {}
+        self._under_way = SharedBuilds()
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
         configuration = parse_image(spec)
         if not force and self._trials.known is not None and (found := self.find(spec)):
             return found
-        env_id = spec.env_id
-        build = self._under_way.get(env_id)
-        if build is None:
-
-            def ended(ended: SharedBuild) -> None:
-                if self._under_way.get(env_id) is ended:
-                    del self._under_way[env_id]
-
-            build = SharedBuild(lambda line: self._find_or_build(spec, configuration, force, line), ended)
-            self._under_way[env_id] = build
-        return await build.follow(log)
+        work = partial(self._find_or_build, spec, configuration, force)
+        return await self._under_way.follow(spec.env_id, work, log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
         """Find the note, if its engine is still installed and in use; its options are known once one was looked for."""
@@ -136,8 +128,7 @@ class ContainerBuilder:
 
     async def close(self) -> None:
         """Cancel the builds that are running."""
-        for build in list(self._under_way.values()):
-            await build.cancel()
+        await self._under_way.cancel()
 
     async def _find_or_build(
         self, spec: EnvironmentSpec, configuration: ImageConfiguration, force: bool, line: Callable[[str], None]

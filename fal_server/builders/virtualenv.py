@@ -9,9 +9,10 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from fal_server.builders.builds import SharedBuild, UrlRedactor, changed_at, note_use
+from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
 from fal_server.builders.process import failure
 from fal_server.builders.uv import Uv
@@ -49,7 +50,7 @@ class VirtualenvBuilder:
     def __init__(self, root: Path, cache_dir: Path, environ: Mapping[str, str] | None = None) -> None:
         self._root = root.absolute()
         self._uv = Uv(cache_dir.absolute(), os.environ if environ is None else environ)
-        self._under_way: dict[str, SharedBuild] = {}
+        self._under_way = SharedBuilds()
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._remove_abandoned()
@@ -61,17 +62,8 @@ class VirtualenvBuilder:
         configuration = parse(spec.configuration)
         if not force and (found := self.find(spec)):
             return found
-        env_id = spec.env_id
-        build = self._under_way.get(env_id)
-        if build is None:
-
-            def ended(ended: SharedBuild) -> None:
-                if self._under_way.get(env_id) is ended:
-                    del self._under_way[env_id]
-
-            build = SharedBuild(lambda line: self._build(env_id, configuration, force, line), ended)
-            self._under_way[env_id] = build
-        return await build.follow(log)
+        work = partial(self._build, spec.env_id, configuration, force)
+        return await self._under_way.follow(spec.env_id, work, log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
         """Find the newest finished generation whose interpreter is still there."""
@@ -121,8 +113,7 @@ class VirtualenvBuilder:
 
     async def close(self) -> None:
         """Cancel the builds that are running; nothing is left of them."""
-        for build in list(self._under_way.values()):
-            await build.cancel()
+        await self._under_way.cancel()
 
     async def _build(
         self, env_id: str, configuration: VirtualenvConfiguration, force: bool, line: Callable[[str], None]

@@ -71,7 +71,7 @@ class StateDir:
 
     @property
     def blobs(self) -> Path:
-        """Code and app files, by content hash."""
+        """Pickled code, by content hash."""
         return self.root / "blobs"
 
     @property

@@ -27,6 +27,8 @@ class AbandonedRequests:
     The app may still work on it: with another request beside it, an app that takes one at a time would have two, and a
     GPU could run out of memory. A slot is held until the runner says that fewer are inside, and no longer than the
     app's request_timeout.
+
+    Counted: the slots that it holds.
     """
 
     def __init__(self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, engine: Engine, clock: Clock) -> None:

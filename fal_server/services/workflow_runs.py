@@ -71,6 +71,8 @@ class _Live:
 class WorkflowRuns:
     """The use cases of calls of workflows.
 
+    Owned: the runs under way, by the one controller that works on them; their rows are written first.
+
     Attributes:
         webhook_due: notified when a webhook has to be delivered.
     """

@@ -79,8 +79,11 @@ def test_contents_that_are_no_workflow(wrong: dict[str, Any], words: str) -> Non
         graph_of(wrong)
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.text().filter(lambda text: not text.startswith("$"))
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+names = st.text(max_size=4)
+scalars = st.none() | st.booleans() | st.integers() | names.filter(lambda text: not text.startswith("$"))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=8
+)
 
 
 @given(values)

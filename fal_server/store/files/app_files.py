@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
 from fal_server.store.files.content_files import ContentDirectory
-from fal_server.store.files.durable import sync_directory
+from fal_server.store.files.durable import make_directory, sync_directory
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -29,10 +29,7 @@ class DiskAppFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._uses = ContentDirectory(directory)
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+        make_directory(directory)
 
     def has(self, file_hash: str) -> bool:
         """Return whether it was uploaded, and keep it, because the caller is about to deploy it."""

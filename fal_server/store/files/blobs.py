@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
 from fal_server.store.files.content_files import ContentDirectory
-from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
+from fal_server.store.files.durable import DRAFT_PREFIX, make_directory, sync_directory, write_draft
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -32,12 +32,7 @@ class FileBlobs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._uses = ContentDirectory(directory)
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for draft in directory.glob(f"*/{DRAFT_PREFIX}*"):
-                draft.unlink()
-        except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+        make_directory(directory, leftovers=f"*/{DRAFT_PREFIX}*")
 
     async def put(self, content: bytes) -> str:
         return await asyncio.to_thread(self._put, content)

@@ -18,6 +18,7 @@ from typing import Self
 from fal_server.core.data_paths import DRAFTS, ROOT, data_parts, data_path
 from fal_server.core.faults import AlreadyExists, Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.ports.files import DataEntry, OpenFile
+from fal_server.store.files.durable import make_directory
 from fal_server.store.files.uploads import StagingDirectory
 
 _MOST_LINKS = 40
@@ -39,10 +40,7 @@ class DataDirectory:
     """
 
     def __init__(self, directory: Path) -> None:
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+        make_directory(directory)
         self.directory = directory
         self.drafts = StagingDirectory(directory / DRAFTS)
 

@@ -6,7 +6,26 @@ import os
 import tempfile
 from pathlib import Path
 
+from fal_server.core.faults import Unavailable
+
 DRAFT_PREFIX = ".draft-"
+
+
+def make_directory(directory: Path, *, leftovers: str = "") -> None:
+    """Make a private directory if it is missing, and clear it of what a dead controller left half done.
+
+    Args:
+        leftovers: a pattern of the files to delete in it.
+
+    Raises:
+        Unavailable: it cannot be made or read.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in directory.glob(leftovers) if leftovers else ():
+            left.unlink()
+    except OSError as error:
+        raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
 
 def write_draft(directory: Path, content: bytes) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fal_server.core.faults import NotFound, Unavailable
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.ports.files import StoredObject
-from fal_server.store.files.durable import sync_directory, write_draft
+from fal_server.store.files.durable import make_directory, sync_directory, write_draft
 
 log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9A-Za-z_-]{16,64}")
@@ -32,10 +32,7 @@ class DiskObjects:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+        make_directory(directory)
 
     def place(self, draft: Path, stored: StoredObject) -> None:
         place = self._place(stored.object_id)

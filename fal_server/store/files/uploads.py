@@ -10,6 +10,7 @@ import secrets
 from pathlib import Path
 
 from fal_server.core.faults import Unavailable
+from fal_server.store.files.durable import make_directory
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -116,12 +117,7 @@ class StagingDirectory:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in directory.iterdir():
-                left.unlink()
-        except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+        make_directory(directory, leftovers="*")
 
     def open(self) -> StagedFile:
         return StagedFile(self._directory / secrets.token_hex(16))
