@@ -96,6 +96,12 @@ def describe_time(at: datetime, *, now: datetime | None = None) -> str:
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S} ({relative})"
 
 
+def iso_utc(at: datetime, *, milliseconds: bool = False) -> str:
+    """Return a time for a program, as `2026-01-31T09:00:00Z`."""
+    timespec = "milliseconds" if milliseconds else "seconds"
+    return at.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def describe_duration(seconds: float) -> str:
     """Return a duration in its greatest unit, as `5 s`, `2 min`, `3 h` or `4 d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

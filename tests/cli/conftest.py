@@ -14,9 +14,19 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from fal_grpc.compat import ISOLATE_SERVICE
-from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
+from fal_grpc.v1 import (
+    app_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 
-FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+FILES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
 
 
 class Controller:
@@ -133,7 +143,7 @@ def rest(monkeypatch) -> Iterator[RestController]:
             """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.setenv("FAL_GRPC_HOST", f"127.0.0.1:{server.server_port}")
     monkeypatch.setenv("FAL_KEY", "id:secret")

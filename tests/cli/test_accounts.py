@@ -60,7 +60,7 @@ def test_listed_keys(controller, capsys):
     assert main(["key", "list"]) == 0
     head, row = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "Key ID"
-    assert row.split() == ["kid", "2026-01-31", "09:00:00+00:00", "API", "mine"]
+    assert row.split() == ["kid", "2026-01-31T09:00:00Z", "API", "mine"]
 
 
 def test_revoking_names_the_key(controller):

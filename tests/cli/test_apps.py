@@ -108,7 +108,7 @@ def test_list_rev(controller, capsys):
     head, row, _ = capsys.readouterr().out.splitlines()
     assert head.startswith("Revision  Env   Min Concurrency")
     assert row.startswith("rev-1     main  0")
-    assert row.split()[-7:] == ["2026-01-31", "09:00:00+00:00", "hello", "*", "a", "note", "GIT=abc"]
+    assert row.split()[-6:] == ["2026-01-31T09:00:00Z", "hello", "*", "a", "note", "GIT=abc"]
     controller.asked.clear()
     assert main(["apps", "list-rev", "--json"]) == 0
     assert not controller.request("ListApplications").HasField("application_name")
@@ -153,7 +153,7 @@ def test_get_needs_nothing_that_other_controllers_lack(apps, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["alias"], found["in_flight"], found["addresses"]) == ("hello", None, {})
     assert main(["apps", "get", "nosuch"]) == 1
-    assert "there is no application 'nosuch'" in capsys.readouterr().err
+    assert "Application 'nosuch' not found" in capsys.readouterr().err
 
 
 def test_rollout(controller, capsys):

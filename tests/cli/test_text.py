@@ -51,13 +51,17 @@ def test_a_narrow_terminal_folds_words_and_cuts_no_id():
 def test_rows_that_cannot_fit_become_blocks():
     row = ("one two", "x" * 60, "1")
     assert render(IDS, [row, row], width=70) == (
-        f"Alias:     one two\nRunner ID: {'x' * 60}\nCount:     1\n\n"
-        f"Alias:     one two\nRunner ID: {'x' * 60}\nCount:     1\n"
+        f"Alias:     one two\nRunner ID:\n  {'x' * 60}\nCount:     1\n\n"
+        f"Alias:     one two\nRunner ID:\n  {'x' * 60}\nCount:     1\n"
     )
 
 
 def test_a_block_leaves_out_what_is_empty():
-    assert render(IDS, [("", "x" * 60, "1")], width=40) == f"Runner ID: {'x' * 60}\nCount:     1\n"
+    assert render(IDS, [("", "x" * 29, "1")], width=40) == f"Runner ID: {'x' * 29}\nCount:     1\n"
+
+
+def test_a_word_that_is_longer_than_a_line_is_cut():
+    assert render(IDS, [("", "x" * 39 + "日" * 2, "")], width=40) == f"Runner ID:\n  {'x' * 38}\n  x日日\n"
 
 
 def test_a_block_folds_long_text_between_words():

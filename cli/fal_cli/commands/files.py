@@ -14,13 +14,22 @@ from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, sort_items, write_items
-from fal_cli.presentation.output import print_note
+from fal_cli.presentation.output import print_note, shown_time
 from fal_cli.presentation.printable import one_line
-from fal_cli.presentation.style import paint, wants_colour
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from fal.files import Files, RemoteFile
+
+
+def _updated(entry: RemoteFile) -> str:
+    from datetime import datetime
+
+    try:
+        return shown_time(datetime.fromisoformat(entry.updated_at)) if entry.updated_at else ""
+    except ValueError:
+        return entry.updated_at  # it is the controller's
+
 
 _EPILOG = "Paths are absolute, as /data/models/x, or relative to /data."
 
@@ -36,7 +45,7 @@ FILES: Listing[RemoteFile] = Listing(
             sort_key=lambda entry: entry.size,
             right=True,
         ),
-        Field(title="Updated At", text=lambda entry: entry.updated_at, folds=True),
+        Field(title="Updated At", text=_updated, sort_key=lambda entry: entry.updated_at, folds=True),
         Field(title="Path", text=lambda entry: entry.path, wide=True),
     ),
     document=lambda entry: {
@@ -96,13 +105,11 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _write(args: argparse.Namespace, entries: Sequence[RemoteFile]) -> None:
-    if args.output != "pretty" or args.columns:
+    if args.output == "pretty" and not args.columns and not sys.stdout.isatty():
+        # What the published client writes.
+        sys.stdout.writelines(f"{one_line(entry.name)}\n" for entry in sort_items(args, FILES, entries))
+    else:
         write_items(args, FILES, entries)
-        return
-    colour = wants_colour(sys.stdout)
-    for entry in sort_items(args, FILES, entries):
-        name = one_line(entry.name)
-        sys.stdout.write((name if entry.is_file else paint(name, "blue", colour=colour)) + "\n")
 
 
 def _download(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from fal_cli.completion import complete_words, profile_names
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_local_list, write_items
 from fal_cli.presentation.output import print_line, print_note
 from fal_cli.prompts import add_yes_option, ask, ask_secret, at_terminal, confirm
 
@@ -56,12 +56,15 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
+    run_local_list(args, _profiles, lambda profiles: write_items(args, PROFILES, profiles))
+
+
+def _profiles() -> list[_Profile]:
     from fal.config import load
 
     config = load()
     current = os.environ.get("FAL_PROFILE") or config.current_profile
-    profiles = [_Profile(name, name == current, tuple(settings)) for name, settings in config.profiles.items()]
-    write_items(args, PROFILES, profiles)
+    return [_Profile(name, name == current, tuple(settings)) for name, settings in config.profiles.items()]
 
 
 def _set(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal.api import name_in_environment
@@ -19,8 +20,6 @@ from fal_cli.presentation.table import Column
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from fal.api import JSON, SyncServerlessClient
     from fal.api.queue import QueueNamespace
     from fal.queue import QueuedRequest
@@ -147,10 +146,11 @@ def _get(args: argparse.Namespace) -> None:
         write_document(args.output, {**item, "deliveries": deliveries})
         return
     for name, value in item.items():
-        print_line(f"{name}: {_shown(value)}")
+        at = getattr(request, name, None)
+        print_line(f"{name}: {shown_time(at) if isinstance(at, datetime) else _shown(value)}")
     for delivery in request.deliveries:
         went = delivery.error or f"answered {delivery.status}"
-        print_line(f"webhook, try {delivery.number} at {_iso(delivery.at)}: {went}")
+        print_line(f"webhook, try {delivery.number} at {shown_time(delivery.at)}: {went}")
 
 
 def _cancel(args: argparse.Namespace) -> None:

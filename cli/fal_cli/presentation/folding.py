@@ -1,19 +1,30 @@
-"""Breaks text into lines that fit a terminal, between words only."""
+"""Breaks text into lines that fit a terminal: between words, and within one only if it is longer than a line."""
 
 from __future__ import annotations
 
 _REMARK = 14
+# Asks for the picture of the character before it, which is two cells wide.
+_AS_PICTURE = "\ufe0f"
+_INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff")
 
 
 def display_width(text: str) -> int:
-    """Return the terminal cells of `text`: two for a wide character, none for a combining one."""
+    """Return the terminal cells of `text`, at most: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
+    width = last = 0
+    for char in text:
+        last = 2 - last if char == _AS_PICTURE and last == 1 else _cells(char)
+        width += last
+    return width
+
+
+def _cells(char: str) -> int:
     from unicodedata import category, east_asian_width
 
-    return sum(
-        0 if category(char) in {"Mn", "Me", "Cf"} else 2 if east_asian_width(char) in "WF" else 1 for char in text
-    )
+    if char in _INVISIBLE or category(char) in {"Mn", "Me"}:
+        return 0
+    return 2 if east_asian_width(char) in "WF" else 1
 
 
 def cut(text: str, width: int) -> str:
@@ -44,13 +55,36 @@ def split_words(text: str) -> list[str]:
     return words
 
 
-def fold(text: str, width: int) -> list[str]:
-    """Return the lines of a text that is broken between words; what is broken off keeps the indentation."""
+def fold(text: str, width: int, *, cut: bool = False) -> list[str]:
+    """Return the lines of a text that is broken between words; what is broken off keeps the indentation, unless cut.
+
+    Args:
+        text: one line.
+        width: the cells of a line.
+        cut: whether to cut a word that is longer than a line. If not, the terminal breaks it, and a person can copy it.
+    """
     indent = text[: len(text) - len(text.lstrip(" "))]
+    rest = text[len(indent) :]
+    if cut:
+        indent = ""
     lines: list[str] = []
-    for word in split_words(text[len(indent) :]):
-        if lines and display_width(lines[-1]) + 1 + display_width(word) <= width:
-            lines[-1] += " " + word
-        else:
-            lines.append(indent + word)
+    for word in split_words(rest):
+        pieces = _cut(word, width) if cut and display_width(word) > width else [word]
+        if lines and display_width(lines[-1]) + 1 + display_width(pieces[0]) <= width:
+            lines[-1] += " " + pieces.pop(0)
+        elif lines and not word:
+            continue  # a space at the end of a line
+        lines += [indent + piece for piece in pieces]
     return lines
+
+
+def _cut(word: str, width: int) -> list[str]:
+    """Cut a word into pieces of at most `width` cells; what combines with a character stays with it."""
+    pieces = [""]
+    for char in word:
+        grown = pieces[-1] + char
+        if pieces[-1] and display_width(grown) > width:
+            pieces.append(char)
+        else:
+            pieces[-1] = grown
+    return pieces

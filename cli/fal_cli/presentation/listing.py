@@ -127,15 +127,19 @@ def run_list(
         watch: yields the items at each change; None if the controller does not tell changes of this list.
     """
     with open_client(args) as client:
-        if args.watch is not None:
-            if watch is not None and args.watch == _AS_IT_CHANGES:
-                _show_each(watch(client), write, "As it changes")
-                return
-            seconds = args.watch or _WATCH_SECONDS
-            _show_each(_polled(lambda: fetch(client), seconds), write, f"Every {seconds:g} s")
-            return
-        found = fetch(client)
-    write(found)
+        if args.watch == _AS_IT_CHANGES and watch is not None:
+            _show_each(watch(client), write, "As it changes")
+        else:
+            run_local_list(args, lambda: fetch(client), write)
+
+
+def run_local_list(args: argparse.Namespace, fetch: Callable[[], Fetched], write: Callable[[Fetched], None]) -> None:
+    """As `run_list`, for a list that no controller has."""
+    if args.watch is None:
+        write(fetch())
+        return
+    seconds = args.watch or _WATCH_SECONDS
+    _show_each(_polled(fetch, seconds), write, f"Every {seconds:g} s")
 
 
 def _show_each(lists: Iterable[Fetched], write: Callable[[Fetched], None], how: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from fal_cli.presentation.printable import visible
+from fal_cli.presentation.printable import one_line, visible
 from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
@@ -84,11 +84,18 @@ def shown_time(at: datetime | None) -> str:
     """Return a time for people: local and relative on a terminal, ISO in UTC in a pipe."""
     if at is None:
         return ""
-    if not sys.stdout.isatty():
-        return str(at)
-    from fal_cli.times import describe_time
+    from fal_cli.times import describe_time, iso_utc
 
-    return describe_time(at)
+    return describe_time(at) if sys.stdout.isatty() else iso_utc(at)
+
+
+def shown_clock(at: datetime) -> str:
+    """Return the time of an event among others of the same hours: as `shown_time`, without the date on a terminal."""
+    from fal_cli.times import iso_utc
+
+    if sys.stdout.isatty():
+        return f"{at.astimezone():%H:%M:%S.%f}"[:-3]
+    return iso_utc(at, milliseconds=True)
 
 
 def shown_bytes(count: int) -> str:
@@ -104,6 +111,16 @@ def shown_bytes(count: int) -> str:
 def print_line(message: str) -> None:
     """Write a message that is the result to standard output; a terminal breaks it between words only."""
     sys.stdout.write(fitted(visible(message), sys.stdout) + "\n")
+
+
+def print_reason(message: str) -> None:
+    """Write a remark on a list below it; a terminal breaks it as it does the list."""
+    text, width = one_line(message), terminal_width()
+    if width is not None:
+        from fal_cli.presentation.folding import fold
+
+        text = "\n".join(fold(text, width, cut=True))
+    sys.stdout.write(text + "\n")
 
 
 def print_note(message: str) -> None:

@@ -11,7 +11,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fal_cli.presentation.listing import Field, Listing, write_items
-from fal_cli.presentation.output import print_line, shown_bytes, shown_time, write_document, write_table
+from fal_cli.presentation.output import (
+    print_line,
+    print_reason,
+    shown_bytes,
+    shown_clock,
+    shown_time,
+    write_document,
+    write_table,
+)
 from fal_cli.presentation.style import paint, wants_colour
 from fal_cli.presentation.table import Column
 
@@ -48,7 +56,7 @@ def write_runners(args: argparse.Namespace, runners: Sequence[RunnerInfo], *, al
         write_items(args, RUNNERS, runners, hidden=hidden)
     for runner in runners:
         if runner.state.value in _EXPLAINED and runner.state_reason:
-            print_line(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
+            print_reason(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
         print_line("(*) another runner will replace it")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]
@@ -92,10 +100,7 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
     if runner.state_changes:
         write_table(
             (Column(title="Time"), Column(title="State"), Column(title="Reason", folds=True)),
-            (
-                (f"{change.at.astimezone():%H:%M:%S.%f}"[:-3], change.state.value, change.reason)
-                for change in runner.state_changes
-            ),
+            ((shown_clock(change.at), change.state.value, change.reason) for change in runner.state_changes),
         )
 
 

@@ -10,6 +10,7 @@ from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint
 
 _GAP = "  "
+_INDENT = "  "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ def render(
         colour: whether headings are bold.
     """
     titles = [column.title for column in columns]
-    cells = [[one_line(text) for text in row] for row in rows]
+    cells = [[one_line(text).strip(" ") for text in row] for row in rows]
     by_column = list(zip(*cells, strict=True)) if cells else [() for _ in columns]
     widths = [max(map(display_width, (title, *texts))) for title, texts in zip(titles, by_column, strict=True)]
     if width is not None and _total(widths) > width:
@@ -87,7 +88,7 @@ def _narrowed(
 def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], *, colour: bool) -> str:
     lines: list[str] = []
     for number, row in enumerate(rows):
-        folded = [fold(text, width) for text, width in zip(row, widths, strict=True)]
+        folded = [fold(text, width, cut=True) for text, width in zip(row, widths, strict=True)]
         for index in range(max(map(len, folded))):
             line = _line(columns, [cell[index] if index < len(cell) else "" for cell in folded], widths)
             lines.append(paint(line, "bold", colour=colour and number == 0))
@@ -95,7 +96,10 @@ def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Se
 
 
 def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, colour: bool) -> str:
-    """Return a block of `Title: text` lines for each row, without empty texts, and an empty line between two blocks."""
+    """Return a block of `Title: text` lines for each row, without empty texts, and an empty line between two blocks.
+
+    A text with a word that does not fit beside the title begins on the next line.
+    """
     label_width = max(map(display_width, titles)) + 2
     blocks: list[str] = []
     for row in rows:
@@ -103,9 +107,14 @@ def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *,
         for title, text in zip(titles, row, strict=True):
             if not text:
                 continue
-            label = paint(f"{title}:", "bold", colour=colour) + " " * (label_width - display_width(title) - 1)
-            first, *more = fold(text, max(1, width - label_width))
-            lines.append((label + first).rstrip())
-            lines += [" " * label_width + line for line in more]
+            label = paint(f"{title}:", "bold", colour=colour)
+            room = width - label_width
+            if max(map(display_width, split_words(text))) > room:
+                below = fold(text, max(1, width - len(_INDENT)), cut=True)
+                lines += [label, *((_INDENT + line).rstrip() for line in below)]
+                continue
+            first, *more = fold(text, room)
+            lines.append((label + " " * (label_width - display_width(title) - 1) + first).rstrip())
+            lines += [(" " * label_width + line).rstrip() for line in more]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)

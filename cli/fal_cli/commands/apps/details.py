@@ -66,7 +66,7 @@ def _fetch(args: argparse.Namespace, client: SyncServerlessClient) -> _Details:
     apps = client.apps.list(environment_name=args.env)
     app = next((app for app in apps if args.app_name in {app.alias, app_name(app)}), None)
     if app is None:
-        raise CommandError(f"there is no application '{args.app_name}': `fal apps list` shows which exist")
+        raise CommandError(f"Application '{args.app_name}' not found: `fal apps list` shows which exist")
     return _Details(
         app=app,
         revisions=client.apps.list_rev(args.app_name, environment_name=args.env),

@@ -14,7 +14,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import Commands, add_command
-from fal_cli.presentation.output import print_line, print_note, write_document, write_table
+from fal_cli.presentation.output import print_line, print_note, shown_clock, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _explain(args: argparse.Namespace) -> None:
         )
     settings = {name: getattr(found.app, name) for name in _SETTINGS}
     print_line("Settings: " + _describe(settings))
-    print_line(f"Decisions since {found.known_since.astimezone():%Y-%m-%d %H:%M:%S}, when the controller started:")
+    print_line(f"Decisions since {shown_time(found.known_since)}, when the controller started:")
     columns = (
         Column(title="Time"),
         Column(title="Decision", folds=True),
@@ -102,7 +102,7 @@ def _explain(args: argparse.Namespace) -> None:
     )
     write_table(
         columns,
-        ([f"{d.at.astimezone():%H:%M:%S}", d.action, d.subject, d.reason] for d in found.decisions),
+        ([shown_clock(d.at), d.action, d.subject, d.reason] for d in found.decisions),
     )
 
 
