@@ -73,8 +73,8 @@ cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fai
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(COVERED_TESTS)
 
 .PHONY: torture
-torture: $(STAMP) ## faults under load for 15 minutes, then a check of every promise; SEED=N repeats a run
-	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+torture: $(STAMP) ## faults under load for 15 minutes, then a check of every promise; SEED=N repeats a run, FAULTS= chooses
+	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults '$(FAULTS)')
 
 TIMES ?= 200
 

@@ -7,12 +7,14 @@ import asyncio
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.torture.driver import NAMES
 from tests.torture.run import Plan, run
 from tests.torture.sources import KINDS
 
@@ -28,7 +30,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15.0, help="how long (default 15)")
     parser.add_argument("--clients", type=int, default=3, help="callers of each app (default 3)")
     parser.add_argument("--storm", type=float, default=35.0, help="seconds of faults in each round (default 35)")
-    parser.add_argument("--faults", type=int, default=0, help="at least so many in each storm, however long that takes")
+    parser.add_argument(
+        "--faults",
+        default=",".join(NAMES),
+        type=_faults,
+        metavar="NAME,...",
+        help=f"which may happen: {', '.join(NAMES)} (default all)",
+    )
+    parser.add_argument(
+        "--least", type=int, default=0, help="at least so many faults in a storm, however long it takes"
+    )
     parser.add_argument("--calm", type=float, default=25.0, help="seconds without, in each round (default 25)")
     parser.add_argument("--apps", type=int, default=len(KINDS), help="how many of the apps (default all)")
     parser.add_argument("--keep", type=Path, help="a folder for the history and the controller's log")
@@ -43,6 +54,7 @@ def main() -> int:
         seconds=options.minutes * 60,
         storm_seconds=options.storm,
         calm_seconds=options.calm,
+        least_faults=options.least,
         faults=options.faults,
         clients=options.clients,
         kinds=KINDS[: options.apps],
@@ -67,8 +79,16 @@ def main() -> int:
 
 def _again(options: argparse.Namespace) -> str:
     """Return the command that repeats this run."""
-    names = ("seed", "minutes", "storm", "faults", "calm", "apps", "clients")
-    return "python -m tests.torture " + " ".join(f"--{name} {getattr(options, name)}" for name in names)
+    names = ("seed", "minutes", "storm", "least", "calm", "apps", "clients")
+    given = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+    return shlex.join(["python", "-m", "tests.torture", *given, "--faults", ",".join(options.faults)])
+
+
+def _faults(text: str) -> tuple[str, ...]:
+    chosen = tuple(filter(None, (name.strip() for name in text.split(","))))
+    if unknown := sorted(set(chosen) - set(NAMES)):
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no fault; use some of {', '.join(NAMES)}")
+    return chosen
 
 
 def in_mounts_of_its_own(arguments: list[str]) -> int:

@@ -17,7 +17,9 @@ Events, each with `kind` and `at`:
     dropped    runner, lines                      so many lines were lost, says the log (the disk was full)
     serves     app, revision                      the revision of an app at the end
     left       groups, directories, rows          what was left at the end
-    copy       refused, said                      a start on a copy of the state directory
+    copy       until, adopted, refused, said, foreign
+               a start on a copy of the state directory, with --adopt-copy or without; foreign: the original's runners
+               that it takes for its own
 """
 
 from __future__ import annotations
@@ -180,9 +182,15 @@ def logs_have_no_gap(events: Sequence[Event]) -> Iterator[str]:
 
 
 def copies_are_refused(events: Sequence[Event]) -> Iterator[str]:
-    """No controller starts on a copy of a state directory that is in use."""
+    """No controller starts on a copy without a word, and one that may starts without the original's runners."""
     for event in of_kind(events, "copy"):
-        if not event["refused"]:
+        if event["adopted"]:
+            if event["foreign"]:
+                yield f"a copy took the original's runners {', '.join(event['foreign'])}"
+            # A copy that was made while the database was written may be damaged, and then says so.
+            if event["refused"] and ("Error: " not in event["said"] or "--adopt-copy" in event["said"]):
+                yield f"a copy was not adopted: {event['said']}"
+        elif not event["refused"] or "--adopt-copy" not in event["said"]:
             yield f"a copy was not refused as one: {event['said']}"
 
 

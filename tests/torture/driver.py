@@ -31,11 +31,16 @@ FAULTS = (
     "disk",
     "clock",
     "copy",
+    "adopted copy",
     "descriptors",
 )
-# A deploy sends about so many bytes; of the deploys, this share is cut off somewhere within.
-_CUT_BYTES = 60_000
+# Cut links hit deploys, and are no fault by themselves.
+CUT_LINKS = "cut links"
+NAMES = (*dict.fromkeys(FAULTS), CUT_LINKS)
+# A deploy sends and gets about so many bytes; of the deploys, this share is cut off somewhere within.
+_CUT_BYTES: dict[Direction, int] = {"to the controller": 60_000, "to the client": 4_000}
 _CUT_SHARE = 0.3
+Cut = tuple[Direction, int]
 Lane = Callable[[random.Random], Awaitable[None]]
 
 
@@ -45,14 +50,25 @@ class Driver:
     Args:
         kinds: the apps.
         seed: decides every choice.
+        faults: those that may happen, some of NAMES.
     """
 
-    def __init__(self, world: World, history: History, load: Load, kinds: tuple[AppKind, ...], seed: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        history: History,
+        load: Load,
+        kinds: tuple[AppKind, ...],
+        seed: str,
+        faults: tuple[str, ...] = NAMES,
+    ) -> None:
         self._world = world
         self._history = history
         self._load = load
         self._kinds = kinds
         self._seed = seed
+        self._faults = tuple(fault for fault in FAULTS if fault in faults)
+        self._cuts = CUT_LINKS in faults
         self._revisions = dict.fromkeys((kind.name for kind in kinds), 0)
         self._round = 0
 
@@ -62,10 +78,11 @@ class Driver:
             self._history.note("scale", app=kind.name, most=kind.most)
             assert await self._deploy(kind, "rolling"), f"{kind.name} could not be deployed at the beginning"
 
-    async def round(self, storm_seconds: float, calm_seconds: float, faults: int) -> None:
+    async def round(self, storm_seconds: float, calm_seconds: float, least_faults: int) -> None:
         """Run a storm with at least so many faults, settle, then run a calm phase."""
         self._round += 1
-        await self._phase("storm", storm_seconds, (self._change_anything, 0), (self._harm, faults))
+        harm = [(self._harm, least_faults)] if self._faults else []
+        await self._phase("storm", storm_seconds, (self._change_anything, 0), *harm)
         await self.settle()
         self._load.calm = self._round
         self._history.note("phase", name="calm", number=self._round)
@@ -127,7 +144,10 @@ class Driver:
         match what:
             case "deploy" | "recreate" | "broken":
                 strategy = "recreate" if what == "recreate" else "rolling"
-                cut = int(pick * _CUT_BYTES) if what == "deploy" and pick < _CUT_SHARE else None
+                cut: Cut | None = None
+                if what == "deploy" and self._cuts and pick < _CUT_SHARE:
+                    way = chance.choice(tuple(_CUT_BYTES))
+                    cut = (way, int(pick / _CUT_SHARE * _CUT_BYTES[way]))
                 await self._deploy(kind, strategy, fails=what == "broken", cut=cut)
             case "scale":
                 most, least = chance.randint(1, kind.most), chance.randint(0, 1)
@@ -157,15 +177,14 @@ class Driver:
         )
         return code
 
-    async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False, cut: int | None = None) -> bool:
-        """Deploy the next revision; `cut` cuts the connection after so many bytes of the request."""
+    async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False, cut: Cut | None = None) -> bool:
+        """Deploy the next revision; `cut` cuts the connection after so many bytes in a direction."""
         self._revisions[kind.name] += 1
         revision = self._revisions[kind.name]
         path = sources.write(self._world.folder, kind, revision, fails=fails)
         started_at = time.time()
         arguments = ("deploy", str(path), "--app-name", kind.name, "--strategy", strategy)
-        at: tuple[Direction, int] | None = None if cut is None else ("to the controller", cut)
-        with cutting(Cutter(self._world.port, at=at)) as cutter:
+        with cutting(Cutter(self._world.port, at=cut)) as cutter:
             code, said = await self._world.fal(*arguments, port=None if cut is None else cutter.port)
         self._history.note(
             "deploy",
@@ -176,7 +195,7 @@ class Driver:
             strategy=strategy,
             ok=code == 0,
             fails=fails,
-            cut=cut,
+            cut=cut if cutter.cuts else None,
             said=said[-600:],
         )
         return code == 0
@@ -190,7 +209,7 @@ class Driver:
         return [runner for runner in listed if runner["alias"] == app]
 
     async def _harm(self, chance: random.Random) -> None:
-        what, pick, seconds = chance.choice(FAULTS), chance.random(), chance.uniform(0.2, 3.0)
+        what, pick, seconds = chance.choice(self._faults), chance.random(), chance.uniform(0.2, 3.0)
         started_at = time.time()
         match what:
             case "kill controller":
@@ -201,7 +220,9 @@ class Driver:
             case "clock":
                 await self._world.step_clock((pick - 0.5) * _STEP_SECONDS, seconds)
             case "copy":
-                await self._world.start_copy()
+                await self._world.start_copy(adopt=False)
+            case "adopted copy":
+                await self._world.start_copy(adopt=True)
             case "descriptors":
                 await self._world.few_descriptors(int(pick * 10), seconds)
             case "freeze" if pick < 0.3:

@@ -22,12 +22,13 @@ _OUTCOME_SECONDS = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The size of a run: seconds, least faults in a storm, clients for each app, and the apps."""
+    """The size of a run: seconds, least faults in a storm and which, clients for each app, and the apps."""
 
     seconds: float
     storm_seconds: float
     calm_seconds: float
-    faults: int
+    least_faults: int
+    faults: tuple[str, ...]
     clients: int
     kinds: tuple[AppKind, ...]
 
@@ -56,6 +57,9 @@ class Verdict:
             "queued requests accepted": sum(1 for _ in of_kind(self.events, "accepted")),
             "of these completed": sum(e["state"] == "COMPLETED" for e in of_kind(self.events, "outcome")),
             "deploys": sum(1 for _ in of_kind(self.events, "deploy")),
+            "of these with a cut link": sum(e["cut"] is not None for e in of_kind(self.events, "deploy")),
+            "copies refused": sum(e["refused"] and not e["adopted"] for e in of_kind(self.events, "copy")),
+            "copies adopted": sum(e["adopted"] and not e["refused"] for e in of_kind(self.events, "copy")),
             "other changes": sum(1 for _ in of_kind(self.events, "action")),
             "faults": dict(sorted(faults.items())),
             "runners": sum(1 for _ in of_kind(self.events, "runner")),
@@ -77,7 +81,7 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
     world = World(folder, history, disk=disk)
     load = Load(history, world.port, seed)
     watch = Watch(world, history)
-    driver = Driver(world, history, load, plan.kinds, seed)
+    driver = Driver(world, history, load, plan.kinds, seed, plan.faults)
     try:
         await world.up()
         await driver.begin()
@@ -87,7 +91,7 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
             clients = [tasks.create_task(load.client(kind)) for kind in plan.kinds for _ in range(plan.clients)]
             end = time.time() + plan.seconds
             while time.time() < end:
-                await driver.round(plan.storm_seconds, plan.calm_seconds, plan.faults)
+                await driver.round(plan.storm_seconds, plan.calm_seconds, plan.least_faults)
             load.over.set()
             await asyncio.wait(clients)
             await load.settle(_OUTCOME_SECONDS)

@@ -79,7 +79,18 @@ PLANTED: dict[str, tuple[list[Event], str]] = {
     ),
     "a gap in a log": ([event("lines", runner="s", count=4, first=1, last=5)], "4 lines from 1 to 5"),
     "a log without its beginning": ([event("lines", runner="s", count=4, first=2, last=5)], "4 lines from 2 to 5"),
-    "a copy that starts": ([event("copy", refused=False, said="it started")], "not refused as one: it started"),
+    "a copy that starts": (
+        [event("copy", adopted=False, refused=False, said="it started", foreign=[])],
+        "not refused as one: it started",
+    ),
+    "a copy that takes runners": (
+        [event("copy", adopted=True, refused=False, said="it started", foreign=["r1"])],
+        "took the original's runners r1",
+    ),
+    "a copy that cannot be adopted": (
+        [event("copy", adopted=True, refused=True, said="Traceback", foreign=[])],
+        "a copy was not adopted: Traceback",
+    ),
     "a process at the end": ([event("left", groups=["r"], directories=[], rows=[])], "left at the end, groups: r"),
     "a directory at the end": ([event("left", groups=[], directories=["r"], rows=[])], "directories: r"),
     "a row at the end": ([event("left", groups=[], directories=[], rows=["r"])], "rows: r"),

@@ -7,7 +7,7 @@ import sys
 
 from tests.support.controller import ROOT
 
-SHORT = "--seed 355 --minutes 0.05 --storm 3 --faults 1 --calm 4 --clients 2 --apps 2"
+SHORT = "--seed 355 --minutes 0.05 --storm 3 --least 1 --calm 4 --clients 2 --apps 2"
 
 
 def test_a_short_seed_breaks_no_promise() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.controller import Controller, start
-from tests.support.left_behind import groups, kill_everything
+from tests.support.left_behind import groups, kill_everything, rows
 from tests.support.moved_clock import MovedClock
 from tests.torture.history import History
 
@@ -84,20 +84,39 @@ class World:
             self._clock.step(0)
         self.history.note("fault", what="clock stepped", at=started_at, until=time.time(), by=by)
 
-    async def start_copy(self) -> None:
-        """Copy the state directory while it is in use, and try to start a controller on the copy."""
+    async def start_copy(self, *, adopt: bool) -> None:
+        """Copy the state directory while it is in use, and start a controller on the copy for some seconds.
+
+        Args:
+            adopt: start it with `--adopt-copy`; without, it must be refused.
+        """
         copy, started_at = self.folder / "copy", time.time()
         # Files may vanish while they are copied.
         await asyncio.to_thread(subprocess.run, ["cp", "-a", self.state_dir, copy], check=False, capture_output=True)
         (copy / "filler").unlink(missing_ok=True)
+        known = {row[0] for row in await asyncio.to_thread(rows, self.state_dir, "select runner_id from runners")}
+        said, foreign = "it started", set[object]()
         try:
-            started = await asyncio.to_thread(start, copy)
+            started = await asyncio.to_thread(start, copy, *(["--adopt-copy"] if adopt else []))
         except AssertionError as error:
-            self.history.note("copy", at=started_at, refused="--adopt-copy" in str(error), said=str(error)[-300:])
+            said = str(error)[-300:]
         else:
-            started.process.kill()
-            started.process.wait()
-            self.history.note("copy", at=started_at, refused=False, said="it started")
+            living = "select runner_id from runners where state != 'terminated'"
+            foreign = known & {row[0] for row in await asyncio.to_thread(rows, copy, living)}
+            await pause(1.0)  # what it would end of the original's, it ends now or at its stop
+            started.process.terminate()
+            await asyncio.to_thread(started.process.wait, 90)
+        refused = said != "it started"
+        self.history.note(
+            "copy",
+            at=started_at,
+            until=time.time(),
+            adopted=adopt,
+            refused=refused,
+            said=said,
+            foreign=sorted(map(str, foreign)),
+        )
+        await asyncio.to_thread(kill_everything, copy)
         await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
 
     async def few_descriptors(self, more: int, seconds: float) -> None:
