@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 
 import grpc
@@ -10,6 +11,7 @@ import pytest
 
 from fal_cli.main import main
 from fal_grpc.v1 import app_pb2, revision_pb2, runner_pb2
+from tests.cli.test_confirm import Terminal
 
 KEYS = {
     *("alias", "revision", "auth_mode", "keep_alive", "max_concurrency", "max_multiplexing", "active_runners"),
@@ -43,6 +45,46 @@ def test_json_has_exactly_the_published_keys(apps, capsys):
     assert found[0]["auth_mode"] == "public"
     assert found[0]["request_start_timeout"] is None
     assert found[1]["environment_name"] == "staging"
+
+
+FAILING = {"active_runners": 0, "failed_starts": 2, "last_failure": "OSError: no weights", "failed_runner_id": "r-1"}
+NOTE = (
+    "sick has no runner, its last 2 starts failed: OSError: no weights\n  `fal runners logs r-1` shows what it wrote\n"
+)
+
+
+def test_an_app_whose_starts_fail_says_why(controller, capsys):
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult(
+        aliases=[app("sick", **FAILING), app("half", **FAILING | {"active_runners": 1}), app("well")]
+    )
+    assert main(["apps", "list"]) == 0
+    assert capsys.readouterr().err == NOTE
+    assert main(["apps", "list", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found = {item["alias"]: item for item in json.loads(captured.out)["apps"]}
+    assert set(found["well"]) == KEYS
+    assert {key: found["sick"][key] for key in FAILING} == FAILING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runners", "list"], NOTE),
+        (["apps", "runners", "sick"], NOTE),
+        (["apps", "runners", "well"], ""),
+        (["runners", "list", "--json"], ""),
+    ],
+)
+def test_lists_of_runners_name_the_apps_that_have_none_because_starts_fail(controller, monkeypatch, arguments, said):
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult(aliases=[app("sick", **FAILING), app("well")])
+    controller.answers["ListRunners"] = runner_pb2.ListRunnersResponse()
+    controller.answers["ListAliasRunners"] = runner_pb2.ListAliasRunnersResponse()
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        assert main(arguments) == 0
+    assert terminal.getvalue() == said
 
 
 def test_the_table_shows_names_without_their_environment(apps, capsys):

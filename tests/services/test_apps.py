@@ -179,6 +179,20 @@ async def test_a_rollout_ends_the_wait_after_failed_starts(platform: Platform) -
     await ready(platform)
 
 
+async def test_an_app_carries_why_its_starts_fail_until_one_succeeds(platform: Platform) -> None:
+    platform.engine.start_as = Start.ENDS
+    await platform.deploy(scaling={"min_concurrency": 1})
+    await platform.until(lambda: any(r.state == "failure_delay" for r in platform.fleet.runners))
+    (app,) = await platform.apps.list(SCOPE, "")
+    assert (app.failures.count, app.failures.reason) == (1, "setup() raised ValueError")
+    assert app.failures.runner_id == platform.engine.launched[0].runner_id
+    platform.engine.start_as = Start.READY
+    platform.clock.advance(31)
+    await ready(platform)
+    (app,) = await platform.apps.list(SCOPE, "")
+    assert app.failures.count == 0
+
+
 async def test_delete_lets_the_runners_finish(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()

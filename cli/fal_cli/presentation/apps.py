@@ -31,8 +31,8 @@ _KEYS = (
     "environment_name",
     "request_start_timeout",
 )
-# What the published client does not have.
-_OUR_KEYS = ("failed_starts", "last_failure", "failed_runner_id")
+# Of an app whose starts fail; the published client has no such keys.
+_FAILURE_KEYS = ("failed_starts", "last_failure", "failed_runner_id")
 Item = TypeVar("Item")
 
 
@@ -91,7 +91,8 @@ def _revision_document(revision: ApplicationInfo) -> Mapping[str, object]:
 
 
 def _app_document(app: AliasInfo) -> Mapping[str, object]:
-    return {key: getattr(app, key) for key in (*_KEYS, *_OUR_KEYS)}
+    keys = (*_KEYS, *_FAILURE_KEYS) if app.failed_starts else _KEYS
+    return {key: getattr(app, key) for key in keys}
 
 
 APPS: Listing[AliasInfo] = Listing(

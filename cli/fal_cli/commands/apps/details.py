@@ -145,6 +145,8 @@ def _document(details: _Details) -> dict[str, object]:
         "next_revision": explanation.next_revision if explanation else None,
         "in_flight": explanation.load.in_flight if explanation else None,
         "queued": explanation.load.queued if explanation else None,
+        "failed_starts": explanation.failed_starts if explanation else None,
+        "last_failure": explanation.last_failure if explanation else None,
         "addresses": dict(details.addresses),
         "revisions": [dict(REVISIONS.document(revision)) for revision in details.revisions],
         "runners": [dict(RUNNERS.document(runner)) for runner in details.runners],
