@@ -71,9 +71,9 @@ if any(os.path.exists(f"{folder}/_fal_version.py") for folder in __path__):  # n
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
+        from fal_grpc import VERSION
 
-        return version("fal-grpc")
+        return VERSION
     if name == "version_tuple":
         parts = str(__getattr__("__version__")).split(".")
         return tuple(int(part) if part.isdigit() else part for part in parts)

@@ -7,15 +7,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from fal_grpc.adapter import app, changes, environment, execs, key, log, revision, run, runner, scaling, secret
+from fal_grpc import adapter
 from fal_grpc.aio_calls import AsyncCalls
 from fal_grpc.aio_exec_session import AsyncExecSession, start
 from fal_grpc.aio_shell_session import AsyncShellSession
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.target import Target
+
+if TYPE_CHECKING:
+    from fal_grpc.adapter import app, changes, environment, execs, key, log, revision, run, runner, scaling, secret
 
 
 class AsyncController:
@@ -45,8 +48,8 @@ class AsyncController:
 
     async def list_aliases(self, *, environment_name: str | None = None) -> list[app.AliasInfo]:
         """List the apps of an environment."""
-        return app.alias_infos(
-            await self._calls.unary(self._calls.apps.ListAliases, app.list_request(environment_name))
+        return adapter.app.alias_infos(
+            await self._calls.unary(self._calls.apps.ListAliases, adapter.app.list_request(environment_name))
         )
 
     async def set_alias(
@@ -59,7 +62,7 @@ class AsyncController:
         deployment_strategy: app.DeploymentStrategy | str | None = None,
     ) -> app.AliasInfo:
         """Point an app at a revision; create the app if there is none of that name."""
-        request = app.set_request(
+        request = adapter.app.set_request(
             alias,
             revision,
             auth_mode=auth_mode,
@@ -67,12 +70,12 @@ class AsyncController:
             deployment_strategy=deployment_strategy,
         )
         answer = await self._calls.unary(self._calls.apps.SetAlias, request)
-        return app.updated(answer)
+        return adapter.app.updated(answer)
 
     async def delete_alias(self, alias: str, *, environment_name: str | None = None) -> str:
         """Delete an app and return the revision that it pointed at. The revision stays."""
-        request = app.delete_request(alias, environment_name=environment_name)
-        return app.deleted_revision(await self._calls.unary(self._calls.apps.DeleteAlias, request))
+        request = adapter.app.delete_request(alias, environment_name=environment_name)
+        return adapter.app.deleted_revision(await self._calls.unary(self._calls.apps.DeleteAlias, request))
 
     async def update_application(
         self,
@@ -93,7 +96,7 @@ class AsyncController:
         environment_name: str | None = None,
     ) -> app.AliasInfo:
         """Change settings of an app. None or an empty list leaves a setting as it is; times are in seconds."""
-        request = app.update_request(
+        request = adapter.app.update_request(
             application_name,
             keep_alive=keep_alive,
             max_multiplexing=max_multiplexing,
@@ -110,21 +113,21 @@ class AsyncController:
             environment_name=environment_name,
         )
         answer = await self._calls.unary(self._calls.apps.UpdateApplication, request)
-        return app.updated(answer)
+        return adapter.app.updated(answer)
 
     async def rollout_application(
         self, application_name: str, *, force: bool = False, environment_name: str | None = None
     ) -> None:
         """Replace the runners of an app with new ones of the same revision; `force` replaces all at once."""
-        request = app.rollout_request(application_name, force=force, environment_name=environment_name)
+        request = adapter.app.rollout_request(application_name, force=force, environment_name=environment_name)
         await self._calls.unary(self._calls.apps.RolloutApplication, request)
 
     def watch_apps(
         self, *, environment_name: str | None = None, version: str = ""
     ) -> AsyncGenerator[changes.Changes[app.AliasInfo], None]:
         """Stream apps and their changes, as `watch_runners` does. Only this project's controllers serve this call."""
-        request = changes.watch_apps_request(environment_name=environment_name, version=version)
-        return self._calls.stream(self._calls.apps.WatchApps, request, changes.app_changes)
+        request = adapter.changes.watch_apps_request(environment_name=environment_name, version=version)
+        return self._calls.stream(self._calls.apps.WatchApps, request, adapter.changes.app_changes)
 
     # Scaling
 
@@ -132,8 +135,8 @@ class AsyncController:
         self, application_name: str, *, environment_name: str | None = None
     ) -> scaling.AppExplanation:
         """Explain why an app has the runners that it has. Only this project's controllers serve this call."""
-        request = scaling.explain_request(application_name, environment_name=environment_name)
-        return scaling.explanation(await self._calls.unary(self._calls.apps.ExplainApp, request))
+        request = adapter.scaling.explain_request(application_name, environment_name=environment_name)
+        return adapter.scaling.explanation(await self._calls.unary(self._calls.apps.ExplainApp, request))
 
     async def simulate_application(
         self,
@@ -153,48 +156,52 @@ class AsyncController:
             settings: settings to try instead, by their names in `update_application`.
             start_seconds: how long a runner takes to become ready.
         """
-        request = scaling.simulate_request(
+        request = adapter.scaling.simulate_request(
             arrivals,
             name=application_name,
             environment_name=environment_name,
             settings=settings,
             start_seconds=start_seconds,
         )
-        return scaling.simulation(await self._calls.unary(self._calls.apps.SimulateApp, request))
+        return adapter.scaling.simulation(await self._calls.unary(self._calls.apps.SimulateApp, request))
 
     # Revisions
 
     def build_environment(self, request: revision.BuildRequest) -> AsyncGenerator[revision.BuildResult, None]:
         """Build an environment and stream its logs; the last result has a state. Closing it cancels the call."""
-        message = revision.build_request(request)
-        return self._calls.stream(self._calls.revisions.BuildEnvironment, message, revision.build_result)
+        message = adapter.revision.build_request(request)
+        return self._calls.stream(self._calls.revisions.BuildEnvironment, message, adapter.revision.build_result)
 
     def register_application(self, request: revision.RegisterRequest) -> AsyncGenerator[revision.RegisterResult, None]:
         """Deploy and stream logs; the last result has an application_id. Closing it cancels the call."""
-        message = revision.register_request(request)
-        return self._calls.stream(self._calls.revisions.RegisterApplication, message, revision.register_result)
+        message = adapter.revision.register_request(request)
+        return self._calls.stream(self._calls.revisions.RegisterApplication, message, adapter.revision.register_result)
 
     async def plan_application(self, request: revision.RegisterRequest) -> revision.DeployPlan:
         """Say what a deploy would do; nothing is changed. Other controllers raise UnimplementedError."""
-        message = revision.plan_request(request)
-        return revision.deploy_plan(await self._calls.unary(self._calls.revisions.PlanApplication, message))
+        message = adapter.revision.plan_request(request)
+        return adapter.revision.deploy_plan(await self._calls.unary(self._calls.revisions.PlanApplication, message))
 
     async def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
     ) -> list[revision.ApplicationInfo]:
         """List the revisions of one app, or of all, newest first."""
-        request = revision.list_request(application_name=application_name, environment_name=environment_name)
-        return revision.application_infos(await self._calls.unary(self._calls.revisions.ListApplications, request))
+        request = adapter.revision.list_request(application_name=application_name, environment_name=environment_name)
+        return adapter.revision.application_infos(
+            await self._calls.unary(self._calls.revisions.ListApplications, request)
+        )
 
     async def delete_application(self, application_id: str) -> None:
         """Delete a revision that no app points at."""
-        await self._calls.unary(self._calls.revisions.DeleteApplication, revision.delete_request(application_id))
+        await self._calls.unary(
+            self._calls.revisions.DeleteApplication, adapter.revision.delete_request(application_id)
+        )
 
     # Runs
 
     def run(self, request: run.RunRequest) -> AsyncGenerator[run.RunResult, None]:
         """Run a callable and stream its logs; the last result has its state. Closing it ends the runner."""
-        return self._calls.stream(self._calls.runs.Run, run.run_request(request), run.run_result)
+        return self._calls.stream(self._calls.runs.Run, adapter.run.run_request(request), adapter.run.run_result)
 
     # Runners
 
@@ -209,7 +216,7 @@ class AsyncController:
         """
         pages, token = runner.RunnerPages(), None
         while True:
-            request = runner.list_request(since=since, list_pending=list_pending, page_token=token)
+            request = adapter.runner.list_request(since=since, list_pending=list_pending, page_token=token)
             answer = await self._calls.unary(self._calls.runners.ListRunners, request)
             token = pages.take(answer)
             if token is None:
@@ -226,7 +233,7 @@ class AsyncController:
         """List the runners of one app; the arguments are those of `list_runners`."""
         pages, token = runner.RunnerPages(), None
         while True:
-            request = runner.list_alias_request(
+            request = adapter.runner.list_alias_request(
                 alias, since=since, list_pending=list_pending, environment_name=environment_name, page_token=token
             )
             answer = await self._calls.unary(self._calls.runners.ListAliasRunners, request)
@@ -250,14 +257,16 @@ class AsyncController:
             since: a snapshot also has those that ended at or after this time.
             version: of the last message, to go on from there; "" begins with a snapshot.
         """
-        request = changes.watch_runners_request(
+        request = adapter.changes.watch_runners_request(
             alias=alias, environment_name=environment_name, since=since, version=version
         )
-        return self._calls.stream(self._calls.runners.WatchRunners, request, changes.runner_changes)
+        return self._calls.stream(self._calls.runners.WatchRunners, request, adapter.changes.runner_changes)
 
     async def get_runner(self, runner_id: str) -> runner.RunnerInfo:
         """Return one runner, live or ended. Only this project's controllers serve this call."""
-        return runner.got(await self._calls.unary(self._calls.runners.GetRunner, runner.get_request(runner_id)))
+        return adapter.runner.got(
+            await self._calls.unary(self._calls.runners.GetRunner, adapter.runner.get_request(runner_id))
+        )
 
     async def stop_runner(
         self, runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None
@@ -267,12 +276,12 @@ class AsyncController:
         Args:
             grace_seconds: between SIGTERM and SIGKILL of its process; None leaves that to its app.
         """
-        request = runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
+        request = adapter.runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
         await self._calls.unary(self._calls.runners.StopRunner, request)
 
     async def kill_runner(self, runner_id: str) -> None:
         """Kill a runner at once; requests in flight fail."""
-        await self._calls.unary(self._calls.runners.KillRunner, runner.kill_request(runner_id))
+        await self._calls.unary(self._calls.runners.KillRunner, adapter.runner.kill_request(runner_id))
 
     def shell_runner(
         self,
@@ -314,7 +323,7 @@ class AsyncController:
         *,
         stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
         interactive: bool = False,
-        on_notice: Callable[[str], None] = execs.no_notice,
+        on_notice: Callable[[str], None] = adapter.execs.no_notice,
     ) -> AsyncExecSession | AsyncShellSession:
         """Start a command in a runner and read it. If a controller lacks execs, the command ends with its link.
 
@@ -328,24 +337,24 @@ class AsyncController:
 
     async def start_detached(self, spec: execs.ExecSpec) -> execs.ExecInfo:
         """Start a command that nobody reads yet."""
-        request = execs.start_request(spec, execs.new_id())
-        return execs.exec_info((await self._calls.unary(self._calls.execs.StartExec, request)).exec)
+        request = adapter.execs.start_request(spec, adapter.execs.new_id())
+        return adapter.execs.exec_info((await self._calls.unary(self._calls.execs.StartExec, request)).exec)
 
     async def attach_exec(
-        self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = execs.no_notice
+        self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
     ) -> AsyncExecSession:
         """Read a command from the earliest output that is kept. An earlier reader is notified and loses it."""
         return AsyncExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
         """Return one command, running or recently ended; without a runner id, all runners are searched."""
-        request = execs.get_request(exec_id, runner_id)
-        return execs.exec_info((await self._calls.unary(self._calls.execs.GetExec, request)).exec)
+        request = adapter.execs.get_request(exec_id, runner_id)
+        return adapter.execs.exec_info((await self._calls.unary(self._calls.execs.GetExec, request)).exec)
 
     async def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
         """List the commands of one runner, or of all: running and recently ended ones."""
-        answer = await self._calls.unary(self._calls.execs.ListExecs, execs.list_request(runner_id))
-        return [execs.exec_info(found) for found in answer.execs]
+        answer = await self._calls.unary(self._calls.execs.ListExecs, adapter.execs.list_request(runner_id))
+        return [adapter.execs.exec_info(found) for found in answer.execs]
 
     # Keys
 
@@ -359,27 +368,27 @@ class AsyncController:
         expires_at: datetime | None = None,
     ) -> key.NewKey:
         """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
-        request = key.create_request(
+        request = adapter.key.create_request(
             preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
         )
-        return key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
+        return adapter.key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
 
     async def get_caller(self) -> key.Caller:
         """Ask who the caller is. Only our controller knows this call."""
-        return key.caller(await self._calls.unary(self._calls.keys.GetCaller, key.caller_request()))
+        return adapter.key.caller(await self._calls.unary(self._calls.keys.GetCaller, adapter.key.caller_request()))
 
     async def rotate_user_key(self, key_id: str, overlap: timedelta) -> key.NewKey:
         """Create a key like another one, which expires after the overlap."""
-        request = key.rotate_request(key_id, overlap)
-        return key.new_key(await self._calls.unary(self._calls.keys.RotateUserKey, request))
+        request = adapter.key.rotate_request(key_id, overlap)
+        return adapter.key.new_key(await self._calls.unary(self._calls.keys.RotateUserKey, request))
 
     async def list_user_keys(self) -> list[key.UserKeyInfo]:
         """List the keys that are not revoked, without their secrets."""
-        return key.key_infos(await self._calls.unary(self._calls.keys.ListUserKeys, key.list_request()))
+        return adapter.key.key_infos(await self._calls.unary(self._calls.keys.ListUserKeys, adapter.key.list_request()))
 
     async def revoke_user_key(self, key_id: str) -> None:
         """Revoke a key."""
-        await self._calls.unary(self._calls.keys.RevokeUserKey, key.revoke_request(key_id))
+        await self._calls.unary(self._calls.keys.RevokeUserKey, adapter.key.revoke_request(key_id))
 
     # Secrets
 
@@ -387,38 +396,40 @@ class AsyncController:
         self, name: str, value: str, *, environment_name: str | None = None, default_exposed: bool | None = None
     ) -> None:
         """Write a secret; `default_exposed` says whether apps that name no secrets get it."""
-        request = secret.set_request(name, value, environment_name=environment_name, default_exposed=default_exposed)
+        request = adapter.secret.set_request(
+            name, value, environment_name=environment_name, default_exposed=default_exposed
+        )
         await self._calls.unary(self._calls.secrets.SetSecret, request)
 
     async def unset_secret(self, name: str, *, environment_name: str | None = None) -> None:
         """Delete a secret."""
         await self._calls.unary(
-            self._calls.secrets.SetSecret, secret.unset_request(name, environment_name=environment_name)
+            self._calls.secrets.SetSecret, adapter.secret.unset_request(name, environment_name=environment_name)
         )
 
     async def list_secrets(self, *, environment_name: str | None = None) -> list[secret.ServerlessSecret]:
         """List the secrets of an environment, without their values."""
-        return secret.secrets(
-            await self._calls.unary(self._calls.secrets.ListSecrets, secret.list_request(environment_name))
+        return adapter.secret.secrets(
+            await self._calls.unary(self._calls.secrets.ListSecrets, adapter.secret.list_request(environment_name))
         )
 
     # Environments
 
     async def create_environment(self, name: str, *, description: str | None = None) -> environment.EnvironmentInfo:
         """Create an environment without apps or secrets."""
-        request = environment.create_request(name, description=description)
-        return environment.created(await self._calls.unary(self._calls.environments.CreateEnvironment, request))
+        request = adapter.environment.create_request(name, description=description)
+        return adapter.environment.created(await self._calls.unary(self._calls.environments.CreateEnvironment, request))
 
     async def list_environments(self) -> list[environment.EnvironmentInfo]:
         """List all environments."""
-        request = environment.list_request()
-        return environment.environment_infos(
+        request = adapter.environment.list_request()
+        return adapter.environment.environment_infos(
             await self._calls.unary(self._calls.environments.ListEnvironments, request)
         )
 
     async def delete_environment(self, name: str) -> None:
         """Delete an environment and its secrets."""
-        await self._calls.unary(self._calls.environments.DeleteEnvironment, environment.delete_request(name))
+        await self._calls.unary(self._calls.environments.DeleteEnvironment, adapter.environment.delete_request(name))
 
     # Logs
 
@@ -430,8 +441,8 @@ class AsyncController:
             page_size: at most this many lines on this page; 0 leaves it to the controller.
             page_token: from the page before; the query must be the same as then.
         """
-        request = log.list_request(query, page_size=page_size, page_token=page_token)
-        return log.page(await self._calls.unary(self._calls.logs.ListLogs, request))
+        request = adapter.log.list_request(query, page_size=page_size, page_token=page_token)
+        return adapter.log.page(await self._calls.unary(self._calls.logs.ListLogs, request))
 
     def follow_logs(self, query: log.LogQuery, *, cursor: str | None = None) -> AsyncGenerator[log.LogBatch, None]:
         """Stream lines as they are written. Closing it cancels the call.
@@ -442,4 +453,6 @@ class AsyncController:
             query: which lines; `until` and `lines` do not apply.
             cursor: where to resume; None starts at the query's `since`, or now.
         """
-        return self._calls.stream(self._calls.logs.FollowLogs, log.follow_request(query, cursor=cursor), log.batch)
+        return self._calls.stream(
+            self._calls.logs.FollowLogs, adapter.log.follow_request(query, cursor=cursor), adapter.log.batch
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fal_grpc import VERSION
 from fal_grpc.compat import ISOLATE_SERVICE
 from fal_grpc.credentials import Credentials, NoCredentials
 from fal_grpc.errors import ConfigError, InsecureChannelError
@@ -117,13 +118,7 @@ def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.e
 
 def user_agent() -> str:
     """Return the User-Agent of this client."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"fal-grpc/{version('fal-grpc')}"
-    except PackageNotFoundError:
-        # Run from a source tree that is not installed.
-        return "fal-grpc/unknown"
+    return f"fal-grpc/{VERSION}"
 
 
 def service_config(attempts: int) -> str:

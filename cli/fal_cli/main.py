@@ -74,26 +74,26 @@ def _run_and_flush(arguments: list[str]) -> int:
     return code
 
 
-def build_parser(words: Sequence[str]) -> FalParser:
+def build_parser(words: Sequence[str] | None) -> FalParser:
     """Return the parser of `fal`, with the arguments of the commands that `words` names.
 
     Args:
-        words: the command line, or its beginning; other commands' modules are not imported.
+        words: the command line, or its beginning; other commands' modules are not imported. None means all commands.
     """
     import importlib
 
     from fal_cli.parser import FalParser, add_commands
     from fal_cli.registry import GROUPS, HINTS
 
-    parser = FalParser(prog="fal", description=_DESCRIPTION, epilog=_EPILOG, hints=HINTS)
+    named = None if words is None else frozenset(words)
+    parser = FalParser(prog="fal", description=_DESCRIPTION, epilog=_EPILOG, hints=HINTS, words=named)
     parser.add_argument("--version", action="version", version=VERSION, help="Show fal version.")
     commands = add_commands(parser)
-    named = set(words)
     for command in (command for group in GROUPS.values() for command in group):
         sub = commands.action.add_parser(
             command.name, aliases=command.aliases, help=command.help, description=command.help
         )
-        if not named.isdisjoint((command.name, *command.aliases)):
+        if named is None or not named.isdisjoint((command.name, *command.aliases)):
             module = importlib.import_module(f"fal_cli.commands.{command.module}")
             module.add_arguments(sub)
     parser.group_commands({title: [command.name for command in group] for title, group in GROUPS.items()})

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
 
 from fal_cli.exit_codes import ExitCode
 from fal_cli.help_format import HelpFormatter
@@ -29,6 +29,8 @@ class FalParser(argparse.ArgumentParser):
         rest: the name of a positional argument of nargs="*" that also gets every word after `--`, unchanged; flags may
             stand anywhere before `--`.
         hints: what to say to words that are not commands but that people try.
+        words: the words of the command line; other commands than those have a name and a line of help only. None means
+            that all are declared in full.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class FalParser(argparse.ArgumentParser):
         handler: Handler | None = None,
         rest: str | None = None,
         hints: Mapping[str, str] | None = None,
+        words: frozenset[str] | None = None,
     ) -> None:
         super().__init__(
             prog=prog,
@@ -50,6 +53,7 @@ class FalParser(argparse.ArgumentParser):
         )
         self._rest = rest
         self._hints = hints or {}
+        self.words = words
         self._groups: Mapping[str, Sequence[str]] = {}
         self._beyond: list[argparse.Action] = []
         self._positionals.title = "Positional Arguments"
@@ -186,6 +190,59 @@ def _nearest(word: str, known: Sequence[str], cutoff: float) -> list[str]:
     return [bare[near] for near in get_close_matches(word.lstrip("-").lower(), bare, n=1, cutoff=cutoff)]
 
 
+class UnusedParser(FalParser):
+    """Takes the declarations of a command that the command line does not name, and forgets them.
+
+    A parser takes a while to build, and a command line uses one of dozens.
+    """
+
+    def __init__(self, **_: object) -> None:
+        self.words = frozenset()
+
+    def __repr__(self) -> str:
+        """Return a text without what a parser has: completion asks for it."""
+        return "UnusedParser()"
+
+    def add_argument(self, *_: object, **__: object) -> argparse.Action:
+        return argparse.Action((), dest="")
+
+    def beyond(self, action: argparse.Action) -> None:
+        """Forget the option."""
+
+    def set_defaults(self, **_: object) -> None:
+        """Forget them."""
+
+    def add_argument_group(self, *_: object, **__: object) -> Self:  # type: ignore[override]  # it takes the same
+        return self
+
+    def add_mutually_exclusive_group(self, **_: object) -> Self:  # type: ignore[override]  # as above
+        return self
+
+    def add_subparsers(self, **_: object) -> _Subparsers[FalParser]:  # type: ignore[override]  # as above
+        return _Subcommands((), prog="", parser_class=UnusedParser)
+
+
+if TYPE_CHECKING:
+    _Base = _Subparsers[FalParser]
+else:
+    _Base = _Subparsers  # argparse has no generic class
+
+
+class _Subcommands(_Base):
+    """The commands of a parser: those that its words do not name have a name and a line of help only."""
+
+    words: frozenset[str] | None = frozenset()
+
+    def add_parser(  # type: ignore[override]  # it takes the options of FalParser
+        self, name: str, *, aliases: Sequence[str] = (), **options: object
+    ) -> FalParser:
+        used = self.words is None or not self.words.isdisjoint((name, *aliases))
+        if used:
+            options["words"] = self.words
+        self._parser_class = FalParser if used else UnusedParser
+        return super().add_parser(name, aliases=aliases, **options)  # type: ignore[arg-type]  # as above
+
+
 class Commands(NamedTuple):
     """Hold the sub-commands of a parser."""
 
@@ -196,8 +253,15 @@ class Commands(NamedTuple):
 def add_commands(parser: FalParser) -> Commands:
     """Give `parser` sub-commands; the command line must name one."""
     action = parser.add_subparsers(
-        title="Commands", metavar="command", dest="subcommand", required=True, parser_class=FalParser
+        title="Commands",
+        metavar="command",
+        dest="subcommand",
+        required=True,
+        parser_class=FalParser,
+        action=_Subcommands,
     )
+    assert isinstance(action, _Subcommands)
+    action.words = parser.words
     return Commands(parser, action)
 
 

@@ -1,11 +1,10 @@
-"""The version of `fal`, as a constant: reading the package's metadata costs more than the whole command should.
-
-A test holds it equal to the metadata.
-"""
+"""The version of `fal`, and of another package that gets in its way."""
 
 from __future__ import annotations
 
-VERSION = "0.1.0"
+from fal import __version__ as VERSION  # noqa: N812 - a constant of this package
+
+__all__ = ["VERSION", "other_package"]
 
 
 def other_package() -> str | None:

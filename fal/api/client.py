@@ -10,16 +10,16 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from fal.api.apps import AppsNamespace
 from fal.api.connection import ClientConnection
-from fal.api.environments import EnvironmentsNamespace
-from fal.api.keys import KeysNamespace
-from fal.api.queue import QueueNamespace
-from fal.api.runners import RunnersNamespace
-from fal.api.secrets import SecretsNamespace
 from fal_grpc.adapter.values import optional_text
 
 if TYPE_CHECKING:
+    from fal.api.apps import AppsNamespace
+    from fal.api.environments import EnvironmentsNamespace
+    from fal.api.keys import KeysNamespace
+    from fal.api.queue import QueueNamespace
+    from fal.api.runners import RunnersNamespace
+    from fal.api.secrets import SecretsNamespace
     from fal.deploy import DeploymentResult, DeployOptions
     from fal.rest import Rest
     from fal.settings import Settings
@@ -61,34 +61,48 @@ class SyncServerlessClient:
         self._opening = threading.Lock()
         self._opened: Controller | None = None
 
+    # Each namespace is imported when it is first used: a command needs one or two.
+
     @cached_property
     def apps(self) -> AppsNamespace:
         """`fal apps`."""
+        from fal.api.apps import AppsNamespace
+
         return AppsNamespace(self)
 
     @cached_property
     def runners(self) -> RunnersNamespace:
         """`fal runners`."""
+        from fal.api.runners import RunnersNamespace
+
         return RunnersNamespace(self)
 
     @cached_property
     def keys(self) -> KeysNamespace:
         """`fal keys`."""
+        from fal.api.keys import KeysNamespace
+
         return KeysNamespace(self)
 
     @cached_property
     def secrets(self) -> SecretsNamespace:
         """`fal secrets`."""
+        from fal.api.secrets import SecretsNamespace
+
         return SecretsNamespace(self)
 
     @cached_property
     def environments(self) -> EnvironmentsNamespace:
         """`fal environments`."""
+        from fal.api.environments import EnvironmentsNamespace
+
         return EnvironmentsNamespace(self)
 
     @cached_property
     def queue(self) -> QueueNamespace:
         """`fal queue`."""
+        from fal.api.queue import QueueNamespace
+
         return QueueNamespace(self)
 
     def deploy(self, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:

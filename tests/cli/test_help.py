@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fal_cli.main import main
+from fal_cli.main import build_parser, main
+from fal_cli.parser import FalParser, UnusedParser
 from fal_cli.registry import COMMANDS
+from tests.support.commands import all_commands, commands_of
 
 # The specified help texts of `fal runners`.
 HELP = {
@@ -190,6 +193,26 @@ def test_commands_without_calls_import_neither_grpc_nor_the_sdk(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_is_declared_in_full_if_it_is_named_and_else_listed():
+    whole = dict(all_commands())
+    for words, parser in whole.items():
+        named = dict(commands_of(words))
+        assert named[words].format_help() == parser.format_help()
+        used = [path for path, found in named.items() if not isinstance(found, UnusedParser)]
+        assert len(used) < len(whole) / 3, words
+    groups = {words[0] for words in whole if len(words) > 1}
+    for group in groups:
+        assert help_of(group, [group]) == help_of(group, None)
+
+
+def help_of(group: str, words: list[str] | None) -> str:
+    (commands,) = (action for action in build_parser(words)._actions if action.nargs == argparse.PARSER)
+    assert isinstance(commands.choices, dict)
+    found = commands.choices[group]
+    assert isinstance(found, FalParser)
+    return found.format_help()
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])

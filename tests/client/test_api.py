@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -370,6 +371,19 @@ def test_what_importing_it_costs():
         "print([name for name in heavy.split() if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_call_loads_its_own_noun_alone(fake):
+    code = (
+        "import sys; from fal.api import SyncServerlessClient\n"
+        "with SyncServerlessClient(api_key='id:secret') as client: client.runners.list()\n"
+        "names = ['fal.api.apps', 'fal.queue', 'importlib.metadata']\n"
+        "names += [f'fal_grpc.adapter.{noun}' for noun in ('key', 'revision', 'run', 'scaling', 'secret')]\n"
+        "print([name for name in names if name in sys.modules])"
+    )
+    environment = {**os.environ, "FAL_GRPC_HOST": fake.host}
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert found.stdout.strip() == "[]"
 
 

@@ -1,22 +1,30 @@
-"""All commands of `fal`, found in its parser."""
+"""The commands of `fal`, found in its parser."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fal_cli.main import build_parser
-from fal_cli.parser import FalParser
-from fal_cli.registry import COMMANDS
+from fal_cli.parser import FalParser, UnusedParser
 
 
 def all_commands() -> Iterator[tuple[tuple[str, ...], FalParser]]:
     """Yield each command that does something: its words, such as `("runners", "list")`, and its parser."""
-    yield from _below((), build_parser([command.name for command in COMMANDS]))
+    yield from commands_of(None)
+
+
+def commands_of(words: Sequence[str] | None) -> Iterator[tuple[tuple[str, ...], FalParser]]:
+    """Yield the commands of a command line's parser, as `all_commands`."""
+    yield from _below((), build_parser(words))
 
 
 def _below(path: tuple[str, ...], parser: FalParser) -> Iterator[tuple[tuple[str, ...], FalParser]]:
-    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    actions = (
+        []
+        if isinstance(parser, UnusedParser)
+        else [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    )
     if not actions:
         yield path, parser
     for action in actions:

@@ -10,16 +10,16 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from fal.api.aio.apps import AsyncAppsNamespace
 from fal.api.aio.connection import AsyncClientConnection
-from fal.api.aio.environments import AsyncEnvironmentsNamespace
-from fal.api.aio.keys import AsyncKeysNamespace
-from fal.api.aio.queue import AsyncQueueNamespace
-from fal.api.aio.runners import AsyncRunnersNamespace
-from fal.api.aio.secrets import AsyncSecretsNamespace
 from fal_grpc.adapter.values import optional_text
 
 if TYPE_CHECKING:
+    from fal.api.aio.apps import AsyncAppsNamespace
+    from fal.api.aio.environments import AsyncEnvironmentsNamespace
+    from fal.api.aio.keys import AsyncKeysNamespace
+    from fal.api.aio.queue import AsyncQueueNamespace
+    from fal.api.aio.runners import AsyncRunnersNamespace
+    from fal.api.aio.secrets import AsyncSecretsNamespace
     from fal.deploy import DeploymentResult, DeployOptions
     from fal.rest_aio import AsyncRest
     from fal.settings import Settings
@@ -61,34 +61,48 @@ class AsyncServerlessClient:
         self._opening = asyncio.Lock()
         self._opened: AsyncController | None = None
 
+    # Each namespace is imported when it is first used: a command needs one or two.
+
     @cached_property
     def apps(self) -> AsyncAppsNamespace:
         """`fal apps`."""
+        from fal.api.aio.apps import AsyncAppsNamespace
+
         return AsyncAppsNamespace(self)
 
     @cached_property
     def runners(self) -> AsyncRunnersNamespace:
         """`fal runners`."""
+        from fal.api.aio.runners import AsyncRunnersNamespace
+
         return AsyncRunnersNamespace(self)
 
     @cached_property
     def keys(self) -> AsyncKeysNamespace:
         """`fal keys`."""
+        from fal.api.aio.keys import AsyncKeysNamespace
+
         return AsyncKeysNamespace(self)
 
     @cached_property
     def secrets(self) -> AsyncSecretsNamespace:
         """`fal secrets`."""
+        from fal.api.aio.secrets import AsyncSecretsNamespace
+
         return AsyncSecretsNamespace(self)
 
     @cached_property
     def environments(self) -> AsyncEnvironmentsNamespace:
         """`fal environments`."""
+        from fal.api.aio.environments import AsyncEnvironmentsNamespace
+
         return AsyncEnvironmentsNamespace(self)
 
     @cached_property
     def queue(self) -> AsyncQueueNamespace:
         """`fal queue`."""
+        from fal.api.aio.queue import AsyncQueueNamespace
+
         return AsyncQueueNamespace(self)
 
     async def deploy(self, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:
