@@ -80,6 +80,7 @@ RUNTIME_MODULES = (
     "fal.toolkit.file.providers.s3",
     "fal.toolkit.file.types",
     "fal.toolkit.file.uploading",
+    "fal.toolkit.http",
     "fal.toolkit.image",
     "fal.toolkit.image.image",
     "fal.toolkit.image.nsfw_filter",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fal.config import truthy
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
@@ -66,7 +67,7 @@ def add_arguments(parser: FalParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        default=os.environ.get("FAL_DEPLOY_CHECK", "").lower() not in {"", "0", "false"},
+        default=truthy(os.environ, "FAL_DEPLOY_CHECK"),
         help="Show what the deploy would change, and ask first. Can also be set via FAL_DEPLOY_CHECK.",
     )
     parser.add_argument("--yes", action="store_true", help="Do not ask.")

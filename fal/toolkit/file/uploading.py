@@ -5,17 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
-import ssl
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
-from urllib.parse import urlsplit
 
 from fal.app.context import LIFECYCLE_HEADER, current_request
+from fal.config import truthy
+from fal.hosts import base_url, check_private_url
 from fal.toolkit.exceptions import FileUploadException
 from fal.toolkit.file.types import Reservation
+from fal.toolkit.http import Content, send
+from fal_grpc.errors import FalError
+from fal_grpc.target import parse_target
 
 _SECONDS = 300.0
 _REST_HOST = "rest.fal.ai"
@@ -23,8 +25,6 @@ _SOCKET = "/run/fal/api.sock"
 # Headers of a request that concern the files that it creates.
 _PASSED_ON = (LIFECYCLE_HEADER, "x-fal-cdn-token", "x-fal-request-id")
 _NO_KEY = "set FAL_KEY, which says whose file it is"
-
-Content = bytes | Path | Iterable[bytes]
 
 
 class HasHeaders(Protocol):
@@ -38,7 +38,7 @@ class HasHeaders(Protocol):
 
 def uses_socket() -> bool:
     """Return whether this runner has the platform's socket."""
-    return os.environ.get("FAL_USE_LOCAL_UPLOADER", "").lower() not in ("", "0", "false")
+    return truthy(os.environ, "FAL_USE_LOCAL_UPLOADER")
 
 
 def by_socket(content: Content, file_name: str, content_type: str, extra: Mapping[str, str]) -> str:
@@ -54,26 +54,26 @@ def by_socket(content: Content, file_name: str, content_type: str, extra: Mappin
         FileUploadException: it could not be stored.
     """
     with _failing(file_name):
-        answer = _ask(_socket(), "POST", "/v1/uploads", content, _described(file_name, content_type, extra))
+        answer = _by_socket("POST", "/v1/uploads", content, _described(file_name, content_type, extra))
         return str(answer["file_url"])
 
 
 def reserve_by_socket(file_name: str, content_type: str, extra: Mapping[str, str]) -> Reservation:
     """Return an address through the socket for a file that comes later. Arguments as of `by_socket`."""
     with _failing(file_name):
-        session = _ask(_socket(), "POST", "/v1/upload-sessions", b"", _described(file_name, content_type, extra))
+        session = _by_socket("POST", "/v1/upload-sessions", b"", _described(file_name, content_type, extra))
         path = f"/v1/upload-sessions/{session['upload_id']}"
 
     def complete(content: bytes | Path) -> None:
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with _failing(file_name):
-            _ask(_socket(), "PUT", f"{path}/body", content, {})
+            _by_socket("PUT", f"{path}/body", content, {})
             finish = json.dumps({"size_bytes": size}).encode()
-            _ask(_socket(), "POST", f"{path}/finish", finish, {"Content-Type": "application/json"})
+            _by_socket("POST", f"{path}/finish", finish, {"Content-Type": "application/json"})
 
     def abort() -> None:
         with _failing(file_name):
-            _ask(_socket(), "DELETE", path, b"", {})
+            _by_socket("DELETE", path, b"", {})
 
     return Reservation(str(session["file_url"]), complete, abort)
 
@@ -98,21 +98,17 @@ def reserve_by_rest(file_name: str, content_type: str, extra: Mapping[str, str],
     with _failing(file_name):
         if not os.environ.get("FAL_KEY"):
             raise FileUploadException(_NO_KEY)
-        host = os.environ.get("FAL_REST_HOST") or _REST_HOST
-        plain = os.environ.get("ISOLATE_TEST_MODE", "").lower() not in ("", "0", "false")
-        started = _ask(
-            _connection("http" if plain else "https", host),
+        started = _by_url(
             "POST",
-            f"/storage/upload/initiate?storage_type={storage}",
+            f"{_rest_url()}/storage/upload/initiate?storage_type={storage}",
             json.dumps({"file_name": file_name, "content_type": content_type}).encode(),
             {**extra, **_authorization(), "Content-Type": "application/json"},
         )
-        place = urlsplit(str(started["upload_url"]))
+        place = str(started["upload_url"])
 
     def complete(content: bytes | Path) -> None:
-        path = f"{place.path}?{place.query}" if place.query else place.path
         with _failing(file_name):
-            _ask(_connection(place.scheme, place.netloc), "PUT", path, content, {"Content-Type": content_type})
+            _by_url("PUT", place, content, {"Content-Type": content_type})
 
     return Reservation(str(started["file_url"]), complete)
 
@@ -147,14 +143,26 @@ def _ascii(name: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in name).strip()
 
 
-def _socket() -> http.client.HTTPConnection:
-    return _UnixConnection(os.environ.get("FAL_API_SOCKET") or _SOCKET)
+def _by_socket(method: str, path: str, content: Content, headers: Mapping[str, str]) -> dict[str, object]:
+    socket = os.environ.get("FAL_API_SOCKET") or _SOCKET
+    return _answered(send(method, f"http://localhost{path}", content, headers, timeout_seconds=_SECONDS, by=socket))
 
 
-def _connection(scheme: str, host: str) -> http.client.HTTPConnection:
-    if scheme == "http":
-        return http.client.HTTPConnection(host, timeout=_SECONDS)
-    return http.client.HTTPSConnection(host, timeout=_SECONDS, context=ssl.create_default_context())
+def _by_url(method: str, url: str, content: Content, headers: Mapping[str, str]) -> dict[str, object]:
+    return _answered(send(method, url, content, headers, timeout_seconds=_SECONDS))
+
+
+def _rest_url() -> str:
+    """Return where the platform takes files.
+
+    Raises:
+        ConfigError: FAL_REST_HOST is malformed.
+        InsecureChannelError: the key would go in plaintext to another machine.
+    """
+    host = os.environ.get("FAL_REST_HOST") or _REST_HOST
+    url = base_url(host, parse_target(_REST_HOST), os.environ, source="FAL_REST_HOST")
+    check_private_url(url)
+    return url
 
 
 @contextmanager
@@ -162,47 +170,22 @@ def _failing(file_name: str) -> Generator[None]:
     """Say of each failure which file it concerns."""
     try:
         yield
-    except (OSError, http.client.HTTPException, ValueError, KeyError, FileUploadException) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, FileUploadException, FalError) as error:
         raise FileUploadException(f"{file_name} could not be stored: {error}") from error
 
 
-def _ask(
-    connection: http.client.HTTPConnection, method: str, path: str, content: Content, headers: Mapping[str, str]
-) -> dict[str, object]:
-    """Send a request, and return the JSON object of the response; an empty one if it has none.
+def _answered(answer: tuple[int, bytes, str]) -> dict[str, object]:
+    """Return the JSON object of a response; an empty one if it has none.
 
     Raises:
         FileUploadException: the platform refused.
     """
-    try:
-        if isinstance(content, Path):
-            with content.open("rb") as file:
-                sized = {**headers, "Content-Length": str(content.stat().st_size)}
-                connection.request(method, path, file, sized)
-        else:
-            connection.request(method, path, content, dict(headers))
-        answer = connection.getresponse()
-        body = answer.read()
-    finally:
-        connection.close()
+    status, body, reason = answer
     try:
         parsed: object = json.loads(body) if body.strip() else {}
     except ValueError:
         parsed = {}
     found = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
-    if answer.status >= 300:
-        raise FileUploadException(f"the platform refused it: {answer.status} {found.get('detail', answer.reason)}")
+    if status >= 300:
+        raise FileUploadException(f"the platform refused it: {status} {found.get('detail', reason)}")
     return found
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_SECONDS)
-        self.sock.connect(self._path)

@@ -19,7 +19,8 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
-from urllib.request import Request, urlopen
+
+from fal.toolkit.http import open_url
 
 FAL_PERSISTENT_DIR = Path(os.environ.get("FAL_DATA_DIR") or "/data")
 FAL_REPOSITORY_DIR = FAL_PERSISTENT_DIR / ".fal" / "repos"
@@ -183,8 +184,7 @@ def _opened(url: str, headers: Mapping[str, str] | None) -> Generator[tuple[str,
         return
     if scheme not in ("http", "https"):
         raise DownloadError(f"{url[:200]} is no address: begin with http://, https:// or data:")
-    request = Request(url, headers={"User-Agent": _USER_AGENT, **(headers or {})})  # noqa: S310 - http(s) only
-    with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+    with open_url(url, {"User-Agent": _USER_AGENT, **(headers or {})}, timeout_seconds=_SECONDS) as answer:
         size = answer.headers.get("content-length")
         known = None if size is None or answer.headers.get("content-encoding") else int(size)
         yield _name(url, answer.headers), known, answer

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 from fal.toolkit.file.types import FileData, FileRepository, Reservation
-from fal.toolkit.file.uploading import Content, HasHeaders, about_request, by_rest, reserve_by_rest
+from fal.toolkit.file.uploading import HasHeaders, about_request, by_rest, reserve_by_rest
+from fal.toolkit.http import Content
 
 READ_WHOLE_BYTES = 100 * 1024 * 1024
 """Files up to this size are kept in memory after they were stored, for `File.as_bytes`."""

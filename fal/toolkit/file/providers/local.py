@@ -8,7 +8,8 @@ from typing import cast
 
 from fal.toolkit.file.providers.fal import FalFileRepositoryBase
 from fal.toolkit.file.types import Reservation
-from fal.toolkit.file.uploading import Content, HasHeaders, about_request, by_socket, reserve_by_socket
+from fal.toolkit.file.uploading import HasHeaders, about_request, by_socket, reserve_by_socket
+from fal.toolkit.http import Content
 
 
 @dataclass
