@@ -94,14 +94,14 @@ test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.read
 	@$(BIN)/python -m tests.interop.report --check
 
 .PHONY: test-containers
-test-containers: $(STAMP) container-engine $(CONTAINER_BASE) ## run apps in real containers; needs podman, here and there runsc
-	@$(BIN)/python -m pytest tests/containers
+test-containers: $(STAMP) $(INTEROP_VENV)/.ready container-engine $(CONTAINER_BASE) ## run apps in real containers; needs podman, here and there runsc
+	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python $(BIN)/python -m pytest tests/containers
 
 .PHONY: container-engine
 container-engine:
 	@command -v podman >/dev/null || { echo "podman is missing; on Debian: apt install podman runsc"; exit 1; }
 
-$(CONTAINER_BASE): scripts/container_base.py requirements/dev.txt $(STAMP)
+$(CONTAINER_BASE): scripts/container_base.py requirements/dev.txt requirements/interop.txt $(STAMP)
 	@$(BIN)/python -m scripts.container_base $@
 
 .PHONY: compatibility
@@ -128,6 +128,9 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-interop
+	@$(MAKE) --no-print-directory test-containers
+	@$(MAKE) --no-print-directory test-client
+	@$(MAKE) --no-print-directory test-signals TIMES=
 
 .PHONY: fmt
 fmt: $(STAMP) ## format the code and the .proto files

@@ -1,13 +1,15 @@
 """Make the root file system that the tests of containers use as their base image, since no registry may be reachable.
 
 It is unpacked from packages of the Debian release that this machine runs: a shell, some tools and Python. What a deploy
-adds to an app's requirements is installed too, so that builds need no network.
+adds to an app's requirements is installed too, or lies in a directory that pip takes it from, so that builds need no
+network. The published client adds other packages than ours; their versions are those of requirements/interop.txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,11 @@ from fal.deploy.serving import serving_requirements
 # libstdc++6 belongs to compiled packages, such as grpcio.
 PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "libstdc++6", "procps", "python3"]
 LOADERS = ("cloudpickle", "grpcio", "pip")
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+# What the published client adds to an app that serves HTTP; of these it pins FastAPI, to another version than ours.
+PUBLISHED = ("httpx", "packaging", "starlette-exporter", "structlog", "tblib", "tomli", "tomli-w")
+PUBLISHED_PIN = "fastapi"
+INTEROP = Path(__file__).parents[1] / "requirements" / "interop.txt"
+WHEELS = Path("/srv/wheels")
 
 
 def download(folder: Path) -> list[Path]:
@@ -54,19 +60,26 @@ def settle(root: Path) -> None:
             (root / "bin" / link).symlink_to(place)
     for name in ("doc", "man", "locale", "info"):
         shutil.rmtree(root / "usr/share" / name, ignore_errors=True)
-    authorities = root / AUTHORITIES.relative_to("/")
-    authorities.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(AUTHORITIES, authorities)
-    (root / "etc/pip.conf").write_text(f"[global]\ncert = {AUTHORITIES}\n")  # pip trusts its own list otherwise
+    (root / "etc/pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {WHEELS}\n")
+
+
+def published(name: str) -> str:
+    """Return the requirement that the published client's lock file has for a package."""
+    (found,) = re.findall(rf"^{name}==[^ ;\\]+", INTEROP.read_text(), re.MULTILINE)
+    return str(found)
 
 
 def install(root: Path) -> None:
     """Install what a deploy adds to an app's requirements, for the same version of Python."""
     requirements = [*serving_requirements(realtime=True), *(f"{name}=={version(name)}" for name in LOADERS)]
+    requirements += map(published, PUBLISHED)
     site = root / f"usr/local/lib/python{sys.version_info.major}.{sys.version_info.minor}/dist-packages"
     uv = Path(sys.executable).with_name("uv")
     command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", site, *requirements]
     subprocess.run(command, check=True, env={**os.environ, "UV_LINK_MODE": "copy"})
+    wheels = root / WHEELS.relative_to("/")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels]
+    subprocess.run([*command, published(PUBLISHED_PIN)], check=True)
 
 
 def main() -> int:

@@ -87,12 +87,14 @@ class Command:
         remark: what a user should know, though it works.
         cannot: why it cannot work with a controller of one's own; empty where it works.
         unseen: why no test shows it working, though nothing speaks against it.
+        elsewhere: the target whose tests show it working, if `make test-interop` does not.
     """
 
     name: str
     remark: str = ""
     cannot: str = ""
     unseen: str = ""
+    elsewhere: str = ""
 
 
 _BRACKETS = "Text in `[brackets]` is missing on the screen: the official client reads it as markup."
@@ -153,10 +155,7 @@ FAL = (
         name="deploy (pyproject.toml, python_entry_point)",
         remark="The controller must be able to get the requirements: a path on the deployer's machine is refused.",
     ),
-    Command(
-        name="deploy (container)",
-        unseen="It needs podman. By hand it deployed and answered, also with `use_isolate=False`.",
-    ),
+    Command(name="deploy (container)", elsewhere="test-containers"),
     Command(
         name="deploy (requirements that are a local directory)",
         remark="Over TLS only: the upload always uses `https`.",
@@ -169,7 +168,13 @@ FAL = (
     Command(name="deploy --strategy"),
     Command(
         name="deploy (pyproject.toml, image)",
-        unseen="It needs podman or docker beside the controller, and is refused at once if there is neither.",
+        remark="It needs podman or docker beside the controller, and is refused at once if there is neither.",
+        elsewhere="test-containers",
+    ),
+    Command(
+        name="deploy (fal.distributed)",
+        unseen="It starts one process for each NVIDIA GPU, with nccl, and the app must require PyTorch and pyzmq. "
+        "Deployed where there is none, it says what is missing. Ours takes processors too.",
     ),
     Command(name="run (function)"),
     Command(name="run (class app)"),

@@ -48,9 +48,9 @@ def outcome(command: Command, seen: Mapping[str, bool]) -> str:
         return "cannot work"
     if command.unseen:
         return "not tried"
-    if command.name not in seen:
+    if command.name not in seen and not command.elsewhere:
         return "not yet"
-    if not seen[command.name]:
+    if not seen.get(command.name, True):
         return "fails"
     return "works, with a remark" if command.remark else "works"
 
