@@ -29,6 +29,7 @@ REPEATABLE = (
     "Environments/ListEnvironments",
     "Execs/GetExec",
     "Execs/ListExecs",
+    "Keys/GetCaller",
     "Keys/ListUserKeys",
     "Logs/ListLogs",
     "Revisions/ListApplications",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 
@@ -29,6 +28,11 @@ interrupter = Interrupter(int(sys.argv.pop(1)))
 sys.meta_path.insert(0, interrupter)
 code = main()
 """
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 COUNTED = INTERRUPTED.replace("code = main()", "os._exit = lambda code: print(-interrupter.left); main()")
 
 
@@ -49,11 +53,6 @@ def test_ctrl_c_at_any_import_is_quiet_and_code_130(controller, arguments):
 
 def test_an_ignored_interrupt_stays_ignored(controller):
     controller.answers["ListRunners"] = ListRunnersResponse()
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, "5", "runners", "list", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
+    command = [sys.executable, "-c", INTERRUPTED, "5", "runners", "list", "--json"]
+    done = subprocess.run([sys.executable, "-c", IGNORING, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, '{"runners": []}\n')
