@@ -33,6 +33,17 @@ def complete_ids(action: argparse.Action, kind: Kind) -> None:
     vars(action)["completer"] = completer
 
 
+def complete_places(action: argparse.Action, kind: Kind) -> None:
+    """Let a shell complete an argument that is a file here, or begins with an id and a colon."""
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        from argcomplete.completers import FilesCompleter
+
+        return [*(f"{found}:" for found in _ask(kind, prefix, parsed_args)), *FilesCompleter()(prefix)]
+
+    vars(action)["completer"] = completer
+
+
 def complete_words(action: argparse.Action, words: Callable[[], Iterable[str]]) -> None:
     """Let a shell complete an argument, or the last part of a comma separated one, by words that are known here."""
 
@@ -79,7 +90,7 @@ def _collect(kind: Kind, prefix: str, args: argparse.Namespace, found: list[str]
     from fal.api import FalError
     from fal_cli.options import open_client
 
-    args = argparse.Namespace(**{"host": None, "team": None, **vars(args)})
+    args = argparse.Namespace(**{"host": None, "team": None, **vars(args), "typed": prefix})
     try:
         with open_client(args) as client:
             target = client.settings.target

@@ -140,6 +140,15 @@ def _apps(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Ca
         yield Candidate(app_name(app))
 
 
+def _remote_paths(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
+    """Yield what is in the directory that is being typed, in the form in which it is typed."""
+    from fal.files import Files
+
+    directory = args.typed.rpartition("/")[0] + "/" if "/" in args.typed else ""
+    for entry in Files(client.rest()).entries(directory or "/data"):
+        yield Candidate(f"{directory}{entry.name}{'' if entry.is_file else '/'}")
+
+
 def _secrets(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
     for secret in client.secrets.list(environment_name=args.env):
         yield Candidate(secret.name)
@@ -158,4 +167,5 @@ REQUESTS = Kind("requests", (_requests,))
 # These are names, so they are completed but not resolved.
 APPS = Kind("applications", (_apps,), "Application", "fal apps list")
 SECRETS = Kind("secrets", (_secrets,), "secret", "fal secrets list")
+REMOTE_PATHS = Kind("files", (_remote_paths,))
 ENVIRONMENTS = Kind("environments", (_environments,), "environment", "fal environments list")

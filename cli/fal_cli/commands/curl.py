@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from fal.hosts import find_hosts
 from fal_cli.commands.api.app_ids import nickname_of
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import APPS
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser
 
@@ -34,7 +36,7 @@ def add_arguments(parser: FalParser) -> None:
     )
     parser.epilog = _EPILOG
     add_client_options(parser)
-    parser.add_argument("app", metavar="APP/PATH", help="Application, and the path to call.")
+    complete_ids(parser.add_argument("app", metavar="APP/PATH", help="Application, and the path to call."), APPS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="Arguments of curl, as they are.")
     parser.set_defaults(handler=_curl)
 

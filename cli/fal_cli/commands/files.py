@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
+from fal_cli.ids import REMOTE_PATHS
 from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
@@ -65,28 +67,28 @@ def add_arguments(parser: FalParser) -> None:
     commands = add_commands(parser)
     listing = add_command(commands, "list", "List files.", _list, aliases=["ls"], epilog=_EPILOG)
     add_client_options(listing)
-    listing.add_argument("path", nargs="?", default="/", help="The path to list")
+    complete_ids(listing.add_argument("path", nargs="?", default="/", help="The path to list"), REMOTE_PATHS)
     add_list_options(listing, FILES)
     download = add_command(commands, "download", "Download files.", _download, epilog=_EPILOG)
     add_client_options(download)
-    download.add_argument("remote_path", help="Remote path to download")
+    complete_ids(download.add_argument("remote_path", help="Remote path to download"), REMOTE_PATHS)
     download.add_argument("local_path", type=Path, help="Local path to download to")
     upload = add_command(commands, "upload", "Upload files.", _upload, epilog=_EPILOG)
     add_client_options(upload)
     upload.add_argument("local_path", type=Path, help="Local path to upload")
-    upload.add_argument("remote_path", help="Remote path to upload to")
+    complete_ids(upload.add_argument("remote_path", help="Remote path to upload to"), REMOTE_PATHS)
     upload_url = add_command(commands, "upload-url", "Upload file from URL.", _upload_url, epilog=_EPILOG)
     add_client_options(upload_url)
     upload_url.add_argument("url", help="URL to upload")
-    upload_url.add_argument("remote_path", help="Remote path to upload to")
+    complete_ids(upload_url.add_argument("remote_path", help="Remote path to upload to"), REMOTE_PATHS)
     move = add_command(commands, "mv", "Move or rename a remote file or directory.", _move, epilog=_EPILOG)
     add_client_options(move)
-    move.add_argument("source", help="Remote source path")
-    move.add_argument("destination", help="Remote destination path")
+    complete_ids(move.add_argument("source", help="Remote source path"), REMOTE_PATHS)
+    complete_ids(move.add_argument("destination", help="Remote destination path"), REMOTE_PATHS)
     remove = add_command(commands, "rm", "Recursively remove a remote file or directory.", _remove, epilog=_EPILOG)
     add_client_options(remove)
     add_yes_option(remove)
-    remove.add_argument("path", help="Remote path")
+    complete_ids(remove.add_argument("path", help="Remote path"), REMOTE_PATHS)
 
 
 @contextmanager

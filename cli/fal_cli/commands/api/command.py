@@ -16,7 +16,7 @@ from fal_cli.commands.api.fields import parse_fields
 from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.ids import ENVIRONMENTS
+from fal_cli.ids import APPS, ENVIRONMENTS
 from fal_cli.interrupts import Started, interrupts
 from fal_cli.options import add_client_options, open_client, seconds_type
 from fal_cli.parser import FalParser
@@ -63,7 +63,7 @@ def add_arguments(parser: FalParser) -> None:
     add_client_options(parser)
     # FAL_ENV is not its default: the app may be another owner's.
     complete_ids(parser.add_argument("--env", help="Environment of the app (defaults to main)."), ENVIRONMENTS)
-    parser.add_argument("model_id", help="OWNER/APP, or OWNER/APP/PATH; APP alone is your own.")
+    complete_ids(parser.add_argument("model_id", help="OWNER/APP, or OWNER/APP/PATH; APP alone is your own."), APPS)
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="The call's arguments.")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--direct", action="store_true", help="Call a runner at once, without the queue.")

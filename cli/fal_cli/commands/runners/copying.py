@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from fal_cli.completion import complete_places
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_client_options, open_client
@@ -23,8 +24,8 @@ def add_command_to(commands: Commands) -> None:
     """Declare `cp`."""
     parser = add_command(commands, "cp", _HELP, _copy, epilog=_EPILOG, published=False)
     add_client_options(parser)
-    parser.add_argument("source", metavar="SRC", help="What to copy.")
-    parser.add_argument("destination", metavar="DST", help="Where to.")
+    complete_places(parser.add_argument("source", metavar="SRC", help="What to copy."), RUNNERS)
+    complete_places(parser.add_argument("destination", metavar="DST", help="Where to."), RUNNERS)
 
 
 def _copy(args: argparse.Namespace) -> None:
