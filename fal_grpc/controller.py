@@ -208,7 +208,7 @@ class Controller:
             since: also list those that ended at or after this time; a naive one is local time.
             list_pending: also list those that are not running yet.
         """
-        pages, token = runner.RunnerPages(), None
+        pages, token = adapter.runner.RunnerPages(), None
         while True:
             request = adapter.runner.list_request(since=since, list_pending=list_pending, page_token=token)
             answer = self._calls.unary(self._calls.runners.ListRunners, request)
@@ -225,7 +225,7 @@ class Controller:
         environment_name: str | None = None,
     ) -> list[runner.RunnerInfo]:
         """List the runners of one app; the arguments are those of `list_runners`."""
-        pages, token = runner.RunnerPages(), None
+        pages, token = adapter.runner.RunnerPages(), None
         while True:
             request = adapter.runner.list_alias_request(
                 alias, since=since, list_pending=list_pending, environment_name=environment_name, page_token=token
