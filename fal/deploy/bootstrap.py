@@ -47,13 +47,18 @@ def open_bundle(path: str) -> object:
         base = _base_dir()
         root = _source_root(base, manifest["root"], manifest["context"])
         runtime = base / ".fal"
-        for entry in archive.namelist():
+        names = archive.namelist()
+        made: set[str] = set()
+        for entry in names:  # by os.path, since a start waits for this
             for prefix, directory in ((SOURCE_DIR, root), (RUNTIME_DIR, runtime)):
                 if entry.startswith(prefix):
-                    target = directory / entry[len(prefix) :]
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(archive.read(entry))
-        names = set(archive.namelist())
+                    target = os.path.join(directory, entry[len(prefix) :])  # noqa: PTH118
+                    parent = os.path.dirname(target)  # noqa: PTH120
+                    if parent not in made:
+                        os.makedirs(parent, exist_ok=True)  # noqa: PTH103
+                        made.add(parent)
+                    with open(target, "wb") as file:  # noqa: PTH123
+                        file.write(archive.read(entry))
         call = archive.read("call") if "call" in names else None
         payload = archive.read("payload") if "payload" in names else None
     _search(root, runtime, manifest["names"])

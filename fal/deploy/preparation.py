@@ -15,7 +15,7 @@ from fal.container import ContainerImage
 from fal.deploy.errors import AppFileError, DeployError, SerializationError
 from fal.deploy.files import AppFile, app_dir_in, collect_files, context_dir, relative_to
 from fal.deploy.load import LoadedApp, load_app
-from fal.deploy.pickling import dumped, imported, pickled
+from fal.deploy.pickling import Pickled, dumped, imported, pickled
 from fal.deploy.project import AppReference, resolve_reference
 from fal.deploy.requirements import (
     is_this_python,
@@ -35,13 +35,15 @@ class Code:
 
     Attributes:
         bundle: as modules, see `fal.deploy.sources`.
-        definition: by value, as a pickle; or the reason why there is none.
+        by_value: as a pickle; or the reason why there is none.
+        app_dir: directory of the app's file relative to the app's files; None if none are sent.
         files: the sources in the bundle, by their paths below the directory to import from.
         paths: the same files here.
     """
 
     bundle: bytes
-    definition: bytes | SerializationError
+    by_value: Pickled | SerializationError
+    app_dir: str | None
     files: tuple[str, ...]
     paths: tuple[Path, ...] = ()
 
@@ -51,9 +53,9 @@ class Code:
         Raises:
             SerializationError: it cannot be pickled; the message names what and where.
         """
-        if isinstance(self.definition, SerializationError):
-            raise self.definition
-        return self.definition
+        if isinstance(self.by_value, SerializationError):
+            raise self.by_value
+        return self.by_value.definition(self.app_dir)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,22 +324,20 @@ class _Packer:
         return self._code(function, "setup")
 
     def _code(self, target: object, kind: str, call: bytes | None = None) -> Code:
-        payload: bytes | None = None
+        by_value: Pickled | SerializationError
         try:
-            found = pickled(
+            by_value = pickled(
                 target,
                 self._modules,
                 refuse_modules_in=self._alone,
                 more=self.sources.modules(self._named),
                 loggers=self._loaded.loggers,
             )
-            payload = found.payload
-            definition: bytes | SerializationError = found.definition(self._app_dir)
         except SerializationError as error:
-            definition = error
+            by_value = error
         here = is_this_python(self._python)
         if not here:
-            payload, definition = None, _not_by_value(self._loaded.symbol, self._python)
+            by_value = _not_by_value(self._loaded.symbol, self._python)
         bundle = pack(
             self.sources,
             symbol=self._loaded.symbol,
@@ -348,10 +348,16 @@ class _Packer:
             app_dir=self._app_dir,
             limit_max_requests=self._limit_max_requests,
             call=call,
-            payload=payload,
+            payload=by_value.payload if isinstance(by_value, Pickled) else None,
             same_python=here,
         )
-        return Code(bundle=bundle, definition=definition, files=tuple(self.sources.files), paths=self.sources.paths)
+        return Code(
+            bundle=bundle,
+            by_value=by_value,
+            app_dir=self._app_dir,
+            files=tuple(self.sources.files),
+            paths=self.sources.paths,
+        )
 
 
 def _not_by_value(symbol: str, python: str) -> SerializationError:

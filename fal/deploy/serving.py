@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -89,12 +90,18 @@ def serving_requirements(*, realtime: bool) -> list[str]:
         DeployError: they are not installed here.
     """
     try:
-        pinned = [f"{name}=={version(name)}" for name in ("fastapi", "pydantic")]
+        pinned = [f"{name}=={_version(name)}" for name in ("fastapi", "pydantic")]
     except PackageNotFoundError as error:
         raise DeployError(
             f"{error.name} is not installed, which writing and deploying apps needs: pip install 'fal-grpc[app]'"
         ) from error
     return [*pinned, "uvicorn", "httptools", *(REALTIME if realtime else ())]
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Return the version of a package, which takes milliseconds to find, and `fal dev` asks at each save."""
+    return version(name)
 
 
 def _way(given: object, added: list[str], *, minimal: bool = False, reason: str = "") -> WayToServe:

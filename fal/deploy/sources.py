@@ -257,18 +257,30 @@ def pack(
         "app_dir": app_dir,
         "limit_max_requests": limit_max_requests,
     }
-    entries: dict[str, bytes] = {
-        "manifest.json": json.dumps(manifest, sort_keys=True).encode(),
-        "bootstrap.py": source_of("fal.deploy.bootstrap").encode(),
-    }
+    entries: dict[str, bytes] = {"manifest.json": json.dumps(manifest, sort_keys=True).encode()}
     entries |= {f"{SOURCE_DIR}{path}": content for path, content in sources.files.items()}
-    entries |= {f"{RUNTIME_DIR}{path}": content for path, content in _runtime(same_python=same_python).items()}
     entries |= {name: content for name, content in (("call", call), ("payload", payload)) if content is not None}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    return _zipped(entries, _runtime_archive(same_python=same_python))
+
+
+def _zipped(entries: dict[str, bytes], archive: bytes = b"") -> bytes:
+    """Return an archive with some more entries."""
+    buffer = io.BytesIO(archive)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as opened:
         for name in sorted(entries):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED)
+            opened.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+@functools.cache
+def _runtime_archive(*, same_python: bool) -> bytes:
+    """Return the entries that all bundles have: compressing them takes longer than all the rest of a bundle."""
+    entries = {f"{RUNTIME_DIR}{path}": content for path, content in _runtime(same_python=same_python).items()}
+    bootstrap = source_of("fal.deploy.bootstrap")
+    entries["bootstrap.py"] = bootstrap.encode()
+    if same_python:
+        entries["bootstrap.pyc"] = importlib.util.MAGIC_NUMBER + bytes(12) + compiled("fal_bootstrap", bootstrap)
+    return _zipped(entries)
 
 
 @functools.cache

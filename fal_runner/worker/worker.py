@@ -23,6 +23,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import marshal
 import os
 import socket
 import threading
@@ -156,7 +157,12 @@ def load(source: Dict[str, str]) -> Any:
         import zipfile  # here, or every start would wait for it
 
         with zipfile.ZipFile(source["path"]) as bundle:
-            code = compile(bundle.read("bootstrap.py"), "<fal_bootstrap>", "exec")
+            names = bundle.namelist()
+            found = bundle.read("bootstrap.pyc") if "bootstrap.pyc" in names else b""
+            if found[:4] == importlib.util.MAGIC_NUMBER:
+                code = marshal.loads(found[16:])  # noqa: S302 - as much the deployer's code as the text beside it
+            else:
+                code = compile(bundle.read("bootstrap.py"), "<fal_bootstrap>", "exec")
         bootstrap = types.ModuleType("fal_bootstrap")
         exec(code, bootstrap.__dict__)  # noqa: S102
         return bootstrap.open_bundle(source["path"])
