@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from fal_grpc import adapter
 from fal_grpc.aio_calls import AsyncCalls
@@ -16,9 +16,6 @@ from fal_grpc.aio_shell_session import AsyncShellSession
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.target import Target
-
-if TYPE_CHECKING:
-    from fal_grpc.adapter import app, changes, environment, execs, key, log, revision, run, runner, scaling, secret
 
 
 class AsyncController:
@@ -46,7 +43,7 @@ class AsyncController:
 
     # Apps
 
-    async def list_aliases(self, *, environment_name: str | None = None) -> list[app.AliasInfo]:
+    async def list_aliases(self, *, environment_name: str | None = None) -> list[adapter.app.AliasInfo]:
         """List the apps of an environment."""
         return adapter.app.alias_infos(
             await self._calls.unary(self._calls.apps.ListAliases, adapter.app.list_request(environment_name))
@@ -57,10 +54,10 @@ class AsyncController:
         alias: str,
         revision: str,
         *,
-        auth_mode: app.AuthMode | str | None = None,
+        auth_mode: adapter.app.AuthMode | str | None = None,
         environment_name: str | None = None,
-        deployment_strategy: app.DeploymentStrategy | str | None = None,
-    ) -> app.AliasInfo:
+        deployment_strategy: adapter.app.DeploymentStrategy | str | None = None,
+    ) -> adapter.app.AliasInfo:
         """Point an app at a revision; create the app if there is none of that name."""
         request = adapter.app.set_request(
             alias,
@@ -94,7 +91,7 @@ class AsyncController:
         machine_types: Sequence[str] | None = None,
         regions: Sequence[str] | None = None,
         environment_name: str | None = None,
-    ) -> app.AliasInfo:
+    ) -> adapter.app.AliasInfo:
         """Change settings of an app. None or an empty list leaves a setting as it is; times are in seconds."""
         request = adapter.app.update_request(
             application_name,
@@ -124,7 +121,7 @@ class AsyncController:
 
     def watch_apps(
         self, *, environment_name: str | None = None, version: str = ""
-    ) -> AsyncGenerator[changes.Changes[app.AliasInfo], None]:
+    ) -> AsyncGenerator[adapter.changes.Changes[adapter.app.AliasInfo], None]:
         """Stream apps and their changes, as `watch_runners` does. Only this project's controllers serve this call."""
         request = adapter.changes.watch_apps_request(environment_name=environment_name, version=version)
         return self._calls.stream(self._calls.apps.WatchApps, request, adapter.changes.app_changes)
@@ -133,7 +130,7 @@ class AsyncController:
 
     async def explain_application(
         self, application_name: str, *, environment_name: str | None = None
-    ) -> scaling.AppExplanation:
+    ) -> adapter.scaling.AppExplanation:
         """Explain why an app has the runners that it has. Only this project's controllers serve this call."""
         request = adapter.scaling.explain_request(application_name, environment_name=environment_name)
         return adapter.scaling.explanation(await self._calls.unary(self._calls.apps.ExplainApp, request))
@@ -146,7 +143,7 @@ class AsyncController:
         environment_name: str | None = None,
         settings: Mapping[str, int] | None = None,
         start_seconds: float = 5.0,
-    ) -> scaling.AppSimulation:
+    ) -> adapter.scaling.AppSimulation:
         """Simulate how an app scales for a load. Only this project's controllers serve this call.
 
         Args:
@@ -167,24 +164,28 @@ class AsyncController:
 
     # Revisions
 
-    def build_environment(self, request: revision.BuildRequest) -> AsyncGenerator[revision.BuildResult, None]:
+    def build_environment(
+        self, request: adapter.revision.BuildRequest
+    ) -> AsyncGenerator[adapter.revision.BuildResult, None]:
         """Build an environment and stream its logs; the last result has a state. Closing it cancels the call."""
         message = adapter.revision.build_request(request)
         return self._calls.stream(self._calls.revisions.BuildEnvironment, message, adapter.revision.build_result)
 
-    def register_application(self, request: revision.RegisterRequest) -> AsyncGenerator[revision.RegisterResult, None]:
+    def register_application(
+        self, request: adapter.revision.RegisterRequest
+    ) -> AsyncGenerator[adapter.revision.RegisterResult, None]:
         """Deploy and stream logs; the last result has an application_id. Closing it cancels the call."""
         message = adapter.revision.register_request(request)
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, adapter.revision.register_result)
 
-    async def plan_application(self, request: revision.RegisterRequest) -> revision.DeployPlan:
+    async def plan_application(self, request: adapter.revision.RegisterRequest) -> adapter.revision.DeployPlan:
         """Say what a deploy would do; nothing is changed. Other controllers raise UnimplementedError."""
         message = adapter.revision.plan_request(request)
         return adapter.revision.deploy_plan(await self._calls.unary(self._calls.revisions.PlanApplication, message))
 
     async def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
-    ) -> list[revision.ApplicationInfo]:
+    ) -> list[adapter.revision.ApplicationInfo]:
         """List the revisions of one app, or of all, newest first."""
         request = adapter.revision.list_request(application_name=application_name, environment_name=environment_name)
         return adapter.revision.application_infos(
@@ -199,7 +200,7 @@ class AsyncController:
 
     # Runs
 
-    def run(self, request: run.RunRequest) -> AsyncGenerator[run.RunResult, None]:
+    def run(self, request: adapter.run.RunRequest) -> AsyncGenerator[adapter.run.RunResult, None]:
         """Run a callable and stream its logs; the last result has its state. Closing it ends the runner."""
         return self._calls.stream(self._calls.runs.Run, adapter.run.run_request(request), adapter.run.run_result)
 
@@ -207,7 +208,7 @@ class AsyncController:
 
     async def list_runners(
         self, *, since: datetime | None = None, list_pending: bool = True
-    ) -> list[runner.RunnerInfo]:
+    ) -> list[adapter.runner.RunnerInfo]:
         """List the runners of all apps.
 
         Args:
@@ -229,7 +230,7 @@ class AsyncController:
         since: datetime | None = None,
         list_pending: bool = True,
         environment_name: str | None = None,
-    ) -> list[runner.RunnerInfo]:
+    ) -> list[adapter.runner.RunnerInfo]:
         """List the runners of one app; the arguments are those of `list_runners`."""
         pages, token = adapter.runner.RunnerPages(), None
         while True:
@@ -248,7 +249,7 @@ class AsyncController:
         environment_name: str | None = None,
         since: datetime | None = None,
         version: str = "",
-    ) -> AsyncGenerator[changes.Changes[runner.RunnerInfo], None]:
+    ) -> AsyncGenerator[adapter.changes.Changes[adapter.runner.RunnerInfo], None]:
         """Stream runners and their changes. Only this project's controllers serve this call.
 
         Args:
@@ -262,7 +263,7 @@ class AsyncController:
         )
         return self._calls.stream(self._calls.runners.WatchRunners, request, adapter.changes.runner_changes)
 
-    async def get_runner(self, runner_id: str) -> runner.RunnerInfo:
+    async def get_runner(self, runner_id: str) -> adapter.runner.RunnerInfo:
         """Return one runner, live or ended. Only this project's controllers serve this call."""
         return adapter.runner.got(
             await self._calls.unary(self._calls.runners.GetRunner, adapter.runner.get_request(runner_id))
@@ -319,7 +320,7 @@ class AsyncController:
 
     async def start_exec(
         self,
-        spec: execs.ExecSpec,
+        spec: adapter.execs.ExecSpec,
         *,
         stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
         interactive: bool = False,
@@ -335,23 +336,23 @@ class AsyncController:
         """
         return await start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
-    async def start_detached(self, spec: execs.ExecSpec) -> execs.ExecInfo:
+    async def start_detached(self, spec: adapter.execs.ExecSpec) -> adapter.execs.ExecInfo:
         """Start a command that nobody reads yet."""
         request = adapter.execs.start_request(spec, adapter.execs.new_id())
         return adapter.execs.exec_info((await self._calls.unary(self._calls.execs.StartExec, request)).exec)
 
     async def attach_exec(
-        self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
+        self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
     ) -> AsyncExecSession:
         """Read a command from the earliest output that is kept. An earlier reader is notified and loses it."""
         return AsyncExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
-    async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
+    async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> adapter.execs.ExecInfo:
         """Return one command, running or recently ended; without a runner id, all runners are searched."""
         request = adapter.execs.get_request(exec_id, runner_id)
         return adapter.execs.exec_info((await self._calls.unary(self._calls.execs.GetExec, request)).exec)
 
-    async def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
+    async def list_execs(self, *, runner_id: str | None = None) -> list[adapter.execs.ExecInfo]:
         """List the commands of one runner, or of all: running and recently ended ones."""
         answer = await self._calls.unary(self._calls.execs.ListExecs, adapter.execs.list_request(runner_id))
         return [adapter.execs.exec_info(found) for found in answer.execs]
@@ -361,28 +362,28 @@ class AsyncController:
     async def create_user_key(
         self,
         *,
-        preset: key.KeyPreset | str | None = None,
+        preset: adapter.key.KeyPreset | str | None = None,
         permissions: Sequence[str] | None = None,
-        scope: key.KeyScope | str | None = None,
+        scope: adapter.key.KeyScope | str | None = None,
         description: str | None = None,
         expires_at: datetime | None = None,
-    ) -> key.NewKey:
+    ) -> adapter.key.NewKey:
         """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
         request = adapter.key.create_request(
             preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
         )
         return adapter.key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
 
-    async def get_caller(self) -> key.Caller:
+    async def get_caller(self) -> adapter.key.Caller:
         """Ask who the caller is. Only our controller knows this call."""
         return adapter.key.caller(await self._calls.unary(self._calls.keys.GetCaller, adapter.key.caller_request()))
 
-    async def rotate_user_key(self, key_id: str, overlap: timedelta) -> key.NewKey:
+    async def rotate_user_key(self, key_id: str, overlap: timedelta) -> adapter.key.NewKey:
         """Create a key like another one, which expires after the overlap."""
         request = adapter.key.rotate_request(key_id, overlap)
         return adapter.key.new_key(await self._calls.unary(self._calls.keys.RotateUserKey, request))
 
-    async def list_user_keys(self) -> list[key.UserKeyInfo]:
+    async def list_user_keys(self) -> list[adapter.key.UserKeyInfo]:
         """List the keys that are not revoked, without their secrets."""
         return adapter.key.key_infos(await self._calls.unary(self._calls.keys.ListUserKeys, adapter.key.list_request()))
 
@@ -407,7 +408,7 @@ class AsyncController:
             self._calls.secrets.SetSecret, adapter.secret.unset_request(name, environment_name=environment_name)
         )
 
-    async def list_secrets(self, *, environment_name: str | None = None) -> list[secret.ServerlessSecret]:
+    async def list_secrets(self, *, environment_name: str | None = None) -> list[adapter.secret.ServerlessSecret]:
         """List the secrets of an environment, without their values."""
         return adapter.secret.secrets(
             await self._calls.unary(self._calls.secrets.ListSecrets, adapter.secret.list_request(environment_name))
@@ -415,12 +416,14 @@ class AsyncController:
 
     # Environments
 
-    async def create_environment(self, name: str, *, description: str | None = None) -> environment.EnvironmentInfo:
+    async def create_environment(
+        self, name: str, *, description: str | None = None
+    ) -> adapter.environment.EnvironmentInfo:
         """Create an environment without apps or secrets."""
         request = adapter.environment.create_request(name, description=description)
         return adapter.environment.created(await self._calls.unary(self._calls.environments.CreateEnvironment, request))
 
-    async def list_environments(self) -> list[environment.EnvironmentInfo]:
+    async def list_environments(self) -> list[adapter.environment.EnvironmentInfo]:
         """List all environments."""
         request = adapter.environment.list_request()
         return adapter.environment.environment_infos(
@@ -433,7 +436,9 @@ class AsyncController:
 
     # Logs
 
-    async def list_logs(self, query: log.LogQuery, *, page_size: int = 0, page_token: str | None = None) -> log.LogPage:
+    async def list_logs(
+        self, query: adapter.log.LogQuery, *, page_size: int = 0, page_token: str | None = None
+    ) -> adapter.log.LogPage:
         """Return one page of stored lines. Only this project's controllers serve this call.
 
         Args:
@@ -444,7 +449,9 @@ class AsyncController:
         request = adapter.log.list_request(query, page_size=page_size, page_token=page_token)
         return adapter.log.page(await self._calls.unary(self._calls.logs.ListLogs, request))
 
-    def follow_logs(self, query: log.LogQuery, *, cursor: str | None = None) -> AsyncGenerator[log.LogBatch, None]:
+    def follow_logs(
+        self, query: adapter.log.LogQuery, *, cursor: str | None = None
+    ) -> AsyncGenerator[adapter.log.LogBatch, None]:
         """Stream lines as they are written. Closing it cancels the call.
 
         Only this project's controllers serve this call.

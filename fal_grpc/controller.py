@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from fal_grpc import adapter
 from fal_grpc.calls import Calls
@@ -16,9 +16,6 @@ from fal_grpc.credentials import Credentials
 from fal_grpc.exec_session import ExecSession, start
 from fal_grpc.shell_session import ShellSession
 from fal_grpc.target import Target
-
-if TYPE_CHECKING:
-    from fal_grpc.adapter import app, changes, environment, execs, key, log, revision, run, runner, scaling, secret
 
 
 class Controller:
@@ -46,7 +43,7 @@ class Controller:
 
     # Apps
 
-    def list_aliases(self, *, environment_name: str | None = None) -> list[app.AliasInfo]:
+    def list_aliases(self, *, environment_name: str | None = None) -> list[adapter.app.AliasInfo]:
         """List the apps of an environment."""
         return adapter.app.alias_infos(
             self._calls.unary(self._calls.apps.ListAliases, adapter.app.list_request(environment_name))
@@ -57,10 +54,10 @@ class Controller:
         alias: str,
         revision: str,
         *,
-        auth_mode: app.AuthMode | str | None = None,
+        auth_mode: adapter.app.AuthMode | str | None = None,
         environment_name: str | None = None,
-        deployment_strategy: app.DeploymentStrategy | str | None = None,
-    ) -> app.AliasInfo:
+        deployment_strategy: adapter.app.DeploymentStrategy | str | None = None,
+    ) -> adapter.app.AliasInfo:
         """Point an app at a revision; create the app if there is none of that name."""
         request = adapter.app.set_request(
             alias,
@@ -94,7 +91,7 @@ class Controller:
         machine_types: Sequence[str] | None = None,
         regions: Sequence[str] | None = None,
         environment_name: str | None = None,
-    ) -> app.AliasInfo:
+    ) -> adapter.app.AliasInfo:
         """Change settings of an app. None or an empty list leaves a setting as it is; times are in seconds."""
         request = adapter.app.update_request(
             application_name,
@@ -124,7 +121,7 @@ class Controller:
 
     def watch_apps(
         self, *, environment_name: str | None = None, version: str = ""
-    ) -> Generator[changes.Changes[app.AliasInfo], None, None]:
+    ) -> Generator[adapter.changes.Changes[adapter.app.AliasInfo], None, None]:
         """Stream apps and their changes, as `watch_runners` does. Only this project's controllers serve this call."""
         request = adapter.changes.watch_apps_request(environment_name=environment_name, version=version)
         return self._calls.stream(self._calls.apps.WatchApps, request, adapter.changes.app_changes)
@@ -133,7 +130,7 @@ class Controller:
 
     def explain_application(
         self, application_name: str, *, environment_name: str | None = None
-    ) -> scaling.AppExplanation:
+    ) -> adapter.scaling.AppExplanation:
         """Explain why an app has the runners that it has. Only this project's controllers serve this call."""
         request = adapter.scaling.explain_request(application_name, environment_name=environment_name)
         return adapter.scaling.explanation(self._calls.unary(self._calls.apps.ExplainApp, request))
@@ -146,7 +143,7 @@ class Controller:
         environment_name: str | None = None,
         settings: Mapping[str, int] | None = None,
         start_seconds: float = 5.0,
-    ) -> scaling.AppSimulation:
+    ) -> adapter.scaling.AppSimulation:
         """Simulate how an app scales for a load. Only this project's controllers serve this call.
 
         Args:
@@ -167,24 +164,28 @@ class Controller:
 
     # Revisions
 
-    def build_environment(self, request: revision.BuildRequest) -> Generator[revision.BuildResult, None, None]:
+    def build_environment(
+        self, request: adapter.revision.BuildRequest
+    ) -> Generator[adapter.revision.BuildResult, None, None]:
         """Build an environment and stream its logs; the last result has a state. Closing it cancels the call."""
         message = adapter.revision.build_request(request)
         return self._calls.stream(self._calls.revisions.BuildEnvironment, message, adapter.revision.build_result)
 
-    def register_application(self, request: revision.RegisterRequest) -> Generator[revision.RegisterResult, None, None]:
+    def register_application(
+        self, request: adapter.revision.RegisterRequest
+    ) -> Generator[adapter.revision.RegisterResult, None, None]:
         """Deploy and stream logs; the last result has an application_id. Closing it cancels the call."""
         message = adapter.revision.register_request(request)
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, adapter.revision.register_result)
 
-    def plan_application(self, request: revision.RegisterRequest) -> revision.DeployPlan:
+    def plan_application(self, request: adapter.revision.RegisterRequest) -> adapter.revision.DeployPlan:
         """Say what a deploy would do; nothing is changed. Other controllers raise UnimplementedError."""
         message = adapter.revision.plan_request(request)
         return adapter.revision.deploy_plan(self._calls.unary(self._calls.revisions.PlanApplication, message))
 
     def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
-    ) -> list[revision.ApplicationInfo]:
+    ) -> list[adapter.revision.ApplicationInfo]:
         """List the revisions of one app, or of all, newest first."""
         request = adapter.revision.list_request(application_name=application_name, environment_name=environment_name)
         return adapter.revision.application_infos(self._calls.unary(self._calls.revisions.ListApplications, request))
@@ -195,13 +196,15 @@ class Controller:
 
     # Runs
 
-    def run(self, request: run.RunRequest) -> Generator[run.RunResult, None, None]:
+    def run(self, request: adapter.run.RunRequest) -> Generator[adapter.run.RunResult, None, None]:
         """Run a callable and stream its logs; the last result has its state. Closing it ends the runner."""
         return self._calls.stream(self._calls.runs.Run, adapter.run.run_request(request), adapter.run.run_result)
 
     # Runners
 
-    def list_runners(self, *, since: datetime | None = None, list_pending: bool = True) -> list[runner.RunnerInfo]:
+    def list_runners(
+        self, *, since: datetime | None = None, list_pending: bool = True
+    ) -> list[adapter.runner.RunnerInfo]:
         """List the runners of all apps.
 
         Args:
@@ -223,7 +226,7 @@ class Controller:
         since: datetime | None = None,
         list_pending: bool = True,
         environment_name: str | None = None,
-    ) -> list[runner.RunnerInfo]:
+    ) -> list[adapter.runner.RunnerInfo]:
         """List the runners of one app; the arguments are those of `list_runners`."""
         pages, token = adapter.runner.RunnerPages(), None
         while True:
@@ -242,7 +245,7 @@ class Controller:
         environment_name: str | None = None,
         since: datetime | None = None,
         version: str = "",
-    ) -> Generator[changes.Changes[runner.RunnerInfo], None, None]:
+    ) -> Generator[adapter.changes.Changes[adapter.runner.RunnerInfo], None, None]:
         """Stream runners and their changes. Only this project's controllers serve this call.
 
         Args:
@@ -256,7 +259,7 @@ class Controller:
         )
         return self._calls.stream(self._calls.runners.WatchRunners, request, adapter.changes.runner_changes)
 
-    def get_runner(self, runner_id: str) -> runner.RunnerInfo:
+    def get_runner(self, runner_id: str) -> adapter.runner.RunnerInfo:
         """Return one runner, live or ended. Only this project's controllers serve this call."""
         return adapter.runner.got(
             self._calls.unary(self._calls.runners.GetRunner, adapter.runner.get_request(runner_id))
@@ -311,7 +314,7 @@ class Controller:
 
     def start_exec(
         self,
-        spec: execs.ExecSpec,
+        spec: adapter.execs.ExecSpec,
         *,
         stdin: bytes | str | Iterable[bytes] | None = None,
         interactive: bool = False,
@@ -327,23 +330,23 @@ class Controller:
         """
         return start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
-    def start_detached(self, spec: execs.ExecSpec) -> execs.ExecInfo:
+    def start_detached(self, spec: adapter.execs.ExecSpec) -> adapter.execs.ExecInfo:
         """Start a command that nobody reads yet."""
         request = adapter.execs.start_request(spec, adapter.execs.new_id())
         return adapter.execs.exec_info(self._calls.unary(self._calls.execs.StartExec, request).exec)
 
     def attach_exec(
-        self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
+        self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
     ) -> ExecSession:
         """Read a command from the earliest output that is kept. An earlier reader is notified and loses it."""
         return ExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
-    def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
+    def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> adapter.execs.ExecInfo:
         """Return one command, running or recently ended; without a runner id, all runners are searched."""
         request = adapter.execs.get_request(exec_id, runner_id)
         return adapter.execs.exec_info(self._calls.unary(self._calls.execs.GetExec, request).exec)
 
-    def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
+    def list_execs(self, *, runner_id: str | None = None) -> list[adapter.execs.ExecInfo]:
         """List the commands of one runner, or of all: running and recently ended ones."""
         answer = self._calls.unary(self._calls.execs.ListExecs, adapter.execs.list_request(runner_id))
         return [adapter.execs.exec_info(found) for found in answer.execs]
@@ -353,28 +356,28 @@ class Controller:
     def create_user_key(
         self,
         *,
-        preset: key.KeyPreset | str | None = None,
+        preset: adapter.key.KeyPreset | str | None = None,
         permissions: Sequence[str] | None = None,
-        scope: key.KeyScope | str | None = None,
+        scope: adapter.key.KeyScope | str | None = None,
         description: str | None = None,
         expires_at: datetime | None = None,
-    ) -> key.NewKey:
+    ) -> adapter.key.NewKey:
         """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
         request = adapter.key.create_request(
             preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
         )
         return adapter.key.new_key(self._calls.unary(self._calls.keys.CreateUserKey, request))
 
-    def get_caller(self) -> key.Caller:
+    def get_caller(self) -> adapter.key.Caller:
         """Ask who the caller is. Only our controller knows this call."""
         return adapter.key.caller(self._calls.unary(self._calls.keys.GetCaller, adapter.key.caller_request()))
 
-    def rotate_user_key(self, key_id: str, overlap: timedelta) -> key.NewKey:
+    def rotate_user_key(self, key_id: str, overlap: timedelta) -> adapter.key.NewKey:
         """Create a key like another one, which expires after the overlap."""
         request = adapter.key.rotate_request(key_id, overlap)
         return adapter.key.new_key(self._calls.unary(self._calls.keys.RotateUserKey, request))
 
-    def list_user_keys(self) -> list[key.UserKeyInfo]:
+    def list_user_keys(self) -> list[adapter.key.UserKeyInfo]:
         """List the keys that are not revoked, without their secrets."""
         return adapter.key.key_infos(self._calls.unary(self._calls.keys.ListUserKeys, adapter.key.list_request()))
 
@@ -399,7 +402,7 @@ class Controller:
             self._calls.secrets.SetSecret, adapter.secret.unset_request(name, environment_name=environment_name)
         )
 
-    def list_secrets(self, *, environment_name: str | None = None) -> list[secret.ServerlessSecret]:
+    def list_secrets(self, *, environment_name: str | None = None) -> list[adapter.secret.ServerlessSecret]:
         """List the secrets of an environment, without their values."""
         return adapter.secret.secrets(
             self._calls.unary(self._calls.secrets.ListSecrets, adapter.secret.list_request(environment_name))
@@ -407,12 +410,12 @@ class Controller:
 
     # Environments
 
-    def create_environment(self, name: str, *, description: str | None = None) -> environment.EnvironmentInfo:
+    def create_environment(self, name: str, *, description: str | None = None) -> adapter.environment.EnvironmentInfo:
         """Create an environment without apps or secrets."""
         request = adapter.environment.create_request(name, description=description)
         return adapter.environment.created(self._calls.unary(self._calls.environments.CreateEnvironment, request))
 
-    def list_environments(self) -> list[environment.EnvironmentInfo]:
+    def list_environments(self) -> list[adapter.environment.EnvironmentInfo]:
         """List all environments."""
         request = adapter.environment.list_request()
         return adapter.environment.environment_infos(
@@ -425,7 +428,9 @@ class Controller:
 
     # Logs
 
-    def list_logs(self, query: log.LogQuery, *, page_size: int = 0, page_token: str | None = None) -> log.LogPage:
+    def list_logs(
+        self, query: adapter.log.LogQuery, *, page_size: int = 0, page_token: str | None = None
+    ) -> adapter.log.LogPage:
         """Return one page of stored lines. Only this project's controllers serve this call.
 
         Args:
@@ -436,7 +441,9 @@ class Controller:
         request = adapter.log.list_request(query, page_size=page_size, page_token=page_token)
         return adapter.log.page(self._calls.unary(self._calls.logs.ListLogs, request))
 
-    def follow_logs(self, query: log.LogQuery, *, cursor: str | None = None) -> Generator[log.LogBatch, None, None]:
+    def follow_logs(
+        self, query: adapter.log.LogQuery, *, cursor: str | None = None
+    ) -> Generator[adapter.log.LogBatch, None, None]:
         """Stream lines as they are written. Closing it cancels the call.
 
         Only this project's controllers serve this call.
