@@ -1,6 +1,7 @@
 """Measure `fal dev`: from the save of a file to the first answer of the new code, through a whole controller.
 
-Beside it, in the same run: Python to the first answer of the same app without any controller.
+Beside it, in the same run: the same endpoint under `uvicorn --reload`, and Python to the first answer of the app
+without any controller.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +31,17 @@ class Loop(fal.App, name="dev-loop"):
     @fal.endpoint("/")
     def answer(self) -> dict[str, int]:
         return {"value": VALUE}
+"""
+_BARE = """
+from dev_loop_helper import VALUE
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.post("/")
+def answer() -> dict[str, int]:
+    return {"value": VALUE}
 """
 _PLAIN = """
 import threading, time, urllib.request, socket
@@ -81,6 +94,34 @@ def _served(directory: Path) -> list[float]:
         process.wait(60)
 
 
+def _reloaded(directory: Path) -> list[float]:
+    """Return the seconds from each save to its answer by `uvicorn --reload`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "bare:app", "--reload", "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url, took = f"http://127.0.0.1:{port}/", []
+    try:
+        for value in range(_ROUNDS + 1):
+            start = _save(directory, value)
+            while _value_or_none(url) != value:
+                time.sleep(0.01)
+            took.append(time.perf_counter() - start)
+            time.sleep(_PAUSE_SECONDS)
+        return took[1:]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def _value_or_none(url: str) -> int | None:
+    """Return the value, or None while nobody listens: the process is replaced."""
+    try:
+        return _value(url)
+    except OSError:
+        return None
+
+
 def _alone(directory: Path) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=directory, check=True, stdout=subprocess.DEVNULL)
@@ -93,11 +134,14 @@ def main() -> None:
         directory = Path(folder)
         (directory / "app.py").write_text(_APP)
         _save(directory, 0)
+        (directory / "bare.py").write_text(_BARE)
         served = _served(directory)
+        reloaded = _reloaded(directory)
         alone = [_alone(directory) for _ in range(5)]
     print(f"{'median, least in ms':52}{'':8}to beat")
     for name, took, target in (
         ("save to the new answer, fal dev", served, "300"),
+        ("save to the new answer, uvicorn --reload", reloaded, ""),
         ("python to the first answer, without a controller", alone, ""),
     ):
         print(f"{name:52}{statistics.median(took) * 1000:7.0f}{min(took) * 1000:6.0f}   {target}")

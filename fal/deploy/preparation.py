@@ -109,6 +109,13 @@ class PreparedApp:
         options = {**self.options, _requirements_key(self.kind): serving.requirements}
         return replace(self, options=options, serving=serving, other_ways=tuple(others))
 
+    def served_as(self, way: WayToServe | None) -> PreparedApp:
+        """Return the app served in the way in which it was built before, if that is still one of its ways."""
+        app = self
+        while app.serving != way and app.other_ways:
+            app = app.served_otherwise()
+        return app if app.serving == way else self
+
 
 def prepare(
     app_ref: str | tuple[str | None, str | None] | None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from fal.deploy.preparation import prepare
 from fal.deploy.serving import ways_to_serve
 
 MODELS = "from pydantic import BaseModel\n"
@@ -95,3 +98,15 @@ def test_only_a_failure_that_names_what_was_added_is_blamed_on_it() -> None:
     assert not usual.is_blamed(MISSPELT)
     own = ways_to_serve(["fastapi==0.60", "anyio>4"], realtime=False, sources=[])[0]
     assert not own.is_blamed(CONFLICT)
+
+
+def test_an_app_that_is_prepared_again_keeps_the_way_in_which_it_was_built(tmp_path: Path) -> None:
+    source = tmp_path / "app.py"
+    app = "import fal\nclass A(fal.App):\n    requirements = {}\n"
+    text = app + "    @fal.endpoint('/')\n    def run(self) -> int: return 1\n"
+    source.write_text(text.format("['anyio<3']"))
+    built = prepare(str(source)).served_otherwise()
+    again = prepare(str(source)).served_as(built.serving)
+    assert (again.serving, again.options) == (built.serving, built.options)
+    source.write_text(text.format("['anyio']"))
+    assert prepare(str(source)).served_as(built.serving).serving == prepare(str(source)).serving

@@ -111,6 +111,8 @@ class DevSession:
             return
         self._watch(app)
         app = self._adapted(app)
+        if self._served is not None:  # or each save would wait for the builds that failed before
+            app = app.served_as(self._served.serving)
         if self._served is not None and _same(app, self._served):
             self._view.beside("nothing has changed")
             return
@@ -152,7 +154,7 @@ class DevSession:
         self._register(result.revision)
         if first:
             await self._until_ready(result)
-        self._served = app
+        self._served = app.served_as(result.serving)
         seconds = time.monotonic() - started
         if first:
             self._view.serving(result, seconds, len(self._watcher))
