@@ -22,7 +22,7 @@ def said(client: Official, script: str) -> Any:
 
 
 def test_the_command_speaks_tls(client: Official) -> None:
-    assert [app["alias"] for app in client.json("apps", "list")["apps"]] == ["tiny"]
+    assert "tiny" in [app["alias"] for app in client.json("apps", "list")["apps"]]
     assert "'local'" in client.fal("auth", "whoami").stdout
     stranger = {name: value for name, value in client.extra.items() if name == "ISOLATE_TEST_MODE"}
     untrusting = Official(python=client.python, home=client.home, host=client.host, key=client.key, extra=stranger)
