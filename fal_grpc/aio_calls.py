@@ -5,28 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from fal_grpc.calls import method_name
+from fal_grpc.aio_stubs import AsyncStubs
+from fal_grpc.call_errors import CLOSED_IN_FLIGHT, CallErrors
 from fal_grpc.channel import ChannelOptions, open_aio_channel
 from fal_grpc.compat import renamed_aio
 from fal_grpc.credentials import Credentials
-from fal_grpc.errors import CallCancelledError, CallError, ClientClosedError, RpcFailure, from_rpc
+from fal_grpc.errors import ClientClosedError, RpcFailure
 from fal_grpc.target import Target
 
 if TYPE_CHECKING:
     import grpc
     import grpc.aio
-
-    from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
-    from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
-    from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
-    from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
-    from fal_grpc.v1.log_pb2_grpc import LogsAsyncStub
-    from fal_grpc.v1.revision_pb2_grpc import RevisionsAsyncStub
-    from fal_grpc.v1.run_pb2_grpc import RunsAsyncStub
-    from fal_grpc.v1.runner_pb2_grpc import RunnersAsyncStub
-    from fal_grpc.v1.secret_pb2_grpc import SecretsAsyncStub
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -34,17 +25,16 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-class AsyncCalls:
+class AsyncCalls(AsyncStubs, CallErrors):
     """Makes the calls of one controller over one channel, which belongs to the event loop of the first call."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
-        self.target = target
+        CallErrors.__init__(self, target)
         self.options = options
         self._credentials = credentials
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[object, object] = {}
-        self._closed = False
 
     def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
         """Return the stub of a service; open the channel if this is the first.
@@ -67,62 +57,6 @@ class AsyncCalls:
             isolate = self.options.wire == "isolate"
             self._stubs[make] = make(renamed_aio(self._channel) if isolate else self._channel)
         return cast("S", self._stubs[make])
-
-    # Each stub is imported when it is first used.
-
-    @property
-    def apps(self) -> AppsAsyncStub:
-        from fal_grpc.v1.app_pb2_grpc import AppsStub
-
-        return self._stub(AppsStub)
-
-    @property
-    def revisions(self) -> RevisionsAsyncStub:
-        from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
-
-        return self._stub(RevisionsStub)
-
-    @property
-    def runs(self) -> RunsAsyncStub:
-        from fal_grpc.v1.run_pb2_grpc import RunsStub
-
-        return self._stub(RunsStub)
-
-    @property
-    def runners(self) -> RunnersAsyncStub:
-        from fal_grpc.v1.runner_pb2_grpc import RunnersStub
-
-        return self._stub(RunnersStub)
-
-    @property
-    def execs(self) -> ExecsAsyncStub:
-        from fal_grpc.v1.exec_pb2_grpc import ExecsStub
-
-        return self._stub(ExecsStub)
-
-    @property
-    def keys(self) -> KeysAsyncStub:
-        from fal_grpc.v1.key_pb2_grpc import KeysStub
-
-        return self._stub(KeysStub)
-
-    @property
-    def secrets(self) -> SecretsAsyncStub:
-        from fal_grpc.v1.secret_pb2_grpc import SecretsStub
-
-        return self._stub(SecretsStub)
-
-    @property
-    def environments(self) -> EnvironmentsAsyncStub:
-        from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
-
-        return self._stub(EnvironmentsStub)
-
-    @property
-    def logs(self) -> LogsAsyncStub:
-        from fal_grpc.v1.log_pb2_grpc import LogsStub
-
-        return self._stub(LogsStub)
 
     async def close(self) -> None:
         """Close the channel and cancel the calls in flight. A second close does nothing."""
@@ -184,23 +118,13 @@ class AsyncCalls:
             # Closing a channel cancels its calls, and gRPC then raises as if this task had been cancelled.
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
-                raise ClientClosedError("The client was closed while this call was in flight.") from None
+                raise ClientClosedError(CLOSED_IN_FLIGHT) from None
             raise
         except grpc.aio.UsageError:
             # gRPC raises this for a call on a channel that another task has closed.
             if self._closed:
                 self._refuse()
             raise
-
-    def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
-        """Return the client's own error for what gRPC raised."""
-        error = from_rpc(failure, method=method_name(method), target=str(self.target), local=self.target.is_loopback)
-        if self._closed and isinstance(error, CallCancelledError):
-            return ClientClosedError("The client was closed while this call was in flight.")
-        return error
-
-    def _refuse(self) -> NoReturn:
-        raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
 
 
 class _KeepsStatus:

@@ -5,26 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
+from fal_grpc.call_errors import CallErrors
 from fal_grpc.channel import ChannelOptions, open_channel
 from fal_grpc.compat import renamed
 from fal_grpc.credentials import Credentials
-from fal_grpc.errors import CallCancelledError, CallError, ClientClosedError, RpcFailure, from_rpc
+from fal_grpc.errors import RpcFailure
+from fal_grpc.stubs import Stubs
 from fal_grpc.target import Target
 
 if TYPE_CHECKING:
     import grpc
 
-    from fal_grpc.v1.app_pb2_grpc import AppsStub
-    from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
-    from fal_grpc.v1.exec_pb2_grpc import ExecsStub
-    from fal_grpc.v1.key_pb2_grpc import KeysStub
-    from fal_grpc.v1.log_pb2_grpc import LogsStub
-    from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
-    from fal_grpc.v1.run_pb2_grpc import RunsStub
-    from fal_grpc.v1.runner_pb2_grpc import RunnersStub
-    from fal_grpc.v1.secret_pb2_grpc import SecretsStub
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -49,17 +42,16 @@ class ResponseStream(Protocol[R_co]):
     def cancel(self) -> object: ...
 
 
-class Calls:
+class Calls(Stubs, CallErrors):
     """Makes the calls of one controller over one channel. It can be used from several threads."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
-        self.target = target
+        CallErrors.__init__(self, target)
         self.options = options
         self._credentials = credentials
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._stubs: dict[object, object] = {}
-        self._closed = False
 
     def _stub(self, make: Callable[[grpc.Channel], S]) -> S:
         """Return the stub of a service; open the channel if this is the first.
@@ -77,62 +69,6 @@ class Calls:
                 isolate = self.options.wire == "isolate"
                 self._stubs[make] = make(renamed(self._channel) if isolate else self._channel)
             return cast("S", self._stubs[make])
-
-    # Each stub is imported when it is first used, since a command needs one or two of them.
-
-    @property
-    def apps(self) -> AppsStub:
-        from fal_grpc.v1.app_pb2_grpc import AppsStub
-
-        return self._stub(AppsStub)
-
-    @property
-    def revisions(self) -> RevisionsStub:
-        from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
-
-        return self._stub(RevisionsStub)
-
-    @property
-    def runs(self) -> RunsStub:
-        from fal_grpc.v1.run_pb2_grpc import RunsStub
-
-        return self._stub(RunsStub)
-
-    @property
-    def runners(self) -> RunnersStub:
-        from fal_grpc.v1.runner_pb2_grpc import RunnersStub
-
-        return self._stub(RunnersStub)
-
-    @property
-    def execs(self) -> ExecsStub:
-        from fal_grpc.v1.exec_pb2_grpc import ExecsStub
-
-        return self._stub(ExecsStub)
-
-    @property
-    def keys(self) -> KeysStub:
-        from fal_grpc.v1.key_pb2_grpc import KeysStub
-
-        return self._stub(KeysStub)
-
-    @property
-    def secrets(self) -> SecretsStub:
-        from fal_grpc.v1.secret_pb2_grpc import SecretsStub
-
-        return self._stub(SecretsStub)
-
-    @property
-    def environments(self) -> EnvironmentsStub:
-        from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
-
-        return self._stub(EnvironmentsStub)
-
-    @property
-    def logs(self) -> LogsStub:
-        from fal_grpc.v1.log_pb2_grpc import LogsStub
-
-        return self._stub(LogsStub)
 
     def close(self) -> None:
         """Close the channel and cancel the calls in flight. A second close does nothing."""
@@ -196,16 +132,6 @@ class Calls:
                 self._refuse()
             raise
 
-    def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
-        """Return the client's own error for what gRPC raised."""
-        error = from_rpc(failure, method=method_name(method), target=str(self.target), local=self.target.is_loopback)
-        if self._closed and isinstance(error, CallCancelledError):
-            return ClientClosedError("The client was closed while this call was in flight.")
-        return error
-
-    def _refuse(self) -> NoReturn:
-        raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
-
 
 def _started(start: Callable[[], C]) -> C:
     """Start a call in a thread, which Ctrl-C does not interrupt.
@@ -230,9 +156,3 @@ def _started(start: Callable[[], C]) -> C:
     except BaseException:
         future.add_done_callback(lambda done: done.exception() or done.result().cancel())
         raise
-
-
-def method_name(method: object) -> str:
-    """Return the name of a method to show, such as "ListRunners"; empty if gRPC does not have it."""
-    path = getattr(method, "_method", b"")
-    return path.decode().rpartition("/")[2] if isinstance(path, bytes) else str(path).rpartition("/")[2]

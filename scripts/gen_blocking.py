@@ -38,6 +38,7 @@ SOURCES = {
     "fal_grpc/aio.py": "fal_grpc/controller.py",
     "fal_grpc/aio_exec_session.py": "fal_grpc/exec_session.py",
     "fal_grpc/aio_shell_session.py": "fal_grpc/shell_session.py",
+    "fal_grpc/aio_stubs.py": "fal_grpc/stubs.py",
 }
 """Each asyncio source, and the blocking module that is generated from it."""
 
@@ -69,6 +70,7 @@ NAMES = {
 """Names that change otherwise than by losing `Async`."""
 
 ATTRIBUTES = {
+    "grpc.aio.Channel": "grpc.Channel",
     "grpc.aio.StreamStreamMultiCallable": "grpc.StreamStreamMultiCallable",
     "asyncio.Lock": "threading.Lock",
     "asyncio.sleep": "time.sleep",

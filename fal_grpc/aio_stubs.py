@@ -1,0 +1,85 @@
+"""The stubs of a controller's services, for asyncio; each is imported when it is first used."""
+
+# The source of fal_grpc/stubs.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
+    from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
+    from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
+    from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
+    from fal_grpc.v1.log_pb2_grpc import LogsAsyncStub
+    from fal_grpc.v1.revision_pb2_grpc import RevisionsAsyncStub
+    from fal_grpc.v1.run_pb2_grpc import RunsAsyncStub
+    from fal_grpc.v1.runner_pb2_grpc import RunnersAsyncStub
+    from fal_grpc.v1.secret_pb2_grpc import SecretsAsyncStub
+
+S = TypeVar("S")
+
+
+class AsyncStubs(Protocol):
+    """The services of a controller, over the channel that `_stub` opens."""
+
+    def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
+        """Return the stub of a service; open the channel if this is the first."""
+        ...
+
+    @property
+    def apps(self) -> AppsAsyncStub:
+        from fal_grpc.v1.app_pb2_grpc import AppsStub
+
+        return self._stub(AppsStub)
+
+    @property
+    def revisions(self) -> RevisionsAsyncStub:
+        from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+
+        return self._stub(RevisionsStub)
+
+    @property
+    def runs(self) -> RunsAsyncStub:
+        from fal_grpc.v1.run_pb2_grpc import RunsStub
+
+        return self._stub(RunsStub)
+
+    @property
+    def runners(self) -> RunnersAsyncStub:
+        from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+
+        return self._stub(RunnersStub)
+
+    @property
+    def execs(self) -> ExecsAsyncStub:
+        from fal_grpc.v1.exec_pb2_grpc import ExecsStub
+
+        return self._stub(ExecsStub)
+
+    @property
+    def keys(self) -> KeysAsyncStub:
+        from fal_grpc.v1.key_pb2_grpc import KeysStub
+
+        return self._stub(KeysStub)
+
+    @property
+    def secrets(self) -> SecretsAsyncStub:
+        from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+
+        return self._stub(SecretsStub)
+
+    @property
+    def environments(self) -> EnvironmentsAsyncStub:
+        from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+
+        return self._stub(EnvironmentsStub)
+
+    @property
+    def logs(self) -> LogsAsyncStub:
+        from fal_grpc.v1.log_pb2_grpc import LogsStub
+
+        return self._stub(LogsStub)

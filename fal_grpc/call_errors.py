@@ -1,0 +1,38 @@
+"""Says why a call failed, in the client's own errors, for the blocking client and the one for asyncio."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from fal_grpc.errors import CallCancelledError, CallError, ClientClosedError, RpcFailure, from_rpc
+from fal_grpc.target import Target
+
+CLOSED_IN_FLIGHT = "The client was closed while this call was in flight."
+
+
+class CallErrors:
+    """The errors of the calls of one controller.
+
+    Attributes:
+        target: the controller.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._closed = False
+
+    def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
+        """Return the client's own error for what gRPC raised."""
+        error = from_rpc(failure, method=_method_name(method), target=str(self.target), local=self.target.is_loopback)
+        if self._closed and isinstance(error, CallCancelledError):
+            return ClientClosedError(CLOSED_IN_FLIGHT)
+        return error
+
+    def _refuse(self) -> NoReturn:
+        raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
+
+
+def _method_name(method: object) -> str:
+    """Return the name of a method to show, such as "ListRunners"; empty if gRPC does not have it."""
+    path = getattr(method, "_method", b"")
+    return path.decode().rpartition("/")[2] if isinstance(path, bytes) else str(path).rpartition("/")[2]

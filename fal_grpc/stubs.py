@@ -1,0 +1,85 @@
+"""The stubs of a controller's services; each is imported when it is first used."""
+
+# Generated from fal_grpc/aio_stubs.py by scripts/gen_blocking.py; do not edit.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import grpc
+
+    from fal_grpc.v1.app_pb2_grpc import AppsStub
+    from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+    from fal_grpc.v1.exec_pb2_grpc import ExecsStub
+    from fal_grpc.v1.key_pb2_grpc import KeysStub
+    from fal_grpc.v1.log_pb2_grpc import LogsStub
+    from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+    from fal_grpc.v1.run_pb2_grpc import RunsStub
+    from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+    from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+
+S = TypeVar("S")
+
+
+class Stubs(Protocol):
+    """The services of a controller, over the channel that `_stub` opens."""
+
+    def _stub(self, make: Callable[[grpc.Channel], S]) -> S:
+        """Return the stub of a service; open the channel if this is the first."""
+        ...
+
+    @property
+    def apps(self) -> AppsStub:
+        from fal_grpc.v1.app_pb2_grpc import AppsStub
+
+        return self._stub(AppsStub)
+
+    @property
+    def revisions(self) -> RevisionsStub:
+        from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+
+        return self._stub(RevisionsStub)
+
+    @property
+    def runs(self) -> RunsStub:
+        from fal_grpc.v1.run_pb2_grpc import RunsStub
+
+        return self._stub(RunsStub)
+
+    @property
+    def runners(self) -> RunnersStub:
+        from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+
+        return self._stub(RunnersStub)
+
+    @property
+    def execs(self) -> ExecsStub:
+        from fal_grpc.v1.exec_pb2_grpc import ExecsStub
+
+        return self._stub(ExecsStub)
+
+    @property
+    def keys(self) -> KeysStub:
+        from fal_grpc.v1.key_pb2_grpc import KeysStub
+
+        return self._stub(KeysStub)
+
+    @property
+    def secrets(self) -> SecretsStub:
+        from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+
+        return self._stub(SecretsStub)
+
+    @property
+    def environments(self) -> EnvironmentsStub:
+        from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+
+        return self._stub(EnvironmentsStub)
+
+    @property
+    def logs(self) -> LogsStub:
+        from fal_grpc.v1.log_pb2_grpc import LogsStub
+
+        return self._stub(LogsStub)
