@@ -64,11 +64,11 @@ def open_async_client(url: str, headers: Mapping[str, str], timeout: httpx.Timeo
 def websocket_arguments(url: str, headers: Mapping[str, str]) -> WebSocketArguments:
     """Return what the library websockets connects with; url is that of HTTP. Raises as `open_client`."""
     _check_headers(url, headers)
-    local, tls = kind_of(url)
+    kind = kind_of(url)
     return WebSocketArguments(
         additional_headers=dict(headers),
-        ssl=tls_context(_settings().options) if tls else None,
-        proxy=None if local else True,
+        ssl=tls_context(_settings().options) if kind.tls else None,
+        proxy=None if kind.local else True,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fal.http_messages import (
     MAX_REDIRECTS,
+    ClientKind,
     EventParser,
     HttpRequest,
     HttpResponse,
@@ -76,7 +77,7 @@ class AsyncHttpClient:
     def __init__(self, options: ChannelOptions, *, keep_connections: bool = False) -> None:
         self._options = options
         self._keep = keep_connections
-        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+        self._clients: dict[ClientKind, httpx.AsyncClient] = {}
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Send a request and read the whole response.

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
@@ -207,17 +207,24 @@ class ClientArguments(TypedDict):
     trust_env: bool
 
 
-def kind_of(url: str) -> tuple[bool, bool]:
-    """Return which httpx client a URL needs: whether it is on this machine, and whether it is TLS."""
+class ClientKind(NamedTuple):
+    """Which httpx client a URL needs: whether it is on this machine, and whether it is TLS."""
+
+    local: bool
+    tls: bool
+
+
+def kind_of(url: str) -> ClientKind:
+    """Return which httpx client a URL needs."""
     parts = urlsplit(url)
-    return is_loopback(parts.hostname or ""), parts.scheme == "https"
+    return ClientKind(local=is_loopback(parts.hostname or ""), tls=parts.scheme == "https")
 
 
 def client_arguments(url: str, options: ChannelOptions) -> ClientArguments:
     """Return how an httpx client for a URL is made: a proxy must not see this machine's keys."""
-    local, tls = kind_of(url)
+    kind = kind_of(url)
     # Plaintext has nothing to verify, and loading the system's authorities takes time.
-    return ClientArguments(verify=tls_context(options) if tls else False, trust_env=not local)
+    return ClientArguments(verify=tls_context(options) if kind.tls else False, trust_env=not kind.local)
 
 
 def tls_context(options: ChannelOptions) -> ssl.SSLContext:

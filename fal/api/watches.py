@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -88,6 +88,11 @@ class WatchedList(ABC, Generic[T]):
         """Add an item, or replace it."""
 
 
+def filtered(apps: list[AliasInfo], text: str | None) -> list[AliasInfo]:
+    """Return the apps whose name contains a text; None takes all."""
+    return [app for app in apps if text in app.alias] if text else apps
+
+
 class WatchedApps(WatchedList["AliasInfo"]):
     """The apps of an environment, by name.
 
@@ -97,10 +102,10 @@ class WatchedApps(WatchedList["AliasInfo"]):
 
     def __init__(self, filter: str | None) -> None:  # noqa: A002 - as the list's argument
         super().__init__()
-        self.wanted: Callable[[AliasInfo], bool] = lambda app: not filter or filter in app.alias
+        self._filter = filter
 
     def items(self) -> list[AliasInfo]:
-        return [app for _, app in sorted(self._items.items()) if self.wanted(app)]
+        return filtered([app for _, app in sorted(self._items.items())], self._filter)
 
     def _put(self, item: AliasInfo) -> None:
         self._items[item.alias] = item

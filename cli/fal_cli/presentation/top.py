@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from fal_cli.presentation.folding import display_width
+from fal_cli.presentation.folding import cut, display_width
 from fal_cli.presentation.output import shown_bytes
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint
@@ -317,15 +317,6 @@ class TopScreen:
         order = f"by {_ORDERS[self._order][0]}{' reversed' if self._reversed else ''}"
         chosen = f"  filter '{self._filter}'" if self._filter else ""
         return f"l log  s shell  x stop  o order ({order})  / filter  ? help  q quit{chosen}"
-
-
-def cut(text: str, width: int) -> str:
-    """Return a text of at most `width` cells; `~` stands for what is cut off."""
-    if display_width(text) <= width:
-        return text
-    while text and display_width(text) >= width:
-        text = text[:-1]
-    return f"{text}~" if width > 0 else ""
 
 
 def _table(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fal.api.aio import log_reading, watch_reading
 from fal.api.logs import log_query
-from fal.api.watches import WatchedApps
+from fal.api.watches import WatchedApps, filtered
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.app import app_name as checked_name
 from fal_grpc.adapter.log import LogEntry, LogOrigin
@@ -50,8 +50,7 @@ class AsyncAppsNamespace:
         """
         wanted = optional_text("filter", filter)
         controller = await self.client.controller()
-        found = await controller.list_aliases(environment_name=environment_name)
-        return [app for app in found if wanted in app.alias] if wanted else found
+        return filtered(await controller.list_aliases(environment_name=environment_name), wanted)
 
     def watch(
         self,
@@ -74,8 +73,7 @@ class AsyncAppsNamespace:
             return controller.watch_apps(environment_name=environment_name, version=version)
 
         async def fetch(controller: AsyncController) -> builtins.list[AliasInfo]:
-            found = await controller.list_aliases(environment_name=environment_name)
-            return [app for app in found if wanted in app.alias] if wanted else found
+            return filtered(await controller.list_aliases(environment_name=environment_name), wanted)
 
         return watch_reading.read(self.client, WatchedApps(wanted), stream, fetch)
 

@@ -164,7 +164,7 @@ def detail_of(content: bytes) -> str:
 def _proxy(scheme: str, netloc: str) -> str | None:
     """Return the environment's proxy for this host; None for this machine, whose keys a proxy must not see."""
     host = urlsplit(f"//{netloc}").hostname or ""
-    if scheme != "https" or kind_of(f"{scheme}://{netloc}")[0] or urllib.request.proxy_bypass(host):
+    if scheme != "https" or kind_of(f"{scheme}://{netloc}").local or urllib.request.proxy_bypass(host):
         return None
     named = urllib.request.getproxies().get(scheme)
     return None if named is None else urlsplit(named if "://" in named else f"//{named}").netloc.rpartition("@")[2]
