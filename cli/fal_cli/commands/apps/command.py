@@ -142,6 +142,15 @@ def _set_rev(args: argparse.Namespace) -> None:
             args.app_name, revision, auth=args.auth, strategy=args.strategy, environment_name=args.env
         )
     _write_changed(app)
+    print_note(_describe_move(args.app_name, app, revision))
+
+
+def _describe_move(name: str, app: AliasInfo, revision: str) -> str:
+    if app.revision != revision:
+        return f"Application {name} moves to revision {revision} when a runner of it is ready."
+    return (
+        f"Application {name} is on revision {revision}; runners of others end when they have finished their requests."
+    )
 
 
 def _scale(args: argparse.Namespace) -> None:
@@ -153,6 +162,7 @@ def _scale(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         app = client.apps.scale(args.app_name, environment_name=args.env, **changes)
     _write_changed(app)
+    print_note(f"Scaled application {args.app_name}; its runners follow.")
     lost = [name for name in _UNTIL_DEPLOY if name in changes]
     if lost:
         print_note(f"Note: the next deploy sets {', '.join(lost)} to what the application's code says.")

@@ -74,6 +74,8 @@ def _write(check: Check) -> None:
     mark, style = _MARKS[check.status]
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
         mark = _PLAIN_MARKS[check.status]
-    lines = visible(f"{mark} {check.name}: {check.detail}" + (f"\n    {check.fix}" if check.fix else ""))
-    text = fitted(lines, sys.stdout).removeprefix(mark)
-    sys.stdout.write(f"{paint(mark, style, colour=wants_colour(sys.stdout))}{text}\n")
+    # Indented as a whole, so that what is broken off stands below its beginning; then the mark takes the place.
+    indent = " " * (len(mark) + 1)
+    lines = visible(f"{indent}{check.name}: {check.detail}" + (f"\n    {check.fix}" if check.fix else ""))
+    text = fitted(lines, sys.stdout).removeprefix(indent)
+    sys.stdout.write(f"{paint(mark, style, colour=wants_colour(sys.stdout))} {text}\n")

@@ -36,7 +36,12 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
     if missing(CONTROLLER):
         return
     if controller is None:
-        yield Check(name="controller here", status=Status.NOTE, detail=f"none runs on {state_dir}")
+        yield Check(
+            name="controller here",
+            status=Status.NOTE,
+            detail=f"none runs on {state_dir}",
+            fix="`fal up -d` starts one; --state-dir looks at another place.",
+        )
         yield _check_port()
     elif controller.version != VERSION:
         yield Check(
