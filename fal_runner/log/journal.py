@@ -116,11 +116,11 @@ class Journal:
             self._forget_block()
 
     def reader(self, after: int) -> JournalReader:
-        """Read from the entry after this sequence on, but nothing that was acknowledged.
+        """Read from the entry after this sequence on; what was acknowledged is gone, and one entry says so.
 
-        A store that has deleted a silent runner's old lines asks from 0 again.
+        A store that has deleted a silent runner's old lines, or was replaced by an older one, asks for them again.
         """
-        return JournalReader(self._spool.reader(max(after, self.acked)), self._blocks)
+        return JournalReader(self._spool.reader(max(after, self.acked)), self._blocks, gone=max(0, self.acked - after))
 
     async def wait(self) -> None:
         """Wait until there are more entries, or the log is closed."""
@@ -165,11 +165,13 @@ class JournalReader:
     Args:
         reader: the same position in the spool.
         blocks: the newest entries in memory, for a reader that has read everything before them.
+        gone: how many entries before the position were asked for, and cannot be read any more.
     """
 
-    def __init__(self, reader: SpoolReader, blocks: Iterable[_Block] = ()) -> None:
+    def __init__(self, reader: SpoolReader, blocks: Iterable[_Block] = (), *, gone: int = 0) -> None:
         self._reader = reader
         self._blocks = blocks
+        self._gone = gone
 
     def read(self, max_bytes: int) -> Sequence[log_pb2.LogEntry]:
         """Read the next entries, about `max_bytes` of them."""
@@ -177,8 +179,15 @@ class JournalReader:
 
     def read_batch(self, max_bytes: int) -> shim_pb2.StreamLogsResponse:
         """Read the same as a message."""
+        gone, self._gone, last = self._gone, 0, self._reader.after
         # Parsing them together is several times as fast as making them one by one.
-        return shim_pb2.StreamLogsResponse.FromString(self._remembered(max_bytes) or self._stored(max_bytes))
+        batch = shim_pb2.StreamLogsResponse.FromString(self._remembered(max_bytes) or self._stored(max_bytes))
+        if not gone:
+            return batch
+        told = _lost(gone, last, "they were stored once, and have been deleted since or are in another database")
+        if batch.entries:
+            told.timestamp.CopyFrom(batch.entries[0].timestamp)
+        return shim_pb2.StreamLogsResponse(entries=[told, *batch.entries])
 
     def _remembered(self, max_bytes: int) -> bytes:
         found: list[bytes] = []
@@ -208,14 +217,17 @@ def _payload(record: Record, read: Sequence[Record]) -> bytes:
     """The entry of a record; for lost lines one that says so, with the time of the line after them."""
     if record.payload is not None:
         return record.payload
-    lines = "1 line" if record.dropped == 1 else f"{record.dropped} lines"
-    entry = entry_of(
-        f"{lines} dropped here: the runner's spool was full before they were fetched, or the disk that it is on was",
-        log_pb2.LogEntry.SOURCE_SYSTEM,
-        log_pb2.WARNING,
-    )
-    entry.sequence = record.sequence
+    why = "the runner's spool was full before they were fetched, or the disk that it is on was"
+    entry = _lost(record.dropped, record.sequence, why)
     later = [other.payload for other in read if other.payload is not None and other.sequence > record.sequence]
     if later:
         entry.timestamp.CopyFrom(log_pb2.LogEntry.FromString(later[0]).timestamp)
     return entry.SerializeToString()
+
+
+def _lost(count: int, last: int, why: str) -> log_pb2.LogEntry:
+    """Return the entry in the place of so many, of which the last had this number."""
+    lines = "1 line" if count == 1 else f"{count} lines"
+    entry = entry_of(f"{lines} dropped here: {why}", log_pb2.LogEntry.SOURCE_SYSTEM, log_pb2.WARNING)
+    entry.sequence = last
+    return entry

@@ -42,7 +42,17 @@ async def test_what_was_acknowledged_is_not_read_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write([entry_of(str(number), log_pb2.LogEntry.SOURCE_STDOUT, log_pb2.INFO) for number in range(3)])
     journal.ack(2)
-    assert [entry.message for entry in journal.reader(0).read(1 << 20)] == ["2"]
+    read = journal.reader(0).read(1 << 20)
+    assert [(entry.sequence, entry.message.partition(":")[0]) for entry in read] == [
+        (2, "2 lines dropped here"),
+        (3, "2"),
+    ]
+    assert read[0].timestamp == read[1].timestamp
+    reader = journal.reader(2)
+    assert [entry.message for entry in reader.read(1 << 20)] == ["2"]
+    journal.ack(3)
+    assert [entry.sequence for entry in journal.reader(2).read(1 << 20)] == [3]
+    assert list(reader.read(1 << 20)) == []
 
 
 async def test_waiting_ends_with_an_entry_and_with_the_log(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, delete, func, insert, or_, select
+from sqlalchemy import RowMapping, Select, and_, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Unavailable
@@ -125,11 +125,7 @@ async def list_all(
     query = (
         select(RUNNERS).where(owned_by(RUNNERS, account), wanted).order_by(RUNNERS.c.created_at, RUNNERS.c.runner_id)
     )
-    found: list[Runner] = []
-    # A day may have tens of thousands: others get their turn between two slices.
-    async for rows in (await connection.stream(query)).mappings().partitions(_SLICE):
-        found += [from_row(row, vault, ended_too=False) for row in rows]
-    return found
+    return await _in_slices(connection, query, vault)
 
 
 async def page_ended(
@@ -147,14 +143,21 @@ async def page_ended(
     query = select(RUNNERS).where(_ENDED, ended_at >= max(ended_since, after[0]), behind, owned_by(RUNNERS, account))
     if app_id is not None:
         query = query.where(RUNNERS.c.app_name == str(app_id))
-    rows = (await connection.execute(query.order_by(*order).limit(limit))).mappings()
-    return [from_row(row, vault, ended_too=False) for row in rows]
+    return await _in_slices(connection, query.order_by(*order).limit(limit), vault)
 
 
 async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
     """Delete the runners that ended before a time, and return how many."""
     result = await connection.execute(delete(RUNNERS).where(_ENDED, RUNNERS.c.ended_at < ended_before))
     return result.rowcount
+
+
+async def _in_slices(connection: AsyncConnection, query: Select[tuple[object, ...]], vault: Vault) -> list[Runner]:
+    """Return the rows of a query as runners; others get their turn between two slices."""
+    found: list[Runner] = []
+    async for rows in (await connection.stream(query)).mappings().partitions(_SLICE):
+        found += [from_row(row, vault, ended_too=False) for row in rows]
+    return found
 
 
 def _token(runner_id: str, sealed: bytes, vault: Vault) -> str:

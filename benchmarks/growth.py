@@ -1,0 +1,195 @@
+"""Measure what grows: ended runners listed, waiting requests flushed, log lines searched; 1, 10 and 100 thousand each.
+
+The store is a SQLite file and everything above it real. It prints the time of each whole, what one item costs compared
+with the smallest count, and the longest time for which the event loop did nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from fal_server.core.identity import LOCAL
+from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
+from fal_server.core.runners import RunnerState
+from fal_server.grpc.runners import runner_info
+from fal_server.live.runner_view import RunnerView
+from fal_server.services.logs import READS_AT_ONCE
+from fal_server.services.runners import MOST_ON_A_PAGE
+from fal_server.store import AesVault, open_store
+from tests.fakes.domain import SCOPE, app_id, make_runner
+from tests.fakes.platform import KEY, Platform
+from tests.fakes.queueing import Queueing
+
+COUNTS = (1_000, 10_000, 100_000)
+MOST_HELD_MILLISECONDS = 50.0
+_TOGETHER = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How long something took, and the longest time for which the event loop was held."""
+
+    seconds: float
+    held_milliseconds: float
+
+
+@asynccontextmanager
+async def holds() -> AsyncGenerator[list[float]]:
+    """Collect the CPU times of the event loop's rounds, in milliseconds."""
+    found: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            found.append((time.thread_time() - before) * 1000)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    try:
+        yield found
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+async def measured(work: Callable[[], Awaitable[int]], expected: int) -> Measured:
+    """Do the work, which returns how many it did."""
+    async with holds() as found:
+        started = time.process_time()
+        done = await work()
+        seconds = time.process_time() - started
+    assert done == expected, (done, expected)
+    return Measured(seconds=seconds, held_milliseconds=max(found))
+
+
+async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
+    """List runners that ended, at once as published clients do, and in pages."""
+    since = platform.clock.now() - timedelta(hours=20)
+    ended = replace(make_runner(), state=RunnerState.TERMINATED)
+    for first in range(0, count, _TOGETHER):
+        times = [(n, since + timedelta(seconds=n / 2)) for n in range(first, min(count, first + _TOGETHER))]
+        await platform.store.save_runners(
+            [replace(ended, runner_id=f"r{n:06}", created_at=at, ended_at=at) for n, at in times]
+        )
+
+    async def shown(views: list[RunnerView]) -> int:
+        for number, view in enumerate(views):
+            runner_info(view).SerializeToString()
+            if not number % 200:
+                await asyncio.sleep(0)
+        return len(views)
+
+    async def at_once() -> int:
+        return await shown(list(await platform.runners.list(SCOPE, since=since, include_pending=True)))
+
+    async def in_pages() -> int:
+        token, done = "", 0
+        while True:
+            page = await platform.runners.page(
+                SCOPE, None, "", since=since, include_pending=True, size=MOST_ON_A_PAGE, token=token
+            )
+            done += await shown(list(page.views))
+            token = page.next_token
+            if not token:
+                return done
+
+    return {
+        "runners listed at once": await measured(at_once, count),
+        "runners listed in pages": await measured(in_pages, count),
+    }
+
+
+async def flush_requests(platform: Platform, count: int, path: Path) -> dict[str, Measured]:
+    """Cancel requests that wait."""
+    queueing = Queueing(platform, await platform.store.webhook_signer())
+    await queueing.submit()
+    with closing(sqlite3.connect(path)) as database, database:  # thousands by themselves would take minutes
+        columns = [str(row[1]) for row in database.execute("pragma table_info(requests)")]
+        copied = ", ".join("printf('q%06d', n)" if column == "request_id" else column for column in columns)
+        numbers = "with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < ?)"
+        database.execute(f"{numbers} insert into requests select {copied} from requests, numbers", (count - 1,))
+    queueing = Queueing(platform, await platform.store.webhook_signer())
+    await queueing.queue.load()
+    return {"waiting requests flushed": await measured(lambda: queueing.queue.flush(app_id("a")), count)}
+
+
+async def search_lines(platform: Platform, count: int) -> dict[str, Measured]:
+    """Search for what no line has, step by step."""
+    now = platform.clock.now()
+    for first in range(1, count + 1, _TOGETHER):
+        await platform.store.logs.append(
+            [
+                LogEntry(
+                    account=LOCAL,
+                    runner_id=f"3f0c1c52-7d8e-4d52-9f2e-{number % 4:012}",
+                    sequence=number // 4 + 1,
+                    timestamp=now + timedelta(milliseconds=number),
+                    level=LogLevel.INFO,
+                    source=LogSource.STDOUT,
+                    message=f"{number:0100}",
+                    app_name="a",
+                    revision_id="8a1f2f0e-6f7b-4b30-a9e8-5a4f6f0f6a11",
+                )
+                for number in range(first, min(count + 1, first + _TOGETHER))
+            ]
+        )
+
+    async def search() -> int:
+        query = LogQuery(app_name="a", search="needle", newest_first=True, reads=READS_AT_ONCE)
+        while True:
+            page = await platform.logs.page(SCOPE, query)
+            assert not page.entries
+            if not page.more:
+                return count
+            query = replace(query, after=page.cursor)
+
+    return {"log lines searched": await measured(search, count)}
+
+
+async def measure(directory: Path, count: int) -> dict[str, Measured]:
+    """Return the figures for one count."""
+    store = await open_store(directory / f"{count}.db", AesVault(KEY))
+    platform = Platform(store, directory / str(count))
+    try:
+        await platform.deploy("a")
+        found = await list_runners(platform, count)
+        found |= await flush_requests(platform, count, directory / f"{count}.db")
+        return found | await search_lines(platform, count)
+    finally:
+        await platform.dispatcher.close()
+        await store.close()
+
+
+def main() -> None:
+    """Print the table."""
+    memory = Path("/dev/shm")  # leaves out the cost of durable writes
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        found = {count: asyncio.run(measure(Path(directory), count)) for count in COUNTS}
+    print(f"{'':28}" + "".join(f"{count:>26,}" for count in COUNTS))
+    for name, least in found[COUNTS[0]].items():
+        cells: list[str] = []
+        for count in COUNTS:
+            one = found[count][name]
+            ratio = (one.seconds / count) / (least.seconds / COUNTS[0])
+            cells.append(f"{one.seconds:8.2f} s {ratio:5.2f}x {one.held_milliseconds:5.1f} ms")
+        most = max(found[count][name].held_milliseconds for count in COUNTS)
+        print(
+            f"{name:28}"
+            + "".join(f"{cell:>26}" for cell in cells)
+            + ("" if most < MOST_HELD_MILLISECONDS else "  HELD")
+        )
+    print("seconds of CPU; the cost of one item beside the smallest count's; the longest hold of the event loop")
+
+
+if __name__ == "__main__":
+    main()
