@@ -33,6 +33,8 @@ _SETTINGS = ("CONTAINERS_", "STORAGE_", "DOCKER_")
 _RUNTIMES = ("crun", "runc", "runsc")
 # A container shares the machine's network, and a pipe and a socket of its runner.
 _RUNSC_FLAGS = ("--runtime-flag", "network=host", "--runtime-flag", "host-uds=open", "--runtime-flag", "host-fifo=open")
+# An ordinary user may not make control groups everywhere; limits are not held then.
+_WITHOUT_CGROUPS = ("--runtime-flag", "ignore-cgroups")
 # podman's monitor passes --tty to the `exec` of a runtime, and runsc knows no such option: it looks at the process's
 # description and at --console-socket, which it gets too.
 _RUNSC_SCRIPT = """#!/bin/sh
@@ -265,7 +267,10 @@ def _build_options() -> list[_Options]:
 
 
 def _run_options(runsc: Path | None) -> list[_Options]:
-    befores = [(), *([("--runtime", str(runsc), *_RUNSC_FLAGS)] if runsc is not None else [])]
+    befores: list[tuple[str, ...]] = [()]
+    if runsc is not None:
+        gvisor = ("--runtime", str(runsc), *_RUNSC_FLAGS)
+        befores += [gvisor, (*gvisor, *_WITHOUT_CGROUPS)]
     return [(before, after) for before in befores for after in ((), ("--ulimit", "host"))]
 
 

@@ -58,6 +58,13 @@ async def test_what_a_machine_needs_is_found_and_remembered(tmp_path, engine):
     assert len(engine.tried) > count, "with other settings it is tried again"
 
 
+async def test_an_ordinary_user_runs_containers_without_control_groups(tmp_path, engine):
+    add_runsc(tmp_path)
+    found = await trials(tmp_path, engine.variables(CONTAINERS_NEED_RUN="ignore-cgroups")).find()
+    assert found.options.engine[-2:] == ("--runtime-flag", "ignore-cgroups")
+    assert found.options.run == ()
+
+
 async def test_limits_are_held_only_if_a_program_over_them_ends(tmp_path, engine):
     assert not (await trials(tmp_path / "a", engine.variables()).find()).options.limits
     assert (await trials(tmp_path / "b", engine.variables(CONTAINERS_LIMIT="1")).find()).options.limits
