@@ -68,7 +68,7 @@ def arguments(call: Callable[..., object], space: str, name: str, value: object)
         if parameter.default is inspect.Parameter.empty
     ]
     given = {parameter.name: RIGHT[parameter.name] for parameter in needed}
-    if space == "keys" and name == "description":
+    if "scope" in inspect.signature(call).parameters and name in ("description", "expires_at"):
         given["scope"] = "api"
     return {**given, name: value}
 
