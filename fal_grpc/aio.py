@@ -372,7 +372,8 @@ class AsyncController:
         request = adapter.key.create_request(
             preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
         )
-        return adapter.key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
+        message = await self._calls.unary(self._calls.keys.CreateUserKey, request)
+        return adapter.key.new_key(message)
 
     async def get_caller(self) -> adapter.key.Caller:
         """Ask who the caller is. Only our controller knows this call."""
@@ -381,7 +382,8 @@ class AsyncController:
     async def rotate_user_key(self, key_id: str, overlap: timedelta) -> adapter.key.NewKey:
         """Create a key like another one, which expires after the overlap."""
         request = adapter.key.rotate_request(key_id, overlap)
-        return adapter.key.new_key(await self._calls.unary(self._calls.keys.RotateUserKey, request))
+        message = await self._calls.unary(self._calls.keys.RotateUserKey, request)
+        return adapter.key.new_key(message)
 
     async def list_user_keys(self) -> list[adapter.key.UserKeyInfo]:
         """List the keys that are not revoked, without their secrets."""

@@ -366,7 +366,8 @@ class Controller:
         request = adapter.key.create_request(
             preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
         )
-        return adapter.key.new_key(self._calls.unary(self._calls.keys.CreateUserKey, request))
+        message = self._calls.unary(self._calls.keys.CreateUserKey, request)
+        return adapter.key.new_key(message)
 
     def get_caller(self) -> adapter.key.Caller:
         """Ask who the caller is. Only our controller knows this call."""
@@ -375,7 +376,8 @@ class Controller:
     def rotate_user_key(self, key_id: str, overlap: timedelta) -> adapter.key.NewKey:
         """Create a key like another one, which expires after the overlap."""
         request = adapter.key.rotate_request(key_id, overlap)
-        return adapter.key.new_key(self._calls.unary(self._calls.keys.RotateUserKey, request))
+        message = self._calls.unary(self._calls.keys.RotateUserKey, request)
+        return adapter.key.new_key(message)
 
     def list_user_keys(self) -> list[adapter.key.UserKeyInfo]:
         """List the keys that are not revoked, without their secrets."""

@@ -88,7 +88,7 @@ SCOPES: Mapping[int, KeyScope] = {0: KeyScope.ADMIN, 1: KeyScope.API}
 _PRESET_OF_SCOPE = {KeyScope.ADMIN: KeyPreset.FULL, KeyScope.API: KeyPreset.API}
 
 
-def new_key(message: key_pb2.CreateUserKeyResponse) -> NewKey:
+def new_key(message: key_pb2.CreateUserKeyResponse | key_pb2.RotateUserKeyResponse) -> NewKey:
     return NewKey(key_id=message.key_id, key_secret=message.key_secret)
 
 

@@ -178,6 +178,32 @@ class RotateUserKeyRequest(_message.Message):
 Global___RotateUserKeyRequest: _TypeAlias = RotateUserKeyRequest  # noqa: Y015
 
 @_typing.final
+class RotateUserKeyResponse(_message.Message):
+    """RotateUserKeyResponse is the new key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_SECRET_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_secret: _builtins.str
+    """The secret half: shown here and never again."""
+    key_id: _builtins.str
+    """The public half, which names the key."""
+    def __init__(
+        self,
+        *,
+        key_secret: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "key_secret", b"key_secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateUserKeyResponse: _TypeAlias = RotateUserKeyResponse  # noqa: Y015
+
+@_typing.final
 class GetCallerRequest(_message.Message):
     """GetCallerRequest is empty."""
 

@@ -53,7 +53,7 @@ class KeysStub(object):
         self.RotateUserKey = channel.unary_unary(
                 '/fal.v1.Keys/RotateUserKey',
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.SerializeToString,
-                response_deserializer=fal__grpc_dot_v1_dot_key__pb2.CreateUserKeyResponse.FromString,
+                response_deserializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeUserKey = channel.unary_unary(
                 '/fal.v1.Keys/RevokeUserKey',
@@ -155,7 +155,7 @@ def add_KeysServicer_to_server(servicer, server):
             'RotateUserKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateUserKey,
                     request_deserializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.FromString,
-                    response_serializer=fal__grpc_dot_v1_dot_key__pb2.CreateUserKeyResponse.SerializeToString,
+                    response_serializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyResponse.SerializeToString,
             ),
             'RevokeUserKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeUserKey,
@@ -271,7 +271,7 @@ class Keys(object):
             target,
             '/fal.v1.Keys/RotateUserKey',
             fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.SerializeToString,
-            fal__grpc_dot_v1_dot_key__pb2.CreateUserKeyResponse.FromString,
+            fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,7 +59,7 @@ class KeysStub:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
-    RotateUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.CreateUserKeyResponse]
+    RotateUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.RotateUserKeyResponse]
     """RotateUserKey makes a key that may do what another one may, and lets that one expire.
 
     Status codes:
@@ -113,7 +113,7 @@ class KeysAsyncStub(KeysStub):
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
-    RotateUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.CreateUserKeyResponse]  # type: ignore[assignment]
+    RotateUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.RotateUserKeyResponse]  # type: ignore[assignment]
     """RotateUserKey makes a key that may do what another one may, and lets that one expire.
 
     Status codes:
@@ -188,7 +188,7 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _key_pb2.RotateUserKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_key_pb2.CreateUserKeyResponse, _abc.Awaitable[_key_pb2.CreateUserKeyResponse]]:
+    ) -> _typing.Union[_key_pb2.RotateUserKeyResponse, _abc.Awaitable[_key_pb2.RotateUserKeyResponse]]:
         """RotateUserKey makes a key that may do what another one may, and lets that one expire.
 
         Status codes:

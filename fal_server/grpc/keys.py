@@ -48,13 +48,13 @@ class KeyHandlers:
         )
         return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
 
-    async def rotate_user_key(self, request: pb.RotateUserKeyRequest, caller: Caller) -> pb.CreateUserKeyResponse:
+    async def rotate_user_key(self, request: pb.RotateUserKeyRequest, caller: Caller) -> pb.RotateUserKeyResponse:
         try:
             overlap = request.overlap.ToTimedelta()
         except OverflowError:
             raise InvalidArgument("overlap", "overlap is too long") from None
         key_id, secret = await self._keys.rotate(caller.principal, request.key_id, overlap)
-        return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
+        return pb.RotateUserKeyResponse(key_id=key_id, key_secret=secret)
 
     async def list_user_keys(self, request: pb.ListUserKeysRequest, caller: Caller) -> pb.ListUserKeysResponse:
         return pb.ListUserKeysResponse(user_keys=[_info(key) for key in await self._keys.list(caller.scope)])
