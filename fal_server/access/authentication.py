@@ -8,7 +8,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from fal_server.access.open_calls import OpenCalls
+from fal_server.access.open_calls import ANOTHER_KEY, OpenCalls
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated, Unavailable
@@ -81,9 +81,9 @@ class Authenticator:
         if key is None or not good:
             raise Unauthenticated("the key is unknown or its secret is wrong: check FAL_KEY, or create a key")
         if key.revoked_at is not None:
-            raise Unauthenticated(f"key {key.key_id} is revoked: create another one")
+            raise Unauthenticated(f"key {key.key_id} is revoked: {ANOTHER_KEY}")
         if key.has_expired(self._latest()):
-            raise Unauthenticated(f"key {key.key_id} has expired: create another one")
+            raise Unauthenticated(f"key {key.key_id} has expired: {ANOTHER_KEY}")
         self.open_calls.check(key.key_id)  # it may have been revoked while it was read
         principal = principal_of(key)
         self._remember(key, principal)

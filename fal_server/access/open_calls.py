@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Final
 
 from fal_server.core.faults import Unauthenticated
+
+ANOTHER_KEY: Final = "use another one; `fal up --new-key` makes one where the controller runs"
+"""What helps a caller whose key has ended, also if it was the last one."""
 
 
 class OpenCalls:
@@ -69,4 +73,4 @@ class OpenCalls:
 
 
 def _ended(key_id: str) -> Unauthenticated:
-    return Unauthenticated(f"key {key_id} is revoked or has expired: create another one")
+    return Unauthenticated(f"key {key_id} is revoked or has expired: {ANOTHER_KEY}")
