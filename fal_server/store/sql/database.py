@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Table
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
@@ -18,16 +18,17 @@ from fal_server.core.faults import AlreadyExists, FailedPrecondition, Unavailabl
 from fal_server.store.sql import dialect
 from fal_server.store.sql.bulk import BulkWriter, Row
 from fal_server.store.sql.controller_lock import ControllerLock
+from fal_server.store.sql.writes import GroupedWrites, Work, WriterThread, run_each
 
 T = TypeVar("T")
 _PAGES = 1000
-Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
 
 
 class Database:
     """Transactions on one engine.
 
-    SQLite has one writer. Writes queue here, first come first served, because its own lock would make them poll.
+    Writes are grouped, first come first served. SQLite has one writer, and its own lock would make others poll, so what
+    writes in another way takes turns with the groups.
 
     Args:
         engine: as `dialect.create_engine` made it.
@@ -35,7 +36,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(**dialect.WRITES)
+        self._engine_for_writes = engine.execution_options(**dialect.WRITES)
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
         self._lock = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
@@ -44,6 +45,8 @@ class Database:
         self._closed = False
         self._file = dialect.sqlite_file(engine)
         self._file_id: tuple[int, int] | None = None
+        self._thread = None if self._file is None else WriterThread(self._file)
+        self._writes = GroupedWrites(self._transact, self._transactions)
 
     async def read(self, work: Work[T]) -> T:
         """Run a query.
@@ -55,6 +58,8 @@ class Database:
 
     async def write(self, work: Work[T]) -> T:
         """Run a transaction, durable on return; if `work` raises, nothing is changed.
+
+        It shares a commit with others, see `GroupedWrites`: `work` may run twice, and awaits its connection alone.
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
@@ -104,6 +109,9 @@ class Database:
                 await self._lock.release()
         while self._bulk:
             await self._bulk.popitem()[1].close()
+        if self._thread is not None:
+            await self._thread.close()
+            self._thread = None
         await self._engine.dispose()
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
@@ -118,12 +126,19 @@ class Database:
             return await work(connection)
 
     async def _write(self, work: Work[T]) -> T:
-        async with self._write_turn or nullcontext(), _faults():
+        async with _faults():
+            return await self._writes.run(work)
+
+    async def _transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
+        """Run the parts of a group in one transaction; see `GroupedWrites`."""
+        async with self._write_turn or nullcontext():
             self._check_in_place()
+            if self._thread is not None:
+                return await self._thread.transact(works)
             if self._lock is not None:
                 await self._lock.hold()
-            async with self._writer.begin() as connection:
-                return await work(connection)
+            async with self._engine_for_writes.begin() as connection:
+                return await run_each(works, connection)
 
     async def _maintain(self, pragma: str) -> int:
         """Run a pragma outside of a transaction; return how many pages are free after it."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import sqlalchemy
 from sqlalchemy import ColumnElement, Executable, Table, event, func, literal
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from fal_server.core.faults import Unavailable
 
@@ -55,9 +58,16 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
         raise Unavailable(f"the database's driver is missing ({error}): pip install 'fal-grpc[postgresql]'") from error
     except OSError as error:
         raise Unavailable(f"the database {target} cannot be opened: {error.strerror}") from error
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    _listen(engine.sync_engine)
     return engine
+
+
+def create_writer(path: Path) -> Engine:
+    """Return an engine that writes to an existing SQLite file from one thread."""
+    url = _sqlite_url(path).set(drivername="sqlite+pysqlite")
+    engine = sqlalchemy.create_engine(url, hide_parameters=True, poolclass=NullPool)
+    _listen(engine)
+    return engine.execution_options(**WRITES)
 
 
 def single_connection(engine: AsyncEngine) -> bool:
@@ -82,8 +92,23 @@ def sqlite_file(engine: AsyncEngine) -> Path | None:
 
 def upsert(connection: AsyncConnection, table: Table) -> Executable:
     """Return an insert that replaces a row with the same primary key."""
+    return _upsert(connection.dialect.name, table)
+
+
+def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | None = None) -> Executable:
+    """Return an insert that does nothing if a row has the same primary key; it waits for a concurrent one.
+
+    Args:
+        unique: a column with a unique constraint to compare by instead; NULL equals nothing.
+    """
+    return _insert_missing(connection.dialect.name, table, unique)
+
+
+# Built once: building a statement costs more than carrying it out.
+@cache
+def _upsert(dialect: str, table: Table) -> Executable:
     key = [column.name for column in table.primary_key]
-    if connection.dialect.name == SQLITE:
+    if dialect == SQLITE:
         lite = sqlite.insert(table)
         return lite.on_conflict_do_update(
             index_elements=key, set_={c.name: lite.excluded[c.name] for c in table.columns if c.name not in key}
@@ -94,14 +119,10 @@ def upsert(connection: AsyncConnection, table: Table) -> Executable:
     )
 
 
-def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | None = None) -> Executable:
-    """Return an insert that does nothing if a row has the same primary key; it waits for a concurrent one.
-
-    Args:
-        unique: a column with a unique constraint to compare by instead; NULL equals nothing.
-    """
+@cache
+def _insert_missing(dialect: str, table: Table, unique: str | None) -> Executable:
     key = [column.name for column in table.primary_key] if unique is None else [unique]
-    if connection.dialect.name == SQLITE:
+    if dialect == SQLITE:
         return sqlite.insert(table).on_conflict_do_nothing(index_elements=key)
     return postgresql.insert(table).on_conflict_do_nothing(index_elements=key)
 
@@ -144,7 +165,12 @@ def _make_private(path: Path) -> None:
         os.close(descriptor)
 
 
-def _set_up_sqlite(connection: AsyncAdapt_aiosqlite_connection, _record: object) -> None:
+def _listen(engine: Engine) -> None:
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
+def _set_up_sqlite(connection: AsyncAdapt_aiosqlite_connection | sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # `_begin_sqlite` starts the transactions, not the driver
     set_pragmas(connection)
     connection.create_function("fal_casefold", 1, _casefold, deterministic=True)

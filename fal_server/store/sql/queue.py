@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import cache
 from typing import cast
 
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Update, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.identity import AccountId, Accounts
@@ -21,6 +22,9 @@ from fal_server.store.sql.database import Database
 from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
 
 _FORGET_BATCH = 500
+# Built once: building a statement costs more than carrying it out.
+_ADD_CONTENT = insert(REQUEST_CONTENTS)
+_CHANGE_CONTENT = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id"))
 
 
 class SqlQueueStore:
@@ -51,7 +55,7 @@ class SqlQueueStore:
                 taken = (await connection.execute(query)).mappings().one_or_none()
                 if taken is not None:  # otherwise it has been deleted meanwhile, because it was too old
                     return from_row(taken)
-            await connection.execute(insert(REQUEST_CONTENTS), sealed)
+            await connection.execute(_ADD_CONTENT, sealed)
             return request
 
         return await self._database.write(work)
@@ -134,20 +138,20 @@ class SqlQueueStore:
         async def work(connection: AsyncConnection) -> bool:
             if not await _change(connection, request, None, request.attempt):
                 return False
-            contents = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == request.request_id)
-            await connection.execute(contents.values(sealed))
+            await connection.execute(_CHANGE_CONTENT, {"changed_id": request.request_id, **sealed})
             return True
 
         return await self._database.write(work)
 
     async def complete_all(self, requests: Sequence[QueuedRequest], answer: Answer) -> set[str]:
         sealed = {request.request_id: self._sealed(request, answer) for request in requests}
-        contents = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id"))
 
         async def work(connection: AsyncConnection) -> set[str]:
             changed = await _change_all(connection, requests, None)
             if changed:
-                await connection.execute(contents, [{"changed_id": one, **sealed[one]} for one in sorted(changed)])
+                await connection.execute(
+                    _CHANGE_CONTENT, [{"changed_id": one, **sealed[one]} for one in sorted(changed)]
+                )
             return changed
 
         return await self._database.write(work)
@@ -273,17 +277,20 @@ def from_row(row: RowMapping) -> QueuedRequest:
     )
 
 
-async def _change(
-    connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int | None
-) -> bool:
-    """Write a request if it is in this state (None: not completed) and at this attempt (None: at any)."""
-    rows = REQUESTS.c
-    chosen = update(REQUESTS).where(rows.request_id == request.request_id, _is_in(state))
-    if attempt is not None:
-        chosen = chosen.where(rows.attempt == attempt)
+async def _change(connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int) -> bool:
+    """Write a request if it is in this state (None: not completed) and at this attempt."""
     row = to_row(request)
-    del row["request_id"]
-    return (await connection.execute(chosen.values(row))).rowcount > 0
+    row |= {"changed_id": row.pop("request_id"), "before": attempt}
+    return (await connection.execute(_change_from(state), row)).rowcount > 0
+
+
+@cache
+def _change_from(state: State | None) -> Update:
+    """Return the statement that writes a request which is in this state, at the attempt `before`."""
+    rows = REQUESTS.c
+    return update(REQUESTS).where(
+        rows.request_id == bindparam("changed_id"), _is_in(state), rows.attempt == bindparam("before")
+    )
 
 
 async def _change_all(connection: AsyncConnection, requests: Sequence[QueuedRequest], state: State | None) -> set[str]:

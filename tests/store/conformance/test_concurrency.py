@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fal_server.core.faults import Unavailable
+from fal_server.core.faults import AlreadyExists, Unavailable
 from fal_server.core.identity import LOCAL
 from tests.store import strategies as some
 
@@ -31,6 +31,18 @@ async def test_one_of_many_gets_the_name(store):
     await store.add_key(some.key("k"))
     revoked = await asyncio.gather(*(store.revoke_key(LOCAL, "k", some.later(n)) for n in range(20)))
     assert sorted(revoked) == [False] * 19 + [True]
+
+
+async def test_one_that_is_refused_takes_no_other_with_it(store):
+    """They come at once, so they share a transaction."""
+    await some.add_revision(store, some.revision("taken"))
+    wanted = ["r1", "taken", "r2", "r1", "r3"]
+    results = await asyncio.gather(
+        *(store.register(some.revision(name), some.app(f"a{n}", name)) for n, name in enumerate(wanted)),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None), AlreadyExists, type(None), AlreadyExists, type(None)]
+    assert sorted(app.name for app in await store.list_apps(LOCAL, None)) == ["a0", "a2", "a4"]
 
 
 async def test_cancelled_callers_leave_whole_transactions(reopen):

@@ -25,7 +25,7 @@ async def main():
     store = await open_store(sys.argv[1], AesVault(bytes(range(32))))
     for n in itertools.count(1):
         await store.register(some.revision(f"r{n}"), some.app("hello", f"r{n}"))
-        await store.save_runners([some.runner(f"n{n}")])
+        await asyncio.gather(*(store.save_runners([some.runner(f"{name}{n}")]) for name in "nm"))
         await store.logs.append([some.line(10 * n + i) for i in range(10)])
         print(n, flush=True)
 
@@ -65,7 +65,8 @@ async def test_killed_writer(durable, writes):
         assert revisions >= {f"r{n}" for n in range(1, acknowledged + 1)}
         assert (await store.get_app(LOCAL, "hello")).revision_id == f"r{len(revisions)}"
         for n in range(1, acknowledged + 1):
-            assert await store.get_runner(LOCAL, f"n{n}") == some.runner(f"n{n}")
+            for name in "nm":
+                assert await store.get_runner(LOCAL, f"{name}{n}") == some.runner(f"{name}{n}")
         lines = (await store.logs.page(LOCAL, LogQuery(runner_id="a", limit=10_000))).entries
         assert len(lines) >= 10 * acknowledged
         assert len(lines) % 10 == 0

@@ -1,0 +1,174 @@
+"""Writes transactions in groups: those that come while one is written are the next, and share its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.aio.tasks import TaskSet
+from fal_server.store.sql import dialect
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, CursorResult, Executable
+
+T = TypeVar("T")
+Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
+# Who came first waits for the last of a group, so a group is bounded.
+_MOST = 100
+
+
+class WorkFailed(Exception):
+    """A part of a group raised, so its transaction was undone.
+
+    Attributes:
+        error: what it raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    work: Work[object]
+    done: asyncio.Future[object]
+
+
+class GroupedWrites:
+    """Write one group after another; whoever asked for a part is told after the commit.
+
+    If a part raises, the group is undone and each part is written alone, so that it refuses nobody else's. A part may
+    so run twice: it must change nothing but the database.
+
+    Args:
+        transact: runs parts in one transaction, and returns what each returned. It raises WorkFailed if one of them
+            raised, and anything else if the transaction could not begin or be committed.
+        tasks: run the writing.
+    """
+
+    def __init__(
+        self, transact: Callable[[Sequence[Work[object]]], Awaitable[Sequence[object]]], tasks: TaskSet
+    ) -> None:
+        self._transact = transact
+        self._tasks = tasks
+        self._waiting: list[_Waiting] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def run(self, work: Work[T]) -> T:
+        """Write one part; what it changed is durable on return, and nothing is changed if this raises."""
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(work, done))
+        if self._writing is None or self._writing.done():
+            self._writing = self._tasks.spawn(self._write_all())
+        return cast("T", await done)
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            await self._write(group)
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        try:
+            results = await self._transact([one.work for one in group])
+        except WorkFailed as failed:
+            if len(group) == 1:
+                _fail(group, failed.error)
+                return
+            for one in group:
+                await self._write([one])
+        except Exception as error:  # noqa: BLE001 - raised to those who wait
+            _fail(group, error)
+        else:
+            for one, result in zip(group, results, strict=True):
+                if not one.done.done():
+                    one.done.set_result(result)
+
+
+def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+    for one in group:
+        if not one.done.done():
+            one.done.set_exception(error)
+
+
+async def run_each(works: Sequence[Work[object]], connection: AsyncConnection) -> list[object]:
+    """Run the parts of a group in order, and return what each returned.
+
+    Raises:
+        WorkFailed: one raised; the rest did not run.
+    """
+    results: list[object] = []
+    for work in works:
+        try:
+            results.append(await work(connection))
+        except Exception as error:
+            raise WorkFailed(error) from error
+    return results
+
+
+class WriterThread:
+    """Runs transactions on one SQLite file in a thread of its own.
+
+    The usual way goes from the event loop to a thread and back for each statement, which costs several times what the
+    statements do. Here a group is one visit to the thread.
+
+    Args:
+        path: the database's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fal-writer")
+        self._connection: Connection | None = None
+
+    async def transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
+        """Run the parts of a group in one transaction; see `GroupedWrites`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, works)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    def _transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
+        if self._connection is None:
+            self._connection = dialect.create_writer(self._path).connect()
+        with self._connection.begin():
+            return _at_once(run_each(works, cast("AsyncConnection", _InThread(self._connection))))
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _InThread:
+    """What the parts of a group call of an AsyncConnection, without a loop: nothing here waits for one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.dialect = connection.dialect
+
+    async def execute(
+        self, statement: Executable, parameters: dict[str, object] | list[dict[str, object]] | None = None
+    ) -> CursorResult[object]:
+        return self._connection.execute(statement, parameters)
+
+    async def run_sync(self, work: Callable[..., T], *arguments: object) -> T:
+        return work(self._connection, *arguments)
+
+
+def _at_once(work: Awaitable[T]) -> T:
+    """Run what waits for nothing, and return what it returned."""
+    steps = work.__await__()
+    try:
+        next(steps)
+    except StopIteration as end:
+        return cast("T", end.value)
+    raise AssertionError("a transaction waits for something else than its database")
