@@ -9,7 +9,9 @@ import math
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import (
     app_pb2,
@@ -92,6 +94,13 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(key_id=HUGE), INVALID, "key_id"),
     ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(key_id=CONTROL), INVALID, "key_id"),
     ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(key_id="nobody"), MISSING, ""),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(expires_at=Timestamp(seconds=1)), INVALID, "expires_at"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(expires_at=Timestamp(seconds=2**62)), INVALID, "expires_at"),
+    ("RotateUserKey", key_pb2.RotateUserKeyRequest(), INVALID, "key_id"),
+    ("RotateUserKey", key_pb2.RotateUserKeyRequest(key_id=CONTROL), INVALID, "key_id"),
+    ("RotateUserKey", key_pb2.RotateUserKeyRequest(key_id="nobody"), MISSING, ""),
+    ("RotateUserKey", key_pb2.RotateUserKeyRequest(key_id="k", overlap=Duration(seconds=-1)), INVALID, "overlap"),
+    ("RotateUserKey", key_pb2.RotateUserKeyRequest(key_id="k", overlap=Duration(seconds=2**62)), INVALID, "overlap"),
     # Secrets
     ("SetSecret", secret_pb2.SetSecretRequest(value="x"), INVALID, "name"),
     ("SetSecret", secret_pb2.SetSecretRequest(name="9A", value="x"), INVALID, "name"),
