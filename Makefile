@@ -19,7 +19,10 @@ SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchma
 TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,client contract core deploy grpc http loops services store)
-OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/containers tests/interop tests/signals,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
+# These take minutes, and some need programs that a small machine lacks.
+SYSTEM_TESTS := $(addprefix tests/,clock e2e terminal torture upgrade cli/test_completion_in_shells.py)
+APART := $(SYSTEM_TESTS) $(addprefix tests/,containers interop signals)
+OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
 # Write nothing outside the project: pip's and uv's caches are in it too.
 export PIP_NO_CACHE_DIR := 1
@@ -56,8 +59,13 @@ demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app,
 
 .PHONY: test
 test: $(STAMP) ## run the tests
-	@echo "Left out: make test-containers (needs podman), test-interop (the published packages), test-signals (hours)"
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/containers --ignore tests/interop --ignore tests/signals $(TESTS)
+	@echo "Left out: make test-system (whole controllers, and programs of Debian), test-interop (the published packages),"
+	@echo "          test-containers (podman), test-signals (hours)"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix --ignore ,$(APART)) $(TESTS)
+
+.PHONY: test-system
+test-system: $(STAMP) ## run the tests of whole controllers; needs tmux, vi, less, top, zsh, fish and faketime
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(SYSTEM_TESTS)
 
 .PHONY: check
 check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast tests
@@ -127,6 +135,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
+	@$(MAKE) --no-print-directory test-system
 	@$(MAKE) --no-print-directory test-interop
 	@$(MAKE) --no-print-directory test-containers
 	@$(MAKE) --no-print-directory test-client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -52,10 +52,22 @@ def test_without_a_terminal_nothing_is_asked(controller, piped, capsys):
 def test_listed_keys(controller, capsys):
     info = key_pb2.UserKeyInfo(key_id="kid", scope=key_pb2.CreateUserKeyRequest.API, alias="mine")
     info.created_at.FromDatetime(CREATED_AT)
+    info.expires_at.FromDatetime(CREATED_AT + timedelta(days=1))
+    info.permissions.append("serverless:apps:run")
     controller.answers["ListUserKeys"] = key_pb2.ListUserKeysResponse(user_keys=[info])
     assert main(["keys", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "keys": [{"key_id": "kid", "created_at": str(CREATED_AT), "scope": "API", "description": "mine"}]
+        "keys": [
+            {
+                "key_id": "kid",
+                "created_at": str(CREATED_AT),
+                "scope": "API",
+                "description": "mine",
+                "expires_at": "2026-02-01T09:00:00+00:00",
+                "last_used_at": None,
+                "permissions": ["serverless:apps:run"],
+            }
+        ]
     }
     assert main(["key", "list"]) == 0
     head, row = capsys.readouterr().out.splitlines()

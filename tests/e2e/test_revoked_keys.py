@@ -54,7 +54,8 @@ def runner(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> 
     controller.fal("deploy", str(file), "--auth", "private")
 
     def idle() -> list[str]:
-        return controller.fal("runners", "list", "--state", "idle", "-o", "name").stdout.split()
+        listed = json.loads(controller.fal("runners", "list", "--state", "idle", "--json").stdout)["runners"]
+        return [runner["runner_id"] for runner in listed if runner["alias"] == "endless"]
 
     (runner_id,) = until(idle, "the runner starts")
     yield runner_id

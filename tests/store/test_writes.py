@@ -1,4 +1,4 @@
-"""Transactions that are written in groups: who shares one, who is told when, and whom a failure concerns."""
+"""Transactions that are written in groups: who shares one, who is told when, and what a failure undoes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Ledger:
 
     Attributes:
         groups: how many parts each transaction had.
-        begun: set by the first transaction.
+        started: set by the first transaction.
         held: transactions wait for this before they commit.
         broken: what the next commits raise.
     """
@@ -30,14 +30,14 @@ class Ledger:
         self.stored: list[int] = []
         self.pending: list[int] = []
         self.groups: list[int] = []
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.held = asyncio.Event()
         self.held.set()
         self.broken: list[Exception] = []
 
     async def transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
         self.groups.append(len(works))
-        self.begun.set()
+        self.started.set()
         self.pending = []
         results = await run_each(works, cast("Any", self))
         await self.held.wait()
@@ -63,7 +63,7 @@ async def test_what_comes_meanwhile_shares_the_next_transaction_and_is_told_afte
     ledger.held.clear()
     first = asyncio.ensure_future(writes.run(adding(0)))
     async with asyncio.timeout(HANG_SECONDS):
-        await ledger.begun.wait()
+        await ledger.started.wait()
         others = [asyncio.ensure_future(writes.run(adding(number))) for number in range(1, 251)]
         for _ in range(3):
             await asyncio.sleep(0)
