@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.other_package import other_package
 from fal_cli.presentation.output import print_error
-from fal_cli.version import other_package
 
 # What the app extra installs. When one of an app's own modules is missing, loading the app says so.
 _APP_MODULES = frozenset({"cloudpickle", "fastapi", "pydantic", "starlette", "uvicorn"})

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fal_cli.interrupts import interrupts
-from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
     import argparse
@@ -54,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_and_flush(arguments: list[str]) -> int:
     if arguments == ["--version"]:
+        from fal_cli.version import VERSION
+
         sys.stdout.write(f"{VERSION}\n")
         sys.stdout.flush()
         return 0
@@ -84,6 +85,7 @@ def build_parser(words: Sequence[str] | None) -> FalParser:
 
     from fal_cli.parser import FalParser, add_commands
     from fal_cli.registry import GROUPS, HINTS
+    from fal_cli.version import VERSION
 
     named = None if words is None else frozenset(words)
     parser = FalParser(prog="fal", description=_DESCRIPTION, epilog=_EPILOG, hints=HINTS, words=named)
@@ -107,7 +109,12 @@ def _run(arguments: list[str]) -> int:
         from fal_cli.completion import complete
 
         complete()
-    parser = build_parser(arguments)
+    try:
+        parser = build_parser(arguments)
+    except ImportError as error:  # another package may have overwritten `fal`
+        from fal_cli.error_reporting import report
+
+        return report(error, debug=False)
     if not arguments:
         parser.print_help(sys.stderr)
         return 2

@@ -56,6 +56,7 @@ def sites(folder: Path, clock: MovedClock) -> Generator[Site]:
         site.controller.process.kill()
         site.controller.process.wait()
         kill_everything(folder / "state")
+        clock.clean()
 
 
 def lasted(folder: Path, by: float, settings: tuple[Setting, ...], *, restart: bool) -> dict[str, float]:

@@ -102,7 +102,7 @@ def test_a_controller_that_dies_during_a_build_leaves_nothing_for_long(controlle
 
 
 def left_in_memory() -> list[Path]:
-    return [path for path in Path("/dev/shm").glob("*/*") if OWN in path.read_text(errors="replace")]
+    return [path for path in Path("/dev/shm").glob("fal-build-*/*") if OWN in path.read_text(errors="replace")]
 
 
 def test_an_image_that_runs_itself_is_published_on_loopback(controller, tmp_path, podman: Podman):

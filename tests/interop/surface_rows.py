@@ -161,6 +161,11 @@ ROWS = (
         reason="`fal.realtime` is the decorator: use it as `@fal.realtime`. Messages are packed with msgpack.",
     ),
     Row(
+        module="fal.api.client",
+        names=("*Namespace",),
+        reason="They are in `fal.api`; the client loads each when it is first used.",
+    ),
+    Row(
         module="fal.sdk",
         names=(
             *("AliasInfo", "Application*", "EnvironmentInfo", "MachineRequirements*", "RunnerInfo", "ServerlessSecret"),

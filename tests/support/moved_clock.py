@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+_SHARED = Path("/dev/shm")
 _LIBRARIES = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
@@ -39,3 +40,12 @@ class MovedClock:
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+.6f}\n")
         new.replace(self._file)
+
+    @staticmethod
+    def clean() -> None:
+        """Remove what libfaketime shares between processes; those that were killed leave it behind."""
+        for shared in _SHARED.glob("faketime_shm_*"):
+            pid = shared.name.rpartition("_")[2]
+            if not Path(f"/proc/{pid}").exists():
+                shared.unlink(missing_ok=True)
+                (_SHARED / f"sem.faketime_sem_{pid}").unlink(missing_ok=True)

@@ -239,6 +239,7 @@ class World:
             self.controller.process.kill()
             self.controller.process.wait()
         kill_everything(self.state_dir)
+        self._clock.clean()
         if self.disk:
             subprocess.run(["umount", "--lazy", str(self.state_dir)], check=True)
 

@@ -17,9 +17,9 @@ from fal_cli.controller_process import ControllerProcess, add_state_dir_option, 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.local_profile import write_profile
+from fal_cli.other_package import other_package
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_line, print_note
-from fal_cli.version import other_package
 
 _PORT = 7400
 _START_SECONDS = 120.0

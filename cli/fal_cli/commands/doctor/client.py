@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from fal.extras import EXTRAS, missing
 from fal_cli.commands.doctor.check import Check, Status
-from fal_cli.version import VERSION, other_package
+from fal_cli.other_package import other_package
+from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
     from fal.api import Target
