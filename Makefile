@@ -137,7 +137,10 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-system
 	@$(MAKE) --no-print-directory test-interop
-	@$(MAKE) --no-print-directory test-containers
+	@mkdir -p .cache/containers
+	@found=$$($(BIN)/python -P -m fal_server.builders .cache/containers/trial); \
+	if grep -q '"works": true' <<<"$$found"; then $(MAKE) --no-print-directory test-containers; \
+	else echo "Left out: make test-containers, for no container runs on this machine: $$found"; fi
 	@$(MAKE) --no-print-directory test-client
 	@$(MAKE) --no-print-directory test-signals TIMES=
 
