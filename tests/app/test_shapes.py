@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -51,6 +53,15 @@ for name, method, path in json.load(sys.stdin):
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """What each shape says, by the way in which it got there: here, as a module, and by value."""
+    with warnings.catch_warnings():
+        # Some files open a file or a socket, which lives as long as their module.
+        warnings.simplefilter("ignore", ResourceWarning)
+        found = _said(tmp_path_factory)
+        gc.collect()
+    return found
+
+
+def _said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     place = tmp_path_factory.mktemp("shapes")
     work: list[tuple[str, str, str]] = []
     answers: dict[str, dict[str, object]] = {name: {} for name in SHAPES}

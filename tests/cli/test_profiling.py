@@ -5,14 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from fal_cli.main import main
 from fal_grpc.v1.runner_pb2 import ShellRunnerOutput
 
 SPY = str(Path(sys.executable).with_name("py-spy"))
+
+
+def take_all(requests):
+    with suppress(grpc.RpcError):  # the client leaves when it has seen the end
+        for _ in requests:
+            pass
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def runner(controller):
 
     def answer(requests, _context):
         first = next(requests)
-        threading.Thread(target=list, args=(requests,), daemon=True).start()
+        threading.Thread(target=take_all, args=(requests,), daemon=True).start()
         done = subprocess.run(list(first.command), env=variables, capture_output=True, check=False)
         yield ShellRunnerOutput(data=done.stdout, stream=1)
         yield ShellRunnerOutput(data=done.stderr, stream=2)
