@@ -90,10 +90,9 @@ class _Controller:
             self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
             time.sleep(0.05)  # asked by commands: what is measured comes later
-        # The pool rests after a start, and nothing shows from outside that it does.
-        time.sleep(2.5)
+        time.sleep(2.5)  # the pool rests after a start, and nothing shows from outside that it does
         while len(waiting := self._warm_workers()) < workers:
-            time.sleep(0.1)
+            time.sleep(0.1)  # another process's children: the kernel tells only a parent of them
         self._until_idle(waiting)
 
     def memory_mib(self) -> float:

@@ -105,9 +105,9 @@ def _reloaded(directory: Path) -> list[float]:
         for value in range(_ROUNDS + 1):
             start = _save(directory, value)
             while _value_or_none(url) != value:
-                time.sleep(0.01)
+                time.sleep(0.01)  # as above: the same for both
             took.append(time.perf_counter() - start)
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)  # as above
         return took[1:]
     finally:
         process.send_signal(signal.SIGINT)
