@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -183,7 +183,7 @@ def _check_array(origin: object, arguments: tuple[object, ...], value: object, p
     if not isinstance(value, list):
         raise refused("list_type", place, "Input should be a valid list", value)
     item = arguments[0] if arguments else typing.Any
-    found = _each([(item, part) for part in value], place)
+    found = _each([(item, part, number) for number, part in enumerate(value)], place)
     return _ARRAYS.get(origin, list)(found)
 
 
@@ -195,15 +195,16 @@ def _check_tuple(arguments: tuple[object, ...], value: object, place: Place) -> 
     hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
     if len(hints) != len(value):
         raise refused("tuple_length", place, f"Tuple should have {len(hints)} items, not {len(value)}", value)
-    return tuple(_each(list(zip(hints, value, strict=True)), place))
+    return tuple(_each(zip(hints, value, range(len(value)), strict=True), place))
 
 
-def _each(pairs: list[tuple[object, object]], place: Place) -> list[object]:
+def _each(items: Iterable[tuple[object, object, str | int]], place: Place) -> list[object]:
+    """Check the parts of a value, each (type, part, where), and raise what is wrong with all of them together."""
     found: list[object] = []
     errors: list[dict[str, object]] = []
-    for number, (hint, part) in enumerate(pairs):
+    for hint, part, where in items:
         try:
-            found.append(check(hint, part, (*place, number)))
+            found.append(check(hint, part, (*place, where)))
         except ValueRefusedError as error:
             errors += error.errors
     if errors:
@@ -217,15 +218,7 @@ def _check_mapping(arguments: tuple[object, ...], value: object, place: Place) -
     if len(arguments) != 2:
         return value
     keys = [check(arguments[0], key, (*place, key, "[key]")) for key in value]
-    errors: list[dict[str, object]] = []
-    found: list[object] = []
-    for key, part in value.items():
-        try:
-            found.append(check(arguments[1], part, (*place, key)))
-        except ValueRefusedError as error:
-            errors += error.errors
-    if errors:
-        raise ValueRefusedError(errors)
+    found = _each([(arguments[1], part, key) for key, part in value.items()], place)
     return dict(zip(keys, found, strict=True))
 
 

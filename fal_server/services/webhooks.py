@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Generic, Protocol, TypeVar
 
 from fal_grpc.backoff import Backoff
 from fal_server.core.accounts import KnownAccounts
@@ -71,104 +73,121 @@ class SignedCalls:
         return self._signer.key_set()
 
 
-class Webhooks:
+class _Completed(Protocol):
+    """A request or run that asked for a webhook."""
+
+    @property
+    def webhook_attempts(self) -> int:
+        """Return how often it was tried."""
+        ...
+
+
+T = TypeVar("T", bound=_Completed)
+T_co = TypeVar("T_co", bound=_Completed, covariant=True)
+
+
+class _DueStore(Protocol[T_co]):
+    """Where webhooks are found when they are due; see the ports."""
+
+    async def due_webhooks(self, now: datetime, limit: int) -> Sequence[T_co]: ...
+
+    async def next_webhook_at(self) -> datetime | None: ...
+
+
+class _Deliveries(ABC, Generic[T]):
+    """What both kinds of webhooks have in common."""
+
+    def __init__(self, due: _DueStore[T], calls: SignedCalls, clock: Clock) -> None:
+        self._due = due
+        self._calls = calls
+        self._clock = clock
+
+    async def due(self, limit: int) -> Sequence[T]:
+        """Return what has a webhook that is due."""
+        return await self._due.due_webhooks(self._clock.now(), limit)
+
+    async def seconds_to_next(self) -> float | None:
+        """Return the seconds until the next webhook is due, or None."""
+        at = await self._due.next_webhook_at()
+        return None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
+
+    async def deliver(self, item: T) -> Delivery:
+        """Try to deliver once, and store the result.
+
+        Raises:
+            Fault: the store cannot be used; the try does not count.
+        """
+        try:
+            status, error = await self._call(item)
+        except Fault:
+            raise
+        except Exception as failure:
+            log.exception("the webhook of request %s failed unexpectedly", self.id_of(item))
+            # It counts, because otherwise this webhook would stay the first that is due forever.
+            status, error = None, f"the webhook cannot be sent: {type(failure).__name__}"
+        outcome = _outcome(self.id_of(item), item.webhook_attempts + 1, self._clock.now(), status, error)
+        await self._save(item, outcome)
+        return outcome.delivery
+
+    @abstractmethod
+    def id_of(self, item: T) -> str:
+        """Return the id of what a webhook is about."""
+
+    @abstractmethod
+    async def _call(self, item: T) -> tuple[int | None, str | None]:
+        """Call the receiver; return its status, and what went wrong."""
+
+    @abstractmethod
+    async def _save(self, item: T, outcome: _Attempted) -> None: ...
+
+
+class Webhooks(_Deliveries[QueuedRequest]):
     """The use cases of webhooks of queued requests."""
 
     def __init__(self, store: QueueStore, calls: SignedCalls, clock: Clock) -> None:
+        super().__init__(store, calls, clock)
         self._store = store
-        self._calls = calls
-        self._clock = clock
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
         """Return the public key with which receivers check signatures."""
         return self._calls.key_set()
 
-    async def due(self, limit: int) -> Sequence[QueuedRequest]:
-        """Return requests whose webhook is due."""
-        return await self._store.due_webhooks(self._clock.now(), limit)
+    def id_of(self, item: QueuedRequest) -> str:
+        return item.request_id
 
-    async def seconds_to_next(self) -> float | None:
-        """Return the seconds until the next webhook is due, or None."""
-        return _seconds_to(await self._store.next_webhook_at(), self._clock.now())
-
-    def id_of(self, request: QueuedRequest) -> str:
-        """Return the id of what a webhook is about."""
-        return request.request_id
-
-    async def deliver(self, request: QueuedRequest) -> Delivery:
-        """Try to deliver once, and store the result.
-
-        Raises:
-            Fault: the store cannot be used; the try does not count.
-        """
-        number = request.webhook_attempts + 1
-        try:
-            status, error = await self._call(request)
-        except Fault:
-            raise
-        except Exception as failure:
-            log.exception("the webhook of request %s failed unexpectedly", request.request_id)
-            status, error = None, _unforeseen(failure)
-        outcome = _outcome(request.request_id, number, self._clock.now(), status, error)
-        after = replace(request, webhook=outcome.state, webhook_attempts=number, webhook_at=outcome.again)
-        await self._store.delivered(after, outcome.delivery)
-        return outcome.delivery
-
-    async def _call(self, request: QueuedRequest) -> tuple[int | None, str | None]:
-        content = await self._store.content(request.account, request.request_id)
-        answer = await self._store.answer(request.account, request.request_id)
+    async def _call(self, item: QueuedRequest) -> tuple[int | None, str | None]:
+        content = await self._store.content(item.account, item.request_id)
+        answer = await self._store.answer(item.account, item.request_id)
         if content is None or content.webhook_url is None or answer is None:
             return None, "the request is gone"
-        return await self._calls.post(request.account, content.webhook_url, request.request_id, answer, request.error)
+        return await self._calls.post(item.account, content.webhook_url, item.request_id, answer, item.error)
+
+    async def _save(self, item: QueuedRequest, outcome: _Attempted) -> None:
+        tries = outcome.delivery.number
+        after = replace(item, webhook=outcome.state, webhook_attempts=tries, webhook_at=outcome.again)
+        await self._store.delivered(after, outcome.delivery)
 
 
-class RunWebhooks:
+class RunWebhooks(_Deliveries[WorkflowRun]):
     """The use cases of webhooks of runs of workflows."""
 
     def __init__(self, store: WorkflowStore, calls: SignedCalls, clock: Clock) -> None:
+        super().__init__(store, calls, clock)
         self._store = store
-        self._calls = calls
-        self._clock = clock
 
-    async def due(self, limit: int) -> Sequence[WorkflowRun]:
-        """Return runs whose webhook is due."""
-        return await self._store.due_webhooks(self._clock.now(), limit)
+    def id_of(self, item: WorkflowRun) -> str:
+        return item.run_id
 
-    async def seconds_to_next(self) -> float | None:
-        """Return the seconds until the next webhook is due, or None."""
-        return _seconds_to(await self._store.next_webhook_at(), self._clock.now())
+    async def _call(self, item: WorkflowRun) -> tuple[int | None, str | None]:
+        assert item.webhook_url is not None
+        assert item.answer is not None
+        return await self._calls.post(item.account, item.webhook_url, item.run_id, item.answer, item.error)
 
-    def id_of(self, run: WorkflowRun) -> str:
-        """Return the id of what a webhook is about."""
-        return run.run_id
-
-    async def deliver(self, run: WorkflowRun) -> Delivery:
-        """Try to deliver once, and store the result.
-
-        Raises:
-            Fault: the store cannot be used; the try does not count.
-        """
-        number = run.webhook_attempts + 1
-        assert run.webhook_url is not None
-        assert run.answer is not None
-        try:
-            status, error = await self._calls.post(run.account, run.webhook_url, run.run_id, run.answer, run.error)
-        except Exception as failure:
-            log.exception("the webhook of workflow run %s failed unexpectedly", run.run_id)
-            status, error = None, _unforeseen(failure)
-        outcome = _outcome(run.run_id, number, self._clock.now(), status, error)
-        after = replace(run, webhook=outcome.state, webhook_attempts=number, webhook_at=outcome.again)
-        await self._store.delivered(after)
-        return outcome.delivery
-
-
-def _seconds_to(at: datetime | None, now: datetime) -> float | None:
-    return None if at is None else max((at - now).total_seconds(), 0.0)
-
-
-def _unforeseen(failure: Exception) -> str:
-    """Describe a failure that counts, because otherwise its webhook would stay the first that is due forever."""
-    return f"the webhook cannot be sent: {type(failure).__name__}"
+    async def _save(self, item: WorkflowRun, outcome: _Attempted) -> None:
+        tries = outcome.delivery.number
+        await self._store.delivered(
+            replace(item, webhook=outcome.state, webhook_attempts=tries, webhook_at=outcome.again)
+        )
 
 
 def _outcome(request_id: str, number: int, now: datetime, status: int | None, error: str | None) -> _Attempted:
