@@ -56,7 +56,7 @@ def duration(argument: str, value: object, *, at_most: timedelta) -> timedelta:
         ArgumentError: it is not a timedelta, negative, or too long.
     """
     if not isinstance(value, timedelta) or not timedelta() <= value <= at_most:
-        raise ArgumentError(argument, f"must be a timedelta between 0 and {at_most.days} days")
+        raise ArgumentError(argument, f"must be a duration (a timedelta) of 0 to {at_most.days} days")
     return value
 
 

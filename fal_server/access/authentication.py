@@ -82,7 +82,7 @@ class Authenticator:
             raise Unauthenticated("the key is unknown or its secret is wrong: check FAL_KEY, or create a key")
         if key.revoked_at is not None:
             raise Unauthenticated(f"key {key.key_id} is revoked: {ANOTHER_KEY}")
-        if key.has_expired(self._latest()):
+        if key.has_expired(latest(self._clock)):
             raise Unauthenticated(f"key {key.key_id} has expired: {ANOTHER_KEY}")
         self.open_calls.check(key.key_id)  # it may have been revoked while it was read
         principal = principal_of(key)
@@ -103,13 +103,9 @@ class Authenticator:
 
     def forget_expired(self) -> None:
         """Refuse the keys that have expired, and end the calls that are under way with them."""
-        latest = self._latest()
-        for key_id in [key_id for key_id, at in self._expiring.items() if at <= latest]:
+        now = latest(self._clock)
+        for key_id in [key_id for key_id, at in self._expiring.items() if at <= now]:
             self.forget(key_id)
-
-    def _latest(self) -> datetime:
-        """Return the later of both clocks, so that no step of one makes a key live longer."""
-        return max(self._clock.now(), self._clock.wall())
 
     async def _note_use(self, key: Key) -> None:
         now = self._clock.wall()
@@ -126,6 +122,11 @@ class Authenticator:
         self._known[key.key_id] = _Known(key.secret_hash, principal, self._clock.now() + _TRUSTED)
         if key.expires_at is not None:
             self._expiring[key.key_id] = key.expires_at
+
+
+def latest(clock: Clock) -> datetime:
+    """Return the later of both clocks: keys expire by it, so that no step of one makes them live longer."""
+    return max(clock.now(), clock.wall())
 
 
 def principal_of(key: Key) -> Principal:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import jwt
 
+from fal_server.access.authentication import latest
 from fal_server.access.permissions import WRITE_FILES
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
@@ -107,7 +108,7 @@ class Tokens:
         key = await self._store.get_key(EVERY_ACCOUNT, str(claims.get("sub")))
         if key is None or key.revoked_at is not None:
             return None
-        return None if key.has_expired(max(self._clock.now(), self._clock.wall())) else key
+        return None if key.has_expired(latest(self._clock)) else key
 
     def _issue(self, purpose: str, key_id: str, life: timedelta, more: dict[str, object]) -> IssuedToken:
         now = self._clock.now()

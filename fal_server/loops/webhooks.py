@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from fal_server.aio.rounds import Rounds
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import Fault
-from fal_server.core.webhooks import Delivery
 from fal_server.live.events import ChangeNotifier
+from fal_server.services.webhooks import Completed, Deliveries
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 20
 _LOOK_SECONDS = 1.0
 
-
-T = TypeVar("T")
-
-
-class Deliveries(Protocol[T]):
-    """Webhooks of one kind: of queued requests, or of runs of workflows."""
-
-    async def due(self, limit: int) -> Sequence[T]: ...
-
-    async def seconds_to_next(self) -> float | None: ...
-
-    def id_of(self, item: T, /) -> str: ...
-
-    async def deliver(self, item: T, /) -> Delivery: ...
+T = TypeVar("T", bound=Completed)
 
 
 class WebhookSender(Generic[T]):

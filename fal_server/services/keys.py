@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from fal_server.access.authentication import Authenticator, hash_secret
+from fal_server.access.authentication import Authenticator, hash_secret, latest
 from fal_server.access.permissions import (
     EVERYTHING,
     PRESET_OF_SCOPE,
@@ -75,7 +75,7 @@ class Keys:
             name = PRESET_OF_SCOPE[scope or KeyScope.ADMIN] if preset is None else preset.upper()
             granted = preset_permissions(name if preset is None else preset)
         checked_text(alias, "alias", _LONGEST_ALIAS)
-        if expires_at is not None and expires_at <= self._clock.wall():
+        if expires_at is not None and expires_at <= latest(self._clock):
             raise InvalidArgument("expires_at", f"expires_at is {expires_at:%Y-%m-%d %H:%M:%S} UTC, which is over")
         if creator is not None:
             _require_to_hold(creator, granted)
@@ -114,7 +114,7 @@ class Keys:
             raise InvalidArgument("overlap", f"overlap is {overlap}: give at most {_LONGEST_OVERLAP.days} days")
         account = caller.scope.account
         async with self._changes:
-            now = self._clock.wall()
+            now = latest(self._clock)
             listed = await self._store.list_keys(account)
             old = next((key for key in listed if key.key_id == key_id and not key.has_expired(now)), None)
             if old is None:

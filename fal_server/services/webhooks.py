@@ -73,7 +73,7 @@ class SignedCalls:
         return self._signer.key_set()
 
 
-class _Completed(Protocol):
+class Completed(Protocol):
     """A request or run that asked for a webhook."""
 
     @property
@@ -82,8 +82,8 @@ class _Completed(Protocol):
         ...
 
 
-T = TypeVar("T", bound=_Completed)
-T_co = TypeVar("T_co", bound=_Completed, covariant=True)
+T = TypeVar("T", bound=Completed)
+T_co = TypeVar("T_co", bound=Completed, covariant=True)
 
 
 class _DueStore(Protocol[T_co]):
@@ -94,8 +94,8 @@ class _DueStore(Protocol[T_co]):
     async def next_webhook_at(self) -> datetime | None: ...
 
 
-class _Deliveries(ABC, Generic[T]):
-    """What both kinds of webhooks have in common."""
+class Deliveries(ABC, Generic[T]):
+    """Webhooks of one kind: of queued requests, or of runs of workflows."""
 
     def __init__(self, due: _DueStore[T], calls: SignedCalls, clock: Clock) -> None:
         self._due = due
@@ -141,7 +141,7 @@ class _Deliveries(ABC, Generic[T]):
     async def _save(self, item: T, outcome: _Attempted) -> None: ...
 
 
-class Webhooks(_Deliveries[QueuedRequest]):
+class Webhooks(Deliveries[QueuedRequest]):
     """The use cases of webhooks of queued requests."""
 
     def __init__(self, store: QueueStore, calls: SignedCalls, clock: Clock) -> None:
@@ -168,7 +168,7 @@ class Webhooks(_Deliveries[QueuedRequest]):
         await self._store.delivered(after, outcome.delivery)
 
 
-class RunWebhooks(_Deliveries[WorkflowRun]):
+class RunWebhooks(Deliveries[WorkflowRun]):
     """The use cases of webhooks of runs of workflows."""
 
     def __init__(self, store: WorkflowStore, calls: SignedCalls, clock: Clock) -> None:

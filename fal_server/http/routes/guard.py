@@ -43,7 +43,7 @@ class Guard:
 
         async def admitted(request: Request) -> Response:
             caller = await self._admit(request, needed)
-            _note_caller(request, caller)
+            self._note_caller(request, caller)
             return await endpoint(request, caller)
 
         return Route(path, admitted, methods=[method])
@@ -79,8 +79,18 @@ class Guard:
             raise
         if not app.public:
             require_app(caller, app.app_id)
-        _note_caller(request, caller)
+        self._note_caller(request, caller)
         return caller
+
+    def _note_caller(self, request: Request, caller: Principal) -> None:
+        """Let the response end with the caller's key.
+
+        Raises:
+            Unauthenticated: the key has ended while it was looked up.
+        """
+        self._authenticator.open_calls.check(caller.key_id)
+        exchange: Exchange = request.scope["state"][EXCHANGE]
+        exchange.key_id = caller.key_id
 
     async def _principal(self, request: Request) -> Principal:
         key = _key_of(request)
@@ -106,12 +116,6 @@ class Guard:
 
     async def _authenticated(self, key_id: str, secret: str) -> Principal:
         return self._authenticator.cached(key_id, secret) or await self._authenticator.authenticate(key_id, secret)
-
-
-def _note_caller(request: Request, caller: Principal) -> None:
-    """Let the response end with the caller's key."""
-    exchange: Exchange = request.scope["state"][EXCHANGE]
-    exchange.key_id = caller.key_id
 
 
 def _key_of(request: Request) -> tuple[str, str] | None:
