@@ -63,6 +63,10 @@ class FalParser(argparse.ArgumentParser):
         if handler is not None:
             self.set_defaults(handler=handler)
 
+    def hint(self, hints: Mapping[str, str]) -> None:
+        """Say more to words that are not commands but that people try."""
+        self._hints = hints
+
     def beyond(self, action: argparse.Action) -> None:
         """Move an option's help into a block after the published help text, which must stay word for word."""
         self._beyond.append(copy(action))

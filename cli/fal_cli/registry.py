@@ -58,14 +58,16 @@ GROUPS = {
 }
 COMMANDS = tuple(command for commands in GROUPS.values() for command in commands)
 
-_KEYS = "keys and hosts are stored in profiles: `fal profile key` stores a key, `fal keys create` makes one"
+STORED_IN_PROFILES = (
+    "keys and hosts are stored in profiles: `fal profile key` stores a key, `fal keys create` makes one"
+)
 _LOGS = "`fal logs` shows the logs of all apps, `fal runners logs ID` the log of a runner"
 _LISTS = "`fal apps list` and `fal runners list` show what runs"
 _RUNNERS = "this is a command of runners: see `fal help runners`"
 _APPS = "this is a command of apps: see `fal help apps`"
 # What to say to words that people try and that are no commands.
 HINTS = {
-    **dict.fromkeys(("login", "logout"), _KEYS),
+    **dict.fromkeys(("login", "logout"), STORED_IN_PROFILES),
     **dict.fromkeys(("whoami",), "`fal auth whoami` shows who you are"),
     **dict.fromkeys(("tail",), _LOGS),
     **dict.fromkeys(("ps", "ls", "list"), _LISTS),

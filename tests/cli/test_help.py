@@ -127,6 +127,7 @@ def test_version_is_that_of_the_package(capsys):
         (["runners", "bogus"], "choose from stop, kill, list"),
         (["zzz"], "unknown command 'zzz'; `fal help` lists the commands"),
         (["login"], "unknown command 'login': keys and hosts are stored in profiles"),
+        (["auth", "login"], "unknown command 'login': keys and hosts are stored in profiles"),
         (["create"], "run `fal deploy FILE.py`"),
         (["teams"], "commands take --team NAME"),
         (["tail"], "`fal logs` shows the logs of all apps"),

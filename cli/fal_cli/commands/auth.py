@@ -10,6 +10,7 @@ from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import shown_time, write_document
 from fal_cli.presentation.printable import one_line
+from fal_cli.registry import STORED_IN_PROFILES
 
 if TYPE_CHECKING:
     from fal.api import Caller, SyncServerlessClient
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal auth` and its sub-command."""
+    parser.hint(dict.fromkeys(("login", "logout"), STORED_IN_PROFILES))
     commands = add_commands(parser)
     whoami = add_command(commands, "whoami", "Show your key, its account, what it may do, and the controller.", _whoami)
     add_client_options(whoami)

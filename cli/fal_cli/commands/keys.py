@@ -17,7 +17,7 @@ from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_note, shown_time, write_document
 from fal_cli.prompts import add_yes_option, confirm
-from fal_cli.times import describe_duration, describe_time, parse_duration, parse_expiry
+from fal_cli.times import describe_duration, parse_duration, parse_expiry
 
 if TYPE_CHECKING:
     from fal.api import UserKeyInfo
@@ -132,7 +132,7 @@ def _create(args: argparse.Namespace) -> None:
             description=args.desc,
             expires_at=args.expires,
         )
-    until = "" if args.expires is None else f", until {describe_time(args.expires)}"
+    until = "" if args.expires is None else f", until {args.expires.astimezone():%Y-%m-%d %H:%M:%S}"
     note = f"Created a key for {preset or scope or ', '.join(permissions)}{until}."
     _write_new(args, key_id, key_secret, note)
 
