@@ -24,10 +24,11 @@ SYSTEM_TESTS := $(addprefix tests/,clock e2e terminal torture upgrade cli/test_c
 APART := $(SYSTEM_TESTS) $(addprefix tests/,containers interop signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
-# Write nothing outside the project: pip's and uv's caches are in it too.
+# Write nothing outside the project: the caches of pip, uv and buf are in it too.
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CACHE_DIR := $(CURDIR)/.cache/uv
+export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export UV_LINK_MODE := copy
 export UV_NO_CONFIG := 1
 

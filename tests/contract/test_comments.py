@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,13 @@ _FILE: Layout = (("service", 6, (("method", 2, ()),)), ("message_type", 4, _MESS
 def compiled() -> descriptor_pb2.FileDescriptorSet:
     """Compile protos/ with comments."""
     buf = Path(sys.executable).with_name("buf")
-    done = subprocess.run([buf, "build", "protos", "-o", "-#format=binpb"], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        [buf, "build", "protos", "-o", "-#format=binpb"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "BUF_CACHE_DIR": str(ROOT / ".cache" / "buf")},  # else in the home directory
+    )
     return descriptor_pb2.FileDescriptorSet.FromString(done.stdout)
 
 
