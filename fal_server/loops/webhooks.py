@@ -40,8 +40,10 @@ class WebhookSender(Generic[T]):
 
     async def _deliver_due(self) -> float | None:
         """Start the deliveries that are due; return the seconds until there is more to do, or None."""
+        # What a delivery stores during the search is not in what was found, so its request must be left out, too.
+        delivering = frozenset(self._delivering)
         found = await self._webhooks.due(2 * _AT_ONCE)
-        due = [item for item in found if self._webhooks.id_of(item) not in self._delivering]
+        due = [item for item in found if self._webhooks.id_of(item) not in delivering]
         for item in due[: _AT_ONCE - len(self._delivering)]:
             self._delivering.add(self._webhooks.id_of(item))
             self._tasks.spawn(self._deliver(item), name=f"webhook of request {self._webhooks.id_of(item)}")
