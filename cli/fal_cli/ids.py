@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ _PREFIX = re.compile(r"[0-9a-f][0-9a-f-]*")
 _RUNNER_HISTORY = timedelta(hours=24)
 _SHOWN_CANDIDATES = 10
 _LISTED_REQUESTS = 1000
+_SHORT = 8
 
 
 class Candidate(NamedTuple):
@@ -44,6 +45,15 @@ class Kind(NamedTuple):
     listers: tuple[Lister, ...]
     name: str = ""
     shown_by: str = ""
+
+
+def short_ids(texts: Sequence[str]) -> list[str]:
+    """Return the ids among texts as prefixes that no other of them has; what is no id stays whole."""
+    ids = {text for text in texts if _FULL_ID.fullmatch(text)}
+    length = _SHORT
+    while len({text[:length] for text in ids}) < len(ids):
+        length += 1
+    return [text[:length].rstrip("-") if text in ids else text for text in texts]
 
 
 def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:

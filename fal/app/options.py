@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
@@ -169,9 +170,15 @@ def nearest_option(name: str) -> str | None:
     return plain[near[0]] if near else None
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return names in lines of their own that fit a terminal."""
+    lines = textwrap.wrap(", ".join(sorted(names)), 76, break_on_hyphens=False)
+    return "".join(f"\n  {line}" for line in lines)
+
+
 def _nearest(name: str) -> str:
     near = difflib.get_close_matches(name, Options.__annotations__, n=1)
-    return f": did you mean {near[0]!r}?" if near else f". The options are {', '.join(sorted(Options.__annotations__))}"
+    return f": did you mean {near[0]!r}?" if near else f". The options are{listed(Options.__annotations__)}"
 
 
 def _problem(name: str, value: object) -> str | None:

@@ -207,9 +207,16 @@ def _why(path: Path, error: Exception | SystemExit) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
     if isinstance(error, SyntaxError):
-        return f"{error.filename or path}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+        place = f"{error.filename or path}, line {error.lineno}"
+        return f"{place}: {type(error).__name__}: {error.msg}{_pointed_at(error)}"
     hint = _missing_hint(path, error.name) if isinstance(error, ModuleNotFoundError) and error.name else ""
     return f"{where}: {type(error).__name__}: {error}{hint}"
+
+
+def _pointed_at(error: SyntaxError) -> str:
+    """Return the line and the caret below it, as Python shows them; nothing if the source is not known."""
+    shown = traceback.format_exception_only(error)[1:-1]  # between the file's name and the message
+    return "".join(f"\n{line.rstrip()}" for line in shown)
 
 
 def _missing_hint(path: Path, name: str) -> str:

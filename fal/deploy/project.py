@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fal.app.app import AUTH_MODES
 from fal.app.health import HealthCheck, HealthCheckConfig
-from fal.app.options import Options, check_options
+from fal.app.options import Options, check_options, listed
 from fal.app.retries import checked_retry_config
 from fal.container import ContainerImage
 from fal.deploy.errors import AppNotFoundError, ProjectFileError
@@ -159,9 +159,7 @@ def _read(name: str, table: Mapping[str, object], project: Path) -> AppReference
     for key in table:
         if key not in _OWN_KEYS and key not in _OPTION_KEYS:
             near = difflib.get_close_matches(key, (*_OWN_KEYS, *_OPTION_KEYS), n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(sorted(_OWN_KEYS + _OPTION_KEYS))}"
-            )
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are{listed(_OWN_KEYS + _OPTION_KEYS)}"
             raise ProjectFileError(f"{owner} has an unknown key {key!r}: {hint}")
     ref = _text(table, "ref", owner)
     entrypoint = _text(table, "python_entry_point", owner)

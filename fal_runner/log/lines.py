@@ -16,8 +16,11 @@ _BEFORE = r"[\s\d:.,Z+\-/\[|]{0,40}+"
 _WORD = re.compile(
     rf"{_BEFORE}(?:T(?=\d){_BEFORE})?(TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)(?=[\]:|\s-]|$)"
 )
-# As uvicorn writes it, wider than anybody else does.
-_PADDED = re.compile(r"(?:INFO:     |WARNING:  |ERROR:    |DEBUG:    |TRACE:    )(?=\S)")
+# As uvicorn writes it, wider than anybody else does, and as `logging.basicConfig()` does, before the logger's name.
+_REPEATED = re.compile(
+    r"(?:INFO:     |WARNING:  |ERROR:    |DEBUG:    |TRACE:    )(?=\S)"
+    r"|(?:DEBUG|INFO|WARNING|ERROR):(?=[A-Za-z_][\w.]*+:)"
+)
 _JSON = re.compile(r'"(?:level|severity|levelname)"\s*:\s*"(\w{1,10})"')
 _LEVELS = {
     "TRACE": log_pb2.TRACE,
@@ -53,8 +56,8 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
 
 
 def without_level(text: str) -> str:
-    """Return a line of uvicorn's without the level at its start, which its entry has."""
-    found = _PADDED.match(text)
+    """Return a line without the level at its start, which its entry has; only forms that no other text begins with."""
+    found = _REPEATED.match(text)
     return text[found.end() :] if found else text
 
 

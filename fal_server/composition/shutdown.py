@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from fal_server.core.counting import counted
 from fal_server.core.faults import Fault
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.server.listener import Listener
@@ -161,4 +162,4 @@ class Shutdown:
 
 def _some(count: int, noun: str, phrase: str) -> str:
     """Return `2 runners to end`, or "" for none."""
-    return f"{count} {noun}{'' if count == 1 else 's'} {phrase}" if count else ""
+    return f"{counted(count, noun)} {phrase}" if count else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fal_server.core.counting import counted
 from fal_server.core.scaling import Scaling
 
 # A runner that never got a request stops after this many seconds, unless a minimum or buffer keeps it.
@@ -61,8 +62,8 @@ def _target(scaling: Scaling, volume: int) -> tuple[int, str]:
     buffer = max(scaling.concurrency_buffer, _ceil_div(needed * scaling.concurrency_buffer_perc, 100))
     target = min(scaling.max_concurrency, max(scaling.min_concurrency, needed + buffer))
     reason = (
-        f"{volume} requests / {scaling.max_multiplexing} at once = {needed} runners, buffer {buffer}, "
-        f"min {scaling.min_concurrency}, max {scaling.max_concurrency}: {target}"
+        f"{counted(volume, 'request')} / {scaling.max_multiplexing} at once = {counted(needed, 'runner')}, "
+        f"buffer {buffer}, min {scaling.min_concurrency}, max {scaling.max_concurrency}: {target}"
     )
     return target, reason
 

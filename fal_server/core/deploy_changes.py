@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from fal_server.core.actions import Action, Create, Drain, Drop
 from fal_server.core.apps import App
+from fal_server.core.counting import counted
 from fal_server.core.machines import Node, choose
 from fal_server.core.revisions import Json, Revision
 from fal_server.core.runners import Runner
@@ -71,14 +72,16 @@ def steps(
     said: list[str] = []
     if new:
         types = " or ".join(after.next_scaling.machine_types if after.next_scaling else planned.scaling.machine_types)
-        said.append(f"start {_runners(new)} of the new revision ({types})")
+        said.append(f"start {counted(new, 'runner')} of the new revision ({types})")
     if app is not None and after.next_revision_id == planned.revision_id:
         said.append("move the app once that is ready, and keep it as it is if that fails")
         gone = {runner.runner_id for runner in runners if not runner.ended}
     elif app is not None:
         said.append("move the app at once")
     if gone:
-        said.append(f"end {_runners(len(gone))} of revision {app.revision_id if app else ''}, after open requests")
+        said.append(
+            f"end {counted(len(gone), 'runner')} of revision {app.revision_id if app else ''}, after open requests"
+        )
     if not new and planned.serves_http:
         said.append("start the first runner with the first request")
     return said
@@ -151,7 +154,3 @@ def _text(value: Json, *, opaque: bool) -> str:
 
 def _hash(texts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
-
-
-def _runners(count: int) -> str:
-    return f"{count} runner{'' if count == 1 else 's'}"

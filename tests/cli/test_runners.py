@@ -243,3 +243,30 @@ def test_runners_of_an_app(controller, capsys):
     request = controller.request("ListAliasRunners")
     assert request.alias.startswith("hello")
     assert request.environment_name == "staging"
+
+
+def test_a_terminal_of_80_columns_shows_a_table(controller, monkeypatch):
+    ids = ["83dd5028-24bc-4895-9c1a-0d6f4a4e1b7d", "83dd5028-ffff-4895-9c1a-0d6f4a4e1b7d"]
+    revision = "0984522d-ce91-4d73-8a2f-7b0c1f3a9e91"
+    controller.answers["ListRunners"] = ListRunnersResponse(
+        runners=[
+            runner(name, machine_type="GPU-H100", revision=revision, state=state)
+            for name, state in zip(ids, (RunnerInfo.RUNNING, RunnerInfo.TERMINATED), strict=True)
+        ]
+    )
+    shown = {}
+    for form in ("pretty", "wide"):
+        terminal = Terminal("")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            patch.setenv("COLUMNS", "80")
+            patch.setenv("NO_COLOR", "1")
+            assert main(["runners", "list", "-o", form]) == 0
+        shown[form] = terminal.getvalue()
+    assert re.search(
+        r"^hello +GPU-H100 +83dd5028-2 +0 +N/A +1:02:05 +0984522d +RUNNING$", shown["pretty"], re.MULTILINE
+    )
+    assert re.search(
+        r"^hello +GPU-H100 +83dd5028-f +0 +N/A +1:02:05 +0984522d +TERMINATED$", shown["pretty"], re.MULTILINE
+    )
+    assert all(name in shown["wide"] for name in (*ids, revision))

@@ -56,6 +56,19 @@ def test_rows_that_cannot_fit_become_blocks():
     )
 
 
+def test_ids_become_prefixes_before_rows_become_blocks():
+    columns = (IDS[0], Column(title="Runner ID", shortens=True), IDS[2])
+    rows = [("one", f"83dd5028-24bc-4895-9c1a-0d6f4a4e1b7{end}", "1") for end in "01"]
+    other = ("two", "e7634661-24bc-4895-9c1a-0d6f4a4e1b7d", "1")
+    assert render(columns, rows, width=100).count("83dd5028-24bc-4895-9c1a-0d6f4a4e1b7") == 2
+    assert render(columns, [rows[0], other], width=23) == (
+        "Alias  Runner ID  Count\none    83dd5028       1\ntwo    e7634661       1\n"
+    )
+    # No prefix of these two is shorter than the ids, and what is no id stays whole.
+    assert "Runner ID:" in render(columns, rows, width=24)
+    assert f"Runner ID:\n  {'r' * 20}" in render(columns, [("one", "r" * 20, "1")], width=24)
+
+
 def test_a_block_leaves_out_what_is_empty():
     assert render(IDS, [("", "x" * 29, "1")], width=40) == f"Runner ID: {'x' * 29}\nCount:     1\n"
 

@@ -60,7 +60,7 @@ def test_a_waiting_request_starts_a_runner_and_the_reason_is_the_arithmetic() ->
     assert action == Create(
         app_id=app_id("a"),
         revision_id="r1",
-        reason="1 requests / 1 at once = 1 runners, buffer 0, min 0, max 2: 1",
+        reason="1 request / 1 at once = 1 runner, buffer 0, min 0, max 2: 1",
     )
 
 

@@ -81,6 +81,15 @@ def test_the_place_of_a_syntax_error_is_said_once(place):
     assert str(caught.value).count("line 3") == 1
 
 
+def test_a_syntax_error_is_shown_with_its_line_and_a_caret(place):
+    with pytest.raises(AppFileError) as caught, load_app(write(place, "class One(fal.App)\n    pass\n")):
+        pass
+    first, line, caret = str(caught.value).split("\n")
+    assert first.endswith("app.py, line 3: SyntaxError: expected ':'")
+    assert line == "    class One(fal.App)"
+    assert caret == " " * line.index(")") + " ^"
+
+
 @pytest.mark.parametrize(
     ("line", "near"),
     [

@@ -128,7 +128,7 @@ def test_references_to_files(project):
     ("line", "words"),
     [
         ("keep_alife = 3", "unknown key 'keep_alife': did you mean 'keep_alive'?"),
-        ("xyzzy = 3", "the keys are"),
+        ("xyzzy = 3", "the keys are\n  _scheduler,"),
         ("keep_alive = -3", "keep_alive is -3: give a whole number"),
         ("keep_alive = true", "keep_alive is True"),
         ('auth = "open"', "give one of public, private, shared"),

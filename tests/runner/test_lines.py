@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.log.lines import LevelReader, LineSplitter, level_of
+from fal_runner.log.lines import LevelReader, LineSplitter, level_of, without_level
 from fal_runner.log.redaction import MASK, Redactor
 
 text_with_breaks = st.text("ab\r\n", max_size=40).map(str.encode) | st.binary(max_size=40)
@@ -169,3 +169,19 @@ def test_a_value_in_json_and_in_a_repr() -> None:
 def test_finds_and_redact_agree(values: list[str], text: str) -> None:
     redactor = Redactor(values)
     assert redactor.finds(text) == (redactor.redact(text) != text or any(value in text for value in values))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("INFO:root:hello", "root:hello"),
+        ("ERROR:my.module_2:a: b", "my.module_2:a: b"),
+        ("INFO:     Started server process", "Started server process"),
+        ("INFO: loaded", "INFO: loaded"),
+        ("INFO:12:30 was the time", "INFO:12:30 was the time"),
+        ("CRITICAL:root:the level of an entry is ERROR", "CRITICAL:root:the level of an entry is ERROR"),
+        ("an INFO:root:hello", "an INFO:root:hello"),
+    ],
+)
+def test_a_level_is_dropped_only_if_a_logger_wrote_it(text: str, shown: str) -> None:
+    assert without_level(text) == shown

@@ -49,7 +49,7 @@ def _time(title: str, of: Callable[[UserKeyInfo], datetime | None], *, wide: boo
 KEYS: Listing[UserKeyInfo] = Listing(
     noun="keys",
     fields=(
-        Field(title="Key ID", text=lambda key: key.key_id),
+        Field(title="Key ID", shortens=True, text=lambda key: key.key_id),
         _time("Created At", lambda key: key.created_at),
         Field(title="Scope", text=lambda key: key.scope.value if key.scope else "-"),
         Field(title="Description", text=lambda key: key.alias, folds=True),

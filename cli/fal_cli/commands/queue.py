@@ -14,6 +14,7 @@ from fal_cli.ids import APPS, resolve
 from fal_cli.ids import REQUESTS as REQUEST_IDS
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.counting import counted
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
@@ -102,13 +103,13 @@ def _flush(args: argparse.Namespace) -> None:
                 count += some
                 if some < _FLUSHED_AT_ONCE:
                     break
-                print_note(f"Cancelled {count} requests so far ...")
+                print_note(f"Cancelled {counted(count, 'request')} so far ...")
         except FalError:
             if count:
-                print_note(f"Cancelled {count} requests. Repeat the command for the rest.")
+                print_note(f"Cancelled {counted(count, 'request')}. Repeat the command for the rest.")
             raise
     print_line("Queue flushed successfully.")
-    print_note(f"Cancelled {_requests(count)}; those in progress go on.")
+    print_note(f"Cancelled {counted(count, 'request')}; those in progress go on.")
 
 
 def _flush_question(client: SyncServerlessClient, args: argparse.Namespace) -> str:
@@ -116,11 +117,7 @@ def _flush_question(client: SyncServerlessClient, args: argparse.Namespace) -> s
     caller: str | None = args.caller_user_id
     count = sum(waiting.values()) if caller is None else waiting.get(caller, 0)
     whose = "" if caller is None else f" of {caller}"
-    return f"Cancel {_requests(count)}{whose} that wait{'s' if count == 1 else ''} for '{args.app_name}'?"
-
-
-def _requests(count: int) -> str:
-    return f"{count} request{'' if count == 1 else 's'}"
+    return f"Cancel {counted(count, 'request')}{whose} that wait{'s' if count == 1 else ''} for '{args.app_name}'?"
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -230,7 +227,7 @@ def _shown(value: JSON) -> str:
 REQUESTS: Listing[QueuedRequest] = Listing(
     noun="requests",
     fields=(
-        Field(title="Request ID", text=lambda request: request.request_id),
+        Field(title="Request ID", shortens=True, text=lambda request: request.request_id),
         Field(title="State", text=lambda request: "DEAD" if request.dead else request.state.value),
         Field(title="Priority", text=lambda request: _shown(request.priority), wide=True),
         Field(

@@ -100,7 +100,7 @@ APPS: Listing[AliasInfo] = Listing(
     fields=(
         Field(title="Name", text=app_name),
         Field(title="Env", text=lambda app: app.environment_name or "main", folds=True),
-        Field(title="Revision", text=lambda app: app.revision),
+        Field(title="Revision", shortens=True, text=lambda app: app.revision),
         Field(title="Auth", text=lambda app: app.auth_mode, folds=True),
         _number("Min Concurrency", lambda app: app.min_concurrency),
         _number("Max Concurrency", lambda app: app.max_concurrency),
@@ -122,7 +122,7 @@ APPS: Listing[AliasInfo] = Listing(
 REVISIONS: Listing[ApplicationInfo] = Listing(
     noun="revisions",
     fields=(
-        Field(title="Revision", text=lambda revision: revision.application_id),
+        Field(title="Revision", shortens=True, text=lambda revision: revision.application_id),
         Field(title="Env", text=lambda revision: revision.environment_name or "main", folds=True, wide=True),
         _number("Min Concurrency", lambda revision: revision.min_concurrency),
         _number("Max Concurrency", lambda revision: revision.max_concurrency),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fal_cli.completion import complete_words
@@ -225,4 +225,5 @@ def write_items(
                 for field in listing.fields
                 if field.title not in hidden and not (pretty and field.extra) and not (short and field.wide)
             ]
-        write_table(fields, ([field.text(item) for field in fields] for item in items))
+        shown = [replace(field, shortens=field.shortens and args.output != "wide") for field in fields]
+        write_table(shown, ([field.text(item) for field in fields] for item in items))

@@ -32,7 +32,7 @@ _EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED",
 ENDED_STATES = ("TERMINATED", "DEAD")
 _PHASES = ("waiting", "environment", "setup", "first_byte")
 _REQUEST_COLUMNS = (
-    Column(title="Runner ID"),
+    Column(title="Runner ID", shortens=True),
     Column(title="Request ID"),
     Column(title="Caller ID"),
     Column(title="Time Running"),
@@ -251,7 +251,7 @@ RUNNERS: Listing[RunnerInfo] = Listing(
     fields=(
         Field(title="Alias", text=lambda runner: runner.alias),
         Field(title="Machine Type", text=lambda runner: runner.machine_type, folds=True),
-        Field(title="Runner ID", text=lambda runner: runner.runner_id),
+        Field(title="Runner ID", shortens=True, text=lambda runner: runner.runner_id),
         Field(
             title="In Flight Requests",
             text=lambda runner: str(runner.in_flight_requests),
@@ -260,7 +260,7 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         ),
         Field(title="Expires In", text=_expires, sort_key=lambda runner: runner.expiration_countdown, folds=True),
         Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
-        Field(title="Revision", text=lambda runner: runner.revision),
+        Field(title="Revision", shortens=True, text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
         Field(title="CPU", text=_cpu, sort_key=_used("cpu_cores"), extra=True),
         Field(title="Memory", text=_memory, sort_key=_used("memory_bytes"), extra=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fal_cli.ids import short_ids
 from fal_cli.presentation.folding import display_width, fold, split_words
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint
@@ -21,17 +22,21 @@ class Column:
         title: the heading.
         folds: whether its words may go on several lines; ids do not fold, so that they can be copied.
         right: whether to align it to the right, as counts are.
+        shortens: whether its ids become unique prefixes if the table does not fit otherwise; commands accept those.
     """
 
     title: str
     folds: bool = False
     right: bool = False
+    shortens: bool = False
 
 
 def render(
     columns: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None = None, colour: bool = False
 ) -> str:
     """Return the table, or a block for each row if a table does not fit; each line ends with a newline.
+
+    What does not fit is narrowed in this order: words fold, ids become prefixes, rows become blocks.
 
     Args:
         columns: the columns.
@@ -44,10 +49,12 @@ def render(
     by_column = list(zip(*cells, strict=True)) if cells else [() for _ in columns]
     widths = [max(map(display_width, (title, *texts))) for title, texts in zip(titles, by_column, strict=True)]
     if width is not None and _total(widths) > width:
-        narrowed = _narrowed(columns, by_column, widths, width)
-        if _total(narrowed) > width:
-            return _blocks(titles, cells, width, colour=colour)
-        return _folded(columns, [titles, *cells], narrowed, colour=colour)
+        for texts in (by_column, _shortened(columns, by_column)):
+            narrowed = _narrowed(columns, texts, widths, width)
+            if _total(narrowed) <= width:
+                rows = zip(*texts, strict=True) if cells else ()
+                return _folded(columns, [titles, *rows], narrowed, colour=colour)
+        return _blocks(titles, cells, width, colour=colour)
     lines = [paint(_line(columns, titles, widths), "bold", colour=colour)]
     lines += [_line(columns, row, widths) for row in cells]
     return "\n".join(lines) + "\n"
@@ -83,6 +90,10 @@ def _narrowed(
             break
         narrowed[max((i for i, room in enumerate(spare) if room), key=narrowed.__getitem__)] -= 1
     return narrowed
+
+
+def _shortened(columns: Sequence[Column], by_column: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    return [short_ids(texts) if column.shortens else texts for column, texts in zip(columns, by_column, strict=True)]
 
 
 def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], *, colour: bool) -> str:

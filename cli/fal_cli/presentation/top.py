@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from fal_cli.presentation.counting import counted
 from fal_cli.presentation.folding import cut, display_width
 from fal_cli.presentation.output import shown_bytes
 from fal_cli.presentation.printable import one_line
@@ -113,9 +114,9 @@ def summary(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> str:
     loads = [app.load for app in apps if app.load is not None]
     used = Totals.of(runners)
     parts = [
-        f"{len(apps)} app{'' if len(apps) == 1 else 's'}",
-        f"{len(runners)} runner{'' if len(runners) == 1 else 's'}",
-        f"{sum(runner.in_flight_requests for runner in runners)} requests",
+        counted(len(apps), "app"),
+        counted(len(runners), "runner"),
+        counted(sum(runner.in_flight_requests for runner in runners), "request"),
         f"{sum(load.queued for load in loads)} queued" if loads else "",
         f"CPU {percent(used.cpu_cores)}" if used.cpu_cores is not None else "",
         f"memory {memory(used.memory_bytes)}" if used.memory_bytes is not None else "",

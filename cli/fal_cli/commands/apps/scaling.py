@@ -14,6 +14,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import Commands, add_command
+from fal_cli.presentation.counting import counted
 from fal_cli.presentation.output import print_line, print_note, shown_clock, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
 
@@ -85,7 +86,9 @@ def _explain(args: argparse.Namespace) -> None:
     counts = ", ".join(f"{count} {state.value}" for state, count in found.runners.items()) or "none"
     print_line(f"Runners: {counts}")
     print_line(f"Wanted: {found.arithmetic}")
-    below = f"Below {found.start_below} runners some are started; above" if found.start_below > 0 else "Above"
+    below = (
+        f"Below {counted(found.start_below, 'runner')} some are started; above" if found.start_below > 0 else "Above"
+    )
     print_line(f"{below} {found.keep}, idle ones end after keep_alive")
     if found.failed_starts:
         print_line(
@@ -159,8 +162,9 @@ def _simulate(args: argparse.Namespace) -> None:
     if picture is not None:
         used = found.settings
         title = (
-            f"{args.app_name or 'a new app'}: {len(arrivals)} requests, {used.min_concurrency} to "
-            f"{used.max_concurrency} runners, {used.max_multiplexing} at once on each, keep_alive {used.keep_alive} s"
+            f"{args.app_name or 'a new app'}: {counted(len(arrivals), 'request')}, {used.min_concurrency} to "
+            f"{counted(used.max_concurrency, 'runner')}, {used.max_multiplexing} at once on each, "
+            f"keep_alive {used.keep_alive} s"
         )
         _draw(found, picture, title)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fal.extras import EXTRAS, missing
 from fal_cli.commands.doctor.check import Check, Status
 from fal_cli.other_package import other_package
+from fal_cli.presentation.counting import counted
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
@@ -264,6 +265,6 @@ def _check_certificate(settings: Settings) -> Check:
     return Check(
         name="certificate",
         status=Status.OK if days >= _FEW_DAYS else Status.NOTE,
-        detail=f"of {target.host} ends {ends:%Y-%m-%d}, in {days} days",
+        detail=f"of {target.host} ends {ends:%Y-%m-%d}, in {counted(days, 'day')}",
         fix="" if days >= _FEW_DAYS else "Renew it; a controller renews those of its own authority by itself.",
     )

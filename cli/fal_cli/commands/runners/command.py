@@ -14,6 +14,7 @@ from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, add_command, add_commands
 from fal_cli.presentation.apps import write_failures
+from fal_cli.presentation.counting import counted
 from fal_cli.presentation.listing import add_list_options, run_list
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.runners import ENDED_STATES, RUNNERS, describe_end, write_gpus, write_runner, write_runners
@@ -110,7 +111,7 @@ def _progress(client: SyncServerlessClient, runner_id: str) -> str:
     except FalError:
         return f"Runner {runner_id} is stopping."
     count = runner.in_flight_requests
-    requests = f"; it finishes {count} request{'' if count == 1 else 's'} first" if count else ""
+    requests = f"; it finishes {counted(count, 'request')} first" if count else ""
     return f"Runner {runner_id} is stopping{requests}."
 
 

@@ -151,8 +151,8 @@ def _variable(text: str) -> tuple[str, str]:
 EXECS: Listing[ExecInfo] = Listing(
     noun="execs",
     fields=(
-        Field(title="Exec ID", text=lambda found: found.exec_id),
-        Field(title="Runner ID", text=lambda found: found.runner_id),
+        Field(title="Exec ID", shortens=True, text=lambda found: found.exec_id),
+        Field(title="Runner ID", shortens=True, text=lambda found: found.runner_id),
         Field(title="State", text=_state, folds=True),
         Field(
             title="Started",
