@@ -17,6 +17,7 @@ from fal.deploy.project import STRATEGIES
 from fal.deploy.requests import (
     asking_scheduler,
     build_request,
+    builds_alike,
     check_types,
     checked_notes,
     register_request,
@@ -126,48 +127,50 @@ def deploy(
         raise DeployError(
             "attaching and detaching are for rolling deploys: leave it out, or use the strategy 'rolling'"
         )
-    return deploy_prepared(
+    app = build(
+        client,
+        app,
+        environment_name=environment_name,
+        no_cache=no_cache or force_env_build,
+        handler=build_result_handler,
+    )
+    return deploy_built(
         client,
         app,
         strategy=chosen,
         reset_scale=reset_scale or app.reset_scale,
         attach_to_deployment=attach_to_deployment,
-        no_cache=no_cache or force_env_build,
         environment_name=environment_name,
         notes=notes,
         result_handler=result_handler,
-        build_result_handler=build_result_handler,
     )
 
 
-def deploy_prepared(
+def deploy_built(
     client: Client,
     app: PreparedApp,
     *,
     strategy: str = "rolling",
     reset_scale: bool = False,
     attach_to_deployment: bool | None = None,
-    no_cache: bool = False,
     environment_name: str | None = None,
     notes: Mapping[str, object] | None = None,
     result_handler: Callable[[RegisterResult], object] | None = None,
-    build_result_handler: Callable[[BuildResult], object] | None = None,
 ) -> DeploymentResult:
-    """Build the environment of an app that is loaded already, and deploy it.
+    """Deploy an app whose environment is built.
 
     Args:
         client: the controller to deploy to.
-        app: the app.
+        app: the app, as `build` returned it.
         strategy: "rolling" or "recreate".
-        reset_scale, attach_to_deployment, no_cache, environment_name: as for `deploy`.
+        reset_scale, attach_to_deployment, environment_name: as for `deploy`.
         notes: parts of the revision's metadata, as `checked_notes` returns them.
-        result_handler, build_result_handler: as for `deploy`.
+        result_handler: as for `deploy`.
 
     Raises:
-        DeployError: it could not be built, or the answer was incomplete; see the subclasses.
+        DeployError: the answer was incomplete; see the subclasses.
         CallError: what the controller answered.
     """
-    app = build(client, app, environment_name=environment_name, no_cache=no_cache, handler=build_result_handler)
     metadata = fetch_metadata(client, app, environment_name) if app.entrypoint else app.metadata
     request = register_request(
         app,
@@ -218,6 +221,7 @@ def build(
     *,
     environment_name: str | None,
     no_cache: bool = False,
+    built: PreparedApp | None = None,
     handler: Callable[[BuildResult], object] | None = None,
 ) -> PreparedApp:
     """Send an app's files and build its environment, or find that it is built.
@@ -228,6 +232,8 @@ def build(
             with the next way to serve it.
         environment_name: the environment that it is for; None means "main".
         no_cache: build it again.
+        built: what this returned for the app as it was before: its files, and its environment if that is still the
+            same, are not asked for again.
         handler: gets each message of the build, with its log lines.
 
     Returns:
@@ -238,8 +244,12 @@ def build(
         BuildFailedError: it could not be built.
         CallError: what the controller answered.
     """
-    if app.files:
-        FileStore(client.rest()).ensure(app.files)
+    sent = {file.hash for file in built.files} if built is not None else set[str]()
+    files = [file for file in app.files if file.hash not in sent]
+    if files:
+        FileStore(client.rest()).ensure(files)
+    if built is not None and not no_cache and builds_alike(app, built):
+        return replace(app, methods=built.methods)
     while True:
         lines: list[str] = []
         try:
@@ -452,7 +462,7 @@ __all__ = [
     "DeploymentResult",
     "build",
     "deploy",
-    "deploy_prepared",
+    "deploy_built",
     "fetch_metadata",
     "run",
 ]

@@ -121,6 +121,15 @@ def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: b
     )
 
 
+def builds_alike(app: PreparedApp, other: PreparedApp) -> bool:
+    """Return whether the build of one is that of the other, so that one of them need not be asked for."""
+    if app.options.get("force"):
+        return False
+    mine, its = (build_request(each, environment_name=None, no_cache=False) for each in (app, other))
+    # Only an image is built with the app's files.
+    return mine == its if app.kind == "container" else replace(mine, files=()) == replace(its, files=())
+
+
 def register_request(
     app: PreparedApp,
     *,

@@ -44,7 +44,7 @@ def test_what_was_edited_before_the_list_changed_still_counts(tmp_path):
     assert watcher.look() == [one]
 
 
-async def test_the_wait_ends_with_all_that_was_edited(tmp_path):
+async def test_the_wait_ends_with_an_edit(tmp_path):
     path = tmp_path / "app.py"
     watcher = Watcher()
     watcher.watch([path])
@@ -52,6 +52,20 @@ async def test_the_wait_ends_with_all_that_was_edited(tmp_path):
     await asyncio.sleep(0)
     path.write_text("1")
     assert await waiting == [path]
+    assert await watcher.is_complete()
+
+
+async def test_an_edit_that_goes_on_is_not_complete_and_all_of_it_is_told(tmp_path):
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    watcher = Watcher()
+    watcher.watch([one, two])
+    one.write_text("1")
+    assert await watcher.changed() == [one]
+    one.write_text("12")
+    two.write_text("1")
+    assert not await watcher.is_complete()
+    assert await watcher.changed() == [one, two]
+    assert await watcher.is_complete()
 
 
 def test_what_is_not_the_authors_is_not_watched(tmp_path):

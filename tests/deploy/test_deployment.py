@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fal.deploy import aio, deploy, deployment_aio, run
+from fal.deploy import aio, build, deploy, deployment_aio, prepare, run
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.requests import checked_notes
 from fal_grpc.adapter.log import Log, LogLevel, LogSource
@@ -113,6 +113,29 @@ def test_a_deploy_builds_then_registers(calls):
     }
     assert result.urls["async"]["/more"] == "http://q/o/a/more"
     assert (len(built), len(streamed)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [
+        ("", "", 0),
+        ("", "    VALUE = 1", 0),
+        ("", "    requirements = ['humanize']", 1),
+        ("", "    machine_type = 'M'", 1),
+        ("", "    secrets = ['KEY']", 1),
+        ("    force = True", "    force = True", 1),
+    ],
+)
+def test_an_environment_is_asked_for_again_only_if_it_became_another(calls, tmp_path, before, after, asked):
+    def edited(line):
+        (tmp_path / "app.py").write_text(CODE.replace("class Sample(fal.App):", f"class Sample(fal.App):\n{line}"))
+        return prepare("app.py::Sample")
+
+    earlier = build(calls, edited(before), environment_name=None)
+    calls.asked.clear()
+    later = build(calls, edited(after), environment_name=None, built=earlier)
+    assert len(calls.asked) == asked
+    assert later.methods == earlier.methods
 
 
 class AsyncCalls:

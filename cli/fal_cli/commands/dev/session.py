@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fal.api import FalError, NotFoundError, name_in_environment
-from fal.deploy.deployment_aio import deploy_prepared
+from fal.deploy.deployment_aio import build, deploy_built
 from fal.deploy.errors import DeployError
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import resolve_reference
@@ -74,6 +74,8 @@ class DevSession:
         self._name: str | None = None
         self._revisions: list[str] = []
         self._served: PreparedApp | None = None
+        self._built: PreparedApp | None = None
+        self._edited: dict[Path, None] = {}
         self._following: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -99,18 +101,24 @@ class DevSession:
                 attempt.cancel()
                 edited.cancel()
                 await asyncio.gather(attempt, edited, return_exceptions=True)
-            started = time.monotonic()
-            self._view.edited(paths)
+            if not self._edited:
+                started = time.monotonic()
+            self._edited.update(dict.fromkeys(paths))
 
     async def _attempt(self, started: float) -> None:
-        try:
-            app = await _in_thread(lambda: prepare(self._app_ref, app_name=self._app_name, auth=self._auth))
-        except DeployError as error:
-            self._watch(None)
-            self._view.error(str(error), served=self._served is not None)
+        # An editor may be still writing: this reads the files already, and says and sends nothing before that is over.
+        found = await _in_thread(self._prepared)
+        if not await self._watcher.is_complete():
             return
-        self._watch(app)
-        app = self._adapted(app)
+        if self._edited:
+            self._view.edited(list(self._edited))
+            self._edited.clear()
+        if isinstance(found, DeployError):
+            self._watch(None)
+            self._view.error(str(found), served=self._served is not None)
+            return
+        self._watch(found)
+        app = self._adapted(found)
         if self._served is not None:  # or each save would wait for the builds that failed before
             app = app.served_as(self._served.serving)
         if self._served is not None and _same(app, self._served):
@@ -122,6 +130,13 @@ class DevSession:
             # Its last lines say more than the reason, and come by another way.
             await asyncio.sleep(_LAST_LINES_SECONDS)
             self._view.error(str(error), served=self._served is not None)
+
+    def _prepared(self) -> PreparedApp | DeployError:
+        """Return the app as it is in its files, or why they cannot be deployed."""
+        try:
+            return prepare(self._app_ref, app_name=self._app_name, auth=self._auth)
+        except DeployError as error:
+            return error
 
     def _adapted(self, app: PreparedApp) -> PreparedApp:
         """Return the app with a name of its own and a runner that stays."""
@@ -140,20 +155,24 @@ class DevSession:
         if self._name is None:
             await self._claim(app.app_name)
         first = self._served is None
+        earlier, self._built = self._built, None  # after a failure all is asked for again
         with BuildProgress() as progress:
-            result = await deploy_prepared(
+            built = await build(
+                self._client, app, environment_name=self._environment, built=earlier, handler=progress.show
+            )
+            result = await deploy_built(
                 self._client,
-                app,
+                built,
                 strategy="recreate" if first else "rolling",
                 reset_scale=True,
                 environment_name=self._environment,
                 notes={"annotations": {_MARK: _holder()}},
                 result_handler=self._registered,
-                build_result_handler=progress.show,
             )
         self._register(result.revision)
         if first:
             await self._until_ready(result)
+        self._built = built
         self._served = app.served_as(result.serving)
         seconds = time.monotonic() - started
         if first:

@@ -24,6 +24,8 @@ class Watcher:
 
     def __init__(self) -> None:
         self._states: dict[Path, _State] = {}
+        self._late: list[Path] = []
+        self._complete_at = 0.0
 
     def __len__(self) -> int:
         return len(self._states)
@@ -45,14 +47,19 @@ class Watcher:
         return changed
 
     async def changed(self) -> list[Path]:
-        """Wait for an edit, until the editor has written all of it; return the files."""
-        found: dict[Path, None] = {}
+        """Wait for an edit; return the files, of which an editor may be still writing some."""
         while True:
-            now = self.look()
-            if found and not now:
-                return list(found)
-            found.update(dict.fromkeys(now))
+            found, self._late = [*self._late, *self.look()], []
+            if found:
+                self._complete_at = asyncio.get_running_loop().time() + _LOOK_SECONDS
+                return found
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def is_complete(self) -> bool:
+        """Give an editor its time for the last edit; return False if it goes on, of which `changed` will tell."""
+        await asyncio.sleep(max(0.0, self._complete_at - asyncio.get_running_loop().time()))
+        self._late += self.look()
+        return not self._late
 
 
 def sources_below(directory: Path) -> list[Path]:
