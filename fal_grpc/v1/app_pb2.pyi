@@ -859,7 +859,7 @@ class AppDecision(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     action: _builtins.str
-    """What, in one word: start, hold, drain, drop, kill, move or abandon."""
+    """What, in one word: start, hold, drain, drop, kill, move or abandon; or end, of a runner that ended by itself."""
     subject: _builtins.str
     """The runner, or for move and abandon the revision; for start, the revision that it is of."""
     reason: _builtins.str

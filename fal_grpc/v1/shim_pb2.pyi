@@ -71,6 +71,7 @@ class RunnerSpec(_message.Message):
     APP_PORT_FIELD_NUMBER: _builtins.int
     APP_METRICS_PORT_FIELD_NUMBER: _builtins.int
     IMPORTS_FILE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -127,6 +128,10 @@ class RunnerSpec(_message.Message):
     def spool_limits(self) -> Global___SpoolLimits:
         """How much output is kept while nobody fetches it."""
 
+    @_builtins.property
+    def limits(self) -> Global___ResourceLimits:
+        """What bounds the runner; unset if nothing does, or a container's engine."""
+
     def __init__(
         self,
         *,
@@ -151,16 +156,57 @@ class RunnerSpec(_message.Message):
         app_port: _builtins.int = ...,
         app_metrics_port: _builtins.int = ...,
         imports_file: _builtins.str = ...,
+        limits: Global___ResourceLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "imports_file", b"imports_file", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_callable) -> _WhichOneofReturnType_callable | None: ...
 
 Global___RunnerSpec: _TypeAlias = RunnerSpec  # noqa: Y015
+
+@_typing.final
+class ResourceLimits(_message.Message):
+    """ResourceLimits says what the worker and all that it starts may use together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_TYPE_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LARGER_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    MEMORY_GROUP_FIELD_NUMBER: _builtins.int
+    machine_type: _builtins.str
+    """The machine type that these are the limits of."""
+    memory_bytes: _builtins.int
+    """Bytes of memory; 0 sets no bound."""
+    larger: _builtins.str
+    """A machine type with more memory, to be named if that is too little; empty if there is none."""
+    memory_group: _builtins.str
+    """Which of these bounds the memory; empty: the shim measures it, and ends the worker that uses more."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Absolute paths of the control groups that every process of the runner enters before it runs anything."""
+
+    def __init__(
+        self,
+        *,
+        machine_type: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        larger: _builtins.str = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
+        memory_group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "larger", b"larger", "machine_type", b"machine_type", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceLimits: _TypeAlias = ResourceLimits  # noqa: Y015
 
 @_typing.final
 class SerializedFile(_message.Message):
@@ -747,7 +793,7 @@ class WorkerExited(_message.Message):
         REASON_KILLED: WorkerExited._Reason.ValueType  # 4
         """Kill or Shutdown killed it."""
         REASON_OUT_OF_MEMORY: WorkerExited._Reason.ValueType  # 5
-        """The system ended it for want of memory."""
+        """It ended for want of memory: the machine's, or what its machine type has."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Reason is why the worker ended, as far as the shim can tell."""
@@ -763,7 +809,7 @@ class WorkerExited(_message.Message):
     REASON_KILLED: WorkerExited.Reason.ValueType  # 4
     """Kill or Shutdown killed it."""
     REASON_OUT_OF_MEMORY: WorkerExited.Reason.ValueType  # 5
-    """The system ended it for want of memory."""
+    """It ended for want of memory: the machine's, or what its machine type has."""
 
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int

@@ -16,6 +16,7 @@ import termios
 sys.path.insert(0, __file__.rpartition("/fal_runner/")[0])
 
 from fal_runner.isolation import mounts
+from fal_runner.process import groups
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_PTRACER = 0x59616D61
@@ -32,6 +33,10 @@ def main() -> None:
     parent, mode, directory, *command = sys.argv[1:]
     is_worker = mounts.JOIN_VARIABLE not in os.environ
     app = os.environ.get(mounts.APP_VARIABLE)
+    try:
+        groups.enter(os.environ)
+    except OSError as error:
+        fail(f"cannot enter the control group of its runner: {error.strerror}", 126)
     needed = [argument for argument in (directory, *command) if argument.startswith("/")]
     refusal = mounts.enter(os.environ, needed)
     if refusal and is_worker:

@@ -9,12 +9,11 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Coroutine
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.isolation.container import NOTE_VARIABLE, read_note
+from fal_runner.isolation.container import NOTE_VARIABLE
 from fal_runner.isolation.mounts import JOIN_VARIABLE
 from fal_runner.log.capture import capture
 from fal_runner.log.frames import new_mark
@@ -22,9 +21,11 @@ from fal_runner.log.journal import Journal
 from fal_runner.log.lines import DEFAULT_MAX_LINE_BYTES
 from fal_runner.log.redaction import Redactor
 from fal_runner.log.spool import DEFAULT_MAX_BYTES
+from fal_runner.process.groups import GROUPS_VARIABLE
 from fal_runner.process.ports import PORTS_VARIABLE, Reservation, holds, owners_inode, reserve
 from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id, process_info, tag_of
 from fal_runner.process.subreaper import Child, Subreaper
+from fal_runner.shim.memory import MemoryBound
 from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
@@ -33,7 +34,6 @@ Reason = shim_pb2.WorkerExited
 _EAGER_SECONDS = 3.0
 _LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
 _LONGEST_CAUSE = 300
-_MEMORY_SECONDS = 10.0
 
 
 class Supervisor:
@@ -69,7 +69,8 @@ class Supervisor:
         self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
         self._cause = ""
         self._asked = False
-        self._out_of_memory_kills = deque([_out_of_memory_kills()], maxlen=2)
+        container = spec.env.get(NOTE_VARIABLE)
+        self._memory = MemoryBound(spec.limits, Path(container) if container else None)
         self._started = 0.0
 
     @property
@@ -83,12 +84,17 @@ class Supervisor:
         pid = str(self.identity.pid)
         profiler = Path(sys.executable).with_name("py-spy")
         return {
-            **self.env,
+            **self._launch_env,
             JOIN_VARIABLE: pid,
             WORKER_VARIABLE: pid,
             PORTS_VARIABLE: json.dumps(self._moved_ports()),
             **({PROFILER_VARIABLE: str(profiler)} if profiler.exists() else {}),
         }
+
+    @property
+    def _launch_env(self) -> dict[str, str]:
+        """The environment to launch a program with, which enters the runner's control groups first."""
+        return {**self.env, GROUPS_VARIABLE: ":".join(self.spec.limits.groups)}
 
     def _moved_ports(self) -> dict[str, int]:
         """The ports of the app and of its metrics: what the app calls them -> what they are."""
@@ -115,7 +121,7 @@ class Supervisor:
             self._ports["port"] = reserve(self.spec.bind_host)
         if self.spec.serves_metrics:
             self._ports["metrics_port"] = reserve(self.spec.bind_host)
-        process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self.env, self.spec.working_dir)
+        process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self._launch_env, self.spec.working_dir)
         self._worker = process.child
         self._process = process
         self._started = time.monotonic()
@@ -136,7 +142,9 @@ class Supervisor:
         self.journal.note(f"worker started: process {self._worker.pid}")
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
-        self._tasks.append(self._spawn(self._count_out_of_memory_kills()))
+        self._tasks.append(self._spawn(self._memory.follow(self._warn)))
+        if self._memory.measures:
+            self._tasks.append(self._spawn(self._memory.watch(self._end_for_memory)))
 
     def stop(self, grace_seconds: float) -> None:
         """Send SIGTERM to the worker now, SIGKILL to everything after the grace; a second call can only shorten it."""
@@ -200,6 +208,13 @@ class Supervisor:
                 log_pb2.WARNING,
             )
             self._worker.signal(signal.SIGKILL)
+
+    def _end_for_memory(self) -> None:
+        if self._worker is not None:
+            self._worker.signal(signal.SIGKILL)
+
+    def _warn(self, message: str) -> None:
+        self.journal.note(message, log_pb2.WARNING)
 
     def _port(self, name: str) -> int:
         return self._ports[name].port if name in self._ports else 0
@@ -313,43 +328,31 @@ class Supervisor:
         for reservation in self._ports.values():
             reservation.release()
         exited = self._exit(code)
-        failed = code != 0 and self._reason == Reason.REASON_EXITED
+        failed = code != 0 and self._reason in {Reason.REASON_EXITED, Reason.REASON_OUT_OF_MEMORY}
         self.journal.note(exited.message, log_pb2.ERROR if failed else log_pb2.INFO)
         self.journal.close()
         self.state = State.STATE_EXITED
         self._emit(shim_pb2.ShimEvent(exited=exited))
 
     def _exit(self, code: int) -> shim_pb2.WorkerExited:
+        itself, killed = self._reason == Reason.REASON_EXITED, self._reason == Reason.REASON_KILLED
+        # The end of a runner for lack of memory is known later than its broken connections, for which it may be killed.
+        starved = self._memory.explains(code, itself=itself, killed=killed)
         if code >= 0:
             message = f"worker exited with code {code}"
-            if code and self._cause and self._reason == Reason.REASON_EXITED:
+            if code and self._cause and itself:
                 message += f": {self._cause}"
-            return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=message)
-        name = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else ""
-        message = f"worker was killed by signal {-code}{name}"
-        own = self._reason == Reason.REASON_EXITED
-        # The end of a container is known later than its broken connections, for which the platform may kill it.
-        if -code == signal.SIGKILL and (
-            own or (NOTE_VARIABLE in self.spec.env and self._reason == Reason.REASON_KILLED)
-        ):
-            if _out_of_memory_kills() > self._out_of_memory_kills[0]:
-                self._reason = Reason.REASON_OUT_OF_MEMORY
-                message += f": {self._bound()} ran out of memory"
-            elif own:
+        else:
+            name = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else ""
+            message = f"worker was killed by signal {-code}{name}"
+            if -code == signal.SIGKILL and itself and not starved:
                 message += ", which was not sent by the platform"
+        if starved:
+            self._reason = Reason.REASON_OUT_OF_MEMORY
+            message += f": {self._memory.explanation()}"
+        if code >= 0:
+            return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=message)
         return shim_pb2.WorkerExited(signal=-code, reason=self._reason, message=message)
-
-    async def _count_out_of_memory_kills(self) -> None:
-        """Keep a count that is some seconds old, so that a kill long ago explains no end of today."""
-        while True:
-            await asyncio.sleep(_MEMORY_SECONDS)
-            self._out_of_memory_kills.append(_out_of_memory_kills())
-
-    def _bound(self) -> str:
-        """What ran out of memory: a container with a limit, or the machine."""
-        path = self.spec.env.get(NOTE_VARIABLE)
-        memory = read_note(Path(path)).get("memory_mib") if path else 0
-        return f"a container with {memory} MiB" if memory else "the machine"
 
 
 async def _connects(host: str, port: int) -> bool:
@@ -365,11 +368,3 @@ async def _connects(host: str, port: int) -> bool:
 def _first_line(text: str) -> str:
     line = text.strip().partition("\n")[0]
     return line if len(line) <= _LONGEST_CAUSE else f"{line[:_LONGEST_CAUSE]}..."
-
-
-def _out_of_memory_kills() -> int:
-    """Count the processes that the kernel has killed for lack of memory since boot."""
-    for line in Path("/proc/vmstat").read_text().splitlines():
-        if line.startswith("oom_kill "):
-            return int(line.split()[1])
-    return 0

@@ -63,7 +63,7 @@ def build_execution(
     builder = Builders(virtualenvs, images)
     engine = LocalEngine(
         state.runners,
-        node=_node(settings.gpus),
+        node=_node(settings),
         builder=builder,
         blobs=storage.blobs,
         files=storage.app_files,
@@ -76,12 +76,13 @@ def build_execution(
     return Execution(engine=engine, virtualenvs=virtualenvs, images=images, builder=builder)
 
 
-def _node(gpus: Mapping[str, int]) -> Node:
+def _node(settings: Settings) -> Node:
     return Node(
         name="local",
         total=Resources(
             milli_cpus=(os.cpu_count() or 1) * 1000,
             memory_mib=psutil.virtual_memory().total // (1024 * 1024),
-            gpus=dict(gpus),
+            gpus=dict(settings.gpus),
         ),
+        machine_types=settings.machine_types,
     )

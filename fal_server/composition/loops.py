@@ -90,7 +90,13 @@ def build_loops(
         variables: what every runner is told about where it runs.
     """
     store, queue = storage.store, use_cases.queue
-    launch_specs = LaunchSpecs(live.catalog, use_cases.secrets.reveal_for, variables, files.tokens.runners.key_of)
+    launch_specs = LaunchSpecs(
+        live.catalog,
+        use_cases.secrets.reveal_for,
+        variables,
+        settings.machine_types,
+        files.tokens.runners.key_of,
+    )
     unused = Retention(
         store,
         live.catalog,

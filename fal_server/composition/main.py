@@ -20,11 +20,13 @@ from fal_server.composition.controller import Controller
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.composition.identity import claim_directory
 from fal_server.composition.logging_setup import set_up_logging
+from fal_server.composition.machine_types import read_machine_types
 from fal_server.composition.options import add_options, is_loopback
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
+from fal_server.core.machines import MachineTypes
 from fal_server.engines.local.machine import raise_descriptor_limit
 
 EXIT_FAILED = 1
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 port=options.port,
                 grpc_port=options.grpc_port,
                 gpus=_gpus(options.gpu),
+                machine_types=_machine_types(options.machine_types),
                 database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
                 log_bytes=options.log_bytes,
@@ -140,6 +143,15 @@ def _gpus(given: Sequence[str]) -> dict[str, int]:
     """Parse `GPU-H100=2` into {"GPU-H100": 2}."""
     parts = (item.partition("=") for item in given)
     return {label.upper(): int(count) if separator else 1 for label, separator, count in parts}
+
+
+def _machine_types(path: Path | None) -> MachineTypes:
+    """Return the usual machine types with those of a file.
+
+    Raises:
+        InvalidArgument: something in the file is wrong.
+    """
+    return MachineTypes() if path is None else MachineTypes().with_own(read_machine_types(path))
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:

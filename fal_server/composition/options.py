@@ -49,6 +49,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="GPUs to offer, as GPU-H100=2. May be repeated.",
     )
     parser.add_argument(
+        "--machine-types",
+        type=Path,
+        metavar="FILE",
+        help="Your own machine types, as TOML; `fal machines types` lists all.",
+    )
+    parser.add_argument(
         "--warm-shims",
         type=_count,
         default=1,

@@ -9,6 +9,7 @@ from datetime import timedelta
 from fal_server.composition.options import is_loopback
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.accounts import Account
+from fal_server.core.machines import MachineTypes
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
@@ -22,6 +23,7 @@ class Settings:
         port: for gRPC and HTTP; 0 picks a free one.
         grpc_port: for gRPC alone; 0 picks a free one.
         gpus: how many GPUs this machine offers, by label; they need not exist.
+        machine_types: what runners can be.
         database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
         warm_shims: how many shims wait for their next runner, about 25 MiB each.
         warm_workers: how many of the environments used last keep a worker waiting that has done their imports.
@@ -41,6 +43,7 @@ class Settings:
     port: int = 0
     grpc_port: int = 0
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
+    machine_types: MachineTypes = field(default_factory=MachineTypes)
     database: str | None = field(default=None, repr=False)  # it may hold a password
     warm_shims: int = 1
     warm_workers: int = 2

@@ -87,7 +87,8 @@ async def build_use_cases(
         live.changed,
     )
     access = Authenticator(store, clock, files.tokens.runners)
-    apps = Apps(catalog, fleet, dispatcher, clock)
+    machine_types = settings.machine_types
+    apps = Apps(catalog, fleet, dispatcher, clock, machine_types)
     deploys = Deploys(
         store,
         catalog,
@@ -99,6 +100,7 @@ async def build_use_cases(
         logs=logs,
         files=storage.app_files,
         nodes=execution.engine.nodes,
+        machine_types=machine_types,
     )
     webhook_client = HttpWebhookClient()
     stack.push_async_callback(webhook_client.close)
@@ -114,7 +116,7 @@ async def build_use_cases(
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),
-        gpus=Gpus(fleet, catalog),
+        gpus=Gpus(fleet, catalog, machine_types),
         keys=Keys(store, clock, access),
         logs=logs,
         queue=queue,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from fal_server.core.actions import Action, Create, Drain, Drop
 from fal_server.core.apps import App
 from fal_server.core.counting import counted
-from fal_server.core.machines import Node, choose
+from fal_server.core.machines import Node
 from fal_server.core.revisions import Json, Revision
 from fal_server.core.runners import Runner
 from fal_server.core.scaling import Scaling, carried_over
@@ -91,7 +91,7 @@ def lack_everywhere(machine_types: Iterable[str], num_gpus: int | None, nodes: S
     """Return why no node could ever run such a runner; empty if one could, or if no node is known."""
     lacks: list[str] = []
     for node in nodes:
-        found, lack = choose(machine_types, num_gpus, node.total)
+        found, lack = node.machine_types.choose(machine_types, num_gpus, node.total)
         if found is not None:
             return ""
         lacks.append(lack.replace("no node has room", f"node {node.name} has no room"))

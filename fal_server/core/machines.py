@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from fal_server.core.faults import InvalidArgument
+
+MOST_PROCESSES = 2048
+MOST_GPU_PROCESSES = 16384
+_GPU_RESERVED_MIB = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,56 +58,157 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineType:
+    """What one runner gets.
+
+    Attributes:
+        milli_cpus: its share of a busy machine, in thousandths of a core; idle cores are for whoever can use them.
+        memory_mib: the most that it may use, which is reserved for it; None reserves a little and sets no bound.
+        processes: the most that it may have at a time, threads included.
+        gpu: the label of its GPUs; empty for none.
+        gpus: how many of them.
+    """
+
+    name: str
+    milli_cpus: int
+    memory_mib: int | None
+    processes: int = MOST_PROCESSES
+    gpu: str = ""
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds one runner, and what its owner can do if that is too little.
+
+    Attributes:
+        memory_mib: None sets no bound.
+        cpu_weight: its share of a busy machine, where 100 is one core.
+        larger: a machine type with more memory and the same GPUs; empty if there is none.
+    """
+
+    machine_type: str
+    memory_mib: int | None
+    processes: int
+    cpu_weight: int
+    larger: str = ""
+
+
+def _built_in() -> dict[str, MachineType]:
+    sizes = {"XS": (500, 512), "S": (1000, 1024), "M": (2000, 2048), "L": (4000, 4096), "XL": (8000, 8192)}
+    return {
+        name: MachineType(name=name, milli_cpus=milli_cpus, memory_mib=memory_mib)
+        for name, (milli_cpus, memory_mib) in sizes.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineTypes:
+    """The machine types of a controller, by name.
+
+    Attributes:
+        named: all but the `GPU-<model>` ones that are not described; those have 8 cores a GPU and no bound of memory.
+    """
+
+    named: Mapping[str, MachineType] = field(default_factory=_built_in)
+
+    def with_own(self, own: Iterable[MachineType]) -> MachineTypes:
+        """Return these with an operator's own, which replace those of the same name."""
+        return MachineTypes(named={**self.named, **{machine_type.name: machine_type for machine_type in own}})
+
+    def get(self, name: str) -> MachineType:
+        """Return a machine type.
+
+        Raises:
+            InvalidArgument: there is no such machine type.
+        """
+        label = name.upper()
+        found = self.named.get(label)
+        if found is not None:
+            return found
+        if is_gpu_label(label):
+            return MachineType(
+                name=label, milli_cpus=8000, memory_mib=None, processes=MOST_GPU_PROCESSES, gpu=label, gpus=1
+            )
+        known = ", ".join(self.named)
+        raise InvalidArgument("machine_types", f"machine type {name!r} is unknown: use one of {known}, or GPU-<model>")
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check that there are such machine types.
+
+        Raises:
+            InvalidArgument: one is unknown.
+        """
+        for name in names:
+            self.get(name)
+
+    def resources_of(self, name: str, num_gpus: int | None = None) -> Resources:
+        """Return what one runner of a machine type reserves.
+
+        Args:
+            num_gpus: how many GPUs, in place of what the type has; a type without GPUs has none.
+
+        Raises:
+            InvalidArgument: there is no such machine type.
+        """
+        found = self.get(name)
+        return Resources(
+            memory_mib=_GPU_RESERVED_MIB if found.memory_mib is None else found.memory_mib,
+            gpus={found.gpu: max(1, num_gpus or found.gpus)} if found.gpu else {},
+        )
+
+    def limits_of(self, name: str) -> Limits:
+        """Return what bounds a runner of a machine type.
+
+        Raises:
+            InvalidArgument: there is no such machine type.
+        """
+        found = self.get(name)
+        memory = found.memory_mib
+        larger = [
+            other
+            for other in self.named.values()
+            if memory is not None
+            and (other.gpu, other.gpus) == (found.gpu, found.gpus)
+            and other.memory_mib is not None
+            and other.memory_mib > memory
+        ]
+        best = min(larger, key=lambda other: other.memory_mib or 0, default=None)
+        return Limits(
+            machine_type=found.name,
+            memory_mib=memory,
+            processes=found.processes,
+            cpu_weight=max(1, min(10_000, found.milli_cpus // 10)),
+            larger="" if best is None else best.name,
+        )
+
+    def choose(self, names: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
+        """Return the first machine type that fits, in the app's order, and "", or None and why nothing fits."""
+        reasons: list[str] = []
+        for name in names:
+            lack = free.lacks_for(self.resources_of(name, num_gpus))
+            if lack is None:
+                return name, ""
+            reasons.append(f"{name}: {lack}")
+        return None, "no node has room (" + "; ".join(reasons) + ")"
+
+
+def is_gpu_label(label: str) -> bool:
+    """Return whether a name is that of a GPU's model, such as `GPU-H100`."""
+    return label == "GPU" or label.startswith("GPU-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A machine that runs runners.
 
     Attributes:
         total: all that it has, used or not.
+        machine_types: what its runners can be.
         trouble: why nothing can be started on it now, for people; empty if something can.
     """
 
     name: str
     total: Resources
+    machine_types: MachineTypes = field(default_factory=MachineTypes)
     trouble: str = ""
-
-
-# CPU is shared (a runner that waits for its GPU uses none), so CPU machine types reserve memory and a token of CPU.
-_CPU_MEMORY_MIB = {"XS": 512, "S": 1024, "M": 2048, "L": 4096, "XL": 8192}
-
-
-@lru_cache(maxsize=1024)
-def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
-    """Return what one runner of a machine type reserves.
-
-    Args:
-        machine_type: `XS` to `XL`, or `GPU-<model>`.
-        num_gpus: how many GPUs of that model; None is 1 for a GPU type.
-
-    Raises:
-        InvalidArgument: there is no such machine type.
-    """
-    label = machine_type.upper()
-    if label in _CPU_MEMORY_MIB:
-        return Resources(memory_mib=_CPU_MEMORY_MIB[label], gpus={})
-    if label == "GPU" or label.startswith("GPU-"):
-        return Resources(memory_mib=1024, gpus={label: max(1, num_gpus or 1)})
-    known = ", ".join(_CPU_MEMORY_MIB)
-    raise InvalidArgument(
-        "machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>"
-    )
-
-
-def memory_limit_of(machine_type: str) -> int | None:
-    """Return the MiB that a runner may use; None for GPU types, which reserve only a token of memory."""
-    return _CPU_MEMORY_MIB.get(machine_type.upper())
-
-
-def choose(machine_types: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
-    """Return the first machine type that fits, in the app's order, and "", or None and why nothing fits."""
-    reasons: list[str] = []
-    for machine_type in machine_types:
-        lack = free.lacks_for(resources_of(machine_type, num_gpus))
-        if lack is None:
-            return machine_type, ""
-        reasons.append(f"{machine_type}: {lack}")
-    return None, "no node has room (" + "; ".join(reasons) + ")"

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from fal_server.core.actions import Abandon, Action, Drop, Due, Hold, Launch
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.machines import Node, Resources, choose, resources_of
+from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 
 # How long until the next attempt if no node had room.
@@ -67,18 +67,19 @@ def plan_launches(
 def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Sequence[Node], now: datetime) -> Action:
     lacks: list[str] = []
     troubles = {node.name: node.trouble for node in nodes if node.trouble}
+    types = {node.name: node.machine_types for node in nodes}
     for name in sorted(free):
         if name in troubles:
             lacks.append(f"nothing can be started on node {name!r}: {troubles[name]}")
             continue
-        machine_type, lack = _choose(wanted, free[name])
+        machine_type, lack = _choose(wanted, types[name], free[name])
         if machine_type is not None:
-            free[name] = free[name].minus(resources_of(machine_type, wanted.num_gpus))
+            free[name] = free[name].minus(types[name].resources_of(machine_type, wanted.num_gpus))
             return Launch(runner_id=runner.runner_id, node=name, machine_type=machine_type)
         lacks.append(lack)
     reason = "; ".join(dict.fromkeys(lacks)) or "there is no node"
     later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
-    hopeless = bool(nodes) and all(_choose(wanted, node.total)[0] is None for node in nodes)
+    hopeless = bool(nodes) and all(_choose(wanted, node.machine_types, node.total)[0] is None for node in nodes)
     if hopeless and wanted.ephemeral:
         return Drop(runner_id=runner.runner_id, reason=reason)
     if hopeless and wanted.rolling:
@@ -97,10 +98,10 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
     return Hold(runner_id=runner.runner_id, reason=reason, not_before=later, hopeless=hopeless)
 
 
-def _choose(wanted: Needs, room: Resources) -> tuple[str | None, str]:
+def _choose(wanted: Needs, types: MachineTypes, room: Resources) -> tuple[str | None, str]:
     try:
-        return choose(wanted.machine_types, wanted.num_gpus, room)
-    except InvalidArgument as fault:  # a label of an earlier version
+        return types.choose(wanted.machine_types, wanted.num_gpus, room)
+    except InvalidArgument as fault:  # a type of an earlier version, or one that was taken out of the operator's file
         return None, fault.message
 
 
@@ -115,8 +116,8 @@ def _free(runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Run
         left = node.total
         for (machine_type, num_gpus), count in taken[node.name].items():
             try:
-                each = resources_of(machine_type, num_gpus)
-            except InvalidArgument:  # a label of an earlier version: its runner goes on, but its size is unknown
+                each = node.machine_types.resources_of(machine_type, num_gpus)
+            except InvalidArgument:  # its runner goes on, but its size is unknown
                 continue
             left = left.minus(each.times(count))
         free[node.name] = left

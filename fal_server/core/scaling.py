@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.machines import resources_of
 
 # name -> (least, most). docs/explanation/architecture.md, "How many runners", has the meanings.
 BOUNDS: dict[str, tuple[int, int]] = {
@@ -28,7 +27,7 @@ class Scaling:
     """How many runners an app may have and how long things may take; times are in whole seconds.
 
     Raises:
-        InvalidArgument: a value is out of bounds, or a machine type is unknown.
+        InvalidArgument: a value is out of bounds, or no machine type is named; the controller knows which ones exist.
     """
 
     keep_alive: int = 10
@@ -55,8 +54,6 @@ class Scaling:
             )
         if not self.machine_types:
             raise InvalidArgument("machine_types", "machine_types is empty: name at least one machine type")
-        for machine_type in self.machine_types:
-            resources_of(machine_type)
 
 
 def carried_over(kept: Scaling, code: Scaling) -> Scaling:

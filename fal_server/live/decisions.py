@@ -16,12 +16,12 @@ MOST_DECISIONS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """One decision.
+    """One decision, or what the next ones answer to: that a runner ended by itself.
 
     Value: it never changes.
 
     Attributes:
-        action: start, hold, drain, drop, kill, move or abandon.
+        action: start, hold, drain, drop, kill, move or abandon; or end.
         subject: the runner; for start, move and abandon the revision.
         reason: for people.
         load: what the app had to do then.

@@ -33,7 +33,7 @@ from fal_server.core.actions import (
 from fal_server.core.apps import App
 from fal_server.core.faults import Fault, NodeTrouble
 from fal_server.core.identity import EVERY_ACCOUNT, AppId
-from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.lifecycle import End, Event, Observation
 from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.reconcile import AppInput
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
@@ -186,6 +186,7 @@ class Reconciler:
         awaited = known is not None and known.ephemeral and self._catalog.get(known.app_id) is not None
         if seen.event is Event.GONE and known is not None:
             seen = await self._excuse(known, seen)
+            self._note_end(known, seen)
         recorded = await self._record(seen)
         if seen.event is Event.GONE and not recorded:
             # Its files stay: the next start stores what they have.
@@ -309,6 +310,12 @@ class Reconciler:
         app = self._catalog.get(app_id)
         if app is not None:
             self._decisions.keep(app_id, verb, subject, reason, self._dispatcher.load(app))
+
+    def _note_end(self, runner: Runner, seen: Observation) -> None:
+        """Keep that a runner ended by itself, which the next decisions are an answer to."""
+        app = self._catalog.get(runner.app_id)
+        if app is not None and seen.end is not End.ORDERED:
+            self._decisions.keep(app.app_id, "end", runner.runner_id, seen.reason, self._dispatcher.load(app))
 
     async def _create(self, action: Create) -> None:
         revision = await self._catalog.find_revision(EVERY_ACCOUNT, action.revision_id)

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry
-from fal_server.core.machines import Node
+from fal_server.core.machines import Limits, Node
 from fal_server.core.resources import ResourceSample
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Payload
 from fal_server.core.runners import Runner
@@ -35,6 +35,7 @@ class LaunchSpec:
         variables: environment variables, secrets among them: never logged, never in an argument.
         redact: values that must not appear in its logs.
         token: which start this is; a second start with the same token is the first one.
+        limits: what bounds it, with its machine type.
         app_port: the port that the app's code asks for; if it listens on that, it gets the runner's own instead.
         app_metrics_port: the same for metrics.
     """
@@ -44,7 +45,7 @@ class LaunchSpec:
     app_name: str
     environment: str
     revision_id: str
-    machine_type: str
+    limits: Limits
     packages: EnvironmentSpec
     function: Payload | None = None
     entrypoint: str | None = None

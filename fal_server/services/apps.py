@@ -10,6 +10,7 @@ from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy, settled
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import AppId, Scope
+from fal_server.core.machines import MachineTypes
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
 from fal_server.core.scaling import Scaling, carried_over
@@ -26,9 +27,16 @@ _SETTINGS = frozenset(field.name for field in fields(Scaling))
 
 
 class Apps:
-    """The use cases of apps."""
+    """The use cases of apps.
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, clock: Clock) -> None:
+    Args:
+        machine_types: what runners can be.
+    """
+
+    def __init__(
+        self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, clock: Clock, machine_types: MachineTypes
+    ) -> None:
+        self._machine_types = machine_types
         self._catalog = catalog
         self._fleet = fleet
         self._dispatcher = dispatcher
@@ -163,7 +171,7 @@ class Apps:
 
         Raises:
             NotFound: there is no such app.
-            InvalidArgument: a setting is unknown, or its value out of bounds.
+            InvalidArgument: a setting or machine type is unknown, or a value out of bounds.
         """
         app_id = (await self._catalog.require_in(scope.account, name, environment)).app_id
         unknown = sorted(set(changes) - _SETTINGS)
@@ -172,6 +180,8 @@ class Apps:
         values = dict(changes)
         if values.get("request_start_timeout") == 0:
             values["request_start_timeout"] = None
+        if isinstance(machine_types := values.get("machine_types"), tuple):
+            self._machine_types.check(machine_types)
 
         def scaled(app: App) -> App:
             scaling = _with(app.scaling, values)

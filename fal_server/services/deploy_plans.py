@@ -12,7 +12,7 @@ from fal_server.live.catalog import Catalog, existing_environment
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Builder, Clock, Store
-from fal_server.services.deploys import Deploys, scaling_of
+from fal_server.services.deploys import Deploys
 from fal_server.services.views import DeployRequest
 
 
@@ -69,7 +69,7 @@ class DeployPlans:
         names.identifier(code.application_name, "application_name")
         name = names.app_name(code.application_name, names.environment_name(code.environment_name))
         environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
-        scaling = scaling_of(code.scaling)
+        scaling = self._deploys.scaling_of(code.scaling)
         planned = await self._deploys.revision_of(account, request, name, environment, scaling, keep=False)
         app = self._catalog.get(planned.app_id)
         current = None if app is None else await self._catalog.find_revision(account, app.revision_id)

@@ -18,7 +18,7 @@ from fal_server.core.deploy_changes import lack_everywhere
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
-from fal_server.core.machines import Node
+from fal_server.core.machines import MachineTypes, Node
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.scaling import Scaling
 from fal_server.live.catalog import Catalog, existing_environment
@@ -41,6 +41,7 @@ class Deploys:
         logs: shows an attached deploy what its first runner writes, and stores what builds write; None does neither.
         files: the uploaded files of apps; None means `blobs`.
         nodes: return the machines, to say early what none of them has.
+        machine_types: what runners can be; None means the usual ones.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Deploys:
         logs: Logs | None = None,
         files: DeployedFiles | None = None,
         nodes: Callable[[], Sequence[Node]] = tuple,
+        machine_types: MachineTypes | None = None,
     ) -> None:
+        self._machine_types = machine_types or MachineTypes()
         self._nodes = nodes
         self._store = store
         self._catalog = catalog
@@ -78,7 +81,7 @@ class Deploys:
             FailedPrecondition: a secret that the code names is not set.
         """
         environment = await existing_environment(self._store, scope.account, code.environment_name)
-        scaling = scaling_of(code.scaling)
+        scaling = self.scaling_of(code.scaling)
         if missing := await self.missing_secrets(scope.account, code, environment):
             raise FailedPrecondition(missing)
         if lack := self.lack(code, scaling):
@@ -130,6 +133,25 @@ class Deploys:
             f"the code asks for secrets that environment {environment!r} lacks: "
             f"{', '.join(name[:80] for name in missing[:10])}; set them with `fal secrets set`, then deploy again"
         )
+
+    def scaling_of(self, settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
+        """Return the settings of a request, with the platform's defaults for the rest.
+
+        Raises:
+            InvalidArgument: a setting or machine type is unknown, or a value out of bounds.
+        """
+        unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
+        if unknown:
+            raise InvalidArgument(unknown[0], f"{unknown[0]} is not a scaling setting")
+        values = {name: value for name, value in settings.items() if value != ()}
+        least = values.get("min_concurrency")
+        if isinstance(least, int) and "max_concurrency" not in values:
+            values["max_concurrency"] = max(least, Scaling().max_concurrency)
+        if values.get("request_start_timeout") == 0:
+            del values["request_start_timeout"]
+        scaling = Scaling(**values)  # type: ignore[arg-type]  # __post_init__ checks the values
+        self._machine_types.check(scaling.machine_types)
+        return scaling
 
     def lack(self, code: CodeRequest, scaling: Scaling) -> str:
         """Say what no machine has that the code asks for; empty if one has it."""
@@ -258,7 +280,7 @@ class Deploys:
     ) -> tuple[Revision, App]:
         """Build and store a revision, and move the app to it or begin to."""
         code = request.code
-        scaling = scaling_of(code.scaling)
+        scaling = self.scaling_of(code.scaling)
         built = await self.built(code, log)
         revision = await self.revision_of(account, request, name, environment, scaling)
         previous_id: str | None = None
@@ -287,7 +309,7 @@ class Deploys:
             return None
         if (stored.account, stored.app_name) != (account, app_name):
             raise AlreadyExists(f"revision {revision_id} exists already, of another app: choose another revision_id")
-        scaling = scaling_of(request.code.scaling)
+        scaling = self.scaling_of(request.code.scaling)
         asked = await self.revision_of(account, request, app_name, environment, scaling, keep=False)
         if differing := _differing(stored, replace(asked, created_at=stored.created_at)):
             raise AlreadyExists(
@@ -356,24 +378,6 @@ class Deploys:
 def _differing(stored: Revision, asked: Revision) -> list[str]:
     """Return which fields of two revisions differ."""
     return [each.name for each in fields(stored) if getattr(stored, each.name) != getattr(asked, each.name)]
-
-
-def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
-    """Return the settings of a request, with the platform's defaults for the rest.
-
-    Raises:
-        InvalidArgument: a setting or machine type is unknown, or a value out of bounds.
-    """
-    unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
-    if unknown:
-        raise InvalidArgument(unknown[0], f"{unknown[0]} is not a scaling setting")
-    values = {name: value for name, value in settings.items() if value != ()}
-    least = values.get("min_concurrency")
-    if isinstance(least, int) and "max_concurrency" not in values:
-        values["max_concurrency"] = max(least, Scaling().max_concurrency)
-    if values.get("request_start_timeout") == 0:
-        del values["request_start_timeout"]
-    return Scaling(**values)  # type: ignore[arg-type]  # __post_init__ checks the values
 
 
 async def streamed(work: Callable[[Callable[[E], Awaitable[None]]], Awaitable[T]]) -> AsyncGenerator[E | T, None]:

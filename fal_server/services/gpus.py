@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fal_server.core.identity import Scope
-from fal_server.core.machines import resources_of
+from fal_server.core.machines import MachineTypes
 from fal_server.core.runners import NO_PROCESS
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 
 
 class Gpus:
-    """Counts the GPUs of living runners."""
+    """Counts the GPUs of living runners.
 
-    def __init__(self, fleet: Fleet, catalog: Catalog) -> None:
+    Args:
+        machine_types: what runners can be.
+    """
+
+    def __init__(self, fleet: Fleet, catalog: Catalog, machine_types: MachineTypes) -> None:
+        self._machine_types = machine_types
         self._fleet = fleet
         self._catalog = catalog
 
@@ -28,7 +33,7 @@ class Gpus:
             if runner.ended or runner.state in NO_PROCESS:
                 continue
             revision = self._catalog.known_revision(runner.revision_id)
-            held = resources_of(runner.machine_type, revision.num_gpus if revision else None).gpus
+            held = self._machine_types.resources_of(runner.machine_type, revision.num_gpus if revision else None).gpus
             counts = found.setdefault(runner.app_name, {})
             for name, count in (held or {runner.machine_type.upper(): 1}).items():
                 counts[name] = counts.get(name, 0) + count

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fal_server.core.faults import FailedPrecondition, InvalidArgument
 from fal_server.core.identity import AccountId
+from fal_server.core.machines import MachineTypes
 from fal_server.core.names import split_app_name
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
@@ -20,6 +21,7 @@ class LaunchSpecs:
     Args:
         reveal: return the values of an environment's secrets by name, or of all exposed ones for None.
         variables: what every runner gets to know where it runs, such as FAL_RUN_HOST.
+        machine_types: say what bounds a runner.
         runner_key: return id and secret of the key that a runner has for itself.
     """
 
@@ -28,8 +30,10 @@ class LaunchSpecs:
         catalog: Catalog,
         reveal: RevealSecrets,
         variables: Mapping[str, str],
+        machine_types: MachineTypes,
         runner_key: Callable[[str], tuple[str, str]] | None = None,
     ) -> None:
+        self._machine_types = machine_types
         self._catalog = catalog
         self._reveal = reveal
         self._variables = variables
@@ -40,7 +44,7 @@ class LaunchSpecs:
 
         Raises:
             FailedPrecondition: its revision or a secret that it names does not exist.
-            InvalidArgument: its revision names no environment.
+            InvalidArgument: its revision names no environment, or its machine type is unknown.
         """
         revision = await self._catalog.find_revision(runner.account, runner.revision_id)
         if revision is None:
@@ -65,7 +69,7 @@ class LaunchSpecs:
             app_name=runner.app_name,
             environment=runner.environment,
             revision_id=runner.revision_id,
-            machine_type=runner.machine_type,
+            limits=self._machine_types.limits_of(runner.machine_type),
             packages=revision.environments[0],
             function=revision.function,
             entrypoint=revision.entrypoint,

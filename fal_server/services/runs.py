@@ -23,7 +23,7 @@ from fal_server.live.catalog import Catalog, existing_environment
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, Engine, RunResult, Store
-from fal_server.services.deploys import Deploys, scaling_of, streamed
+from fal_server.services.deploys import Deploys, streamed
 from fal_server.services.logs import Logs
 from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
 
@@ -66,7 +66,7 @@ class Runs:
             InvalidArgument, Unimplemented, FailedPrecondition: like Deploys.deploy; nothing was started.
         """
         environment = await existing_environment(self._store, scope.account, code.environment_name)
-        scaling = scaling_of(code.scaling)
+        scaling = self._deploys.scaling_of(code.scaling)
         run_id = str(uuid.uuid4())
         label = re.sub(r"[^A-Za-z0-9_]+", "-", code.application_name)[:60].strip("-_") or "run"
         name = names.app_name(f"{label}-{run_id[:8]}", environment)

@@ -9,7 +9,6 @@ import pytest
 from fal_server.core.checks import check_bounds, inside
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.revisions import AppFile, HealthCheck
-from fal_server.core.scaling import Scaling
 from fal_server.services.views import CodeRequest
 from tests.fakes.domain import make_revision
 
@@ -34,7 +33,6 @@ CODE = partial(CodeRequest, environments=())
         (HealthCheck, {"path": "/", "start_period_seconds": -1}, "start_period_seconds"),
         (HealthCheck, {"path": "/", "timeout_seconds": 0}, "timeout_seconds"),
         (HealthCheck, {"path": "/", "failure_threshold": 0}, "failure_threshold"),
-        (Scaling, {"machine_types": ("XS", "HUGE")}, "machine_types"),
         *(
             (make, {field: value}, "termination_grace_period_seconds" if "grace" in field else field)
             for make in (REVISION, CODE)

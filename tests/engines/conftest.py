@@ -23,10 +23,11 @@ from fal_server.core.faults import NotFound
 from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
-from fal_server.core.machines import Node, Resources
+from fal_server.core.machines import Limits, MachineTypes, Node, Resources
 from fal_server.core.revisions import AppFile, EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
+from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
 from fal_server.ports import BuildLog, BuiltEnvironment, ExecOutput, ExecRequest, LaunchSpec
 
@@ -126,7 +127,13 @@ class Rig:
         self._shims: dict[str, ShimIdentity] = {}
         self.engine = self._open()
 
-    def _open(self, warm_shims: int = 0, warm_workers: int = 0, silent_seconds: float = 30) -> LocalEngine:
+    def _open(
+        self,
+        warm_shims: int = 0,
+        warm_workers: int = 0,
+        silent_seconds: float = 30,
+        groups: RunnerGroups | None = None,
+    ) -> LocalEngine:
         engine = LocalEngine(
             self.root / "runners",
             node=NODE,
@@ -139,6 +146,7 @@ class Rig:
             warm_workers=warm_workers,
             rest_seconds=0.0,
             silent_seconds=silent_seconds,
+            groups=groups,
         )
         self._watch = asyncio.get_running_loop().create_task(self._observe(engine))
         return engine
@@ -163,6 +171,7 @@ class Rig:
         app_port: int | None = None,
         python: Path | None = None,
         container: Container | None = None,
+        limits: Limits | None = None,
     ) -> LaunchSpec:
         def pickled(what: Callable[..., Any] | None) -> Payload | None:
             if what is None:
@@ -181,7 +190,7 @@ class Rig:
             app_name="shop",
             environment="main",
             revision_id="revision-1",
-            machine_type="XS",
+            limits=limits or MachineTypes().limits_of("XS"),
             packages=self.built.add(python or Path(sys.executable), container),
             function=pickled(function),
             entrypoint=entrypoint,
@@ -214,7 +223,7 @@ class Rig:
             app_name=launch.app_name,
             environment=launch.environment,
             revision_id=launch.revision_id,
-            machine_type=launch.machine_type,
+            machine_type=launch.limits.machine_type,
             token=launch.token,
             created_at=datetime.now(UTC),
             node=node,

@@ -1,9 +1,11 @@
-"""Control groups of version 2: used if the machine has them, and never another's."""
+"""Control groups: used if the machine has them, bounded as the machine type says, and never another's."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,56 +15,164 @@ import pytest
 
 from fal_runner.process.proc import process_info, tag_of
 from fal_server.core.lifecycle import Event
-from fal_server.engines.local.cgroup import RunnerGroups, end_group
+from fal_server.core.machines import Limits
+from fal_server.engines.local.cgroup import RunnerGroup, RunnerGroups, end_group
+from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Place, Places, find_places
 
+MOUNTS, OWN = Path("/proc/self/mounts"), Path("/proc/self/cgroup")
 MARK = tag_of("a token of these tests")
+SMALL = Limits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50)
 
 
-def fake(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A directory that looks like a cgroup2 file system as far as it can, and the two files of /proc that name it."""
-    base = tmp_path / "cgroup" / "fal.service"
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "1000"])
+
+
+class FakeKernel(GroupFiles):
+    """Version 2 as far as directories can be it: a new group has the files of what its parent hands on."""
+
+    def make(self, group: Path) -> None:
+        if group.exists():
+            return
+        group.mkdir()
+        handed = (group.parent / "cgroup.subtree_control").read_text().split()
+        files = {"cgroup.procs": "", "cgroup.kill": "", "cgroup.subtree_control": "", "cgroup.controllers": ""}
+        files["cgroup.controllers"] = " ".join(handed)
+        for name, of in (("memory.max", MEMORY), ("memory.swap.max", MEMORY), ("pids.max", PROCESSES)):
+            if of in handed:
+                files[name] = "max"
+        if CPU in handed:
+            files["cpu.weight"] = "100"
+        for name, text in files.items():
+            (group / name).write_text(text)
+
+    def remove(self, group: Path) -> None:
+        shutil.rmtree(group)
+
+    def write(self, file: Path, text: str) -> None:
+        if not file.exists():
+            raise FileNotFoundError(file)
+        if file.name == "cgroup.subtree_control":
+            if (file.parent / "cgroup.procs").read_text().split():
+                raise OSError(errno.EBUSY, "it has processes")
+            file.write_text(text.replace("+", ""))
+        elif file.name == "cgroup.procs" and text == "0":
+            for group in (file.parent.parent, file.parent):
+                (group / "cgroup.procs").write_text("")
+            file.write_text(str(os.getpid()))
+        else:
+            file.write_text(text)
+
+
+def fake(tmp_path: Path, controllers: str = "", procs: str = "") -> tuple[Path, Path, Path]:
+    """A directory that looks like a cgroup2 file system as far as it can, and the two files of /proc that name it.
+
+    Args:
+        controllers: what the service's parent hands on to it.
+        procs: what is in the service's group.
+    """
+    base = tmp_path / "cgroup" / "fal.slice" / "fal.service"
     base.mkdir(parents=True)
-    (base / "cgroup.procs").write_text("")
+    (base / "cgroup.procs").write_text(procs)
+    (base / "cgroup.kill").touch()
+    (base / "cgroup.controllers").write_text(controllers)
+    (base / "cgroup.subtree_control").touch()
     mounts, own = tmp_path / "mounts", tmp_path / "own"
     mounts.write_text(f"proc /proc proc rw 0 0\ncgroup2 {tmp_path / 'cgroup'} cgroup2 rw 0 0\n")
-    own.write_text("4:memory:/x\n0::/fal.service\n")
+    own.write_text("4:memory:/x\n0::/fal.slice/fal.service\n")
     return base, mounts, own
 
 
 @pytest.mark.parametrize(
     ("mounts", "own"),
     [
-        ("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n", "1:cpu:/\n"),
+        ("cgroup /sys/fs/cgroup/net_cls cgroup rw,net_cls 0 0\n", "1:net_cls:/\n"),
         ("", "0::/\n"),
         ("cgroup2 /nowhere/at/all cgroup2 rw 0 0\n", "0::/user.slice\n"),
         ("cgroup2 /nowhere cgroup2 rw 0 0\n", "1:cpu:/\n"),
+        ("cgroup /nowhere/memory cgroup rw,memory 0 0\n", "1:memory:/a\n"),
+        ("nonsense\n", "nonsense\n"),
     ],
 )
-def test_a_machine_without_groups_of_version_2(tmp_path: Path, mounts: str, own: str) -> None:
+def test_a_machine_without_groups(tmp_path: Path, mounts: str, own: str) -> None:
     (tmp_path / "mounts").write_text(mounts)
     (tmp_path / "own").write_text(own)
-    assert RunnerGroups.detect(tmp_path / "mounts", tmp_path / "own") is None
-    assert RunnerGroups.detect(tmp_path / "missing", tmp_path / "own") is None
+    assert find_places(tmp_path / "mounts", tmp_path / "own", GroupFiles()) == Places()
+    assert find_places(tmp_path / "missing", tmp_path / "own", GroupFiles()) == Places()
 
 
 def test_a_kernel_that_cannot_kill_a_group(tmp_path: Path) -> None:
     base, mounts, own = fake(tmp_path)
-    assert RunnerGroups.detect(mounts, own) is None
-    assert [path.name for path in base.iterdir()] == ["cgroup.procs"]
+    before = sorted(path.name for path in base.iterdir())
+    assert find_places(mounts, own, GroupFiles()) == Places()
+    assert sorted(path.name for path in base.iterdir()) == before
+
+
+def test_version_2_without_controllers_only_kills(tmp_path: Path) -> None:
+    base, mounts, own = fake(tmp_path, procs="1 2")
+    assert find_places(mounts, own, FakeKernel()) == Places(kill=base)
+
+
+def test_a_group_beside_this_process_bounds_where_its_parent_hands_that_on(tmp_path: Path) -> None:
+    base, mounts, own = fake(tmp_path, "memory pids", procs="1 2")
+    (base.parent / "cgroup.procs").touch()
+    (base.parent / "cgroup.subtree_control").write_text("memory pids")
+    found = find_places(mounts, own, FakeKernel())
+    place = Place(base=base.parent, version=2)
+    assert found == Places(kill=base.parent, bounds={MEMORY: place, PROCESSES: place})
+    assert not (base.parent / f"fal-probe-{os.getpid()}").exists()
+
+
+def test_alone_in_its_group_this_process_makes_room_for_others_below(tmp_path: Path) -> None:
+    base, mounts, own = fake(tmp_path, "cpu io memory pids", procs=f"{os.getpid()}\n")
+    found = find_places(mounts, own, FakeKernel())
+    place = Place(base=base, version=2)
+    assert found == Places(kill=base, bounds={MEMORY: place, PROCESSES: place, CPU: place})
+    assert (base / "fal-controller" / "cgroup.procs").read_text() == str(os.getpid())
+    assert (base / "cgroup.subtree_control").read_text() == "cpu memory pids"
+
+
+def test_with_others_in_its_group_this_process_stays(tmp_path: Path) -> None:
+    base, mounts, own = fake(tmp_path, "memory pids", procs=f"{os.getpid()}\n1\n")
+    assert find_places(mounts, own, FakeKernel()) == Places(kill=base)
+    assert not (base / "fal-controller").exists()
+
+
+def test_the_bounds_of_version_2_are_written_for_the_worker_alone(tmp_path: Path) -> None:
+    base, mounts, own = fake(tmp_path, "cpu memory pids", procs=f"{os.getpid()}\n")
+    kernel = FakeKernel()
+    groups = RunnerGroups(find_places(mounts, own, kernel), tmp_path / "control-groups", kernel)
+    directory = tmp_path / "runner"
+    directory.mkdir()
+    made = groups.make(MARK, directory, SMALL)
+    [worker] = made.entered
+    assert (made.memory, made.ahead) == (worker, (worker,))
+    assert made.shim == worker.with_name("shim")
+    assert (worker.name, worker.parent.parent) == ("runner", base)
+    values = {name: (worker / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.weight")}
+    bytes_ = str(128 * 1024 * 1024)
+    assert values == {"memory.max": bytes_, "memory.swap.max": "0", "pids.max": "40", "cpu.weight": "50"}
+    assert (made.shim / "memory.max").read_text() == "max"
+    assert (directory / "cgroup").read_text().splitlines() == [str(worker), str(made.shim), str(worker.parent)]
+    assert (tmp_path / "control-groups").read_text() == f"{base}\n"
 
 
 async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path: Path) -> None:
-    base, _, _ = fake(tmp_path)
+    base, mounts, _ = fake(tmp_path)
     directory = tmp_path / "runner"
     directory.mkdir()
-    assert RunnerGroups(base).admit([4711], MARK, directory)
-    group = base / f"fal-{MARK}"
-    assert (group / "cgroup.procs").read_text() == "4711"
+    made = RunnerGroups(Places(kill=base), tmp_path / "control-groups", FakeKernel()).make(MARK, directory, SMALL)
+    group = made.shim
+    assert group is not None
+    assert made.ahead == (group,)
+    made.admit(4711, 4712)
+    assert (group / "cgroup.procs").read_text() == "4712"
     # What the kernel would do:
-    (group / "cgroup.procs").unlink()
+    for file in group.iterdir():
+        file.unlink()
     (group / "cgroup.kill").touch()
     (group / "cgroup.events").write_text("populated 1\nfrozen 0\n")
-    killing = asyncio.create_task(end_group(directory, MARK))
+    killing = asyncio.create_task(end_group(directory, MARK, mounts))
     await asyncio.wait([killing], timeout=0)
     assert (group / "cgroup.kill").read_text() == "1"
     assert not killing.done()
@@ -75,20 +185,27 @@ async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path:
 def test_where_it_is_refused_the_runner_has_none(tmp_path: Path) -> None:
     directory = tmp_path / "runner"
     directory.mkdir()
-    assert not RunnerGroups(tmp_path / "missing").admit([4711], MARK, directory)
+    groups = RunnerGroups(Places(kill=tmp_path / "missing" / "place"), tmp_path / "control-groups")
+    assert groups.make(MARK, directory, SMALL) == RunnerGroup()
 
 
-async def test_the_group_of_another_is_not_ended(tmp_path: Path) -> None:
-    base, _, _ = fake(tmp_path)
-    foreign = base / "somebody.slice"
-    foreign.mkdir()
-    (foreign / "cgroup.kill").touch()
+async def test_a_forged_note_ends_nobody(tmp_path: Path) -> None:
+    """The group of another, and a directory that has the right name and is no control group."""
+    base, mounts, _ = fake(tmp_path)
+    foreign, forged = base / "somebody.slice", tmp_path / f"fal-{MARK}"
+    victim = sleeper()
     directory = tmp_path / "runner"
     directory.mkdir()
-    (directory / "cgroup").write_text(str(foreign))
-    await end_group(directory, MARK)
-    await end_group(tmp_path / "missing", MARK)
-    assert (foreign / "cgroup.kill").read_text() == ""
+    for group in (foreign, forged):
+        group.mkdir()
+        (group / "cgroup.procs").write_text(str(victim.pid))
+        (directory / "cgroup").write_text(str(group))
+        await end_group(directory, MARK, mounts)
+        assert group.is_dir()
+    await end_group(tmp_path / "missing", MARK, mounts)
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait()
 
 
 async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
@@ -96,7 +213,7 @@ async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
 
     With a control group nothing can hide; without one, what still carries the mark is found.
     """
-    hides = RunnerGroups.detect() is not None
+    hides = find_places(MOUNTS, OWN, GroupFiles()).kill is not None
 
     def app() -> None:
         import subprocess
@@ -118,22 +235,14 @@ async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
     assert rig.alive(runner) == []
 
 
-async def test_no_group_is_left(rig: Any) -> None:
-    runner = await rig.start(lambda: None)
-    note = rig.root / "runners" / runner.runner_id / "cgroup"
-    group = Path(note.read_text()) if note.exists() else Path("/nowhere")
-    await rig.until(runner, Event.GONE)
-    await rig.engine.release(runner.runner_id)
-    assert not group.exists()
-
-
 def test_a_process_that_is_not_in_the_group_stays(tmp_path: Path) -> None:
-    groups = RunnerGroups.detect()
-    outside, inside = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
-    admitted = groups is not None and groups.admit([inside.pid], MARK, tmp_path)
+    made = RunnerGroups.detect(tmp_path).make(MARK, tmp_path, SMALL)
+    outside, inside = (sleeper() for _ in range(2))
+    if made.ahead:
+        made.admit(inside.pid, inside.pid)
     asyncio.run(end_group(tmp_path, MARK))
     assert outside.poll() is None
-    if admitted:
+    if made.ahead:
         assert inside.wait(30) == -signal.SIGKILL
     for process in (outside, inside):
         process.kill()

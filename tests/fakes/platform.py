@@ -14,6 +14,7 @@ from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.core.machines import MachineTypes
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
 from fal_server.live.backlog import Backlog
@@ -172,7 +173,7 @@ class Platform:
         self.fleet = Fleet(shown, self.clock, self.changed, self.health)
         self.backlog = Backlog(self.clock)
         self.dispatcher = Dispatcher(self.catalog, self.fleet, self.backlog, self.clock, self.changed, _ACCOUNTS)
-        self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
+        self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock, MachineTypes())
         self.decisions = Decisions(self.clock)
         self.insight = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
         self.log_store = store.logs
@@ -207,7 +208,7 @@ class Platform:
         self.resources = Measurements(self.fleet)
         self.runners = Runners(self.catalog, self.fleet, self.dispatcher, self.engine, self.clock, self.resources)
         self.revisions = Revisions(shown, self.catalog, self.fleet)
-        self.launch_specs = LaunchSpecs(self.catalog, self.secrets.reveal_for, {})
+        self.launch_specs = LaunchSpecs(self.catalog, self.secrets.reveal_for, {}, MachineTypes())
         self.reconciler = Reconciler(
             self.catalog,
             self.fleet,

@@ -14,6 +14,7 @@ from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.apps import App
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import LOCAL, AccountId, AppId, Principal, Scope
+from fal_server.core.machines import MachineTypes
 from fal_server.core.queue import State
 from fal_server.services.environments import Environments
 from fal_server.services.gpus import Gpus
@@ -76,7 +77,7 @@ async def test_requests_start_and_reach_runners_of_their_own_account(two: Platfo
     for scope, held in ((SCOPE, lease), (THEIRS, other)):
         views = await two.runners.list_for_app(scope, "a", "", since=None, include_pending=True)
         assert [view.runner.runner_id for view in views] == [held.runner_id]
-        assert Gpus(two.fleet, two.catalog).gpus_by_app(scope) == {"a": {"XS": 1}}
+        assert Gpus(two.fleet, two.catalog, MachineTypes()).gpus_by_app(scope) == {"a": {"XS": 1}}
         assert {decided.action for decided in (await two.insight.explain(scope, "a", "")).decisions} == {"start"}
 
 

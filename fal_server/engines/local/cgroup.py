@@ -1,4 +1,4 @@
-"""Gives each runner its own control group (version 2), if the machine allows it, so that its processes end together.
+"""Gives each runner its own control groups: what it uses is bounded by them, and its processes end with them.
 
 The tag in the environment and the shim as subreaper find a runner's processes as long as either is there. A daemon that
 wiped its environment, left its session and lost its shim has neither, but it cannot leave its control group.
@@ -8,108 +8,245 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import logging
 import os
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-_NAME = re.compile(r"fal-[0-9a-f]{32}")
+from fal_server.core.machines import Limits
+from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Places, find_places
+
+log = logging.getLogger(__name__)
 _NOTE = "cgroup"
+_PLACES = "control-groups"
 _PAUSE_SECONDS = 0.005
 _EMPTY_SECONDS = 10.0
+_MIB = 1024 * 1024
+_MOUNTS = Path("/proc/self/mounts")
+_OWN = Path("/proc/self/cgroup")
+_SHARES_OF_A_CORE = 1024
+# For each controller and version, the files that hold its bound; those with a * need not exist.
+_FILES = {
+    (MEMORY, 2): ("memory.max", "*memory.swap.max"),
+    (MEMORY, 1): ("memory.limit_in_bytes", "*memory.memsw.limit_in_bytes"),
+    (PROCESSES, 2): ("pids.max",),
+    (PROCESSES, 1): ("pids.max",),
+    (CPU, 2): ("cpu.weight",),
+    (CPU, 1): ("cpu.shares",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerGroup:
+    """The control groups of one runner.
+
+    Attributes:
+        shim: the group that the shim is put into; what it starts is then in it too. None if there is none.
+        entered: the groups that bound the worker and the commands beside it, which enter them by themselves.
+        ahead: all groups of a worker that was started ahead, which cannot enter them by itself.
+        memory: that of them which bounds memory.
+    """
+
+    shim: Path | None = None
+    entered: tuple[Path, ...] = ()
+    ahead: tuple[Path, ...] = ()
+    memory: Path | None = None
+
+    def admit(self, shim: int, worker: int | None) -> None:
+        """Put a shim into its group, and its worker, if it was started ahead, into the worker's.
+
+        Raises:
+            OSError: that is refused, or one of them has ended.
+        """
+        files = GroupFiles()
+        if self.shim is not None:
+            files.write(self.shim / "cgroup.procs", str(shim))
+        for group in self.ahead if worker is not None else ():
+            files.write(group / "cgroup.procs", str(worker))
 
 
 class RunnerGroups:
-    """Makes groups below one group of the machine.
+    """Makes the groups of runners.
 
     Args:
-        base: a directory of a cgroup2 file system that this process may write; it needs no controllers.
+        places: where groups can be made.
+        record: the file that lists where this and earlier controllers of the state directory made groups.
+        files: the file system of control groups.
     """
 
-    def __init__(self, base: Path) -> None:
-        self._base = base
+    def __init__(self, places: Places, record: Path, files: GroupFiles | None = None) -> None:
+        self._places = places
+        self._files = files or GroupFiles()
+        # By the state directory: another controller's groups are not this one's to sweep.
+        self._prefix = f"fal-{hashlib.sha256(os.fsencode(record.absolute())).hexdigest()[:8]}-"
+        self._bases = _recorded(record) | places.bases
+        if places.bases:
+            _record(record, {base for base in self._bases if base.is_dir()})
 
     @classmethod
-    def detect(
-        cls, mounts: Path = Path("/proc/self/mounts"), own: Path = Path("/proc/self/cgroup")
-    ) -> RunnerGroups | None:
-        """Make groups below this process's own; None without cgroup2, `cgroup.kill`, or permission to write.
-
-        Removes empty groups that an earlier controller left.
+    def detect(cls, state: Path, mounts: Path = _MOUNTS, own: Path = _OWN) -> RunnerGroups:
+        """Find out where groups can be made, by trying it.
 
         Args:
+            state: the directory that holds the runners' directories and more.
             mounts: the file systems, as in proc(5).
             own: this process's groups, as in cgroups(7).
         """
-        try:
-            fields = [line.split(" ") for line in mounts.read_text().splitlines()]
-            lines = [line for line in own.read_text().splitlines() if line.startswith("0::")]
-        except OSError:
-            return None
-        places = [Path(entry[1]) for entry in fields if len(entry) > 2 and entry[2] == "cgroup2"]
-        if not places or not lines:
-            return None
-        base = places[0] / lines[0].removeprefix("0::").lstrip("/")
-        probe = base / f"fal-probe-{os.getpid()}"
-        try:
-            probe.mkdir()
-            able = (probe / "cgroup.kill").exists() and os.access(base / "cgroup.procs", os.W_OK)
-            probe.rmdir()
-        except OSError:
-            return None
-        if not able:
-            return None
-        for left in base.glob("fal-*"):
-            if _NAME.fullmatch(left.name):
-                with contextlib.suppress(OSError):  # it is in use
-                    left.rmdir()
-        return cls(base)
+        files = GroupFiles()
+        return cls(find_places(mounts, own, files), state / _PLACES, files)
 
-    def admit(self, pids: Sequence[int], tag: str, directory: Path) -> bool:
-        """Put a runner's shim into its own group; return False if that is refused.
+    def version_of(self, controller: str) -> int | None:
+        """The version of control groups that bounds memory, pids or cpu; None if none does."""
+        place = self._places.bounds.get(controller)
+        return None if place is None else place.version
+
+    def make(self, tag: str, directory: Path, limits: Limits | None) -> RunnerGroup:
+        """Make the groups of a runner; what the machine refuses is left out, and said in the log.
 
         Args:
-            pids: the shim and, if it has one already, its worker.
             tag: the runner's tag.
-            directory: the runner's directory, which gets a note of the group.
+            directory: its directory, which exists; it gets a note of the groups.
+            limits: its bounds; None if something else bounds it.
         """
-        group = self._base / f"fal-{tag}"
+        name = f"{self._prefix}{tag}"
+        bounds = {} if limits is None else dict(self._places.bounds)
+        version_2 = {key for key, place in bounds.items() if place.version == 2}
+        top = None if self._places.kill is None else self._places.kill / name
+        if top is None and version_2:
+            top = bounds[next(iter(version_2))].base / name
+        shim, inner = (top / "shim", top / "runner") if top is not None and version_2 else (top, None)
+        groups = {
+            key: inner if inner is not None and place.version == 2 else place.base / name
+            for key, place in bounds.items()
+        }
+        outer = [group for group in (inner, shim, top) if group is not None]
+        made = list(dict.fromkeys([*outer, *groups.values()]))
         try:
-            (directory / _NOTE).write_text(str(group))
-            group.mkdir(exist_ok=True)
-            for pid in pids:
-                (group / "cgroup.procs").write_text(str(pid))
-        except OSError:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            return False
-        return True
+            # First: what is made is found again, whenever this process ends.
+            (directory / _NOTE).write_text("\n".join(map(str, made)))
+            for group in reversed(made):  # from the top down
+                self._files.make(group)
+                if group == top and version_2:
+                    self._files.write(top / "cgroup.subtree_control", " ".join(f"+{key}" for key in sorted(version_2)))
+            if limits is not None:
+                for key, group in groups.items():
+                    self._bound(group, key, bounds[key].version, limits)
+        except OSError as error:
+            log.warning("the runner in %s gets no control group: %s", directory, error)
+            for left in made:
+                with contextlib.suppress(OSError):
+                    self._files.remove(left)
+            return RunnerGroup()
+        entered = tuple(dict.fromkeys(groups.values()))
+        bounded = limits is not None and limits.memory_mib is not None
+        return RunnerGroup(
+            shim=shim,
+            entered=entered,
+            ahead=entered if inner is not None or shim is None else (shim, *entered),
+            memory=groups.get(MEMORY) if bounded else None,
+        )
+
+    async def end_others(self, alive: Collection[str]) -> None:
+        """Kill what is in groups that earlier controllers left, and remove them.
+
+        Args:
+            alive: the tags of the runners whose groups stay.
+        """
+        for base in self._bases:
+            for group in base.glob(f"{self._prefix}*"):
+                if group.name.removeprefix(self._prefix) not in alive:
+                    await _end([*(child for child in group.iterdir() if child.is_dir()), group])
+
+    def _bound(self, group: Path, controller: str, version: int, limits: Limits) -> None:
+        for name in _FILES[controller, version]:
+            value = _value(controller, name, version, limits)
+            file = group / name.removeprefix("*")
+            if value is not None and (not name.startswith("*") or file.exists()):
+                self._files.write(file, value)
 
 
-async def end_group(directory: Path, tag: str) -> None:
-    """Kill everything in a runner's group and remove the group; do nothing if it has none."""
-    group = _noted(directory, tag)
-    if group is None:
-        return
-    try:
-        (group / "cgroup.kill").write_text("1")
-    except OSError:
-        return
-    end = asyncio.get_running_loop().time() + _EMPTY_SECONDS
-    # The kernel only changes the file, so read it again, for some milliseconds.
-    while _populated(group) or not _removed(group):
-        if asyncio.get_running_loop().time() > end:
-            return
-        await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def _noted(directory: Path, tag: str) -> Path | None:
-    """The group in the note, if it has the runner's name, so that a forged note cannot end other processes."""
-    try:
-        group = Path((directory / _NOTE).read_text())
-    except (OSError, ValueError):
+def _value(controller: str, name: str, version: int, limits: Limits) -> str | None:
+    if controller == PROCESSES:
+        return str(limits.processes)
+    if controller == CPU:
+        return str(limits.cpu_weight if version == 2 else max(2, limits.cpu_weight * _SHARES_OF_A_CORE // 100))
+    if limits.memory_mib is None:
         return None
-    return group if group.name == f"fal-{tag}" and (group / "cgroup.kill").exists() else None
+    return "0" if name == "*memory.swap.max" else str(limits.memory_mib * _MIB)
+
+
+async def end_group(directory: Path, tag: str, mounts: Path = _MOUNTS) -> None:
+    """Kill everything in a runner's groups and remove them; do nothing if it has none.
+
+    Args:
+        mounts: the file systems, as in proc(5).
+    """
+    await _end(_noted(directory, tag, mounts))
+
+
+async def _end(groups: Sequence[Path]) -> None:
+    left = [group for group in groups if group.is_dir()]
+    end = asyncio.get_running_loop().time() + _EMPTY_SECONDS
+    while left:
+        for group in left:
+            _kill(group)
+        # The kernel only changes the files, so read them again, for some milliseconds.
+        left = [group for group in left if _populated(group) or not _removed(group)]
+        if left and asyncio.get_running_loop().time() > end:
+            log.warning("control groups that do not end: %s", ", ".join(map(str, left)))
+            return
+        if left:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _kill(group: Path) -> None:
+    """Kill what is in a group; version 1 has no order for that, so each process gets one while it is in the group."""
+    if (group / "cgroup.kill").exists():
+        with contextlib.suppress(OSError):
+            GroupFiles().write(group / "cgroup.kill", "1")
+        return
+    for pid in _processes(group):
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            continue  # it ended
+        try:
+            if pid in _processes(group):  # while the handle is held, so this is the process that is signalled
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(handle)
+
+
+def _processes(group: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
+
+
+def _noted(directory: Path, tag: str, mounts: Path) -> list[Path]:
+    """The groups in the note that are the runner's, so that a forged note cannot end other processes."""
+    try:
+        noted = [Path(line) for line in (directory / _NOTE).read_text().splitlines()]
+        lines = mounts.read_text().splitlines()
+    except (OSError, ValueError):
+        return []
+    kinds = (line.split(" ") for line in lines)
+    places = [Path(entry[1]) for entry in kinds if len(entry) > 2 and entry[2] in {"cgroup", "cgroup2"}]
+    name = re.compile(rf"fal-(?:[0-9a-f]{{8}}-)?{re.escape(tag)}")  # an earlier version wrote no state directory
+    return [
+        group
+        for group in noted
+        if any(name.fullmatch(part.name) for part in (group, group.parent))
+        and any(group.is_relative_to(place) for place in places)
+        and group == group.resolve()
+    ]
 
 
 def _populated(group: Path) -> bool:
@@ -127,3 +264,19 @@ def _removed(group: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _recorded(record: Path) -> set[Path]:
+    try:
+        return {Path(line) for line in record.read_text().splitlines() if line.startswith("/")}
+    except (OSError, ValueError):
+        return set()
+
+
+def _record(record: Path, bases: Collection[Path]) -> None:
+    text = "".join(f"{base}\n" for base in sorted(bases))
+    try:
+        if not record.exists() or record.read_text() != text:
+            record.write_text(text)
+    except OSError as error:
+        log.warning("where control groups are made could not be noted: %s", error)

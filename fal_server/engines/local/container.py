@@ -16,14 +16,13 @@ from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remov
 from fal_runner.isolation.mounts import DATA_VARIABLE
 from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.containers import Container
-from fal_server.core.machines import memory_limit_of
+from fal_server.core.machines import Limits
 from fal_server.ports import LaunchSpec
 
 _NOTE = "container.json"
 _INTERPRETER = "interpreter"
 _SHARED = "container"
 _SOCKET_VARIABLE = "FAL_API_SOCKET"
-_MOST_PROCESSES = 2048
 # The engine reads these itself: an app's variable of such a name would change how it works.
 _ENGINES_OWN = re.compile(
     r"PATH|HOME|USER|TMPDIR|LD_\w+|XDG_\w+|CONTAINERS?_\w+|DOCKER_\w+|BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+"
@@ -54,12 +53,11 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
         shutil.copyfile(module, shared / module.name)  # worker.py, and the siblings that it loads
         (shared / module.name).chmod(0o644)
     options = container.options
-    memory = memory_limit_of(launch.machine_type) if options.limits else None
     note: Note = {
         "engine": str(container.engine),
         "options": list(options.engine),
-        "run": [*options.run, *(_limits(memory) if options.limits else [])],
-        "memory_mib": memory or 0,
+        "run": [*options.run, *(_limits(launch.limits) if options.limits else [])],
+        "memory_mib": (launch.limits.memory_mib or 0) if options.limits else 0,
         "variables": {name: value for name, value in os.environ.items() if _ENGINES_OWN.fullmatch(name)},
         "image": container.image,
         "name": f"fal-{launch.runner_id}",
@@ -77,10 +75,11 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
     script.chmod(0o700)
 
 
-def _limits(memory_mib: int | None) -> list[str]:
+def _limits(limits: Limits) -> list[str]:
     """What the container may use; without swap, so that a limit of memory is one."""
-    memory = [] if memory_mib is None else ["--memory", f"{memory_mib}m", "--memory-swap", f"{memory_mib}m"]
-    return ["--pids-limit", str(_MOST_PROCESSES), *memory]
+    most = f"{limits.memory_mib}m"
+    memory = [] if limits.memory_mib is None else ["--memory", most, "--memory-swap", most]
+    return ["--pids-limit", str(limits.processes), *memory]
 
 
 def _volumes(launch: LaunchSpec) -> list[str]:

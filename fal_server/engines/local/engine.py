@@ -20,7 +20,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.resources import ResourceSample
 from fal_server.core.runners import Runner
-from fal_server.engines.local.cgroup import RunnerGroups, end_group
+from fal_server.engines.local.cgroup import RunnerGroup, RunnerGroups, end_group
 from fal_server.engines.local.container import remove_container
 from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
@@ -77,6 +77,7 @@ class LocalEngine:
             runners import; about 25 MiB and those modules each.
         rest_seconds: how long after a runner's start to start nothing ahead.
         silent_seconds: if no line of an ended runner is stored for so long, the rest is read from its disk.
+        groups: makes the control groups of runners; None finds out what this machine allows.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class LocalEngine:
         rest_seconds: float = REST_SECONDS,
         least_free_mib: int = LEAST_FREE_MIB,
         silent_seconds: float = _SILENT_SECONDS,
+        groups: RunnerGroups | None = None,
     ) -> None:
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ class LocalEngine:
         self._preparer = Preparer(builder, blobs, files)
         self._sink = sink
         self._last_sequence = last_sequence
-        self._groups = RunnerGroups.detect()
+        self._groups = RunnerGroups.detect(self._runners_dir.parent) if groups is None else groups
         self._imports = self._runners_dir.with_name("imports") if warm_workers else None
         if self._imports is not None:
             keep_imports(self._imports)
@@ -234,6 +236,9 @@ class LocalEngine:
             for tag in await asyncio.to_thread(tags_in, directory):
                 await sweep(tag, directory)
             await asyncio.to_thread(_delete, directory)
+        followed = {tag_of(link.token) for link in self._links.values()}
+        others = [identity for name in known if (identity := ShimIdentity.read(self._runners_dir / name)) is not None]
+        await self._groups.end_others(followed | {identity.tag for identity in others})
 
     async def close(self) -> None:
         await self.warm_pool.close()
@@ -284,17 +289,29 @@ class LocalEngine:
         token = launch.spec.token
         identity = find_shim(directory, token)
         warm_key = warm_key_of(launch, self._home, self._imports) if self._imports is not None else None
-        spec = spec_of(directory, launch, self._home, warm_key)
-        if identity is None:
+
+        def make_group() -> RunnerGroup:
+            limits = None if launch.environment.container is not None else launch.spec.limits
+            return self._groups.make(tag_of(token), directory, limits)
+
+        if identity is not None:
+            spec = spec_of(directory, launch, self._home, warm_key, await asyncio.to_thread(make_group))
+        else:
             await self._clean_up(directory, token)
             warm_shim = self.warm_pool.take(warm_key)
+
+            def prepare() -> RunnerGroup:
+                lay_out(directory, launch, self._home, warm_shim)
+                return make_group()
+
             try:
-                await asyncio.to_thread(lay_out, directory, launch, self._home, warm_shim)
+                group = await asyncio.to_thread(prepare)
             except BaseException:
                 if warm_shim is not None:
                     await asyncio.shield(warm_shim.end())
                 raise
-            identity = await spawn_shim(directory, spec, self._groups, warm_shim)
+            spec = spec_of(directory, launch, self._home, warm_key, group)
+            identity = await spawn_shim(directory, spec, group, make_group, warm_shim)
         names = (launch.spec.account, launch.spec.runner_id, launch.spec.app_name, launch.spec.revision_id)
         link = self._link(directory, identity, token, names)
         try:

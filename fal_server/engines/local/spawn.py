@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import fal_runner
@@ -22,7 +23,7 @@ from fal_runner.shim.address import LOG_NAME, ShimIdentity
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.faults import Unavailable
-from fal_server.engines.local.cgroup import RunnerGroups
+from fal_server.engines.local.cgroup import RunnerGroup
 from fal_server.engines.local.container import container_variables, interpreter, lay_out_container
 from fal_server.engines.local.machine import restore_descriptor_limit
 from fal_server.engines.local.ownership import sweep
@@ -73,39 +74,50 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
 
 
 async def spawn_shim(
-    directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None = None, warm_shim: WarmShim | None = None
+    directory: Path,
+    spec: shim_pb2.RunnerSpec,
+    group: RunnerGroup,
+    make_group: Callable[[], RunnerGroup],
+    warm_shim: WarmShim | None = None,
 ) -> ShimIdentity:
-    """Start a shim in its own session and, if there are groups, control group; wait until it listens.
+    """Start a shim in its own session and in its control group; wait until it listens.
 
     By then its worker is being started, or could not be, for a reason that Start returns.
 
     Args:
         spec: the runner's worker.
+        group: the runner's control groups.
+        make_group: makes them again once they were swept.
         warm_shim: a shim that was started already; if it has died, another is started.
 
     Raises:
         Unavailable: it ended, or did not answer in time; the message has its last output.
     """
     if warm_shim is not None:
-        if (found := await _assign(warm_shim, directory, spec, groups)) is not None:
+        if (found := await _assign(warm_shim, directory, spec, group)) is not None:
             return found
         await sweep(tag_of(spec.token), directory)
+        group = await asyncio.to_thread(make_group)
     ours, theirs = socket.socketpair()
     with theirs:
         warm_shim = WarmShim(start_process(theirs), ours)
-    identity = await _assign(warm_shim, directory, spec, groups)
+    identity = await _assign(warm_shim, directory, spec, group)
     if identity is None:
         raise Unavailable(f"the shim did not start: {last_output(directory)}")
     return identity
 
 
 async def _assign(
-    warm_shim: WarmShim, directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None
+    warm_shim: WarmShim, directory: Path, spec: shim_pb2.RunnerSpec, group: RunnerGroup
 ) -> ShimIdentity | None:
     """Name the runner to a shim, and wait until it listens; None if it does not, and then it is ended."""
-    pids = [warm_shim.pid] if warm_shim.worker is None else [warm_shim.pid, warm_shim.worker]
-    if groups is not None and not groups.admit(pids, tag_of(spec.token), directory):
-        log.warning("the runner in %s has no control group of its own: its processes are found by their tag", directory)
+    try:
+        group.admit(warm_shim.pid, warm_shim.worker)
+    except OSError as error:
+        if warm_shim.worker is not None:  # it would have no bounds
+            await warm_shim.end()
+            return None
+        log.warning("the shim in %s has no control group: its processes are found by their tag: %s", directory, error)
     order = {"token": spec.token, "directory": str(directory)}
     encoded = base64.b64encode(spec.SerializeToString()).decode()
     warm_shim.send({**order, "spec": encoded} if len(encoded) < MOST_ORDER_BYTES // 2 else order)
@@ -142,9 +154,17 @@ def last_output(directory: Path) -> str:
 
 
 def spec_of(
-    directory: Path, launch: PreparedLaunch, home: Path, warm_key: WarmKey | None = None
+    directory: Path,
+    launch: PreparedLaunch,
+    home: Path,
+    warm_key: WarmKey | None = None,
+    group: RunnerGroup | None = None,
 ) -> shim_pb2.RunnerSpec:
-    """Describe the worker to the shim; only here does it get the variables."""
+    """Describe the worker to the shim; only here does it get the variables.
+
+    Args:
+        group: its control groups; None if it has none.
+    """
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
         runner_id=launch.spec.runner_id,
@@ -168,6 +188,8 @@ def spec_of(
         app_metrics_port=launch.spec.app_metrics_port or 0,
         imports_file=str(warm_key.imports_file) if warm_key is not None else "",
     )
+    if launch.environment.container is None:
+        spec.limits.CopyFrom(_limits_of(launch, group or RunnerGroup()))
     if (function := launch.spec.function) is not None:
         spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function), method=function.method))
     elif launch.spec.entrypoint is not None:
@@ -177,6 +199,17 @@ def spec_of(
     if (setup := launch.spec.setup) is not None:
         spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup), method=setup.method))
     return spec
+
+
+def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceLimits:
+    limits = launch.spec.limits
+    return shim_pb2.ResourceLimits(
+        machine_type=limits.machine_type,
+        memory_bytes=(limits.memory_mib or 0) * 1024 * 1024,
+        larger=limits.larger,
+        groups=map(str, group.entered),
+        memory_group=str(group.memory or ""),
+    )
 
 
 def variables_of(launch: PreparedLaunch, home: Path) -> dict[str, str]:

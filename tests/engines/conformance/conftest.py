@@ -17,6 +17,7 @@ import pytest
 from fal_server.core.containers import CONTAINER
 from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.machines import MachineTypes
 from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
@@ -65,7 +66,7 @@ class EngineUnderTest(ABC):
             app_name="shop",
             environment="main",
             revision_id="revision-1",
-            machine_type="XS",
+            limits=MachineTypes().limits_of("XS"),
             packages=packages or self.packages(),
             function=self.code(ends=ends),
             serves_http=not ends,

@@ -1,0 +1,129 @@
+"""Finds out whether a runner ran out of memory, and bounds its memory if no control group does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from fal_grpc.v1 import shim_pb2
+from fal_runner.isolation.container import read_note
+from fal_runner.process.usage import measure_descendants
+
+_MIB = 1024 * 1024
+_MACHINE = Path("/proc/vmstat")
+_MACHINE_SECONDS = 10.0
+_GROUP_SECONDS = 2.0
+# A kill explains an end only if it came shortly before: 10 to 20 s for the machine's, 8 to 10 s for the runner's own.
+_MACHINE_COUNTS = 2
+_GROUP_COUNTS = 5
+_MEASURE_SECONDS = 0.25
+
+
+class MemoryBound:
+    """What bounds the memory of a runner: its machine type, its container, or the machine.
+
+    Args:
+        limits: those of the runner.
+        container: the note of its container; None if it has none.
+        proc: the shim's process id, whose descendants are measured if no group bounds them.
+    """
+
+    def __init__(self, limits: shim_pb2.ResourceLimits, container: Path | None = None, proc: int | None = None) -> None:
+        self._limits = limits
+        self._container = container
+        self._root = proc or os.getpid()
+        self._group = Path(limits.memory_group) if limits.memory_group else None
+        self._counted = deque([self._kills()], maxlen=_MACHINE_COUNTS if self._group is None else _GROUP_COUNTS)
+        self.exceeded = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the runner has a bound of its own, so that killing one process of it was meant for the runner."""
+        return self._group is not None or self._container is not None
+
+    @property
+    def measures(self) -> bool:
+        """Whether the shim itself has to see that the runner keeps to its bound."""
+        return bool(self._limits.memory_bytes) and self._group is None and self._container is None
+
+    def killed_lately(self) -> bool:
+        """Whether the kernel has killed a process for lack of memory a short time ago."""
+        return self._kills() > self._counted[0]
+
+    def explains(self, code: int, *, itself: bool, killed: bool) -> bool:
+        """Whether a lack of memory ended the worker.
+
+        Args:
+            code: its exit code, or minus the number of a signal.
+            itself: nobody told it to end.
+            killed: the platform killed it, which may have come after the kernel did.
+        """
+        if self.exceeded:
+            return True
+        by_kernel = code == -9 and (itself or (killed and self.is_own))
+        # A worker often ends with an error of its own when the kernel has killed a process that it started.
+        by_child = code != 0 and itself and self._group is not None
+        return (by_kernel or by_child) and self.killed_lately()
+
+    def explanation(self) -> str:
+        """What ran out of memory, and what to do about it."""
+        if self._container is not None:
+            memory = read_note(self._container).get("memory_mib") or 0
+            return f"a container with {memory} MiB ran out of memory" if memory else "the machine ran out of memory"
+        if not self._limits.memory_bytes:
+            return "the machine ran out of memory"
+        larger = f": deploy it with a larger one, such as {self._limits.larger}" if self._limits.larger else ""
+        return f"{self._bound} ran out of memory{larger}"
+
+    async def follow(self, note: Callable[[str], None]) -> None:
+        """Keep counts that are some seconds old, and tell about processes that were killed.
+
+        Args:
+            note: takes a line for the runner's log.
+        """
+        told = self._counted[0]
+        while True:
+            await asyncio.sleep(_MACHINE_SECONDS if self._group is None else _GROUP_SECONDS)
+            kills = self._kills()
+            self._counted.append(kills)
+            if self._group is not None and kills > told:
+                count = kills - told
+                said = "1 process was" if count == 1 else f"{count} processes were"
+                note(f"{said} killed: {self.explanation()}")
+                told = kills
+
+    async def watch(self, end: Callable[[], None]) -> None:
+        """Measure the runner's processes, and end them all once they use too much.
+
+        Args:
+            end: kills the worker, upon which everything else is swept.
+        """
+        while True:
+            await asyncio.sleep(_MEASURE_SECONDS)
+            used = await asyncio.to_thread(measure_descendants, self._root)
+            if used.memory_bytes > self._limits.memory_bytes:
+                self.exceeded = True
+                end()
+                return
+
+    @property
+    def _bound(self) -> str:
+        return f"machine type {self._limits.machine_type} with {self._limits.memory_bytes // _MIB} MiB"
+
+    def _kills(self) -> int:
+        """Count the processes that were killed for lack of memory: the runner's, or the machine's since boot."""
+        if self._group is None:
+            return _number(_MACHINE, "oom_kill")
+        return max(_number(self._group / name, "oom_kill") for name in ("memory.events", "memory.oom_control"))
+
+
+def _number(path: Path, name: str) -> int:
+    """Read one number of a file of names and numbers; 0 if it has none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
