@@ -83,7 +83,7 @@ class EngineUnderTest(ABC):
             app_name=spec.app_name,
             environment=spec.environment,
             revision_id=spec.revision_id,
-            machine_type=spec.machine_type,
+            machine_type=spec.limits.machine_type,
             token=spec.token,
             created_at=datetime.now(UTC),
             node=node,
