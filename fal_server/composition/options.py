@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "--machine-types",
         type=Path,
         metavar="FILE",
-        help="Your own machine types, as TOML; `fal machines types` lists all.",
+        help="Your own machine types, as TOML, beside the usual ones.",
     )
     parser.add_argument(
         "--warm-shims",
