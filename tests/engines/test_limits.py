@@ -40,6 +40,13 @@ def takes(mib: int) -> Callable[[], int]:
     return app
 
 
+def waits() -> None:
+    """Run until it is ended."""
+    import threading
+
+    threading.Event().wait()
+
+
 @pytest.fixture(params=["what the machine has", "no groups"])
 async def bounded(request: pytest.FixtureRequest, rig: Any) -> Any:
     """An engine that bounds memory by what this machine offers, and one whose shims watch it."""
@@ -119,7 +126,7 @@ def sleeper() -> subprocess.Popen[bytes]:
 
 
 async def test_the_worker_and_commands_are_in_the_groups_and_the_shim_is_not_bounded(rig: Any) -> None:
-    runner = await rig.start(lambda: __import__("time").sleep(1000), limits=SMALL)
+    runner = await rig.start(waits, limits=SMALL)
     [worker, *_] = rig.alive(runner)
     ran = await rig.run(runner, "cat", "/proc/self/cgroup")
     assert ran.code == 0
@@ -134,7 +141,7 @@ async def test_the_worker_and_commands_are_in_the_groups_and_the_shim_is_not_bou
 
 
 async def test_the_groups_outlive_the_controller_and_end_with_the_runner(rig: Any) -> None:
-    runner = await rig.start(lambda: __import__("time").sleep(1000), limits=SMALL)
+    runner = await rig.start(waits, limits=SMALL)
     note = rig.root / "runners" / runner.runner_id / "cgroup"
     groups = [Path(line) for line in note.read_text().splitlines()] if note.exists() else []
     assert all(group.is_dir() for group in groups)
@@ -190,11 +197,11 @@ async def test_a_killed_child_is_told_and_the_worker_goes_on(rig: Any) -> None:
     def app() -> int:
         import subprocess
         import sys
-        import time
+        import threading
 
         ended = subprocess.run([sys.executable, "-c", code], check=False).returncode
         print("the child ended with", ended, flush=True)
-        time.sleep(1000)
+        threading.Event().wait()
         return 0
 
     runner = await rig.start(app, limits=SMALL)

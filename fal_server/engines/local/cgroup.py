@@ -115,10 +115,10 @@ class RunnerGroups:
         name = f"{self._prefix}{tag}"
         bounds = {} if limits is None else dict(self._places.bounds)
         version_2 = {key for key, place in bounds.items() if place.version == 2}
-        top = None if self._places.kill is None else self._places.kill / name
-        if top is None and version_2:
-            top = bounds[next(iter(version_2))].base / name
-        shim, inner = (top / "shim", top / "runner") if top is not None and version_2 else (top, None)
+        home = bounds[next(iter(version_2))].base if version_2 else self._places.kill
+        top = None if home is None else home / name
+        inner = top / "runner" if top is not None and version_2 else None
+        shim = inner.with_name("shim") if inner is not None else top
         groups = {
             key: inner if inner is not None and place.version == 2 else place.base / name
             for key, place in bounds.items()
