@@ -78,7 +78,7 @@ class MachineType:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RunnerLimits:
     """What bounds one runner, and what its owner can do if that is too little.
 
     Attributes:
@@ -157,7 +157,7 @@ class MachineTypes:
             gpus={found.gpu: max(1, num_gpus or found.gpus)} if found.gpu else {},
         )
 
-    def limits_of(self, name: str) -> Limits:
+    def limits_of(self, name: str) -> RunnerLimits:
         """Return what bounds a runner of a machine type.
 
         Raises:
@@ -174,7 +174,7 @@ class MachineTypes:
             and other.memory_mib > memory
         ]
         best = min(larger, key=lambda other: other.memory_mib or 0, default=None)
-        return Limits(
+        return RunnerLimits(
             machine_type=found.name,
             memory_mib=memory,
             processes=found.processes,

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry
-from fal_server.core.machines import Limits, Node
+from fal_server.core.machines import Node, RunnerLimits
 from fal_server.core.resources import ResourceSample
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Payload
 from fal_server.core.runners import Runner
@@ -45,7 +45,7 @@ class LaunchSpec:
     app_name: str
     environment: str
     revision_id: str
-    limits: Limits
+    limits: RunnerLimits
     packages: EnvironmentSpec
     function: Payload | None = None
     entrypoint: str | None = None

@@ -23,7 +23,7 @@ from fal_server.core.faults import NotFound
 from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
-from fal_server.core.machines import Limits, MachineTypes, Node, Resources
+from fal_server.core.machines import MachineTypes, Node, Resources, RunnerLimits
 from fal_server.core.revisions import AppFile, EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
@@ -171,7 +171,7 @@ class Rig:
         app_port: int | None = None,
         python: Path | None = None,
         container: Container | None = None,
-        limits: Limits | None = None,
+        limits: RunnerLimits | None = None,
     ) -> LaunchSpec:
         def pickled(what: Callable[..., Any] | None) -> Payload | None:
             if what is None:

@@ -15,13 +15,13 @@ import pytest
 
 from fal_runner.process.proc import process_info, tag_of
 from fal_server.core.lifecycle import Event
-from fal_server.core.machines import Limits
+from fal_server.core.machines import RunnerLimits
 from fal_server.engines.local.cgroup import RunnerGroup, RunnerGroups, end_group
 from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Place, Places, find_places
 
 MOUNTS, OWN = Path("/proc/self/mounts"), Path("/proc/self/cgroup")
 MARK = tag_of("a token of these tests")
-SMALL = Limits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50)
+SMALL = RunnerLimits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50)
 
 
 def sleeper() -> subprocess.Popen[bytes]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from fal_server.core.lifecycle import End, Event
-from fal_server.core.machines import Limits
+from fal_server.core.machines import RunnerLimits
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, Places
 
-SMALL = Limits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50, larger="XS")
+SMALL = RunnerLimits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50, larger="XS")
 TAKES_TOO_MUCH = "machine type TINY with 128 MiB ran out of memory: deploy it with a larger one, such as XS"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_server.core.machines import Limits
+from fal_server.core.machines import RunnerLimits
 from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Places, find_places
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class RunnerGroups:
         place = self._places.bounds.get(controller)
         return None if place is None else place.version
 
-    def make(self, tag: str, directory: Path, limits: Limits | None) -> RunnerGroup:
+    def make(self, tag: str, directory: Path, limits: RunnerLimits | None) -> RunnerGroup:
         """Make the groups of a runner; what the machine refuses is left out, and said in the log.
 
         Args:
@@ -130,7 +130,7 @@ class RunnerGroups:
             (directory / _NOTE).write_text("\n".join(map(str, made)))
             for group in reversed(made):  # from the top down
                 self._files.make(group)
-                if group == top and version_2:
+                if top is not None and group == top and version_2:
                     self._files.write(top / "cgroup.subtree_control", " ".join(f"+{key}" for key in sorted(version_2)))
             if limits is not None:
                 for key, group in groups.items():
@@ -161,7 +161,7 @@ class RunnerGroups:
                 if group.name.removeprefix(self._prefix) not in alive:
                     await _end([*(child for child in group.iterdir() if child.is_dir()), group])
 
-    def _bound(self, group: Path, controller: str, version: int, limits: Limits) -> None:
+    def _bound(self, group: Path, controller: str, version: int, limits: RunnerLimits) -> None:
         for name in _FILES[controller, version]:
             value = _value(controller, name, version, limits)
             file = group / name.removeprefix("*")
@@ -169,7 +169,7 @@ class RunnerGroups:
                 self._files.write(file, value)
 
 
-def _value(controller: str, name: str, version: int, limits: Limits) -> str | None:
+def _value(controller: str, name: str, version: int, limits: RunnerLimits) -> str | None:
     if controller == PROCESSES:
         return str(limits.processes)
     if controller == CPU:

@@ -16,7 +16,7 @@ from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remov
 from fal_runner.isolation.mounts import DATA_VARIABLE
 from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.containers import Container
-from fal_server.core.machines import Limits
+from fal_server.core.machines import RunnerLimits
 from fal_server.ports import LaunchSpec
 
 _NOTE = "container.json"
@@ -75,7 +75,7 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
     script.chmod(0o700)
 
 
-def _limits(limits: Limits) -> list[str]:
+def _limits(limits: RunnerLimits) -> list[str]:
     """What the container may use; without swap, so that a limit of memory is one."""
     most = f"{limits.memory_mib}m"
     memory = [] if limits.memory_mib is None else ["--memory", most, "--memory-swap", most]
