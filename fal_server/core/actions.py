@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fal_server.core.identity import AppId
+from fal_server.core.runners import StopCause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ class Kill:
 
     runner_id: str
     reason: str
+    cause: StopCause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fal_server.core.identity import AppId
-from fal_server.core.runners import Desired, Runner
+from fal_server.core.runners import Desired, Runner, StopCause
 
-# The start of the reason of a runner that was killed because its start took too long.
-TOO_SLOW = "not ready within startup_timeout"
-# The same if a request found it broken.
-BROKEN = "it broke the connection of"
-UNAVAILABLE = "it answered 503 to"
 # A runner that ends by itself so soon after it became ready, without a request, counts as a failed start.
 EARLY_END = timedelta(seconds=10)
+# Why a runner is killed that a request found broken.
+FOUND_BROKEN = frozenset({StopCause.BROKE_CONNECTION, StopCause.UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +26,6 @@ class Failures:
 
 
 NO_FAILURES = Failures()
-
-
-def was_too_slow(runner: Runner) -> bool:
-    """Return whether a runner was killed because its start took too long."""
-    return runner.ready_at is None and runner.reason.startswith(TOO_SLOW)
-
-
-def found_broken(runner: Runner) -> bool:
-    """Return whether a runner was killed because a request found it broken."""
-    return runner.kill and (BROKEN in runner.reason or UNAVAILABLE in runner.reason)
-
-
-def own_end(runner: Runner) -> str:
-    """Return how a runner ended by itself; an empty text if the platform ended it, or it is not known."""
-    if runner.ended_at is None:
-        return ""
-    if not runner.kill:
-        return runner.reason if runner.desired is Desired.SERVE else ""
-    how, separator, _ = runner.reason.rpartition(f"; {BROKEN}")
-    return how if separator else ""
 
 
 def failed_to_start(runner: Runner) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.runners import RANK, Desired, Runner, RunnerState
+from fal_server.core.runners import RANK, Desired, Runner, RunnerState, StopCause
 
 S = RunnerState
 
@@ -49,6 +49,7 @@ class Observation:
 
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
+        stop_cause: for STOPPING, if the stop has one.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
         end: for GONE, what ended the worker.
     """
@@ -61,6 +62,7 @@ class Observation:
     host: str = ""
     port: int | None = None
     metrics_port: int | None = None
+    stop_cause: StopCause | None = None
     exit_code: int | None = None
     end: End = End.ORDERED
 
@@ -91,9 +93,9 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
         case Event.UNROUTED:
             return replace(moved, draining_at=now)
         case Event.STOPPING:
-            return replace(moved, stopping_at=now)
+            return replace(moved, stopping_at=now, stop_cause=seen.stop_cause or runner.stop_cause)
         case Event.GONE:
-            return replace(moved, ended_at=now, exit_code=seen.exit_code)
+            return replace(moved, ended_at=now, exit_code=seen.exit_code, own_end=_own_end(runner, seen))
 
 
 _TARGETS: dict[Event, RunnerState] = {
@@ -105,6 +107,11 @@ _TARGETS: dict[Event, RunnerState] = {
     Event.STOPPING: S.TERMINATING,
     Event.GONE: S.TERMINATED,
 }
+
+
+def _own_end(runner: Runner, seen: Observation) -> str:
+    ordered = seen.end is End.ORDERED and (runner.desired is not Desired.SERVE or runner.state is S.TERMINATING)
+    return "" if ordered else seen.reason
 
 
 def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:

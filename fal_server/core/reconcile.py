@@ -22,11 +22,10 @@ from fal_server.core.actions import (
 )
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
-from fal_server.core.failures import TOO_SLOW
 from fal_server.core.identity import AppId
 from fal_server.core.machines import Node
 from fal_server.core.placement import Needs, plan_launches
-from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
+from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
 
 S = RunnerState
@@ -262,7 +261,8 @@ def _plan_end(runner: Runner, known: Usage, startup_timeout: int | None, now: da
             and runner.started_at is not None
             and now - runner.started_at >= timedelta(seconds=startup_timeout)
         ):
-            return [Kill(runner_id=runner_id, reason=f"{TOO_SLOW} {startup_timeout} s")]
+            reason = f"not ready within startup_timeout {startup_timeout} s"
+            return [Kill(runner_id=runner_id, reason=reason, cause=StopCause.STARTUP_TIMEOUT)]
         return []
     if runner.state in NO_PROCESS:
         return [Drop(runner_id=runner_id, reason=runner.reason or "stopped before it started")]

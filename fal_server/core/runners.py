@@ -49,6 +49,14 @@ class Desired(StrEnum):
     GONE = "gone"
 
 
+class StopCause(StrEnum):
+    """Why the platform ended a runner, if that decides what follows."""
+
+    STARTUP_TIMEOUT = "startup_timeout"
+    BROKE_CONNECTION = "broke_connection"
+    UNAVAILABLE = "unavailable"  # it answered 503
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
     """One runner, as it is stored.
@@ -57,7 +65,9 @@ class Runner:
         token: random; every process of the runner has it in its environment, which tells its processes from others.
         state: the observed state; only lifecycle.step changes it.
         desired: written by services and the reconciler.
-        reason: why it is in this state, for people.
+        reason: why it is in this state, for people; programs read `stop_cause` and `own_end`.
+        stop_cause: why the platform ended it; None for all other reasons.
+        own_end: how it ended, if it did so before anybody told it to; empty if not.
         node: the machine that it runs on; empty until its start is ordered.
         handle: how its engine finds its process again; empty until it was started. Only the engine reads it.
         host: the address at which the controller reaches its ports; empty until ready.
@@ -86,6 +96,8 @@ class Runner:
     state: RunnerState = RunnerState.PENDING
     desired: Desired = Desired.SERVE
     reason: str = ""
+    stop_cause: StopCause | None = None
+    own_end: str = ""
     node: str = ""
     handle: str = ""
     host: str = ""

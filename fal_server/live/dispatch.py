@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
@@ -14,12 +14,11 @@ from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
-from fal_server.core.failures import BROKEN, UNAVAILABLE, own_end, was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartDelayed, StartTimedOut, Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId
 from fal_server.core.reconcile import failure_delay
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.events import ChangeNotifier
@@ -29,11 +28,11 @@ from fal_server.ports import Clock
 log = logging.getLogger(__name__)
 # How long to wait for the end of a runner that broke a connection; it is killed meanwhile.
 _END_SECONDS = 10.0
-# Why a runner is killed, with the request's name.
-_KILLED: dict[Outcome, str] = {
-    Outcome.RUNNER_FAILED: BROKEN + " {}",
-    Outcome.UNAVAILABLE: UNAVAILABLE + " {}",
-    Outcome.TIMED_OUT: "{} outlived request_timeout",
+# Why a runner is killed: for people, with the request's name, and for programs.
+_KILLED: dict[Outcome, tuple[str, StopCause | None]] = {
+    Outcome.RUNNER_FAILED: ("it broke the connection of {}", StopCause.BROKE_CONNECTION),
+    Outcome.UNAVAILABLE: ("it answered 503 to {}", StopCause.UNAVAILABLE),
+    Outcome.TIMED_OUT: ("{} outlived request_timeout", None),
 }
 
 
@@ -281,9 +280,12 @@ class Dispatcher:
             pass
         elif outcome in _KILLED:
             request = f"request {lease.request_id}" if lease.request_id else "a request"
-            self._spawn_end(lease.runner_id, _KILLED[outcome].format(request), kill=True)
+            reason, cause = _KILLED[outcome]
+            self._spawn_end(
+                lease.runner_id, reason.format(request), lambda runner_id, why: self._fleet.kill(runner_id, why, cause)
+            )
         elif outcome is Outcome.STOP_RUNNER:
-            self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
+            self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", self._fleet.drain)
         runner = self._fleet.get(lease.runner_id)
         if runner is not None:
             self._serve_waiting(runner.app_id)
@@ -307,10 +309,9 @@ class Dispatcher:
             waiting.remove(told)
             if not waiting:
                 del self._ends[lease.runner_id]
-        how = "" if runner is None else own_end(runner)
-        if runner is None or not how:
+        if runner is None or not runner.own_end:
             return RunnerFailure(detail=detail, ended_alone=False)
-        return RunnerFailure(detail=_end_in_request(runner, how), ended_alone=not lease.slot.shared)
+        return RunnerFailure(detail=_end_in_request(runner), ended_alone=not lease.slot.shared)
 
     async def _end_of(self, runner_id: str, told: asyncio.Future[Runner | None]) -> Runner | None:
         """Wait for the end of a runner; None if that takes too long or cannot be read."""
@@ -459,7 +460,7 @@ class Dispatcher:
                 f"a runner of {str(runner.app_id)!r} failed to start: {runner.reason or 'it gave no reason'}. "
                 f"`fal runners logs {runner.runner_id}` shows what it wrote"
             )
-            if was_too_slow(runner):
+            if runner.stop_cause is StopCause.STARTUP_TIMEOUT:
                 self._fail(runner.app_id, lambda: StartTimedOut(message))
                 return
             seconds = ceil(failure_delay(runner.failed_starts).total_seconds())
@@ -470,13 +471,12 @@ class Dispatcher:
             if not waiter.future.done():
                 waiter.future.set_exception(fault())
 
-    def _spawn_end(self, runner_id: str, reason: str, *, kill: bool) -> None:
+    def _spawn_end(self, runner_id: str, reason: str, end: Callable[[str, str], Awaitable[Runner | None]]) -> None:
         """End a runner in the background; it gets no request meanwhile, however long the writing takes."""
         self._fleet.stop_routing(runner_id)
         runner = self._fleet.get(runner_id)
         if runner is not None and runner.desired is Desired.GONE:
             reason = runner.reason  # it ends already, and that breaks its connections
-        end = self._fleet.kill if kill else self._fleet.drain
         what = f"the end of runner {runner_id} ({reason})"
         write = until_stored(what, lambda: end(runner_id, reason), stopping=self._closing, unforeseen=lambda: None)
         self._tasks.spawn(write, name=what)
@@ -488,9 +488,9 @@ class Dispatcher:
             log.warning("the first answer of runner %s is not kept: %s", lease.runner_id, fault.message)
 
 
-def _end_in_request(runner: Runner, how: str) -> str:
+def _end_in_request(runner: Runner) -> str:
     """Return how a runner ended, for the caller whose request it had."""
-    did, _, cause = how.removeprefix("worker ").partition(": ")
+    did, _, cause = runner.own_end.removeprefix("worker ").partition(": ")
     did = did.replace("exited with code", "ended with exit code").partition(",")[0]
     cause = f": {cause}" if cause else ""
     logs = f"`fal runners logs {runner.runner_id}` shows what it wrote"

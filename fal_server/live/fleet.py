@@ -16,7 +16,7 @@ from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, 
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.health import Health
 from fal_server.live.runner_view import Leased, RequestLease, RunnerView
@@ -210,11 +210,17 @@ class Fleet:
             lambda r: r if r.desired is Desired.GONE else replace(r, desired=Desired.GONE, reason=reason),
         )
 
-    async def kill(self, runner_id: str, reason: str) -> Runner | None:
+    async def kill(self, runner_id: str, reason: str, cause: StopCause | None = None) -> Runner | None:
         """Kill a runner."""
-        return await self._take_out(
-            runner_id, lambda r: r if r.kill else replace(r, desired=Desired.GONE, kill=True, reason=reason)
-        )
+
+        def killed(runner: Runner) -> Runner:
+            if runner.kill:
+                return runner
+            return replace(
+                runner, desired=Desired.GONE, kill=True, reason=reason, stop_cause=cause or runner.stop_cause
+            )
+
+        return await self._take_out(runner_id, killed)
 
     async def fail_start(self, runner_id: str, reason: str) -> None:
         """Kill a ready runner that never became healthy, and count a failed start."""

@@ -421,11 +421,12 @@ class Reconciler:
         runner_id = action.runner_id
         if runner_id in self._killed or (isinstance(action, Stop) and runner_id in self._stopped):
             return
-        reason = action.reason if isinstance(action, Kill) else ""
+        reason, cause = (action.reason, action.cause) if isinstance(action, Kill) else ("", None)
         sent = self._killed if isinstance(action, Kill) else self._stopped
         sent.add(runner_id)
         try:
-            runner = await self._fleet.observe(Observation(runner_id=runner_id, event=Event.STOPPING, reason=reason))
+            stopping = Observation(runner_id=runner_id, event=Event.STOPPING, reason=reason, stop_cause=cause)
+            runner = await self._fleet.observe(stopping)
             if runner is None:
                 sent.discard(runner_id)
             elif isinstance(action, Kill):

@@ -13,7 +13,7 @@ from functools import partial
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.failures import found_broken
+from fal_server.core.failures import FOUND_BROKEN
 from fal_server.core.faults import Fault
 from fal_server.core.identity import AppId, Scope
 from fal_server.core.logs import LogEntry, LogQuery
@@ -134,7 +134,7 @@ class Runs:
     async def _successor(self, runner: Runner, revision: Revision) -> Runner | None:
         """Return the runner that takes the place of one that a request found broken; None if the run is over."""
         ended = await self._fleet.find(runner.account, runner.runner_id)
-        if not revision.serves_http or ended is None or not found_broken(ended):
+        if not revision.serves_http or ended is None or ended.stop_cause not in FOUND_BROKEN:
             return None
         return replace(
             runner, runner_id=str(uuid.uuid4()), token=secrets.token_urlsafe(24), created_at=self._clock.now()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.failures import found_broken, own_end
 from fal_server.core.lifecycle import MOVES, End, Event, Observation, step
-from fal_server.core.runners import RANK, Desired, RunnerState
+from fal_server.core.runners import RANK, Desired, RunnerState, StopCause
 from tests.fakes.domain import START, at, make_runner
 
 STORED = [state for state in RunnerState if state is not RunnerState.RUNNING]
@@ -105,8 +106,20 @@ def test_an_end_before_the_order_to_kill_it_is_said_first() -> None:
     runner = make_runner(state=RunnerState.IDLE, desired=Desired.GONE, kill=True, reason="it broke the connection of q")
     crashed = step(runner, seen(Event.GONE, reason="worker exited with code 3", end=End.ITSELF), START)
     assert crashed.reason == "worker exited with code 3; it broke the connection of q"
-    assert own_end(crashed) == "worker exited with code 3"
-    assert found_broken(crashed)
+    assert crashed.own_end == "worker exited with code 3"
     killed = step(runner, seen(Event.GONE, reason="worker was killed by signal 9 (SIGKILL)"), START)
-    assert (killed.reason, own_end(killed)) == (runner.reason, "")
-    assert found_broken(killed)
+    assert (killed.reason, killed.own_end) == (runner.reason, "")
+
+
+def test_an_end_by_itself_is_kept_apart_from_why_it_was_to_stop() -> None:
+    runner = make_runner(state=RunnerState.DRAINING, desired=Desired.DRAIN, reason="revision r does not serve any more")
+    crashed = step(runner, seen(Event.GONE, reason="worker exited with code 3", end=End.ITSELF), START)
+    assert (crashed.reason, crashed.own_end) == (runner.reason, "worker exited with code 3")
+
+
+def test_the_cause_of_a_stop_outlasts_the_end() -> None:
+    runner = make_runner(state=RunnerState.SETUP, started_at=START)
+    stopping = step(runner, seen(Event.STOPPING, stop_cause=StopCause.STARTUP_TIMEOUT), START)
+    again = step(replace(stopping, state=RunnerState.SETUP), seen(Event.STOPPING), START)
+    ended = step(again, seen(Event.GONE, reason="worker was killed by signal 9 (SIGKILL)"), START)
+    assert (ended.stop_cause, ended.own_end) == (StopCause.STARTUP_TIMEOUT, "")

@@ -25,7 +25,7 @@ from fal_server.core.actions import (
 from fal_server.core.autoscale import Load
 from fal_server.core.machines import Node, Resources
 from fal_server.core.reconcile import AppInput, Usage, failure_delay, plan
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
 from tests.fakes.domain import BIG_NODE, START, app_id, at, make_app, make_runner
 
@@ -281,7 +281,9 @@ def test_startup_timeout() -> None:
     given = AppInput(app=make_app(startup_timeout=30), load=Load(queued=1, eligible=1))
     runner = make_runner(state=S.SETUP)
     assert planned(given, [runner], now=29) == []
-    assert planned(given, [runner], now=30) == [Kill(runner_id="x", reason="not ready within startup_timeout 30 s")]
+    assert planned(given, [runner], now=30) == [
+        Kill(runner_id="x", reason="not ready within startup_timeout 30 s", cause=StopCause.STARTUP_TIMEOUT)
+    ]
 
 
 def test_startup_timeout_holds_for_ephemeral_runners_too() -> None:

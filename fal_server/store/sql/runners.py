@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fal_server.core.faults import Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.ports import Vault
 from fal_server.store.sql.dialect import upsert
 from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS, owned_by
@@ -37,6 +37,8 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "state": runner.state.value,
         "desired": runner.desired.value,
         "reason": runner.reason,
+        "stop_cause": runner.stop_cause,
+        "own_end": runner.own_end,
         "node": runner.node,
         "handle": runner.handle,
         "host": runner.host,
@@ -73,6 +75,8 @@ def from_row(row: RowMapping, vault: Vault, *, ended_too: bool = True) -> Runner
     sealed = values.pop("sealed_token")
     state = values["state"] = RunnerState(values["state"])
     values["desired"] = Desired(values["desired"])
+    if values["stop_cause"] is not None:
+        values["stop_cause"] = StopCause(values["stop_cause"])
     wanted = ended_too or state is not RunnerState.TERMINATED
     return Runner(**values, token=_token(values["runner_id"], sealed, vault) if wanted else "")
 

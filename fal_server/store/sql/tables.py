@@ -119,6 +119,8 @@ RUNNERS = Table(
     Column("state", Text, nullable=False),
     Column("desired", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("stop_cause", Text),
+    Column("own_end", Text, nullable=False, server_default=""),
     Column("node", Text, nullable=False),
     Column("handle", Text, nullable=False, server_default=""),
     Column("host", Text, nullable=False, server_default=""),
