@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 30.0
+_LONGEST_DETAILS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,18 +145,37 @@ def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tup
 
 
 def status_error(status: int, headers: Mapping[str, str], content: bytes, url: str) -> CallError:
-    """Return the error that an HTTP status stands for, with the body's `detail` as its message."""
+    """Return the error that an HTTP status stands for, with what the body says as its message."""
     where = without_query(url)
+    answered = f"{where} answered {status} {_phrase(status)}".rstrip()
     try:
         body: object = json.loads(content)
     except (ValueError, RecursionError):
-        body = None
-    detail = body.get("detail") if isinstance(body, dict) else None
-    text = detail if isinstance(detail, str) else f"{where} answered {status} {_phrase(status)}".rstrip()
+        # A page for browsers, such as a proxy's, says nothing that can be read in a line.
+        html = "html" in headers.get("content-type", "")
+        body = "" if html else content.decode("utf-8", "replace").strip()
+    detail = body.get("detail", body) if isinstance(body, dict) else body
+    details = _in_words(detail)[:_LONGEST_DETAILS]
+    stands_alone = isinstance(body, dict) and isinstance(detail, str)
     error = BY_HTTP_STATUS.get(status, UnknownError)
     return error(
-        text, details=text, target=where, request_id=headers.get("x-fal-request-id", headers.get("x-request-id"))
+        details if stands_alone else f"{answered}: {details}" if details else answered,
+        details=details,
+        target=where,
+        request_id=headers.get("x-fal-request-id", headers.get("x-request-id")),
+        http_status=status,
     )
+
+
+def _in_words(detail: object) -> str:
+    if isinstance(detail, str):
+        return detail
+    if detail and isinstance(detail, list) and all(isinstance(item, dict) and "msg" in item for item in detail):
+        # FastAPI's list of wrong arguments.
+        places = (".".join(str(part) for part in item.get("loc", ()) if part != "body") for item in detail)
+        told = zip(places, detail, strict=True)
+        return "; ".join(f"{place}: {item['msg']}" if place else str(item["msg"]) for place, item in told)
+    return json.dumps(detail) if detail else ""
 
 
 def without_query(url: str) -> str:

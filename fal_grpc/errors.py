@@ -69,6 +69,7 @@ class CallError(FalError):
         field_violations: from google.rpc.BadRequest.
         retry_delay_seconds: from google.rpc.RetryInfo; None without one.
         request_id: the id of the call in the controller's log; None if it sent none.
+        http_status: the status of the answer to an HTTP call; None for all other errors.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -87,6 +88,7 @@ class CallError(FalError):
         field_violations: Iterable[FieldViolation] = (),
         retry_delay_seconds: float | None = None,
         request_id: str | None = None,
+        http_status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.details = details
@@ -98,6 +100,7 @@ class CallError(FalError):
         self.field_violations = tuple(field_violations)
         self.retry_delay_seconds = retry_delay_seconds
         self.request_id = request_id
+        self.http_status = http_status
 
 
 class CallCancelledError(CallError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fal.http import HttpClient
 from fal.http_aio import AsyncHttpClient
-from fal.http_messages import EventParser, HttpRequest, ServerSentEvent
+from fal.http_messages import EventParser, HttpRequest, ServerSentEvent, status_error
 from fal.rest_aio import AsyncRest
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import KeyCredentials
@@ -130,3 +130,22 @@ def test_httpx_is_loaded_by_the_first_call_only():
     code = "import sys, fal.api, fal.rest, fal.files, fal.queue, fal.gpus; print('httpx' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "details", "alone"),
+    [
+        ("application/json", b'{"detail": "no such app"}', "no such app", True),
+        ("application/json", b'{"detail": [{"loc": ["body", "n"], "msg": "too big"}]}', "n: too big", False),
+        ("application/json", b'{"error": 1}', '{"error": 1}', False),
+        ("text/plain", b"try later\n", "try later", False),
+        ("text/html", b"<html>", "", False),
+        ("application/json", b"{}", "", False),
+    ],
+)
+def test_an_error_says_what_its_body_says(content_type: str, body: bytes, details: str, alone: bool) -> None:
+    error = status_error(422, {"content-type": content_type}, body, "http://host/path?secret=x")
+    answered = "http://host/path answered 422 Unprocessable"
+    assert (error.details, error.http_status, str(error).startswith(answered)) == (details, 422, not alone)
+    assert str(error).endswith(details)
+    assert "secret" not in str(error)

@@ -9,11 +9,12 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fal.api import name_in_environment
+from fal.api import CallError, FalError, NotFoundError, name_in_environment
 from fal.hosts import find_hosts
+from fal.http import HttpClient, HttpStream
+from fal.http_messages import HttpRequest
 from fal_cli.commands.api.app_ids import nickname_of, split_id
 from fal_cli.commands.api.fields import parse_fields
-from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS, ENVIRONMENTS
@@ -23,7 +24,11 @@ from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_note, write_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
     from fal.api import JSON, SyncServerlessClient
+    from fal.settings import Settings
 
 _EPILOG = """\
 Arguments:
@@ -39,17 +44,40 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
-class HttpStatusError(CommandError):
-    """Report an answer with an error status.
+class _Calls:
+    """Make the HTTP calls of one `fal api` with the settings' key, over a kept connection."""
 
-    Args:
-        message: see `CommandError`.
-        status: the HTTP status.
-    """
+    def __init__(self, settings: Settings) -> None:
+        self._headers = settings.credentials.headers()
+        self._http = HttpClient(settings.options, keep_connections=True)
+        self.close = self._http.close
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+    def open(
+        self, method: str, url: str, fields: JSON = None, headers: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[HttpStream]:
+        """Call without a time limit, since apps may work for long; the answer is still to be read.
+
+        Args:
+            fields: the arguments of a POST.
+        """
+        content = json.dumps(fields).encode() if method == "POST" else None
+        sent = {**self._headers, **({"Content-Type": "application/json"} if content else {}), **(headers or {})}
+        request = HttpRequest(method=method, url=url, content=content, headers=sent, timeout_seconds=None)
+        return self._http.stream(request)
+
+    def ask(
+        self, method: str, url: str, fields: JSON = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, JSON]:
+        """Call the queue, whose answers are JSON objects."""
+        with self.open(method, url, fields, headers) as answer:
+            content = b"".join(answer.chunks())
+        try:
+            found: JSON = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise CommandError("the queue answered with something that is not a JSON object")
+        return found
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -95,33 +123,37 @@ def _api(args: argparse.Namespace) -> int:
             from fal_cli.commands.api.realtime import converse
 
             return converse(settings, hosts, path)
-        calls = ApiCalls(settings)
+        calls = _Calls(settings)
         try:
             if path.endswith("/stream") or args.direct:
-                with calls.call("POST", f"{hosts.run}/{path}", fields, headers=_headers(args)) as answer:
+                with calls.open("POST", f"{hosts.run}/{path}", fields, _headers(args)) as answer:
                     _show(answer, args.model_id)
                 return ExitCode.OK
             return _queued(calls, f"{hosts.queue}/{path}", f"{hosts.queue}/{app}", fields, args)
-        except CommandError as error:
-            raise _with_hint(client, args.model_id, error) from None
+        except CallError as error:
+            raise _naming_app(client, args.model_id, error) from None
         finally:
             calls.close()
 
 
-def _with_hint(client: SyncServerlessClient, model_id: str, error: CommandError) -> CommandError:
-    """Add what was probably meant if the first word of an unknown id is one of the caller's apps."""
-    from fal.api import FalError
-
+def _naming_app(client: SyncServerlessClient, model_id: str, error: CallError) -> Exception:
+    """Name the app in an error, and what was probably meant if the first word of an unknown id is the caller's app."""
+    if error.http_status is None:
+        return error
+    request = f" (request {error.request_id})" if error.request_id else ""
+    text = f"{model_id} answered {error.http_status}: {error.details or 'no details'}{request}"
     owner, _, rest = model_id.strip("/").partition("/")
-    if not (isinstance(error, HttpStatusError) and error.status == 404 and rest):
-        return error
+    if isinstance(error, NotFoundError) and rest and (nickname := _owner_of(client, owner)) is not None:
+        text += f"\n'{owner}' is an app of yours: did you mean {nickname}/{owner}/{rest}?"
+    return CommandError(text)
+
+
+def _owner_of(client: SyncServerlessClient, app: str) -> str | None:
+    """Return the caller's nickname if this is an app of theirs; None if it is not, or cannot be known."""
     try:
-        nickname = nickname_of(client)
-        if nickname is None or owner not in {app.alias for app in client.apps.list()}:
-            return error
+        return nickname_of(client) if app in {found.alias for found in client.apps.list()} else None
     except FalError:
-        return error
-    return CommandError(f"{error}\n'{owner}' is an app of yours: did you mean {nickname}/{owner}/{rest}?")
+        return None
 
 
 def _headers(args: argparse.Namespace) -> dict[str, str]:
@@ -135,13 +167,11 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
     return headers
 
 
-def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
+def _queued(calls: _Calls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
     """Queue, follow to the end, print the result. Ctrl-C, SIGTERM and SIGHUP cancel the request."""
 
     def queue() -> str:
-        with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
-            submitted = _document(answer, args.model_id)
-        request_id = submitted.get("request_id")
+        request_id = calls.ask("POST", submit, fields, _headers(args)).get("request_id")
         if not isinstance(request_id, str) or "/" in request_id:
             raise CommandError(f"{args.model_id}: the queue did not say which request this is")
         return request_id
@@ -154,8 +184,8 @@ def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse
                 # Built here, not taken from the answer, so that the key goes to no other host.
                 url = f"{app}/requests/{request_id}"
                 print_note(f"Request {request_id}")
-                _follow(calls, f"{url}/status?logs=1", args.model_id)
-                with calls.call("GET", url) as answer:
+                _follow(calls, f"{url}/status?logs=1")
+                with calls.open("GET", url) as answer:
                     _show(answer, args.model_id)
         except (KeyboardInterrupt, SystemExit):
             if (queued := started.settled()) is not None:
@@ -164,28 +194,22 @@ def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse
     return ExitCode.OK
 
 
-def _cancel(calls: ApiCalls, url: str) -> None:
+def _cancel(calls: _Calls, url: str) -> None:
     request_id = url.rpartition("/")[2]
-    calls.close()  # an answer may have been read only in part
     try:
-        with calls.call("PUT", f"{url}/cancel") as answer:
-            cancelled = answer.status == 202
-    except CommandError as error:
-        print_note(f"Request {request_id} could not be cancelled: {error}")
-        return
-    print_note(
-        f"Asked to cancel request {request_id}"
-        if cancelled
-        else f"Request {request_id} could not be cancelled: it may have ended"
-    )
+        calls.ask("PUT", f"{url}/cancel")
+    except CallError as error:
+        why = error if error.http_status is None else "it may have ended"
+        print_note(f"Request {request_id} could not be cancelled: {why}")
+    else:
+        print_note(f"Asked to cancel request {request_id}")
 
 
-def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
+def _follow(calls: _Calls, url: str) -> None:
     """Show position, why the request waits, and logs until it is completed."""
     shown, progress, reason, pause = 0, "", "", _FIRST_PAUSE_SECONDS
     while True:
-        with calls.call("GET", url) as answer:
-            status = _document(answer, model_id)
+        status = calls.ask("GET", url)
         logs = status.get("logs")
         lines = logs if isinstance(logs, list) else []
         news = [str(line.get("message", "")) if isinstance(line, dict) else str(line) for line in lines[shown:]]
@@ -222,39 +246,20 @@ def _progress(status: dict[str, JSON]) -> str:
     return "In progress" if status.get("status") == "IN_PROGRESS" else ""
 
 
-def _document(answer: Answer, model_id: str) -> dict[str, JSON]:
-    content = answer.read()
-    _raise_for_status(answer, content, model_id)
-    try:
-        found: JSON = json.loads(content)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise CommandError(f"{model_id}: the queue answered with something that is not a JSON object")
-    return found
-
-
-def _raise_for_status(answer: Answer, content: bytes, model_id: str) -> None:
-    if answer.status >= 300:
-        request = f" (request {answer.request_id})" if answer.request_id else ""
-        detail = detail_of(content) or "no details"
-        raise HttpStatusError(f"{model_id} answered {answer.status}: {detail}{request}", answer.status)
-
-
-def _show(answer: Answer, model_id: str) -> None:
+def _show(answer: HttpStream, model_id: str) -> None:
     """Print an answer: JSON as JSON, events as lines, anything else unchanged."""
-    if answer.status < 300 and answer.content_type == "text/event-stream":
-        for name, data in answer.events():
-            if name == "error":
-                raise CommandError(f"{model_id} broke off: {data}")
-            _show_event(data)
+    content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "text/event-stream":
+        for event in answer.events():
+            if event.name == "error":
+                raise CommandError(f"{model_id} broke off: {event.data}")
+            _show_event(event.data)
         return
-    content = answer.read()
-    _raise_for_status(answer, content, model_id)
+    content = b"".join(answer.chunks())
     try:
         value: JSON = json.loads(content)
     except ValueError:
-        _show_bytes(content, answer.content_type)
+        _show_bytes(content, content_type)
         return
     if sys.stdout.isatty():
         sys.stdout.write(json.dumps(value, indent=2) + "\n")

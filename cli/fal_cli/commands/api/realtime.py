@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from fal_cli.commands.api.http_calls import ApiCalls
+from fal.http_messages import tls_context, user_agent
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.presentation.output import print_error, write_line
 
@@ -37,14 +37,12 @@ def converse(settings: Settings, hosts: Hosts, path: str) -> int:
             f"--realtime needs the app extra ({error.name} is missing): pip install 'fal-grpc[app]'"
         ) from None
     url = f"{hosts.realtime}/{path}" + ("" if path.endswith("/realtime") else "/realtime")
-    calls = ApiCalls(settings)
-    headers = {name: value for name, value in calls.headers.items() if name != "User-Agent"}
     try:
         socket = connect(
             url,
-            additional_headers=headers,
-            user_agent_header=calls.headers["User-Agent"],
-            ssl=calls.context() if url.startswith("wss:") else None,
+            additional_headers=settings.credentials.headers(),
+            user_agent_header=user_agent(),
+            ssl=tls_context(settings.options) if url.startswith("wss:") else None,
             max_size=None,
         )
     except (OSError, WebSocketException) as error:
