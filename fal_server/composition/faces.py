@@ -74,7 +74,7 @@ async def open_faces(
     guard = Guard(use_cases.access, files.tokens)
     rest = rest_app(
         guard=guard,
-        owner=settings.account.nickname,
+        accounts=addresses.accounts,
         version=version("fal-grpc"),
         routes=_routes(
             guard=guard, settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases

@@ -59,7 +59,9 @@ def everything(stack) -> tuple[Starlette, Uploader]:
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
     ]
-    return rest_app(guard=guard, owner="me", version="1", routes=routes), Uploader(nothing, guard, "http://here")
+    return rest_app(
+        guard=guard, accounts=KnownAccounts([Account(nickname="me")]), version="1", routes=routes
+    ), Uploader(nothing, guard, "http://here")
 
 
 def client_of(app: Starlette) -> httpx.AsyncClient:

@@ -91,7 +91,9 @@ class Desk:
 async def desk_at(root: Path) -> AsyncGenerator[Desk, None]:
     async with opened(root) as platform:
         desk = Desk(root, platform)
-        rest = rest_app(guard=desk.guard, owner="me", version="1", routes=desk.routes)
+        rest = rest_app(
+            guard=desk.guard, accounts=KnownAccounts([Account(nickname="me")]), version="1", routes=desk.routes
+        )
         async with running_server(rest=rest) as desk.house:
             base = f"http://127.0.0.1:{desk.house.port}"
             headers = await desk.key()

@@ -148,7 +148,7 @@ async def controller(lines: Sequence[LogEntry] = ()) -> AsyncGenerator[Controlle
     guard = Guard(cast("Any", TwoAccountsKeys()), cast("Any", NoTokens()))
     account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), ACCOUNTS, guard)
     routes = [*RunnerRoutes(cast("Any", runners), cast("Any", logs), guard).routes, *account.routes]
-    rest = rest_app(guard=guard, owner="me", version="1.2.3", routes=routes)
+    rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1.2.3", routes=routes)
     async with (
         running_server(rest=rest) as h,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", timeout=20, trust_env=False) as client,
@@ -176,7 +176,14 @@ async def test_health_and_the_root_need_no_key() -> None:
         assert uuid.UUID(answer.headers["x-fal-request-id"])
         root = (await c.client.get("/")).json()
         assert root["version"] == "1.2.3"
-        assert root["owner"] == "me"
+        assert "owner" not in root
+        assert "owner" not in (await c.client.get("/", headers={"authorization": "Key wrong:secret"})).json()
+
+
+@pytest.mark.parametrize(("headers", "owner"), [(ADMIN, "me"), (STRANGER, "you")])
+async def test_the_root_names_the_account_of_the_key(headers: dict[str, str], owner: str) -> None:
+    async with controller() as c:
+        assert (await c.client.get("/", headers=headers)).json()["owner"] == owner
         assert (await c.client.head("/health")).content == b""
 
 

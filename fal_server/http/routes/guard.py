@@ -66,21 +66,26 @@ class Guard:
             PermissionDenied: the app is private, and the key may not call apps.
             NotFound: the app is private, and not one that the key reaches.
         """
-        key = _key_of(request)
-        if key is None:
-            if app.public:
+        if app.public:
+            caller = await self.known_caller(request)
+            if caller is None:
                 return None
-            raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
-        try:
+        else:
+            key = _key_of(request)
+            if key is None:
+                raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
             caller = await self._authenticated(*key)
-        except Unauthenticated:
-            if app.public:
-                return None
-            raise
-        if not app.public:
             require_app(caller, app.app_id)
         self._note_caller(request, caller)
         return caller
+
+    async def known_caller(self, request: Request) -> Principal | None:
+        """Return who asks; None without a valid key."""
+        key = _key_of(request)
+        try:
+            return None if key is None else await self._authenticated(*key)
+        except Unauthenticated:
+            return None
 
     def _note_caller(self, request: Request, caller: Principal) -> None:
         """Let the response end with the caller's key.

@@ -10,26 +10,28 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fal_server.core.accounts import KnownAccounts
 from fal_server.http.routes.errors import EXCEPTION_HANDLERS
 from fal_server.http.routes.guard import Guard
 
 
-def rest_app(*, guard: Guard, owner: str, version: str, routes: Iterable[Route]) -> Starlette:
+def rest_app(*, guard: Guard, accounts: KnownAccounts, version: str, routes: Iterable[Route]) -> Starlette:
     """Return the application.
 
     Args:
-        owner: the account's nickname, the first part of every app's path.
         version: of this distribution.
         routes: those of the nouns.
     """
 
     async def root(request: Request) -> Response:
+        caller = await guard.known_caller(request)
         return JSONResponse(
             {
                 "name": "fal-grpc controller",
                 "version": version,
                 "apps": "/{owner}/{app}/{path}",
-                "owner": owner,
+                # The first part of the paths of the caller's own apps; whoever has no key is told no names.
+                **({} if caller is None else {"owner": accounts.of(caller.scope.account).nickname}),
                 "health": "/health",
             }
         )
