@@ -139,15 +139,7 @@ def _of_environment(runners: Sequence[RunnerInfo], environment: str | None) -> l
 
 def _write_once(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> None:
     """Write apps and runners as two tables."""
-    from fal_cli.presentation.top import Totals, app_rows, memory, percent, summary, uptime
-
-    def used(usage: Totals) -> list[str]:
-        return [
-            percent(usage.cpu_cores),
-            memory(usage.memory_bytes),
-            percent(usage.gpu_cores),
-            memory(usage.gpu_memory_bytes),
-        ]
+    from fal_cli.presentation.top import Totals, app_rows, summary, uptime, used_texts
 
     def columns(*titles: str) -> list[Column]:
         return [Column(title=title) for title in (*titles, *_USAGE_TITLES)]
@@ -161,7 +153,7 @@ def _write_once(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> Non
                 str(row.runners),
                 str(row.requests),
                 "-" if row.queued is None else str(row.queued),
-                *used(row.usage),
+                *used_texts(row.usage),
             ]
             for row in app_rows(apps, runners)
         ],
@@ -175,7 +167,7 @@ def _write_once(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> Non
                 runner.state.value,
                 str(runner.in_flight_requests),
                 uptime(runner),
-                *used(Totals.of((runner,))),
+                *used_texts(Totals.of((runner,))),
             ]
             for runner in runners
         ],

@@ -98,9 +98,16 @@ def shown_clock(at: datetime) -> str:
     return iso_utc(at, milliseconds=True)
 
 
-def shown_bytes(count: int) -> str:
-    """Return a number of bytes for people, such as `512 MiB`."""
-    size, unit = float(count), "B"
+def shown_cores(cores: float | None) -> str:
+    """Return processors or GPUs as percent, as `top` does: 100% is one that is always busy; empty if not known."""
+    return "" if cores is None else f"{cores:.0%}"
+
+
+def shown_bytes(count: float | None) -> str:
+    """Return a number of bytes for people, such as `512 MiB`; empty if it is not known."""
+    if count is None:
+        return ""
+    size, unit = count, "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the unit at which it stops is used
         if size < _NEXT_UNIT:
             break

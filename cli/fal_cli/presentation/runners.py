@@ -16,6 +16,7 @@ from fal_cli.presentation.output import (
     print_reason,
     shown_bytes,
     shown_clock,
+    shown_cores,
     shown_time,
     write_document,
     write_table,
@@ -83,10 +84,10 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("Machine type", runner.machine_type),
         ("Node", runner.node),
         ("Requests in flight", str(runner.in_flight_requests)),
-        ("CPU", _cpu(runner)),
-        ("Memory", _memory(runner)),
-        ("GPU", _gpu(runner)),
-        ("GPU memory", _gpu_memory(runner)),
+        ("CPU", _shown("cpu_cores")(runner)),
+        ("Memory", _shown("memory_bytes")(runner)),
+        ("GPU", _shown("gpu_cores")(runner)),
+        ("GPU memory", _shown("gpu_memory_bytes")(runner)),
         ("Created", shown_time(runner.created_at)),
         ("Ready", shown_time(runner.ready_at)),
         ("Ended", shown_time(runner.ended_at)),
@@ -209,23 +210,14 @@ def _used(what: str) -> Callable[[RunnerInfo], float | None]:
     return lambda runner: None if runner.usage is None else getattr(runner.usage, what)
 
 
-def _cpu(runner: RunnerInfo) -> str:
-    """Return processors as percent, as `top` does: 100% is one that is always busy."""
-    return "" if runner.usage is None else f"{runner.usage.cpu_cores:.0%}"
+def _shown(what: str) -> Callable[[RunnerInfo], str]:
+    """Return a function that returns the same number for people."""
+    used, shown = _used(what), shown_bytes if what.endswith("_bytes") else shown_cores
+    return lambda runner: shown(used(runner))
 
 
-def _memory(runner: RunnerInfo) -> str:
-    return "" if runner.usage is None else shown_bytes(runner.usage.memory_bytes)
-
-
-def _gpu(runner: RunnerInfo) -> str:
-    cores = None if runner.usage is None else runner.usage.gpu_cores
-    return "" if cores is None else f"{cores:.0%}"
-
-
-def _gpu_memory(runner: RunnerInfo) -> str:
-    used = None if runner.usage is None else runner.usage.gpu_memory_bytes
-    return "" if used is None else shown_bytes(used)
+def _usage_field(title: str, what: str) -> Field[RunnerInfo]:
+    return Field(title=title, text=_shown(what), sort_key=_used(what), folds=" " in title, extra=True)
 
 
 def _state(runner: RunnerInfo) -> str:
@@ -262,16 +254,10 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
         Field(title="Revision", shortens=True, text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
-        Field(title="CPU", text=_cpu, sort_key=_used("cpu_cores"), extra=True),
-        Field(title="Memory", text=_memory, sort_key=_used("memory_bytes"), extra=True),
-        Field(title="GPU", text=_gpu, sort_key=_used("gpu_cores"), extra=True),
-        Field(
-            title="GPU Memory",
-            text=_gpu_memory,
-            sort_key=_used("gpu_memory_bytes"),
-            folds=True,
-            extra=True,
-        ),
+        _usage_field("CPU", "cpu_cores"),
+        _usage_field("Memory", "memory_bytes"),
+        _usage_field("GPU", "gpu_cores"),
+        _usage_field("GPU Memory", "gpu_memory_bytes"),
     ),
     document=_document,
     item_name=lambda runner: runner.runner_id,

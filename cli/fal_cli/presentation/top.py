@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from fal_cli.presentation.counting import counted
 from fal_cli.presentation.folding import cut, display_width
-from fal_cli.presentation.output import shown_bytes
+from fal_cli.presentation.output import shown_bytes, shown_cores
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint
 
@@ -118,21 +118,22 @@ def summary(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> str:
         counted(len(runners), "runner"),
         counted(sum(runner.in_flight_requests for runner in runners), "request"),
         f"{sum(load.queued for load in loads)} queued" if loads else "",
-        f"CPU {percent(used.cpu_cores)}" if used.cpu_cores is not None else "",
-        f"memory {memory(used.memory_bytes)}" if used.memory_bytes is not None else "",
-        f"GPU {percent(used.gpu_cores)}" if used.gpu_cores is not None else "",
+        f"CPU {shown_cores(used.cpu_cores)}" if used.cpu_cores is not None else "",
+        f"memory {shown_bytes(used.memory_bytes)}" if used.memory_bytes is not None else "",
+        f"GPU {shown_cores(used.gpu_cores)}" if used.gpu_cores is not None else "",
     ]
     return ", ".join(filter(None, parts))
 
 
-def percent(cores: float | None) -> str:
-    """Return processors or GPUs as percent of one."""
-    return "-" if cores is None else f"{cores:.0%}"
-
-
-def memory(count: int | None) -> str:
-    """Return bytes for people."""
-    return "-" if count is None else shown_bytes(count)
+def used_texts(usage: Totals) -> list[str]:
+    """Return processors, memory, GPUs and GPU memory for people; "-" is not known."""
+    texts = (
+        shown_cores(usage.cpu_cores),
+        shown_bytes(usage.memory_bytes),
+        shown_cores(usage.gpu_cores),
+        shown_bytes(usage.gpu_memory_bytes),
+    )
+    return [text or "-" for text in texts]
 
 
 def uptime(runner: RunnerInfo) -> str:
@@ -146,11 +147,11 @@ _APP_CELLS: tuple[_Cell[AppRow], ...] = (
     _Cell(title="App", text=lambda row: row.name),
     _Cell(title="Runners", text=lambda row: str(row.runners), width=7),
     _Cell(title="Requests", text=lambda row: str(row.requests), width=8),
-    _Cell(title="Queued", text=lambda row: "-" if row.queued is None else str(row.queued), width=6),
-    _Cell(title="CPU", text=lambda row: percent(row.usage.cpu_cores), width=6),
-    _Cell(title="Memory", text=lambda row: memory(row.usage.memory_bytes), width=8),
-    _Cell(title="GPU", text=lambda row: percent(row.usage.gpu_cores), width=5),
-    _Cell(title="GPU Mem", text=lambda row: memory(row.usage.gpu_memory_bytes), width=8, spare=1),
+    _Cell(title="Queued", text=lambda row: "" if row.queued is None else str(row.queued), width=6),
+    _Cell(title="CPU", text=lambda row: shown_cores(row.usage.cpu_cores), width=6),
+    _Cell(title="Memory", text=lambda row: shown_bytes(row.usage.memory_bytes), width=8),
+    _Cell(title="GPU", text=lambda row: shown_cores(row.usage.gpu_cores), width=5),
+    _Cell(title="GPU Mem", text=lambda row: shown_bytes(row.usage.gpu_memory_bytes), width=8, spare=1),
 )
 
 
@@ -164,10 +165,10 @@ def _cells_of_runners() -> tuple[_Cell[RunnerInfo], ...]:
         _Cell(title="State", text=lambda runner: runner.state.value, width=13),
         _Cell(title="Req", text=lambda runner: str(runner.in_flight_requests), width=4),
         _Cell(title="Uptime", text=uptime, width=8, spare=3),
-        _Cell(title="CPU", text=lambda runner: percent(of(runner).cpu_cores), width=5),
-        _Cell(title="Memory", text=lambda runner: memory(of(runner).memory_bytes), width=8),
-        _Cell(title="GPU", text=lambda runner: percent(of(runner).gpu_cores), width=5, spare=1),
-        _Cell(title="GPU Mem", text=lambda runner: memory(of(runner).gpu_memory_bytes), width=8, spare=2),
+        _Cell(title="CPU", text=lambda runner: shown_cores(of(runner).cpu_cores), width=5),
+        _Cell(title="Memory", text=lambda runner: shown_bytes(of(runner).memory_bytes), width=8),
+        _Cell(title="GPU", text=lambda runner: shown_cores(of(runner).gpu_cores), width=5, spare=1),
+        _Cell(title="GPU Mem", text=lambda runner: shown_bytes(of(runner).gpu_memory_bytes), width=8, spare=2),
     )
 
 
@@ -353,7 +354,7 @@ def _left_over(cells: Sequence[_Cell[Item]], width: int) -> int:
 
 
 def _row(cells: Sequence[_Cell[Item]], row: Item, widths: Sequence[int]) -> str:
-    return _line(cells, [one_line(cell.text(row)) for cell in cells], widths)
+    return _line(cells, [one_line(cell.text(row)) or "-" for cell in cells], widths)
 
 
 def _line(cells: Sequence[_Cell[Item]], texts: Sequence[str], widths: Sequence[int]) -> str:
