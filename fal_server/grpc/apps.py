@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from google.protobuf.message import Message
 
 from fal_grpc.v1 import app_pb2 as pb
+from fal_grpc.v1 import revision_pb2
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.names import MAIN
 from fal_server.core.scaling import Scaling
@@ -22,7 +23,7 @@ AUTH_MODES: dict[int, AuthMode] = {pb.PRIVATE: AuthMode.PRIVATE, pb.PUBLIC: Auth
 STRATEGIES: dict[int, Strategy] = {pb.RECREATE: Strategy.RECREATE, pb.ROLLING: Strategy.ROLLING}
 _AUTH_NUMBERS = {AuthMode.PRIVATE: pb.PRIVATE, AuthMode.PUBLIC: pb.PUBLIC, AuthMode.SHARED: pb.SHARED}
 
-# The optional numbers of UpdateApplicationRequest and MachineRequirements -> fields of core.scaling.Scaling.
+# The numbers of AliasInfo, ApplicationInfo, UpdateApplicationRequest and MachineRequirements -> fields of Scaling.
 _SETTINGS = {
     "keep_alive": "keep_alive",
     "max_multiplexing": "max_multiplexing",
@@ -111,7 +112,9 @@ class AppHandlers:
             explain.arrivals(request),
             request.start_seconds,
         )
-        return explain.simulation(result, settings_of(scaling))
+        settings = pb.AliasInfo()
+        put_settings(settings, scaling)
+        return explain.simulation(result, settings)
 
 
 def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
@@ -122,13 +125,15 @@ def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
 def alias_info(view: AppView) -> pb.AliasInfo:
     """Return an app for the wire."""
     app = view.app
-    info = settings_of(app.scaling)
-    info.alias = app.name
-    info.revision = app.revision_id
-    info.auth_mode = _AUTH_NUMBERS[app.auth_mode]
-    info.active_runners = view.active_runners
-    info.environment_name = app.environment
-    info.is_rolling = view.is_rolling
+    info = pb.AliasInfo(
+        alias=app.name,
+        revision=app.revision_id,
+        auth_mode=_AUTH_NUMBERS[app.auth_mode],
+        active_runners=view.active_runners,
+        environment_name=app.environment,
+        is_rolling=view.is_rolling,
+    )
+    put_settings(info, app.scaling)
     if view.load is not None:
         info.load.CopyFrom(explain.app_load(view.load))
     if view.failures.count:
@@ -138,19 +143,10 @@ def alias_info(view: AppView) -> pb.AliasInfo:
     return info
 
 
-def settings_of(scaling: Scaling) -> pb.AliasInfo:
-    """Return the settings of an app for the wire."""
-    return pb.AliasInfo(
-        max_concurrency=scaling.max_concurrency,
-        max_multiplexing=scaling.max_multiplexing,
-        keep_alive=scaling.keep_alive,
-        min_concurrency=scaling.min_concurrency,
-        machine_types=scaling.machine_types,
-        request_timeout=scaling.request_timeout,
-        startup_timeout=scaling.startup_timeout,
-        valid_regions=scaling.regions,
-        concurrency_buffer=scaling.concurrency_buffer,
-        concurrency_buffer_perc=scaling.concurrency_buffer_perc,
-        scaling_delay_seconds=scaling.scaling_delay,
-        request_start_timeout=scaling.request_start_timeout,
-    )
+def put_settings(message: pb.AliasInfo | revision_pb2.ApplicationInfo, scaling: Scaling) -> None:
+    """Write the settings of an app or a revision into its message; both have them under the same names."""
+    for field, setting in _SETTINGS.items():
+        if (value := getattr(scaling, setting)) is not None:
+            setattr(message, field, value)
+    message.machine_types.extend(scaling.machine_types)
+    message.valid_regions.extend(scaling.regions)

@@ -8,6 +8,7 @@ from fal_grpc.v1 import revision_pb2 as pb
 from fal_grpc.v1 import run_pb2
 from fal_server.core.names import MAIN
 from fal_server.core.revisions import Json
+from fal_server.grpc.apps import put_settings
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import build_request, deploy_request
 from fal_server.grpc.convert import timestamp
@@ -101,29 +102,19 @@ class RevisionHandlers:
 
 def application_info(view: RevisionView) -> pb.ApplicationInfo:
     """Return a revision for the wire."""
-    revision, scaling = view.revision, view.revision.scaling
-    return pb.ApplicationInfo(
+    revision = view.revision
+    info = pb.ApplicationInfo(
         application_id=revision.revision_id,
         created_at=timestamp(revision.created_at),
-        max_concurrency=scaling.max_concurrency,
-        max_multiplexing=scaling.max_multiplexing,
-        keep_alive=scaling.keep_alive,
         active_runners=view.active_runners,
-        min_concurrency=scaling.min_concurrency,
-        machine_types=scaling.machine_types,
-        request_timeout=scaling.request_timeout,
-        startup_timeout=scaling.startup_timeout,
-        valid_regions=scaling.regions,
-        concurrency_buffer=scaling.concurrency_buffer,
-        concurrency_buffer_perc=scaling.concurrency_buffer_perc,
-        scaling_delay_seconds=scaling.scaling_delay,
         environment_name=revision.environment,
-        request_start_timeout=scaling.request_start_timeout,
         application_name=revision.app_name,
         current=view.current,
         message=_text(revision.metadata.get("message")),
         annotations=_annotations(revision.metadata.get("annotations")),
     )
+    put_settings(info, revision.scaling)
+    return info
 
 
 def _text(value: Json) -> str | None:
