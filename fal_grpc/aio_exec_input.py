@@ -1,4 +1,4 @@
-"""Writes the input of a command, over links that break, from tasks."""
+"""Writes the input of a command, over links that break, from tasks; `exec_input.py` says why there are two."""
 
 from __future__ import annotations
 

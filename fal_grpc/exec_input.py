@@ -1,4 +1,8 @@
-"""Writes the input of a command, over links that break, from threads."""
+"""Writes the input of a command, over links that break, from threads.
+
+Not generated from its asyncio twin: here gRPC pulls messages in a thread of its own while others add input, which needs
+a lock and a number for each stream; there one task writes. What both decide alike is `execs.InputBuffer`.
+"""
 
 from __future__ import annotations
 

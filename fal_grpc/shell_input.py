@@ -1,4 +1,8 @@
-"""Writes the input of a shell session from threads."""
+"""Writes the input of a shell session from threads.
+
+Not generated from its asyncio twin: gRPC's blocking calls pull messages from an iterator in a thread of gRPC's, its
+asyncio calls are written to. What both decide alike (cutting input, the end) is in `adapter/shell.py`.
+"""
 
 from __future__ import annotations
 
