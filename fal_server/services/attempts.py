@@ -151,14 +151,16 @@ class AttemptRunner:
         except Fault as fault:
             # No runner can start: the request keeps its place, and this does not count as a retry.
             return _requeued(request, fault)
-        outcome = Outcome.CLIENT_GONE
+        outcome: Outcome | None = Outcome.CLIENT_GONE
         try:
             result, outcome = await self._run(live, app, lease)
             return result
         finally:
-            self._dispatcher.release(lease, outcome)
+            if outcome is not None:
+                self._dispatcher.release(lease, outcome)
 
-    async def _run(self, live: LiveRequest, app: App, lease: Lease) -> tuple[Done | Retry | Requeue, Outcome]:
+    async def _run(self, live: LiveRequest, app: App, lease: Lease) -> tuple[Done | Retry | Requeue, Outcome | None]:
+        """Send the request; return what follows, and how the slot is given back: None if it is already."""
         waiting = live.request
         now = self._clock.now()
         started = replace(
@@ -200,7 +202,8 @@ class AttemptRunner:
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
         finally:
             cancellation.cancel()
-        if isinstance(seen, Failure) and seen.condition is Condition.CONNECTION_ERROR:
+        broken = isinstance(seen, Failure) and seen.condition is Condition.CONNECTION_ERROR
+        if isinstance(seen, Failure) and broken:
             failure = await self._dispatcher.runner_failed(lease, seen.detail)
             seen = replace(seen, detail=failure.detail, ended_runner=failure.ended_alone)
         if isinstance(seen, Answer):
@@ -211,7 +214,7 @@ class AttemptRunner:
         outcome = decision.outcome
         if decision.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
             outcome = Outcome.RUNNER_FAILED
-        return self._follow(started, seen, decision), outcome
+        return self._follow(started, seen, decision), None if broken else outcome
 
     async def _tell_when_cancelled(self, live: LiveRequest, lease: Lease, sent: asyncio.Event) -> None:
         await sent.wait()
