@@ -18,6 +18,7 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
 from fal_server.core.faults import Unavailable
+from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.fetching import UrlFetcher
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.uploader import UnixListener, Uploader
@@ -55,7 +56,7 @@ def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet:
     """
     socket = socket_path(state.api_socket)
     return FileServices(
-        data=Files(storage.data, UrlFetcher(), clock),
+        data=Files(storage.data, UrlFetcher(Destinations(settings.webhook_allow)), clock),
         app_files=AppFiles(storage.app_files, storage.staging, clock),
         objects=Objects(storage.objects, storage.staging, clock, settings.file_life),
         tokens=Tokens(storage.master_key, storage.store, clock, fleet.account_of),

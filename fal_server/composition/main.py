@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
                 log_bytes=options.log_bytes,
+                webhook_allow=tuple(options.webhook_allow),
                 warm_shims=options.warm_shims,
                 warm_workers=options.warm_workers,
                 file_retention_days=options.file_retention_days,

@@ -105,6 +105,15 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "with a password goes into FAL_DATABASE_URL.",
     )
     parser.add_argument(
+        "--webhook-allow",
+        action="append",
+        type=_network,
+        default=[],
+        metavar="CIDR",
+        help="A private network that webhooks and uploads by URL may reach, as 10.0.0.0/8 or 127.0.0.1 (defaults to "
+        "none). May be repeated.",
+    )
+    parser.add_argument(
         "--drain-seconds",
         type=_seconds,
         default=30.0,
@@ -204,6 +213,13 @@ def _days(text: str) -> float:
     if not 0 <= days <= 36500:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of days from 0 to 36500, such as 7 or 0.5")
     return days
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a network such as 10.0.0.0/8: {error}") from None
 
 
 def _database(text: str) -> str:

@@ -10,6 +10,7 @@ from fal_server.composition.options import is_loopback
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.accounts import Account
 from fal_server.core.machines import MachineTypes
+from fal_server.http.outbound.destinations import Network
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
@@ -32,6 +33,7 @@ class Settings:
         file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
+        webhook_allow: private networks that webhooks and uploads by URL may reach.
         drain_seconds: how long a stop waits for requests in flight.
         new_key: make another administrator's key, whatever keys there are.
         new_database: start with an empty database although the state directory was in use.
@@ -51,6 +53,7 @@ class Settings:
     log_bytes: int | None = None
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0
+    webhook_allow: tuple[Network, ...] = ()
     drain_seconds: float = 30.0
     account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None

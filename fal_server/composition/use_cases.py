@@ -13,6 +13,7 @@ from fal_server.composition.live import LiveState
 from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
@@ -102,7 +103,7 @@ async def build_use_cases(
         nodes=execution.engine.nodes,
         machine_types=machine_types,
     )
-    webhook_client = HttpWebhookClient()
+    webhook_client = HttpWebhookClient(Destinations(settings.webhook_allow))
     stack.push_async_callback(webhook_client.close)
     calls = SignedCalls(webhook_client, await store.webhook_signer(), clock, addresses.accounts)
     queue = Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, Delays(catalog, live.fleet))

@@ -25,6 +25,7 @@ VALUES = {
     "URL": ["postgresql://me@host/fal"],
     "LABEL=N": ["GPU-H100=2", "GPU-A100"],
     "NAME": ["one", "two"],
+    "CIDR": ["10.0.0.0/8", "::1/128"],
 }
 
 
@@ -61,6 +62,8 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         "--log-bytes=0",
         "--log-bytes=1.5G",
         "--log-bytes=G",
+        "--webhook-allow=example.com",
+        "--webhook-allow=10.0.0.1/8",
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):

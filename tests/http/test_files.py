@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.identity import LOCAL, Scope
-from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
+from fal_server.http.outbound.destinations import Destinations
+from fal_server.http.outbound.fetching import UrlFetcher
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
@@ -68,7 +70,9 @@ class Desk:
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
             *AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), KnownAccounts([Account()]), guard).routes,
-            *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
+            *FileRoutes(
+                Files(self.data, UrlFetcher(Destinations([ip_network("127.0.0.0/8")])), self.clock), guard
+            ).routes,
         ]
         self.house: Server
         self.client: httpx.AsyncClient
@@ -204,7 +208,7 @@ async def test_addresses_of_this_machine_are_not_fetched(desk: Desk) -> None:
 
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0"):
         with pytest.raises(InvalidArgument, match="upload the file instead"):
-            async with UrlFetcher(is_elsewhere).fetch(f"http://{host}:{desk.house.port}/health"):
+            async with UrlFetcher(Destinations()).fetch(f"http://{host}:{desk.house.port}/health"):
                 pass
 
 

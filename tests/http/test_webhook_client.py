@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
 
 from fal_server.core.webhooks import SignedCall
+from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 
 
@@ -29,10 +32,13 @@ async def receiver(answer: bytes):
         yield server.sockets[0].getsockname()[1], came
 
 
-async def post(port: int, **options: float) -> int:
-    client = HttpWebhookClient(**options)
+LOOPBACK = Destinations([ipaddress.ip_network("127.0.0.0/8")])
+
+
+async def post(port: int, *, host: str = "127.0.0.1", destinations: Destinations = LOOPBACK, **options: float) -> int:
+    client = HttpWebhookClient(destinations, **options)
     try:
-        call = SignedCall(url=f"http://127.0.0.1:{port}/hook?a=1", headers=(("x-mine", "1"),), body=b"{}")
+        call = SignedCall(url=f"http://{host}:{port}/hook?a=1", headers=(("x-mine", "1"),), body=b"{}")
         return await client.post(call)
     finally:
         await client.close()
@@ -56,11 +62,77 @@ async def test_a_redirect_is_an_answer():
 
 async def test_a_receiver_that_does_not_answer():
     async with receiver(b"") as (port, _):
-        with pytest.raises(OSError, match="ReadTimeout"):
+        with pytest.raises(OSError, match="did not answer within"):
             await post(port, timeout_seconds=0.05)
     with pytest.raises(OSError, match="ConnectError"):
         await post(port)
 
 
 async def test_closing_before_the_first_call():
-    await HttpWebhookClient().close()
+    await HttpWebhookClient(LOOPBACK).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"])
+async def test_this_machine_is_not_called(host):
+    async with receiver(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, came):
+        with pytest.raises(OSError, match="fal up --webhook-allow"):
+            await post(port, host=host, destinations=Destinations())
+    assert came == []
+
+
+async def test_the_address_that_was_checked_is_called_by_the_name_of_the_url():
+    """The name is resolved once: a second answer of its server, such as 127.0.0.1, is never seen."""
+
+    class Renamed(Destinations):
+        def resolve(self, host, port):
+            assert host == "receiver.example"
+            return super().resolve("127.0.0.1", port)
+
+    async with receiver(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, came):
+        renamed = Renamed([ipaddress.ip_network("127.0.0.1")])
+        assert await post(port, host="receiver.example", destinations=renamed) == 204
+    assert f"\r\nhost: receiver.example:{port}\r\n".encode() in came[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("address", "permitted"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.0.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("224.0.0.1", False),
+        ("fd00::1", False),
+        ("fe80::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("2002:7f00:1::", False),
+        ("::7f00:1", False),
+    ],
+)
+def test_private_addresses_are_not_called_in_any_form(address, permitted):
+    assert Destinations().permits(ipaddress.ip_address(address)) is permitted
+
+
+def test_allowed_networks_may_be_called_and_no_others():
+    destinations = Destinations([ipaddress.ip_network("10.0.0.0/8")])
+    assert destinations.permits(ipaddress.ip_address("10.1.2.3"))
+    assert destinations.permits(ipaddress.ip_address("::ffff:10.1.2.3"))
+    assert not destinations.permits(ipaddress.ip_address("192.168.0.1"))
+
+
+def test_an_own_address_is_not_called_although_it_is_public():
+    """Each address of this machine that is not private would be such a one; the check itself is by binding."""
+    from fal_server.http.outbound.destinations import _binds
+
+    assert _binds(ipaddress.ip_address("127.0.0.1"))
+    assert not _binds(ipaddress.ip_address("192.0.2.1"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("93.184.216.34", 9))
+        own = ipaddress.ip_address(probe.getsockname()[0])
+    assert _binds(own)
+    assert not Destinations().permits(own)

@@ -119,7 +119,7 @@ class Controller:
 def start(
     state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None, ulimit: str = ""
 ) -> Controller:
-    """Start a controller on a state directory, and wait until it answers.
+    """Start a controller on a state directory, and wait until it answers. Its webhooks may call this machine.
 
     If nobody stops it, it stops with its runners when the tests end.
     """
@@ -133,7 +133,7 @@ def start(
                 *ends_with_us(signal.SIGTERM),
                 *(["/bin/sh", "-c", f'ulimit {ulimit}; exec "$@"', "sh"] if ulimit else []),
                 *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
-                *("--ready-fd", str(writing), "--drain-seconds", "10", *arguments),
+                *("--ready-fd", str(writing), "--drain-seconds", "10", "--webhook-allow", "127.0.0.0/8", *arguments),
             ],
             pass_fds=(writing,),
             stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from fal_server.core.webhooks import SignedCall
+from fal_server.http.outbound.destinations import Destinations
 
 if TYPE_CHECKING:
     import httpx
@@ -15,13 +16,15 @@ class HttpWebhookClient:
     """The WebhookClient port with httpx.
 
     It follows no redirects, uses no proxies and reads no response bodies, so that a receiver can make this controller
-    call only the URL that the caller gave.
+    call only the URL that the caller gave, and that only if its address is permitted.
 
     Args:
+        destinations: which addresses may be called.
         timeout_seconds: for the whole call.
     """
 
-    def __init__(self, *, timeout_seconds: float = 15) -> None:
+    def __init__(self, destinations: Destinations, *, timeout_seconds: float = 15) -> None:
+        self._destinations = destinations
         self._timeout_seconds = timeout_seconds
         self._client: httpx.AsyncClient | None = None
         self._making = asyncio.Lock()
@@ -34,10 +37,32 @@ class HttpWebhookClient:
         import httpx
 
         try:
-            async with self._client.stream("POST", call.url, content=call.body, headers=list(call.headers)) as answer:
-                return answer.status_code
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._post(self._client, call)
+        except TimeoutError as error:
+            raise OSError(f"the receiver did not answer within {self._timeout_seconds:g} seconds") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
+
+    async def _post(self, client: httpx.AsyncClient, call: SignedCall) -> int:
+        """Call one of the host's addresses: the one that was checked, by the name that the URL has."""
+        import httpx
+
+        url = httpx.URL(call.url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        peers = await asyncio.to_thread(self._destinations.resolve, url.host, port)
+        headers = [*call.headers, ("host", url.netloc.decode())]
+        name = {"sni_hostname": url.raw_host.decode()}
+        for peer in peers:
+            try:
+                async with client.stream(
+                    "POST", url.copy_with(host=peer), content=call.body, headers=headers, extensions=name
+                ) as answer:
+                    return answer.status_code
+            except httpx.ConnectError:
+                if peer == peers[-1]:
+                    raise
+        raise OSError(f"{url.host} has no address")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -48,4 +73,6 @@ class HttpWebhookClient:
 def _make_client(timeout_seconds: float) -> httpx.AsyncClient:
     import httpx
 
-    return httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout_seconds)
+    # A kept connection would serve another host at the same address, whose certificate nobody checked.
+    alone = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout_seconds, limits=alone)
