@@ -215,7 +215,9 @@ async def running_server(
     body_seconds: float = 60,
 ) -> AsyncGenerator[Server, None]:
     ledger, keys = Ledger(), Keys()
-    gateway = Gateway(*cast("list[Any]", [ledger, ledger, keys, ledger]), connect_seconds=connect_seconds)
+    gateway = Gateway(
+        *cast("list[Any]", [ledger, ledger, keys, ledger]), connect_seconds=connect_seconds, body_seconds=body_seconds
+    )
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(
         Router(gateway, adapter), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls

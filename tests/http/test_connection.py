@@ -263,13 +263,13 @@ async def test_a_slow_request_is_not_cut_off_by_the_limits() -> None:
     async with running_server(limits=QUICK) as h, runner(echo) as port:
         h.ledger.add(App("hello"), None)
         reader, writer = await h.connect()
-        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
         await h.ledger.until(lambda: h.ledger.waiting)
         other, other_writer = await h.connect()
         other_writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
         await other.read()  # until its idle time is over, which is longer than the time for a head
         h.ledger.place("hello", port)
-        writer.write(b"b")
+        writer.write(b"1\r\nb\r\n0\r\n\r\n")
         assert (await read_message(reader))[2].endswith(b"\n\nab")
 
 

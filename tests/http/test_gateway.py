@@ -285,9 +285,9 @@ async def test_a_request_waits_for_a_runner() -> None:
     async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello", public=False), None)
         reader, writer = await h.connect()
-        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + KEY + b"Content-Length: 4\r\n\r\nbo")
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + KEY + b"Transfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n")
         await h.ledger.until(lambda: h.ledger.waiting)
-        writer.write(b"dy")
+        writer.write(b"2\r\ndy\r\n0\r\n\r\n")
         h.ledger.place("hello", port)
         first, _, body = await read_message(reader)
         assert first == b"HTTP/1.1 200 OK"
@@ -351,3 +351,24 @@ async def test_a_browser_may_ask_for_a_private_app_without_waking_it() -> None:
         status, fields, _ = await ask(h, b"OPTIONS /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, fields[b"access-control-allow-origin"]) == (401, b"*")
         assert b"date" in fields
+
+
+@pytest.mark.parametrize(
+    ("sent", "got"),
+    [
+        (b"a=1; Path=/", b"a=1; Path=/me/hello"),
+        (b"a=1", b"a=1; Path=/me/hello"),
+        (b"a=1; Path=/me/other; Secure", b"a=1; Secure; Path=/me/hello/me/other"),
+        (b"a=1; path = /me/hello/x; HttpOnly", b"a=1; HttpOnly; Path=/me/hello/x"),
+        (b"a=1; Path=/me/hello2", b"a=1; Path=/me/hello/me/hello2"),
+        (b"a=1; Domain=example.com; Path=/x", b"a=1; Path=/me/hello/x"),
+        (b"a=1; Path=/me/hello; Path=/", b"a=1; Path=/me/hello"),
+    ],
+)
+async def test_cookies_and_service_workers_of_an_app_stay_in_its_paths(sent: bytes, got: bytes) -> None:
+    raw = b"HTTP/1.1 200 OK\r\nService-Worker-Allowed: /\r\nSet-Cookie: " + sent + b"\r\nContent-Length: 0\r\n\r\n"
+    async with running_server() as h, runner(answering(raw)) as port:
+        h.ledger.add(App("hello"), port)
+        _, fields, _ = await ask(h, b"GET /me/hello/deep?x=/ HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert fields[b"set-cookie"] == got
+        assert b"service-worker-allowed" not in fields

@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.upstream import Pool, Upstream
-from tests.http.support import App, answering, ask, error_of, read_head, read_message, runner, running_server
+from tests.http.support import App, answering, ask, echo, error_of, read_head, read_message, runner, running_server
 
 
 @pytest.mark.parametrize(
@@ -172,17 +172,87 @@ async def test_a_request_that_takes_too_long() -> None:
         await left.wait()
 
 
-@pytest.mark.parametrize("framing", [b"Content-Length: 10", b"Transfer-Encoding: chunked"])
-async def test_a_caller_who_does_not_send_its_body_costs_no_runner(framing: bytes) -> None:
-    async def reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        await reader.read()
+async def _reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_head(reader)
+    await reader.read()
 
-    async with running_server() as h, runner(reads) as port:
-        h.ledger.add(App("hello", request_timeout=0.1), port)
-        status, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+
+@pytest.mark.parametrize(
+    ("framing", "sent"),
+    [
+        (b"Content-Length: 100000", bytes(99_999)),
+        (b"Transfer-Encoding: chunked", b""),
+        (b"Transfer-Encoding: chunked", b"1\r\nx\r\n"),
+    ],
+)
+@pytest.mark.parametrize("limits", [{"request_timeout": 0.1}, {}])
+async def test_a_caller_who_does_not_send_its_body_costs_no_runner(framing: bytes, sent: bytes, limits) -> None:
+    async with running_server(body_seconds=60 if limits else 0.05) as h, runner(_reads) as port:
+        h.ledger.add(App("hello", **limits), port)
+        head = b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n"
+        status, fields, body = await ask(h, head + sent)
         assert (status, error_of(fields, body)) == (408, "request_timeout")
         assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+async def test_half_of_a_body_takes_no_slot(size: int) -> None:
+    async with running_server(body_seconds=0.05) as h, runner(_reads) as port:
+        h.ledger.add(App("hello"), port)
+        head = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+        status, fields, body = await ask(h, head + b"half")
+        assert (status, error_of(fields, body)) == (408, "request_timeout")
+        assert h.ledger.asked == []
+
+
+async def test_many_half_bodies_leave_the_slot_to_who_sends_his() -> None:
+    """The attack of anonymous callers on a public app: heads that announce bodies which never come."""
+    async with running_server() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        for size in (b"2", b"70000"):
+            for _ in range(20):
+                _, writer = await h.connect()
+                writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: " + size + b"\r\n\r\n{")
+        assert (await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
+        assert len(h.ledger.asked) == 1
+
+
+async def test_a_body_that_comes_late_and_whole_is_relayed() -> None:
+    async with running_server() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        reader, writer = await h.connect()
+        head = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        writer.write(head)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        for byte in (b"b", b"o", b"d", b"y"):
+            assert h.ledger.asked == []
+            writer.write(byte)
+            await writer.drain()
+        status, _, body = await read_message(reader)
+        assert (status, body[-4:]) == (b"HTTP/1.1 200 OK", b"body")
+
+
+async def test_an_app_that_has_begun_to_answer_waits_for_its_caller() -> None:
+    """A dialogue may pause: the caller sends when it has read something to answer to."""
+    seconds = 0.02
+
+    async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"x\r\n0\r\n\r\n")
+        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+        await writer.drain()
+
+    async with running_server(body_seconds=seconds) as h, runner(talks) as port:
+        h.ledger.add(App("hello"), port)
+        reader, writer = await h.connect()
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert (await reader.readuntil(b"one\r\n")).startswith(b"HTTP/1.1 200")
+        later = asyncio.Event()
+        asyncio.get_running_loop().call_later(5 * seconds, later.set)  # five times the body's time go by
+        await later.wait()
+        writer.write(b"1\r\nx\r\n0\r\n\r\n")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"3\r\ntwo")
 
 
 async def test_a_caller_who_does_not_read_costs_no_runner() -> None:

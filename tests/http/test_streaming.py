@@ -197,7 +197,7 @@ async def test_an_app_that_answers_before_it_has_read_all() -> None:
     async with running_server() as h, runner(rejecting) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
-        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nxx")
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(2**16))
         first, _, body = await read_message(reader)
         assert (first, body) == (b"HTTP/1.1 413 Too Large", b"no")
         assert await h.ledger.ended() == [Outcome.DONE]
@@ -237,7 +237,7 @@ async def test_a_client_that_leaves_in_the_middle_of_an_upload() -> None:
 
     async def waiting(reader: Reader, writer: Writer) -> None:
         await read_head(reader)
-        assert await reader.readexactly(3) == b"abc"
+        assert await reader.readexactly(2**16) == bytes(2**16)
         asked.set()
         assert await reader.read() == b""
         left.set()
@@ -245,7 +245,7 @@ async def test_a_client_that_leaves_in_the_middle_of_an_upload() -> None:
     async with running_server() as h, runner(waiting) as port:
         h.ledger.add(App("hello"), port)
         _, writer = await h.connect()
-        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(2**16))
         await asked.wait()
         writer.close()
         await left.wait()

@@ -27,10 +27,12 @@ from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool
+from fal_server.http.gateway.waiting import WaitingDriver, body_is_here
 from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
+from fal_server.http.server.rules import Limits
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 from fal_server.services.cancellations import Cancellations
@@ -44,6 +46,7 @@ class Gateway:
 
     Args:
         connect_seconds: how long a runner may take to accept a connection.
+        body_seconds: in each such time at least 4 KiB of a request's body must come, as long as the app waits for it.
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
         lifecycle: how long files are kept, as JSON, which apps are told if the caller asks for nothing.
     """
@@ -56,6 +59,7 @@ class Gateway:
         cancellations: Cancellations,
         *,
         connect_seconds: float = 5,
+        body_seconds: float = Limits().body_seconds,
         tokens: Tokens | None = None,
         lifecycle: str = "",
     ) -> None:
@@ -64,6 +68,7 @@ class Gateway:
         self.access = access
         self._cancellations = cancellations
         self.connect_seconds = connect_seconds
+        self.body_seconds = body_seconds
         self._tokens = tokens
         self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
         self.pool = Pool()
@@ -96,7 +101,8 @@ class Gateway:
                 self._wait(exchange, request, app, request_id, authenticated=False, caller=None)
                 return
             lease = None
-            if not exchange.upgrade:  # else it has to be looked up what the app has at this path
+            # A slot is for who has done his part. At an upgrade it has to be looked up what the app has at this path.
+            if not exchange.upgrade and body_is_here(exchange, request.length):
                 lease = self.dispatcher.try_acquire(app.app_id, request_id=request_id, caller=caller, hint=request.hint)
         except (Fault, HttpError) as error:
             send_error(exchange, request_id, _http_error(error))
@@ -120,15 +126,16 @@ class Gateway:
         caller: str | None,
     ) -> None:
         """Go on in a task, because the key has to be looked up or no runner is free."""
-        waiting = _WaitingDriver()
+        waiting = WaitingDriver(exchange, request.length)
         exchange.driver = waiting
         waiting.task = self.spawn(
-            self._admit(exchange, request, app, request_id, authenticated=authenticated, caller=caller)
+            self._admit(exchange, waiting, request, app, request_id, authenticated=authenticated, caller=caller)
         )
 
     async def _admit(
         self,
         exchange: Exchange,
+        waiting: WaitingDriver,
         request: AppRequest,
         app: RoutedApp,
         request_id: str,
@@ -150,6 +157,7 @@ class Gateway:
                         self, exchange, request, app, caller=caller, ids=self._ids, http_error=_http_error
                     ).start(request_id)
                 return
+            await waiting.body(self.body_seconds)
             lease = await self._acquire(app, request_id, caller, request)
         except (Fault, HttpError) as error:
             exchange.driver = None
@@ -202,26 +210,6 @@ class Gateway:
         self.pool.close()
         self.deadlines.close()
         await self._tasks.close()
-
-
-class _WaitingDriver:
-    """Drives an exchange that has no runner yet; the body waits in the exchange."""
-
-    __slots__ = ("task",)
-
-    task: asyncio.Task[None]
-
-    def on_body(self) -> None:
-        """Keep the body for the runner."""
-
-    def on_client_gone(self) -> None:
-        self.task.cancel()
-
-    def on_client_slow(self) -> None:
-        """Do nothing, because nothing is sent yet."""
-
-    def on_client_ready(self) -> None:
-        """Do nothing, because nothing is sent yet."""
 
 
 def _http_error(error: Fault | HttpError) -> HttpError:

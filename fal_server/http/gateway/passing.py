@@ -1,4 +1,4 @@
-"""Which header fields of a caller reach an app: the one place that decides, for calls and for the queue."""
+"""Which header fields pass between callers and apps: the one place that decides, for calls and for the queue."""
 
 from __future__ import annotations
 
@@ -31,3 +31,37 @@ def withheld(name: bytes) -> bool:
 def has_key(name: bytes, value: bytes) -> bool:
     """Return whether a field holds the caller's platform key, which is no app's business."""
     return name == b"authorization" and key_of(value.decode("latin-1")) is not None
+
+
+def kept_in_app(name: bytes, value: bytes, base: bytes) -> bytes | None:
+    """Return the value of a field of an app's response, so that a browser keeps it to the app's own paths.
+
+    All apps share one origin. A cookie for `/` would reach every app, and a service worker with such a scope would
+    answer in the place of every app.
+
+    Args:
+        name: in lower case.
+        value: as the app sent it.
+        base: the app's path, as `/owner/app`.
+
+    Returns:
+        The value; None drops the field.
+    """
+    if name == b"service-worker-allowed":
+        return None
+    if name != b"set-cookie":
+        return value
+    pair, *attributes = value.split(b";")
+    path, kept = b"", [pair]
+    for attribute in attributes:
+        key, _, text = attribute.partition(b"=")
+        match key.strip().lower():
+            case b"path":
+                path = text.strip()
+            case b"domain":
+                pass
+            case _:
+                kept.append(attribute)
+    if path != base and not path.startswith(base + b"/"):
+        path = base + path.rstrip(b"/") if path.startswith(b"/") else base
+    return b";".join([*kept, b" Path=" + path])

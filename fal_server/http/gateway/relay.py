@@ -11,15 +11,18 @@ from fal_server.core.faults import NodeTrouble
 from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
+from fal_server.http.gateway.passing import kept_in_app
 from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.waiting import BodyClock, too_slow
 from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.messages import HOP_BY_HOP, tokens
+from fal_server.http.server.messages import HOP_BY_HOP, origin_form, tokens
 from fal_server.http.server.splice import Splice
 from fal_server.live.dispatch import Dispatcher, Lease, RunnerFailure
 
 _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
+_OF_ONE_APP = frozenset({b"service-worker-allowed", b"set-cookie"})
 # RFC 9110, 9.2.2: these may be sent again if it is not known whether they arrived.
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
@@ -31,6 +34,7 @@ class RelayContext(Protocol):
     pool: Pool
     deadlines: Deadlines
     connect_seconds: float
+    body_seconds: float
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
         """Handle that the caller of a request which a runner has whole is gone."""
@@ -45,6 +49,7 @@ class Relay:
     """Relay one request; hold the lease from `start` to the end, and release it once with the outcome."""
 
     __slots__ = (
+        "_body_clock",
         "_chunked",
         "_context",
         "_exchange",
@@ -80,6 +85,7 @@ class Relay:
         self._seconds = request_timeout
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
+        self._body_clock: BodyClock | None = None
         self._sent = b""
         self._sent_end = self._chunked = self._runner_slow = self._paused = self._over = self._sized = False
         self._outcome = Outcome.DONE
@@ -89,6 +95,8 @@ class Relay:
         self._context.deadlines.add(self, self._seconds)
         self._exchange.driver = self
         self._exchange.accept_body()
+        if not self._exchange.complete and not self._exchange.upgrade:
+            self._body_clock = BodyClock(self, self._context.deadlines, self._context.body_seconds)
         upstream = self._context.pool.get(self._lease.runner_id)
         if upstream is None:
             self._task = self._context.spawn(self._connect())
@@ -131,6 +139,7 @@ class Relay:
             self._sent_end = True
         else:
             body = exchange.take_body()
+            self._count(body)
             self._sent_end = exchange.complete
             if request.length is not None:
                 framing = b"content-length: %d\r\n" % request.length
@@ -163,6 +172,7 @@ class Relay:
             return
         exchange = self._exchange
         body = exchange.take_body()
+        self._count(body)
         self._sent_end = exchange.complete
         if not self._chunked:
             if body:
@@ -258,7 +268,7 @@ class Relay:
         nominated: list[bytes] = []
         for name, value in upstream.headers:
             if name not in _NOT_PASSED:
-                fields.append(b"%b: %b\r\n" % (name, value))
+                fields.append(self._kept(name, value) if name in _OF_ONE_APP else b"%b: %b\r\n" % (name, value))
                 if name == b"x-fal-runner-hints":
                     hints = value.decode("latin-1")
             elif name == b"content-length":
@@ -277,6 +287,13 @@ class Relay:
         fields.append(b"x-fal-request-id: %b\r\n" % self._request_id.encode())
         self._context.dispatcher.answered(self._lease, hints, health_check=health_check)
         return b"".join(fields), length
+
+    def _kept(self, name: bytes, value: bytes) -> bytes:
+        """Return the line of a field that concerns the app's own paths alone, or nothing."""
+        target = self._exchange.target
+        path = (target if target.startswith(b"/") else origin_form(target)).partition(b"?")[0]
+        kept = kept_in_app(name, value, b"/".join(path.split(b"/", 3)[:3]))
+        return b"" if kept is None else b"%b: %b\r\n" % (name, kept)
 
     def _switch(self, upstream: Upstream) -> None:
         """Join the two connections, so that client and app talk WebSocket directly."""
@@ -310,6 +327,23 @@ class Relay:
             self._send_failure(Outcome.CLIENT_GONE, error)
         else:
             self._send_failure(Outcome.TIMED_OUT, HttpError(504, "request_timeout", f"there was no answer {limit}"))
+
+    def waits_for_caller(self) -> bool | None:
+        if self._over or self._sent_end or self._exchange.complete:
+            return None
+        return self._upstream is not None and not self._runner_slow and not self._exchange.started
+
+    def body_too_slow(self, seconds: float) -> None:
+        self._send_failure(Outcome.CLIENT_GONE, too_slow(seconds))
+
+    def _count(self, body: bytes) -> None:
+        if self._body_clock is not None:
+            self._body_clock.received += len(body)
+
+    def _stop_clocks(self) -> None:
+        self._context.deadlines.discard(self, self._seconds)
+        if self._body_clock is not None:
+            self._body_clock.stop()
 
     def _fail(self, error_type: str, detail: str) -> None:
         """Fail because of the runner; the caller learns how it ended, which is known a little later."""
@@ -377,7 +411,7 @@ class Relay:
     def _finish(self) -> None:
         """Let go of the connection to the runner, and of the deadline."""
         self._over = True
-        self._context.deadlines.discard(self, self._seconds)
+        self._stop_clocks()
         self._drop()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
@@ -386,7 +420,7 @@ class Relay:
     def _end_by_probe(self) -> None:
         """Release the connection to the runner, and the lease once it is known whether the runner still listens."""
         self._over = True
-        self._context.deadlines.discard(self, self._seconds)
+        self._stop_clocks()
         self._drop()
         self._context.spawn(self._probe())
 

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from fal_server.core.faults import FailedPrecondition, Fault, NotFound
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.http.gateway.app_request import segment
+from fal_server.http.gateway.passing import kept_in_app
 from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event, event_stream
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import queue_base
@@ -53,7 +54,8 @@ class QueueRoutes:
         if app is None:
             raise NotFound(f"app {owner}/{name}", "`fal apps list` shows which exist")
         caller = await self._guard.caller_of_app(request, app)
-        base = f"{queue_base(scheme_of(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
+        home = f"/{quote(owner, safe='')}/{quote(name, safe='')}"
+        base = queue_base(scheme_of(request), request.url.netloc) + home
         if request.method == "POST":
             status = await self._submit(request, app, rest, None if caller is None else caller.key_id)
             return JSONResponse(
@@ -72,7 +74,7 @@ class QueueRoutes:
             case "/status/stream":
                 return await self._stream(request, app, request_id, base)
             case _:
-                return await self._result(app, request_id)
+                return await self._result(app, request_id, home)
 
     async def _submit(self, request: Request, app: RoutedApp, path: str, key_id: str | None) -> QueueStatus:
         if key_id is not None:
@@ -88,15 +90,16 @@ class QueueRoutes:
             content, status_code=200 if done else 202, headers={"x-fal-request-id": status.request.request_id}
         )
 
-    async def _result(self, app: RoutedApp, request_id: str) -> Response:
+    async def _result(self, app: RoutedApp, request_id: str, home: str) -> Response:
         request, answer = await self._queue.result(app.app_id, request_id)
         if answer is None:
             raise HttpError(400, "bad_request", "Request is still in progress: its status_url says how far it is")
         response = Response(answer.body, answer.status)
         response.raw_headers = [
-            (name.encode("latin-1"), value.encode("latin-1"))
+            (name.encode("latin-1"), kept)
             for name, value in answer.headers
             if not name.startswith(("x-fal-stop-runner", "x-fal-needs-retry"))
+            and (kept := kept_in_app(name.encode("latin-1"), value.encode("latin-1"), home.encode())) is not None
         ]
         response.raw_headers.append((b"content-length", str(len(answer.body)).encode()))
         response.raw_headers.append((b"x-fal-request-id", request.request_id.encode()))

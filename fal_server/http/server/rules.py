@@ -21,7 +21,7 @@ class Limits:
         body_buffer_bytes: how much of a body is kept for a slow handler before reading pauses.
         head_seconds: from a request's first byte to the end of its head.
         idle_seconds: between two requests; also for the client to read the last bytes of a response.
-        body_seconds: how long the controller's own routes wait for more of a body; apps have request_timeout.
+        body_seconds: how long more of a body is waited for.
         linger_seconds: how long the rest of a body is read and dropped after its request was answered.
     """
 
