@@ -21,6 +21,7 @@ import sys
 import tempfile
 import traceback
 import zipfile
+import zipimport
 import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
@@ -30,7 +31,11 @@ from types import ModuleType
 
 APP_DIR_VARIABLE = "FAL_APP_DIR"
 SOURCE_DIR = "source/"
-RUNTIME_DIR = "runtime/"
+RUNTIME_NAME = "runtime.zip"
+"""This project's modules in a bundle: an archive, from which they are imported as it is."""
+RUNTIME_FILE = ".fal-runtime.zip"
+"""Where it is in the app's directory; a worker that waited for the job may have put it there already."""
+_OURS = frozenset({"fal", "fal_grpc"})
 
 
 def open_bundle(path: str) -> object:
@@ -46,19 +51,20 @@ def open_bundle(path: str) -> object:
         manifest = json.loads(archive.read("manifest.json"))
         base = _base_dir()
         root = _source_root(base, manifest["root"], manifest["context"])
-        runtime = base / ".fal"
+        runtime = base / RUNTIME_FILE
+        if not runtime.exists():
+            runtime.write_bytes(archive.read(RUNTIME_NAME))
         names = archive.namelist()
         made: set[str] = set()
         for entry in names:  # by os.path, since a start waits for this
-            for prefix, directory in ((SOURCE_DIR, root), (RUNTIME_DIR, runtime)):
-                if entry.startswith(prefix):
-                    target = os.path.join(directory, entry[len(prefix) :])  # noqa: PTH118
-                    parent = os.path.dirname(target)  # noqa: PTH120
-                    if parent not in made:
-                        os.makedirs(parent, exist_ok=True)  # noqa: PTH103
-                        made.add(parent)
-                    with open(target, "wb") as file:  # noqa: PTH123
-                        file.write(archive.read(entry))
+            if entry.startswith(SOURCE_DIR):
+                target = os.path.join(root, entry[len(SOURCE_DIR) :])  # noqa: PTH118
+                parent = os.path.dirname(target)  # noqa: PTH120
+                if parent not in made:
+                    os.makedirs(parent, exist_ok=True)  # noqa: PTH103
+                    made.add(parent)
+                with open(target, "wb") as file:  # noqa: PTH123
+                    file.write(archive.read(entry))
         call = archive.read("call") if "call" in names else None
         payload = archive.read("payload") if "payload" in names else None
     _search(root, runtime, manifest["names"])
@@ -114,7 +120,22 @@ def _search(root: Path, runtime: Path, names: list[str]) -> None:
             del sys.modules[name]
     sys.meta_path.append(NotInRunners())
     fal = importlib.import_module("fal")
+    _take_over(str(runtime))
     fal.__path__ = [*fal.__path__, *_installed("fal", str(runtime))]
+
+
+def _take_over(runtime: str) -> None:
+    """Have modules that the worker imported before it had the job lie where the others are found."""
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name.partition(".")[0] not in _OURS or spec is None or spec.origin is None:
+            continue
+        earlier, found, below = spec.origin.partition(RUNTIME_FILE)
+        if found and earlier + found != runtime:
+            module.__file__ = spec.origin = runtime + below
+            spec.loader = module.__loader__ = zipimport.zipimporter(os.path.dirname(spec.origin))  # noqa: PTH120
+            if spec.submodule_search_locations is not None:
+                spec.submodule_search_locations = module.__path__ = [f"{runtime}/{name.replace('.', '/')}"]
 
 
 def _installed(name: str, runtime: str) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.machinery import SOURCE_SUFFIXES
 from pathlib import Path
 
-from fal.deploy.bootstrap import RUNTIME_DIR, SOURCE_DIR
+from fal.deploy.bootstrap import RUNTIME_NAME, SOURCE_DIR
 from fal.deploy.errors import SerializationError
 from fal.deploy.load import NOT_SOURCES, LoadedApp, is_beside
 from fal.deploy.pickling import RUNTIME_MODULES, compiled, source_of
@@ -28,6 +28,9 @@ METHOD = "fal_source"
 
 MAX_DATA_BYTES = 32 * 1024**2
 """How much of the files that are no modules goes along with an app, in bytes before compression."""
+AHEAD_NAME = "ahead"
+"""Lists, in the archive of this project's modules, what a worker may import of them before it has its job."""
+_AHEAD = ("fal.app.targets", "fal.app.server", "fal.app.api")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # Compiled for this machine.
 _NOT_DATA = frozenset({".pyc", ".pyo", ".pyd", ".so", ".dylib", ".dll"})
@@ -263,24 +266,25 @@ def pack(
     return _zipped(entries, _runtime_archive(same_python=same_python))
 
 
-def _zipped(entries: dict[str, bytes], archive: bytes = b"") -> bytes:
-    """Return an archive with some more entries."""
+def _zipped(entries: dict[str, bytes], archive: bytes = b"", *, packed: bool = False) -> bytes:
+    """Return an archive with some more entries, which may be packed already."""
     buffer = io.BytesIO(archive)
-    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as opened:
+    method = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(buffer, "a", method) as opened:
         for name in sorted(entries):
-            opened.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED)
+            opened.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], method)
     return buffer.getvalue()
 
 
 @functools.cache
 def _runtime_archive(*, same_python: bool) -> bytes:
     """Return the entries that all bundles have: compressing them takes longer than all the rest of a bundle."""
-    entries = {f"{RUNTIME_DIR}{path}": content for path, content in _runtime(same_python=same_python).items()}
+    modules = {**_runtime(same_python=same_python), AHEAD_NAME: "\n".join(_AHEAD).encode()}
     bootstrap = source_of("fal.deploy.bootstrap")
-    entries["bootstrap.py"] = bootstrap.encode()
+    entries = {"bootstrap.py": bootstrap.encode()}
     if same_python:
         entries["bootstrap.pyc"] = importlib.util.MAGIC_NUMBER + bytes(12) + compiled("fal_bootstrap", bootstrap)
-    return _zipped(entries)
+    return _zipped(entries, _zipped({RUNTIME_NAME: _zipped(modules)}, packed=True))
 
 
 @functools.cache

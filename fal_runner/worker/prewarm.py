@@ -16,9 +16,17 @@ import os
 import re
 import signal
 import sys
+import zipimport
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 MOST_MODULES = 5000
+RUNTIME_FILE = ".fal-runtime.zip"
+"""The name under which an app's loader looks for the archive of Runtime, in the app's directory."""
+RUNTIME_SUFFIX = ".runtime.zip"
+"""What the name of the archive that the engine keeps has after that of the list of imports."""
+RUNTIME_NAME = "runtime.zip"
+"""Its name in a bundle."""
+RUNTIME = "the runtime"
 # The interpreter, the loader and C libraries read these past os.environ.
 _UNSEEN = re.compile(
     r"PYTHON.*|LD_.*|LC_.*|LANG(UAGE)?|TZ|MALLOC_.*|GLIBC_.*|\w+_NUM_THREADS|(OMP|MKL|KMP|NPY|GRPC|CUDA|NVIDIA|NCCL|"
@@ -114,15 +122,74 @@ class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscri
         return super().__iter__()
 
 
+class Runtime:
+    """The modules that came with the environment's last app to serve it, which are most often those of the next.
+
+    Args:
+        kept: the archive that they are in; it may be missing.
+        directory: the app's, in which its own loader looks for them; "" imports nothing.
+
+    Attributes:
+        alone: whether nothing but these modules was imported for them.
+    """
+
+    def __init__(self, kept: str, directory: str) -> None:
+        self._kept = kept
+        self._path = os.path.join(directory, RUNTIME_FILE) if directory else ""
+        self._content = b""
+        self._names: Set[str] = set()
+        self.alone = True
+
+    def import_ahead(self) -> None:
+        """Import those that the archive names for this."""
+        if self._content or not self._path:
+            return
+        with contextlib.suppress(Exception):  # there is none, or it is damaged: the app brings its own
+            with open(self._kept, "rb") as file:
+                content = file.read()
+            with open(self._path, "wb") as file:
+                file.write(content)
+            self._content = content
+            before = set(sys.modules)
+            sys.path.insert(0, self._path)
+            try:
+                for name in zipimport.zipimporter(self._path).get_data("ahead").decode().split():
+                    with contextlib.suppress(Exception):  # the environment may lack what it needs
+                        importlib.import_module(name)
+            finally:
+                sys.path.remove(self._path)
+                new = set(sys.modules) - before
+                self._names = {name for name in new if _origin(name).startswith(self._path)}
+                self.alone = new == self._names
+
+    def keep_for(self, job: Dict[str, Any], environ: Dict[str, str]) -> None:
+        """Leave the modules to a job that brings the very same; for any other, be as if they had not been imported."""
+        if not self._content:
+            return
+        seen = {name: value for name, (module, value) in _Environ.reads.items() if module == RUNTIME}
+        same = not _Environ.all_read and all(environ.get(name) == value for name, value in seen.items())
+        if same and _runtime_of(job) == self._content:
+            return
+        for name in self._names:
+            del sys.modules[name]
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(environ.get("FAL_APP_DIR", ""), RUNTIME_FILE))  # noqa: PTH108
+        for path in [path for path in sys.path_importer_cache if path.startswith(self._path)]:
+            importer: Any = sys.path_importer_cache.pop(path)
+            if hasattr(importer, "invalidate_caches"):
+                importer.invalidate_caches()  # another archive may get the same path
+
+
 class PrewarmedProcess:
     """This process, as long as it has no job.
 
     Args:
-        imports_file: lists what to import; see ImportList.
+        imports_file: lists what to import; see ImportList. The archive of Runtime is beside it.
     """
 
     def __init__(self, imports_file: str) -> None:
         self._file = imports_file
+        self._runtime = Runtime(imports_file + RUNTIME_SUFFIX, os.environ.get("FAL_APP_DIR", ""))
         self._before = dict(os.environ)
         self._stamps = {path: _stamp(path) for path in sys.path}
 
@@ -141,6 +208,9 @@ class PrewarmedProcess:
                 if _Environ.all_read or _has_children() or _has_devices():
                     listed.stop_before(name)
                     return False
+            if not listed.until:  # it needs what the environment's apps do, of which something must wait
+                _Environ.importing, _Environ.all_read = RUNTIME, False
+                self._runtime.import_ahead()
         finally:
             os.environ.__class__ = kind
         return True
@@ -149,6 +219,8 @@ class PrewarmedProcess:
         """Why this job needs a cold process, or "" if this one will do."""
         environ = self._environ(job)
         for name, (module, value) in _Environ.reads.items():
+            if module == RUNTIME and self._runtime.alone:
+                continue
             if module and environ.get(name) != value:
                 ImportList(self._file).stop_before(module)
                 return f"{module} looks at {name} when it is imported"
@@ -165,6 +237,7 @@ class PrewarmedProcess:
     def adopt_job(self, job: Dict[str, Any]) -> None:
         """Take over the job's environment variables, and keep the changes that imports made."""
         environ = self._environ(job)
+        self._runtime.keep_for(job, environ)
         made = {name: value for name, value in os.environ.items() if self._before.get(name) != value}
         gone = [name for name in self._before if name not in os.environ]
         os.environ.clear()
@@ -207,6 +280,21 @@ def _entries_of(job: Dict[str, Any]) -> Iterator[str]:
             for name in bundle.namelist():
                 if name.startswith("source/"):
                     yield name.split("/")[1]
+
+
+def _runtime_of(job: Dict[str, Any]) -> bytes:
+    """The archive of this project's modules that a job brings; empty if it brings none."""
+    source = job.get("function", {})
+    if source.get("method") != "fal_source":
+        return b""
+    import zipfile  # as above
+
+    with zipfile.ZipFile(source["path"]) as bundle:
+        return bundle.read(RUNTIME_NAME) if RUNTIME_NAME in bundle.namelist() else b""
+
+
+def _origin(name: str) -> str:
+    return str(getattr(getattr(sys.modules[name], "__spec__", None), "origin", None))
 
 
 def _top(entry: str) -> str:

@@ -131,10 +131,13 @@ def test_the_same_app_is_the_same_bundle(place):
 def test_no_path_of_the_deployer_is_in_the_sources(place):
     bundle = app(place).bundle
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-        for name in archive.namelist():
-            if name != "payload":
-                assert str(Path(__file__).parents[2]).encode() not in archive.read(name)
-                assert str(place).encode() not in archive.read(name)
+        sent = {name: archive.read(name) for name in archive.namelist() if name != "payload"}
+    with zipfile.ZipFile(io.BytesIO(sent["runtime.zip"])) as runtime:
+        sent |= {f"runtime.zip/{name}": runtime.read(name) for name in runtime.namelist()}
+    assert "runtime.zip/fal/app/server.pyc" in sent
+    for content in sent.values():
+        assert str(Path(__file__).parents[2]).encode() not in content
+        assert str(place).encode() not in content
 
 
 def test_a_file_that_cannot_be_imported_there_falls_back_to_its_pickle(place):
@@ -231,6 +234,8 @@ def test_an_app_for_another_python_goes_as_sources_alone(place):
     found = app(place, top="import helper", options="python_version='3.99'", value="helper.VALUE")
     with zipfile.ZipFile(io.BytesIO(found.bundle)) as bundle:
         names = bundle.namelist()
+        with zipfile.ZipFile(io.BytesIO(bundle.read("runtime.zip"))) as runtime:
+            names += runtime.namelist()
     assert not [name for name in names if name.endswith(".pyc")]
     assert "payload" not in names
     assert answer(place, found.bundle) == "beside"

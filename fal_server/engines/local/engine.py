@@ -14,6 +14,7 @@ import grpc.aio
 from fal_grpc.v1 import shim_pb2
 from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import ShimIdentity
+from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Event, Observation
@@ -25,6 +26,7 @@ from fal_server.engines.local.container import remove_container
 from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
+from fal_server.engines.local.runtimes import keep_runtime
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.local.spawn import (
     BIND_HOST,
@@ -114,6 +116,8 @@ class LocalEngine:
         warm_dir = self._runners_dir.with_name("warm")
         self.warm_pool = WarmPool(warm_shims, warm_workers, start_process, warm_dir, rest_seconds)
         self._warm_keys: dict[str, WarmKey] = {}
+        self._bundles: dict[str, Path] = {}
+        self._keeping = TaskSet(log)
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
         self._closed = False
@@ -242,6 +246,7 @@ class LocalEngine:
 
     async def close(self) -> None:
         await self.warm_pool.close()
+        await self._keeping.wait()
         ended = [runner_id for runner_id, link in self._links.items() if link.finished]
         await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
         links, self._links, self._closed = list(self._links.values()), {}, True
@@ -280,6 +285,9 @@ class LocalEngine:
         self._observations.put_nowait(observation)
         warm_key = self._warm_keys.get(observation.runner_id)
         if warm_key is not None and observation.event in {Event.READY, Event.GONE}:
+            bundle = self._bundles.pop(observation.runner_id, None)
+            if bundle is not None and observation.event is Event.READY:
+                self._keeping.spawn(asyncio.to_thread(keep_runtime, bundle, warm_key.imports_file))
             self.warm_pool.learn(warm_key)  # its worker has just listed what it has imported
         if observation.event is Event.GONE:
             self._warm_keys.pop(observation.runner_id, None)
@@ -321,6 +329,8 @@ class LocalEngine:
             raise
         if warm_key is not None:
             self._warm_keys[launch.spec.runner_id] = warm_key
+            if launch.function is not None:
+                self._bundles[launch.spec.runner_id] = launch.function
         return link
 
     async def _clean_up(self, directory: Path, token: str) -> None:

@@ -21,6 +21,7 @@ from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
 from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import LOG_NAME, ShimIdentity
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES
+from fal_runner.worker.prewarm import RUNTIME_SUFFIX
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroup
@@ -237,8 +238,9 @@ def keep_imports(imports: Path) -> None:
     """Make the directory of import lists, and delete the lists of environments that are gone."""
     imports.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in imports.iterdir():
+        listed = file.with_name(file.name.removesuffix(RUNTIME_SUFFIX))
         try:
-            exists = Path(json.loads(file.read_text())["python"]).exists()
+            exists = Path(json.loads(listed.read_text())["python"]).exists()
         except (OSError, ValueError, TypeError, KeyError):
             exists = False  # a draft, or not ours
         if not exists:
@@ -257,10 +259,12 @@ def warm_key_of(launch: PreparedLaunch, home: Path, imports: Path) -> WarmKey | 
     shared = {
         name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
     }
+    # A worker that waits runs what came with an account's apps, so it is that account's alone.
+    name = hashlib.sha256(os.fsencode(launch.environment.python) + b"\0" + spec.account.encode()).hexdigest()
     return WarmKey(
         python=launch.environment.python,
         env={**_common(launch.environment.python, home), **_OURS, **shared},
-        imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.environment.python)).hexdigest()}.json",
+        imports_file=imports / f"{name}.json",
     )
 
 

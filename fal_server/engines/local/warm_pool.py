@@ -45,7 +45,7 @@ class WarmKey:
     Attributes:
         python: the interpreter of the environment; a rebuilt environment has another path.
         env: the variables that every runner of the environment has.
-        imports_file: lists what runs of the environment import.
+        imports_file: lists what an account's runs of the environment import.
     """
 
     python: Path
@@ -55,7 +55,7 @@ class WarmKey:
     @property
     def key(self) -> Key:
         """The same for all runners whose workers can replace each other."""
-        return (str(self.python), *(f"{name}={value}" for name, value in sorted(self.env.items())))
+        return (str(self.imports_file), *(f"{name}={value}" for name, value in sorted(self.env.items())))
 
 
 class WarmShim:

@@ -1,0 +1,137 @@
+"""Workers that wait import what serves apps, and an app cannot tell."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fal.deploy.preparation import prepare
+from fal.deploy.sources import METHOD
+from fal_server.core.lifecycle import Event
+from fal_server.core.revisions import Payload
+
+APP = """
+import os
+import sys
+
+AHEAD = "fal.app.server" in sys.modules
+
+import fal
+
+
+@fal.function()
+def look():
+    from fal import toolkit  # which nothing has imported yet
+    import fal.app.server
+    import fal.app.targets
+
+    home = os.environ["FAL_APP_DIR"]
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("fal", "fal_grpc")}
+    seen = {}
+    for name, module in sorted(ours.items()):
+        spec = module.__spec__
+        seen[name] = [
+            module.__file__.replace(home, "app"),
+            spec.origin.replace(home, "app"),
+            spec.loader.archive.replace(home, "app"),
+            spec.loader.get_filename(name).replace(home, "app"),
+            [path.replace(home, "app") for path in getattr(module, "__path__", ())],
+        ]
+    return {
+        "pid": os.getpid(),
+        "ahead": AHEAD,
+        "modules": seen,
+        "files": sorted(os.listdir(home)),
+        "path": [path.replace(home, "app") for path in sys.path if "/runners/" not in path],
+        "marker": getattr(fal, "MARKER", None),
+    }
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "looking.py").write_text(APP)
+    code = prepare("looking.py").function
+    assert code is not None
+    return code.bundle
+
+
+async def run(warm: Any, bundle: bytes, **variables: str) -> Any:
+    launch = warm.launch(None, entrypoint="unused:unused", variables=variables)
+    code = Payload(method=METHOD, blob=warm.rig.content.add(bundle))
+    runner = await warm.rig.start_launch(replace(launch, entrypoint=None, function=code))
+    result = await warm.rig.engine.result(runner)
+    await warm.rig.until(runner, Event.GONE)
+    assert not result.raised, result.traceback
+    return pickle.loads(result.definition)
+
+
+def another_version(bundle: bytes) -> bytes:
+    """Return the bundle as another version of the client would have made it."""
+    made, inner = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(bundle)) as old, zipfile.ZipFile(made, "w") as new:
+        with zipfile.ZipFile(io.BytesIO(old.read("runtime.zip"))) as ours, zipfile.ZipFile(inner, "w") as theirs:
+            for name in ours.namelist():
+                if name != "fal/__init__.pyc":
+                    theirs.writestr(name, ours.read(name))
+            theirs.writestr(
+                "fal/__init__.py", Path(sys.modules["fal"].__file__ or "").read_text() + "\nMARKER = 'another'\n"
+            )
+        for name in old.namelist():
+            new.writestr(name, inner.getvalue() if name == "runtime.zip" else old.read(name))
+    return made.getvalue()
+
+
+async def test_what_serves_apps_is_imported_ahead_and_lies_where_it_would(warm: Any, bundle: bytes) -> None:
+    cold = await run(warm, bundle)
+    waiting = await warm.worker()
+    ahead = await run(warm, bundle)
+    assert (cold.pop("ahead"), ahead.pop("ahead")) == (False, True)
+    assert ahead.pop("pid") == waiting != cold.pop("pid")
+    assert set(cold["modules"]) <= set(ahead["modules"])
+    ahead["modules"] = {name: ahead["modules"][name] for name in cold["modules"]}
+    assert ahead == cold
+    assert "app/.fal-runtime.zip/fal/toolkit/__init__.pyc" in ahead["modules"]["fal.toolkit"]
+
+
+async def test_an_app_of_another_version_of_the_client_gets_its_own(warm: Any, bundle: bytes) -> None:
+    pids = [(await run(warm, bundle))["pid"]]
+    for given, marker in ((another_version(bundle), "another"), (bundle, None)):
+        waiting = await warm.worker(*pids)
+        found = await run(warm, given)
+        assert (found["pid"], found["marker"], found["ahead"]) == (waiting, marker, False)
+        pids.append(waiting)
+
+
+async def test_a_pickle_finds_nothing_of_it(warm: Any, bundle: bytes) -> None:
+    first = (await run(warm, bundle))["pid"]
+    waiting = await warm.worker(first)
+
+    def look() -> Any:
+        import os
+        import sys
+        from pathlib import Path
+
+        return os.getpid(), [name for name in sys.modules if name.startswith("fal")], list(Path().iterdir())
+
+    assert await warm.run(look) == (waiting, [], [])
+
+
+async def test_without_the_archive_an_app_brings_its_own(warm: Any, bundle: bytes) -> None:
+    pids = [(await run(warm, bundle))["pid"]]
+    pids.append(await warm.worker(*pids))
+    (kept,) = (warm.rig.root / "imports").glob("*.runtime.zip")
+    kept.unlink()
+    kept.mkdir()  # so that it cannot be kept again either
+    assert (await run(warm, bundle))["pid"] == pids[-1]
+    pids.append(await warm.worker(*pids))
+    found = await run(warm, bundle)
+    assert (found["pid"], found["ahead"]) == (pids[-1], False)
