@@ -58,6 +58,7 @@ class Supervisor:
         self._reaper = reaper
         self._changed = asyncio.Event()
         self._listening = asyncio.Event()
+        self._listens_on: set[object] = set()
         self._worker: Child | None = None
         self._ports: dict[str, Reservation] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -252,6 +253,7 @@ class Supervisor:
                 if "length" in message.head:
                     self._take_result(message)
                 elif "listening" in message.head:
+                    self._listens_on.add(message.head["listening"])
                     self._listening.set()
                 elif message.head.get("took") is False:
                     self.journal.note(f"started cold, without the modules imported ahead: {message.head.get('why')}")
@@ -296,7 +298,8 @@ class Supervisor:
         eager_until = loop.time() + _EAGER_SECONDS  # a caller may wait for a short start
         while True:
             if await _connects(self.spec.bind_host, port):
-                if self._is_ours(port):
+                # What the worker listens on itself nobody else can have, and a look into /proc takes milliseconds.
+                if port in self._listens_on or self._is_ours(port):
                     return
                 if not warned:
                     warned = True
