@@ -113,12 +113,16 @@ async def _assign(
 ) -> ShimIdentity | None:
     """Name the runner to a shim, and wait until it listens; None if it does not, and then it is ended."""
     try:
-        group.admit(warm_shim.pid, warm_shim.worker)
+        # In a thread: the kernel takes some ten milliseconds to move a process, and nobody else should wait for that.
+        await asyncio.to_thread(group.admit, warm_shim.pid, warm_shim.worker)
     except OSError as error:
         if warm_shim.worker is not None:  # it would have no bounds
             await warm_shim.end()
             return None
         log.warning("the shim in %s has no control group: its processes are found by their tag: %s", directory, error)
+    except BaseException:
+        await asyncio.shield(warm_shim.end())
+        raise
     order = {"token": spec.token, "directory": str(directory)}
     encoded = base64.b64encode(spec.SerializeToString()).decode()
     warm_shim.send({**order, "spec": encoded} if len(encoded) < MOST_ORDER_BYTES // 2 else order)
