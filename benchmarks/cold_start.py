@@ -39,7 +39,7 @@ print(urllib.request.urlopen(f"http://127.0.0.1:{listening.getsockname()[1]}/").
 _FASTAPI = _RAW.replace("import uvicorn\n", "import uvicorn, fastapi, pydantic, cloudpickle, msgpack\n")
 
 
-class _Controller:
+class Controller:
     """A controller in a process and directory of its own."""
 
     def __init__(self, state: Path, *options: str) -> None:
@@ -124,11 +124,11 @@ def _process(code: str) -> float:
 
 
 @contextmanager
-def _deployed(*options: str) -> Iterator[_Controller]:
+def _deployed(*options: str) -> Iterator[Controller]:
     """Run a controller with the app, which has no runner."""
     hello = Path(__file__).parents[1] / "examples" / "hello.py"
     with tempfile.TemporaryDirectory() as folder:
-        controller = _Controller(Path(folder), *options)
+        controller = Controller(Path(folder), *options)
         try:
             controller.fal("deploy", str(hello), "--app-name", "cold", "--auth", "public")
             yield controller

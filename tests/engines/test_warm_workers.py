@@ -249,3 +249,42 @@ async def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tm
     assert public is not None
     assert public.env["SSL_CERT_FILE"] == SECRET
     assert "PASSPHRASE" not in public.env
+
+
+async def test_after_a_burst_as_many_wait_as_it_took(warm: Any) -> None:
+    def app() -> Any:
+        import os
+
+        return os.getpid()
+
+    await asyncio.gather(*(warm.run(app) for _ in range(3)))
+    waiting = await workers(warm.rig.engine.warm_pool, 3)
+    assert set(await asyncio.gather(*(warm.run(app) for _ in range(3)))) == waiting
+
+
+async def workers(warm_pool: WarmPool, count: int) -> set[int]:
+    async with asyncio.timeout(60):
+        while len(found := set(warm_pool.workers)) < count:
+            warm_pool.warmed.clear()
+            await warm_pool.warmed.wait()
+    return found
+
+
+async def test_without_memory_for_more_one_waits(warm: Any, tmp_path: Path) -> None:
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), tmp_path / "home", tmp_path / "imports")
+    free: list[float] = [0.0]
+    warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, free_mib=lambda: free[0])
+    for _ in range(3):
+        assert warm_pool.take(warm_key) is None
+    await workers(warm_pool, 1)
+    await asyncio.sleep(0)  # what it would start now it has started
+    assert len(list((tmp_path / "places").iterdir())) == 1
+    free[0] = 1e6
+    warm_pool.learn(warm_key)
+    await workers(warm_pool, 3)
+    free[0] = -1e6
+    warm_pool.learn(warm_key)
+    async with asyncio.timeout(60):
+        while len(list((tmp_path / "places").iterdir())) > 1:  # noqa: ASYNC110 - a directory tells nobody
+            await asyncio.sleep(0)
+    await warm_pool.close()

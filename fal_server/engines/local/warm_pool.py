@@ -1,7 +1,7 @@
 """Starts shims ahead for later runners, and for the environments used last, shims with a worker.
 
 A warm shim has loaded Python and gRPC; a warm worker has imported what its environment's last runs imported. Each is
-used once, and replaced in the background.
+used once, and replaced in the background. After a burst as many wait as it would have taken, if there is the memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
+import psutil
+
 from fal_runner.isolation.mounts import APP_VARIABLE
+from fal_runner.process.usage import measure_descendants
 from fal_server.aio.tasks import TaskSet
+from fal_server.core.bursts import Wish, largest_burst, shares
 
 log = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, ...]
@@ -35,6 +40,10 @@ READY_REST_SECONDS = 0.25
 _MOST_RESTS = 5
 # An environment that was not used for so long is not worth the memory.
 IDLE_SECONDS = 3600.0
+# What waits for bursts takes at most this part of the memory that is free.
+_MEMORY_SHARE = 0.25
+_SHIM_MIB = 25.0
+_MOST_STARTS = 256
 _READY = "ready"
 
 
@@ -149,11 +158,12 @@ class WarmPool:
 
     Args:
         shims: how many to keep without a worker.
-        workers: for how many environments to keep one with a worker.
+        workers: for how many environments to keep some with a worker: one, or as many as its last bursts took at once.
         start: starts a process that waits on the other end of the socket, and returns its pid.
         root: for the workers' directories; on the file system of the runners' directories, and emptied now.
         rest_seconds: how long after a start to start nothing, so that the runner has the processor for itself.
-        idle_seconds: how long to keep the worker of an environment that is not used.
+        idle_seconds: how long to keep the worker of an environment that is not used, and to remember its bursts.
+        free_mib: says how much memory is free.
 
     Attributes:
         warmed: set whenever a worker has imported all that is listed.
@@ -167,6 +177,7 @@ class WarmPool:
         root: Path,
         rest_seconds: float = REST_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
+        free_mib: Callable[[], float] = lambda: psutil.virtual_memory().available / 2**20,
     ) -> None:
         self._shims = shims
         self._workers = workers
@@ -176,11 +187,14 @@ class WarmPool:
         self._idle_seconds = idle_seconds
         self.warmed = asyncio.Event()
         self._plain: deque[WarmShim] = deque()
-        self._warm: dict[Key, WarmShim] = {}
+        self._free_mib = free_mib
+        self._warm: dict[Key, list[WarmShim]] = {}
         self._used: dict[Key, tuple[WarmKey, float]] = {}  # in the order of their last use
+        self._starts: dict[Key, deque[float]] = {}
         self._learned: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
+        self._rested_at = 0.0
         self._endings = TaskSet(log)
         shutil.rmtree(root, ignore_errors=True)
         self._fill()
@@ -188,9 +202,14 @@ class WarmPool:
     def take(self, warm_key: WarmKey | None) -> WarmShim | None:
         """Take a warm shim, with a worker if there is one for this key; None if there is none. It may have died."""
         self._use(warm_key, rest_seconds=self._rest_seconds)
-        warm = None if warm_key is None else self._warm.get(warm_key.key)
-        if warm_key is not None and warm is not None and warm.worker is not None and warm.alive:
-            return self._warm.pop(warm_key.key)
+        if warm_key is not None and self._workers:
+            now = asyncio.get_running_loop().time()
+            self._starts.setdefault(warm_key.key, deque(maxlen=_MOST_STARTS)).append(now)
+            waiting = self._warm.get(warm_key.key, [])
+            for warm_shim in waiting:
+                if warm_shim.worker is not None and warm_shim.alive:
+                    waiting.remove(warm_shim)
+                    return warm_shim
         return self._plain.popleft() if self._plain else None
 
     def learn(self, warm_key: WarmKey) -> None:
@@ -201,7 +220,7 @@ class WarmPool:
     @property
     def workers(self) -> list[int]:
         """The pids of the workers that have imported all that is listed."""
-        known = [warm_shim.worker for key, warm_shim in self._warm.items() if key not in self._learned]
+        known = [each.worker for key, waiting in self._warm.items() if key not in self._learned for each in waiting]
         return [pid for pid in known if pid is not None]
 
     async def close(self) -> None:
@@ -209,7 +228,7 @@ class WarmPool:
         self._shims = self._workers = 0
         if self._timer is not None:
             self._timer.cancel()
-        for warm_shim in (*self._plain, *self._warm.values()):
+        for warm_shim in (*self._plain, *chain.from_iterable(self._warm.values())):
             self._end(warm_shim)
         self._plain.clear()
         self._warm.clear()
@@ -222,7 +241,8 @@ class WarmPool:
             self._used[warm_key.key] = (warm_key, loop.time())
         if self._shims or self._workers:
             self._due = min(self._due, loop.time() + _MOST_RESTS * self._rest_seconds)
-            self._fill_at(min(self._due, loop.time() + rest_seconds))
+            self._rested_at = min(self._due, loop.time() + rest_seconds)
+            self._fill_at(self._rested_at)
 
     def _fill_at(self, when: float) -> None:
         if self._timer is not None:
@@ -235,27 +255,63 @@ class WarmPool:
         oldest = asyncio.get_running_loop().time() - self._idle_seconds
         used = [key for key, (_, at) in self._used.items() if at > oldest]
         self._used = {key: self._used[key] for key in used[-self._workers :]} if self._workers else {}
-        for key in [key for key, warm_shim in self._warm.items() if key not in self._used or not warm_shim.alive]:
-            self._end(self._warm.pop(key))
+        self._starts = {key: self._starts[key] for key in self._used if key in self._starts}
+        wanted = self._wanted(oldest)
+        for key in list(self._warm):
+            self._keep(key, wanted.get(key, 0))
         try:
             while len(self._plain) < self._shims:
                 self._plain.append(self._start_one())
             for key, (warm_key, _) in self._used.items():
-                if key not in self._warm:
-                    self._warm[key] = self._start_warm(warm_key)
-                elif key in self._learned:
-                    self._warm[key].look_again()
+                waiting = self._warm.setdefault(key, [])
+                if key in self._learned:
+                    for warm_shim in waiting:
+                        warm_shim.look_again()
+                # One after another: runners that are there already have the processors for themselves.
+                if len(waiting) < wanted[key] and not (waiting and self._busy()):
+                    waiting.append(self._start_warm(warm_key))
         except OSError as error:  # no room for a process or a directory; the next runner starts cold
             log.warning("nothing is kept ready for runners: %s", error.strerror)
         self._learned.clear()
         if self._used:
             self._fill_at(min(at for _, at in self._used.values()) + self._idle_seconds)
 
+    def _wanted(self, oldest: float) -> dict[Key, int]:
+        """How many workers should wait for each environment that is used."""
+        wishes: dict[Key, Wish] = {}
+        more_mib = 0.0
+        for key in self._used:
+            ready = [warm_shim for warm_shim in self._warm.get(key, ()) if warm_shim.worker is not None]
+            mib = _SHIM_MIB + measure_descendants(ready[0].pid).memory_bytes / 2**20 if ready else None
+            more_mib += (mib or 0.0) * max(0, len(ready) - 1)
+            wishes[key] = Wish(workers=largest_burst([at for at in self._starts.get(key, ()) if at > oldest]), mib=mib)
+        return shares(wishes, _MEMORY_SHARE * (self._free_mib() + more_mib))
+
+    def _keep(self, key: Key, count: int) -> None:
+        """End what waits for an environment beyond a number, and what has died."""
+        waiting = sorted(self._warm[key], key=lambda warm_shim: warm_shim.worker is None)
+        kept = [warm_shim for warm_shim in waiting if warm_shim.alive][:count]
+        for warm_shim in waiting:
+            if warm_shim not in kept:
+                self._end(warm_shim)
+        self._warm[key] = kept
+        if not kept:
+            del self._warm[key]
+
+    def _busy(self) -> bool:
+        return any(each.alive and each.worker is None for waiting in self._warm.values() for each in waiting)
+
+    def _imported(self) -> None:
+        """Go on to what is still missing."""
+        self.warmed.set()
+        if self._used:
+            self._fill_at(max(self._rested_at, asyncio.get_running_loop().time()))
+
     def _start_one(self, directory: Path | None = None) -> WarmShim:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                return WarmShim(self._start(theirs), ours, directory, self.warmed.set)
+                return WarmShim(self._start(theirs), ours, directory, self._imported)
             except OSError:
                 ours.close()
                 raise
