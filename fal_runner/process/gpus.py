@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
 
-_CONTROL = Path("/dev/nvidiactl")
+from fal_runner.process.nvml import Nvml, NvmlUnavailable, open_nvml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +18,6 @@ class GpuUsage:
 
     memory_bytes: int
     cores: float | None
-
-
-class Nvml(Protocol):
-    """The part of the module `pynvml` that is used here."""
-
-    @property
-    def NVMLError(self) -> type[Exception]: ...  # noqa: N802
-    def nvmlInit(self) -> object: ...  # noqa: N802
-    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]: ...  # noqa: ANN401, N802
-    def nvmlDeviceGetProcessUtilization(self, handle: Any, since: int) -> Sequence[Any]: ...  # noqa: ANN401, N802
 
 
 class GpuMeter:
@@ -49,15 +34,14 @@ class GpuMeter:
 
     @classmethod
     def open(cls) -> GpuMeter | None:
-        """Return a meter; None if the machine has no NVIDIA driver or the library is not installed."""
-        if not _CONTROL.exists():
+        """Return a meter; None if the machine has no NVIDIA driver, or it cannot be asked."""
+        try:
+            nvml = open_nvml()
+        except NvmlUnavailable:
+            return None
+        if nvml is None:
             return None
         try:
-            nvml = cast("Nvml", importlib.import_module("pynvml"))  # it has no types
-        except ImportError:
-            return None
-        try:
-            nvml.nvmlInit()
             return cls(nvml)
         except nvml.NVMLError:
             return None

@@ -14,9 +14,10 @@ from fal_server.builders import Builders, ContainerBuilder, EngineTrials, Virtua
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
+from fal_server.core.gpus import counts_of, offered
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
-from fal_server.engines.local import LocalEngine
+from fal_server.engines.local import LocalEngine, RunnerGroups, find_gpus
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,10 @@ def build_execution(
     trials = EngineTrials(os.environ, state.containers)
     images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials)
     builder = Builders(virtualenvs, images)
+    groups = RunnerGroups.detect(state.root)
     engine = LocalEngine(
         state.runners,
-        node=_node(settings),
+        node=_node(settings, groups.enforced),
         builder=builder,
         blobs=storage.blobs,
         files=storage.app_files,
@@ -71,18 +73,22 @@ def build_execution(
         last_sequence=lambda runner_id: storage.store.logs.last_sequence(EVERY_ACCOUNT, runner_id),
         warm_shims=settings.warm_shims,
         warm_workers=settings.warm_workers,
+        groups=groups,
     )
     stack.push_async_callback(engine.close)
     return Execution(engine=engine, virtualenvs=virtualenvs, images=images, builder=builder)
 
 
-def _node(settings: Settings) -> Node:
+def _node(settings: Settings, enforced: Mapping[str, str]) -> Node:
+    gpus = offered(find_gpus(), settings.gpus)
     return Node(
         name="local",
         total=Resources(
             milli_cpus=(os.cpu_count() or 1) * 1000,
             memory_mib=psutil.virtual_memory().total // (1024 * 1024),
-            gpus=dict(settings.gpus),
+            gpus=counts_of(gpus),
         ),
         machine_types=settings.machine_types,
+        gpus=gpus,
+        bounds=enforced,
     )

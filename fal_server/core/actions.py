@@ -29,11 +29,16 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Start a PENDING runner on a node, as a machine type that fits."""
+    """Start a PENDING runner on a node, as a machine type that fits.
+
+    Attributes:
+        gpus: the ids of the GPUs that it gets, which no other runner has.
+    """
 
     runner_id: str
     node: str
     machine_type: str
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

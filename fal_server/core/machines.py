@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.gpus import Gpu, made_up
 
 MOST_PROCESSES = 2048
 MOST_GPU_PROCESSES = 16384
@@ -205,10 +206,18 @@ class Node:
     Attributes:
         total: all that it has, used or not.
         machine_types: what its runners can be.
+        gpus: each GPU of `total`; without, they are made up.
+        bounds: what enforces memory, processes and cpu of machine types, for people; without what nothing enforces.
         trouble: why nothing can be started on it now, for people; empty if something can.
     """
 
     name: str
     total: Resources
     machine_types: MachineTypes = field(default_factory=MachineTypes)
+    gpus: tuple[Gpu, ...] = ()
+    bounds: Mapping[str, str] = field(default_factory=dict[str, str])
     trouble: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.gpus:
+            object.__setattr__(self, "gpus", made_up(self.total.gpus))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fal_server.core.actions import Abandon, Action, Drop, Due, Hold, Launch
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.gpus import assign
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 
@@ -52,6 +53,7 @@ def plan_launches(
         return []
     actions: list[Action] = []
     free = _free(runners, nodes, needs)
+    held = {name: set(ids) for name, ids in held_gpus(runners).items()}
     for runner in sorted(waiting, key=lambda r: (r.created_at, r.runner_id)):
         wanted = needs(runner)
         delayed = wanted.delayed or runner.state is not RunnerState.FAILURE_DELAY
@@ -60,22 +62,42 @@ def plan_launches(
         if runner.state is RunnerState.FAILURE_DELAY:
             actions.append(Due(runner_id=runner.runner_id))
         else:
-            actions.append(_place(runner, wanted, free, nodes, now))
+            actions.append(_place(runner, wanted, free, held, nodes, now))
     return actions
 
 
-def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Sequence[Node], now: datetime) -> Action:
+def held_gpus(runners: Iterable[Runner]) -> dict[str, dict[str, Runner]]:
+    """Return who has which GPU: by node, then by the GPU's id. One is free again once nothing of its runner is left."""
+    held: dict[str, dict[str, Runner]] = {}
+    for runner in runners:
+        if runner.state not in NO_PROCESS and not runner.ended:
+            held.setdefault(runner.node, {}).update(dict.fromkeys(runner.gpus, runner))
+    return held
+
+
+def _place(
+    runner: Runner,
+    wanted: Needs,
+    free: dict[str, Resources],
+    held: dict[str, set[str]],
+    nodes: Sequence[Node],
+    now: datetime,
+) -> Action:
     lacks: list[str] = []
     troubles = {node.name: node.trouble for node in nodes if node.trouble}
-    types = {node.name: node.machine_types for node in nodes}
+    by_name = {node.name: node for node in nodes}
     for name in sorted(free):
         if name in troubles:
             lacks.append(f"nothing can be started on node {name!r}: {troubles[name]}")
             continue
-        machine_type, lack = _choose(wanted, types[name], free[name])
+        node = by_name[name]
+        machine_type, lack = _choose(wanted, node.machine_types, free[name])
         if machine_type is not None:
-            free[name] = free[name].minus(types[name].resources_of(machine_type, wanted.num_gpus))
-            return Launch(runner_id=runner.runner_id, node=name, machine_type=machine_type)
+            taken = node.machine_types.resources_of(machine_type, wanted.num_gpus)
+            gpus = assign(node.gpus, held.setdefault(name, set()), taken.gpus)
+            free[name] = free[name].minus(taken)
+            held[name] |= set(gpus)
+            return Launch(runner_id=runner.runner_id, node=name, machine_type=machine_type, gpus=gpus)
         lacks.append(lack)
     reason = "; ".join(dict.fromkeys(lacks)) or "there is no node"
     later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)

@@ -82,6 +82,7 @@ class Runner:
         replaced_by: the runner that replaces it.
         replace_first: whether it may stop only once its replacement is ready.
         ephemeral: whether it belongs to a `fal run`.
+        gpus: the ids of the GPUs of its node that it has, from the order to start it to its end.
         failed_starts: how many starts of its revision had failed in a row when its own failed; 0 if it did not.
     """
 
@@ -120,6 +121,7 @@ class Runner:
     replaced_by: str | None = None
     replace_first: bool = False
     ephemeral: bool = False
+    gpus: tuple[str, ...] = ()
     failed_starts: int = 0
 
     @property

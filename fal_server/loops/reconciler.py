@@ -360,7 +360,13 @@ class Reconciler:
     async def _launch(self, action: Launch) -> None:
         runner = await self._fleet.change(
             action.runner_id,
-            lambda r: replace(r, node=action.node, machine_type=action.machine_type, ordered_at=self._clock.now()),
+            lambda r: replace(
+                r,
+                node=action.node,
+                machine_type=action.machine_type,
+                gpus=action.gpus,
+                ordered_at=self._clock.now(),
+            ),
         )
         if runner is not None and runner.state is RunnerState.PENDING and runner.desired is Desired.SERVE:
             self._starting.add(runner.runner_id)
@@ -412,7 +418,9 @@ class Reconciler:
         later = self._clock.now() + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
         await until_stored(
             f"the wait of runner {runner_id}",
-            lambda: self._fleet.change(runner_id, lambda r: replace(r, node="", reason=reason, not_before=later)),
+            lambda: self._fleet.change(
+                runner_id, lambda r: replace(r, node="", gpus=(), reason=reason, not_before=later)
+            ),
             stopping=self._closing,
         )
         return None

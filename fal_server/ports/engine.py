@@ -36,6 +36,7 @@ class LaunchSpec:
         redact: values that must not appear in its logs.
         token: which start this is; a second start with the same token is the first one.
         limits: what bounds it, with its machine type.
+        gpus: the ids of the GPUs of the node that are its own.
         app_port: the port that the app's code asks for; if it listens on that, it gets the runner's own instead.
         app_metrics_port: the same for metrics.
     """
@@ -47,6 +48,7 @@ class LaunchSpec:
     revision_id: str
     limits: RunnerLimits
     packages: EnvironmentSpec
+    gpus: tuple[str, ...] = ()
     function: Payload | None = None
     entrypoint: str | None = None
     setup: Payload | None = None

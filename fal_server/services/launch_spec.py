@@ -70,6 +70,7 @@ class LaunchSpecs:
             environment=runner.environment,
             revision_id=runner.revision_id,
             limits=self._machine_types.limits_of(runner.machine_type),
+            gpus=runner.gpus,
             packages=revision.environments[0],
             function=revision.function,
             entrypoint=revision.entrypoint,

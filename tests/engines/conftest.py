@@ -133,10 +133,11 @@ class Rig:
         warm_workers: int = 0,
         silent_seconds: float = 30,
         groups: RunnerGroups | None = None,
+        node: Node = NODE,
     ) -> LocalEngine:
         engine = LocalEngine(
             self.root / "runners",
-            node=NODE,
+            node=node,
             builder=self.built,
             blobs=self.content,
             files=self.content,

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,14 @@ class RunnerGroups:
         """The version of control groups that bounds memory, pids or cpu; None if none does."""
         place = self._places.bounds.get(controller)
         return None if place is None else place.version
+
+    @property
+    def enforced(self) -> Mapping[str, str]:
+        """What enforces memory, processes and cpu, for people; without those that nothing does."""
+        named = {"memory": MEMORY, "processes": PROCESSES, "cpu": CPU}
+        versions = {subject: self.version_of(controller) for subject, controller in named.items()}
+        by_group = {subject: f"cgroup v{version}" for subject, version in versions.items() if version is not None}
+        return {"memory": "measured by each runner's shim", **by_group}
 
     def make(self, tag: str, directory: Path, limits: RunnerLimits | None) -> RunnerGroup:
         """Make the groups of a runner; what the machine refuses is left out, and said in the log.

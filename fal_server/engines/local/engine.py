@@ -23,6 +23,7 @@ from fal_server.core.resources import ResourceSample
 from fal_server.core.runners import Runner
 from fal_server.engines.local.cgroup import RunnerGroup, RunnerGroups, end_group
 from fal_server.engines.local.container import remove_container
+from fal_server.engines.local.gpus import gpu_variables
 from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
@@ -131,6 +132,9 @@ class LocalEngine:
             return self._node.name, link.process.handle
         directory = self._directory(spec.runner_id)
         try:
+            # After the app's own variables, which must not give it the GPUs of others.
+            own = gpu_variables(self._node.gpus, spec.gpus)
+            spec = replace(spec, variables={**spec.variables, **own})
             link = await self._begin(directory, await self._preparer.prepare(spec, building))
         except BaseException as error:
             await self._clean_up(directory, spec.token)

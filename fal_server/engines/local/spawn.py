@@ -18,6 +18,7 @@ from pathlib import Path
 import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
+from fal_runner.process.nvml import LIBRARY_VARIABLE
 from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import LOG_NAME, ShimIdentity
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES
@@ -279,6 +280,7 @@ def start_process(handshake: socket.socket) -> int:
         "PATH": _SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(package_root),
+        **{name: value for name in (LIBRARY_VARIABLE,) if (value := os.environ.get(name))},
         TAG_VARIABLE: NO_TAG,
     }
     process = subprocess.Popen(

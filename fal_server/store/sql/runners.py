@@ -62,6 +62,7 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "replace_first": runner.replace_first,
         "ephemeral": runner.ephemeral,
         "failed_starts": runner.failed_starts,
+        "gpus": list(runner.gpus),
     }
 
 
@@ -74,6 +75,7 @@ def from_row(row: RowMapping, vault: Vault, *, ended_too: bool = True) -> Runner
     values = dict(row)
     sealed = values.pop("sealed_token")
     state = values["state"] = RunnerState(values["state"])
+    values["gpus"] = tuple(values["gpus"])
     values["desired"] = Desired(values["desired"])
     if values["stop_cause"] is not None:
         values["stop_cause"] = StopCause(values["stop_cause"])

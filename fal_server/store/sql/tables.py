@@ -144,6 +144,7 @@ RUNNERS = Table(
     Column("replace_first", Boolean, nullable=False),
     Column("ephemeral", Boolean, nullable=False),
     Column("failed_starts", Integer, nullable=False, server_default="0"),
+    Column("gpus", _JSON, nullable=False, server_default="[]"),
     Index(None, "state", "ended_at"),
 )
 

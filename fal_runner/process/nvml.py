@@ -1,0 +1,63 @@
+"""Opens NVIDIA's management library, which knows the GPUs of this machine and who uses them."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+LIBRARY_VARIABLE = "FAL_NVML_LIBRARY"
+"""Names a library of the same symbols to use in place of libnvidia-ml.so.1, as tests do."""
+_CONTROL = Path("/dev/nvidiactl")
+
+
+class NvmlUnavailable(Exception):
+    """There is a driver, and it cannot be asked; the text says why."""
+
+
+class Nvml(Protocol):
+    """The part of the module `pynvml` that is used."""
+
+    nvmlLib: object  # noqa: N815
+
+    @property
+    def NVMLError(self) -> type[Exception]: ...  # noqa: N802
+    @property
+    def NVML_DEVICE_MIG_ENABLE(self) -> int: ...  # noqa: N802
+    def nvmlInit(self) -> object: ...  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802
+    def nvmlDeviceGetName(self, handle: Any) -> str | bytes: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetUUID(self, handle: Any) -> str | bytes: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetMinorNumber(self, handle: Any) -> int: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetMigMode(self, handle: Any) -> Sequence[int]: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Any, index: int) -> object: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetProcessUtilization(self, handle: Any, since: int) -> Sequence[Any]: ...  # noqa: ANN401, N802
+
+
+def open_nvml() -> Nvml | None:
+    """Load and initialise the library; None on a machine without an NVIDIA driver.
+
+    Raises:
+        NvmlUnavailable: there is a driver, but the library cannot be used.
+    """
+    library = os.environ.get(LIBRARY_VARIABLE)
+    if not library and not _CONTROL.exists():
+        return None
+    try:
+        nvml = cast("Nvml", importlib.import_module("pynvml"))  # it has no types
+    except ImportError as error:
+        raise NvmlUnavailable("the package nvidia-ml-py is not installed") from error
+    try:
+        if library:
+            nvml.nvmlLib = ctypes.CDLL(library)  # it loads its own only if there is none yet
+        nvml.nvmlInit()
+    except (OSError, nvml.NVMLError) as error:
+        raise NvmlUnavailable(str(error)) from error
+    return nvml

@@ -1,0 +1,103 @@
+"""GPUs one by one: what they are called, and which of them a runner gets."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+_VENDOR = re.compile(r"^(NVIDIA|TESLA|QUADRO|GEFORCE)\s+")
+_FAMILIES = ("RTX", "GTX", "TITAN", "PRO", "GRID")
+_SUFFIXES = ("TI", "SUPER")
+_SLICE = re.compile(r"\bMIG\s+(\S+)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU, or a slice of one, which one runner has at a time.
+
+    Attributes:
+        id: its UUID, by which CUDA finds it; a made-up name if there is no such device.
+        label: what machine types call it, such as `GPU-H100`.
+        model: what its maker calls it; empty if there is no such device.
+        device: the number of its device file; a slice has that of its GPU. None if there is none.
+    """
+
+    id: str
+    label: str
+    model: str = ""
+    memory_bytes: int = 0
+    device: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is a device, and not made up by the operator."""
+        return self.device is not None
+
+
+def label_of(model: str) -> str:
+    """Return the label of a model: `NVIDIA H100 80GB HBM3` is `GPU-H100`, a slice of it `GPU-H100-1G.10GB`.
+
+    Memory and form are left out, as in the names of machine types that clients know.
+    """
+    text = model.strip().upper()
+    part = _SLICE.search(text)
+    text = _SLICE.sub("", text).strip()
+    while (shorter := _VENDOR.sub("", text)) != text:
+        text = shorter
+    words = text.split() or ["UNKNOWN"]
+    name = words.pop(0)
+    while name.rpartition(" ")[2] in _FAMILIES and words:
+        name += f" {words.pop(0)}"
+    if words and words[0] in _SUFFIXES:
+        name += words.pop(0)
+    family, _, number = name.rpartition(" ")
+    # `RTX A6000` is an A6000, but `RTX 4090` is an RTX4090.
+    own = number[:1].isalpha() and number not in _FAMILIES and family != "TITAN"
+    short = number if own else f"{family}{number}".replace(" ", "")
+    short = re.sub(r"[^A-Z0-9.]", "", short.partition("-")[0]) or "UNKNOWN"
+    size = "" if part is None else "-" + re.sub(r"[^A-Z0-9.]", ".", part[1])
+    return f"GPU-{short}{size}"
+
+
+def made_up(counts: Mapping[str, int]) -> tuple[Gpu, ...]:
+    """Return GPUs that need not exist."""
+    return tuple(Gpu(id=f"{label}/{number}", label=label) for label, count in counts.items() for number in range(count))
+
+
+def counts_of(gpus: Iterable[Gpu]) -> dict[str, int]:
+    """Return how many GPUs there are of each label."""
+    return dict(Counter(gpu.label for gpu in gpus))
+
+
+def offered(found: Sequence[Gpu], wanted: Mapping[str, int]) -> tuple[Gpu, ...]:
+    """Return what a machine offers.
+
+    Args:
+        found: its GPUs.
+        wanted: how many of which label the operator says it has; empty offers what was found. The found ones take these
+            labels in their order, and those that are missing are made up.
+    """
+    if not wanted:
+        return tuple(found)
+    left = list(found)
+    return tuple(replace(left.pop(0), label=gpu.label) if left else gpu for gpu in made_up(wanted))
+
+
+def assign(gpus: Iterable[Gpu], held: Collection[str], wanted: Mapping[str, int]) -> tuple[str, ...]:
+    """Choose GPUs for a runner: of each label the first that nobody holds.
+
+    Args:
+        gpus: those of the node.
+        held: the ids of those that runners have.
+        wanted: how many of each label.
+
+    Returns:
+        Their ids, as many as were asked for if the node has room.
+    """
+    chosen: list[str] = []
+    for label, count in wanted.items():
+        free = [gpu.id for gpu in gpus if gpu.label == label and gpu.id not in held]
+        chosen += free[:count]
+    return tuple(chosen)

@@ -1,0 +1,16 @@
+"""The GPUs of runners, one by one."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0012"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column; which GPUs the runners that there are use is not known."""
+    op.add_column("runners", sa.Column("gpus", sa.JSON(), nullable=False, server_default="[]"))

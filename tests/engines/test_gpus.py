@@ -1,0 +1,131 @@
+"""GPUs are found by NVML, slices in place of what they are cut from, and a runner sees its own alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fal_server.core.gpus import Gpu, counts_of
+from fal_server.engines.local.gpus import device_files, gpu_variables, gpus_of
+from tests.engines.conftest import NODE
+from tests.support.nvml import FakeNvml, built_library, environment_of
+
+_FIND = """
+import json, logging
+from dataclasses import asdict
+from fal_server.engines.local import find_gpus
+logging.basicConfig(format="%(message)s")
+print(json.dumps([asdict(gpu) for gpu in find_gpus()]))
+"""
+
+
+def whole(number: int) -> Gpu:
+    return Gpu(
+        id=f"GPU-00000000-0000-0000-0000-{number:012d}",
+        label="GPU-H100",
+        model="NVIDIA H100 80GB HBM3",
+        memory_bytes=80 << 30,
+        device=number,
+    )
+
+
+def part(number: int, index: int) -> Gpu:
+    return Gpu(
+        id=f"MIG-00000000-0000-0000-{index:04d}-{number:012d}",
+        label="GPU-H100-1G.10GB",
+        model="NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        memory_bytes=10 << 30,
+        device=number,
+    )
+
+
+def found(environment: dict[str, str]) -> tuple[list[Gpu], str]:
+    """What a process with this environment finds, and what it logs."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FIND], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return [Gpu(**fields) for fields in json.loads(done.stdout)], done.stderr
+
+
+def test_whole_gpus_and_slices_are_listed() -> None:
+    assert gpus_of(FakeNvml([None, None, 2])) == (whole(0), whole(1), part(2, 0), part(2, 1))
+
+
+def test_one_that_is_cut_into_nothing_offers_nothing() -> None:
+    assert gpus_of(FakeNvml([0, None])) == (whole(1),)
+
+
+def test_one_that_does_not_answer_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert gpus_of(FakeNvml([None, None], lost=[0])) == (whole(1),)
+    assert "GPU 0 of this machine is not offered: GPU is lost" in caplog.text
+
+
+def test_a_model_that_cannot_be_cut_is_whole() -> None:
+    [gpu] = gpus_of(FakeNvml([None], model="NVIDIA GeForce RTX 4090"))
+    assert (gpu.label, gpu.exists) == ("GPU-RTX4090", True)
+
+
+def test_the_library_is_loaded_and_asked(tmp_path: Path) -> None:
+    library = built_library(tmp_path)
+    if library is None:
+        # Without a compiler there is no library, and that is said.
+        assert found({"FAL_NVML_LIBRARY": "/nowhere.so"})[0] == []
+        return
+    gpus, said = found({**environment_of(library, 4, FAKE_NVML_MIG="3:2", FAKE_NVML_LOST="1")})
+    assert gpus == [whole(0), whole(2), part(3, 0), part(3, 1)]
+    assert "GPU 1 of this machine is not offered: GPU is lost" in said
+    gpus, said = found({**environment_of(library, 4, FAKE_NVML_INIT="18")})
+    assert gpus == []
+    assert "the GPUs of this machine are not offered: RM has detected an NVML/RM version mismatch" in said
+
+
+def test_a_library_that_is_not_there_is_said() -> None:
+    gpus, said = found({"FAL_NVML_LIBRARY": "/nowhere.so"})
+    assert gpus == []
+    assert "the GPUs of this machine are not offered: /nowhere.so: cannot open shared object file" in said
+
+
+def test_a_machine_without_a_driver_offers_none() -> None:
+    if not Path("/dev/nvidiactl").exists():
+        assert found({"FAL_NVML_LIBRARY": ""}) == ([], "")
+
+
+def test_the_variables_name_the_runners_own() -> None:
+    gpus = (whole(0), part(1, 0), part(1, 1))
+    own = [gpus[2].id, gpus[0].id]
+    both = f"{gpus[2].id},{gpus[0].id}"
+    assert gpu_variables(gpus, own) == {"CUDA_VISIBLE_DEVICES": both, "NVIDIA_VISIBLE_DEVICES": both}
+    assert gpu_variables(gpus, ()) == {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
+    assert device_files(gpus, own) == ["/dev/nvidia0", "/dev/nvidia1"]
+    made_up = (Gpu(id="GPU-A/0", label="GPU-A"),)
+    assert gpu_variables(made_up, ["GPU-A/0"]) == {}
+    assert device_files(made_up, ["GPU-A/0"]) == []
+
+
+async def test_the_worker_and_commands_see_them_whatever_the_app_says(rig: Any) -> None:
+    gpus = (whole(0), whole(1))
+    total = replace(NODE.total, gpus=counts_of(gpus))
+    await rig.restart(node=replace(NODE, total=total, gpus=gpus))
+
+    def app() -> None:
+        import os
+        import threading
+
+        print("sees", os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+        threading.Event().wait()
+
+    launch = replace(rig.launch(app, variables={"CUDA_VISIBLE_DEVICES": "all"}), gpus=(gpus[1].id,))
+    runner = await rig.start_launch(launch)
+    await rig.lines.until(runner.runner_id, f"sees {gpus[1].id}")
+    ran = await rig.run(runner, "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES")
+    assert ran.stdout.decode().strip() == gpus[1].id
+    without = await rig.start_launch(rig.launch(app))
+    line = await rig.lines.until(without.runner_id, "sees")
+    assert line.message.strip() == "sees"

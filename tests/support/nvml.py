@@ -1,0 +1,98 @@
+"""GPUs that are not there: a library of NVML's symbols, and a stand-in for `pynvml` where no compiler is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+_SOURCE = Path(__file__).with_name("nvml.c")
+
+
+def built_library(directory: Path) -> Path | None:
+    """Build the library with the system's C compiler; None if it has none. nvml.c says what its environment does."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    library = directory / "libfake-nvml.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(_SOURCE)], check=True)
+    return library
+
+
+class NvmlError(Exception):
+    """A call that the driver refuses."""
+
+
+class FakeNvml:
+    """The same GPUs as the library's, as an object in place of the module.
+
+    Args:
+        model: of each GPU.
+        slices: how many slices each GPU is cut into; None for one that is whole.
+        lost: the GPUs that do not answer.
+    """
+
+    NVMLError: type[Exception] = NvmlError
+    NVML_DEVICE_MIG_ENABLE = 1
+
+    def __init__(
+        self, slices: Sequence[int | None], model: str = "NVIDIA H100 80GB HBM3", lost: Sequence[int] = ()
+    ) -> None:
+        self.nvmlLib: object = None
+        self._slices = slices
+        self._model = model
+        self._lost = lost
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        """Do nothing."""
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self._slices)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:  # noqa: N802
+        if index in self._lost:
+            raise NvmlError("GPU is lost")
+        return index, None
+
+    def nvmlDeviceGetName(self, handle: Any) -> bytes:  # noqa: N802
+        return (self._model + ("" if handle[1] is None else " MIG 1g.10gb")).encode()
+
+    def nvmlDeviceGetUUID(self, handle: Any) -> str:  # noqa: N802
+        index, part = handle
+        if part is None:
+            return f"GPU-00000000-0000-0000-0000-{index:012d}"
+        return f"MIG-00000000-0000-0000-{part:04d}-{index:012d}"
+
+    def nvmlDeviceGetMinorNumber(self, handle: Any) -> int:  # noqa: N802
+        return int(handle[0])
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(total=(80 if handle[1] is None else 10) << 30)
+
+    def nvmlDeviceGetMigMode(self, handle: Any) -> Sequence[int]:  # noqa: N802
+        if "H100" not in self._model:
+            raise NvmlError("Not Supported")
+        cut = int(self._slices[handle[0]] is not None)
+        return cut, cut
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Any, index: int) -> Any:  # noqa: N802
+        if index >= (self._slices[device[0]] or 0):
+            raise NvmlError("Not Found")
+        return device[0], index
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]:  # noqa: N802
+        return ()
+
+    def nvmlDeviceGetProcessUtilization(self, handle: Any, since: int) -> Sequence[Any]:  # noqa: N802
+        raise NvmlError("Not Supported")
+
+
+def environment_of(library: Path, gpus: int, **more: str) -> Mapping[str, str]:
+    """The variables by which a controller finds GPUs in the library."""
+    return {"FAL_NVML_LIBRARY": str(library), "FAKE_NVML_GPUS": str(gpus), **more}
