@@ -223,6 +223,12 @@ class AsyncController:
             if token is None:
                 return pages.runners()
 
+    async def list_nodes(self) -> adapter.node.NodeList:
+        """List the machines that runners run on, and the machine types. Only this project's controllers serve it."""
+        return adapter.node.node_list(
+            await self._calls.unary(self._calls.runners.ListNodes, adapter.node.list_request())
+        )
+
     async def list_alias_runners(
         self,
         alias: str,

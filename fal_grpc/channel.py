@@ -34,6 +34,7 @@ REPEATABLE = (
     "Logs/ListLogs",
     "Revisions/ListApplications",
     "Runners/GetRunner",
+    "Runners/ListNodes",
     "Runners/ListAliasRunners",
     "Runners/ListRunners",
     "Secrets/ListSecrets",

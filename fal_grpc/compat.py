@@ -26,6 +26,7 @@ OURS_ALONE = frozenset(
         "/fal.v1.Keys/RotateUserKey",
         "/fal.v1.Revisions/PlanApplication",
         "/fal.v1.Runners/GetRunner",
+        "/fal.v1.Runners/ListNodes",
         "/fal.v1.Runners/WatchRunners",
         "/fal.v1.Logs/ListLogs",
         "/fal.v1.Logs/FollowLogs",

@@ -219,6 +219,10 @@ class Controller:
             if token is None:
                 return pages.runners()
 
+    def list_nodes(self) -> adapter.node.NodeList:
+        """List the machines that runners run on, and the machine types. Only this project's controllers serve it."""
+        return adapter.node.node_list(self._calls.unary(self._calls.runners.ListNodes, adapter.node.list_request()))
+
     def list_alias_runners(
         self,
         alias: str,

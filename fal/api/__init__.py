@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.execs import ExecInfo
     from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, UserKeyInfo
     from fal_grpc.adapter.log import Log, LogEntry, LogLevel, LogOrigin
+    from fal_grpc.adapter.node import GpuInfo, MachineTypeInfo, NodeInfo, NodeList
     from fal_grpc.adapter.revision import (
         ApplicationInfo,
         BuildResult,
@@ -126,6 +127,7 @@ __all__ = [
     "FalServerlessError",
     "FalServerlessException",
     "FieldViolation",
+    "GpuInfo",
     "InsecureChannelError",
     "InternalError",
     "InternalFalServerlessError",
@@ -139,8 +141,11 @@ __all__ = [
     "LogEntry",
     "LogLevel",
     "LogOrigin",
+    "MachineTypeInfo",
     "MissingCredentialsError",
     "NoCredentials",
+    "NodeInfo",
+    "NodeList",
     "NotFoundError",
     "OutOfRangeError",
     "PermissionDeniedError",
@@ -215,6 +220,7 @@ _MODULES = {
         "RegisteredRevision",
     ],
     "fal_grpc.adapter.run": ["RunResult", "ServiceURLs"],
+    "fal_grpc.adapter.node": ["GpuInfo", "MachineTypeInfo", "NodeInfo", "NodeList"],
     "fal_grpc.adapter.runner": ["ReplaceState", "RunnerInfo", "RunnerState", "RunnerUsage"],
     "fal_grpc.adapter.scaling": ["AppExplanation", "AppSimulation"],
     "fal_grpc.adapter.secret": ["ServerlessSecret"],

@@ -14,6 +14,7 @@ from fal.api.logs import log_query
 from fal.api.watches import WatchedRunners
 from fal_grpc.adapter.execs import ExecInfo, ExecSpec, check_on_notice, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
+from fal_grpc.adapter.node import NodeList
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import ExecResult
 from fal_grpc.adapter.values import count, flag, optional_text
@@ -126,6 +127,14 @@ class RunnersNamespace:
         """Kill a runner at once; requests in flight fail."""
         controller = self.client.controller()
         controller.kill_runner(runner_id)
+
+    def nodes(self) -> NodeList:
+        """List the machines that runners run on, with their GPUs, and the machine types.
+
+        Only this project's controllers know them.
+        """
+        controller = self.client.controller()
+        return controller.list_nodes()
 
     def gpus(self) -> GpuUsage:
         """Count the GPUs of all runners, by model: {"gpus": {"H100": 3}, "total": 3}."""

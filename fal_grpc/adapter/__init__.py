@@ -9,7 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fal_grpc.adapter import app, changes, environment, execs, key, log, revision, run, runner, scaling, secret
+    from fal_grpc.adapter import (
+        app,
+        changes,
+        environment,
+        execs,
+        key,
+        log,
+        node,
+        revision,
+        run,
+        runner,
+        scaling,
+        secret,
+    )
 
 __all__ = [
     "app",
@@ -18,6 +31,7 @@ __all__ = [
     "execs",
     "key",
     "log",
+    "node",
     "revision",
     "run",
     "runner",

@@ -122,6 +122,7 @@ class RunnerInfo(_Received):
         ended_at: when its process ended.
         exit_code: of its process; 128 plus the signal's number if a signal ended it.
         node: the machine that it is on.
+        gpus: the ids of the GPUs that it has.
         state_changes: its former states, oldest first. This and `start_phases` come with `get`, not with a list.
         start_phases: how long each phase of its start took.
         usage: processors and memory that it uses; None if that is not known, or if it has ended.
@@ -144,6 +145,7 @@ class RunnerInfo(_Received):
     environment_name: str = ""
     exit_code: int | None = None
     node: str | None = None
+    gpus: tuple[str, ...] = ()
     state_changes: tuple[RunnerStateChange, ...] = ()
     start_phases: RunnerStartPhases | None = None
     usage: RunnerUsage | None = None
@@ -211,6 +213,7 @@ def _fill_ours(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _SET["state_reason"](info, message.state_reason if message.HasField("state_reason") else None)
     _SET["exit_code"](info, message.exit_code if message.HasField("exit_code") else None)
     _SET["node"](info, message.node if message.HasField("node") else None)
+    _SET["gpus"](info, tuple(message.gpus))
     _SET["created_at"](info, to_datetime(message.created_at) if message.HasField("created_at") else None)
     _SET["ready_at"](info, to_datetime(message.ready_at) if message.HasField("ready_at") else None)
     _SET["ended_at"](info, to_datetime(message.ended_at) if message.HasField("ended_at") else None)
@@ -249,7 +252,7 @@ def _phases(message: runner_pb2.RunnerStartPhases) -> RunnerStartPhases:
     )
 
 
-_OURS = ("state_reason", "created_at", "ready_at", "ended_at", "environment_name", "exit_code", "node", "usage")
+_OURS = ("state_reason", "created_at", "ready_at", "ended_at", "environment_name", "exit_code", "node", "gpus", "usage")
 _GROUPS = {
     **dict.fromkeys(RunnerInfo.__dataclass_fields__, _fill_published),
     **dict.fromkeys(_OURS, _fill_ours),

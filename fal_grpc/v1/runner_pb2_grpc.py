@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from fal_grpc.v1 import node_pb2 as fal__grpc_dot_v1_dot_node__pb2
 from fal_grpc.v1 import runner_pb2 as fal__grpc_dot_v1_dot_runner__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -64,6 +65,11 @@ class RunnersStub(object):
                 '/fal.v1.Runners/KillRunner',
                 request_serializer=fal__grpc_dot_v1_dot_runner__pb2.KillRunnerRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_runner__pb2.KillRunnerResponse.FromString,
+                _registered_method=True)
+        self.ListNodes = channel.unary_unary(
+                '/fal.v1.Runners/ListNodes',
+                request_serializer=fal__grpc_dot_v1_dot_node__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_node__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
         self.ShellRunner = channel.stream_stream(
                 '/fal.v1.Runners/ShellRunner',
@@ -165,6 +171,18 @@ class RunnersServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNodes(self, request, context):
+        """ListNodes returns the machines that runners run on, and the machine types that runners can be.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover reading runners.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ShellRunner(self, request_iterator, context):
         """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
         of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
@@ -218,6 +236,11 @@ def add_RunnersServicer_to_server(servicer, server):
                     servicer.KillRunner,
                     request_deserializer=fal__grpc_dot_v1_dot_runner__pb2.KillRunnerRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_runner__pb2.KillRunnerResponse.SerializeToString,
+            ),
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=fal__grpc_dot_v1_dot_node__pb2.ListNodesRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_node__pb2.ListNodesResponse.SerializeToString,
             ),
             'ShellRunner': grpc.stream_stream_rpc_method_handler(
                     servicer.ShellRunner,
@@ -388,6 +411,33 @@ class Runners(object):
             '/fal.v1.Runners/KillRunner',
             fal__grpc_dot_v1_dot_runner__pb2.KillRunnerRequest.SerializeToString,
             fal__grpc_dot_v1_dot_runner__pb2.KillRunnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Runners/ListNodes',
+            fal__grpc_dot_v1_dot_node__pb2.ListNodesRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_node__pb2.ListNodesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 Runners: the processes that serve apps. They are listed, looked at, stopped, and entered with a shell."""
 
 from collections import abc as _abc
+from fal_grpc.v1 import node_pb2 as _node_pb2
 from fal_grpc.v1 import runner_pb2 as _runner_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -98,6 +99,14 @@ class RunnersStub:
     - NOT_FOUND: there is no such runner, or it has ended.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    ListNodes: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListNodesRequest, _node_pb2.ListNodesResponse]
+    """ListNodes returns the machines that runners run on, and the machine types that runners can be.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover reading runners.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     ShellRunner: _grpc.StreamStreamMultiCallable[_runner_pb2.ShellRunnerInput, _runner_pb2.ShellRunnerOutput]
     """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
     of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
@@ -184,6 +193,14 @@ class RunnersAsyncStub(RunnersStub):
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such runner, or it has ended.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    ListNodes: _aio.UnaryUnaryMultiCallable[_node_pb2.ListNodesRequest, _node_pb2.ListNodesResponse]  # type: ignore[assignment]
+    """ListNodes returns the machines that runners run on, and the machine types that runners can be.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover reading runners.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ShellRunner: _aio.StreamStreamMultiCallable[_runner_pb2.ShellRunnerInput, _runner_pb2.ShellRunnerOutput]  # type: ignore[assignment]
@@ -305,6 +322,20 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such runner, or it has ended.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListNodes(
+        self,
+        request: _node_pb2.ListNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListNodesResponse, _abc.Awaitable[_node_pb2.ListNodesResponse]]:
+        """ListNodes returns the machines that runners run on, and the machine types that runners can be.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover reading runners.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

@@ -139,6 +139,7 @@ def _grpc_services(use_cases: UseCases) -> Services:
         deploy_plans=use_cases.deploy_plans,
         runs=use_cases.runs,
         runners=use_cases.runners,
+        nodes=use_cases.nodes,
         execs=use_cases.execs,
         keys=use_cases.keys,
         secrets=use_cases.secrets,

@@ -27,6 +27,7 @@ from fal_server.services.explain import Explainer
 from fal_server.services.gpus import Gpus
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
+from fal_server.services.nodes import Nodes
 from fal_server.services.queue import Queue
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
@@ -52,6 +53,7 @@ class UseCases:
     gpus: Gpus
     keys: Keys
     logs: Logs
+    nodes: Nodes
     queue: Queue
     revisions: Revisions
     runners: Runners
@@ -120,6 +122,7 @@ async def build_use_cases(
         gpus=Gpus(fleet, catalog, machine_types),
         keys=Keys(store, clock, access),
         logs=logs,
+        nodes=Nodes(fleet, execution.engine.nodes, machine_types),
         queue=queue,
         revisions=Revisions(store, catalog, fleet),
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),

@@ -40,6 +40,7 @@ from fal_server.services.execs import Execs
 from fal_server.services.explain import Explainer
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
+from fal_server.services.nodes import Nodes
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
@@ -71,6 +72,7 @@ class Services:
     deploy_plans: DeployPlans
     runs: Runs
     runners: Runners
+    nodes: Nodes
     execs: Execs
     keys: Keys
     secrets: Secrets
@@ -91,7 +93,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         "Keys": KeyHandlers(services.keys),
         "Logs": LogHandlers(services.logs),
         "Revisions": RevisionHandlers(services.revisions, services.deploys, services.deploy_plans),
-        "Runners": RunnerHandlers(services.runners),
+        "Runners": RunnerHandlers(services.runners, services.nodes),
         "Runs": RunHandlers(services.runs),
         "Secrets": SecretHandlers(services.secrets),
     }

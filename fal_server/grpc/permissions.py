@@ -41,6 +41,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Runners.GetRunner": "serverless:runners:read",
     "fal.v1.Runners.KillRunner": "serverless:runners:write",
     "fal.v1.Runners.ListAliasRunners": "serverless:runners:read",
+    "fal.v1.Runners.ListNodes": "serverless:runners:read",
     "fal.v1.Runners.ListRunners": "serverless:runners:read",
     "fal.v1.Runners.ShellRunner": "serverless:runners:exec",
     "fal.v1.Runners.StopRunner": "serverless:runners:write",

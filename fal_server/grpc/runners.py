@@ -8,6 +8,7 @@ from typing import TypeAlias
 from google.protobuf.struct_pb2 import Struct
 
 from fal_grpc.v1 import runner_pb2 as pb
+from fal_grpc.v1.node_pb2 import ListNodesRequest, ListNodesResponse
 from fal_server.aio.slices import in_slices
 from fal_server.core.history import StartPhases
 from fal_server.core.names import MAIN
@@ -15,9 +16,11 @@ from fal_server.core.resources import ResourceUse
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import optional_time, timestamp
+from fal_server.grpc.nodes import machine_type, node_info
 from fal_server.grpc.shell import serve_shell
 from fal_server.grpc.streams import closing, pages
 from fal_server.live.runner_view import RunnerView
+from fal_server.services.nodes import Nodes
 from fal_server.services.runners import Runners
 
 _Info = pb.RunnerInfo
@@ -40,8 +43,9 @@ STATES = {
 class RunnerHandlers:
     """fal.v1.Runners."""
 
-    def __init__(self, runners: Runners) -> None:
+    def __init__(self, runners: Runners, nodes: Nodes) -> None:
         self._runners = runners
+        self._nodes = nodes
 
     async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
         response = pb.ListRunnersResponse()
@@ -118,6 +122,12 @@ class RunnerHandlers:
         )
         return pb.StopRunnerResponse()
 
+    async def list_nodes(self, request: ListNodesRequest, caller: Caller) -> ListNodesResponse:
+        return ListNodesResponse(
+            nodes=[node_info(view) for view in await self._nodes.list(caller.scope)],
+            machine_types=map(machine_type, self._nodes.machine_types),
+        )
+
     async def kill_runner(self, request: pb.KillRunnerRequest, caller: Caller) -> pb.KillRunnerResponse:
         await self._runners.kill(caller.scope, request.runner_id)
         return pb.KillRunnerResponse()
@@ -149,6 +159,7 @@ def runner_info(view: RunnerView) -> pb.RunnerInfo:
         environment_name=runner.environment,
         exit_code=runner.exit_code,
         node=runner.node or None,
+        gpus=runner.gpus,
         state_changes=[
             pb.RunnerStateChange(at=timestamp(change.at), state=STATES[change.state], reason=change.reason)
             for change in view.history

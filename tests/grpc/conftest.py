@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -17,6 +18,7 @@ from fal_server.core.deploy_changes import Change
 from fal_server.core.faults import Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.names import app_name, environment_name, identifier
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
@@ -29,6 +31,7 @@ from fal_server.services.deploy_plans import DeployPlan
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
+from fal_server.services.nodes import Nodes
 from fal_server.services.runners import RunnerPage
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import (
@@ -43,6 +46,7 @@ from fal_server.services.views import (
     Urls,
 )
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.domain import make_runner
 from tests.fakes.insight import FakeInsight
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -411,6 +415,14 @@ def metadata(key: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     return (("auth-key-id", key[0]), ("auth-key", key[1]))
 
 
+GPU_NODE = Node(
+    name="here",
+    total=Resources(milli_cpus=4000, memory_mib=2048, gpus={"GPU-A": 2}),
+    bounds={"memory": "cgroup v2"},
+)
+HOLDER = make_runner("r-1", state=RunnerState.IDLE, machine_type="GPU-A", gpus=("GPU-A/0",), app_name="shop")
+
+
 @pytest.fixture
 async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     vault = AesVault(bytes(32))
@@ -433,6 +445,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         "runs": runs,
         "runners": runners,
         "execs": FakeExecs(runners),
+        "nodes": Nodes(cast("Any", SimpleNamespace(runners=[HOLDER])), lambda: [GPU_NODE], MachineTypes()),
     }
     services = Services(authenticator=access, keys=keys, secrets=secrets, environments=environments, logs=logs, **fakes)
     server = GrpcServer(services)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
+from fal_cli.presentation.nodes import node_document, shown_bounds, shown_gpus
 from fal_cli.presentation.output import print_error, print_note, write_document
+
+if TYPE_CHECKING:
+    from fal.api import NodeInfo
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -30,7 +36,8 @@ def _status(args: argparse.Namespace) -> int:
         else:
             write_document(args.output, {"running": False, "state_dir": str(args.state_dir)})
         return ExitCode.FAILED
-    document = _describe(controller)
+    counted, nodes = _count(controller)
+    document = {**_describe(controller), **counted}
     if args.output != "pretty":
         write_document(args.output, document)
         return ExitCode.OK
@@ -47,6 +54,10 @@ def _status(args: argparse.Namespace) -> int:
     if document["apps"] is not None:
         lines.append(f"Apps:        {document['apps']}")
         lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
+    for node in nodes:
+        lines.append(f"Limits:      {shown_bounds(node.bounds)}")
+        lines.append(f"GPUs:        {shown_gpus(node.gpus)}")
+        lines += [f"             {gpu.id} {gpu.label}: runner {gpu.runner_id}" for gpu in node.gpus if gpu.runner_id]
     sys.stdout.write("\n".join(lines) + "\n")
     return ExitCode.OK
 
@@ -61,19 +72,24 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
         "grpc_port": controller.grpc_port,
         "state_dir": str(controller.state_dir),
         "uptime_seconds": int(controller.uptime_seconds()),
-        **_count(controller),
     }
 
 
-def _count(controller: ControllerProcess) -> dict[str, object]:
-    """Return how many apps and runners there are; that it runs is known without a key, this is not."""
+def _count(controller: ControllerProcess) -> tuple[dict[str, object], Sequence[NodeInfo]]:
+    """Return how many apps and runners there are, and the nodes; that it runs is known without a key, this is not."""
     from fal.api import FalError, SyncServerlessClient
 
     try:
         with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:
             apps = client.apps.list()
             runners = client.runners.list()
+            nodes = client.runners.nodes().nodes
     except (CommandError, FalError) as error:
-        return {"apps": None, "runners": None, "runners_by_state": None, "problem": str(error)}
+        return {"apps": None, "runners": None, "runners_by_state": None, "nodes": None, "problem": str(error)}, ()
     states = Counter(runner.state.value for runner in runners)
-    return {"apps": len(apps), "runners": len(runners), "runners_by_state": dict(states)}
+    return {
+        "apps": len(apps),
+        "runners": len(runners),
+        "runners_by_state": dict(states),
+        "nodes": [node_document(node) for node in nodes],
+    }, nodes

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
@@ -19,7 +20,11 @@ from fal_cli.interrupts import interrupts
 from fal_cli.local_profile import write_profile
 from fal_cli.other_package import other_package
 from fal_cli.parser import FalParser
+from fal_cli.presentation.nodes import shown_bounds, shown_gpus
 from fal_cli.presentation.output import print_line, print_note
+
+if TYPE_CHECKING:
+    from fal.api import NodeInfo
 
 _PORT = 7400
 _START_SECONDS = 120.0
@@ -202,12 +207,18 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     prefix = "" if profile.current else f"FAL_PROFILE={profile.name} "
     use = " (current)" if profile.current else f", not current; `fal profile set {profile.name}` selects it"
     trust = "" if controller.ca_file is None else _TRUST.format(ca=controller.ca_file, bundle=controller.bundle)
+    nodes, no_key = _ask(controller)
+    machine = "".join(
+        f"  limits     {shown_bounds(node.bounds)}\n" + (f"  GPUs       {shown_gpus(node.gpus)}\n" if node.gpus else "")
+        for node in nodes
+    )
     address = controller.url if controller.tls else controller.host
     print_line(
         f"The controller is up (pid {controller.pid}). {ending}\n"
         f"  address    {address} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
         f"  state      {controller.state_dir}\n"
         f"  profile    {profile.name}{use}\n"
+        f"{machine}"
         f"{trust}"
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"
@@ -217,21 +228,22 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     sys.stdout.flush()
     if (other := other_package()) is not None:
         print_note(f"The package fal {other} is in the same environment, and each breaks the other: see `fal doctor`.")
-    _warn_of_key(controller)
+    if no_key:
+        print_note(
+            f"There is no key for you: {no_key}\nTo make one, while the runners serve on: "
+            f"fal down --keep-runners{controller.option}; fal up -d --new-key{controller.option}"
+        )
 
 
-def _warn_of_key(controller: ControllerProcess) -> None:
-    """Say how to get a new key if the one that is handed out is not accepted, as after it was revoked, or is lost."""
+def _ask(controller: ControllerProcess) -> tuple[Sequence[NodeInfo], str]:
+    """Return the nodes, and why the key that is handed out is not accepted, as after it was revoked, or is lost."""
     from fal.api import FalError, SyncServerlessClient, UnauthenticatedError
 
     try:
         host = f"http://127.0.0.1:{controller.grpc_port}"
         with SyncServerlessClient(host=host, api_key=controller.key()) as client:
-            client.apps.list()
+            return client.runners.nodes().nodes, ""
     except (CommandError, UnauthenticatedError) as error:
-        print_note(
-            f"There is no key for you: {error}\nTo make one, while the runners serve on: "
-            f"fal down --keep-runners{controller.option}; fal up -d --new-key{controller.option}"
-        )
+        return (), str(error)
     except FalError:
-        return
+        return (), ""

@@ -83,6 +83,7 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("Reason", runner.state_reason),
         ("Machine type", runner.machine_type),
         ("Node", runner.node),
+        ("GPUs", _own_gpus(runner)),
         ("Requests in flight", str(runner.in_flight_requests)),
         ("CPU", _shown("cpu_cores")(runner)),
         ("Memory", _shown("memory_bytes")(runner)),
@@ -157,6 +158,7 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
         "state": runner.state.value,
         "replacement": runner.replacement.value,
         **reason,
+        **({"gpus": list(runner.gpus)} if runner.gpus else {}),
         **_usage_document(runner),
     }
 
@@ -181,6 +183,7 @@ def _details(runner: RunnerInfo) -> dict[str, object]:
     return {
         "reason": runner.state_reason,
         "node": runner.node,
+        "gpus": list(runner.gpus),
         "exit_code": runner.exit_code,
         "created_at": _iso(runner.created_at),
         "ready_at": _iso(runner.ready_at),
@@ -220,6 +223,11 @@ def _usage_field(title: str, what: str) -> Field[RunnerInfo]:
     return Field(title=title, text=_shown(what), sort_key=_used(what), folds=" " in title, extra=True)
 
 
+def _own_gpus(runner: RunnerInfo) -> str:
+    """Return the ids of its GPUs."""
+    return " ".join(runner.gpus)
+
+
 def _state(runner: RunnerInfo) -> str:
     return f"{runner.state.value} (*)" if runner.replacement.value == "WILL_REPLACE" else runner.state.value
 
@@ -254,6 +262,7 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
         Field(title="Revision", shortens=True, text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
+        Field(title="GPUs", text=_own_gpus, extra=True),
         _usage_field("CPU", "cpu_cores"),
         _usage_field("Memory", "memory_bytes"),
         _usage_field("GPU", "gpu_cores"),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.commands.doctor.check import Check, Status
-from fal_cli.controller_process import find_controller
+from fal_cli.controller_process import ControllerProcess, find_controller
 from fal_cli.exit_codes import CommandError
+from fal_cli.presentation.nodes import shown_bounds, shown_gpus
 from fal_cli.version import VERSION
 
 _PORT = 7400
@@ -52,11 +53,33 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
         )
     else:
         yield Check(name="controller here", status=Status.OK, detail=f"{VERSION}, pid {controller.pid}, {state_dir}")
+        yield from _check_limits(controller)
     yield _check_uv()
     yield _check_container_engine(state_dir)
     yield _say_isolation()
     yield _check_cgroup()
     yield _check_disk(state_dir)
+
+
+def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
+    """Say what holds runners to their machine types, and which GPUs there are."""
+    from fal.api import FalError, SyncServerlessClient
+
+    try:
+        with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:
+            nodes = client.runners.nodes().nodes
+    except (CommandError, FalError) as error:
+        yield Check(name="limits", status=Status.NOTE, detail=f"not known: {error}")
+        return
+    for node in nodes:
+        whole = all(node.bounds.values())
+        yield Check(
+            name="limits",
+            status=Status.OK if whole else Status.NOTE,
+            detail=shown_bounds(node.bounds),
+            fix="" if whole else "As root, or in a unit of `fal up --install`, control groups enforce all of them.",
+        )
+        yield Check(name="GPUs", status=Status.OK, detail=shown_gpus(node.gpus))
 
 
 def _check_port() -> Check:

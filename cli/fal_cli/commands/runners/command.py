@@ -15,7 +15,8 @@ from fal_cli.options import add_client_options, add_output_options, int_type, op
 from fal_cli.parser import Commands, FalParser, add_command, add_commands
 from fal_cli.presentation.apps import write_failures
 from fal_cli.presentation.counting import counted
-from fal_cli.presentation.listing import add_list_options, run_list
+from fal_cli.presentation.listing import add_list_options, run_list, write_items
+from fal_cli.presentation.nodes import MACHINE_TYPES, write_nodes
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.runners import ENDED_STATES, RUNNERS, describe_end, write_gpus, write_runner, write_runners
 
@@ -57,6 +58,14 @@ def add_arguments(parser: FalParser) -> None:
     gpus = add_command(commands, "gpus", "Show how many GPUs are in use, by model.", _gpus, published=False)
     add_client_options(gpus)
     add_output_options(gpus)
+    nodes = add_command(
+        commands, "nodes", "Show the machines that runners run on, and who has which GPU.", _nodes, published=False
+    )
+    add_client_options(nodes)
+    add_output_options(nodes)
+    types = add_command(commands, "types", "List the machine types that runners can be.", _types, published=False)
+    add_client_options(types)
+    add_list_options(types, MACHINE_TYPES)
 
 
 def _add_ending(commands: Commands, name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word
@@ -128,6 +137,20 @@ def _kill(args: argparse.Namespace) -> None:
         runner_id = resolve(client, RUNNER_IDS, args.id, args)
         client.runners.kill(runner_id)
     print_note(f"Runner {runner_id} is killed.")
+
+
+def _nodes(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        found = client.runners.nodes()
+    write_nodes(args.output, found.nodes)
+
+
+def _types(args: argparse.Namespace) -> None:
+    run_list(
+        args,
+        lambda client: client.runners.nodes().machine_types,
+        lambda found: write_items(args, MACHINE_TYPES, found),
+    )
 
 
 def _gpus(args: argparse.Namespace) -> None:
