@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def _process(code: str) -> float:
 
 
 @contextmanager
-def _deployed(*options: str) -> Iterator[Controller]:
+def _deployed(*options: str) -> Generator[Controller]:
     """Run a controller with the app, which has no runner."""
     hello = Path(__file__).parents[1] / "examples" / "hello.py"
     with tempfile.TemporaryDirectory() as folder:

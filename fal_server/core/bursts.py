@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 K = TypeVar("K")
-# Starts that come within so long come faster than a worker gets ready to take the place of one that was taken.
-BURST_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +22,16 @@ class Wish:
     mib: float | None
 
 
-def largest_burst(starts: Sequence[float]) -> int:
-    """Return the most starts that came within `BURST_SECONDS`.
+def largest_burst(starts: Sequence[float], within_seconds: float) -> int:
+    """Return the most starts that came so fast that no worker could take the place of one that was taken.
 
     Args:
         starts: their times in seconds, in order.
+        within_seconds: how long it takes until the next worker waits.
     """
     most = first = 0
     for last, at in enumerate(starts):
-        while at - starts[first] > BURST_SECONDS:
+        while at - starts[first] > within_seconds:
             first += 1
         most = max(most, last - first + 1)
     return most

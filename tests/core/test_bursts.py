@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.bursts import BURST_SECONDS, Wish, largest_burst, shares
+from fal_server.core.bursts import Wish, largest_burst, shares
 
 TIMES = st.lists(st.floats(0, 100, allow_nan=False), max_size=30).map(sorted)
 WISHES = st.dictionaries(
@@ -15,16 +15,17 @@ WISHES = st.dictionaries(
 )
 
 
-@given(TIMES)
-def test_a_burst_is_the_most_starts_within_a_window(times: list[float]) -> None:
-    most = max((sum(0 <= other - first <= BURST_SECONDS for other in times) for first in times), default=0)
-    assert largest_burst(times) == most
+@given(TIMES, st.floats(0, 200, allow_nan=False))
+def test_a_burst_is_the_most_starts_within_a_window(times: list[float], window: float) -> None:
+    most = max((sum(0 <= other - first <= window for other in times) for first in times), default=0)
+    assert largest_burst(times, window) == most
 
 
 def test_starts_far_apart_are_no_burst() -> None:
-    assert largest_burst([0, 10, 20]) == 1
-    assert largest_burst([0, 1, 2, 10, 11]) == 3
-    assert largest_burst([]) == 0
+    assert largest_burst([0, 10, 20], 3) == 1
+    assert largest_burst([0, 1, 2, 10, 11], 3) == 3
+    assert largest_burst([], 3) == 0
+    assert largest_burst([0, 10, 20], 15) == 2
 
 
 @given(WISHES, st.floats(-100, 10_000, allow_nan=False))

@@ -257,8 +257,11 @@ async def test_after_a_burst_as_many_wait_as_it_took(warm: Any) -> None:
 
         return os.getpid()
 
-    await asyncio.gather(*(warm.run(app) for _ in range(3)))
-    waiting = await workers(warm.rig.engine.warm_pool, 3)
+    root, warm_pool = warm.rig.root, warm.rig.engine.warm_pool
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(app)), root / "home", root / "imports")
+    for _ in range(3):
+        assert warm_pool.take(warm_key) is None
+    waiting = await workers(warm_pool, 3)
     assert set(await asyncio.gather(*(warm.run(app) for _ in range(3)))) == waiting
 
 

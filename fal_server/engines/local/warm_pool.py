@@ -43,6 +43,8 @@ IDLE_SECONDS = 3600.0
 # What waits for bursts takes at most this part of the memory that is free.
 _MEMORY_SHARE = 0.25
 _SHIM_MIB = 25.0
+_LEAST_SECONDS = 1.0
+"""How long a worker takes at least until it waits, as long as none was measured."""
 _MOST_STARTS = 256
 _READY = "ready"
 
@@ -78,6 +80,7 @@ class WarmShim:
 
     Attributes:
         worker: the pid of its worker, once that has imported all that is listed.
+        took_seconds: how long that took for the first time.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class WarmShim:
         self._warmed = warmed
         self.directory = directory
         self.worker: int | None = None
+        self.took_seconds = 0.0
         self._connection = connection
         self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
         self._listens: asyncio.Future[bool] = self._loop.create_future()
         self._received = b""
         self._looks = 0
@@ -144,6 +149,7 @@ class WarmShim:
             word, *numbers = line.decode().split()
             if word == "ahead" and int(numbers[1]) == self._looks:
                 self.worker = int(numbers[0])
+                self.took_seconds = self.took_seconds or self._loop.time() - self._started
                 self._warmed()
             elif word == _READY and not self._listens.done():
                 self._listens.set_result(True)
@@ -191,6 +197,7 @@ class WarmPool:
         self._warm: dict[Key, list[WarmShim]] = {}
         self._used: dict[Key, tuple[WarmKey, float]] = {}  # in the order of their last use
         self._starts: dict[Key, deque[float]] = {}
+        self._took_seconds: dict[Key, float] = {}  # until the last worker was ready
         self._learned: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
@@ -209,6 +216,7 @@ class WarmPool:
             for warm_shim in waiting:
                 if warm_shim.worker is not None and warm_shim.alive:
                     waiting.remove(warm_shim)
+                    self._took_seconds[warm_key.key] = warm_shim.took_seconds
                     return warm_shim
         return self._plain.popleft() if self._plain else None
 
@@ -256,6 +264,7 @@ class WarmPool:
         used = [key for key, (_, at) in self._used.items() if at > oldest]
         self._used = {key: self._used[key] for key in used[-self._workers :]} if self._workers else {}
         self._starts = {key: self._starts[key] for key in self._used if key in self._starts}
+        self._took_seconds = {key: self._took_seconds[key] for key in self._used if key in self._took_seconds}
         wanted = self._wanted(oldest)
         for key in list(self._warm):
             self._keep(key, wanted.get(key, 0))
@@ -284,7 +293,9 @@ class WarmPool:
             ready = [warm_shim for warm_shim in self._warm.get(key, ()) if warm_shim.worker is not None]
             mib = _SHIM_MIB + measure_descendants(ready[0].pid).memory_bytes / 2**20 if ready else None
             more_mib += (mib or 0.0) * max(0, len(ready) - 1)
-            wishes[key] = Wish(workers=largest_burst([at for at in self._starts.get(key, ()) if at > oldest]), mib=mib)
+            starts = [at for at in self._starts.get(key, ()) if at > oldest]
+            within = self._rest_seconds + max(_LEAST_SECONDS, self._took_seconds.get(key, 0.0))
+            wishes[key] = Wish(workers=largest_burst(starts, within), mib=mib)
         return shares(wishes, _MEMORY_SHARE * (self._free_mib() + more_mib))
 
     def _keep(self, key: Key, count: int) -> None:
