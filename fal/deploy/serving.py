@@ -21,6 +21,8 @@ _PYDANTIC = "pydantic>=2,<3"
 _MINIMAL = ("uvicorn",)
 # With older ones, the import of FastAPI, or of what serves apps with it, fails in Python 3.11.
 _FIRST = {"pydantic": "1.10", "fastapi": "0.52"}
+# What uv says if it cannot get a package; another version is as far away.
+_UNREACHABLE = re.compile(r"failed to (fetch|download)\b|error sending request", re.IGNORECASE)
 _NO_ROOM = "FastAPI and its requirements exclude one another"
 _OTHER_VERSIONS = "the FastAPI and pydantic that are installed here and its requirements exclude one another"
 
@@ -45,6 +47,8 @@ class WayToServe:
         """Whether the log of a failed build says that something added is the trouble."""
         words = "\n".join(lines)
         said = words[max(0, words.lower().find("error:")) :]
+        if _UNREACHABLE.search(said):
+            return False
         return any(_stands_in(package_name(one), said) for one in self.added)
 
     def named_in(self, lines: Sequence[str]) -> list[str]:

@@ -85,6 +85,11 @@ CONFLICT = [
     "error: No solution found when resolving dependencies",
     "  cause: Because fastapi>=0.165.0 depends on anyio>=4.1.0 and you require anyio<3, ...",
 ]
+UNREACHABLE = [
+    "Using Python 3.11.7 environment at: somewhere",
+    "error: Failed to fetch: https://packages.example/simple/fastapi/",
+    "  cause: error sending request for url (https://packages.example/simple/fastapi/)",
+]
 MISSPELT = [
     "Downloading fastapi (1 MiB)",
     "error: No solution found when resolving dependencies",
@@ -96,6 +101,7 @@ def test_only_a_failure_that_names_what_was_added_is_blamed_on_it() -> None:
     usual = ways_to_serve(["anyio<3"], realtime=False, sources=[])[0]
     assert usual.is_blamed(CONFLICT)
     assert not usual.is_blamed(MISSPELT)
+    assert not usual.is_blamed(UNREACHABLE)
     own = ways_to_serve(["fastapi==0.60", "anyio>4"], realtime=False, sources=[])[0]
     assert not own.is_blamed(CONFLICT)
 
