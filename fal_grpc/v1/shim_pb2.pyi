@@ -72,6 +72,7 @@ class RunnerSpec(_message.Message):
     APP_METRICS_PORT_FIELD_NUMBER: _builtins.int
     IMPORTS_FILE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -132,6 +133,10 @@ class RunnerSpec(_message.Message):
     def limits(self) -> Global___ResourceLimits:
         """What bounds the runner; unset if nothing does, or a container's engine."""
 
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The UUIDs of its GPUs, so that the shim can say who else uses them; none for those that do not exist."""
+
     def __init__(
         self,
         *,
@@ -157,10 +162,11 @@ class RunnerSpec(_message.Message):
         app_metrics_port: _builtins.int = ...,
         imports_file: _builtins.str = ...,
         limits: Global___ResourceLimits | None = ...,
+        gpus: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import pwd
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fal_runner.process.nvml import Nvml, NvmlUnavailable, open_nvml
 
@@ -18,6 +20,46 @@ class GpuUsage:
 
     memory_bytes: int
     cores: float | None
+
+
+def foreign_users(gpus: Sequence[str], own: Collection[int], nvml: Nvml | None = None) -> list[str]:
+    """Say, for people, which processes use GPUs beside their owner; nothing if the driver cannot be asked.
+
+    Args:
+        gpus: their UUIDs.
+        own: the owner's processes.
+        nvml: the library, initialised; None opens it.
+    """
+    try:
+        nvml = nvml or open_nvml()
+    except NvmlUnavailable:
+        return []
+    if nvml is None:
+        return []
+    found: list[str] = []
+    for gpu in gpus:
+        try:
+            users = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(gpu))
+        except nvml.NVMLError:
+            continue
+        strangers = [_who(user.pid) for user in users if user.pid not in own]
+        if strangers:
+            found.append(f"GPU {gpu} is used by others, too: {', '.join(strangers)}")
+    return found
+
+
+def _who(pid: int) -> str:
+    """Name a process, its program and its user, as far as they can be read."""
+    place = Path("/proc") / str(pid)
+    try:
+        program, user_id = (place / "comm").read_text().strip(), place.stat().st_uid
+    except OSError:  # it ended, or is in a namespace that this process does not see
+        return f"process {pid}"
+    try:
+        user = pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        user = str(user_id)
+    return f"process {pid} ({program}) of user {user}"
 
 
 class GpuMeter:

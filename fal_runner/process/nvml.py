@@ -30,6 +30,7 @@ class Nvml(Protocol):
     def nvmlInit(self) -> object: ...  # noqa: N802
     def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object: ...  # noqa: N802
     def nvmlDeviceGetName(self, handle: Any) -> str | bytes: ...  # noqa: ANN401, N802
     def nvmlDeviceGetUUID(self, handle: Any) -> str | bytes: ...  # noqa: ANN401, N802
     def nvmlDeviceGetMinorNumber(self, handle: Any) -> int: ...  # noqa: ANN401, N802

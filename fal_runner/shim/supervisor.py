@@ -21,6 +21,7 @@ from fal_runner.log.journal import Journal
 from fal_runner.log.lines import DEFAULT_MAX_LINE_BYTES
 from fal_runner.log.redaction import Redactor
 from fal_runner.log.spool import DEFAULT_MAX_BYTES
+from fal_runner.process.gpus import foreign_users
 from fal_runner.process.groups import GROUPS_VARIABLE
 from fal_runner.process.ports import PORTS_VARIABLE, Reservation, holds, owners_inode, reserve
 from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id, process_info, tag_of
@@ -144,6 +145,8 @@ class Supervisor:
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
         self._tasks.append(self._spawn(self._memory.follow(self._warn)))
+        if self.spec.gpus:
+            self._tasks.append(self._spawn(self._name_strangers()))
         if self._memory.measures:
             self._tasks.append(self._spawn(self._memory.watch(self._end_for_memory)))
 
@@ -209,6 +212,12 @@ class Supervisor:
                 log_pb2.WARNING,
             )
             self._worker.signal(signal.SIGKILL)
+
+    async def _name_strangers(self) -> None:
+        """Say who else uses the runner's GPUs: what it lacks there later is not its own doing."""
+        own = {process.pid for process in self._reaper.living_descendants()}
+        for said in await asyncio.to_thread(foreign_users, list(self.spec.gpus), own):
+            self._warn(said)
 
     def _end_for_memory(self) -> None:
         if self._worker is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fal_runner.process.gpus import foreign_users
 from fal_server.core.gpus import Gpu, counts_of
 from fal_server.engines.local.gpus import device_files, gpu_variables, gpus_of
 from tests.engines.conftest import NODE
@@ -107,6 +109,32 @@ def test_the_variables_name_the_runners_own() -> None:
     made_up = (Gpu(id="GPU-A/0", label="GPU-A"),)
     assert gpu_variables(made_up, ["GPU-A/0"]) == {}
     assert device_files(made_up, ["GPU-A/0"]) == []
+
+
+def test_strangers_on_a_gpu_are_named() -> None:
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        nvml = FakeNvml([None, None], users={1: [child.pid, 1, os.getpid()]})
+        [said] = foreign_users([whole(0).id, whole(1).id], {os.getpid()}, nvml)
+        user = pwd.getpwuid(os.getuid()).pw_name
+        assert said.startswith(f"GPU {whole(1).id} is used by others, too: process {child.pid} (sleep) of user {user}")
+        assert ", process 1" in said
+        assert str(os.getpid()) not in said
+        assert foreign_users([whole(0).id], (), nvml) == []
+    finally:
+        child.kill()
+        child.wait()
+
+
+async def test_the_log_of_a_runner_names_strangers_on_its_gpu(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = built_library(rig.root, f"FAKE_NVML_GPUS=2 FAKE_NVML_USER=1:{os.getpid()}")
+    if library is None:
+        return  # the test above has the same without a library
+    monkeypatch.setenv("FAL_NVML_LIBRARY", str(library))
+    gpus = (whole(0), whole(1))
+    await rig.restart(node=replace(NODE, total=replace(NODE.total, gpus=counts_of(gpus)), gpus=gpus))
+    runner = await rig.start_launch(replace(rig.launch(lambda: None), gpus=(gpus[1].id,)))
+    await rig.lines.until(runner.runner_id, f"GPU {gpus[1].id} is used by others, too: process {os.getpid()}")
 
 
 async def test_the_worker_and_commands_see_them_whatever_the_app_says(rig: Any) -> None:

@@ -5,24 +5,38 @@
  * FAKE_NVML_MIG=2:3       GPU 2 is cut into three slices
  * FAKE_NVML_LOST=1        GPU 1 does not answer
  * FAKE_NVML_INIT=18       nvmlInit fails with that error
+ * FAKE_NVML_USER=1:4711   process 4711 uses GPU 1
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
+typedef struct { unsigned pid; unsigned long long used; unsigned instance, compute; } process;
 typedef struct device { int index; int slice; } device;
 typedef struct { unsigned long long total, free, used; } memory;
 
 static device devices[16][9];
 
+#ifndef SETTINGS
+#define SETTINGS ""
+#endif
+
+/* The environment has it or, for processes that get none of it, the library itself: "NAME=VALUE NAME=VALUE". */
+static const char *setting(const char *name) {
+  const char *found = getenv(name);
+  if (found) return found;
+  found = strstr(SETTINGS, name);
+  return found ? found + strlen(name) + 1 : NULL;
+}
+
 static int number(const char *name, int usual) {
-  const char *text = getenv(name);
+  const char *text = setting(name);
   return text ? atoi(text) : usual;
 }
 
 static int slices_of(int index) {
-  const char *text = getenv("FAKE_NVML_MIG");
+  const char *text = setting("FAKE_NVML_MIG");
   int which, count;
   return text && sscanf(text, "%d:%d", &which, &count) == 2 && which == index ? count : -1;
 }
@@ -30,7 +44,7 @@ static int slices_of(int index) {
 static int lost(const device *it) { return number("FAKE_NVML_LOST", -1) == it->index; }
 
 static const char *model(void) {
-  const char *text = getenv("FAKE_NVML_MODEL");
+  const char *text = setting("FAKE_NVML_MODEL");
   return text ? text : "NVIDIA H100 80GB HBM3";
 }
 
@@ -85,9 +99,31 @@ int nvmlDeviceGetMigDeviceHandleByIndex(device *it, unsigned index, device **par
   return SUCCESS;
 }
 
-int nvmlDeviceGetComputeRunningProcesses_v3(device *it, unsigned *count, void *infos) {
-  (void)it; (void)infos;
-  *count = 0;
+int nvmlDeviceGetUUID(device *, char *, unsigned);
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, device **it) {
+  char own[80];
+  for (int index = 0; index < number("FAKE_NVML_GPUS", 0); index++)
+    for (int place = 0; place < 9; place++) {
+      *it = &devices[index][place];
+      (*it)->index = index;
+      (*it)->slice = place - 1;
+      nvmlDeviceGetUUID(*it, own, sizeof own);
+      if (!strcmp(own, uuid)) return SUCCESS;
+    }
+  return NOT_FOUND;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(device *it, unsigned *count, process *infos) {
+  const char *text = setting("FAKE_NVML_USER");
+  int index, pid;
+  unsigned room = *count;
+  *count = text && sscanf(text, "%d:%d", &index, &pid) == 2 && index == it->index;
+  if (!*count) return SUCCESS;
+  if (!room) return INSUFFICIENT_SIZE;
+  memset(infos, 0, sizeof *infos);
+  infos->pid = pid;
+  infos->used = 1 << 20;
   return SUCCESS;
 }
 

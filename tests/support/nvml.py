@@ -12,13 +12,18 @@ from typing import Any
 _SOURCE = Path(__file__).with_name("nvml.c")
 
 
-def built_library(directory: Path) -> Path | None:
-    """Build the library with the system's C compiler; None if it has none. nvml.c says what its environment does."""
+def built_library(directory: Path, settings: str = "") -> Path | None:
+    """Build the library with the system's C compiler; None if it has none. nvml.c says what its environment does.
+
+    Args:
+        settings: for processes that get none of the tests' environment, as `NAME=VALUE NAME=VALUE`.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
     library = directory / "libfake-nvml.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(_SOURCE)], check=True)
+    defined = f'-DSETTINGS="{settings}"'
+    subprocess.run([compiler, defined, "-shared", "-fPIC", "-o", str(library), str(_SOURCE)], check=True)
     return library
 
 
@@ -33,18 +38,24 @@ class FakeNvml:
         model: of each GPU.
         slices: how many slices each GPU is cut into; None for one that is whole.
         lost: the GPUs that do not answer.
+        users: the processes that use each GPU.
     """
 
     NVMLError: type[Exception] = NvmlError
     NVML_DEVICE_MIG_ENABLE = 1
 
     def __init__(
-        self, slices: Sequence[int | None], model: str = "NVIDIA H100 80GB HBM3", lost: Sequence[int] = ()
+        self,
+        slices: Sequence[int | None],
+        model: str = "NVIDIA H100 80GB HBM3",
+        lost: Sequence[int] = (),
+        users: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.nvmlLib: object = None
         self._slices = slices
         self._model = model
         self._lost = lost
+        self._users = users or {}
 
     def nvmlInit(self) -> None:  # noqa: N802
         """Do nothing."""
@@ -56,6 +67,10 @@ class FakeNvml:
         if index in self._lost:
             raise NvmlError("GPU is lost")
         return index, None
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:  # noqa: N802
+        handles = [(index, part) for index in range(len(self._slices)) for part in (None, *range(7))]
+        return next(handle for handle in handles if self.nvmlDeviceGetUUID(handle) == uuid)
 
     def nvmlDeviceGetName(self, handle: Any) -> bytes:  # noqa: N802
         return (self._model + ("" if handle[1] is None else " MIG 1g.10gb")).encode()
@@ -87,7 +102,7 @@ class FakeNvml:
         return device[0], index
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]:  # noqa: N802
-        return ()
+        return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in self._users.get(handle[0], ())]
 
     def nvmlDeviceGetProcessUtilization(self, handle: Any, since: int) -> Sequence[Any]:  # noqa: N802
         raise NvmlError("Not Supported")

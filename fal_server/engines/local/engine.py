@@ -134,7 +134,8 @@ class LocalEngine:
         try:
             # After the app's own variables, which must not give it the GPUs of others.
             own = gpu_variables(self._node.gpus, spec.gpus)
-            spec = replace(spec, variables={**spec.variables, **own})
+            existing = tuple(gpu.id for gpu in self._node.gpus if gpu.exists and gpu.id in spec.gpus)
+            spec = replace(spec, gpus=existing, variables={**spec.variables, **own})
             link = await self._begin(directory, await self._preparer.prepare(spec, building))
         except BaseException as error:
             await self._clean_up(directory, spec.token)

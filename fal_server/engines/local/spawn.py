@@ -194,6 +194,7 @@ def spec_of(
         app_metrics_port=launch.spec.app_metrics_port or 0,
         imports_file=str(warm_key.imports_file) if warm_key is not None else "",
     )
+    spec.gpus.extend(launch.spec.gpus)
     if launch.environment.container is None:
         spec.limits.CopyFrom(_limits_of(launch, group or RunnerGroup()))
     if (function := launch.spec.function) is not None:
