@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 ISOLATE_SERVICE = "controller.IsolateController"
 OURS_ALONE = frozenset(
     {
+        "/fal.v1.Accounts/AddMember",
+        "/fal.v1.Accounts/CreateAccount",
+        "/fal.v1.Accounts/ListAccounts",
+        "/fal.v1.Accounts/ListMembers",
+        "/fal.v1.Accounts/RemoveMember",
         "/fal.v1.Apps/ExplainApp",
         "/fal.v1.Apps/SimulateApp",
         "/fal.v1.Apps/WatchApps",
@@ -22,6 +27,7 @@ OURS_ALONE = frozenset(
         "/fal.v1.Execs/SignalExec",
         "/fal.v1.Execs/StartExec",
         "/fal.v1.Execs/WriteExec",
+        "/fal.v1.Keys/CreateLoginToken",
         "/fal.v1.Keys/GetCaller",
         "/fal.v1.Keys/RotateUserKey",
         "/fal.v1.Revisions/PlanApplication",

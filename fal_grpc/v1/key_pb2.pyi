@@ -204,6 +204,58 @@ class RotateUserKeyResponse(_message.Message):
 Global___RotateUserKeyResponse: _TypeAlias = RotateUserKeyResponse  # noqa: Y015
 
 @_typing.final
+class CreateLoginTokenRequest(_message.Message):
+    """CreateLoginTokenRequest says how long the token is valid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIFE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def life(self) -> _duration_pb2.Duration:
+        """How long it is valid, at most 90 days."""
+
+    def __init__(
+        self,
+        *,
+        life: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["life", b"life"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["life", b"life"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateLoginTokenRequest: _TypeAlias = CreateLoginTokenRequest  # noqa: Y015
+
+@_typing.final
+class CreateLoginTokenResponse(_message.Message):
+    """CreateLoginTokenResponse is the new token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """A JSON Web Token, which is sent as `authorization: Bearer TOKEN`."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it expires."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateLoginTokenResponse: _TypeAlias = CreateLoginTokenResponse  # noqa: Y015
+
+@_typing.final
 class GetCallerRequest(_message.Message):
     """GetCallerRequest is empty."""
 
@@ -232,12 +284,15 @@ class GetCallerResponse(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    NICKNAME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The id of the account."""
     key_id: _builtins.str
     """The public half of the key."""
     alias: _builtins.str
     """The note that it was made with."""
+    nickname: _builtins.str
+    """The first part of the paths of the account's apps."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do."""
@@ -259,10 +314,11 @@ class GetCallerResponse(_message.Message):
         alias: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        nickname: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alias", b"alias", "created_at", b"created_at", "expires_at", b"expires_at", "key_id", b"key_id", "permissions", b"permissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alias", b"alias", "created_at", b"created_at", "expires_at", b"expires_at", "key_id", b"key_id", "nickname", b"nickname", "permissions", b"permissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,11 @@ class KeysStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerResponse.FromString,
                 _registered_method=True)
+        self.CreateLoginToken = channel.unary_unary(
+                '/fal.v1.Keys/CreateLoginToken',
+                request_serializer=fal__grpc_dot_v1_dot_key__pb2.CreateLoginTokenRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_key__pb2.CreateLoginTokenResponse.FromString,
+                _registered_method=True)
         self.RotateUserKey = channel.unary_unary(
                 '/fal.v1.Keys/RotateUserKey',
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.SerializeToString,
@@ -104,6 +109,21 @@ class KeysServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateLoginToken(self, request, context):
+        """CreateLoginToken makes a token that stands for the caller's key, for clients that log in. It may also act for the
+        teams that the key's account is a member of: by the metadata `fal-user-id` with the team's user id. It ends with the
+        key.
+
+        Status codes:
+        - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key does not permit reading the account.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RotateUserKey(self, request, context):
         """RotateUserKey makes a key that may do what another one may, and lets that one expire.
 
@@ -151,6 +171,11 @@ def add_KeysServicer_to_server(servicer, server):
                     servicer.GetCaller,
                     request_deserializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerResponse.SerializeToString,
+            ),
+            'CreateLoginToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateLoginToken,
+                    request_deserializer=fal__grpc_dot_v1_dot_key__pb2.CreateLoginTokenRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_key__pb2.CreateLoginTokenResponse.SerializeToString,
             ),
             'RotateUserKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateUserKey,
@@ -245,6 +270,33 @@ class Keys(object):
             '/fal.v1.Keys/GetCaller',
             fal__grpc_dot_v1_dot_key__pb2.GetCallerRequest.SerializeToString,
             fal__grpc_dot_v1_dot_key__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateLoginToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Keys/CreateLoginToken',
+            fal__grpc_dot_v1_dot_key__pb2.CreateLoginTokenRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_key__pb2.CreateLoginTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,17 @@ class KeysStub:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    CreateLoginToken: _grpc.UnaryUnaryMultiCallable[_key_pb2.CreateLoginTokenRequest, _key_pb2.CreateLoginTokenResponse]
+    """CreateLoginToken makes a token that stands for the caller's key, for clients that log in. It may also act for the
+    teams that the key's account is a member of: by the metadata `fal-user-id` with the team's user id. It ends with the
+    key.
+
+    Status codes:
+    - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key does not permit reading the account.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     RotateUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.RotateUserKeyResponse]
     """RotateUserKey makes a key that may do what another one may, and lets that one expire.
 
@@ -111,6 +122,17 @@ class KeysAsyncStub(KeysStub):
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    CreateLoginToken: _aio.UnaryUnaryMultiCallable[_key_pb2.CreateLoginTokenRequest, _key_pb2.CreateLoginTokenResponse]  # type: ignore[assignment]
+    """CreateLoginToken makes a token that stands for the caller's key, for clients that log in. It may also act for the
+    teams that the key's account is a member of: by the metadata `fal-user-id` with the team's user id. It ends with the
+    key.
+
+    Status codes:
+    - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key does not permit reading the account.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RotateUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.RotateUserKeyResponse]  # type: ignore[assignment]
@@ -180,6 +202,23 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateLoginToken(
+        self,
+        request: _key_pb2.CreateLoginTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.CreateLoginTokenResponse, _abc.Awaitable[_key_pb2.CreateLoginTokenResponse]]:
+        """CreateLoginToken makes a token that stands for the caller's key, for clients that log in. It may also act for the
+        teams that the key's account is a member of: by the metadata `fal-user-id` with the team's user id. It ends with the
+        key.
+
+        Status codes:
+        - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key does not permit reading the account.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from fal_server.core.accounts import KeyScope
+from fal_server.core.accounts import KeyScope, Role
 from fal_server.core.faults import InvalidArgument, NotFound, PermissionDenied
-from fal_server.core.identity import AppId, Principal
+from fal_server.core.identity import LOCAL, AppId, Principal
 
 EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
 WRITE_FILES = "serverless:files:write"
+OF_THE_CONTROLLER = "controller:"
+"""What is not of one account: the controller's owner alone may have it, by keys of the first account."""
+SEE_ALL_ACCOUNTS = "controller:accounts:read"
 
 # A key holds permissions, or patterns: `*` stands for one part, or at the end for all that follow, so
 # `serverless:*:read` may read everything serverless, and `serverless:*` may do everything.
 PERMISSIONS = frozenset(
     {
         "account:read",
+        "account:write",
         "billing:read",
         "billing:write",
         "compute:instances:read",
         "compute:instances:write",
+        "controller:accounts:read",
+        "controller:accounts:write",
         "keys:read",
         "keys:write",
         "serverless:apps:read",
@@ -71,6 +77,14 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "AGENT": (*_DEVELOP, "serverless:runners:exec"),
 }
 
+# What a member may do for a team, at most: the key that it shows may hold less.
+ROLE_PERMISSIONS: dict[Role, tuple[str, ...]] = {
+    Role.OWNER: (EVERYTHING,),
+    Role.ADMIN: ("account:*", "billing:*", "compute:*", "keys:*", "serverless:*"),
+    Role.DEVELOPER: ("account:read", "serverless:*"),
+    Role.VIEWER: ("account:read", "serverless:*:read"),
+}
+
 PRESET_OF_SCOPE: dict[KeyScope, str] = {KeyScope.ADMIN: "FULL", KeyScope.API: "API"}
 
 
@@ -98,6 +112,8 @@ def _any_covers(held: frozenset[str], wanted: str) -> bool:
 
 def allows(principal: Principal, permission: str) -> bool:
     """Return whether the caller holds a permission."""
+    if permission.startswith(OF_THE_CONTROLLER) and principal.scope.account != LOCAL:
+        return False
     return _any_covers(principal.scope.permissions, permission)
 
 
@@ -160,3 +176,10 @@ def excess(wanted: Iterable[str], held: Iterable[str]) -> tuple[str, ...]:
     """Return those of `wanted` that `held` does not cover."""
     have = tuple(held)
     return tuple(permission for permission in wanted if not any(covers(own, permission) for own in have))
+
+
+def common(some: Iterable[str], others: Iterable[str]) -> frozenset[str]:
+    """Return the permissions and patterns that both cover."""
+    one, two = tuple(some), tuple(others)
+    covered = {each for each in one if not excess([each], two)} | {each for each in two if not excess([each], one)}
+    return frozenset(covered | {name for name in PERMISSIONS if not excess([name], one) and not excess([name], two)})

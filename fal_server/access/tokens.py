@@ -1,4 +1,4 @@
-"""The tokens that the controller issues: for calls to some apps, and for uploads."""
+"""The tokens that the controller issues: for calls to some apps, for uploads, and to log in with."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Principal, Scope
 from fal_server.ports import Clock, Store
 
-CALLS, UPLOADS = "calls", "uploads"
+CALLS, UPLOADS, LOGINS = "calls", "uploads", "logins"
 LONGEST = timedelta(hours=1)
 UPLOAD_LIFE = timedelta(hours=6)
+LONGEST_LOGIN = timedelta(days=90)
 _MOST_APPS = 100
 _ALGORITHM = "HS256"
 
@@ -73,6 +74,21 @@ class Tokens:
     def for_uploads(self, principal: Principal) -> IssuedToken:
         """Return a token that lets its bearer upload files."""
         return self._issue(UPLOADS, principal.key_id, UPLOAD_LIFE, {})
+
+    def for_login(self, principal: Principal, life: timedelta) -> IssuedToken:
+        """Return a token that stands for the caller's key.
+
+        Raises:
+            InvalidArgument: the time is out of range.
+        """
+        if not timedelta() < life <= LONGEST_LOGIN:
+            raise InvalidArgument("life", f"life is {life}: give more than 0, and at most {LONGEST_LOGIN.days} days")
+        return self._issue(LOGINS, principal.key_id, life, {})
+
+    async def login(self, token: str) -> Key | None:
+        """Return the key that a login token stands for; None if the token or its key is not valid."""
+        claims = self._claims(token, LOGINS)
+        return None if claims is None else await self._key_of(claims)
 
     async def caller(self, token: str, owner: str, app_id: AppId) -> str | None:
         """Return the id of the key that the token stands for; None if it is not valid for this app.

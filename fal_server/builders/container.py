@@ -23,6 +23,7 @@ from fal_server.builders.image import ImageConfiguration, parse_image
 from fal_server.builders.process import failure
 from fal_server.core.containers import Container, EngineOptions
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, Unavailable
+from fal_server.core.identity import AccountId
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
@@ -136,16 +137,17 @@ class ContainerBuilder:
         engine = await self._trials.find(line)
         if not force and (found := self.find(spec)):
             return found
-        return await self._build(spec.env_id, engine, configuration, force, line)
+        return await self._build(spec, engine, configuration, force, line)
 
     async def _build(
         self,
-        env_id: str,
+        spec: EnvironmentSpec,
         engine: ContainerEngine,
         configuration: ImageConfiguration,
         force: bool,
         line: Callable[[str], None],
     ) -> BuiltEnvironment:
+        env_id = spec.env_id
         redact = _redactor(configuration)
         output: deque[str] = deque(maxlen=_LINES_IN_ERROR)
 
@@ -161,7 +163,7 @@ class ContainerBuilder:
             self._root.mkdir(mode=0o700, exist_ok=True)
             await self._remains.remove_earlier(engine)
             work = Path(tempfile.mkdtemp(prefix="build-", dir=self._root))
-            await asyncio.to_thread(self._lay_out, work, configuration)
+            await asyncio.to_thread(self._lay_out, work, configuration, spec.account)
             image = await self._image(env_id, engine, configuration, work, force, say, output)
             await asyncio.to_thread(self._write, env_id, engine, configuration, image)
         except OSError as error:
@@ -220,7 +222,7 @@ class ContainerBuilder:
             raise failure("the image could not be built", output)
         return (work / "image").read_text().strip()
 
-    def _lay_out(self, work: Path, configuration: ImageConfiguration) -> None:
+    def _lay_out(self, work: Path, configuration: ImageConfiguration, account: AccountId) -> None:
         """Write the Dockerfile, and beside it the directory that it copies from."""
         (work / "Dockerfile").write_text(configuration.dockerfile)
         context = work / "context"
@@ -231,7 +233,7 @@ class ContainerBuilder:
                 raise InvalidArgument(FIELD, f"the file {relative_path[:80]!r} lies outside of the image's context")
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copy(self._files.path(digest), target)
+                shutil.copy(self._files.path(account, digest), target)
             except Fault as fault:
                 raise FailedPrecondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from fal_server.builders.process import run_lines
+from fal_server.core.identity import LOCAL, AccountId
 
 # An installer may know how to reach the network and where packages are. Builds run foreign code, and the controller's
 # own variables hold secrets.
@@ -51,17 +52,25 @@ class Uv:
         line: Callable[[str], None],
         keep_open: Sequence[int] = (),
         warnings: bool = True,
+        account: AccountId = LOCAL,
     ) -> int:
-        """Run uv to its end, as `run_lines` does; return its exit code."""
+        """Run uv to its end, as `run_lines` does; return its exit code.
+
+        Args:
+            account: for whom; each has a cache of its own, since a cache holds what passwords opened.
+        """
         return await run_lines(
             (find_uv_bin(), *arguments),
             cwd=cwd,
-            variables=self._variables,
+            variables={**self._variables, **self._cache_of(account)},
             line=line,
             stdin=stdin,
             keep_open=keep_open,
             warnings=warnings,
         )
+
+    def _cache_of(self, account: AccountId) -> Mapping[str, str]:
+        return {} if account == LOCAL else {"UV_CACHE_DIR": f"{self._variables['UV_CACHE_DIR']}-{account}"}
 
     async def find_python(self, version: str, cwd: Path) -> Path | None:
         """Find the interpreter of a version such as `3.11`, preferring the controller's own; None if there is none."""

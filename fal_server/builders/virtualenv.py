@@ -17,6 +17,7 @@ from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfigura
 from fal_server.builders.process import failure
 from fal_server.builders.uv import Uv
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, Unavailable, Unimplemented
+from fal_server.core.identity import AccountId
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
@@ -62,7 +63,7 @@ class VirtualenvBuilder:
         configuration = parse(spec.configuration)
         if not force and (found := self.find(spec)):
             return found
-        work = partial(self._build, spec.env_id, configuration, force)
+        work = partial(self._build, spec, configuration, force)
         return await self._under_way.follow(spec.env_id, work, log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
@@ -116,8 +117,9 @@ class VirtualenvBuilder:
         await self._under_way.cancel()
 
     async def _build(
-        self, env_id: str, configuration: VirtualenvConfiguration, force: bool, line: Callable[[str], None]
+        self, spec: EnvironmentSpec, configuration: VirtualenvConfiguration, force: bool, line: Callable[[str], None]
     ) -> BuiltEnvironment:
+        env_id = spec.env_id
         redact = UrlRedactor(text for layer in configuration.layers for text in layer)
         output: deque[str] = deque(maxlen=_LINES_IN_ERROR)
 
@@ -135,7 +137,7 @@ class VirtualenvBuilder:
             )
         directory, lock = self._reserve(env_id)
         try:
-            await self._install(directory, interpreter, configuration, force, say, output, lock)
+            await self._install(spec.account, directory, interpreter, configuration, force, say, output, lock)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
             if isinstance(error, OSError):
@@ -148,6 +150,7 @@ class VirtualenvBuilder:
 
     async def _install(
         self,
+        account: AccountId,
         directory: Path,
         interpreter: Path,
         configuration: VirtualenvConfiguration,
@@ -158,7 +161,7 @@ class VirtualenvBuilder:
     ) -> None:
         say(f"Making a virtual environment with Python {configuration.python_version}")
         create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
-        if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
+        if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock], account=account) != 0:
             raise failure("the virtual environment could not be made", output)
         for number, layer in enumerate(configuration.layers, 1):
             say(f"Installing requirements, {number} of {len(configuration.layers)}")
@@ -166,7 +169,8 @@ class VirtualenvBuilder:
             install = ["pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
             install += ["--refresh"] if force else []
             text = "\n".join(layer) + "\n"
-            if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
+            done = self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock], account=account)
+            if await done != 0:
                 raise failure("the requirements could not be installed", output)
         _mark(directory)
         say("The environment is built")

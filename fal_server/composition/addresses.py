@@ -22,7 +22,7 @@ class Addresses:
         port: for gRPC and HTTP.
         base: host and port by which callers reach the controller.
         tls: whether `port` speaks TLS.
-        accounts: their names are the first parts of apps' paths.
+        accounts: filled once the store is open; their names are the first parts of apps' paths.
     """
 
     sockets: tuple[socket.socket, ...]
@@ -73,7 +73,7 @@ async def bind_addresses(settings: Settings) -> Addresses:
         port=port,
         base=settings.address(port),
         tls=settings.tls is not None,
-        accounts=KnownAccounts([settings.account]),
+        accounts=KnownAccounts(),
     )
 
 

@@ -27,6 +27,7 @@ from fal_server.composition.storage import open_storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
+from fal_server.core.identity import LOCAL
 from fal_server.loops.state_watch import StateWatch
 from fal_server.services.adoption import give_up, reattach
 from fal_server.services.logs import Logs
@@ -142,7 +143,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         stack.callback(bound.close)
     certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)
-    storage = await open_storage(state=state, settings=settings, stack=stack)
+    storage = await open_storage(state=state, settings=settings, accounts=addresses.accounts, stack=stack)
     live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
     logs = Logs(storage.store.logs, storage.store, clock)
     live.fleet.subscribe(ended=logs.runner_ended)
@@ -190,8 +191,10 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     else:
         await give_up(live.fleet)
     await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
-    await use_cases.environments.bootstrap(settings.account.id)
-    await listen_for_runners(files=files, access=use_cases.access, addresses=addresses, stack=stack)
+    await use_cases.environments.bootstrap(LOCAL)
+    await listen_for_runners(
+        files=files, access=use_cases.access, teams=use_cases.teams, addresses=addresses, stack=stack
+    )
     faces = await open_faces(
         state=state,
         settings=settings,

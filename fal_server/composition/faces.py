@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from fal_runner.shim.address import SocketPath
+from fal_server.access.tokens import Tokens
 from fal_server.composition.addresses import Addresses, cannot_listen
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
@@ -66,12 +67,12 @@ async def open_faces(
     Raises:
         Unavailable: a port or a socket cannot be listened on.
     """
-    grpc = GrpcServer(_grpc_services(use_cases))
+    grpc = GrpcServer(_grpc_services(use_cases, files.tokens))
     grpc_socket = SocketPath(state.grpc_socket)
     stack.callback(grpc_socket.close)
     grpc_port = await grpc.start(unix_socket=Path(grpc_socket.path), host=LOOPBACK, port=settings.grpc_port)
     stack.push_async_callback(grpc.stop, 0)
-    guard = Guard(use_cases.access, files.tokens)
+    guard = Guard(use_cases.access, files.tokens, use_cases.teams)
     rest = rest_app(
         guard=guard,
         accounts=addresses.accounts,
@@ -123,15 +124,18 @@ def _routes(
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
         *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
-        *AccountRoutes(use_cases.gpus, use_cases.revisions, addresses.accounts, guard).routes,
+        *AccountRoutes(use_cases.gpus, use_cases.revisions, use_cases.accounts, addresses.accounts, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
     ]
 
 
-def _grpc_services(use_cases: UseCases) -> Services:
+def _grpc_services(use_cases: UseCases, tokens: Tokens) -> Services:
     return Services(
         authenticator=use_cases.access,
+        teams=use_cases.teams,
+        tokens=tokens,
+        accounts=use_cases.accounts,
         apps=use_cases.apps,
         explainer=use_cases.explainer,
         revisions=use_cases.revisions,

@@ -11,12 +11,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from fal_server.access.acting import Teams
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
+from fal_server.core.accounts import EachAccount
 from fal_server.core.faults import Unavailable
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.fetching import UrlFetcher
@@ -40,8 +42,8 @@ class FileServices:
         variables: what runners are given to find /data and the socket.
     """
 
-    data: Files
-    app_files: AppFiles
+    data: EachAccount[Files]
+    app_files: EachAccount[AppFiles]
     objects: Objects
     tokens: Tokens
     socket: Path
@@ -54,15 +56,14 @@ def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet:
     Raises:
         Unavailable: the directory of the socket is not this user's alone.
     """
-    socket = socket_path(state.api_socket)
+    socket, fetcher = socket_path(state.api_socket), UrlFetcher(Destinations(settings.webhook_allow))
     return FileServices(
-        data=Files(storage.data, UrlFetcher(Destinations(settings.webhook_allow)), clock),
-        app_files=AppFiles(storage.app_files, storage.staging, clock),
+        data=EachAccount(lambda account: Files(storage.data.of(account), fetcher, clock)),
+        app_files=EachAccount(lambda account: AppFiles(storage.app_files.of(account), storage.staging, clock)),
         objects=Objects(storage.objects, storage.staging, clock, settings.file_life),
         tokens=Tokens(storage.master_key, storage.store, clock, fleet.account_of),
         socket=socket,
         variables={
-            "FAL_DATA_DIR": str(storage.data.directory),
             "FAL_USE_LOCAL_UPLOADER": "1",
             "FAL_API_SOCKET": str(socket),
         },
@@ -70,14 +71,14 @@ def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet:
 
 
 async def listen_for_runners(
-    *, files: FileServices, access: Authenticator, addresses: Addresses, stack: AsyncExitStack
+    *, files: FileServices, access: Authenticator, teams: Teams, addresses: Addresses, stack: AsyncExitStack
 ) -> None:
     """Answer runners on the unix socket until the stack is closed.
 
     Raises:
         Unavailable: the socket cannot be made.
     """
-    uploader = Uploader(files.objects, Guard(access, files.tokens), addresses.url)
+    uploader = Uploader(files.objects, Guard(access, files.tokens, teams), addresses.url)
     listener = UnixListener(AsgiAdapter(uploader.app))
     try:
         await listener.start(files.socket)

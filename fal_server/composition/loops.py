@@ -93,7 +93,7 @@ def build_loops(
     launch_specs = LaunchSpecs(
         live.catalog,
         use_cases.secrets.reveal_for,
-        variables,
+        lambda account: {**variables, "FAL_DATA_DIR": str(storage.data.of(account).directory)},
         settings.machine_types,
         files.tokens.runners.key_of,
     )

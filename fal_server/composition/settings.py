@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from fal_server.composition.options import is_loopback
 from fal_server.composition.tls import TlsSettings
-from fal_server.core.accounts import Account
 from fal_server.core.machines import MachineTypes
 from fal_server.http.outbound.destinations import Network
 
@@ -55,7 +54,6 @@ class Settings:
     unused_retention_days: float = 7.0
     webhook_allow: tuple[Network, ...] = ()
     drain_seconds: float = 30.0
-    account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None
     new_database: bool = False
     new_key: bool = False

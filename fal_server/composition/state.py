@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fal_server.core.faults import FailedPrecondition, Unavailable
+from fal_server.core.identity import LOCAL, AccountId
 from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
 
 
@@ -103,6 +104,18 @@ class StateDir:
     def app_files(self) -> Path:
         """Files deployed with apps, by hash."""
         return self.root / "app-files"
+
+    def data_of(self, account: AccountId) -> Path:
+        """The directory that runners of an account see as /data."""
+        return self.data if account == LOCAL else self._of(account) / "data"
+
+    def app_files_of(self, account: AccountId) -> Path:
+        """Files deployed with an account's apps, by hash."""
+        return self.app_files if account == LOCAL else self._of(account) / "app-files"
+
+    def _of(self, account: AccountId) -> Path:
+        """What an account has alone; the first one's is beside, since it is older than accounts."""
+        return self.root / "accounts" / account
 
     @property
     def objects(self) -> Path:

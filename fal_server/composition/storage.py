@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
+from fal_server.core.accounts import EachAccount, KnownAccounts
 from fal_server.core.faults import Unavailable
 from fal_server.store.crypto.master_key import load_master_key
 from fal_server.store.crypto.vault import AesVault
-from fal_server.store.files.app_files import DiskAppFiles
+from fal_server.store.files.app_files import AppFilesOfAccounts
 from fal_server.store.files.blobs import FileBlobs
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
@@ -28,7 +29,7 @@ class Storage:
     Attributes:
         blobs: pickled code, by its hash.
         app_files: the files that are deployed with apps, by their hash.
-        data: what runners see as /data.
+        data: what runners of each account see as /data.
         objects: files that are fetched by their address.
         staging: files that are being received.
     """
@@ -37,14 +38,19 @@ class Storage:
     vault: AesVault
     store: SqlStore
     blobs: FileBlobs
-    app_files: DiskAppFiles
-    data: DataDirectory
+    app_files: AppFilesOfAccounts
+    data: EachAccount[DataDirectory]
     objects: DiskObjects
     staging: StagingDirectory
 
 
-async def open_storage(*, state: StateDir, settings: Settings, stack: AsyncExitStack) -> Storage:
+async def open_storage(
+    *, state: StateDir, settings: Settings, accounts: KnownAccounts, stack: AsyncExitStack
+) -> Storage:
     """Open every store; the stack closes the database.
+
+    Args:
+        accounts: gets those that are stored.
 
     Raises:
         Unavailable: the database, the master key or a directory cannot be used.
@@ -55,13 +61,15 @@ async def open_storage(*, state: StateDir, settings: Settings, stack: AsyncExitS
         _require_database(state)
     store = await open_store(settings.database or state.database, vault)
     stack.push_async_callback(store.close)
+    for account in await store.accounts.all():
+        accounts.add(account)
     return Storage(
         master_key=master_key,
         vault=vault,
         store=store,
         blobs=FileBlobs(state.blobs),
-        app_files=DiskAppFiles(state.app_files),
-        data=DataDirectory(state.data),
+        app_files=AppFilesOfAccounts(state.app_files_of, lambda: [account.id for account in accounts.all()]),
+        data=EachAccount(lambda account: DataDirectory(state.data_of(account))),
         objects=DiskObjects(state.objects),
         staging=StagingDirectory(state.incoming),
     )

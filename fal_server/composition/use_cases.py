@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from fal_server.access.acting import Teams
 from fal_server.access.authentication import Authenticator
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.execution import Execution
@@ -17,6 +18,7 @@ from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
+from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
 from fal_server.services.cancellations import Cancellations
 from fal_server.services.deploy_plans import DeployPlans
@@ -43,6 +45,8 @@ class UseCases:
     """One service a noun."""
 
     access: Authenticator
+    teams: Teams
+    accounts: Accounts
     apps: Apps
     cancellations: Cancellations
     deploys: Deploys
@@ -90,6 +94,8 @@ async def build_use_cases(
         live.changed,
     )
     access = Authenticator(store, clock, files.tokens.runners)
+    keys = Keys(store, clock, access)
+    teams = Teams(store.accounts, addresses.accounts, files.tokens, access)
     machine_types = settings.machine_types
     apps = Apps(catalog, fleet, dispatcher, clock, machine_types)
     deploys = Deploys(
@@ -112,6 +118,8 @@ async def build_use_cases(
     workflows = Workflows(store.workflows, clock)
     return UseCases(
         access=access,
+        teams=teams,
+        accounts=Accounts(store.accounts, addresses.accounts, teams, keys, clock),
         apps=apps,
         cancellations=Cancellations(catalog, HttpRunnerClient()),
         deploys=deploys,
@@ -120,7 +128,7 @@ async def build_use_cases(
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),
         gpus=Gpus(fleet, catalog, machine_types),
-        keys=Keys(store, clock, access),
+        keys=keys,
         logs=logs,
         nodes=Nodes(fleet, execution.engine.nodes, machine_types),
         queue=queue,

@@ -1,13 +1,15 @@
-"""Accounts, and the keys, secrets and environments that they have."""
+"""Accounts, their members, and the keys, secrets and environments that they have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final, Generic, TypeVar
 
-from fal_server.core.faults import NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL, AccountId
 
 
@@ -69,6 +71,22 @@ class Environment:
     created_at: datetime
 
 
+class AccountKind(StrEnum):
+    """What an account stands for: one person, or several who are its members."""
+
+    USER = "user"
+    TEAM = "team"
+
+
+class Role(StrEnum):
+    """What a member may do for a team; `access/permissions.py` says which permissions that is."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Who owns apps, keys and secrets.
@@ -80,16 +98,111 @@ class Account:
 
     id: AccountId = LOCAL
     nickname: str = "local"
+    kind: AccountKind = AccountKind.USER
     user_id: str = "local|local"
     full_name: str = "Local account"
 
 
-class KnownAccounts:
-    """The accounts that a controller serves; they do not change while it runs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A user who may act for a team.
 
-    def __init__(self, accounts: Iterable[Account]) -> None:
-        self._accounts = {account.id: account for account in accounts}
-        self.ids_by_nickname: Mapping[str, AccountId] = {a.nickname: a.id for a in self._accounts.values()}
+    Attributes:
+        team, user: the ids of their accounts.
+    """
+
+    team: AccountId
+    user: AccountId
+    role: Role
+    added_at: datetime
+
+
+RESERVED_NICKNAMES: Final = frozenset(
+    {
+        "account", "accounts", "api", "applications", "audit", "auth", "billing", "comfy", "dashboard", "docs",
+        "favicon.ico", "files", "health", "keys", "logs", "metrics", "openapi.json", "queue", "redoc", "robots.txt",
+        "runners", "static", "storage", "teams", "tokens", "users", "v1", "web", "webhooks", "workflows", ".well-known",
+    }
+)  # fmt: skip
+"""The first segments of the controller's own paths, also of later ones; no account has one as its nickname."""
+_NICKNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+
+
+def checked_nickname(nickname: str) -> str:
+    """Return a nickname that a new account may have.
+
+    Raises:
+        InvalidArgument: it has other characters, is too long, or is a path of the controller's own.
+    """
+    if _NICKNAME.fullmatch(nickname) is None:
+        raise InvalidArgument(
+            "nickname",
+            f"nickname {nickname[:80]!r} is invalid: use 1 to 40 lower-case letters, digits and hyphens, with a hyphen "
+            "neither first nor last",
+        )
+    if nickname in RESERVED_NICKNAMES:
+        raise InvalidArgument("nickname", f"nickname {nickname!r} is a path of the controller: choose another one")
+    return nickname
+
+
+T = TypeVar("T")
+
+
+class EachAccount(Generic[T]):
+    """What each account has of its own, made when it is first asked for.
+
+    Args:
+        make: makes it for an account.
+    """
+
+    def __init__(self, make: Callable[[AccountId], T]) -> None:
+        self._make = make
+        self._made: dict[AccountId, T] = {}
+
+    def of(self, account: AccountId) -> T:
+        """Return what an account has."""
+        made = self._made.get(account)
+        if made is None:
+            made = self._made[account] = self._make(account)
+        return made
+
+
+class KnownAccounts:
+    """The accounts that a controller serves.
+
+    Cache: of the table of accounts, which nothing but this process changes.
+    """
+
+    def __init__(self, accounts: Iterable[Account] = ()) -> None:
+        self._accounts: dict[AccountId, Account] = {}
+        self._by_user_id: dict[str, Account] = {}
+        self._ids_by_nickname: dict[str, AccountId] = {}
+        for account in accounts:
+            self.add(account)
+
+    @property
+    def ids_by_nickname(self) -> Mapping[str, AccountId]:
+        """The accounts by the first part of their apps' paths. It shows those that are added later too."""
+        return self._ids_by_nickname
+
+    def add(self, account: Account) -> None:
+        """Serve an account from now on."""
+        self._accounts[account.id] = account
+        self._by_user_id[account.user_id] = account
+        self._ids_by_nickname[account.nickname] = account.id
+
+    def all(self) -> Sequence[Account]:
+        """Return every account, by nickname."""
+        return sorted(self._accounts.values(), key=lambda account: account.nickname)
+
+    def named(self, nickname: str) -> Account | None:
+        """Return the account of a nickname, in any case; None if there is none."""
+        found = self._ids_by_nickname.get(nickname.lower())
+        return None if found is None else self._accounts[found]
+
+    def of_user_id(self, user_id: str) -> Account | None:
+        """Return the account of a user's or team's id; None if there is none."""
+        return self._by_user_id.get(user_id)
 
     def of(self, account: AccountId) -> Account:
         """Return the account of a caller, or of something that is stored.

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import AccountId, AppId, app_id_of_row
+from fal_server.core.identity import LOCAL, AccountId, AppId, app_id_of_row
 from fal_server.core.scaling import Scaling
 
 MOST_GPUS = 64
@@ -34,15 +34,21 @@ class EnvironmentSpec:
         configuration: as the client sent it, such as python_version, requirements (a list, or a list of layers) and
             resolver. For a container, `image`, and path and hash of each file that its Dockerfile copies
             (`context_files`).
+        account: whose apps run in it. Accounts share none: an installer with one account's passwords fetched what is
+            in it.
     """
 
     kind: str
     configuration: Mapping[str, Json] = field(repr=False)  # it may hold image secrets and registry passwords
+    account: AccountId = LOCAL
 
     @property
     def env_id(self) -> str:
         """The hash that names what is built from it; another password makes no other image."""
-        text = json.dumps([self.kind, self._without_passwords()], sort_keys=True, separators=(",", ":"))
+        what: list[Json] = [self.kind, self._without_passwords()]
+        if self.account != LOCAL:  # the environments of the first account are older than accounts
+            what.append(self.account)
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _without_passwords(self) -> Mapping[str, Json]:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from fal_server.access.authorization import first_key
+from fal_server.access.acting import USER_ID
+from fal_server.access.authorization import first_key, token_of
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal, Scope
 
@@ -43,20 +44,30 @@ def request_id(metadata: Metadata) -> str:
     return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def credentials(metadata: Metadata) -> tuple[str, str]:
-    """Return the key of a call, (id, secret), from `auth-key-id` and `auth-key`, or from `authorization`.
+def credentials(metadata: Metadata) -> tuple[str, str] | str:
+    """Return the key of a call, (id, secret), or its login token.
+
+    A key is in `auth-key-id` and `auth-key`, or in `authorization`; a token is in `authorization`.
 
     Raises:
-        Unauthenticated: there is no key, or half of one.
+        Unauthenticated: there is neither, or half of a key.
     """
     texts = _texts(metadata)
     key_id, secret = texts.get("auth-key-id", ""), texts.get("auth-key", "")
     if not key_id and not secret:
-        lines = (value for name, value in metadata if name.lower() == "authorization" and isinstance(value, str))
-        key_id, secret = first_key(lines) or ("", "")
+        lines = [value for name, value in metadata if name.lower() == "authorization" and isinstance(value, str)]
+        key = first_key(lines)
+        if key is None and (token := next(filter(None, map(token_of, lines)), "")):
+            return token
+        key_id, secret = key or ("", "")
     if not key_id or not secret:
         raise Unauthenticated("the call has no key: send the metadata auth-key-id and auth-key (set FAL_KEY=id:secret)")
     return key_id, secret
+
+
+def acts_for(metadata: Metadata) -> str:
+    """Return the user id of the account that a call acts for; empty if it does not say."""
+    return _texts(metadata).get(USER_ID, "")
 
 
 def _texts(metadata: Metadata) -> dict[str, str]:

@@ -14,6 +14,7 @@ from fal_grpc.v1 import revision_pb2, run_pb2
 from fal_server.core.apps import Strategy
 from fal_server.core.checks import inside
 from fal_server.core.faults import InvalidArgument, Unimplemented
+from fal_server.core.identity import AccountId
 from fal_server.core.json_reader import read_json
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod
 from fal_server.grpc.apps import AUTH_MODES, STRATEGIES, numbers_set
@@ -38,7 +39,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEALTH_NUMBERS = ("start_period_seconds", "timeout_seconds", "failure_threshold")
 
 
-def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
+def build_request(request: revision_pb2.BuildEnvironmentRequest, account: AccountId) -> CodeRequest:
     """Return what to build.
 
     Raises:
@@ -47,7 +48,7 @@ def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
     if not request.environments:
         raise InvalidArgument("environments", "environments is empty: describe the environment to build")
     return CodeRequest(
-        environments=_environments(request.environments),
+        environments=_environments(request.environments, account),
         force_build=any(environment.force for environment in request.environments),
         application_name=request.application_name,
         environment_name=request.environment_name,
@@ -58,7 +59,7 @@ def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
     )
 
 
-def run_request(request: Code) -> CodeRequest:
+def run_request(request: Code, account: AccountId) -> CodeRequest:
     """Return what to run, and what it needs.
 
     Raises:
@@ -73,7 +74,7 @@ def run_request(request: Code) -> CodeRequest:
     machine = request.machine_requirements
     setup = _serialised(request.setup_func, "setup_func") if request.HasField("setup_func") else None
     return CodeRequest(
-        environments=_environments(request.environments),
+        environments=_environments(request.environments, account),
         force_build=any(environment.force for environment in request.environments),
         function=_serialised(request.function, "function") if request.HasField("function") else None,
         entrypoint=request.entrypoint if request.HasField("entrypoint") else None,
@@ -94,14 +95,14 @@ def run_request(request: Code) -> CodeRequest:
     )
 
 
-def deploy_request(request: revision_pb2.RegisterApplicationRequest) -> DeployRequest:
+def deploy_request(request: revision_pb2.RegisterApplicationRequest, account: AccountId) -> DeployRequest:
     """Return what to deploy, and how.
 
     Raises:
         InvalidArgument: there is no callable, or a field is malformed.
         Unimplemented: it asks for volumes.
     """
-    code = run_request(request)
+    code = run_request(request, account)
     scaling = dict(code.scaling)
     if request.HasField("max_concurrency"):
         scaling.setdefault("max_concurrency", request.max_concurrency)
@@ -155,7 +156,9 @@ def _serialised(value: run_pb2.SerializedObject, field: str) -> tuple[str, bytes
     return value.method, value.definition
 
 
-def _environments(definitions: Iterable[run_pb2.EnvironmentDefinition]) -> tuple[EnvironmentSpec, ...]:
+def _environments(
+    definitions: Iterable[run_pb2.EnvironmentDefinition], account: AccountId
+) -> tuple[EnvironmentSpec, ...]:
     specs: list[EnvironmentSpec] = []
     for place, definition in enumerate(definitions):
         if not definition.kind:
@@ -163,7 +166,7 @@ def _environments(definitions: Iterable[run_pb2.EnvironmentDefinition]) -> tuple
                 f"environments[{place}].kind", f"environments[{place}].kind is empty: use 'virtualenv'"
             )
         configuration = free_form(definition.configuration, f"environments[{place}].configuration")
-        specs.append(EnvironmentSpec(kind=definition.kind, configuration=configuration))
+        specs.append(EnvironmentSpec(kind=definition.kind, configuration=configuration, account=account))
     return tuple(specs)
 
 

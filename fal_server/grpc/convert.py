@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -49,6 +50,18 @@ def timestamp(at: datetime) -> Timestamp:
     """Return a time for the wire."""
     since = at - _EPOCH  # several times as fast as FromDatetime, which lists of runners call 100,000 times
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def duration(message: Duration, field: str) -> timedelta:
+    """Return a length of time.
+
+    Raises:
+        InvalidArgument: it is too long.
+    """
+    try:
+        return message.ToTimedelta()
+    except OverflowError:
+        raise InvalidArgument(field, f"{field} is too long") from None
 
 
 def named(number: int, names: Mapping[int, E], field: str) -> E:

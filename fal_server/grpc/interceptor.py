@@ -7,9 +7,11 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from fal_server.access.acting import Teams
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import require
-from fal_server.grpc.caller import credentials
+from fal_server.core.identity import Principal
+from fal_server.grpc.caller import Metadata, acts_for, credentials
 from fal_server.grpc.calls import ADMITTED, Admitted, refusal
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import ANY_KEY, METHOD_PERMISSIONS
@@ -20,8 +22,9 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call through if its key has the method's permission. Health and reflection need no key."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, teams: Teams) -> None:
         self._authenticator = authenticator
+        self._teams = teams
         self._permissions = {path: METHOD_PERMISSIONS[method.full_name] for path, method in METHODS.items()}
 
     async def intercept_service(
@@ -36,8 +39,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         key_id = ""
         try:
-            key = credentials(handler_call_details.invocation_metadata or ())
-            principal = await self._authenticator.authenticate(*key)
+            principal = await self._caller(handler_call_details.invocation_metadata or ())
             key_id = principal.key_id
             if permission != ANY_KEY:
                 require(principal, permission)
@@ -45,3 +47,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             return refusal(METHODS[path].name, error, key_id)
         ADMITTED.set(Admitted(principal, self._authenticator.open_calls))
         return await continuation(handler_call_details)
+
+    async def _caller(self, metadata: Metadata) -> Principal:
+        shown, user_id = credentials(metadata), acts_for(metadata)
+        if isinstance(shown, str):
+            return await self._teams.bearer(shown, user_id)
+        principal = await self._authenticator.authenticate(*shown)
+        self._teams.require_own(principal, user_id)
+        return principal

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fal_grpc.v1 import key_pb2 as pb
+from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Key, KeyScope
-from fal_server.core.faults import InvalidArgument
 from fal_server.grpc.caller import Caller
-from fal_server.grpc.convert import named, optional_time, timestamp
+from fal_server.grpc.convert import duration, named, optional_time, timestamp
+from fal_server.services.accounts import Accounts
 from fal_server.services.keys import Keys, coarse_scope
 
 _SCOPES: dict[int, KeyScope] = {
@@ -21,14 +22,17 @@ _NO_SCOPE = pb.CreateUserKeyRequest.Scope.ValueType(1000)
 class KeyHandlers:
     """fal.v1.Keys."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, accounts: Accounts, tokens: Tokens) -> None:
         self._keys = keys
+        self._accounts = accounts
+        self._tokens = tokens
 
     async def get_caller(self, request: pb.GetCallerRequest, caller: Caller) -> pb.GetCallerResponse:
         principal = caller.principal
         key = await self._keys.find(caller.scope, principal.key_id)
         return pb.GetCallerResponse(
             account=caller.scope.account,
+            nickname=self._accounts.account_of(principal).nickname,
             key_id=principal.key_id,
             permissions=sorted(caller.scope.permissions),
             alias="" if key is None else key.alias,
@@ -48,11 +52,14 @@ class KeyHandlers:
         )
         return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
 
+    async def create_login_token(
+        self, request: pb.CreateLoginTokenRequest, caller: Caller
+    ) -> pb.CreateLoginTokenResponse:
+        issued = self._tokens.for_login(caller.principal, duration(request.life, "life"))
+        return pb.CreateLoginTokenResponse(token=issued.text, expires_at=timestamp(issued.expires_at))
+
     async def rotate_user_key(self, request: pb.RotateUserKeyRequest, caller: Caller) -> pb.RotateUserKeyResponse:
-        try:
-            overlap = request.overlap.ToTimedelta()
-        except OverflowError:
-            raise InvalidArgument("overlap", "overlap is too long") from None
+        overlap = duration(request.overlap, "overlap")
         key_id, secret = await self._keys.rotate(caller.principal, request.key_id, overlap)
         return pb.RotateUserKeyResponse(key_id=key_id, key_secret=secret)
 

@@ -11,6 +11,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from fal_grpc.v1 import (
+    account_pb2,
     app_pb2,
     environment_pb2,
     exec_pb2,
@@ -21,8 +22,11 @@ from fal_grpc.v1 import (
     runner_pb2,
     secret_pb2,
 )
+from fal_server.access.acting import Teams
 from fal_server.access.authentication import Authenticator
+from fal_server.access.tokens import Tokens
 from fal_server.grpc import calls, compat
+from fal_server.grpc.accounts import AccountHandlers
 from fal_server.grpc.apps import AppHandlers
 from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
@@ -32,6 +36,7 @@ from fal_server.grpc.revisions import RevisionHandlers
 from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
+from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
@@ -46,7 +51,18 @@ from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 
-_FILES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+_FILES = (
+    account_pb2,
+    app_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
@@ -65,6 +81,9 @@ class Services:
     """The use cases that handlers call, and who authenticates their callers."""
 
     authenticator: Authenticator
+    teams: Teams
+    tokens: Tokens
+    accounts: Accounts
     apps: Apps
     explainer: Explainer
     revisions: Revisions
@@ -87,10 +106,11 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         AttributeError: a method has no handler.
     """
     nouns: dict[str, object] = {
+        "Accounts": AccountHandlers(services.accounts),
         "Apps": AppHandlers(services.apps, services.explainer),
         "Environments": EnvironmentHandlers(services.environments),
         "Execs": ExecHandlers(services.execs),
-        "Keys": KeyHandlers(services.keys),
+        "Keys": KeyHandlers(services.keys, services.accounts, services.tokens),
         "Logs": LogHandlers(services.logs),
         "Revisions": RevisionHandlers(services.revisions, services.deploys, services.deploy_plans),
         "Runners": RunnerHandlers(services.runners, services.nodes),

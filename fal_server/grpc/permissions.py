@@ -7,6 +7,11 @@ ANY_KEY = ""
 
 # By the method's full name in fal.v1; its second name needs the same. A method without a row stops the start.
 METHOD_PERMISSIONS: dict[str, str] = {
+    "fal.v1.Accounts.AddMember": "account:write",
+    "fal.v1.Accounts.CreateAccount": "controller:accounts:write",
+    "fal.v1.Accounts.ListAccounts": "account:read",
+    "fal.v1.Accounts.ListMembers": "account:read",
+    "fal.v1.Accounts.RemoveMember": "account:write",
     "fal.v1.Apps.DeleteAlias": "serverless:apps:write",
     "fal.v1.Apps.ExplainApp": "serverless:apps:read",
     "fal.v1.Apps.ListAliases": "serverless:apps:read",
@@ -26,6 +31,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Execs.SignalExec": "serverless:runners:exec",
     "fal.v1.Execs.StartExec": "serverless:runners:exec",
     "fal.v1.Execs.WriteExec": "serverless:runners:exec",
+    "fal.v1.Keys.CreateLoginToken": "account:read",
     "fal.v1.Keys.CreateUserKey": "keys:write",
     "fal.v1.Keys.GetCaller": ANY_KEY,
     "fal.v1.Keys.ListUserKeys": "keys:read",

@@ -35,7 +35,7 @@ class RevisionHandlers:
         self, request: pb.BuildEnvironmentRequest, caller: Caller
     ) -> AsyncGenerator[pb.BuildEnvironmentResult]:
         """Build an environment; every message has its id."""
-        code = build_request(request)
+        code = build_request(request, caller.scope.account)
         env_id = code.environments[0].env_id
         async with closing(self._deploys.build(caller.scope, code)) as steps:
             async for step in steps:
@@ -52,7 +52,7 @@ class RevisionHandlers:
         self, request: pb.RegisterApplicationRequest, caller: Caller
     ) -> AsyncGenerator[pb.RegisterApplicationResult]:
         """Deploy. The addresses are in the message of the result, since published clients read nothing after it."""
-        async with closing(self._deploys.deploy(caller.scope, deploy_request(request))) as steps:
+        async with closing(self._deploys.deploy(caller.scope, deploy_request(request, caller.scope.account))) as steps:
             async for step in steps:
                 if isinstance(step, Deployed):
                     yield pb.RegisterApplicationResult(
@@ -73,7 +73,7 @@ class RevisionHandlers:
                     yield pb.RegisterApplicationResult(logs=[short_line(step)])
 
     async def plan_application(self, request: pb.PlanApplicationRequest, caller: Caller) -> pb.PlanApplicationResponse:
-        plan = await self._plans.plan(caller.scope, deploy_request(request.application))
+        plan = await self._plans.plan(caller.scope, deploy_request(request.application, caller.scope.account))
         return pb.PlanApplicationResponse(
             application_name=plan.app_name,
             current_id=plan.revision_id,

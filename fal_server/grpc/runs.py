@@ -28,7 +28,7 @@ class RunHandlers:
     async def run(self, request: pb.HostedRun, caller: Caller) -> AsyncGenerator[pb.HostedRunResult]:
         """Run once. Messages before the run has an id, such as the log of a build, have none."""
         run_id, env_id = "", request.env_id or None
-        async with closing(self._runs.run(caller.scope, run_request(request))) as steps:
+        async with closing(self._runs.run(caller.scope, run_request(request, caller.scope.account))) as steps:
             async for step in steps:
                 if isinstance(step, RunEnded):
                     yield _ended(step, env_id)

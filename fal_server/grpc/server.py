@@ -42,7 +42,9 @@ class GrpcServer:
     """Serves gRPC. Create and use it in one running event loop."""
 
     def __init__(self, services: Services) -> None:
-        self._server = grpc.aio.server(options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator)])
+        self._server = grpc.aio.server(
+            options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator, services.teams)]
+        )
         self._server.add_generic_rpc_handlers(generic_handlers(services))
         self._names = (*(service.full_name for service in SERVICES), compat.FULL_NAME)
         self._health = health.HealthServicer()

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from fal_server.core.identity import AccountId
+
 
 class Blobs(Protocol):
     """Immutable bytes, named by the SHA-256 of their content: pickled callables and app files."""
@@ -43,11 +45,11 @@ class ContentStore(Protocol):
 class DeployedFiles(Protocol):
     """The files of apps, by the hash that a deploy gives, with the permissions that apps see."""
 
-    def path(self, file_hash: str, /) -> Path:
-        """Return where the file is on this machine.
+    def path(self, account: AccountId, file_hash: str, /) -> Path:
+        """Return where an account's file is on this machine.
 
         Raises:
-            NotFound: it was not uploaded.
+            NotFound: the account did not upload it.
         """
         ...
 

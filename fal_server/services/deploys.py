@@ -39,7 +39,7 @@ class Deploys:
     Args:
         urls: return the URLs of an app.
         logs: shows an attached deploy what its first runner writes, and stores what builds write; None does neither.
-        files: the uploaded files of apps; None means `blobs`.
+        files: the uploaded files of apps.
         nodes: return the machines, to say early what none of them has.
         machine_types: what runners can be; None means the usual ones.
     """
@@ -53,8 +53,9 @@ class Deploys:
         blobs: Blobs,
         clock: Clock,
         urls: Callable[[AppId], Urls],
+        *,
+        files: DeployedFiles,
         logs: Logs | None = None,
-        files: DeployedFiles | None = None,
         nodes: Callable[[], Sequence[Node]] = tuple,
         machine_types: MachineTypes | None = None,
     ) -> None:
@@ -67,7 +68,7 @@ class Deploys:
         self._build_lines = BuildLines(logs)
         self._builder = builder
         self._blobs = blobs
-        self._files = files or blobs
+        self._files = files
         self._clock = clock
         self._urls = urls
         self._deploying: dict[AppId, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -357,7 +358,7 @@ class Deploys:
             raise FailedPrecondition(missing)
         for file in code.files:
             try:
-                self._files.path(file.hash)
+                self._files.path(account, file.hash)
             except NotFound:
                 raise FailedPrecondition(
                     f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"

@@ -1,4 +1,4 @@
-"""/data, which all runners of the account share, and the files that are deployed with apps."""
+"""/data, which all runners of an account share, and the files that are deployed with apps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fetcher(Protocol):
 
 
 class Files:
-    """The use cases of /data.
+    """The use cases of an account's /data.
 
     Args:
         fetcher: fetches files that callers give by their URL.
@@ -136,7 +136,7 @@ class AppFileAbout:
 
 
 class AppFiles:
-    """The use cases of files that are uploaded before an app is deployed.
+    """The use cases of an account's files that are uploaded before an app is deployed.
 
     Args:
         drafts: on the same file system as the store.

@@ -95,6 +95,21 @@ class Keys:
             await self._add(key)
         return key.key_id, secret
 
+    def new_master(self, account: AccountId, alias: str) -> tuple[Key, str]:
+        """Return a key that may do everything in an account, which is not stored yet, and its secret."""
+        secret = secrets.token_hex(32)
+        key = Key(
+            account=account,
+            key_id=str(uuid.uuid4()),
+            secret_hash=hash_secret(secret),
+            scope=KeyScope.ADMIN,
+            alias=alias,
+            created_at=self._clock.now(),
+            preset=PRESET_OF_SCOPE[KeyScope.ADMIN],
+            permissions=preset_permissions(PRESET_OF_SCOPE[KeyScope.ADMIN]),
+        )
+        return key, secret
+
     async def rotate(self, caller: Principal, key_id: str, overlap: timedelta) -> tuple[str, str]:
         """Create a key like another one, which expires after the overlap.
 

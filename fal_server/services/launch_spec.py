@@ -20,7 +20,7 @@ class LaunchSpecs:
 
     Args:
         reveal: return the values of an environment's secrets by name, or of all exposed ones for None.
-        variables: what every runner gets to know where it runs, such as FAL_RUN_HOST.
+        variables: return what every runner of an account gets to know where it runs, such as FAL_RUN_HOST.
         machine_types: say what bounds a runner.
         runner_key: return id and secret of the key that a runner has for itself.
     """
@@ -29,7 +29,7 @@ class LaunchSpecs:
         self,
         catalog: Catalog,
         reveal: RevealSecrets,
-        variables: Mapping[str, str],
+        variables: Callable[[AccountId], Mapping[str, str]],
         machine_types: MachineTypes,
         runner_key: Callable[[str], tuple[str, str]] | None = None,
     ) -> None:
@@ -54,7 +54,7 @@ class LaunchSpecs:
         secrets = await self._reveal(runner.account, runner.environment, revision.secret_names)
         name, environment = split_app_name(runner.app_name)
         variables = {
-            **self._variables,
+            **self._variables(runner.account),
             "FAL_APP_NAME": name,
             "FAL_ENVIRONMENT_NAME": environment,
             "FAL_REVISION": runner.revision_id,

@@ -58,7 +58,12 @@ def test_the_first_key_among_several_lines_counts() -> None:
     assert first_key(["Basic x", "Bearer a.b.c"]) is None
 
 
-@pytest.mark.parametrize("value", ["Basic aWQ6c2VjcmV0", "Bearer a.b.c", "Key id", "Key", ""])
+@pytest.mark.parametrize("value", ["Basic aWQ6c2VjcmV0", "Key id", "Key", ""])
 def test_grpc_refuses_what_is_no_whole_key(value: str) -> None:
     with pytest.raises(Unauthenticated, match="has no key"):
         credentials([("authorization", value)])
+
+
+def test_grpc_takes_a_bearer_without_a_colon_for_a_login_token() -> None:
+    assert credentials([("authorization", "Bearer a.b.c")]) == "a.b.c"
+    assert credentials([("authorization", "Bearer a.b.c"), ("auth-key-id", "i"), ("auth-key", "s")]) == ("i", "s")

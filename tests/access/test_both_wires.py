@@ -32,6 +32,7 @@ from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.uploader import Uploader
 from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.faults import STATUSES, status_of
+from tests.fakes.accounts import teams_of
 from tests.grpc.calls import answers
 
 # Routes and methods that do the same.
@@ -43,25 +44,30 @@ SAME = {
 }
 HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sorted(PERMISSIONS))]
 
+ACCOUNTS = KnownAccounts([Account()])
+
+
+def guard_of(stack) -> Guard:
+    tokens = Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL)
+    return Guard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS))
+
 
 def everything(stack) -> tuple[Starlette, Uploader]:
     """Return both applications with every route, but no services, so that every admitted call fails."""
     nothing: Any = object()
-    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL))
+    guard = guard_of(stack)
     routes = [
-        *WorkflowRoutes(nothing, nothing, KnownAccounts([Account()]), guard).routes,
+        *WorkflowRoutes(nothing, nothing, ACCOUNTS, guard).routes,
         *QueueRoutes(nothing, nothing, guard).routes,
-        *QueueAdminRoutes(nothing, KnownAccounts([Account()]), nothing, guard).routes,
+        *QueueAdminRoutes(nothing, ACCOUNTS, nothing, guard).routes,
         *StorageRoutes(nothing, nothing, guard, "http://here").routes,
         *TokenRoutes(nothing, guard).routes,
         *RunnerRoutes(nothing, nothing, guard).routes,
-        *AccountRoutes(nothing, nothing, KnownAccounts([Account()]), guard).routes,
+        *AccountRoutes(nothing, nothing, nothing, ACCOUNTS, guard).routes,
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
     ]
-    return rest_app(
-        guard=guard, accounts=KnownAccounts([Account(nickname="me")]), version="1", routes=routes
-    ), Uploader(nothing, guard, "http://here")
+    return rest_app(guard=guard, accounts=ACCOUNTS, version="1", routes=routes), Uploader(nothing, guard, "http://here")
 
 
 def client_of(app: Starlette) -> httpx.AsyncClient:
@@ -91,7 +97,7 @@ def test_the_table_has_every_route_and_no_other(stack) -> None:
 
 
 def test_a_route_without_a_row_stops_the_start(stack) -> None:
-    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL))
+    guard = guard_of(stack)
     for make in (guard.route, guard.open_route):
         with pytest.raises(KeyError):
             make("GET", "/new", None)

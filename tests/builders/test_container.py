@@ -12,6 +12,7 @@ import pytest
 
 from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile, EnvironmentSpec, Json
 from fal_server.ports import Builder
@@ -46,7 +47,7 @@ class Files:
         (self._folder / digest).write_text(text)
         return AppFile(hash=digest, relative_path=name)
 
-    def path(self, digest: str) -> Path:
+    def path(self, account: AccountId, digest: str) -> Path:
         if not (self._folder / digest).exists():
             raise NotFound("file")
         return self._folder / digest

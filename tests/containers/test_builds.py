@@ -14,6 +14,7 @@ import pytest
 
 from fal_server.builders import ContainerBuilder, EngineTrials
 from fal_server.core.faults import FailedPrecondition, NotFound
+from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import EnvironmentSpec
 from tests.containers.conftest import BASE_IMAGE, Podman, deploy
@@ -128,7 +129,7 @@ def test_an_image_that_runs_itself_is_published_on_loopback(controller, tmp_path
 class NoFiles:
     """Uploaded files, of which there are none."""
 
-    def path(self, digest: str) -> Path:
+    def path(self, account: AccountId, digest: str) -> Path:
         raise NotFound(digest)
 
 

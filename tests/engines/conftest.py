@@ -20,7 +20,7 @@ from fal_runner.process.proc import processes_of, tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.containers import Container
 from fal_server.core.faults import NotFound
-from fal_server.core.identity import LOCAL
+from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.machines import MachineTypes, Node, Resources, RunnerLimits
@@ -113,6 +113,16 @@ class Content:
         return path
 
 
+class Uploaded:
+    """The uploaded files of apps, among other content."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def path(self, account: AccountId, file_hash: str) -> Path:
+        return self._content.path(file_hash)
+
+
 class Rig:
     """The engine under test; `restart` ends its controller and starts the next one."""
 
@@ -140,7 +150,7 @@ class Rig:
             node=node,
             builder=self.built,
             blobs=self.content,
-            files=self.content,
+            files=Uploaded(self.content),
             sink=self.lines.append,
             last_sequence=self.lines.last_sequence,
             warm_shims=warm_shims,
@@ -207,7 +217,7 @@ class Rig:
         )
 
     async def prepared(self, launch: LaunchSpec) -> PreparedLaunch:
-        return await Preparer(self.built, self.content, self.content).prepare(launch, None)
+        return await Preparer(self.built, self.content, Uploaded(self.content)).prepare(launch, None)
 
     async def start(self, function: Callable[..., Any] | None, **options: Any) -> Runner:
         return await self.start_launch(self.launch(function, **options))

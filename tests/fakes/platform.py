@@ -40,6 +40,7 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
 from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
+from fal_server.store.files.app_files import AppFilesOfAccounts
 from tests.fakes.domain import SCOPE, START, app_id
 from tests.fakes.engine import FakeEngine
 
@@ -188,6 +189,7 @@ class Platform:
             self.blobs,
             self.clock,
             _urls,
+            files=AppFilesOfAccounts(lambda account: directory / "app-files" / account, lambda: _ACCOUNTS.values()),
             logs=self.logs,
             nodes=self.engine.nodes,
         )
@@ -208,7 +210,7 @@ class Platform:
         self.resources = Measurements(self.fleet)
         self.runners = Runners(self.catalog, self.fleet, self.dispatcher, self.engine, self.clock, self.resources)
         self.revisions = Revisions(shown, self.catalog, self.fleet)
-        self.launch_specs = LaunchSpecs(self.catalog, self.secrets.reveal_for, {}, MachineTypes())
+        self.launch_specs = LaunchSpecs(self.catalog, self.secrets.reveal_for, lambda _: {}, MachineTypes())
         self.reconciler = Reconciler(
             self.catalog,
             self.fleet,

@@ -12,7 +12,10 @@ from typing import Any, cast
 import grpc
 import pytest
 
+from fal_server.access.acting import Teams
 from fal_server.access.authentication import Authenticator
+from fal_server.access.tokens import Tokens
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.deploy_changes import Change
 from fal_server.core.faults import Fault, InvalidArgument, NotFound, Unavailable
@@ -27,6 +30,7 @@ from fal_server.grpc.server import GrpcServer
 from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
+from fal_server.services.accounts import Accounts
 from fal_server.services.deploy_plans import DeployPlan
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
@@ -447,7 +451,20 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         "execs": FakeExecs(runners),
         "nodes": Nodes(cast("Any", SimpleNamespace(runners=[HOLDER])), lambda: [GPU_NODE], MachineTypes()),
     }
-    services = Services(authenticator=access, keys=keys, secrets=secrets, environments=environments, logs=logs, **fakes)
+    known = KnownAccounts(await store.accounts.all())
+    tokens = Tokens(bytes(32), store, clock, lambda _: None)
+    teams = Teams(store.accounts, known, tokens, access)
+    services = Services(
+        authenticator=access,
+        teams=teams,
+        tokens=tokens,
+        accounts=Accounts(store.accounts, known, teams, keys, clock),
+        keys=keys,
+        secrets=secrets,
+        environments=environments,
+        logs=logs,
+        **fakes,
+    )
     server = GrpcServer(services)
     port = await server.start(port=0)
     admin = await keys.bootstrap()

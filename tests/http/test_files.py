@@ -17,7 +17,7 @@ import pytest
 
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
-from fal_server.core.accounts import Account, KnownAccounts
+from fal_server.core.accounts import Account, EachAccount, KnownAccounts
 from fal_server.core.identity import LOCAL, Scope
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.fetching import UrlFetcher
@@ -36,10 +36,13 @@ from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
+from tests.fakes.accounts import accounts_of, teams_of
 from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
 from tests.support.keys_of_runners import runner_key
+
+ACCOUNTS = KnownAccounts([Account(nickname="me")])
 
 
 class Gpus:
@@ -64,15 +67,16 @@ class Desk:
         self.data = DataDirectory(root / "data")
         self.app_files = DiskAppFiles(root / "app-files")
         self.objects = Objects(DiskObjects(root / "objects"), drafts, self.clock, timedelta(days=1))
-        guard = self.guard = Guard(self.access, self.tokens)
+        guard = self.guard = Guard(self.access, self.tokens, teams_of(self.access, self.tokens, ACCOUNTS))
+        app_files = AppFiles(self.app_files, drafts, self.clock)
+        data = Files(self.data, UrlFetcher(Destinations([ip_network("127.0.0.0/8")])), self.clock)
+        account = AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)
         self.routes = [
-            *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
+            *AppFileRoutes(EachAccount(lambda _: app_files), guard).routes,
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
-            *AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), KnownAccounts([Account()]), guard).routes,
-            *FileRoutes(
-                Files(self.data, UrlFetcher(Destinations([ip_network("127.0.0.0/8")])), self.clock), guard
-            ).routes,
+            *account.routes,
+            *FileRoutes(EachAccount(lambda _: data), guard).routes,
         ]
         self.house: Server
         self.client: httpx.AsyncClient
@@ -95,9 +99,7 @@ class Desk:
 async def desk_at(root: Path) -> AsyncGenerator[Desk, None]:
     async with opened(root) as platform:
         desk = Desk(root, platform)
-        rest = rest_app(
-            guard=desk.guard, accounts=KnownAccounts([Account(nickname="me")]), version="1", routes=desk.routes
-        )
+        rest = rest_app(guard=desk.guard, accounts=ACCOUNTS, version="1", routes=desk.routes)
         async with running_server(rest=rest) as desk.house:
             base = f"http://127.0.0.1:{desk.house.port}"
             headers = await desk.key()

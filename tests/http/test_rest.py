@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from fal_server.access.permissions import EVERYTHING
-from fal_server.core.accounts import Account, KnownAccounts
+from fal_server.core.accounts import RESERVED_NICKNAMES, Account, KnownAccounts
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import LOCAL, AccountId, Principal, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
@@ -28,10 +28,10 @@ from fal_server.core.runners import Runner, RunnerState
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.rest import rest_app
-from fal_server.http.routes.router import RESERVED_OWNERS
 from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.logs import LogBatch
+from tests.fakes.accounts import accounts_of, teams_of
 from tests.http.support import App, Keys, Server, echo, runner, running_server
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -144,9 +144,9 @@ class Controller:
 
 @asynccontextmanager
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncGenerator[Controller, None]:
-    logs, runners = Logs(lines), Runners()
-    guard = Guard(cast("Any", TwoAccountsKeys()), cast("Any", NoTokens()))
-    account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), ACCOUNTS, guard)
+    logs, runners, keys = Logs(lines), Runners(), TwoAccountsKeys()
+    guard = Guard(cast("Any", keys), cast("Any", NoTokens()), teams_of(keys, NoTokens(), ACCOUNTS))
+    account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)
     routes = [*RunnerRoutes(cast("Any", runners), cast("Any", logs), guard).routes, *account.routes]
     rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1.2.3", routes=routes)
     async with (
@@ -402,7 +402,7 @@ async def test_reserved_words_are_never_an_owner() -> None:
     async with controller() as c, runner(echo) as port:
         c.house.ledger.add(App("current"), port)
         assert (await c.client.get("/me/current")).status_code == 200
-        for owner in RESERVED_OWNERS:
+        for owner in RESERVED_NICKNAMES:
             answer = await c.client.get(f"/{owner}/current")
             assert "x-app" not in answer.headers
             assert answer.status_code in {401, 404, 405}

@@ -52,7 +52,7 @@ class Preparer:
         environment = await self._environment(spec.packages, building)
         try:
             function, setup = self._code(spec.function), self._code(spec.setup)
-            files = tuple((file.relative_path, self._files.path(file.hash)) for file in spec.files)
+            files = tuple((file.relative_path, self._files.path(spec.account, file.hash)) for file in spec.files)
         except NotFound as fault:
             raise FailedPrecondition(
                 f"a part of revision {spec.revision_id}'s code or files is missing from the state directory: "

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fal_server.core.accounts import KnownAccounts
+from fal_server.core.accounts import Account, AccountKind, KnownAccounts
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
+from fal_server.services.accounts import Accounts
 from fal_server.services.gpus import Gpus
 from fal_server.services.revisions import Revisions
 
@@ -17,10 +18,13 @@ from fal_server.services.revisions import Revisions
 class AccountRoutes:
     """The routes of a caller's account."""
 
-    def __init__(self, gpus: Gpus, revisions: Revisions, accounts: KnownAccounts, guard: Guard) -> None:
+    def __init__(
+        self, gpus: Gpus, revisions: Revisions, accounts: Accounts, known: KnownAccounts, guard: Guard
+    ) -> None:
         self._gpus = gpus
         self._revisions = revisions
         self._accounts = accounts
+        self._known = known
         self.routes = [
             guard.route("GET", "/users/current", self._current_user),
             guard.route("GET", "/users/teams", self._teams),
@@ -29,14 +33,16 @@ class AccountRoutes:
         ]
 
     async def _current_user(self, request: Request, caller: Principal) -> Response:
-        return JSONResponse({**self._names(caller), "is_paying": True, "members": []})
+        mine = self._accounts.account_of(caller)
+        return JSONResponse({**_names(mine), "is_paying": True, "members": []})
 
     async def _teams(self, request: Request, caller: Principal) -> Response:
-        """Answer with the account as a team of one, since clients look their own user up here."""
-        return JSONResponse([{**self._names(caller), "is_org": False}])
+        """Answer with the account too, as a team of one, since clients look their own user up here."""
+        views = await self._accounts.list(caller)
+        return JSONResponse([{**_names(view.account), "is_org": False} for view in views])
 
     async def _metrics(self, request: Request, caller: Principal) -> Response:
-        apps, owner = self._gpus.gpus_by_app(caller.scope), self._accounts.of(caller.scope.account).nickname
+        apps, owner = self._gpus.gpus_by_app(caller.scope), self._accounts.account_of(caller).nickname
         return JSONResponse(
             {
                 "summary": {"total_gpu_by_type": _sum(apps.values())},
@@ -46,19 +52,19 @@ class AccountRoutes:
 
     async def _metadata(self, request: Request, caller: Principal) -> Response:
         """Answer with what came with the app's code; `openapi` is there if we or the published package serve it."""
-        self._accounts.own(caller.scope.account, request.path_params["owner"])
+        self._known.own(caller.scope.account, request.path_params["owner"])
         return JSONResponse(dict(await self._revisions.metadata(caller.scope, request.path_params["app"])))
 
-    def _names(self, caller: Principal) -> dict[str, object]:
-        account = self._accounts.of(caller.scope.account)
-        return {
-            "full_name": account.full_name,
-            "nickname": account.nickname,
-            "user_id": account.user_id,
-            "is_personal": True,
-            "is_locked": False,
-            "lock_reason": None,
-        }
+
+def _names(account: Account) -> dict[str, object]:
+    return {
+        "full_name": account.full_name,
+        "nickname": account.nickname,
+        "user_id": account.user_id,
+        "is_personal": account.kind is AccountKind.USER,
+        "is_locked": False,
+        "lock_reason": None,
+    }
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from fal_server.core.accounts import EachAccount
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
@@ -20,7 +21,7 @@ from fal_server.services.files import AppFiles, Files
 class FileRoutes:
     """The routes of /data. Paths in URLs start with `/data`, so there are two slashes before `data`."""
 
-    def __init__(self, files: Files, guard: Guard) -> None:
+    def __init__(self, files: EachAccount[Files], guard: Guard) -> None:
         self._files = files
         multipart = "/files/file/multipart/{path:path}"
         upload = f"{multipart}/{{upload_id:str}}"
@@ -41,7 +42,7 @@ class FileRoutes:
     async def _list(self, request: Request, caller: Principal) -> Response:
         """List a directory. A missing one is empty unless `strict`: the published client lists before it uploads."""
         try:
-            entries = await self._files.list(_path(request))
+            entries = await self._of(caller).list(_path(request))
         except NotFound:
             if switch(request, "strict"):
                 raise
@@ -60,52 +61,55 @@ class FileRoutes:
         )
 
     async def _get(self, request: Request, caller: Principal) -> Response:
-        return OpenFileResponse(await self._files.open(_path(request)))
+        return OpenFileResponse(await self._of(caller).open(_path(request)))
 
     async def _put(self, request: Request, caller: Principal) -> Response:
         unzip = switch(request, "unzip")
-        await self._files.put(_synced(request), form_file(request), unzip=unzip)
+        await self._of(caller).put(_synced(request), form_file(request), unzip=unzip)
         return JSONResponse(True)
 
     async def _put_url(self, request: Request, caller: Principal) -> Response:
         url = text_of(await json_object(request), "url")
-        await self._files.put_url(_path(request), url)
+        await self._of(caller).put_url(_path(request), url)
         return JSONResponse(True)
 
     async def _delete(self, request: Request, caller: Principal) -> Response:
-        await self._files.delete(_path(request))
+        await self._of(caller).delete(_path(request))
         return JSONResponse(True)
 
     async def _rename(self, request: Request, caller: Principal) -> Response:
         destination = text_of(await json_object(request), "destination")
-        await self._files.rename(_path(request), destination)
+        await self._of(caller).rename(_path(request), destination)
         return JSONResponse(True)
 
     async def _check_hash(self, request: Request, caller: Principal) -> Response:
         wanted = text_of(await json_object(request), "hash")
-        return JSONResponse(await self._files.has_hash(_synced(request), wanted))
+        return JSONResponse(await self._of(caller).has_hash(_synced(request), wanted))
 
     async def _begin(self, request: Request, caller: Principal) -> Response:
-        return JSONResponse({"upload_id": self._files.begin(_path(request))})
+        return JSONResponse({"upload_id": self._of(caller).begin(_path(request))})
 
     async def _part(self, request: Request, caller: Principal) -> Response:
         upload_id = request.path_params["upload_id"]
-        number, etag = await self._files.parts.part(upload_id, request.path_params["number"], form_file(request))
+        number, etag = await self._of(caller).parts.part(upload_id, request.path_params["number"], form_file(request))
         return JSONResponse({"part_number": number, "etag": etag})
 
     async def _complete(self, request: Request, caller: Principal) -> Response:
         await check_parts(request)
-        return JSONResponse({"etag": await self._files.complete(request.path_params["upload_id"])})
+        return JSONResponse({"etag": await self._of(caller).complete(request.path_params["upload_id"])})
 
     async def _cancel(self, request: Request, caller: Principal) -> Response:
-        self._files.parts.end(request.path_params["upload_id"])
+        self._of(caller).parts.end(request.path_params["upload_id"])
         return JSONResponse(True)
+
+    def _of(self, caller: Principal) -> Files:
+        return self._files.of(caller.scope.account)
 
 
 class AppFileRoutes:
     """The routes of the files that are sent before a deploy."""
 
-    def __init__(self, files: AppFiles, guard: Guard) -> None:
+    def __init__(self, files: EachAccount[AppFiles], guard: Guard) -> None:
         self._files = files
         base = "/files/app/multipart/{hash}"
         upload = f"{base}/{{upload_id}}"
@@ -121,33 +125,36 @@ class AppFileRoutes:
         hashes = (await json_object(request)).get("hashes")
         if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
             raise InvalidArgument("hashes", "hashes is missing from the body, or is not a list of texts")
-        return JSONResponse(await self._files.missing([str(item) for item in hashes]))
+        return JSONResponse(await self._of(caller).missing([str(item) for item in hashes]))
 
     async def _begin(self, request: Request, caller: Principal) -> Response:
         mode = text_of(await json_object(request), "mode")
-        return JSONResponse({"upload_id": self._files.begin(request.path_params["hash"], mode)})
+        return JSONResponse({"upload_id": self._of(caller).begin(request.path_params["hash"], mode)})
 
     async def _part(self, request: Request, caller: Principal) -> Response:
-        upload_id = self._upload_of(request)
-        number, etag = await self._files.parts.part(upload_id, request.path_params["number"], form_file(request))
+        upload_id = self._upload_of(request, caller)
+        number, etag = await self._of(caller).parts.part(upload_id, request.path_params["number"], form_file(request))
         return JSONResponse({"part_number": number, "etag": etag})
 
     async def _complete(self, request: Request, caller: Principal) -> Response:
         await check_parts(request)
-        await self._files.complete(request.path_params["hash"], request.path_params["upload_id"])
+        await self._of(caller).complete(request.path_params["hash"], request.path_params["upload_id"])
         return JSONResponse({"etag": ""})
 
     async def _cancel(self, request: Request, caller: Principal) -> Response:
         try:
-            self._files.parts.end(self._upload_of(request))
+            self._of(caller).parts.end(self._upload_of(request, caller))
         except NotFound:
             return JSONResponse(False)
         return JSONResponse(True)
 
-    def _upload_of(self, request: Request) -> str:
+    def _upload_of(self, request: Request, caller: Principal) -> str:
         upload_id: str = request.path_params["upload_id"]
-        self._files.of(request.path_params["hash"], upload_id)
+        self._of(caller).of(request.path_params["hash"], upload_id)
         return upload_id
+
+    def _of(self, caller: Principal) -> AppFiles:
+        return self._files.of(caller.scope.account)
 
 
 def form_file(request: Request) -> AsyncIterator[bytes]:

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fal_server.access.acting import USER_ID, Teams
 from fal_server.access.authentication import Authenticator
 from fal_server.access.authorization import first_key, token_of
 from fal_server.access.permissions import CALL_APPS, WRITE_FILES, allows, require, require_app
 from fal_server.access.tokens import Tokens
-from fal_server.core.faults import Unauthenticated
+from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
 from fal_server.core.identity import Principal
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
 from fal_server.http.server.asgi import EXCHANGE
@@ -28,9 +29,10 @@ _OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP)
 class Guard:
     """Makes routes that admit only the callers in the table of permissions."""
 
-    def __init__(self, authenticator: Authenticator, tokens: Tokens) -> None:
+    def __init__(self, authenticator: Authenticator, tokens: Tokens, teams: Teams) -> None:
         self._authenticator = authenticator
         self._tokens = tokens
+        self._teams = teams
 
     def route(self, method: str, path: str, endpoint: Endpoint) -> Route:
         """Return a route whose endpoint is given the caller.
@@ -80,11 +82,10 @@ class Guard:
         return caller
 
     async def known_caller(self, request: Request) -> Principal | None:
-        """Return who asks; None without a valid key."""
-        key = _key_of(request)
+        """Return who asks; None without a valid key or token."""
         try:
-            return None if key is None else await self._authenticated(*key)
-        except Unauthenticated:
+            return await self._principal(request)
+        except (Unauthenticated, PermissionDenied, NotFound):
             return None
 
     def _note_caller(self, request: Request, caller: Principal) -> None:
@@ -98,10 +99,15 @@ class Guard:
         exchange.key_id = caller.key_id
 
     async def _principal(self, request: Request) -> Principal:
-        key = _key_of(request)
-        if key is None:
-            raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
-        return await self._authenticated(*key)
+        key, user_id = _key_of(request), request.headers.get(f"x-{USER_ID}", "")
+        if key is not None:
+            caller = await self._authenticated(*key)
+            self._teams.require_own(caller, user_id)
+            return caller
+        token = token_of(request.headers.get("authorization", ""))
+        if token:
+            return await self._teams.bearer(token, user_id)
+        raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
 
     async def _admit(self, request: Request, needed: str | Admission) -> Principal:
         if needed is Admission.UPLOADERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fal_server.core.accounts import RESERVED_NICKNAMES
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
@@ -10,16 +11,8 @@ from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds, origin_form
 
-# The first segments of the controller's own paths, also of later ones. No account may have one as its nickname.
-RESERVED_OWNERS = frozenset(
-    {
-        "account", "api", "applications", "auth", "billing", "comfy", "docs", "favicon.ico", "files", "health", "logs",
-        "metrics", "openapi.json", "queue", "redoc", "robots.txt", "runners", "static", "storage", "tokens", "users",
-        "web", "webhooks", "workflows", ".well-known",
-    }
-)  # fmt: skip
 _QUEUE = (b"q", b"Q")
-_RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
+_RESERVED = frozenset(name.encode() for name in RESERVED_NICKNAMES)
 
 
 class Router:
@@ -55,7 +48,7 @@ class Router:
         if on_queue and owner == b"workflows":
             exchange.target = QUEUE_PREFIX.encode() + target
             self._rest.handle(exchange)
-        elif end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_OWNERS):
+        elif end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_NICKNAMES):
             self._rest.handle(exchange)
         elif on_queue:
             exchange.target = QUEUE_PREFIX.encode() + target

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 
+from fal_server.core.accounts import EachAccount
 from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
+from fal_server.core.identity import AccountId
 from fal_server.store.files.content_files import ContentDirectory
 from fal_server.store.files.durable import make_directory, sync_directory
 
@@ -63,3 +65,25 @@ class DiskAppFiles:
 
     def _place(self, file_hash: str) -> Path:
         return self._directory / file_hash[:2] / file_hash
+
+
+class AppFilesOfAccounts:
+    """The files of each account's apps: whoever knows the hash of another account's file does not have the file.
+
+    Args:
+        directory_of: where the files of an account are.
+        accounts: those that there are.
+    """
+
+    def __init__(self, directory_of: Callable[[AccountId], Path], accounts: Callable[[], Iterable[AccountId]]) -> None:
+        self._each = EachAccount(lambda account: DiskAppFiles(directory_of(account)))
+        self._accounts = accounts
+
+    def of(self, account: AccountId) -> DiskAppFiles:
+        return self._each.of(account)
+
+    def path(self, account: AccountId, file_hash: str) -> Path:
+        return self.of(account).path(file_hash)
+
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        return sum(self.of(account).forget(needed, before) for account in self._accounts())

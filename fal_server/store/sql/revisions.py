@@ -58,7 +58,9 @@ def from_row(row: RowMapping, vault: Vault) -> Revision:
         app_name=row["app_name"],
         environment=row["environment"],
         created_at=row["created_at"],
-        environments=tuple(EnvironmentSpec(kind=kind, configuration=value) for kind, value in specs),
+        environments=tuple(
+            EnvironmentSpec(kind=kind, configuration=value, account=AccountId(row["account"])) for kind, value in specs
+        ),
         function=_payload(row["function"]),
         entrypoint=row["entrypoint"],
         setup=_payload(row["setup"]),

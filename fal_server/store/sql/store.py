@@ -16,6 +16,7 @@ from fal_server.core.runners import Runner
 from fal_server.ports import Vault
 from fal_server.store.crypto.signing import EdSigner, load_signer
 from fal_server.store.sql import apps, environments, keys, revisions, runners, secrets
+from fal_server.store.sql.accounts import SqlAccountStore
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.logs import SqlLogStore
 from fal_server.store.sql.queue import SqlQueueStore
@@ -32,6 +33,7 @@ class SqlStore:
         vault: seals what is secret in revisions and runners.
 
     Attributes:
+        accounts: the accounts and their members in the same database.
         logs: the log lines in the same database.
         queue: the queue's requests in the same database.
         workflows: workflows and their runs in the same database.
@@ -40,6 +42,7 @@ class SqlStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self.accounts = SqlAccountStore(database)
         self.logs = SqlLogStore(database)
         self.queue = SqlQueueStore(database, vault)
         self.workflows = SqlWorkflowStore(database, vault)

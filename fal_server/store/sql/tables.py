@@ -45,6 +45,26 @@ SETTINGS = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+ACCOUNTS = Table(
+    "accounts",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("nickname", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("full_name", Text, nullable=False),
+    Column("created_at", UtcTimestamp, nullable=False),
+)
+
+# The members of the teams among the accounts.
+MEMBERS = Table(
+    "members",
+    METADATA,
+    Column("account", Text, ForeignKey(ACCOUNTS.c.account), primary_key=True),
+    Column("user", Text, ForeignKey(ACCOUNTS.c.account), primary_key=True, index=True),
+    Column("role", Text, nullable=False),
+    Column("added_at", UtcTimestamp, nullable=False),
+)
+
 ENVIRONMENTS = Table(
     "environments",
     METADATA,

@@ -22,7 +22,7 @@ from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
 from fal_server.ports import Engine, LaunchSpec
-from tests.engines.conftest import NODE, Built, Content, Lines
+from tests.engines.conftest import NODE, Built, Content, Lines, Uploaded
 from tests.fakes.engine import FakeEngine, Start
 from tests.fakes.platform import FakeBuilder
 
@@ -144,7 +144,7 @@ class Local(EngineUnderTest):
             node=NODE,
             builder=self._built,
             blobs=self._content,
-            files=self._content,
+            files=Uploaded(self._content),
             sink=self._lines.append,
             last_sequence=self._lines.last_sequence,
         )

@@ -1,0 +1,94 @@
+"""Callers who act for a team: members, and whoever shows a login token."""
+
+from __future__ import annotations
+
+from fal_server.access.authentication import Authenticator, principal_of
+from fal_server.access.permissions import ROLE_PERMISSIONS, common
+from fal_server.access.tokens import Tokens
+from fal_server.core.accounts import Account, AccountKind, KnownAccounts, Role
+from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
+from fal_server.core.identity import Principal, Scope
+from fal_server.ports.accounts import AccountStore
+
+USER_ID = "fal-user-id"
+"""The metadata by which a caller says for whom it acts; the header of HTTP has `x-` before it."""
+
+
+class Teams:
+    """Let callers act for teams.
+
+    Args:
+        authenticator: forgets a key that has ended.
+    """
+
+    def __init__(
+        self, store: AccountStore, accounts: KnownAccounts, tokens: Tokens, authenticator: Authenticator
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._tokens = tokens
+        self._authenticator = authenticator
+
+    async def bearer(self, token: str, user_id: str) -> Principal:
+        """Return the caller who shows a login token.
+
+        Args:
+            user_id: for whom it acts; empty is for the account of the token's key.
+
+        Raises:
+            Unauthenticated: the token is not valid, or its key has ended.
+            NotFound: it is no member of that team.
+        """
+        key = await self._tokens.login(token)
+        if key is None:
+            raise Unauthenticated(
+                "the login token is not valid, has expired, or its key has ended: `fal auth token` makes another one"
+            )
+        self._authenticator.open_calls.check(key.key_id)
+        principal = principal_of(key)
+        team = self._accounts.of_user_id(user_id) if user_id else None
+        if not user_id or (team is not None and team.id == key.account):
+            return principal
+        acting = None if team is None else await self.acting_for(principal, team)
+        if acting is None:
+            raise _no_team(user_id)
+        return acting
+
+    def require_own(self, principal: Principal, user_id: str) -> None:
+        """Refuse a key that is to act for another account than its own.
+
+        Raises:
+            PermissionDenied: it says whose key it is.
+        """
+        mine = self._accounts.of(principal.scope.account)
+        if user_id and user_id != mine.user_id:
+            raise PermissionDenied(
+                f"key {principal.key_id} belongs to {mine.nickname} and acts for nobody else: use a key of the other "
+                "account, or a login token (`fal auth token`) of a member"
+            )
+
+    async def acting_for(self, principal: Principal, team: Account) -> Principal | None:
+        """Return the caller with what it may do for a team: its own account, or one that it is a member of.
+
+        Returns:
+            None if it is neither, so that the team does not exist for it.
+        """
+        if team.id == principal.scope.account:
+            return principal
+        role = await self._role(principal, team)
+        if role is None:
+            return None
+        return Principal(
+            key_id=principal.key_id,
+            scope=Scope(account=team.id, permissions=common(principal.scope.permissions, ROLE_PERMISSIONS[role])),
+        )
+
+    async def _role(self, principal: Principal, team: Account) -> Role | None:
+        if team.kind is not AccountKind.TEAM:
+            return None
+        members = await self._store.members(team.id)
+        return next((member.role for member in members if member.user == principal.scope.account), None)
+
+
+def _no_team(user_id: str) -> NotFound:
+    return NotFound(f"team {user_id[:80]!r}", "you are a member of no such team; `fal teams list` shows yours")

@@ -1,0 +1,72 @@
+"""Handlers for accounts and their members."""
+
+from __future__ import annotations
+
+from fal_grpc.v1 import account_pb2 as pb
+from fal_server.core.accounts import Account, AccountKind, Role
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.convert import named, timestamp
+from fal_server.services.accounts import Accounts, MemberView
+
+_KINDS: dict[int, AccountKind] = {
+    pb.ACCOUNT_KIND_USER: AccountKind.USER,
+    pb.ACCOUNT_KIND_TEAM: AccountKind.TEAM,
+}
+_ROLES: dict[int, Role] = {
+    pb.MEMBER_ROLE_OWNER: Role.OWNER,
+    pb.MEMBER_ROLE_ADMIN: Role.ADMIN,
+    pb.MEMBER_ROLE_DEVELOPER: Role.DEVELOPER,
+    pb.MEMBER_ROLE_VIEWER: Role.VIEWER,
+}
+_KIND_NUMBERS = {kind: pb.AccountKind.ValueType(number) for number, kind in _KINDS.items()}
+_ROLE_NUMBERS = {role: pb.MemberRole.ValueType(number) for number, role in _ROLES.items()}
+
+
+class AccountHandlers:
+    """fal.v1.Accounts."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    async def list_accounts(self, request: pb.ListAccountsRequest, caller: Caller) -> pb.ListAccountsResponse:
+        found = await self._accounts.list(caller.principal, everything=request.all)
+        return pb.ListAccountsResponse(accounts=[_info(view.account, view.role) for view in found])
+
+    async def create_account(self, request: pb.CreateAccountRequest, caller: Caller) -> pb.CreateAccountResponse:
+        account, (key_id, secret) = await self._accounts.create(
+            request.nickname,
+            named(request.kind, _KINDS, "kind"),
+            request.full_name if request.HasField("full_name") else None,
+        )
+        return pb.CreateAccountResponse(account=_info(account), key_id=key_id, key_secret=secret)
+
+    async def list_members(self, request: pb.ListMembersRequest, caller: Caller) -> pb.ListMembersResponse:
+        members = await self._accounts.members(caller.principal, request.team)
+        return pb.ListMembersResponse(members=[_member(view) for view in members])
+
+    async def add_member(self, request: pb.AddMemberRequest, caller: Caller) -> pb.AddMemberResponse:
+        role = named(request.role, _ROLES, "role")
+        added = await self._accounts.save_member(caller.principal, request.team, request.user, role)
+        return pb.AddMemberResponse(member=_member(added))
+
+    async def remove_member(self, request: pb.RemoveMemberRequest, caller: Caller) -> pb.RemoveMemberResponse:
+        await self._accounts.remove_member(caller.principal, request.team, request.user)
+        return pb.RemoveMemberResponse()
+
+
+def _info(account: Account, role: Role | None = None) -> pb.AccountInfo:
+    return pb.AccountInfo(
+        nickname=account.nickname,
+        kind=_KIND_NUMBERS[account.kind],
+        full_name=account.full_name,
+        user_id=account.user_id,
+        role=pb.MEMBER_ROLE_UNSPECIFIED if role is None else _ROLE_NUMBERS[role],
+    )
+
+
+def _member(view: MemberView) -> pb.Member:
+    return pb.Member(
+        user=view.user.nickname,
+        role=_ROLE_NUMBERS[view.member.role],
+        added_at=timestamp(view.member.added_at),
+    )

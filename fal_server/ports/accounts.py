@@ -1,0 +1,48 @@
+"""The Protocol of the store of accounts and their members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fal_server.core.accounts import Account, Environment, Key, Member
+from fal_server.core.identity import AccountId
+
+
+class AccountStore(Protocol):
+    """Accounts and their members. Each call is one transaction; its effect is durable when it returns.
+
+    Every method raises Unavailable if the database cannot be used.
+    """
+
+    async def all(self) -> Sequence[Account]:
+        """Return every account, by nickname."""
+        ...
+
+    async def add(self, account: Account, environment: Environment, key: Key) -> None:
+        """Add an account with its first environment and key, all or nothing.
+
+        Raises:
+            AlreadyExists: an account has this nickname.
+        """
+        ...
+
+    async def members(self, team: AccountId) -> Sequence[Member]:
+        """Return the members of a team, the oldest first."""
+        ...
+
+    async def memberships(self, user: AccountId) -> Sequence[Member]:
+        """Return what teams a user is a member of, the oldest membership first."""
+        ...
+
+    async def save_member(self, member: Member) -> None:
+        """Add a member, or replace its role.
+
+        Raises:
+            FailedPrecondition: there is no such team or user.
+        """
+        ...
+
+    async def remove_member(self, team: AccountId, user: AccountId) -> bool:
+        """Remove a member; False if the user is none."""
+        ...

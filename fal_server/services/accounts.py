@@ -1,0 +1,185 @@
+"""Accounts and the members of teams: creates, lists and changes them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fal_server.access.acting import Teams
+from fal_server.access.permissions import ROLE_PERMISSIONS, SEE_ALL_ACCOUNTS, allows, excess, require
+from fal_server.core.accounts import Account, AccountKind, Environment, KnownAccounts, Member, Role, checked_nickname
+from fal_server.core.faults import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
+from fal_server.core.identity import AccountId, Principal
+from fal_server.core.names import MAIN, checked_text
+from fal_server.ports import Clock
+from fal_server.ports.accounts import AccountStore
+from fal_server.services.keys import Keys
+
+FIRST_KEY = "made with the account"
+MOST_ACCOUNTS = 1000
+MOST_MEMBERS = 1000
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountView:
+    """An account as a caller sees it; `role` is None for its own, and for one that it is no member of."""
+
+    account: Account
+    role: Role | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """A member, and the account of the user."""
+
+    member: Member
+    user: Account
+
+
+class Accounts:
+    """The use cases of accounts.
+
+    Args:
+        known: gets each account that is made.
+        teams: says for which teams a caller may act.
+    """
+
+    def __init__(self, store: AccountStore, known: KnownAccounts, teams: Teams, keys: Keys, clock: Clock) -> None:
+        self._store = store
+        self._known = known
+        self._teams = teams
+        self._keys = keys
+        self._clock = clock
+        self._changes = asyncio.Lock()
+
+    def account_of(self, caller: Principal) -> Account:
+        """Return the caller's account."""
+        return self._known.of(caller.scope.account)
+
+    async def list(self, caller: Principal, *, everything: bool = False) -> Sequence[AccountView]:
+        """Return the caller's account, then the teams that it is a member of, by nickname.
+
+        Args:
+            everything: all accounts of the controller.
+
+        Raises:
+            PermissionDenied: everything is asked for by somebody else than the controller's owner.
+        """
+        mine = self.account_of(caller)
+        roles = {member.team: member.role for member in await self._store.memberships(mine.id)}
+        if everything:
+            require(caller, SEE_ALL_ACCOUNTS)
+        others = [each for each in self._known.all() if each.id != mine.id and (everything or each.id in roles)]
+        return [AccountView(account=mine), *(AccountView(account=each, role=roles.get(each.id)) for each in others)]
+
+    async def create(
+        self, nickname: str, kind: AccountKind, full_name: str | None = None
+    ) -> tuple[Account, tuple[str, str]]:
+        """Create an account, its environment `main`, and a key that may do everything in it.
+
+        Returns:
+            The account, and the key's id and secret, which can never be read again.
+
+        Raises:
+            InvalidArgument: the nickname or the full name is not valid.
+            AlreadyExists: there is an account of that nickname.
+            ResourceExhausted: there are too many accounts.
+        """
+        checked_nickname(nickname)
+        shown = checked_text(full_name or nickname, "full_name", _LONGEST_NAME)
+        account_id = AccountId(secrets.token_hex(8))
+        account = Account(
+            id=account_id, nickname=nickname, kind=kind, user_id=f"{kind.value}|{account_id}", full_name=shown
+        )
+        key, secret = self._keys.new_master(account_id, FIRST_KEY)
+        main = Environment(
+            account=account_id, name=MAIN, description=None, is_default=True, created_at=self._clock.now()
+        )
+        async with self._changes:
+            if self._known.named(nickname) is not None:
+                raise AlreadyExists(f"account {nickname!r} exists already: choose another nickname")
+            if len(self._known.all()) >= MOST_ACCOUNTS:
+                raise ResourceExhausted(f"there are {MOST_ACCOUNTS} accounts already")
+            await self._store.add(account, main, key)
+            self._known.add(account)
+        return account, (key.key_id, secret)
+
+    async def members(self, caller: Principal, team: str) -> Sequence[MemberView]:
+        """Return the members of a team, the oldest first.
+
+        Raises:
+            NotFound: there is no such team for this caller.
+            InvalidArgument: the account is a user.
+            PermissionDenied: the caller's role does not permit it.
+        """
+        account = await self._team(caller, team, "account:read")
+        members = await self._store.members(account.id)
+        return [MemberView(member=member, user=self._known.of(member.user)) for member in members]
+
+    async def save_member(self, caller: Principal, team: str, user: str, role: Role) -> MemberView:
+        """Add a user to a team, or give a member another role.
+
+        Raises:
+            NotFound: there is no such team for this caller, or no such user.
+            InvalidArgument: the account is a user.
+            PermissionDenied: the caller's role does not permit it, or the role given or taken may do more.
+            ResourceExhausted: the team has too many members.
+        """
+        account = await self._team(caller, team, "account:write")
+        who = self._user(user)
+        async with self._changes:
+            members = await self._store.members(account.id)
+            before = next((member for member in members if member.user == who.id), None)
+            await self._require_role(caller, account, role if before is None else before.role, role)
+            if before is None and len(members) >= MOST_MEMBERS:
+                raise ResourceExhausted(f"team {account.nickname} has {MOST_MEMBERS} members already")
+            member = Member(team=account.id, user=who.id, role=role, added_at=self._clock.now())
+            await self._store.save_member(member)
+        return MemberView(member=member, user=who)
+
+    async def remove_member(self, caller: Principal, team: str, user: str) -> None:
+        """Remove a user from a team; raises like `save_member`."""
+        account = await self._team(caller, team, "account:write")
+        async with self._changes:
+            members = await self._store.members(account.id)
+            who = self._known.named(user)
+            before = next((member for member in members if who is not None and member.user == who.id), None)
+            if before is None:
+                raise NotFound(f"member {user[:80]!r}", f"`fal teams members {account.nickname}` shows who is one")
+            await self._require_role(caller, account, before.role)
+            await self._store.remove_member(account.id, before.user)
+
+    async def _team(self, caller: Principal, nickname: str, permission: str) -> Account:
+        found = self._known.named(nickname)
+        acting = None if found is None else await self._acting(caller, found)
+        if found is None or acting is None:
+            raise NotFound(f"team {nickname[:80]!r}", "you are a member of no such team; `fal teams list` shows yours")
+        require(acting, permission)
+        if found.kind is not AccountKind.TEAM:
+            raise InvalidArgument("team", f"account {found.nickname!r} is a user's and has no members")
+        return found
+
+    async def _acting(self, caller: Principal, team: Account) -> Principal | None:
+        """Return the caller with what it may do for a team; the controller's owner needs not be a member."""
+        if allows(caller, SEE_ALL_ACCOUNTS):
+            return caller
+        return await self._teams.acting_for(caller, team)
+
+    def _user(self, nickname: str) -> Account:
+        found = self._known.named(nickname)
+        if found is None or found.kind is not AccountKind.USER:
+            raise NotFound(f"user {nickname[:80]!r}", "ask the controller's owner to create the account")
+        return found
+
+    async def _require_role(self, caller: Principal, team: Account, *roles: Role) -> None:
+        """Refuse a caller who gives or takes a role that may do more than it may itself."""
+        acting = await self._acting(caller, team)
+        held = frozenset[str]() if acting is None else acting.scope.permissions
+        beyond = next((role for role in roles if excess(ROLE_PERMISSIONS[role], held)), None)
+        if beyond is not None:
+            raise PermissionDenied(
+                f"the role {beyond.value} may do more in {team.nickname} than you may: ask one of its owners"
+            )

@@ -1,0 +1,50 @@
+"""Accounts and members in memory, and the use cases on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from fal_server.access.acting import Teams
+from fal_server.core.accounts import Account, Environment, Key, KnownAccounts, Member
+from fal_server.core.identity import AccountId
+from fal_server.services.accounts import Accounts
+
+
+class FakeAccountStore:
+    """The AccountStore port in memory."""
+
+    def __init__(self) -> None:
+        self.accounts: list[Account] = []
+        self.saved: dict[tuple[AccountId, AccountId], Member] = {}
+
+    async def all(self) -> Sequence[Account]:
+        return self.accounts
+
+    async def add(self, account: Account, environment: Environment, key: Key) -> None:
+        self.accounts.append(account)
+
+    async def members(self, team: AccountId) -> Sequence[Member]:
+        return [member for member in self.saved.values() if member.team == team]
+
+    async def memberships(self, user: AccountId) -> Sequence[Member]:
+        return [member for member in self.saved.values() if member.user == user]
+
+    async def save_member(self, member: Member) -> None:
+        self.saved[member.team, member.user] = member
+
+    async def remove_member(self, team: AccountId, user: AccountId) -> bool:
+        return self.saved.pop((team, user), None) is not None
+
+
+def teams_of(
+    authenticator: object, tokens: object, accounts: KnownAccounts, store: FakeAccountStore | None = None
+) -> Teams:
+    """Return who may act for which team; without a store nobody is a member."""
+    return Teams(store or FakeAccountStore(), accounts, cast("Any", tokens), cast("Any", authenticator))
+
+
+def accounts_of(accounts: KnownAccounts, store: FakeAccountStore | None = None) -> Accounts:
+    """Return the use cases of accounts as far as they list accounts."""
+    nothing = cast("Any", None)
+    return Accounts(store or FakeAccountStore(), accounts, teams_of(None, None, accounts, store), nothing, nothing)
