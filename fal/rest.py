@@ -151,6 +151,11 @@ class Rest:
         """Return the teams of a login token's user, as the controller describes them."""
         return objects(self._json(self._request("GET", f"{self._account_url}/users/teams")))
 
+    def user(self) -> dict[str, JSON]:
+        """Return the account of the credentials, as the controller describes it."""
+        url = f"{self._account_url}/users/current"
+        return next(iter(objects([self._json(self._request("GET", url))])))
+
     def _json(self, request: HttpRequest) -> JSON:
         return self._client.send(request).json()
 

@@ -155,6 +155,11 @@ class AsyncRest:
         """Return the teams of a login token's user, as the controller describes them."""
         return objects(await self._json(self._request("GET", f"{self._account_url}/users/teams")))
 
+    async def user(self) -> dict[str, JSON]:
+        """Return the account of the credentials, as the controller describes it."""
+        url = f"{self._account_url}/users/current"
+        return next(iter(objects([await self._json(self._request("GET", url))])))
+
     async def _json(self, request: HttpRequest) -> JSON:
         return (await self._client.send(request)).json()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     import grpc.aio
 
+    from fal_grpc.v1.account_pb2_grpc import AccountsAsyncStub
     from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
     from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
@@ -29,6 +30,12 @@ class AsyncStubs(Protocol):
     def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
         """Return the stub of a service; open the channel if this is the first."""
         ...
+
+    @property
+    def accounts(self) -> AccountsAsyncStub:
+        from fal_grpc.v1.account_pb2_grpc import AccountsStub
+
+        return self._stub(AccountsStub)
 
     @property
     def apps(self) -> AppsAsyncStub:

@@ -25,6 +25,8 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 
 REPEATABLE = (
     # Reads.
+    "Accounts/ListAccounts",
+    "Accounts/ListMembers",
     "Apps/ListAliases",
     "Environments/ListEnvironments",
     "Execs/GetExec",
@@ -39,6 +41,7 @@ REPEATABLE = (
     "Runners/ListRunners",
     "Secrets/ListSecrets",
     # Writes of a whole state, so that a second one changes nothing.
+    "Accounts/AddMember",
     "Apps/SetAlias",
     "Apps/UpdateApplication",
     "Execs/ResizeExec",

@@ -391,6 +391,40 @@ class Controller:
         """Revoke a key."""
         self._calls.unary(self._calls.keys.RevokeUserKey, adapter.key.revoke_request(key_id))
 
+    def create_login_token(self, life: timedelta) -> adapter.key.LoginToken:
+        """Create a token that stands for the caller's key. Only our controller knows this call."""
+        request = adapter.key.login_request(life)
+        return adapter.key.login_token(self._calls.unary(self._calls.keys.CreateLoginToken, request))
+
+    # Accounts, which only our controller knows
+
+    def list_accounts(self, *, everything: bool = False) -> list[adapter.account.AccountInfo]:
+        """List the caller's account and its teams, or all accounts."""
+        request = adapter.account.list_request(everything=everything)
+        message = self._calls.unary(self._calls.accounts.ListAccounts, request)
+        return [adapter.account.account_info(each) for each in message.accounts]
+
+    def create_account(
+        self, nickname: str, *, kind: adapter.account.AccountKind | str, full_name: str | None = None
+    ) -> adapter.account.NewAccount:
+        """Create an account and its first key."""
+        request = adapter.account.create_request(nickname, kind=kind, full_name=full_name)
+        return adapter.account.new_account(self._calls.unary(self._calls.accounts.CreateAccount, request))
+
+    def list_members(self, team: str) -> list[adapter.account.TeamMember]:
+        """List the members of a team."""
+        message = self._calls.unary(self._calls.accounts.ListMembers, adapter.account.members_request(team))
+        return [adapter.account.member(each) for each in message.members]
+
+    def add_member(self, team: str, user: str, *, role: adapter.account.MemberRole | str) -> adapter.account.TeamMember:
+        """Add a user to a team, or give a member another role."""
+        request = adapter.account.add_request(team, user, role=role)
+        return adapter.account.member(self._calls.unary(self._calls.accounts.AddMember, request).member)
+
+    def remove_member(self, team: str, user: str) -> None:
+        """Remove a user from a team."""
+        self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
+
     # Secrets
 
     def set_secret(

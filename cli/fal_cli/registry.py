@@ -47,6 +47,12 @@ GROUPS = {
     ),
     "Access": (
         Command(name="auth", help="Show who you are to a controller.", module="auth"),
+        Command(
+            name="teams",
+            aliases=("team", "account", "accounts"),
+            help="Manage accounts, and the members of teams.",
+            module="teams",
+        ),
         Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
         Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
     ),
@@ -74,7 +80,6 @@ HINTS = {
     **dict.fromkeys(("exec", "shell", "ssh", "attach", "kill"), _RUNNERS),
     **dict.fromkeys(("delete", "rm", "scale", "rollout", "rollback", "set-rev"), _APPS),
     **dict.fromkeys(("create", "init", "new"), "write a file with a fal.App and run `fal deploy FILE.py`"),
-    **dict.fromkeys(("team", "teams"), "commands take --team NAME; a profile stores a host and a key"),
     **dict.fromkeys(("start", "serve", "server"), "`fal up` starts a controller, `fal deploy FILE.py` an app"),
     **dict.fromkeys(("stop",), "`fal down` stops the controller, `fal runners stop ID` a runner"),
     **dict.fromkeys(("call", "invoke", "request"), "`fal api APP key=value` calls an app"),

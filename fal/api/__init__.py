@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fal.api.accounts import AccountsNamespace
+    from fal.api.aio.accounts import AsyncAccountsNamespace
     from fal.api.aio.apps import AsyncAppsNamespace
     from fal.api.aio.client import AsyncServerlessClient
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
         UserFunctionException,
     )
     from fal.queue import QueuedRequest, QueueState, WebhookDelivery
+    from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
     from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy, name_in_environment
     from fal_grpc.adapter.environment import EnvironmentInfo
     from fal_grpc.adapter.execs import ExecInfo
-    from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, UserKeyInfo
+    from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, LoginToken, UserKeyInfo
     from fal_grpc.adapter.log import Log, LogEntry, LogLevel, LogOrigin
     from fal_grpc.adapter.node import GpuInfo, MachineTypeInfo, NodeInfo, NodeList
     from fal_grpc.adapter.revision import (
@@ -88,6 +91,9 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "AbortedError",
+    "AccountInfo",
+    "AccountKind",
+    "AccountsNamespace",
     "AliasInfo",
     "AlreadyExistsError",
     "AppExplanation",
@@ -95,6 +101,7 @@ __all__ = [
     "ApplicationInfo",
     "AppsNamespace",
     "ArgumentError",
+    "AsyncAccountsNamespace",
     "AsyncAppsNamespace",
     "AsyncEnvironmentsNamespace",
     "AsyncKeysNamespace",
@@ -142,7 +149,10 @@ __all__ = [
     "LogLevel",
     "LogOrigin",
     "MachineTypeInfo",
+    "LoginToken",
+    "MemberRole",
     "MissingCredentialsError",
+    "NewAccount",
     "NoCredentials",
     "NodeInfo",
     "NodeList",
@@ -169,6 +179,7 @@ __all__ = [
     "ShellSession",
     "SyncServerlessClient",
     "Target",
+    "TeamMember",
     "TokenCredentials",
     "UnauthenticatedError",
     "UnavailableError",
@@ -183,6 +194,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "fal_grpc.adapter.account": ["AccountInfo", "AccountKind", "MemberRole", "NewAccount", "TeamMember"],
+    "fal.api.accounts": ["AccountsNamespace"],
+    "fal.api.aio.accounts": ["AsyncAccountsNamespace"],
     "fal.api.aio.apps": ["AsyncAppsNamespace"],
     "fal.api.aio.client": ["AsyncServerlessClient"],
     "fal.api.aio.environments": ["AsyncEnvironmentsNamespace"],
@@ -209,7 +223,7 @@ _MODULES = {
     "fal_grpc.adapter.app": ["AliasInfo", "AuthMode", "DeploymentStrategy", "name_in_environment"],
     "fal_grpc.adapter.environment": ["EnvironmentInfo"],
     "fal_grpc.adapter.execs": ["ExecInfo"],
-    "fal_grpc.adapter.key": ["Caller", "KeyPreset", "KeyScope", "UserKeyInfo"],
+    "fal_grpc.adapter.key": ["Caller", "KeyPreset", "KeyScope", "LoginToken", "UserKeyInfo"],
     "fal_grpc.adapter.log": ["Log", "LogEntry", "LogLevel", "LogOrigin"],
     "fal_grpc.adapter.revision": [
         "ApplicationInfo",

@@ -14,6 +14,7 @@ from fal.api.connection import ClientConnection
 from fal_grpc.adapter.values import optional_text
 
 if TYPE_CHECKING:
+    from fal.api.accounts import AccountsNamespace
     from fal.api.apps import AppsNamespace
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
@@ -46,7 +47,7 @@ class SyncServerlessClient:
         host: the controller, as host or host:port; None takes FAL_GRPC_HOST, FAL_HOST or the profile's.
         api_key: "KEY_ID:KEY_SECRET"; None takes FAL_KEY or the profile's.
         profile: the profile of ~/.fal/config.toml to use; None takes FAL_PROFILE or the current one.
-        team: the team to act for, with a login token; ignored with a key, since the key decides.
+        team: the team to act for, with a login token; a key acts for its own account alone.
     """
 
     host: str | None = None
@@ -62,6 +63,13 @@ class SyncServerlessClient:
         self._opened: Controller | None = None
 
     # Each namespace is imported when it is first used: a command needs one or two.
+
+    @cached_property
+    def accounts(self) -> AccountsNamespace:
+        """`fal teams`."""
+        from fal.api.accounts import AccountsNamespace
+
+        return AccountsNamespace(self)
 
     @cached_property
     def apps(self) -> AppsNamespace:

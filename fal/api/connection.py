@@ -8,8 +8,9 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fal.api.team import for_team, needs_team, warn_if_ignored
+from fal.api.team import check_team, for_team, needs_team
 from fal.settings import Settings, resolve
+from fal_grpc.credentials import KeyCredentials
 from fal_grpc.errors import ClientClosedError
 
 if TYPE_CHECKING:
@@ -51,13 +52,14 @@ class ClientConnection:
 
         Raises:
             ClientClosedError: `close` was called.
-            ConfigError: the team is unknown.
+            ConfigError: the team is unknown, or the key is of another account.
         """
         with self._lock:
             self._check_open()
             if self._ready is None:
                 settings = self.settings
-                warn_if_ignored(self._team, settings)
+                if self._team and isinstance(settings.credentials, KeyCredentials):
+                    check_team(self._team, _rest(settings).user())
                 self._ready = for_team(settings, _rest(settings).teams()) if needs_team(settings) else settings
             return self._ready
 

@@ -8,7 +8,7 @@ import builtins
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, UserKeyInfo
+from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, LoginToken, UserKeyInfo
 
 if TYPE_CHECKING:
     from fal.api.opener import Opener
@@ -68,6 +68,19 @@ class KeysNamespace:
         """
         controller = self.client.controller()
         return controller.get_caller()
+
+    def login_token(self, life: timedelta = timedelta(days=30)) -> LoginToken:
+        """Create a token that stands for the key in use, and may act for the teams of its account.
+
+        Args:
+            life: how long it is valid, at most 90 days; it also ends with the key.
+
+        Raises:
+            ArgumentError: the time is not valid. It is a ValueError.
+            UnimplementedError: the controller makes none; ours does.
+        """
+        controller = self.client.controller()
+        return controller.create_login_token(life)
 
     def rotate(self, key_id: str, *, overlap: timedelta = timedelta(hours=24)) -> tuple[str, str]:
         """Replace a key: create one that may do the same, and let the old one expire.

@@ -1,23 +1,34 @@
-"""The team that a login token acts for."""
+"""The team that a caller acts for."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fal_grpc.credentials import KeyCredentials, TokenCredentials
+from fal_grpc.credentials import TokenCredentials
 from fal_grpc.errors import ConfigError
 
 if TYPE_CHECKING:
     from fal.settings import Settings
 
 
-def warn_if_ignored(team: str | None, settings: Settings) -> None:
-    """Warn about a team argument that a key overrides."""
-    if team and isinstance(settings.credentials, KeyCredentials):
-        logging.getLogger("fal").warning("Team %s is ignored: a key decides by itself whose things are meant.", team)
+def check_team(team: str, user: Mapping[str, object]) -> None:
+    """Refuse a key that is to act for another account than its own.
+
+    Args:
+        team: the nickname of an account.
+        user: the key's account, as the controller describes it.
+
+    Raises:
+        ConfigError: it says whose key it is.
+    """
+    owner = str(user.get("nickname", ""))
+    if owner.lower() != team.lower():
+        raise ConfigError(
+            f"The key belongs to {owner}, not to {team}, and a key acts for its own account alone. Use a key of "
+            f"{team}, or a login token of one of its members (`fal auth token`)."
+        )
 
 
 def needs_team(settings: Settings) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fal_grpc.adapter import (
+        account,
         app,
         changes,
         environment,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "account",
     "app",
     "changes",
     "environment",

@@ -70,12 +70,14 @@ class Caller:
 
     Attributes:
         account: the account's id.
+        nickname: the account's, the first part of the paths of its apps; empty if the controller does not tell.
         alias: the description that the key was created with.
         created_at: None for a key that the controller itself made, such as a runner's.
         expires_at: None is never.
     """
 
     account: str
+    nickname: str
     key_id: str
     permissions: tuple[str, ...]
     alias: str
@@ -83,6 +85,15 @@ class Caller:
     expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginToken:
+    """A token that stands for a key."""
+
+    text: str = field(repr=False)
+    expires_at: datetime
+
+
+LONGEST_LOGIN = timedelta(days=90)
 LONGEST_OVERLAP = timedelta(days=90)
 SCOPES: Mapping[int, KeyScope] = {0: KeyScope.ADMIN, 1: KeyScope.API}
 _PRESET_OF_SCOPE = {KeyScope.ADMIN: KeyPreset.FULL, KeyScope.API: KeyPreset.API}
@@ -95,6 +106,7 @@ def new_key(message: key_pb2.CreateUserKeyResponse | key_pb2.RotateUserKeyRespon
 def caller(message: key_pb2.GetCallerResponse) -> Caller:
     return Caller(
         account=message.account,
+        nickname=message.nickname,
         key_id=message.key_id,
         permissions=tuple(message.permissions),
         alias=message.alias,
@@ -181,6 +193,20 @@ def rotate_request(key_id: str, overlap: timedelta) -> key_pb2.RotateUserKeyRequ
     message = Duration()
     message.FromTimedelta(duration("overlap", overlap, at_most=LONGEST_OVERLAP))
     return key_pb2.RotateUserKeyRequest(key_id=_id(key_id), overlap=message)
+
+
+def login_token(message: key_pb2.CreateLoginTokenResponse) -> LoginToken:
+    return LoginToken(text=message.token, expires_at=to_datetime(message.expires_at))
+
+
+def login_request(life: timedelta) -> key_pb2.CreateLoginTokenRequest:
+    from google.protobuf.duration_pb2 import Duration
+
+    from fal_grpc.v1 import key_pb2
+
+    message = Duration()
+    message.FromTimedelta(duration("life", life, at_most=LONGEST_LOGIN))
+    return key_pb2.CreateLoginTokenRequest(life=message)
 
 
 def _id(key_id: str) -> str:

@@ -81,6 +81,7 @@ class Teams:
         return Principal(
             key_id=principal.key_id,
             scope=Scope(account=team.id, permissions=common(principal.scope.permissions, ROLE_PERMISSIONS[role])),
+            role=f"{role.value} of {team.nickname}",
         )
 
     async def _role(self, principal: Principal, team: Account) -> Role | None:

@@ -124,11 +124,14 @@ def require(principal: Principal, permission: str) -> None:
         PermissionDenied: naming the permission.
     """
     if not allows(principal, permission):
+        who = f"key {principal.key_id}"
+        hint = "Use a key that has it, or ask the holder of an ADMIN key for one"
+        if permission.startswith(OF_THE_CONTROLLER) and principal.scope.account != LOCAL:
+            hint = "Only the controller's owner has it, whose key `fal up` made"
+        elif principal.role:
+            who, hint = f"key {principal.key_id} as {principal.role}", "Ask an owner of the team for another role"
         # The published client looks for the first two words.
-        raise PermissionDenied(
-            f"Insufficient permissions: key {principal.key_id} lacks {permission!r}. Use a key that has it, "
-            "or ask the holder of an ADMIN key for one"
-        )
+        raise PermissionDenied(f"Insufficient permissions: {who} lacks {permission!r}. {hint}")
 
 
 def require_app(principal: Principal, app_id: AppId) -> None:

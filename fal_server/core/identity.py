@@ -103,7 +103,12 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """An authenticated caller: the key that was shown, and what it reaches."""
+    """An authenticated caller: the key that was shown, and what it reaches.
+
+    Attributes:
+        role: as which member it acts for a team; empty if it acts for the key's own account.
+    """
 
     key_id: str
     scope: Scope
+    role: str = ""

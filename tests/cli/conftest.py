@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from fal_grpc.compat import ISOLATE_SERVICE
 from fal_grpc.v1 import (
+    account_pb2,
     app_pb2,
     environment_pb2,
     exec_pb2,
@@ -26,7 +27,18 @@ from fal_grpc.v1 import (
     secret_pb2,
 )
 
-FILES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+FILES = (
+    account_pb2,
+    app_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 
 
 class Controller:

@@ -129,7 +129,7 @@ def test_version_is_that_of_the_package(capsys):
         (["login"], "unknown command 'login': keys and hosts are stored in profiles"),
         (["auth", "login"], "unknown command 'login': keys and hosts are stored in profiles"),
         (["create"], "run `fal deploy FILE.py`"),
-        (["teams"], "commands take --team NAME"),
+        (["teams", "set", "crew"], "`--team NAME` acts for a team"),
         (["tail"], "`fal logs` shows the logs of all apps"),
         (["ps"], "`fal apps list` and `fal runners list`"),
         (["help", "zzz"], "unknown command 'zzz'"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -324,13 +323,19 @@ def test_a_malformed_key_is_a_value_error(api_key):
         SyncServerlessClient("localhost", api_key).runners.list()
 
 
-def test_a_team_with_a_key_is_ignored_with_a_warning(fake, caplog):
-    with caplog.at_level(logging.WARNING, "fal"), SyncServerlessClient(fake.host, "id:s", team="crew") as client:
-        client.runners.list()
-        client.runners.list()
-    assert [record.getMessage() for record in caplog.records] == [
-        "Team crew is ignored: a key decides by itself whose things are meant."
-    ]
+def test_a_team_with_a_key_of_another_account_is_an_error(fake, monkeypatch):
+    mine = json.dumps({"nickname": "me", "user_id": "x|1"}).encode()
+    with answering(lambda method, path: (200, "application/json", mine)) as (rest_host, asked):
+        monkeypatch.setenv("FAL_REST_HOST", rest_host)
+        with (
+            SyncServerlessClient(fake.host, "id:s", team="crew") as client,
+            pytest.raises(ConfigError, match="The key belongs to me, not to crew"),
+        ):
+            client.runners.list()
+        assert fake.calls == []
+        with SyncServerlessClient(fake.host, "id:s", team="ME") as client:
+            client.runners.list()
+        assert [(method, path) for method, path, _ in asked] == [("GET", "/users/current")] * 2
     assert "fal-user-id" not in fake.calls[0].metadata
 
 

@@ -1,28 +1,65 @@
-"""`fal auth whoami`: shows who the caller is to the controller."""
+"""`fal auth`: shows who the caller is to the controller, and makes login tokens."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import shown_time, write_document
+from fal_cli.presentation.output import print_note, shown_time, write_document
 from fal_cli.presentation.printable import one_line
 from fal_cli.registry import STORED_IN_PROFILES
+from fal_cli.times import parse_duration
 
 if TYPE_CHECKING:
     from fal.api import Caller, SyncServerlessClient
 
+_EPILOG = """\
+This client, and the published one, take it from the second line of ~/.fal/auth0_token if there is no key:
+
+  (echo; fal auth token) > ~/.fal/auth0_token
+  fal apps list --team crew"""
+
 
 def add_arguments(parser: FalParser) -> None:
-    """Declare `fal auth` and its sub-command."""
+    """Declare `fal auth` and its sub-commands."""
     parser.hint(dict.fromkeys(("login", "logout"), STORED_IN_PROFILES))
     commands = add_commands(parser)
     whoami = add_command(commands, "whoami", "Show your key, its account, what it may do, and the controller.", _whoami)
     add_client_options(whoami)
     add_output_options(whoami)
+    token = add_command(
+        commands, "token", "Make a login token, which may act for the teams of your account.", _token, epilog=_EPILOG
+    )
+    add_client_options(token)
+    token.add_argument(
+        "--expires",
+        type=_life,
+        default="30d",
+        metavar="DURATION",
+        help="How long it is valid, at most 90d (default: %(default)s). It also ends with the key.",
+    )
+    add_output_options(token)
+
+
+def _token(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        token = client.keys.login_token(args.expires)
+    if args.output != "pretty":
+        write_document(args.output, {"token": token.text, "expires_at": token.expires_at.isoformat()})
+        return
+    print_note(f"A login token, valid until {shown_time(token.expires_at)}. Whoever has it may do what your key may.")
+    sys.stdout.write(f"{token.text}\n")
+
+
+def _life(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _whoami(args: argparse.Namespace) -> None:
@@ -44,7 +81,7 @@ def _whoami(args: argparse.Namespace) -> None:
 def _facts(client: SyncServerlessClient, caller: Caller) -> dict[str, object]:
     settings = client.settings
     return {
-        "account": caller.account,
+        "account": caller.nickname or caller.account,
         "key_id": caller.key_id,
         "description": caller.alias,
         "permissions": list(caller.permissions),

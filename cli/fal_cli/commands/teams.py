@@ -1,0 +1,154 @@
+"""`fal teams`: lists and creates accounts, and shows and changes the members of teams."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
+from fal_cli.presentation.output import print_note, shown_time, write_document
+from fal_cli.prompts import add_yes_option, confirm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fal.api import AccountInfo, SyncServerlessClient, TeamMember
+
+_ROLES = ("owner", "admin", "developer", "viewer")
+_CREATE_EPILOG = """\
+Only the owner of the controller may: with the key of `fal up`.
+
+Examples:
+  fal teams create crew
+  fal teams create alice --user --name 'Alice Liddell'"""
+_CHOSEN = "`--team NAME` acts for a team with a login token (`fal auth token`); a key acts for its own account alone"
+
+
+class Row(NamedTuple):
+    """Describe an account, and whether calls act for it."""
+
+    account: AccountInfo
+    selected: bool
+
+
+# The keys of a document are the published client's, and role.
+TEAMS: Listing[Row] = Listing(
+    noun="teams",
+    fields=(
+        Field(title="Nickname", text=lambda row: row.account.nickname),
+        Field(title="Name", text=lambda row: row.account.full_name, folds=True),
+        Field(title="Type", text=lambda row: row.account.kind.value),
+        Field(title="Your Role", text=lambda row: row.account.role.value if row.account.role else "-"),
+        Field(title="In Use", text=lambda row: "yes" if row.selected else ""),
+    ),
+    document=lambda row: {
+        "nickname": row.account.nickname,
+        "full_name": row.account.full_name,
+        "type": "personal" if row.account.kind == "user" else row.account.kind.value,
+        "is_selected": row.selected,
+        "role": row.account.role.value if row.account.role else None,
+    },
+    item_name=lambda row: row.account.nickname,
+)
+MEMBERS: Listing[TeamMember] = Listing(
+    noun="members",
+    fields=(
+        Field(title="User", text=lambda member: member.user),
+        Field(title="Role", text=lambda member: member.role.value),
+        Field(
+            title="Added At",
+            text=lambda member: shown_time(member.added_at),
+            sort_key=lambda member: member.added_at.timestamp(),
+            folds=True,
+        ),
+    ),
+    document=lambda member: {
+        "user": member.user,
+        "role": member.role.value,
+        "added_at": member.added_at.isoformat(),
+    },
+    item_name=lambda member: member.user,
+)
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal teams` and its sub-commands."""
+    parser.hint(dict.fromkeys(("set", "unset"), _CHOSEN))
+    commands = add_commands(parser)
+    list_parser = add_command(commands, "list", "List your account, and the teams that you are a member of.", _list)
+    add_client_options(list_parser)
+    list_parser.beyond(
+        list_parser.add_argument(
+            "--all", action="store_true", help="List all accounts, as the owner of the controller alone may."
+        )
+    )
+    add_list_options(list_parser, TEAMS)
+    create = add_command(commands, "create", "Create an account with its first key.", _create, epilog=_CREATE_EPILOG)
+    add_client_options(create)
+    create.add_argument("nickname", help="The first part of the paths of its apps.")
+    create.add_argument("--user", action="store_true", help="An account of one person, in place of a team.")
+    create.add_argument("--name", metavar="NAME", help="Its name for people (defaults to the nickname).")
+    add_output_options(create)
+    members = add_command(commands, "members", "List the members of a team.", _members)
+    add_client_options(members)
+    members.add_argument("nickname", metavar="TEAM", help="The team.")
+    add_list_options(members, MEMBERS)
+    add = add_command(commands, "add", "Add a user to a team, or give a member another role.", _add)
+    add_client_options(add)
+    add.add_argument("nickname", metavar="TEAM", help="The team.")
+    add.add_argument("user", metavar="USER", help="The nickname of the user's account.")
+    add.add_argument(
+        "--role", choices=_ROLES, default="developer", help="What the user may do for it (default: %(default)s)."
+    )
+    remove = add_command(commands, "remove", "Remove a user from a team.", _remove)
+    add_client_options(remove)
+    add_yes_option(remove)
+    remove.add_argument("nickname", metavar="TEAM", help="The team.")
+    remove.add_argument("user", metavar="USER", help="The nickname of the user's account.")
+
+
+def _list(args: argparse.Namespace) -> None:
+    run_list(args, lambda client: _rows(client, everything=args.all), lambda rows: write_items(args, TEAMS, rows))
+
+
+def _rows(client: SyncServerlessClient, *, everything: bool) -> Sequence[Row]:
+    # The account that calls act for is the first.
+    return [Row(account, place == 0) for place, account in enumerate(client.accounts.list(everything=everything))]
+
+
+def _create(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        made = client.accounts.create(args.nickname, kind="user" if args.user else "team", full_name=args.name)
+    if args.output != "pretty":
+        document = {"nickname": made.account.nickname, "key_id": made.key_id, "key_secret": made.key_secret}
+        write_document(args.output, document)
+        return
+    print_note(
+        f"Created the {made.account.kind.value} {made.account.nickname}, and a key that may do everything in it. Its "
+        "secret is shown only now: keep it safe."
+    )
+    sys.stdout.write(f"FAL_KEY='{made.key_id}:{made.key_secret}'\n")
+
+
+def _members(args: argparse.Namespace) -> None:
+    run_list(
+        args,
+        lambda client: client.accounts.members(args.nickname),
+        lambda members: write_items(args, MEMBERS, members),
+    )
+
+
+def _add(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        added = client.accounts.add_member(args.nickname, args.user, role=args.role)
+    print_note(f"{added.user} is {added.role.value} of {args.nickname}.")
+
+
+def _remove(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        confirm(args, lambda: f"Remove {args.user} from {args.nickname}?")
+        client.accounts.remove_member(args.nickname, args.user)
+    print_note(f"{args.user} is no member of {args.nickname} any more.")

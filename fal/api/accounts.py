@@ -1,0 +1,75 @@
+"""`client.accounts`: accounts, and the members of teams."""
+
+# Generated from fal/api/aio/accounts.py by scripts/gen_blocking.py; do not edit.
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
+
+if TYPE_CHECKING:
+    from fal.api.opener import Opener
+
+
+class AccountsNamespace:
+    """The accounts; `fal teams` on the command line. Use it as `client.accounts`.
+
+    Example:
+        with SyncServerlessClient() as client:
+            made = client.accounts.create("crew", kind="team")
+            client.accounts.add_member("crew", "alice", role="developer")
+    """
+
+    def __init__(self, client: Opener) -> None:
+        self.client = client
+
+    def list(self, *, everything: bool = False) -> builtins.list[AccountInfo]:
+        """List the caller's account, and the teams that it is a member of.
+
+        Args:
+            everything: all accounts of the controller, for its owner.
+        """
+        controller = self.client.controller()
+        return controller.list_accounts(everything=everything)
+
+    def create(
+        self, nickname: str, *, kind: AccountKind | str = AccountKind.TEAM, full_name: str | None = None
+    ) -> NewAccount:
+        """Create an account and its first key, which may do everything in it. The controller's owner alone may.
+
+        Args:
+            nickname: the first part of the paths of its apps: 1 to 40 lower-case letters, digits and hyphens.
+            kind: "team", or "user" for one person.
+            full_name: its name for people; None is the nickname.
+
+        Raises:
+            ArgumentError: the kind is unknown. It is a ValueError.
+            AlreadyExistsError: there is an account of that nickname.
+        """
+        controller = self.client.controller()
+        return controller.create_account(nickname, kind=kind, full_name=full_name)
+
+    def members(self, team: str) -> builtins.list[TeamMember]:
+        """List the members of a team, the oldest first."""
+        controller = self.client.controller()
+        return controller.list_members(team)
+
+    def add_member(self, team: str, user: str, *, role: MemberRole | str = MemberRole.DEVELOPER) -> TeamMember:
+        """Add a user to a team, or give a member another role.
+
+        Args:
+            team, user: the nicknames of the accounts.
+            role: "owner", "admin", "developer" or "viewer".
+
+        Raises:
+            ArgumentError: the role is unknown. It is a ValueError.
+        """
+        controller = self.client.controller()
+        return controller.add_member(team, user, role=role)
+
+    def remove_member(self, team: str, user: str) -> None:
+        """Remove a user from a team; from then on none of its login tokens acts for the team."""
+        controller = self.client.controller()
+        controller.remove_member(team, user)

@@ -1,0 +1,75 @@
+"""`client.accounts` for asyncio: accounts, and the members of teams."""
+
+# The source of fal/api/accounts.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
+
+if TYPE_CHECKING:
+    from fal.api.opener import AsyncOpener
+
+
+class AsyncAccountsNamespace:
+    """The accounts; `fal teams` on the command line. Use it as `client.accounts`.
+
+    Example:
+        async with AsyncServerlessClient() as client:
+            made = await client.accounts.create("crew", kind="team")
+            await client.accounts.add_member("crew", "alice", role="developer")
+    """
+
+    def __init__(self, client: AsyncOpener) -> None:
+        self.client = client
+
+    async def list(self, *, everything: bool = False) -> builtins.list[AccountInfo]:
+        """List the caller's account, and the teams that it is a member of.
+
+        Args:
+            everything: all accounts of the controller, for its owner.
+        """
+        controller = await self.client.controller()
+        return await controller.list_accounts(everything=everything)
+
+    async def create(
+        self, nickname: str, *, kind: AccountKind | str = AccountKind.TEAM, full_name: str | None = None
+    ) -> NewAccount:
+        """Create an account and its first key, which may do everything in it. The controller's owner alone may.
+
+        Args:
+            nickname: the first part of the paths of its apps: 1 to 40 lower-case letters, digits and hyphens.
+            kind: "team", or "user" for one person.
+            full_name: its name for people; None is the nickname.
+
+        Raises:
+            ArgumentError: the kind is unknown. It is a ValueError.
+            AlreadyExistsError: there is an account of that nickname.
+        """
+        controller = await self.client.controller()
+        return await controller.create_account(nickname, kind=kind, full_name=full_name)
+
+    async def members(self, team: str) -> builtins.list[TeamMember]:
+        """List the members of a team, the oldest first."""
+        controller = await self.client.controller()
+        return await controller.list_members(team)
+
+    async def add_member(self, team: str, user: str, *, role: MemberRole | str = MemberRole.DEVELOPER) -> TeamMember:
+        """Add a user to a team, or give a member another role.
+
+        Args:
+            team, user: the nicknames of the accounts.
+            role: "owner", "admin", "developer" or "viewer".
+
+        Raises:
+            ArgumentError: the role is unknown. It is a ValueError.
+        """
+        controller = await self.client.controller()
+        return await controller.add_member(team, user, role=role)
+
+    async def remove_member(self, team: str, user: str) -> None:
+        """Remove a user from a team; from then on none of its login tokens acts for the team."""
+        controller = await self.client.controller()
+        await controller.remove_member(team, user)

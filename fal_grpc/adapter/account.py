@@ -1,0 +1,154 @@
+"""Accounts, and the members of teams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+from fal_grpc.adapter.values import optional_text, text, to_datetime
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import account_pb2
+
+
+class AccountKind(StrEnum):
+    """What an account stands for; UNKNOWN is one that this version does not know."""
+
+    USER = "user"
+    TEAM = "team"
+    UNKNOWN = "unknown"
+
+
+class MemberRole(StrEnum):
+    """What a member may do for its team; UNKNOWN is a role that this version does not know."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountInfo:
+    """An account.
+
+    Attributes:
+        nickname: the first part of the paths of its apps.
+        full_name: its name for people.
+        user_id: names it to the controller when a login token acts for it.
+        role: the caller's role in a team; None for the caller's own account, and one that it is no member of.
+    """
+
+    nickname: str
+    kind: AccountKind
+    full_name: str
+    user_id: str
+    role: MemberRole | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeamMember:
+    """A user in a team; `user` is the nickname of its account."""
+
+    user: str
+    role: MemberRole
+    added_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAccount:
+    """An account that was just created, and its first key, whose secret cannot be read again."""
+
+    account: AccountInfo
+    key_id: str
+    key_secret: str = field(repr=False)
+
+
+_KINDS: Mapping[int, AccountKind] = {1: AccountKind.USER, 2: AccountKind.TEAM}
+_ROLES: Mapping[int, MemberRole] = {
+    1: MemberRole.OWNER,
+    2: MemberRole.ADMIN,
+    3: MemberRole.DEVELOPER,
+    4: MemberRole.VIEWER,
+}
+V = TypeVar("V", bound=StrEnum)
+
+
+def account_info(message: account_pb2.AccountInfo) -> AccountInfo:
+    return AccountInfo(
+        nickname=message.nickname,
+        kind=_KINDS.get(message.kind, AccountKind.UNKNOWN),
+        full_name=message.full_name,
+        user_id=message.user_id,
+        role=_ROLES.get(message.role, MemberRole.UNKNOWN) if message.role else None,
+    )
+
+
+def member(message: account_pb2.Member) -> TeamMember:
+    return TeamMember(
+        user=message.user,
+        role=_ROLES.get(message.role, MemberRole.UNKNOWN),
+        added_at=to_datetime(message.added_at),
+    )
+
+
+def new_account(message: account_pb2.CreateAccountResponse) -> NewAccount:
+    return NewAccount(account=account_info(message.account), key_id=message.key_id, key_secret=message.key_secret)
+
+
+def list_request(*, everything: bool) -> account_pb2.ListAccountsRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.ListAccountsRequest(all=everything)
+
+
+def create_request(
+    nickname: str, *, kind: AccountKind | str, full_name: str | None
+) -> account_pb2.CreateAccountRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.CreateAccountRequest(
+        nickname=_nickname("nickname", nickname),
+        kind=account_pb2.AccountKind.ValueType(_number("kind", kind, _KINDS)),
+        full_name=optional_text("full_name", full_name),
+    )
+
+
+def members_request(team: str) -> account_pb2.ListMembersRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.ListMembersRequest(team=_nickname("team", team))
+
+
+def add_request(team: str, user: str, *, role: MemberRole | str) -> account_pb2.AddMemberRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.AddMemberRequest(
+        team=_nickname("team", team),
+        user=_nickname("user", user),
+        role=account_pb2.MemberRole.ValueType(_number("role", role, _ROLES)),
+    )
+
+
+def remove_request(team: str, user: str) -> account_pb2.RemoveMemberRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.RemoveMemberRequest(team=_nickname("team", team), user=_nickname("user", user))
+
+
+def _nickname(argument: str, nickname: object) -> str:
+    return text(argument, nickname, "must be a nickname that is not empty; `fal teams list` lists them")
+
+
+def _number(argument: str, value: V | str, values: Mapping[int, V]) -> int:
+    names = ", ".join(repr(each.value) for each in values.values())
+    wanted = text(argument, value, f"must be one of {names}").lower()
+    for number, each in values.items():
+        if each.value == wanted:
+            return number
+    raise ArgumentError(argument, f"must be one of {names}, not {value!r}")
