@@ -11,7 +11,7 @@ from fal_server.core.identity import Principal, Scope
 from fal_server.ports.accounts import AccountStore
 
 USER_ID = "fal-user-id"
-"""The metadata by which a caller says for whom it acts; the header of HTTP has `x-` before it."""
+"""The metadata that names the account that a caller acts for; the header of HTTP has `x-` before it."""
 
 
 class Teams:
@@ -33,7 +33,7 @@ class Teams:
         """Return the caller who shows a login token.
 
         Args:
-            user_id: for whom it acts; empty is for the account of the token's key.
+            user_id: of the account that it acts for; empty is the account of the token's key.
 
         Raises:
             Unauthenticated: the token is not valid, or its key has ended.

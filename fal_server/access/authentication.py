@@ -12,7 +12,7 @@ from fal_server.access.open_calls import ANOTHER_KEY, OpenCalls
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated, Unavailable
-from fal_server.core.identity import EVERY_ACCOUNT, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Principal, Scope
 from fal_server.ports import Clock, Store
 
 _log = logging.getLogger(__name__)
@@ -89,6 +89,13 @@ class Authenticator:
         self._remember(key, principal)
         await self._note_use(key)
         return principal
+
+    async def account_of(self, key_id: str) -> AccountId | None:
+        """Return whose key this is or was; None if it is not known."""
+        if self._runners is not None and self._runners.names(key_id):
+            return self._runners.account_of(key_id)
+        key = await self._store.get_key(EVERY_ACCOUNT, key_id)
+        return None if key is None else key.account
 
     def forget(self, key_id: str) -> None:
         """Refuse a key from now on, and end the calls that are under way with it."""

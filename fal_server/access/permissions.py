@@ -16,6 +16,9 @@ OF_THE_CONTROLLER = "controller:"
 """What is not of one account: the controller's owner alone may have it, by keys of the first account."""
 SEE_ALL_ACCOUNTS = "controller:accounts:read"
 
+NO_PUBLIC_APP = "no public app is at this path: send a key as `Authorization: Key ID:SECRET` if it is private"
+"""What a caller without a key is told of a private app, and of one that does not exist."""
+
 # A key holds permissions, or patterns: `*` stands for one part, or at the end for all that follow, so
 # `serverless:*:read` may read everything serverless, and `serverless:*` may do everything.
 PERMISSIONS = frozenset(
@@ -143,7 +146,7 @@ def require_app(principal: Principal, app_id: AppId) -> None:
     """
     require(principal, CALL_APPS)
     if not principal.scope.reaches(app_id):
-        raise NotFound(f"app {str(app_id)!r}", f"key {principal.key_id} reaches none of that name")
+        raise NotFound("app", f"key {principal.key_id} reaches none at this path; `fal apps list` shows which exist")
 
 
 def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Uv:
         """Run uv to its end, as `run_lines` does; return its exit code.
 
         Args:
-            account: for whom; each has a cache of its own, since a cache holds what passwords opened.
+            account: who builds; each has a cache of its own, since a cache holds what passwords opened.
         """
         return await run_lines(
             (find_uv_bin(), *arguments),

@@ -64,6 +64,15 @@ class RoutedApp:
     request_start_timeout: int | None
 
 
+NOWHERE = RoutedApp(
+    app_id=AppId(account=AccountId(""), environment="", name=""),
+    public=False,
+    request_timeout=0,
+    request_start_timeout=None,
+)
+"""What is at a path without an app: private and of nobody, so that it is answered like an app of another account."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """A request's right to one slot of a runner, until it is released.

@@ -152,7 +152,7 @@ class Queue:
             return QueueStatus(request=shown, position=position, delay=self._delay(live.request))
         request = await self._store.get(app_id.account, request_id)
         if request is None or request.app_id != app_id:
-            raise _unknown(app_id, request_id)
+            raise unknown_request(app_id, request_id)
         return QueueStatus(request=request)
 
     def _delay(self, request: QueuedRequest) -> Delay | None:
@@ -493,5 +493,6 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
     )
 
 
-def _unknown(app_id: AppId, request_id: str) -> NotFound:
+def unknown_request(app_id: AppId, request_id: str) -> NotFound:
+    """Return the answer about a request that does not exist, or not for this caller."""
     return NotFound(f"request {request_id[:80]!r} of app {str(app_id)!r}", "it never existed or has expired")

@@ -7,14 +7,13 @@ import logging
 from collections.abc import Coroutine
 
 from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import require_app
+from fal_server.access.permissions import NO_PUBLIC_APP, require_app
 from fal_server.access.tokens import Tokens
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import (
     CONTROLLER_FAILED,
     DeadlineExceeded,
     Fault,
-    NotFound,
     StartTimedOut,
     Unauthenticated,
     Unavailable,
@@ -34,7 +33,7 @@ from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
 from fal_server.http.server.rules import Limits
 from fal_server.live.catalog import Catalog
-from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
+from fal_server.live.dispatch import NOWHERE, Dispatcher, Lease, RoutedApp
 from fal_server.services.cancellations import Cancellations
 
 _LIFECYCLE = LIFECYCLE.encode()
@@ -83,9 +82,7 @@ class Gateway:
             request = AppRequest(exchange)
             if self._lifecycle:
                 request.set_default(_LIFECYCLE, self._lifecycle)
-            app = self.dispatcher.find(request.owner, request.app)
-            if app is None:
-                raise NotFound(f"app {request.owner}/{request.app}", "`fal apps list` shows which exist")
+            app = self.dispatcher.find(request.owner, request.app) or NOWHERE
             caller: str | None = None
             if request.key is not None:
                 principal = self.access.cached(*request.key)
@@ -97,7 +94,7 @@ class Gateway:
                 if request.key is None and not (request.token and exchange.upgrade and self._tokens):
                     if answer_preflight(exchange, request_id):
                         return
-                    raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
+                    raise Unauthenticated(NO_PUBLIC_APP)
                 self._wait(exchange, request, app, request_id, authenticated=False, caller=None)
                 return
             lease = None

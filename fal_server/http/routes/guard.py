@@ -12,7 +12,7 @@ from starlette.routing import Route
 from fal_server.access.acting import USER_ID, Teams
 from fal_server.access.authentication import Authenticator
 from fal_server.access.authorization import first_key, token_of
-from fal_server.access.permissions import CALL_APPS, WRITE_FILES, allows, require, require_app
+from fal_server.access.permissions import CALL_APPS, NO_PUBLIC_APP, WRITE_FILES, allows, require, require_app
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
 from fal_server.core.identity import Principal
@@ -75,7 +75,7 @@ class Guard:
         else:
             key = _key_of(request)
             if key is None:
-                raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
+                raise Unauthenticated(NO_PUBLIC_APP)
             caller = await self._authenticated(*key)
             require_app(caller, app.app_id)
         self._note_caller(request, caller)
@@ -87,6 +87,19 @@ class Guard:
             return await self._principal(request)
         except (Unauthenticated, PermissionDenied, NotFound):
             return None
+
+    async def is_of(self, caller: Principal | None, key_id: str | None, app: RoutedApp) -> bool:
+        """Return whether a caller may see what was made with a key at an app.
+
+        Args:
+            caller: None is one without a valid key.
+            key_id: None is nobody's: whoever knows the id of what was made without a key may see it.
+        """
+        if key_id is None or (caller is not None and caller.key_id == key_id):
+            return True
+        if caller is None:
+            return False
+        return caller.scope.account in (app.app_id.account, await self._authenticator.account_of(key_id))
 
     def _note_caller(self, request: Request, caller: Principal) -> None:
         """Let the response end with the caller's key.

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fal_server.core.faults import FailedPrecondition, Fault, NotFound
+from fal_server.core.identity import Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.passing import kept_in_app
@@ -22,8 +23,8 @@ from fal_server.http.routes.parameters import switch
 from fal_server.http.routes.runners import log_item
 from fal_server.http.routes.submission import BodyRoom, submission_of
 from fal_server.http.server.errors import HttpError
-from fal_server.live.dispatch import Dispatcher, RoutedApp
-from fal_server.services.queue import Queue, QueueStatus
+from fal_server.live.dispatch import NOWHERE, Dispatcher, RoutedApp
+from fal_server.services.queue import Queue, QueueStatus, unknown_request
 
 _OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<action>/status/stream|/status|/cancel)?/?")
 _LOOK_SECONDS = 1.0
@@ -50,9 +51,7 @@ class QueueRoutes:
             raise NotFound("page", "queue a request at /queue/{owner}/{app}")
         owner, name = segment(parts[2]), segment(parts[3])
         rest = "/" + parts[4].decode("latin-1") if len(parts) == 5 else "/"
-        app = self._dispatcher.find(owner, name)
-        if app is None:
-            raise NotFound(f"app {owner}/{name}", "`fal apps list` shows which exist")
+        app = self._dispatcher.find(owner, name) or NOWHERE
         caller = await self._guard.caller_of_app(request, app)
         home = f"/{quote(owner, safe='')}/{quote(name, safe='')}"
         base = queue_base(scheme_of(request), request.url.netloc) + home
@@ -66,6 +65,7 @@ class QueueRoutes:
         if one is None or (one["action"] == "/cancel") != (request.method == "PUT"):
             raise HttpError(405, "bad_request", f"{request.method} is not possible here: POST queues a request")
         request_id = unquote(one["id"])
+        await self._check_reader(caller, app, request_id)
         match one["action"]:
             case "/cancel":
                 return await self._cancel(app, request_id)
@@ -81,6 +81,19 @@ class QueueRoutes:
             return await self._queue.submit(await submission_of(request, app, path, key_id, _take_all))
         with self._room.share() as take:
             return await self._queue.submit(await submission_of(request, app, path, None, take))
+
+    async def _check_reader(self, caller: Principal | None, app: RoutedApp, request_id: str) -> None:
+        """Show a request that somebody made with a key to that key's account and the app's alone.
+
+        Raises:
+            NotFound: there is no such request for this caller.
+        """
+        try:
+            request = (await self._queue.status(app.app_id, request_id)).request
+        except NotFound:
+            return  # each answer says so in its own way
+        if not await self._guard.is_of(caller, request.caller, app):
+            raise unknown_request(app.app_id, request_id)
 
     async def _status(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
         status = await self._queue.status(app.app_id, request_id)

@@ -1,0 +1,398 @@
+"""Two accounts on one controller: every method and path, with the ids of the other's things.
+
+Each call is made twice by a stranger: with the ids of things of another account, and with ids of the same form that
+nobody has. Both answers must be the same, and must not hold an id that the stranger did not send.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from fal_server.grpc.methods import SERVICES
+from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
+from tests.support.controller import Controller
+from tests.support.waiting import until
+
+APP = """
+import fal
+from pathlib import Path
+
+class Shop(fal.App, name="{name}", keep_alive=300, min_concurrency=1):
+    app_auth = "private"
+    app_files = ["{file}"]
+
+    @fal.endpoint("/")
+    def sell(self) -> dict:
+        print("sold {line}")
+        return {{"words": Path("{file}").read_text()}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ids:
+    """What a stranger would have to know; by default what nobody has."""
+
+    account: str = field(default_factory=lambda: f"nobody{secrets.token_hex(4)}")
+    team: str = field(default_factory=lambda: f"no-team{secrets.token_hex(4)}")
+    user_id: str = field(default_factory=lambda: f"team|{secrets.token_hex(8)}")
+    app: str = field(default_factory=lambda: f"none{secrets.token_hex(8)}")
+    environment: str = field(default_factory=lambda: f"env{secrets.token_hex(8)}")
+    secret: str = field(default_factory=lambda: f"S{secrets.token_hex(8)}")
+    file: str = field(default_factory=lambda: f"f{secrets.token_hex(8)}")
+    workflow: str = field(default_factory=lambda: f"w{secrets.token_hex(8)}")
+    exec_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    key_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    revision: str = field(default_factory=lambda: str(uuid.uuid4()))
+    runner: str = field(default_factory=lambda: str(uuid.uuid4()))
+    request: str = field(default_factory=lambda: str(uuid.uuid4()))
+    run: str = field(default_factory=lambda: str(uuid.uuid4()))
+    upload: str = field(default_factory=lambda: secrets.token_hex(16))
+    app_upload: str = field(default_factory=lambda: secrets.token_hex(16))
+    file_hash: str = field(default_factory=lambda: secrets.token_hex(32))
+    line: str = field(default_factory=lambda: f"line{secrets.token_hex(8)}")
+
+    def all(self) -> dict[str, str]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Two:
+    """A controller, what one account has there, and the keys of both."""
+
+    controller: Controller
+    ids: Ids
+    alice: Controller
+    bob: Controller
+
+
+@pytest.fixture(scope="module")
+def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    names = Ids()
+
+    def account(nickname: str, *more: str) -> Controller:
+        made = json.loads(controller.fal("teams", "create", nickname, *more, "--json").stdout)
+        return replace(controller, key=f"{made['key_id']}:{made['key_secret']}")
+
+    alice, bob = account(names.account, "--user"), account(f"bob{secrets.token_hex(4)}", "--user")
+    account(names.team)
+    controller.fal("teams", "add", names.team, names.account)
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / names.file).write_text(names.line)
+    (folder / "app.py").write_text(APP.format(name=names.app, file=names.file, line=names.line))
+    alice.fal("deploy", str(folder / "app.py"))
+    alice.fal("environments", "create", names.environment)
+    alice.fal("secrets", "set", f"{names.secret}=x")
+    alice.fal("files", "upload", str(folder / names.file), f"/data/{names.file}")
+    with grpc.insecure_channel(f"127.0.0.1:{controller.grpc_port}") as channel:
+        yield Two(controller=controller, ids=_rest_of(names, alice, folder, channel), alice=alice, bob=bob)
+    alice.fal("apps", "delete", names.app)
+
+
+def _rest_of(names: Ids, alice: Controller, folder: Path, channel: grpc.Channel) -> Ids:
+    """Make what has ids of the controller's choice, and return everything."""
+    (app,) = json.loads(alice.fal("apps", "list", "--json").stdout)["apps"]
+    answer = alice.call(f"/queue/{names.account}/{names.app}/", {}, key=alice.key).json()
+    status = f"/queue/{names.account}/{names.app}/requests/{answer['request_id']}/status"
+    until(lambda: alice.call(status, key=alice.key).status == 200, "the request is done")
+    (runner,) = json.loads(alice.fal("runners", "list", "--json").stdout)["runners"]
+    node = {"id": "one", "type": "run", "app": f"{names.account}/{names.app}", "input": {}, "depends": []}
+    workflow = {
+        "name": names.workflow,
+        "title": "t",
+        "contents": {"name": "w", "nodes": {"one": node}, "output": {"words": "$one.words"}},
+    }
+    assert alice.call("/workflows/", workflow, key=alice.key).status == 201
+    run = alice.call(f"/queue/workflows/{names.account}/{names.workflow}", {}, key=alice.key).json()
+    ran = f"/queue/workflows/{names.account}/{names.workflow}/requests/{run['request_id']}/status"
+    until(lambda: alice.call(ran, key=alice.key).status == 200, "the workflow has run")
+    begun = alice.call(f"/files/file/multipart//data/{names.file}/initiate", {}, key=alice.key).json()
+    file_hash = next((alice.state_dir / "accounts").glob("*/app-files/*/*")).name
+    app_begun = alice.call(f"/files/app/multipart/{file_hash}/initiate", {"mode": "33188"}, key=alice.key).json()
+    start = next(m for s in SERVICES for m in s.methods if m.name == "StartExec")
+    sent = GetMessageClass(start.input_type)(runner_id=runner["runner_id"], exec_id=names.exec_id, command=["cat"])
+    _one_answer(channel, start, sent, alice.key)
+    (team,) = [
+        team["user_id"] for team in alice.call("/users/teams", key=alice.key).json() if team["nickname"] == names.team
+    ]
+    return replace(
+        names,
+        user_id=team,
+        key_id=alice.key.partition(":")[0],
+        revision=app["revision"],
+        runner=runner["runner_id"],
+        request=answer["request_id"],
+        run=run["request_id"],
+        upload=begun["upload_id"],
+        app_upload=app_begun["upload_id"],
+        file_hash=file_hash,
+    )
+
+
+def _app(ids: Ids) -> dict[str, object]:
+    """Return a deploy of code that needs no build, because something else is refused before."""
+    virtualenv = {"kind": "virtualenv", "configuration": {}}
+    return {"environments": [virtualenv], "entrypoint": "a:b", "application_name": ids.app}
+
+
+# By method: what a stranger sends to reach another account's things. A method without a row fails the test.
+CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
+    "AddMember": lambda i: [
+        {"team": i.team, "user": i.account, "role": 4},
+        {"team": i.account, "user": "x", "role": 4},
+    ],
+    "CreateAccount": lambda i: [{"nickname": i.account, "kind": 1}, {"nickname": i.team, "kind": 2}],
+    "ListAccounts": lambda i: [{}, {"all": True}],
+    "ListMembers": lambda i: [{"team": i.team}, {"team": i.account}],
+    "RemoveMember": lambda i: [{"team": i.team, "user": i.account}],
+    "DeleteAlias": lambda i: [{"alias": i.app}, {"alias": "x", "environment_name": i.environment}],
+    "ExplainApp": lambda i: [{"application_name": i.app}],
+    "ListAliases": lambda i: [{}, {"environment_name": i.environment}],
+    "RolloutApplication": lambda i: [{"application_name": i.app}],
+    "SetAlias": lambda i: [{"alias": i.app, "revision": i.revision}, {"alias": "mine", "revision": i.revision}],
+    "SimulateApp": lambda i: [{"application_name": i.app}],
+    "UpdateApplication": lambda i: [{"application_name": i.app, "keep_alive": 7}],
+    "WatchApps": lambda i: [{}, {"environment_name": i.environment}],
+    "CreateEnvironment": lambda i: [{"name": i.environment}],
+    "DeleteEnvironment": lambda i: [{"name": i.environment}],
+    "ListEnvironments": lambda i: [{}],
+    "CloseExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id}],
+    "GetExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id}],
+    "ListExecs": lambda i: [{}, {"runner_id": i.runner}],
+    "ReadExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id}],
+    "ResizeExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id, "tty_size": {"height": 9, "width": 9}}],
+    "SignalExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id, "signal": 9}],
+    "StartExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id, "command": ["true"]}],
+    "WriteExec": lambda i: [{"runner_id": i.runner, "exec_id": i.exec_id, "data": b"x"}],
+    "CreateLoginToken": lambda i: [{"life": {"seconds": 60}}],
+    "CreateUserKey": lambda i: [{"alias": i.account}],
+    "GetCaller": lambda i: [{}],
+    "ListUserKeys": lambda i: [{}],
+    "RevokeUserKey": lambda i: [{"key_id": i.key_id}],
+    "RotateUserKey": lambda i: [{"key_id": i.key_id}],
+    "FollowLogs": lambda i: [{"selector": each} for each in _selectors(i)],
+    "ListLogs": lambda i: [*({"selector": each} for each in _selectors(i)), {}],
+    "BuildEnvironment": lambda i: [{"environments": [{"kind": "virtualenv"}], "environment_name": i.environment}],
+    "DeleteApplication": lambda i: [{"application_id": i.revision}],
+    "ListApplications": lambda i: [{}, {"application_name": i.app}, {"environment_name": i.environment}],
+    "PlanApplication": lambda i: [
+        {"application": _app(i)},
+        {"application": {**_app(i), "environment_name": i.environment}},
+    ],
+    "RegisterApplication": lambda i: [
+        {**_app(i), "environment_name": i.environment},
+        {**_app(i), "secrets": {"names": [i.secret]}, "build_environment": False},
+        {**_app(i), "files": [{"hash": i.file_hash, "relative_path": "a"}], "build_environment": False},
+    ],
+    "GetRunner": lambda i: [{"runner_id": i.runner}],
+    "KillRunner": lambda i: [{"runner_id": i.runner}],
+    "ListAliasRunners": lambda i: [{"alias": i.app, "list_pending": True}],
+    "ListRunners": lambda i: [{}, {"list_pending": True, "start_time": {"seconds": 1}}],
+    "ShellRunner": lambda i: [{"runner_id": i.runner, "command": ["true"]}],
+    "StopRunner": lambda i: [{"runner_id": i.runner}],
+    "WatchRunners": lambda i: [{}, {"alias": i.app}],
+    "InteractiveRun": lambda i: [{}],
+    "Map": lambda i: [{}],
+    "Run": lambda i: [{**_app(i), "environment_name": i.environment}],
+    "ListSecrets": lambda i: [{}, {"environment_name": i.environment}],
+    "SetSecret": lambda i: [{"name": i.secret}, {"name": "A", "value": "x", "environment_name": i.environment}],
+}
+ENDLESS = {"FollowLogs", "WatchApps", "WatchRunners", "ShellRunner", "ReadExec"}
+# What a stranger may do with a name that another account has: make its own thing of that name.
+MAKES_ITS_OWN = {"CreateEnvironment", "CreateUserKey"}
+
+
+def _selectors(ids: Ids) -> list[dict[str, object]]:
+    of_app = {"app": {"app": ids.app}}
+    return [{"runner_id": ids.runner}, of_app, {"runner_id": ids.runner, "request_id": ids.request}]
+
+
+def _body(ids: Ids) -> dict[str, object]:
+    """Return everything that any path takes in its body."""
+    return {
+        "allowed_apps": [f"{ids.account}/{ids.app}"],
+        "contents": {"nodes": {}, "output": {}},
+        "destination": f"/data/{ids.file}-2",
+        "hash": ids.file_hash,
+        "hashes": [ids.file_hash],
+        "mode": "33188",
+        "name": f"new-{ids.workflow}",
+        "parts": [],
+        "title": "t",
+    }
+
+
+def _paths(path: str, ids: Ids) -> list[str]:
+    """Return a path of the table with the ids in their places."""
+    values = {
+        "app": ids.app,
+        "hash": ids.file_hash,
+        "name": ids.workflow,
+        "nickname": ids.account,
+        "number": "1",
+        "owner": ids.account,
+        "path:path": f"/data/{ids.file}",
+        "request_id": ids.request,
+        "run_id": ids.run,
+        "runner_id": ids.runner,
+        "upload_id": ids.app_upload if "/app/" in path else ids.upload,
+        "upload_id:str": ids.upload,
+        "number:str": "1",
+        "rest:path": f"{ids.account}/{ids.app}/requests/{ids.request}",
+        "object_id": ids.upload,
+    }
+    filled = re.sub(r"\{([^}]*)\}", lambda found: values[found[1]], path)
+    query = {
+        "/logs/history": f"?job_id={ids.runner}&page_size=10",
+        "/logs/stream": f"?job_id={ids.runner}",
+        "/applications/{nickname}/{app}/queue/redrive": f"?ids={ids.request}",
+    }.get(path, "")
+    if path == "/queue/{rest:path}":
+        of_app = f"/queue/{ids.account}/{ids.app}"
+        return [filled, f"{filled}/status", f"{filled}/status/stream", f"{filled}/cancel", of_app, f"{of_app}/x"]
+    return [filled + query]
+
+
+@dataclass
+class Tally:
+    """The calls that were made, and what they gave away."""
+
+    calls: int = 0
+    hints: list[str] = field(default_factory=list)
+
+    def compare(self, what: str, ids: Ids, answers: tuple[str, str], sent: tuple[str, str], nobody: Ids) -> None:
+        """Note a hint if the answer about a real thing tells it from one that nobody has."""
+        self.calls += 2
+        real, unreal = answers
+        for name, text in ids.all().items():
+            if text in real and text not in sent[0]:
+                self.hints.append(f"{what}: the answer holds the {name}, which was not sent: {real[:300]}")
+        for name, text in ids.all().items():
+            real, unreal = real.replace(text, f"<{name}>"), unreal.replace(nobody.all()[name], f"<{name}>")
+        if _plain(real) != _plain(unreal):
+            self.hints.append(f"{what}: {real[:300]} | but of nothing: {unreal[:300]}")
+
+
+def _plain(answer: str) -> str:
+    """Return an answer without what differs each time: ids, times, tokens."""
+    answer = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|eyJ[\w.-]+|[\w-]{24,}", "<new>", answer)
+    return re.sub(r"(seconds|nanos): \d+|\d{4}-\d\d-\d\dT[\d:.+]+", "<time>", answer)
+
+
+def _one_answer(channel: grpc.Channel, method: MethodDescriptor, message: Message, key: str) -> str:
+    """Call a method; return its status and message, or what it answered: of an endless stream the beginning."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    key_id, _, secret = key.partition(":")
+    call = channel.stream_stream(path) if method.client_streaming else channel.unary_stream(path)
+    data = message.SerializeToString()
+    answers = call(
+        iter([data]) if method.client_streaming else data, metadata=(("auth-key-id", key_id), ("auth-key", secret))
+    )
+    got: list[str] = []
+    try:
+        for answer in answers:
+            got.append(str(GetMessageClass(method.output_type).FromString(answer)))
+            if method.name in ENDLESS:
+                break
+    except grpc.RpcError as error:
+        return f"{error.code().name} {error.details()}"
+    finally:
+        answers.cancel()
+    return f"OK {''.join(got)}"
+
+
+def test_every_method(two: Two) -> None:
+    tally, nobody = Tally(), Ids()
+    before = _state(two)
+    methods = {method.name: method for service in SERVICES for method in service.methods}
+    assert set(CALLS) == set(methods)
+    with grpc.insecure_channel(f"127.0.0.1:{two.controller.grpc_port}") as channel:
+        for name, method in sorted(methods.items(), key=lambda each: each[0] in MAKES_ITS_OWN):
+            make = GetMessageClass(method.input_type)
+            for real, unreal in zip(CALLS[name](two.ids), CALLS[name](nobody), strict=True):
+                sent = make(**real), make(**unreal)
+                got = tuple(_one_answer(channel, method, message, two.bob.key) for message in sent)
+                tally.compare(name, two.ids, (got[0], got[1]), (str(sent[0]), str(sent[1])), nobody)
+                if real != unreal and name not in MAKES_ITS_OWN and got[0].startswith("OK"):
+                    assert name in ANSWERED, (name, got[0])
+    print(f"\n{tally.calls} calls of {len(methods)} methods, {len(tally.hints)} hints")
+    assert tally.hints == []
+    assert _state(two) == before
+
+
+# Methods that answer a stranger who names another account's thing, without a difference to one that does not exist.
+ANSWERED = {"ListLogs", "ListAliases", "ListApplications", "ListSecrets", "PlanApplication"}
+
+
+def test_every_path(two: Two) -> None:
+    tally, nobody = Tally(), Ids()
+    before = _state(two)
+    for (method, path), needed in ROUTE_PERMISSIONS.items():
+        if path.startswith("/v1/"):
+            continue  # on the runners' own socket
+        for real, unreal in zip(_paths(path, two.ids), _paths(path, nobody), strict=True):
+            got = [
+                _http(two.bob, method, each, None if method == "GET" else _body(ids))
+                for each, ids in ((real, two.ids), (unreal, nobody))
+            ]
+            sent = (real + json.dumps(_body(two.ids)), unreal)
+            tally.compare(f"{method} {path}", two.ids, (got[0], got[1]), sent, nobody)
+            if needed is Admission.CALLERS_OF_THE_APP:
+                assert got[0].startswith("404"), (method, path, got[0])
+    for who in (two.bob, replace(two.bob, key=""), replace(two.bob, key="no:key")):
+        for path in ("/{}/{}", "/{}/{}/", "/{}/{}/x", "/queue/{}/{}", "/queue/{}/{}/x"):
+            got = [_http(who, "POST", path.format(ids.account, ids.app), {}) for ids in (two.ids, nobody)]
+            named = f"{two.ids.account} {two.ids.app}"
+            tally.compare(f"POST {path}", two.ids, (got[0], got[1]), (named, ""), nobody)
+    print(f"\n{tally.calls} calls of {len(ROUTE_PERMISSIONS)} paths, {len(tally.hints)} hints")
+    assert tally.hints == []
+    assert _state(two) == before
+
+
+def _http(who: Controller, method: str, path: str, body: object) -> str:
+    answer = who.call(path, body, key=who.key or None, method=method)
+    return f"{answer.status} {answer.headers.get('content-type')} {answer.body.decode()}"
+
+
+def _state(two: Two) -> list[object]:
+    """Return what the account has, as its owner sees it."""
+    alice, ids = two.alice, two.ids
+
+    def listed(noun: str, *columns: str) -> list[list[object]]:
+        rows = json.loads(alice.fal(*noun.split(), "--json").stdout)
+        return [[row[column] for column in columns] for row in next(iter(rows.values()))]
+
+    kept = [
+        alice.call(path, key=alice.key)
+        for path in (
+            f"/queue/{ids.account}/{ids.app}/requests/{ids.request}",
+            f"/queue/workflows/{ids.account}/{ids.workflow}/requests/{ids.run}/status",
+            f"/workflows/{ids.account}/{ids.workflow}",
+            f"/files/file//data/{ids.file}",
+            "/files/list//data",
+        )
+    ]
+    return [
+        listed("apps list", "alias", "revision", "keep_alive"),
+        listed("apps list-rev", "application_id"),
+        listed("runners list", "runner_id"),
+        listed("runners execs", "exec_id"),
+        listed("environments list", "name"),
+        listed("secrets list", "name", "created_at"),
+        listed("keys list", "key_id", "expires_at"),
+        listed("teams list", "nickname", "role"),
+        listed(f"teams members {ids.team}", "user", "role"),
+        [(each.status, each.body) for each in kept],
+    ]
