@@ -104,7 +104,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class TeamMember:
     """A user who may act for a team.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fal_server.core.accounts import Account, Environment, Key, Member
+from fal_server.core.accounts import Account, Environment, Key, TeamMember
 from fal_server.core.identity import AccountId
 
 
@@ -27,15 +27,15 @@ class AccountStore(Protocol):
         """
         ...
 
-    async def members(self, team: AccountId) -> Sequence[Member]:
+    async def members(self, team: AccountId) -> Sequence[TeamMember]:
         """Return the members of a team, the oldest first."""
         ...
 
-    async def memberships(self, user: AccountId) -> Sequence[Member]:
+    async def memberships(self, user: AccountId) -> Sequence[TeamMember]:
         """Return what teams a user is a member of, the oldest membership first."""
         ...
 
-    async def save_member(self, member: Member) -> None:
+    async def save_member(self, member: TeamMember) -> None:
         """Add a member, or replace its role.
 
         Raises:

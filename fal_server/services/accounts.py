@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from fal_server.access.acting import Teams
 from fal_server.access.permissions import ROLE_PERMISSIONS, SEE_ALL_ACCOUNTS, allows, excess, require
-from fal_server.core.accounts import Account, AccountKind, Environment, KnownAccounts, Member, Role, checked_nickname
+from fal_server.core.accounts import (
+    Account,
+    AccountKind,
+    Environment,
+    KnownAccounts,
+    Role,
+    TeamMember,
+    checked_nickname,
+)
 from fal_server.core.faults import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from fal_server.core.identity import AccountId, Principal
 from fal_server.core.names import MAIN, checked_text
@@ -35,7 +43,7 @@ class AccountView:
 class MemberView:
     """A member, and the account of the user."""
 
-    member: Member
+    member: TeamMember
     user: Account
 
 
@@ -136,7 +144,7 @@ class Accounts:
             await self._require_role(caller, account, role if before is None else before.role, role)
             if before is None and len(members) >= MOST_MEMBERS:
                 raise ResourceExhausted(f"team {account.nickname} has {MOST_MEMBERS} members already")
-            member = Member(team=account.id, user=who.id, role=role, added_at=self._clock.now())
+            member = TeamMember(team=account.id, user=who.id, role=role, added_at=self._clock.now())
             await self._store.save_member(member)
         return MemberView(member=member, user=who)
 

@@ -118,9 +118,9 @@ def _rest_of(names: Ids, alice: Controller, folder: Path, channel: grpc.Channel)
     run = alice.call(f"/queue/workflows/{names.account}/{names.workflow}", {}, key=alice.key).json()
     ran = f"/queue/workflows/{names.account}/{names.workflow}/requests/{run['request_id']}/status"
     until(lambda: alice.call(ran, key=alice.key).status == 200, "the workflow has run")
-    begun = alice.call(f"/files/file/multipart//data/{names.file}/initiate", {}, key=alice.key).json()
+    started = alice.call(f"/files/file/multipart//data/{names.file}/initiate", {}, key=alice.key).json()
     file_hash = next((alice.state_dir / "accounts").glob("*/app-files/*/*")).name
-    app_begun = alice.call(f"/files/app/multipart/{file_hash}/initiate", {"mode": "33188"}, key=alice.key).json()
+    app_started = alice.call(f"/files/app/multipart/{file_hash}/initiate", {"mode": "33188"}, key=alice.key).json()
     start = next(m for s in SERVICES for m in s.methods if m.name == "StartExec")
     sent = GetMessageClass(start.input_type)(runner_id=runner["runner_id"], exec_id=names.exec_id, command=["cat"])
     _one_answer(channel, start, sent, alice.key)
@@ -135,8 +135,8 @@ def _rest_of(names: Ids, alice: Controller, folder: Path, channel: grpc.Channel)
         runner=runner["runner_id"],
         request=answer["request_id"],
         run=run["request_id"],
-        upload=begun["upload_id"],
-        app_upload=app_begun["upload_id"],
+        upload=started["upload_id"],
+        app_upload=app_started["upload_id"],
         file_hash=file_hash,
     )
 

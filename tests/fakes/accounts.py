@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fal_server.access.acting import Teams
-from fal_server.core.accounts import Account, Environment, Key, KnownAccounts, Member
+from fal_server.core.accounts import Account, Environment, Key, KnownAccounts, TeamMember
 from fal_server.core.identity import AccountId
 from fal_server.services.accounts import Accounts
 
@@ -16,7 +16,7 @@ class FakeAccountStore:
 
     def __init__(self) -> None:
         self.accounts: list[Account] = []
-        self.saved: dict[tuple[AccountId, AccountId], Member] = {}
+        self.saved: dict[tuple[AccountId, AccountId], TeamMember] = {}
 
     async def all(self) -> Sequence[Account]:
         return self.accounts
@@ -24,13 +24,13 @@ class FakeAccountStore:
     async def add(self, account: Account, environment: Environment, key: Key) -> None:
         self.accounts.append(account)
 
-    async def members(self, team: AccountId) -> Sequence[Member]:
+    async def members(self, team: AccountId) -> Sequence[TeamMember]:
         return [member for member in self.saved.values() if member.team == team]
 
-    async def memberships(self, user: AccountId) -> Sequence[Member]:
+    async def memberships(self, user: AccountId) -> Sequence[TeamMember]:
         return [member for member in self.saved.values() if member.user == user]
 
-    async def save_member(self, member: Member) -> None:
+    async def save_member(self, member: TeamMember) -> None:
         self.saved[member.team, member.user] = member
 
     async def remove_member(self, team: AccountId, user: AccountId) -> bool:

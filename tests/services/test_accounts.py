@@ -14,7 +14,7 @@ from fal_server.access.acting import Teams
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import PERMISSIONS, PRESETS, ROLE_PERMISSIONS, allows, common, excess
 from fal_server.access.tokens import Tokens
-from fal_server.core.accounts import RESERVED_NICKNAMES, Account, AccountKind, KnownAccounts, Member, Role
+from fal_server.core.accounts import RESERVED_NICKNAMES, Account, AccountKind, KnownAccounts, Role, TeamMember
 from fal_server.core.faults import (
     AlreadyExists,
     FailedPrecondition,
@@ -213,7 +213,7 @@ async def test_a_key_says_whose_it_is_if_it_is_to_act_for_another(world: World, 
 async def test_a_member_needs_an_account(world: World) -> None:
     with pytest.raises(FailedPrecondition):
         await world.store.accounts.save_member(
-            Member(team=AccountId("none"), user=LOCAL, role=Role.OWNER, added_at=NOON)
+            TeamMember(team=AccountId("none"), user=LOCAL, role=Role.OWNER, added_at=NOON)
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, RowMapping, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fal_server.core.accounts import Account, AccountKind, Environment, Key, Member, Role
+from fal_server.core.accounts import Account, AccountKind, Environment, Key, Role, TeamMember
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.store.sql import environments, keys
 from fal_server.store.sql.database import Database, explained
@@ -46,13 +46,13 @@ class SqlAccountStore:
 
         await self._database.write(work)
 
-    async def members(self, team: AccountId) -> Sequence[Member]:
+    async def members(self, team: AccountId) -> Sequence[TeamMember]:
         return await self._members(owned_by(MEMBERS, team))
 
-    async def memberships(self, user: AccountId) -> Sequence[Member]:
+    async def memberships(self, user: AccountId) -> Sequence[TeamMember]:
         return await self._members(MEMBERS.c.user == user)
 
-    async def save_member(self, member: Member) -> None:
+    async def save_member(self, member: TeamMember) -> None:
         row = {"account": member.team, "user": member.user, "role": member.role.value, "added_at": member.added_at}
 
         async def work(connection: AsyncConnection) -> None:
@@ -69,10 +69,10 @@ class SqlAccountStore:
 
         return await self._database.write(work)
 
-    async def _members(self, which: ColumnElement[bool]) -> Sequence[Member]:
+    async def _members(self, which: ColumnElement[bool]) -> Sequence[TeamMember]:
         query = select(MEMBERS).where(which).order_by(MEMBERS.c.added_at, MEMBERS.c.account, MEMBERS.c.user)
 
-        async def work(connection: AsyncConnection) -> list[Member]:
+        async def work(connection: AsyncConnection) -> list[TeamMember]:
             return [_member(row) for row in (await connection.execute(query)).mappings()]
 
         return await self._database.read(work)
@@ -90,8 +90,8 @@ def _account(row: RowMapping) -> Account:
     )
 
 
-def _member(row: RowMapping) -> Member:
-    return Member(
+def _member(row: RowMapping) -> TeamMember:
+    return TeamMember(
         team=AccountId(row["account"]),
         user=AccountId(row["user"]),
         role=Role(row["role"]),
