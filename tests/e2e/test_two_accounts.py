@@ -199,6 +199,7 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     "GetRunner": lambda i: [{"runner_id": i.runner}],
     "KillRunner": lambda i: [{"runner_id": i.runner}],
     "ListAliasRunners": lambda i: [{"alias": i.app, "list_pending": True}],
+    "ListNodes": lambda i: [{}],
     "ListRunners": lambda i: [{}, {"list_pending": True, "start_time": {"seconds": 1}}],
     "ShellRunner": lambda i: [{"runner_id": i.runner, "command": ["true"]}],
     "StopRunner": lambda i: [{"runner_id": i.runner}],
