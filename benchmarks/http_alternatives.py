@@ -26,7 +26,7 @@ class Proxy(Server):
     def __init__(self, server: str, client: str, app_port: int, packages: Path) -> None:
         self.key = ""
         self.process = subprocess.Popen(
-            [sys.executable, str(_HERE / "_http_proxies.py"), server, client, str(app_port)],
+            [sys.executable, "-m", "benchmarks._http_proxies", server, client, str(app_port)],
             env={**os.environ, "PYTHONPATH": str(packages)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

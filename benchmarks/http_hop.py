@@ -16,7 +16,6 @@ from pathlib import Path
 
 from benchmarks._http_nginx import Nginx, is_installed
 
-_HERE = Path(__file__).parent
 _BODY = b'{"prompt": "a cat"}'
 _ROUNDS = {32: 7, 1: 5}
 _SECONDS = 1.0
@@ -29,7 +28,7 @@ class Server:
     """A process of `_http_servers`; closing its input ends it."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, str(_HERE / "_http_servers.py"), *arguments]
+        command = [sys.executable, "-m", "benchmarks._http_servers", *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         port, *key = self.process.stdout.readline().decode().split()
@@ -56,7 +55,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 def load(port: int, path: bytes, key: str, connections: int, pids: Sequence[int]) -> Run:
     """Run the load generator once; `cpu_us` is the processes' CPU time a request."""
-    command = [sys.executable, str(_HERE / "_http_load.py"), str(port), str(connections), str(_SECONDS)]
+    command = [sys.executable, "-m", "benchmarks._http_load", str(port), str(connections), str(_SECONDS)]
     fields = (
         b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
         b"Authorization: Key %b\r\nContent-Length: %d\r\n\r\n%b"
