@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import cast
@@ -56,9 +57,40 @@ def lifecycle_preference(text: str | None) -> dict[str, str] | None:
     return None
 
 
-CURRENT: ContextVar[RequestContext | None] = ContextVar("fal_current_request", default=None)
+class ReceivedRequest:
+    """A request as it came, whose context is made when it is asked for: most endpoints never do.
+
+    Args:
+        headers: names and values as the server gives them.
+    """
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
+        self._made: dict[str, RequestContext] = {}
+
+    @property
+    def context(self) -> RequestContext:
+        """The context, the same each time."""
+        made = self._made.get("context")
+        if made is not None:
+            return made
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers}
+        return self._made.setdefault("context", context_of(headers))  # threads may ask at once
+
+    def changed_token(self) -> str | None:
+        """Return the token that the app has set for its caller, if there is another than came."""
+        made = self._made.get("context")
+        token = None if made is None else made.headers.get(CDN_TOKEN_KEY)
+        if not token:
+            return None
+        came = [value for name, value in self._headers if name.lower() == CDN_TOKEN_KEY.encode()]
+        return None if came and came[-1].decode("latin-1") == token else token
+
+
+CURRENT: ContextVar[ReceivedRequest | RequestContext | None] = ContextVar("fal_current_request", default=None)
 
 
 def current_request() -> RequestContext | None:
     """Return the current request, also in threads of endpoints; None outside of one."""
-    return CURRENT.get()
+    current = CURRENT.get()
+    return current.context if isinstance(current, ReceivedRequest) else current

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -23,13 +22,13 @@ class Metrics:
 
     version: str
     in_progress: int = 0
-    _requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    _requests: dict[tuple[str, str, int], int] = field(default_factory=dict)
     _seconds: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     def count(self, method: str, path: str, status: int, seconds: float) -> None:
         """Count an answered request; `path` is the route's: ids in paths would multiply the series."""
         key = (method, path, status)
-        self._requests[key] += 1
+        self._requests[key] = self._requests.get(key, 0) + 1
         self._seconds[key] = self._seconds.get(key, 0.0) + seconds
 
     def text(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,11 +21,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from fal.app.context import CDN_TOKEN_KEY, CURRENT, RequestContext, context_of
+from fal.app.context import CDN_TOKEN_KEY, CURRENT, ReceivedRequest
 from fal.app.metrics import Metrics, serve_metrics
 from fal.app.served import Served, print_traceback
-from fal.app.server_log import LOGGING
+from fal.app.server_log import LOGGING, write_access_lines_directly
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 HOST_VARIABLE = "FAL_RUNNER_HOST"
 STATE_VARIABLE = "FAL_RUNNER_STATE"
 _KEEP_ALIVE_SECONDS = 300
+_IPV4 = re.compile(rb"[0-9.]{7,15}")
 
 
 @runtime_checkable
@@ -92,9 +95,11 @@ async def serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ws="auto" if has_sockets else "none",  # a start does not wait for what the app does not use
         log_config=LOGGING,
+        proxy_headers=False,  # see _RequestMiddleware
         lifespan="off",  # runs below: its exceptions end the runner, and it must see a stop during setup()
         limit_max_requests=limit_max_requests,
     )
+    write_access_lines_directly()
     server = _Server(config, served.handle_exit if isinstance(served, HasLifespan) else None)
     on_start(server)
     with server.catching_signals():
@@ -202,63 +207,96 @@ class _Server(uvicorn.Server):
 
 
 class _RequestMiddleware:
-    """Sets the request's context, adds hints, counts, and keeps an exception to one traceback."""
+    """Sets the caller's address and the context, adds hints, counts, and keeps an exception to one traceback."""
 
     def __init__(self, inner: Api, app: HasLifespan | None, metrics: Metrics) -> None:
         self._inner = inner
         self._app = app
         self._metrics = metrics
+        # uvicorn's own way, for what is not as the controller sends it; it changes the scope and calls nothing.
+        trusted = os.environ.get("FORWARDED_ALLOW_IPS")
+        self._takes_plainly = trusted is None
+        self._proxied = ProxyHeadersMiddleware(_pass, trusted or "127.0.0.1")  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        context = context_of(headers)
-        token = CURRENT.set(context)
+        if not (self._takes_plainly and _take_forwarded(scope)):
+            await self._proxied(scope, receive, send)  # type: ignore[arg-type]
+        request = ReceivedRequest(scope["headers"])
+        token = CURRENT.set(request)
         try:
             if scope["type"] == "http":
-                await _ObservedRequest(self._app, self._metrics, context, scope, send).run(self._inner, receive)
+                await self._observed(request, scope, receive, send)
             else:
                 await self._inner(scope, receive, send)
         finally:
             CURRENT.reset(token)
 
-
-class _ObservedRequest:
-    """One HTTP request and its answer."""
-
-    def __init__(
-        self, app: HasLifespan | None, metrics: Metrics, context: RequestContext, scope: Scope, send: Send
-    ) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._context = context
-        self._scope = scope
-        self._send = send
-        self._given_token = context.headers.get(CDN_TOKEN_KEY)
-        self._status = 500
-        self._finished = False
-
-    async def run(self, inner: Api, receive: Receive) -> None:
-        """Pass the request to the app and its answer back, and count it."""
+    async def _observed(self, request: ReceivedRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the app and its answer back, and count it."""
+        metrics = self._metrics
+        answer = _Answer(self._app, request, send)
         started = time.perf_counter()
-        self._metrics.in_progress += 1
+        metrics.in_progress += 1
         try:
-            await inner(self._scope, receive, self._answer)
+            await self._inner(scope, receive, answer)
         except Exception:
-            if not self._finished:
+            if not answer.finished:
                 raise  # uvicorn cuts the connection, which is how a caller learns that a stream broke
             # Else the answer was a 500 and the traceback was printed with it; starlette raises again for the log.
         finally:
-            self._metrics.in_progress -= 1
-            route = getattr(self._scope.get("route"), "path", None)
+            metrics.in_progress -= 1
+            route = getattr(scope.get("route"), "path", None)
             if route is not None:
-                self._metrics.count(self._scope["method"], route, self._status, time.perf_counter() - started)
+                metrics.count(scope["method"], route, answer.status, time.perf_counter() - started)
 
-    async def _answer(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), *self._extra_headers()]}
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._finished = True
+
+async def _pass(scope: Scope, receive: Receive, send: Send) -> None:
+    """Do nothing."""
+
+
+def _take_forwarded(scope: Scope) -> bool:
+    """Take the caller's address and scheme from the controller's headers; False if they are not in its form."""
+    client = scope.get("client")
+    if client is None or client[0] != "127.0.0.1" or scope["type"] != "http":
+        return False
+    address = scheme = b""
+    for name, value in scope["headers"]:
+        if name == b"x-forwarded-for":
+            if address or not _IPV4.fullmatch(value):
+                return False
+            address = value
+        elif name == b"x-forwarded-proto":
+            if scheme or value not in (b"http", b"https"):
+                return False
+            scheme = value
+    if address:
+        scope["client"] = (address.decode("ascii"), 0)
+    if scheme:
+        scope["scheme"] = scheme.decode("ascii")
+    return True
+
+
+class _Answer:
+    """Sends the answer to a request, with the app's hints, and notes what becomes of it."""
+
+    __slots__ = ("_app", "_request", "_send", "finished", "status")
+
+    def __init__(self, app: HasLifespan | None, request: ReceivedRequest, send: Send) -> None:
+        self._app = app
+        self._request = request
+        self._send = send
+        self.status = 500
+        self.finished = False
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            extra = self._extra_headers()
+            if extra:
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        elif kind == "http.response.body" and not message.get("more_body", False):
+            self.finished = True
         await self._send(message)
 
     def _extra_headers(self) -> list[tuple[bytes, bytes]]:
@@ -266,8 +304,8 @@ class _ObservedRequest:
         hints = _hints(self._app)
         if hints is not None:
             extra.append((b"x-fal-runner-hints", hints))
-        token = self._context.headers.get(CDN_TOKEN_KEY)
-        if token and token != self._given_token:
+        token = self._request.changed_token()
+        if token:
             extra.append((CDN_TOKEN_KEY.encode(), token.encode("latin-1")))
         return extra
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from typing import TextIO
 
 _ACCESS_FIELDS = 5
+_LOGGING_FILE = logging.info.__code__.co_filename
+_PHRASES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class ServerFormatter(logging.Formatter):
@@ -25,13 +28,72 @@ class AccessFormatter(logging.Formatter):
         fields = record.args
         if not isinstance(fields, tuple) or len(fields) != _ACCESS_FIELDS:
             return super().format(record)
-        address, method, path, version, status = fields
-        caller = str(address).removesuffix(":0")  # the controller tells no port
+        return _access_line(*fields)
+
+
+def _access_line(address: object, method: object, path: object, version: object, status: object) -> str:
+    caller = str(address).removesuffix(":0")  # the controller tells no port
+    answer = _PHRASES.get(int(str(status)), str(status))
+    return f'{caller or "-"} "{method} {path} HTTP/{version}" {answer}'
+
+
+def write_access_lines_directly() -> None:
+    """Let uvicorn's access lines reach their stream without a record for each, which costs more than all else of them.
+
+    As soon as an app has changed anything of that logger or its handler, records are made as usual. To be called once
+    the logger is configured by `LOGGING`.
+    """
+    logger = logging.getLogger("uvicorn.access")
+    if isinstance(vars(logger).get("info"), _DirectLines) or len(logger.handlers) != 1:
+        return
+    handler = logger.handlers[0]
+    if isinstance(handler, logging.StreamHandler):
+        vars(logger)["info"] = _DirectLines(logger, handler)
+
+
+class _DirectLines:
+    """Stands for the method `info` of the access logger."""
+
+    def __init__(self, logger: logging.Logger, handler: logging.StreamHandler[TextIO]) -> None:
+        self._logger = logger
+        self._handler = handler
+        self._handlers = [handler]
+        self._formatter = handler.formatter
+
+    def __call__(self, message: str, *fields: object, **options: object) -> None:
+        if not self._as_configured() or len(fields) != _ACCESS_FIELDS or options:
+            logging.Logger.info(self._logger, message, *fields, **options)  # type: ignore[arg-type]
+            return
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        stream = self._handler.stream
+        line = _access_line(*fields) + "\n"
         try:
-            phrase = HTTPStatus(int(str(status))).phrase
-        except ValueError:
-            phrase = ""
-        return f'{caller or "-"} "{method} {path} HTTP/{version}" {status} {phrase}'.rstrip()
+            # In a runner, the stream makes it an entry of the log with a level, as it does with a record.
+            write_entry = getattr(getattr(stream, "buffer", None), "write_entry", None)
+            if write_entry is not None:
+                write_entry(line, "I")
+            else:
+                stream.write(line)
+                stream.flush()
+        except Exception:  # noqa: BLE001 - as logging does: a line that cannot be written fails no request
+            self._handler.handleError(self._record(message, fields))
+
+    def _as_configured(self) -> bool:
+        logger, handler = self._logger, self._handler
+        return (
+            logger.handlers == self._handlers
+            and not logger.filters
+            and not logger.propagate
+            and not handler.filters
+            and handler.level == logging.NOTSET
+            and handler.formatter is self._formatter
+            and logging.getLogRecordFactory() is logging.LogRecord
+            and logging.Logger.callHandlers.__code__.co_filename == _LOGGING_FILE  # else a library watches all records
+        )
+
+    def _record(self, message: str, fields: tuple[object, ...]) -> logging.LogRecord:
+        return self._logger.makeRecord(self._logger.name, logging.INFO, "", 0, message, fields, None)
 
 
 LOGGING: dict[str, object] = {

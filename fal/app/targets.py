@@ -7,6 +7,7 @@ coroutine.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import ClassVar, TypeVar
@@ -19,6 +20,21 @@ _PORT = 8080
 _METRICS_PORT = 9090
 
 
+def run_serving(coroutine: Coroutine[None, None, _R]) -> _R:
+    """Run what serves requests on uvloop, as uvicorn does: a request costs a fifth less than on asyncio's event loop.
+
+    An environment with nest_asyncio, which can change nothing but asyncio's, keeps that one.
+    """
+    if importlib.util.find_spec("nest_asyncio") is None:
+        try:
+            import uvloop
+        except ImportError:  # the app's requirements have no room for it, or the machine has none
+            pass
+        else:
+            return uvloop.run(coroutine)
+    return asyncio.run(coroutine)
+
+
 class AppTarget:
     """Serves an App.
 
@@ -28,6 +44,7 @@ class AppTarget:
     """
 
     _run_on_main_thread = True  # so that it may handle SIGTERM
+    run_coroutine = staticmethod(run_serving)
 
     def __init__(self, app: type[App], limit_max_requests: int | None = None) -> None:
         self.app = app
@@ -53,6 +70,7 @@ class ServedFunction:
     """
 
     _run_on_main_thread = True
+    run_coroutine = staticmethod(run_serving)
     describes_health: ClassVar[bool] = False
 
     def __init__(self, function: Callable[..., object]) -> None:
@@ -119,13 +137,15 @@ def run_here(
             del os.environ[AGENT_VARIABLE]
         else:
             os.environ[AGENT_VARIABLE] = earlier
-    return run_unless_in_a_loop(serving)
+    return run_unless_in_a_loop(serving, run_serving)
 
 
-def run_unless_in_a_loop(coroutine: Coroutine[None, None, _R]) -> _R | Coroutine[None, None, _R]:
+def run_unless_in_a_loop(
+    coroutine: Coroutine[None, None, _R], run: Callable[[Coroutine[None, None, _R]], _R] = asyncio.run
+) -> _R | Coroutine[None, None, _R]:
     """Return what a coroutine returns; in a running event loop, the coroutine itself."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return run(coroutine)
     return coroutine

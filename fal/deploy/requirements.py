@@ -29,6 +29,7 @@ _SERVING = BOUND_TOGETHER | {
     "typing-extensions",
     "typing-inspection",
     "uvicorn",
+    "uvloop",
     "websockets",
 }
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:$|[\[<>=!~;@(\s])")

@@ -99,7 +99,7 @@ def serving_requirements(*, realtime: bool) -> list[str]:
         raise DeployError(
             f"{error.name} is not installed, which writing and deploying apps needs: pip install 'fal-grpc[app]'"
         ) from error
-    return [*pinned, "uvicorn", "httptools", *(REALTIME if realtime else ())]
+    return [*pinned, "uvicorn", "httptools", "uvloop", *(REALTIME if realtime else ())]
 
 
 @functools.cache

@@ -200,6 +200,7 @@ def call(job: Dict[str, Any]) -> Any:
     """Load the job's callable, call it on this thread, the main one, and wait for its result.
 
     A callable that is marked for the main thread must run there, and any other may: signals reach their handlers there.
+    One that knows a faster event loop than asyncio's runs its coroutine itself.
     """
     function = load(job["function"]) if job.get("function") else resolve(job["entrypoint"])
     arguments: List[Any] = []
@@ -209,7 +210,8 @@ def call(job: Dict[str, Any]) -> Any:
     offered = {"exposed_port": job.get("port"), "exposed_metrics_port": job.get("metrics_port")}
     ports = accepted(function, {name: port for name, port in offered.items() if port})
     result = function(*arguments, **ports)
-    return asyncio.run(_await(result)) if inspect.isawaitable(result) else result
+    run = getattr(function, "run_coroutine", asyncio.run)
+    return run(_await(result)) if inspect.isawaitable(result) else result
 
 
 def dumped(method: str, value: Any) -> bytes:

@@ -14,7 +14,7 @@ from fal_grpc.adapter.revision import RegisterRequest, RetryCondition
 from fal_grpc.adapter.run import HealthCheckConfig, HealthCheckMethod, MachineRequirements
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-SERVING = [f"fastapi=={version('fastapi')}", f"pydantic=={version('pydantic')}", "uvicorn", "httptools"]
+SERVING = [f"fastapi=={version('fastapi')}", f"pydantic=={version('pydantic')}", "uvicorn", "httptools", "uvloop"]
 
 CODE = """
 import fal

@@ -24,7 +24,7 @@ def test_the_minimal_server_comes_before_another_major_version_of_pydantic() -> 
     assert all(way.reason for way in ways[1:])
     assert [one for one in ways[0].added if one.startswith("fastapi==")]
     assert ways[2].added == ("uvicorn", "pydantic>=2,<3")
-    assert ways[3].added == ("fastapi", "pydantic", "uvicorn", "httptools")
+    assert ways[3].added == ("fastapi", "pydantic", "uvicorn", "httptools", "uvloop")
 
 
 def test_the_minimal_server_needs_no_pydantic_of_its_own() -> None:

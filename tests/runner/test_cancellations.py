@@ -75,7 +75,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Generator[RequestStreams]:
     streams = RequestStreams()
     streams.beginnings.watch(fastapi.routing)
     yield streams
-    assert not streams.beginnings._events
+    assert not streams.beginnings._started
 
 
 async def test_a_word_that_is_read_first_waits_for_its_request(streams: RequestStreams) -> None:
