@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -10,9 +11,8 @@ from fal_runner.log.frames import Chunk, FrameReader
 from fal_runner.log.journal import Journal, OutputLines, Source
 from fal_runner.log.lines import LevelReader, LineSplitter, OutputLine, without_level
 from fal_runner.log.redaction import Redactor
-from fal_runner.process.descriptors import read_some
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024  # what a pipe holds
 # A record's level by the letter that its frame has.
 LEVELS = {
     "T": log_pb2.TRACE,
@@ -40,10 +40,30 @@ async def capture(
     os.set_blocking(fd, False)
     frames = FrameReader(mark)
     recorder = OutputRecorder(source, redactor, max_line_bytes)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def read() -> None:
+        # Without a task, because each line of an app that answers requests comes alone: waking one costs more than it.
+        try:
+            data = os.read(fd, _READ_BYTES)
+            if data:
+                journal.take(recorder.take(frames.feed(data)))
+                return
+        except BlockingIOError:
+            return
+        except Exception as error:  # noqa: BLE001 - raised where the end is awaited
+            if not ended.done():
+                ended.set_exception(error)
+        loop.remove_reader(fd)
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(fd, read)
     try:
-        while data := await read_some(fd, _READ_BYTES):
-            journal.take(recorder.take(frames.feed(data)))
+        await ended
     finally:
+        loop.remove_reader(fd)
         os.close(fd)
         journal.take(recorder.take(frames.flush()) + recorder.finish())
 
