@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from sqlalchemy import Table
@@ -65,7 +65,9 @@ class Database:
             Unavailable: the database cannot be written, or is closed.
             FailedPrecondition: another controller uses it.
         """
-        return await self._whole(self._write(work))
+        self._check_open()
+        with _faults():
+            return await self._writes.run(work)  # to its end, even if the caller is cancelled
 
     async def insert_missing(self, table: Table, rows: Callable[[], Sequence[Row]]) -> None:
         """Insert rows whose key does not exist, in one transaction; columns are in the table's order.
@@ -116,18 +118,21 @@ class Database:
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
         """Run a transaction to its end, because a cancelled one would leave a connection inside a statement."""
-        if self._closed:
+        try:
+            self._check_open()
+        except Unavailable:
             transaction.close()
-            raise Unavailable("the store is closed: the controller is stopping")
+            raise
         return await asyncio.shield(self._transactions.spawn(transaction))
 
-    async def _read(self, work: Work[T]) -> T:
-        async with self._read_turn or nullcontext(), _faults(), self._engine.connect() as connection:
-            return await work(connection)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the store is closed: the controller is stopping")
 
-    async def _write(self, work: Work[T]) -> T:
-        async with _faults():
-            return await self._writes.run(work)
+    async def _read(self, work: Work[T]) -> T:
+        with _faults():
+            async with self._read_turn or nullcontext(), self._engine.connect() as connection:
+                return await work(connection)
 
     async def _transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
         """Run the parts of a group in one transaction; see `GroupedWrites`."""
@@ -142,17 +147,20 @@ class Database:
 
     async def _maintain(self, pragma: str) -> int:
         """Run a pragma outside of a transaction; return how many pages are free after it."""
-        async with self._write_turn or nullcontext(), _faults(), self._engine.connect() as connection:
-            self._check_in_place()
-            # A single execute() would give one page back: the driver takes one step of what returns no columns.
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
-            try:
-                await driver.executescript(pragma)
-            except sqlite3.Error as error:
-                raise Unavailable(f"the database cannot be used ({error}): see to its disk and permissions") from error
-            free: int = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
-            return free
+        with _faults():
+            async with self._write_turn or nullcontext(), self._engine.connect() as connection:
+                self._check_in_place()
+                # A single execute() would give one page back: the driver takes one step of what returns no columns.
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                try:
+                    await driver.executescript(pragma)
+                except sqlite3.Error as error:
+                    raise Unavailable(
+                        f"the database cannot be used ({error}): see to its disk and permissions"
+                    ) from error
+                free: int = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
+                return free
 
     async def _insert(self, writer: BulkWriter, rows: Callable[[], Sequence[Row]]) -> None:
         async with self._write_turn or nullcontext():
@@ -198,8 +206,8 @@ def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
         raise AlreadyExists(taken) from None
 
 
-@asynccontextmanager
-async def _faults() -> AsyncGenerator[None]:
+@contextmanager
+def _faults() -> Generator[None]:
     try:
         yield
     except (DataError, IntegrityError, ProgrammingError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
 from typing import cast
 
-from sqlalchemy import ColumnElement, RowMapping, Update, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.identity import AccountId, Accounts
@@ -19,12 +19,18 @@ from fal_server.ports import Vault
 from fal_server.ports.queue import RequestFilter
 from fal_server.store.sql import dialect
 from fal_server.store.sql.database import Database
+from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
 
 _FORGET_BATCH = 500
 # Built once: building a statement costs more than carrying it out.
-_ADD_CONTENT = insert(REQUEST_CONTENTS)
-_CHANGE_CONTENT = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id"))
+_ADD_CONTENT = Prepared(insert(REQUEST_CONTENTS))
+_CHANGE_CONTENT = Prepared(update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id")))
+_CONTENT = Prepared(
+    select(REQUEST_CONTENTS.c.sealed_request, REQUEST_CONTENTS.c.sealed_body)
+    .join(REQUESTS, REQUESTS.c.request_id == REQUEST_CONTENTS.c.request_id)
+    .where(owned_by(REQUESTS, bindparam("of_account")), REQUEST_CONTENTS.c.request_id == bindparam("of_request"))
+)
 
 
 class SqlQueueStore:
@@ -49,13 +55,13 @@ class SqlQueueStore:
 
         async def work(connection: AsyncConnection) -> QueuedRequest:
             # Insert first, then look: of two at once the constraint admits one, and the other finds it.
-            accept = dialect.insert_missing(connection, REQUESTS, unique="idempotency")
-            while not (await connection.execute(accept, to_row(request))).rowcount:
+            accept = prepared(dialect.insert_missing(connection, REQUESTS, unique="idempotency"))
+            while not await accept.change(connection, to_row(request)):
                 query = select(REQUESTS).where(REQUESTS.c.idempotency == request.idempotency)
                 taken = (await connection.execute(query)).mappings().one_or_none()
                 if taken is not None:  # otherwise it has been deleted meanwhile, because it was too old
                     return from_row(taken)
-            await connection.execute(_ADD_CONTENT, sealed)
+            await _ADD_CONTENT.change(connection, sealed)
             return request
 
         return await self._database.write(work)
@@ -138,7 +144,7 @@ class SqlQueueStore:
         async def work(connection: AsyncConnection) -> bool:
             if not await _change(connection, request, None, request.attempt):
                 return False
-            await connection.execute(_CHANGE_CONTENT, {"changed_id": request.request_id, **sealed})
+            await _CHANGE_CONTENT.change(connection, {"changed_id": request.request_id, **sealed})
             return True
 
         return await self._database.write(work)
@@ -148,10 +154,8 @@ class SqlQueueStore:
 
         async def work(connection: AsyncConnection) -> set[str]:
             changed = await _change_all(connection, requests, None)
-            if changed:
-                await connection.execute(
-                    _CHANGE_CONTENT, [{"changed_id": one, **sealed[one]} for one in sorted(changed)]
-                )
+            for one in sorted(changed):
+                await _CHANGE_CONTENT.change(connection, {"changed_id": one, **sealed[one]})
             return changed
 
         return await self._database.write(work)
@@ -236,15 +240,12 @@ class SqlQueueStore:
         return await self._database.read(work)
 
     async def _content(self, connection: AsyncConnection, account: AccountId, request_id: str) -> Content | None:
-        contents = REQUEST_CONTENTS.c
-        query = select(contents.sealed_request, contents.sealed_body)
-        query = query.join(REQUESTS, REQUESTS.c.request_id == contents.request_id)
-        query = query.where(owned_by(REQUESTS, account), contents.request_id == request_id)
-        row = (await connection.execute(query)).mappings().one_or_none()
-        if row is None:
+        rows = await _CONTENT.rows(connection, {"of_account": account, "of_request": request_id})
+        if not rows:
             return None
-        headers, url = _parsed(self._open(request_id, "request", row["sealed_request"]))
-        body = self._open(request_id, "body", row["sealed_body"]).encode("latin-1")
+        sealed = cast("Mapping[str, bytes]", rows[0])
+        headers, url = _parsed(self._open(request_id, "request", sealed["sealed_request"]))
+        body = self._open(request_id, "body", sealed["sealed_body"]).encode("latin-1")
         return Content(headers=headers, body=body, webhook_url=url)
 
     def _sealed(self, request: QueuedRequest, answer: Answer) -> dict[str, bytes]:
@@ -281,15 +282,17 @@ async def _change(connection: AsyncConnection, request: QueuedRequest, state: St
     """Write a request if it is in this state (None: not completed) and at this attempt."""
     row = to_row(request)
     row |= {"changed_id": row.pop("request_id"), "before": attempt}
-    return (await connection.execute(_change_from(state), row)).rowcount > 0
+    return await _change_from(state).change(connection, row) > 0
 
 
 @cache
-def _change_from(state: State | None) -> Update:
+def _change_from(state: State | None) -> Prepared:
     """Return the statement that writes a request which is in this state, at the attempt `before`."""
     rows = REQUESTS.c
-    return update(REQUESTS).where(
-        rows.request_id == bindparam("changed_id"), _is_in(state), rows.attempt == bindparam("before")
+    return Prepared(
+        update(REQUESTS).where(
+            rows.request_id == bindparam("changed_id"), _is_in(state), rows.attempt == bindparam("before")
+        )
     )
 
 

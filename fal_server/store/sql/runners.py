@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, Select, and_, delete, func, insert, or_, select
+from sqlalchemy import RowMapping, Select, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Unavailable
@@ -15,6 +15,7 @@ from fal_server.core.identity import AccountId, Accounts, AppId
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.ports import Vault
 from fal_server.store.sql.dialect import upsert
+from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS, owned_by
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,20 @@ _SLICE = 50  # rows are converted on the event loop, for a few milliseconds
 _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 # Listed one by one, because no index finds what is unequal.
 _LIVING = RUNNERS.c.state.in_([state.value for state in RunnerState if state is not RunnerState.TERMINATED])
+
+# The next number is that of the last change of the same runner, and one.
+_ADD_CHANGE = Prepared(
+    insert(RUNNER_EVENTS).values(
+        runner_id=bindparam("of_runner"),
+        sequence=select(func.coalesce(func.max(RUNNER_EVENTS.c.sequence), 0))
+        .where(RUNNER_EVENTS.c.runner_id == bindparam("of_runner"))
+        .scalar_subquery()
+        + 1,
+        at=bindparam("new_at"),
+        state=bindparam("new_state"),
+        reason=bindparam("new_reason"),
+    )
+)
 
 
 def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
@@ -88,21 +103,12 @@ async def save(
 ) -> None:
     """Insert or replace runners and add to their histories; the last of two with one id counts."""
     rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
-    if rows:  # always in one order, because transactions that lock rows in different orders could deadlock
-        await connection.execute(upsert(connection, RUNNERS), [rows[runner_id] for runner_id in sorted(rows)])
+    write = prepared(upsert(connection, RUNNERS))
+    for runner_id in sorted(rows):  # in one order, because transactions that lock rows in two could deadlock
+        await write.change(connection, rows[runner_id])
     for change in changes:
-        mine = select(func.coalesce(func.max(RUNNER_EVENTS.c.sequence), 0)).where(
-            RUNNER_EVENTS.c.runner_id == change.runner_id
-        )
-        await connection.execute(
-            insert(RUNNER_EVENTS).values(
-                runner_id=change.runner_id,
-                sequence=mine.scalar_subquery() + 1,
-                at=change.at,
-                state=change.state.value,
-                reason=change.reason,
-            )
-        )
+        values = {"new_at": change.at, "new_state": change.state.value, "new_reason": change.reason}
+        await _ADD_CHANGE.change(connection, {"of_runner": change.runner_id, **values})
 
 
 async def history(connection: AsyncConnection, account: Accounts, runner_id: str) -> list[StateChange]:

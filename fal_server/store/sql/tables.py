@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    BindParameter,
     Boolean,
     Column,
     ColumnElement,
@@ -321,6 +322,6 @@ WORKFLOW_RUNS = Table(
 )
 
 
-def owned_by(table: Table, account: Accounts) -> ColumnElement[bool]:
+def owned_by(table: Table, account: Accounts | BindParameter[str]) -> ColumnElement[bool]:
     """Restrict a query to the rows of an account: the one place that decides what an account can see."""
     return true() if account is EVERY_ACCOUNT else table.c.account == account

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ class WriterThread:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fal-writer")
         self._connection: Connection | None = None
+        self._parts_use: InThread | None = None
 
     async def transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
         """Run the parts of a group in one transaction; see `GroupedWrites`."""
@@ -139,8 +141,9 @@ class WriterThread:
     def _transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
         if self._connection is None:
             self._connection = dialect.create_writer(self._path).connect()
+            self._parts_use = InThread(self._connection)
         with self._connection.begin():
-            return _at_once(run_each(works, cast("AsyncConnection", _InThread(self._connection))))
+            return _at_once(run_each(works, cast("AsyncConnection", self._parts_use)))
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -148,12 +151,19 @@ class WriterThread:
             self._connection = None
 
 
-class _InThread:
-    """What the parts of a group call of an AsyncConnection, without a loop: nothing here waits for one."""
+class InThread:
+    """What the parts of a group call of an AsyncConnection, without a loop: nothing here waits for one.
+
+    Attributes:
+        driver: the driver's connection, for statements that need nothing of SQLAlchemy.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.dialect = connection.dialect
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        self.driver = driver
 
     async def execute(
         self, statement: Executable, parameters: dict[str, object] | list[dict[str, object]] | None = None

@@ -1,0 +1,114 @@
+"""Statements that are compiled once, for those that run all the time.
+
+SQLAlchemy finds a statement's compiled form again at each execution, and builds a context and a result: several times
+what SQLite does for a row. In the thread that writes a SQLite file, these go to the driver directly, with the same SQL
+and the same conversions of the columns' types. Elsewhere they are executed as usual.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from sqlalchemy import ClauseElement, Select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from fal_server.store.sql.writes import InThread
+
+if TYPE_CHECKING:
+    from sqlalchemy import CursorResult, Dialect, Executable
+    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.types import TypeEngine
+
+_Convert: TypeAlias = "Callable[[object], object] | None"
+Parameters: TypeAlias = "Mapping[str, object]"
+
+
+class Prepared:
+    """A statement whose parameters have the same names each time."""
+
+    def __init__(self, statement: Executable) -> None:
+        self.statement = statement
+        self._compiled: _Compiled | None = None
+
+    async def change(self, connection: AsyncConnection, parameters: Parameters) -> int:
+        """Carry out an insert, update or delete; return how many rows it changed."""
+        thread = _thread_of(connection)
+        if thread is not None:
+            return self._in_thread(thread, parameters).rowcount
+        result = cast("CursorResult[object]", await connection.execute(self.statement, dict(parameters)))
+        return result.rowcount
+
+    async def rows(self, connection: AsyncConnection, parameters: Parameters) -> Sequence[Mapping[str, object]]:
+        """Return the rows of a select, by the names of its columns."""
+        thread = _thread_of(connection)
+        if thread is not None:
+            cursor = self._in_thread(thread, parameters)
+            assert self._compiled is not None
+            return [self._compiled.row(found) for found in cursor]
+        found = (await connection.execute(self.statement, dict(parameters))).mappings().all()
+        return [{str(name): value for name, value in row.items()} for row in found]
+
+    def _in_thread(self, connection: InThread, parameters: Parameters) -> sqlite3.Cursor:
+        if self._compiled is None:
+            self._compiled = _Compiled(self.statement, connection.dialect, parameters)
+        compiled = self._compiled
+        values = compiled.values(parameters)
+        try:
+            return connection.driver.execute(compiled.sql, values)
+        except sqlite3.Error as error:
+            # As SQLAlchemy raises it; the values may be secrets, so they are not told.
+            raise DBAPIError.instance(
+                compiled.sql, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
+            ) from error
+
+
+def _thread_of(connection: object) -> InThread | None:
+    """Return what a part of a group in the writer's thread has for a connection; None elsewhere."""
+    return connection if isinstance(connection, InThread) else None
+
+
+@cache
+def prepared(statement: Executable) -> Prepared:
+    """Return the prepared form of a statement that is kept for good, always the same one."""
+    return Prepared(statement)
+
+
+class _Compiled:
+    """The SQL of a statement, with what converts its parameters and its columns."""
+
+    def __init__(self, statement: object, dialect: Dialect, parameters: Parameters) -> None:
+        assert isinstance(statement, ClauseElement)
+        compiled = statement.compile(dialect=dialect, column_keys=sorted(parameters))
+        assert isinstance(compiled, SQLCompiler)
+        assert not compiled.post_compile_params, "a list that is part of the SQL differs each time"
+        self.sql = compiled.string
+        given = compiled.params
+        self._parameters: list[tuple[str, object, _Convert]] = [
+            (name, given[name], compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            for name in compiled.positiontup or ()
+        ]
+        columns = tuple(statement.selected_columns) if isinstance(statement, Select) else ()
+        self._columns = [(str(column.name), _from_database(column.type, dialect)) for column in columns]
+
+    def values(self, parameters: Parameters) -> list[object]:
+        """Return what the driver gets for parameters, in the order of the SQL."""
+        found: list[object] = []
+        for name, default, convert in self._parameters:
+            value = parameters.get(name, default)
+            found.append(value if convert is None else convert(value))
+        return found
+
+    def row(self, found: Sequence[object]) -> dict[str, object]:
+        """Return a row of the driver by the names of its columns."""
+        return {
+            name: value if convert is None else convert(value)
+            for (name, convert), value in zip(self._columns, found, strict=True)
+        }
+
+
+def _from_database(kind: TypeEngine[object], dialect: Dialect) -> _Convert:
+    return kind.dialect_impl(dialect).result_processor(dialect, None)
