@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fal_runner.process.proc import boot_id
@@ -16,6 +17,8 @@ from fal_server.composition.state import write_private
 
 # A wall clock before this was never set; its first correction is taken at once.
 PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)
+_PLAUSIBLE_AT = PLAUSIBLE.timestamp()
+_since_boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 # How fast the time follows a wall clock that stepped. Durations are right within this share meanwhile.
 SLEW = 0.1
 # A restart loses what the time has followed since the last reading: at most a tenth of this.
@@ -56,7 +59,7 @@ class SteadyClock:
         before: ClockReading | None = None,
         *,
         wall: Callable[[], float] = time.time,
-        uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        uptime: Callable[[], float] = _since_boot,
         boot: str = "",
     ) -> None:
         self._wall = wall
@@ -68,13 +71,17 @@ class SteadyClock:
 
     def now(self) -> datetime:
         uptime, wall = self._uptime(), self._wall()
-        passed = max(uptime - self._last, 0.0)
-        self._last = max(uptime, self._last)
+        passed = uptime - self._last
+        if passed > 0.0:
+            self._last = uptime
+        else:
+            passed = 0.0
         drift = wall - self._at - passed
-        if self._at < PLAUSIBLE.timestamp() <= wall:
+        most = SLEW * passed
+        if self._at < _PLAUSIBLE_AT <= wall:
             self._at = wall
         else:
-            self._at += passed + max(-SLEW * passed, min(SLEW * passed, drift))
+            self._at += passed + (drift if -most <= drift <= most else most if drift > 0 else -most)
         return datetime.fromtimestamp(self._at, UTC)
 
     def wall(self) -> datetime:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from fal_server.access.authorization import key_of
-from fal_server.http.gateway.passing import withheld
+from fal_server.http.gateway.passing import WITHHELD, withheld
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import origin_form, tokens
@@ -69,7 +69,7 @@ class AppRequest:
                 else:
                     self.hint = value.decode("latin-1") or None
                     fields.append(b"x-fal-runner-hint: %b\r\n" % value)
-            elif not withheld(name):
+            elif name not in WITHHELD and (b"_" not in name or not withheld(name)):  # a call for each field shows
                 fields.append(b"%b: %b\r\n" % (name, value))
         if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
             fields.append(b"host: localhost\r\n")  # the request to the runner is in HTTP/1.1, which requires one
