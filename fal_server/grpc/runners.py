@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeAlias
 
 from google.protobuf.struct_pb2 import Struct
@@ -21,7 +21,7 @@ from fal_server.grpc.shell import serve_shell
 from fal_server.grpc.streams import closing, pages
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.nodes import Nodes
-from fal_server.services.runners import Runners
+from fal_server.services.runners import MOST_ON_A_PAGE, Runners
 
 _Info = pb.RunnerInfo
 _Listing: TypeAlias = "pb.ListRunnersRequest | pb.ListAliasRunnersRequest"
@@ -49,46 +49,43 @@ class RunnerHandlers:
 
     async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
         response = pb.ListRunnersResponse()
-        since = optional_time(request, "start_time")
-        if request.HasField("page_size"):
-            views = await self._page(request, None, MAIN, response, caller)
-        else:
-            views = await self._runners.list(caller.scope, since=since, include_pending=request.list_pending)
-        async for view in in_slices(views):
-            response.runners.append(runner_info(view))
+        await self._fill(response, request, None, MAIN, caller)
         return response
 
     async def list_alias_runners(
         self, request: pb.ListAliasRunnersRequest, caller: Caller
     ) -> pb.ListAliasRunnersResponse:
         response = pb.ListAliasRunnersResponse()
-        since, environment = optional_time(request, "start_time"), request.environment_name or MAIN
-        if request.HasField("page_size"):
-            views = await self._page(request, request.alias, environment, response, caller)
-        else:
-            views = await self._runners.list_for_app(
-                caller.scope, request.alias, environment, since=since, include_pending=request.list_pending
-            )
-        async for view in in_slices(views):
-            response.runners.append(runner_info(view))
+        await self._fill(response, request, request.alias, request.environment_name or MAIN, caller)
         return response
 
-    async def _page(
-        self, request: _Listing, app: str | None, environment: str, response: _Listed, caller: Caller
-    ) -> Sequence[RunnerView]:
-        """Return the runners of a page; note in the response where the next one begins."""
-        page = await self._runners.page(
-            caller.scope,
-            app,
-            environment,
-            since=optional_time(request, "start_time"),
-            include_pending=request.list_pending,
-            size=request.page_size,
-            token=request.page_token,
-        )
-        if page.next_token:
-            response.next_page_token = page.next_token
-        return page.views
+    async def _fill(
+        self, response: _Listed, request: _Listing, app: str | None, environment: str, caller: Caller
+    ) -> None:
+        """Add a page of runners; or all of them, page by page, to who asks for no page, as published clients do.
+
+        So few of them are Python's at a time that a collection of garbage holds the event loop for milliseconds only.
+        """
+        one = request.HasField("page_size")
+        token = request.page_token if one else ""
+        while True:
+            page = await self._runners.page(
+                caller.scope,
+                app,
+                environment,
+                since=optional_time(request, "start_time"),
+                include_pending=request.list_pending,
+                size=request.page_size if one else MOST_ON_A_PAGE,
+                token=token,
+            )
+            async for view in in_slices(page.views):
+                response.runners.append(runner_info(view))
+            token = page.next_token
+            if not token:
+                return
+            if one:
+                response.next_page_token = token
+                return
 
     async def watch_runners(
         self, request: pb.WatchRunnersRequest, caller: Caller

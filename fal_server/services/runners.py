@@ -78,18 +78,6 @@ class Runners:
         """
         return await self._views(await self._all(scope, since), include_pending)
 
-    async def list_for_app(
-        self, scope: Scope, name: str, environment: str, *, since: datetime | None, include_pending: bool
-    ) -> Sequence[RunnerView]:
-        """Return the runners of one app, like `list`.
-
-        Raises:
-            NotFound: there is no such app.
-        """
-        app = await self._catalog.require_in(scope.account, name, environment, "alias")
-        mine = [r for r in await self._all(scope, since) if r.app_id == app.app_id]
-        return await self._views(mine, include_pending)
-
     async def page(
         self,
         scope: Scope,

@@ -265,7 +265,7 @@ class FakeRunners:
         self.calls.append((since, include_pending))
         return list(self.views.values())
 
-    async def list_for_app(
+    async def _of_app(
         self, scope: Scope, name: str, environment: str, *, since: datetime | None, include_pending: bool
     ) -> Sequence[RunnerView]:
         full = app_name(name, environment_name(environment), "alias")
@@ -290,9 +290,7 @@ class FakeRunners:
         if name is None:
             found = list(await self.list(scope, since=since, include_pending=include_pending))
         else:
-            found = list(
-                await self.list_for_app(scope, name, environment, since=since, include_pending=include_pending)
-            )
+            found = list(await self._of_app(scope, name, environment, since=since, include_pending=include_pending))
         here = int(token or 0)
         return RunnerPage(
             views=found[here : here + size], next_token=str(here + size) if here + size < len(found) else ""
@@ -303,7 +301,7 @@ class FakeRunners:
     ) -> AsyncIterator[Changes[RunnerView]]:
         refuse_version(version)
         if name:
-            await self.list_for_app(scope, name, environment, since=since, include_pending=True)
+            await self._of_app(scope, name, environment, since=since, include_pending=True)
         yield Changes(snapshot=True, rows=list(self.views.values()), removed=[], version="v1")
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:

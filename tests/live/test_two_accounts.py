@@ -75,8 +75,8 @@ async def test_requests_start_and_reach_runners_of_their_own_account(two: Platfo
     assert {r.app_id for r in two.fleet.runners} == {MINE_ID, THEIRS_ID}
     assert other.runner_id != lease.runner_id
     for scope, held in ((SCOPE, lease), (THEIRS, other)):
-        views = await two.runners.list_for_app(scope, "a", "", since=None, include_pending=True)
-        assert [view.runner.runner_id for view in views] == [held.runner_id]
+        page = await two.runners.page(scope, "a", "", since=None, include_pending=True, size=9, token="")
+        assert [view.runner.runner_id for view in page.views] == [held.runner_id]
         assert Gpus(two.fleet, two.catalog, MachineTypes()).gpus_by_app(scope) == {"a": {"XS": 1}}
         assert {decided.action for decided in (await two.insight.explain(scope, "a", "")).decisions} == {"start"}
 

@@ -69,12 +69,12 @@ async def test_the_list_has_pending_and_ended_runners_on_request(platform: Platf
     assert await states(include_pending=False) == []
     assert await states(since=hour) == ["terminated", "pending"]
     assert await states(since=platform.clock.now()) == ["pending"]
-    mine = await platform.runners.list_for_app(SCOPE, "a", "", since=hour, include_pending=True)
-    assert [v.runner.runner_id for v in mine] == [lease.runner_id]
+    mine = await platform.runners.page(SCOPE, "a", "", since=hour, include_pending=True, size=9, token="")
+    assert [v.runner.runner_id for v in mine.views] == [lease.runner_id]
     with pytest.raises(InvalidArgument, match="more than 24 hours"):
         await states(since=platform.clock.now() - timedelta(days=1, minutes=2))
     with pytest.raises(NotFound):
-        await platform.runners.list_for_app(SCOPE, "c", "", since=None, include_pending=True)
+        await platform.runners.page(SCOPE, "c", "", since=None, include_pending=True, size=9, token="")
     waiting.cancel()
 
 
