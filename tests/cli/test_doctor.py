@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from importlib.metadata import Distribution
 from pathlib import Path
 
 import grpc
 import pytest
 
+from fal.config import edit
 from fal_cli.main import main
 from fal_cli.version import VERSION
 from fal_grpc.v1 import app_pb2
@@ -118,3 +120,41 @@ def test_people_get_a_line_a_check_with_the_way_to_fix_it(home, capsys):
     shown = capsys.readouterr().out
     assert f"\u2713 fal: {VERSION}" in shown
     assert "\u2717 key: there is none\n    `fal up -d` starts a controller" in shown
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise ModuleNotFoundError('No module named uv')", "No module named uv"),
+        ("def find_uv_bin(): raise FileNotFoundError('no uv here')", "no uv here"),
+        ("def find_uv_bin(): return '/bin/false'", "returned non-zero exit status 1"),
+    ],
+)
+def test_a_machine_without_uv(home, source, said, tmp_path, monkeypatch, diagnosis):
+    (tmp_path / "broken" / "uv").mkdir(parents=True)
+    (tmp_path / "broken" / "uv" / "__init__.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path / "broken"))
+    monkeypatch.delitem(sys.modules, "uv", raising=False)
+    code, document = diagnosis()
+    found = problems(document)["uv"]
+    assert (code, found["fix"]) == (1, "pip install 'fal-grpc[controller]'")
+    assert said in found["detail"]
+    monkeypatch.delitem(sys.modules, "uv", raising=False)
+
+
+def test_the_state_directory_of_the_profile_is_looked_at(home, tmp_path, monkeypatch, capsys):
+    with edit() as config:
+        config.create_profile("mine")
+        config.set("mine", "state_dir", str(tmp_path / "elsewhere"))
+        config.set_current("mine")
+
+    def looked_at(*words):
+        main(["doctor", "--json", *words])
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        return next(check["detail"] for check in checks if check["name"] == "controller here")
+
+    monkeypatch.delenv("FAL_STATE_DIR", raising=False)
+    assert looked_at() == f"none runs on {tmp_path / 'elsewhere'}"
+    assert looked_at("--state-dir", str(tmp_path / "third")) == f"none runs on {tmp_path / 'third'}"
+    monkeypatch.setenv("FAL_STATE_DIR", str(tmp_path / "by-variable"))
+    assert looked_at() == f"none runs on {tmp_path / 'by-variable'}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fal.extras import EXTRAS, missing
 from fal_cli.commands.doctor.check import Check, Status
+from fal_cli.controller_process import default_state_dir
 from fal_cli.other_package import other_package
 from fal_cli.presentation.counting import counted
 from fal_cli.version import VERSION
@@ -60,19 +61,21 @@ def check_installation() -> Iterator[Check]:
 
 
 def find_settings() -> Mapping[str, object]:
-    """Return host, key id and profile with their sources, and a problem if a setting is malformed."""
+    """Return host, key id and profile with their sources, the state directory, and a problem if one is malformed."""
     from fal.api import FalError, KeyCredentials, MissingCredentialsError
     from fal.config import config_path, load
     from fal.settings import find_credentials, find_profile, find_target
 
-    found: dict[str, object] = {"config file": str(config_path())}
+    found: dict[str, object] = {"config file": str(config_path()), "state directory": str(default_state_dir())}
     try:
         config = load()
         profile, profile_by = find_profile(config, None, os.environ)
         target, target_by = find_target(config, profile, None, os.environ)
     except FalError as error:
         return {**found, "problem": str(error)}
+    own = None if profile is None or "FAL_STATE_DIR" in os.environ else config.setting(profile, "state_dir")
     found |= {
+        "state directory": own or found["state directory"],
         "profile": profile,
         "profile from": profile_by if profile else None,
         "FAL_HOST": str(target),

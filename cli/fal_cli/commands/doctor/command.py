@@ -32,6 +32,7 @@ def add_arguments(parser: FalParser) -> None:
     )
     parser.epilog = _EPILOG
     add_state_dir_option(parser)
+    parser.set_defaults(state_dir=None)
     parser.beyond(
         parser.add_argument(
             "--bundle", type=Path, metavar="FILE", help="Write a report for others to FILE, a .tar.gz without secrets."
@@ -43,7 +44,8 @@ def add_arguments(parser: FalParser) -> None:
 
 def _doctor(args: argparse.Namespace) -> int:
     settings = find_settings()
-    checks = [*check_installation(), *check_settings(settings), *check_machine(args.state_dir)]
+    state_dir = args.state_dir or Path(str(settings["state directory"]))
+    checks = [*check_installation(), *check_settings(settings), *check_machine(state_dir)]
     healthy = all(check.status is not Status.PROBLEM for check in checks)
     document: dict[str, object] = {
         "healthy": healthy,
@@ -62,7 +64,7 @@ def _doctor(args: argparse.Namespace) -> int:
     if args.bundle is not None:
         from fal_cli.commands.doctor.bundle import write_bundle
 
-        names = write_bundle(args.bundle, document, args.state_dir)
+        names = write_bundle(args.bundle, document, state_dir)
         print_note(
             f"Wrote {args.bundle}: {', '.join(names)}.\n"
             "Keys and secrets are masked; look it through before you share it."

@@ -108,12 +108,12 @@ def _say_isolation() -> Check:
 
 
 def _check_uv() -> Check:
-    from uv import find_uv_bin
-
     try:
+        from uv import find_uv_bin
+
         uv = str(find_uv_bin())
         pythons = _output([uv, "python", "list", "--only-installed", "--offline", "--output-format", "json"])
-    except (OSError, subprocess.SubprocessError) as error:
+    except (ImportError, OSError, subprocess.SubprocessError) as error:
         return Check(
             name="uv",
             status=Status.PROBLEM,
