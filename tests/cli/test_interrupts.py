@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import signal
 import subprocess
 import sys
 
@@ -33,6 +37,16 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+SEARCHING = """
+import os, signal, threading
+from fal_cli.interrupts import interrupts
+from fal_cli.presentation.progress import LiveLine
+
+interrupts.arm()
+with LiveLine("Searching the log of hello"):
+    print("drawn", flush=True)
+    threading.Event().wait()
+"""
 COUNTED = INTERRUPTED.replace("code = main()", "os._exit = lambda code: print(-interrupter.left); main()")
 
 
@@ -56,3 +70,23 @@ def test_an_ignored_interrupt_stays_ignored(controller):
     command = [sys.executable, "-c", INTERRUPTED, "5", "runners", "list", "--json"]
     done = subprocess.run([sys.executable, "-c", IGNORING, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, '{"runners": []}\n')
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_erases_the_live_line(number):
+    own, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", SEARCHING], stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"Searching" not in shown:
+        shown += os.read(own, 4096)
+    process.send_signal(number)
+    assert process.wait() == 128 + number
+    assert process.communicate()[0] == b"drawn\n"
+    try:
+        while part := os.read(own, 4096):
+            shown += part
+    except OSError:  # the terminal is closed, and everything read
+        os.close(own)
+    # What is on the line after its last erasure.
+    assert re.split(rb"\r\x1b\[K", shown)[-1] == b""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from fal_cli.interrupts import interrupts
 from fal_cli.presentation.folding import cut
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.printable import log_text, one_line
@@ -25,7 +28,7 @@ _KEPT_LINES = 25
 
 
 class LiveLine:
-    """Show what is done and for how long, in a line that is redrawn and, at the end, erased.
+    """Show what is done and for how long, in a line that is redrawn and, at the end or by a signal, erased.
 
     Without a terminal it shows each new text as a line.
 
@@ -40,6 +43,9 @@ class LiveLine:
         self._colour = wants_colour(sys.stderr)
         self._started = time.monotonic()
         self._ended = threading.Event()
+        self._cut_off = False
+        self._drawing = threading.Lock()
+        self._last_words = ExitStack()
         self._drawer: threading.Thread | None = None
 
     @property
@@ -57,6 +63,7 @@ class LiveLine:
         """Begin to draw, and to count the time."""
         self._started = time.monotonic()
         if self._live:
+            self._last_words.enter_context(interrupts.last_words(self._erase_at_once))
             self._drawer = threading.Thread(target=self._draw, daemon=True)
             self._drawer.start()
         else:
@@ -71,6 +78,13 @@ class LiveLine:
             self._drawer = None
             sys.stderr.write(_ERASE)
             sys.stderr.flush()
+        self._last_words.close()
+
+    def _erase_at_once(self) -> None:
+        """Erase the line before a signal ends the process; the drawer finishes the frame that it has started."""
+        self._cut_off = True
+        self._drawing.acquire(timeout=2 * _FRAME_SECONDS)
+        os.write(sys.stderr.fileno(), _ERASE.encode())
 
     def __enter__(self) -> Self:
         return self.start()
@@ -91,8 +105,11 @@ class LiveLine:
             room = get_terminal_size().columns - len(took) - 4
             text = f"{self._title}: {self._step}" if self._step else self._title
             shown = cut(one_line(text), room)
-            sys.stderr.write(f"{_ERASE}{frame} {shown} {paint(took, 'dim', colour=self._colour)}")
-            sys.stderr.flush()
+            with self._drawing:
+                if self._cut_off:
+                    return
+                sys.stderr.write(f"{_ERASE}{frame} {shown} {paint(took, 'dim', colour=self._colour)}")
+                sys.stderr.flush()
 
 
 class BuildProgress:
