@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,3 +106,23 @@ async def test_a_restart_does_not_take_back_what_the_time_has_followed(tmp_path:
     await keeper.keep()
     after = machine.clock(ClockReading(**json.loads(path.read_text()))).now()
     assert abs((after - before).total_seconds()) < 0.001
+
+
+def lasted(now: Callable[[], datetime], machine: Machine, seconds: float, by: float) -> float:
+    """Return how long a duration lasts while the wall clock steps every second; ten times as long means never."""
+    began, passed = now(), 0
+    while (now() - began).total_seconds() < seconds and passed < 10 * seconds:
+        machine.uptime += 1
+        machine.step += by
+        passed += 1
+    return passed
+
+
+@pytest.mark.parametrize("seconds", [4, 60, 3600])
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+def test_the_steps_of_the_system_test_break_a_clock_that_follows_them(by: float, seconds: float) -> None:
+    """What `tests/clock` does to a controller would be seen there: `time.time` for its clock fails every duration."""
+    machine = Machine(START + 2e9)
+    assert seconds * (1 - SLEW) <= lasted(machine.clock().now, machine, seconds, by) <= seconds / (1 - SLEW) + 1
+    naive = lasted(machine.clock().wall, machine, seconds, by)
+    assert naive < max(seconds * (1 - SLEW), 2) if by > 0 else naive == 10 * seconds
