@@ -74,3 +74,20 @@ def test_nothing_is_sampled_in_vain(controller, arguments, code, message, capsys
     assert main(["runners", "profile", "r", *arguments]) == code
     assert message in capsys.readouterr().err
     assert controller.asked == []
+
+
+@pytest.mark.parametrize("flame", [False, True])
+def test_a_kernel_that_lets_nobody_look_is_named_with_what_allows_it(runner, flame, tmp_path, capsys):
+    spy = tmp_path / "py-spy"
+    # What py-spy 0.4 writes, and its exit code, for a process of another user. `sudo !!` would repeat our own command.
+    said = (
+        """Permission Denied: Try running again with elevated permissions by going 'sudo env \\"PATH=\\$PATH\\" !!'"""
+    )
+    spy.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+    spy.chmod(0o755)
+    runner.update({"FAL_WORKER_PID": "1", "FAL_PY_SPY": str(spy)})
+    more = ["--flame", str(tmp_path / "x.svg")] if flame else []
+    assert main(["runners", "profile", "r", *more]) == 1
+    error = capsys.readouterr().err
+    assert "sysctl kernel.yama.ptrace_scope=1" in error
+    assert "sudo" not in error

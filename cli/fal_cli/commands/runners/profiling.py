@@ -154,5 +154,11 @@ def _run(args: argparse.Namespace, script: str, words: Sequence[str], *, timeout
     if done.exit_code:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         said = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else "it said nothing")
+        if "permission denied" in said.lower():
+            raise CommandError(
+                "the kernel of the runner's machine lets nobody but root look into another process "
+                "(kernel.yama.ptrace_scope is 2 or more), or the app runs as another user: allow it there with "
+                "`sysctl kernel.yama.ptrace_scope=1`, or run the controller as root"
+            )
         raise CommandError(f"py-spy failed: {said.removeprefix('Error: ')}")
     return done
