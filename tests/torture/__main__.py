@@ -9,13 +9,15 @@ import os
 import random
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from tests.torture.driver import NAMES
-from tests.torture.run import Plan, run
+from tests.torture.run import ENDING, Plan, run
 from tests.torture.sources import KINDS
 
 _ALONE = "TORTURE_MOUNTS"
@@ -45,7 +47,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the history and the controller's log")
     options = parser.parse_args()
     if _ALONE not in os.environ:
-        return in_mounts_of_its_own(["-m", "tests.torture", *sys.argv[1:], "--seed", options.seed])
+        become_alone(["-m", "tests.torture", *sys.argv[1:], "--seed", options.seed])
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     disk = os.environ[_ALONE] == "yes"
     if not disk:
@@ -60,7 +62,14 @@ def main() -> int:
         kinds=KINDS[: options.apps],
     )
     print(f"seed {options.seed}, {options.minutes:g} minutes, in {folder}", flush=True)
-    verdict = asyncio.run(run(folder, options.seed, plan, disk=disk))
+    for number in ENDING:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        verdict = asyncio.run(run(folder, options.seed, plan, disk=disk))
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        print("interrupted: whatever ran has ended")
+        return 130
     print(json.dumps(verdict.figures(), indent=2))
     for sentence in verdict.broken[:50]:
         print(f"BROKEN: {sentence}")
@@ -91,18 +100,19 @@ def _faults(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def in_mounts_of_its_own(arguments: list[str]) -> int:
-    """Run Python in a mount namespace of its own, or without one if that is impossible."""
+def become_alone(arguments: list[str]) -> NoReturn:
+    """Become Python in a mount namespace of its own, or without one if that is impossible.
+
+    There is no parent that waits: it would kill the run when Ctrl-C reaches both, before runners are ended.
+    """
     for flags in (["-m"], ["-U", "-r", "-m"]):
         alone = ["unshare", *flags, "--propagation", "private"]
         if (
             shutil.which("unshare")
             and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
         ):
-            return subprocess.run(
-                [*alone, sys.executable, *arguments], env={**os.environ, _ALONE: "yes"}, check=False
-            ).returncode
-    return subprocess.run([sys.executable, *arguments], env={**os.environ, _ALONE: "no"}, check=False).returncode
+            os.execvpe("unshare", [*alone, sys.executable, *arguments], {**os.environ, _ALONE: "yes"})
+    os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, _ALONE: "no"})
 
 
 if __name__ == "__main__":

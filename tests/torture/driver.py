@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.support.cutter import Cutter, Direction, cutting
 from tests.torture import sources
+from tests.torture.deck import Deck
 from tests.torture.history import History
 from tests.torture.load import Load, call
 from tests.torture.sources import AppKind
@@ -27,7 +28,7 @@ FAULTS = (
     "restart",
     "keep runners",
     "freeze",
-    "freeze",
+    "freeze controller",
     "disk",
     "clock",
     "copy",
@@ -68,6 +69,7 @@ class Driver:
         self._kinds = kinds
         self._seed = seed
         self._faults = tuple(fault for fault in FAULTS if fault in faults)
+        self._deck = Deck(self._faults)
         self._cuts = CUT_LINKS in faults
         self._revisions = dict.fromkeys((kind.name for kind in kinds), 0)
         self._round = 0
@@ -209,14 +211,19 @@ class Driver:
         return [runner for runner in listed if runner["alias"] == app]
 
     async def _harm(self, chance: random.Random) -> None:
-        what, pick, seconds = chance.choice(self._faults), chance.random(), chance.uniform(0.2, 3.0)
+        what, pick, seconds = self._deck.draw(chance), chance.random(), chance.uniform(0.2, 3.0)
+        if not await self._harmed(what, pick, seconds, chance):
+            self._deck.put_back(what)
+
+    async def _harmed(self, what: str, pick: float, seconds: float, chance: random.Random) -> bool:
+        """Do harm; return whether there was what it could hit."""
         started_at = time.time()
         match what:
             case "kill controller":
                 harm = chance.choice(("nothing", "kill worker", "kill shim", "disk"))
-                await self._world.die(seconds, lambda: self._harm_runner_or_disk(harm, pick, seconds))
+                return await self._world.die(seconds, lambda: self._harm_runner_or_disk(harm, pick, seconds))
             case "restart" | "keep runners":
-                await self._world.restart(signal.SIGTERM if what == "restart" else signal.SIGUSR1)
+                return await self._world.restart(signal.SIGTERM if what == "restart" else signal.SIGUSR1)
             case "clock":
                 await self._world.step_clock((pick - 0.5) * _STEP_SECONDS, seconds)
             case "copy":
@@ -224,27 +231,33 @@ class Driver:
             case "adopted copy":
                 await self._world.start_copy(adopt=True)
             case "descriptors":
-                await self._world.few_descriptors(int(pick * 10), seconds)
-            case "freeze" if pick < 0.3:
+                return await self._world.few_descriptors(int(pick * 10), seconds)
+            case "freeze controller":
                 controller = self._world.controller
-                if controller is not None:
-                    await self._world.freeze(controller.process.pid, seconds)
-                    self._history.note("fault", what="controller frozen", at=started_at, until=time.time())
+                if controller is None:
+                    return False
+                await self._world.freeze(controller.process.pid, seconds)
+                self._history.note("fault", what="controller frozen", at=started_at, until=time.time())
             case _:
-                await self._harm_runner_or_disk(what, pick, seconds)
+                return await self._harm_runner_or_disk(what, pick, seconds)
+        return True
 
-    async def _harm_runner_or_disk(self, what: str, pick: float, seconds: float) -> None:
+    async def _harm_runner_or_disk(self, what: str, pick: float, seconds: float) -> bool:
         started_at = time.time()
-        if what == "disk" and self._world.disk:
+        if what == "disk":
+            if not self._world.disk:
+                return True  # never in this run, as its beginning says
             async with self._world.full_disk():
                 await pause(seconds)
             self._history.note("fault", what="disk full", at=started_at, until=time.time())
         elif what in ("kill worker", "kill shim", "freeze"):
             victims = await asyncio.to_thread(self._world.victims)
-            if victims:
-                runner, shim, worker = victims[int(pick * len(victims))]
-                of_shim = what == "kill shim" or (what == "freeze" and pick > 0.65)
-                await self._strike(what, runner, shim if of_shim else worker, seconds)
+            if not victims:
+                return False
+            runner, shim, worker = victims[int(pick * len(victims))]
+            of_shim = what == "kill shim" or (what == "freeze" and pick > 0.5)
+            await self._strike(what, runner, shim if of_shim else worker, seconds)
+        return True
 
     async def _strike(self, what: str, runner: str, pid: int, seconds: float) -> None:
         started_at = time.time()

@@ -18,6 +18,7 @@ from tests.torture.watch import Watch
 from tests.torture.world import World
 
 _OUTCOME_SECONDS = 240.0
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,8 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
             await asyncio.to_thread(world.controller.process.wait, 90)
         watch.finish()
     finally:
+        for number in ENDING:  # another one would leave runners behind
+            signal.signal(number, signal.SIG_IGN)
         if disk:  # the mount ends with this process
             _keep_log(world)
         world.close()

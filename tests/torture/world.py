@@ -119,11 +119,11 @@ class World:
         await asyncio.to_thread(kill_everything, copy)
         await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
 
-    async def few_descriptors(self, more: int, seconds: float) -> None:
-        """Let the controller open only a few more descriptors, for some seconds."""
+    async def few_descriptors(self, more: int, seconds: float) -> bool:
+        """Let the controller open only a few more descriptors, for some seconds; return whether there was one."""
         controller, started_at = self.controller, time.time()
         if controller is None:
-            return
+            return False
         pid = controller.process.pid
         try:
             before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -131,14 +131,19 @@ class World:
             await pause(seconds)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         except (ProcessLookupError, psutil.NoSuchProcess):
-            return
+            return False
         self.history.note("fault", what="few descriptors", at=started_at, until=time.time())
+        return True
 
-    async def die(self, seconds: float, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """Kill the controller, and start another after some seconds; `meanwhile` runs without a controller."""
+    async def die(self, seconds: float, meanwhile: Callable[[], Awaitable[object]]) -> bool:
+        """Kill the controller, and start another after some seconds; `meanwhile` runs without a controller.
+
+        Returns:
+            Whether there was a controller.
+        """
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
-            return
+            return False
         started_at = time.time()
         controller.process.kill()
         controller.process.wait()
@@ -147,18 +152,20 @@ class World:
         await pause(seconds / 2)
         await self.up()
         self.history.note("fault", what="controller killed", at=started_at, until=time.time())
+        return True
 
-    async def restart(self, number: int) -> None:
-        """Stop it in order (SIGTERM, or SIGUSR1: runners go on), and start another."""
+    async def restart(self, number: int) -> bool:
+        """Stop it in order (SIGTERM, or SIGUSR1: runners go on), and start another; return whether there was one."""
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
-            return
+            return False
         started_at = time.time()
         controller.process.send_signal(number)
         code = await asyncio.to_thread(controller.process.wait, 90)
         await self.up()
         name = signal.Signals(number).name
         self.history.note("fault", what=f"controller ended by {name}", at=started_at, until=time.time(), code=code)
+        return True
 
     async def fal(self, *arguments: str, port: int | None = None) -> tuple[int, str]:
         """Run a command, at another port if one is given; return its exit code and output."""
