@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import decode_source
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TypeAlias
@@ -42,6 +43,7 @@ class LoadedApp:
         packages: the top-level package that the file is part of, if any; it travels along.
         imported: names of the modules that were imported when the file was run.
         loggers: what running it set of loggers: level, whether lines propagate, and the handlers that were added.
+        source: the file's bytes, in the encoding that it names.
     """
 
     target: type[App] | Function[..., object]
@@ -52,7 +54,12 @@ class LoadedApp:
     packages: tuple[str, ...]
     imported: tuple[str, ...] = ()
     loggers: Mapping[str, LoggerState] = field(default_factory=dict)
-    source_code: str = field(repr=False)
+    source: bytes = field(repr=False)
+
+    @property
+    def source_code(self) -> str:
+        """Return the text of the file."""
+        return decode_source(self.source)
 
 
 @contextmanager
@@ -97,7 +104,7 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
             packages=(package,) if package else (),
             imported=tuple(sorted(set(sys.modules) - earlier_names - {name})),
             loggers={name: state for name, state in _loggers().items() if _changed(state, earlier_loggers.get(name))},
-            source_code=path.read_text(),
+            source=path.read_bytes(),
         )
     finally:
         sys.dont_write_bytecode = earlier_dont_write

@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
+from importlib.util import decode_source
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -207,8 +208,8 @@ def _behind() -> dict[str, ModuleType]:
 def _described(module: ModuleType) -> dict[str, object]:
     file = getattr(module, "__file__", None)
     try:
-        source = Path(file).read_text() if file else None
-    except (OSError, UnicodeDecodeError):
+        source = decode_source(Path(file).read_bytes()) if file else None
+    except (OSError, SyntaxError, UnicodeDecodeError):  # an encoding that is not known is a SyntaxError
         source = None
     return {"package": hasattr(module, "__path__"), "file": file or f"<{module.__name__}>", "source": source}
 
@@ -281,8 +282,8 @@ def _place_of(module: ModuleType, name: str) -> str:
     path = getattr(module, "__file__", None) or module.__name__
     first, _, second = name.partition(".")
     try:
-        tree: ast.AST = ast.parse(Path(path).read_text())
-    except (OSError, ValueError):
+        tree: ast.AST = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
         return Path(path).name
     for wanted in (first, second):
         for node in ast.walk(tree):

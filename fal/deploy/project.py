@@ -137,7 +137,7 @@ def _project_file() -> Path | None:
 
 def _parsed(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ProjectFileError(f"{path} cannot be read: {error}") from error
 

@@ -110,7 +110,7 @@ class _Collector:
     def add_app(self) -> None:
         name = self._loaded.module.__name__
         self._seen.add(name)
-        self._keep(f"{name.replace('.', '/')}.py", self._loaded.path, name, self._loaded.source_code.encode())
+        self._keep(f"{name.replace('.', '/')}.py", self._loaded.path, name, self._loaded.source)
 
     def add(self, name: str, *, anywhere: bool = False) -> bool:
         """Add a module with the packages around it; False if it does not lie beside the app (or not in Python)."""

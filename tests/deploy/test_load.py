@@ -155,3 +155,24 @@ def test_requirements_of_this_machine_are_refused(place, requirement):
     path = write(place, f"@fal.function(requirements=[{requirement!r}])\ndef run(): ...\n")
     with pytest.raises(DeployError, match="path of this machine"):
         prepare(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8-sig", "euc-jp"])
+def test_a_file_in_another_encoding_is_read_as_python_reads_it(place, encoding):
+    word = "日本" if encoding == "euc-jp" else "caf\u00e9"
+    cookie = "" if encoding == "utf-8-sig" else f"# -*- coding: {encoding} -*-\n"
+    text = f"{cookie}import fal\nNAME = {word!r}\n{FUNCTION.format('run')}"
+    path = place / "app.py"
+    path.write_bytes(text.encode(encoding))
+    with load_app(path) as loaded:
+        assert vars(loaded.module)["NAME"] == word
+        assert loaded.source_code == text
+        assert loaded.source == path.read_bytes()
+    assert prepare(str(path)).source_code == text
+
+
+def test_an_encoding_that_is_unknown_is_named(place):
+    path = place / "app.py"
+    path.write_bytes(b"# coding: klingon\nimport fal\n")
+    with pytest.raises(AppFileError, match="unknown encoding: klingon"), load_app(path):
+        pass

@@ -166,3 +166,8 @@ def test_wrong_files_and_names(project):
 def test_the_older_word_for_scale_settings(project):
     project('[tool.fal.apps.one]\nref = "code/app.py"\nno_scale = false\n')
     assert resolve_reference("one").reset_scale
+
+
+def test_a_byte_order_mark_in_pyproject_is_skipped(project):
+    place = project("\ufeff" + TABLE)
+    assert resolve_reference("one").path == place / "code" / "app.py"
