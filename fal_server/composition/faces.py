@@ -25,6 +25,7 @@ from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.hosts import AllowedHosts
 from fal_server.http.routes.queue import QueueRoutes
 from fal_server.http.routes.queue_admin import QueueAdminRoutes
 from fal_server.http.routes.rest import rest_app
@@ -90,7 +91,7 @@ async def open_faces(
         lifecycle=files.objects.lifecycle,
     )
     adapter = AsgiAdapter(rest)
-    router = Router(gateway, adapter)
+    router = Router(gateway, adapter, AllowedHosts(settings.allowed_hosts) if settings.allowed_hosts else None)
     listener = Listener(
         router,
         grpc_socket.target,

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
                 log_bytes=options.log_bytes,
+                allowed_hosts=tuple(options.allowed_host),
                 webhook_allow=tuple(options.webhook_allow),
                 warm_shims=options.warm_shims,
                 warm_workers=options.warm_workers,

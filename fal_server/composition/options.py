@@ -105,6 +105,14 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "with a password goes into FAL_DATABASE_URL.",
     )
     parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Answer HTTP requests only by this name, and by addresses and localhost; protects against DNS rebinding "
+        "(defaults to any name). May be repeated.",
+    )
+    parser.add_argument(
         "--webhook-allow",
         action="append",
         type=_network,

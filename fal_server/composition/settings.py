@@ -32,6 +32,7 @@ class Settings:
         file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
+        allowed_hosts: the names that requests over HTTP may use; none admits every name.
         webhook_allow: private networks that webhooks and uploads by URL may reach.
         drain_seconds: how long a stop waits for requests in flight.
         new_key: make another administrator's key, whatever keys there are.
@@ -52,6 +53,7 @@ class Settings:
     log_bytes: int | None = None
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0
+    allowed_hosts: tuple[str, ...] = ()
     webhook_allow: tuple[Network, ...] = ()
     drain_seconds: float = 30.0
     tls: TlsSettings | None = None

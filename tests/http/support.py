@@ -15,6 +15,7 @@ from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.identity import LOCAL, AppId, Principal, Scope
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.routes.hosts import AllowedHosts
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
@@ -213,6 +214,7 @@ async def running_server(
     tls=None,
     connect_seconds: float = 5,
     body_seconds: float = 60,
+    hosts: AllowedHosts | None = None,
 ) -> AsyncGenerator[Server, None]:
     ledger, keys = Ledger(), Keys()
     gateway = Gateway(
@@ -220,7 +222,7 @@ async def running_server(
     )
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(
-        Router(gateway, adapter), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls
+        Router(gateway, adapter, hosts), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls
     )
     sockets = await bind(host, 0)
     await listener.start(sockets)

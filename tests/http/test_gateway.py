@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from fal_server.core.faults import NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome
+from fal_server.http.routes.hosts import AllowedHosts
 from fal_server.http.routes.submission import passed_on
 from tests.http.support import KEY, App, answering, ask, echo, error_of, read_message, runner, running_server
 
@@ -376,3 +377,27 @@ async def test_cookies_and_service_workers_of_an_app_stay_in_its_paths(sent: byt
         _, fields, _ = await ask(h, b"GET /me/hello/deep?x=/ HTTP/1.1\r\nHost: here\r\n\r\n")
         assert fields[b"set-cookie"] == got
         assert b"service-worker-allowed" not in fields
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (b"box.example", 200),
+        (b"Box.Example.:7400", 200),
+        (b"ws.box.example", 200),
+        (b"127.0.0.1:7400", 200),
+        (b"[::1]:7400", 200),
+        (b"localhost:7400", 200),
+        (b"hello.localhost", 200),
+        (b"fal.run", 200),
+        (b"evil.example", 421),
+        (b"queue.evil.example", 421),
+        (b"box.example.evil.example", 421),
+        (b"evil.example:80@box.example", 421),
+    ],
+)
+async def test_a_name_that_another_site_gave_this_machine_is_not_answered(host: bytes, status: int) -> None:
+    """DNS rebinding: a page of evil.example calls apps here as its own origin."""
+    async with running_server(hosts=AllowedHosts(["box.example"])) as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        assert (await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"))[0] == status

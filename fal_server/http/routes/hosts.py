@@ -1,8 +1,13 @@
-"""Hosts: the published clients put `queue.` before a host to address the queue."""
+"""Hosts: which a request may name, and `queue.` before a host, by which the published clients address the queue."""
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+
 _QUEUE_LABEL = "queue."
+_LABELS = (_QUEUE_LABEL, "ws.", "api.", "rest.")
 QUEUE_PREFIX = "/queue"
 CLOUD_HOSTS = (
     "fal.run",
@@ -14,6 +19,32 @@ CLOUD_HOSTS = (
     "api.alpha.fal.ai",
 )
 """Hosts that the published clients have built in. They lead here only through a proxy."""
+
+
+class AllowedHosts:
+    """Decides by which names the controller may be addressed over HTTP.
+
+    A page of another site can give its own name this machine's address, and is then of one origin with the apps here.
+    It cannot do that with addresses, names of this machine, and those of the fal cloud, so they are always allowed.
+
+    Args:
+        names: of the controller; each also stands for the names that clients make of it, as `queue.NAME`.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(name.lower().rstrip(".") for name in names)
+        self.admits = lru_cache(maxsize=256)(self._admits)
+
+    def _admits(self, host: bytes) -> bool:
+        text = host.decode("latin-1").lower()
+        name = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0].rstrip(".")
+        if not name or name == "localhost" or name.endswith(".localhost") or name in CLOUD_HOSTS:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names or any(name.removeprefix(label) in self._names for label in _LABELS)
+        return True
 
 
 def is_cloud_host(host: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fal_server.core.accounts import RESERVED_NICKNAMES
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
-from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
+from fal_server.http.routes.hosts import QUEUE_PREFIX, AllowedHosts, is_queue_host
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
@@ -19,9 +19,13 @@ class Router:
     """Sends each exchange to the gateway or to the controller's own ASGI application.
 
     On a queue host, the path of an app means the queue, as if it were below /queue.
+
+    Args:
+        hosts: those that a request may name; None admits all.
     """
 
-    def __init__(self, gateway: Gateway, rest: AsgiAdapter) -> None:
+    def __init__(self, gateway: Gateway, rest: AsgiAdapter, hosts: AllowedHosts | None = None) -> None:
+        self._hosts = hosts
         self._gateway = gateway
         self._rest = rest
         self._suspended = ""
@@ -38,6 +42,10 @@ class Router:
         """Answer, now or later."""
         if self._suspended:
             send_error(exchange, self._ids.next(), HttpError(503, "runner_scheduling_failure", self._suspended))
+            return
+        if self._hosts is not None and not self._hosts.admits(exchange.host):
+            detail = "the Host of the request is no name of this controller: `fal up --allowed-host NAME` adds one"
+            send_error(exchange, self._ids.next(), HttpError(421, "bad_request", detail))
             return
         target = exchange.target
         if not target.startswith(b"/"):
