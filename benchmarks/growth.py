@@ -20,11 +20,13 @@ from fal_grpc.v1.runner_pb2 import ListRunnersRequest
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.identity import LOCAL, Principal
 from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
+from fal_server.core.machines import MachineTypes
 from fal_server.core.runners import RunnerState
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.runners import RunnerHandlers, runner_info
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.logs import READS_AT_ONCE
+from fal_server.services.nodes import Nodes
 from fal_server.services.runners import MOST_ON_A_PAGE
 from fal_server.store import AesVault, open_store
 from tests.fakes.domain import SCOPE, app_id, make_runner
@@ -102,7 +104,8 @@ async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
         request.start_time.FromDatetime(since)
         principal = Principal(scope=SCOPE, key_id="bench")
         caller = Caller(principal=principal, request_id="bench", accept=_accept)
-        return len((await RunnerHandlers(platform.runners).list_runners(request, caller)).runners)
+        handlers = RunnerHandlers(platform.runners, Nodes(platform.fleet, platform.engine.nodes, MachineTypes()))
+        return len((await handlers.list_runners(request, caller)).runners)
 
     async def in_pages() -> int:
         token, done = "", 0
