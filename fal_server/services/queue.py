@@ -6,10 +6,12 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
+from fal_server.aio.slices import in_slices
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, NotFound, UnusableIdempotencyKey
 from fal_server.core.identity import AccountId, AppId
@@ -243,8 +245,15 @@ class Queue:
             NotFound: there is no such app.
         """
         self._catalog.require(app_id)
-        waiting = self._backlog.of_app(app_id, State.IN_QUEUE)
-        chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller][:limit]
+        chosen: list[LiveRequest] = []
+        async with aclosing(in_slices(list(self._backlog))) as every:
+            async for live in every:
+                if len(chosen) == limit:
+                    break
+                request = live.request
+                of_caller = caller is None or (request.caller or PUBLIC) == caller
+                if of_caller and request.state is State.IN_QUEUE and request.app_id == app_id:
+                    chosen.append(live)
         flushed = 0
         # Those that a runner got meanwhile go on. Those that were taken out of line and wait for a runner come last,
         # because the next in line would take the place of each.
@@ -252,7 +261,7 @@ class Queue:
             group = [live for live in chosen[start : start + _GROUP] if live.attempt is None and _is_waiting(live)]
             if group:
                 flushed += await run_to_completion(self._cancel_group(group))
-        for live in chosen:
+        async for live in in_slices(chosen):
             if _is_waiting(live):
                 await self.cancel(app_id, live.request.request_id)
                 flushed += 1
