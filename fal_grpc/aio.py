@@ -435,6 +435,20 @@ class AsyncController:
         """Remove a user from a team."""
         await self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
 
+    # The audit log, which only our controller has
+
+    async def list_audit_entries(
+        self, *, since: datetime | None = None, page_size: int = 0, page_token: str = ""
+    ) -> tuple[Sequence[adapter.audit.AuditEntry], str]:
+        """List entries, the newest first; return them, and the token of the next page."""
+        request = adapter.audit.list_request(since=since, page_size=page_size, page_token=page_token)
+        return adapter.audit.page(await self._calls.unary(self._calls.audit.ListAuditEntries, request))
+
+    async def verify_audit(self) -> adapter.audit.AuditCheck:
+        """Check that the audit log is whole."""
+        message = await self._calls.unary(self._calls.audit.VerifyAudit, adapter.audit.verify_request())
+        return adapter.audit.check(message)
+
     # Secrets
 
     async def set_secret(

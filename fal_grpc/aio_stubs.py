@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from fal_grpc.v1.account_pb2_grpc import AccountsAsyncStub
     from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
+    from fal_grpc.v1.audit_pb2_grpc import AuditAsyncStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
     from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
     from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
@@ -42,6 +43,12 @@ class AsyncStubs(Protocol):
         from fal_grpc.v1.app_pb2_grpc import AppsStub
 
         return self._stub(AppsStub)
+
+    @property
+    def audit(self) -> AuditAsyncStub:
+        from fal_grpc.v1.audit_pb2_grpc import AuditStub
+
+        return self._stub(AuditStub)
 
     @property
     def revisions(self) -> RevisionsAsyncStub:

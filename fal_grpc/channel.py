@@ -28,6 +28,8 @@ REPEATABLE = (
     "Accounts/ListAccounts",
     "Accounts/ListMembers",
     "Apps/ListAliases",
+    "Audit/ListAuditEntries",
+    "Audit/VerifyAudit",
     "Environments/ListEnvironments",
     "Execs/GetExec",
     "Execs/ListExecs",

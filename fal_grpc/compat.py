@@ -19,6 +19,8 @@ OURS_ALONE = frozenset(
         "/fal.v1.Apps/ExplainApp",
         "/fal.v1.Apps/SimulateApp",
         "/fal.v1.Apps/WatchApps",
+        "/fal.v1.Audit/ListAuditEntries",
+        "/fal.v1.Audit/VerifyAudit",
         "/fal.v1.Execs/CloseExec",
         "/fal.v1.Execs/GetExec",
         "/fal.v1.Execs/ListExecs",

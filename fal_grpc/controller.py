@@ -425,6 +425,20 @@ class Controller:
         """Remove a user from a team."""
         self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
 
+    # The audit log, which only our controller has
+
+    def list_audit_entries(
+        self, *, since: datetime | None = None, page_size: int = 0, page_token: str = ""
+    ) -> tuple[Sequence[adapter.audit.AuditEntry], str]:
+        """List entries, the newest first; return them, and the token of the next page."""
+        request = adapter.audit.list_request(since=since, page_size=page_size, page_token=page_token)
+        return adapter.audit.page(self._calls.unary(self._calls.audit.ListAuditEntries, request))
+
+    def verify_audit(self) -> adapter.audit.AuditCheck:
+        """Check that the audit log is whole."""
+        message = self._calls.unary(self._calls.audit.VerifyAudit, adapter.audit.verify_request())
+        return adapter.audit.check(message)
+
     # Secrets
 
     def set_secret(

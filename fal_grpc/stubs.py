@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from fal_grpc.v1.account_pb2_grpc import AccountsStub
     from fal_grpc.v1.app_pb2_grpc import AppsStub
+    from fal_grpc.v1.audit_pb2_grpc import AuditStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
     from fal_grpc.v1.exec_pb2_grpc import ExecsStub
     from fal_grpc.v1.key_pb2_grpc import KeysStub
@@ -42,6 +43,12 @@ class Stubs(Protocol):
         from fal_grpc.v1.app_pb2_grpc import AppsStub
 
         return self._stub(AppsStub)
+
+    @property
+    def audit(self) -> AuditStub:
+        from fal_grpc.v1.audit_pb2_grpc import AuditStub
+
+        return self._stub(AuditStub)
 
     @property
     def revisions(self) -> RevisionsStub:

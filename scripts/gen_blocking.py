@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {
     "fal/api/aio/accounts.py": "fal/api/accounts.py",
     "fal/api/aio/apps.py": "fal/api/apps.py",
+    "fal/api/aio/audit.py": "fal/api/audit.py",
     "fal/api/aio/client.py": "fal/api/client.py",
     "fal/api/aio/connection.py": "fal/api/connection.py",
     "fal/api/aio/environments.py": "fal/api/environments.py",

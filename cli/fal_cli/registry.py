@@ -53,6 +53,7 @@ GROUPS = {
             help="Manage accounts, and the members of teams.",
             module="teams",
         ),
+        Command(name="audit", help="Show who changed what.", module="audit"),
         Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
         Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
     ),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fal.api.accounts import AccountsNamespace
     from fal.api.aio.accounts import AsyncAccountsNamespace
     from fal.api.aio.apps import AsyncAppsNamespace
+    from fal.api.aio.audit import AsyncAuditNamespace
     from fal.api.aio.client import AsyncServerlessClient
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fal.api.aio.runners import AsyncRunnersNamespace
     from fal.api.aio.secrets import AsyncSecretsNamespace
     from fal.api.apps import AppsNamespace
+    from fal.api.audit import AuditNamespace
     from fal.api.client import SyncServerlessClient
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from fal.queue import QueuedRequest, QueueState, WebhookDelivery
     from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
     from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy, name_in_environment
+    from fal_grpc.adapter.audit import AuditCheck, AuditEntry
     from fal_grpc.adapter.environment import EnvironmentInfo
     from fal_grpc.adapter.execs import ExecInfo
     from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, LoginToken, UserKeyInfo
@@ -103,12 +106,16 @@ __all__ = [
     "ArgumentError",
     "AsyncAccountsNamespace",
     "AsyncAppsNamespace",
+    "AsyncAuditNamespace",
     "AsyncEnvironmentsNamespace",
     "AsyncKeysNamespace",
     "AsyncQueueNamespace",
     "AsyncRunnersNamespace",
     "AsyncSecretsNamespace",
     "AsyncServerlessClient",
+    "AuditCheck",
+    "AuditEntry",
+    "AuditNamespace",
     "AuthMode",
     "BuildResult",
     "CallCancelledError",
@@ -194,6 +201,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "fal_grpc.adapter.audit": ["AuditCheck", "AuditEntry"],
+    "fal.api.audit": ["AuditNamespace"],
+    "fal.api.aio.audit": ["AsyncAuditNamespace"],
     "fal_grpc.adapter.account": ["AccountInfo", "AccountKind", "MemberRole", "NewAccount", "TeamMember"],
     "fal.api.accounts": ["AccountsNamespace"],
     "fal.api.aio.accounts": ["AsyncAccountsNamespace"],

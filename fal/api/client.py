@@ -16,6 +16,7 @@ from fal_grpc.adapter.values import optional_text
 if TYPE_CHECKING:
     from fal.api.accounts import AccountsNamespace
     from fal.api.apps import AppsNamespace
+    from fal.api.audit import AuditNamespace
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
     from fal.api.queue import QueueNamespace
@@ -77,6 +78,13 @@ class SyncServerlessClient:
         from fal.api.apps import AppsNamespace
 
         return AppsNamespace(self)
+
+    @cached_property
+    def audit(self) -> AuditNamespace:
+        """`fal audit`."""
+        from fal.api.audit import AuditNamespace
+
+        return AuditNamespace(self)
 
     @cached_property
     def runners(self) -> RunnersNamespace:

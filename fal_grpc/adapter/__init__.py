@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter import (
         account,
         app,
+        audit,
         changes,
         environment,
         execs,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "account",
     "app",
+    "audit",
     "changes",
     "environment",
     "execs",

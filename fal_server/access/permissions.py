@@ -25,6 +25,7 @@ PERMISSIONS = frozenset(
     {
         "account:read",
         "account:write",
+        "audit:read",
         "billing:read",
         "billing:write",
         "compute:instances:read",
@@ -83,7 +84,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 # What a member may do for a team, at most: the key that it shows may hold less.
 ROLE_PERMISSIONS: dict[Role, tuple[str, ...]] = {
     Role.OWNER: (EVERYTHING,),
-    Role.ADMIN: ("account:*", "billing:*", "compute:*", "keys:*", "serverless:*"),
+    Role.ADMIN: ("account:*", "audit:*", "billing:*", "compute:*", "keys:*", "serverless:*"),
     Role.DEVELOPER: ("account:read", "serverless:*"),
     Role.VIEWER: ("account:read", "serverless:*:read"),
 }

@@ -193,7 +193,12 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
     await use_cases.environments.bootstrap(LOCAL)
     await listen_for_runners(
-        files=files, access=use_cases.access, teams=use_cases.teams, addresses=addresses, stack=stack
+        files=files,
+        access=use_cases.access,
+        teams=use_cases.teams,
+        recorder=use_cases.recorder,
+        addresses=addresses,
+        stack=stack,
     )
     faces = await open_faces(
         state=state,

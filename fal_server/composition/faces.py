@@ -73,7 +73,7 @@ async def open_faces(
     stack.callback(grpc_socket.close)
     grpc_port = await grpc.start(unix_socket=Path(grpc_socket.path), host=LOOPBACK, port=settings.grpc_port)
     stack.push_async_callback(grpc.stop, 0)
-    guard = Guard(use_cases.access, files.tokens, use_cases.teams)
+    guard = Guard(use_cases.access, files.tokens, use_cases.teams, use_cases.recorder)
     rest = rest_app(
         guard=guard,
         accounts=addresses.accounts,
@@ -135,6 +135,8 @@ def _grpc_services(use_cases: UseCases, tokens: Tokens) -> Services:
     return Services(
         authenticator=use_cases.access,
         teams=use_cases.teams,
+        recorder=use_cases.recorder,
+        audit=use_cases.audit,
         tokens=tokens,
         accounts=use_cases.accounts,
         apps=use_cases.apps,

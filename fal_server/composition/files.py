@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.composition.addresses import Addresses
@@ -71,14 +72,20 @@ def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet:
 
 
 async def listen_for_runners(
-    *, files: FileServices, access: Authenticator, teams: Teams, addresses: Addresses, stack: AsyncExitStack
+    *,
+    files: FileServices,
+    access: Authenticator,
+    teams: Teams,
+    recorder: Recorder,
+    addresses: Addresses,
+    stack: AsyncExitStack,
 ) -> None:
     """Answer runners on the unix socket until the stack is closed.
 
     Raises:
         Unavailable: the socket cannot be made.
     """
-    uploader = Uploader(files.objects, Guard(access, files.tokens, teams), addresses.url)
+    uploader = Uploader(files.objects, Guard(access, files.tokens, teams, recorder), addresses.url)
     listener = UnixListener(AsgiAdapter(uploader.app))
     try:
         await listener.start(files.socket)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.execution import Execution
@@ -20,6 +21,7 @@ from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
+from fal_server.services.audit import Audit
 from fal_server.services.cancellations import Cancellations
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
@@ -46,6 +48,8 @@ class UseCases:
 
     access: Authenticator
     teams: Teams
+    recorder: Recorder
+    audit: Audit
     accounts: Accounts
     apps: Apps
     cancellations: Cancellations
@@ -95,6 +99,7 @@ async def build_use_cases(
     )
     access = Authenticator(store, clock, files.tokens.runners)
     keys = Keys(store, clock, access)
+    recorder = Recorder(store.audit, clock, storage.master_key)
     teams = Teams(store.accounts, addresses.accounts, files.tokens, access)
     machine_types = settings.machine_types
     apps = Apps(catalog, fleet, dispatcher, clock, machine_types)
@@ -119,6 +124,8 @@ async def build_use_cases(
     return UseCases(
         access=access,
         teams=teams,
+        recorder=recorder,
+        audit=Audit(store.audit, recorder),
         accounts=Accounts(store.accounts, addresses.accounts, teams, keys, clock),
         apps=apps,
         cancellations=Cancellations(catalog, HttpRunnerClient()),

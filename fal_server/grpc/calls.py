@@ -13,13 +13,19 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from fal_server.access.audit import Recorder
 from fal_server.access.open_calls import OpenCalls
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.identity import Principal
 from fal_server.grpc.caller import REQUEST_ID, Caller, request_id
+from fal_server.grpc.permissions import RECORDED
+from fal_server.grpc.recording import address_of, named_things
 from fal_server.grpc.status import code_of, shortened, trailers
 
 logger = logging.getLogger(__name__)
+# No two services have a method of one name.
+_RECORDED = {name.rpartition(".")[2]: fields for name, fields in RECORDED.items()}
+_ACTIONS = {name.rpartition(".")[2]: name.removeprefix("fal.v1.") for name in RECORDED}
 
 
 class Admitted(NamedTuple):
@@ -27,6 +33,7 @@ class Admitted(NamedTuple):
 
     principal: Principal
     open_calls: OpenCalls
+    recorder: Recorder
 
 
 ADMITTED: ContextVar[Admitted] = ContextVar("admitted")
@@ -48,7 +55,9 @@ def unary(name: str, request_type: type[M], handler: Unary[M]) -> Method:
 
     async def serve(data: bytes, context: Context) -> Response:
         async with _call(name, context) as caller:
-            response = await handler(_parsed(request_type, data), caller)
+            request = _parsed(request_type, data)
+            await _admit(name, request, caller, context)
+            response = await handler(request, caller)
             await caller.accept()
             return response
 
@@ -60,7 +69,9 @@ def server_streaming(name: str, request_type: type[M], handler: ServerStreaming[
 
     async def serve(data: bytes, context: Context) -> None:
         async with _call(name, context) as caller:
-            await _send_all(handler(_parsed(request_type, data), caller), caller, context)
+            request = _parsed(request_type, data)
+            await _admit(name, request, caller, context)
+            await _send_all(handler(request, caller), caller, context)
 
     return grpc.unary_stream_rpc_method_handler(serve, None, _serialised)
 
@@ -70,7 +81,7 @@ def client_streaming(name: str, request_type: type[M], handler: ClientStreaming[
 
     async def serve(requests: AsyncIterator[bytes], context: Context) -> Response:
         async with _call(name, context) as caller:
-            response = await handler(_each(request_type, requests), caller)
+            response = await handler(_admitted(name, _each(request_type, requests), caller, context), caller)
             await caller.accept()
             return response
 
@@ -81,7 +92,8 @@ def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -
     """Return the method for many requests and many responses."""
 
     async def serve(_: object, context: Context) -> None:
-        async with _call(name, context) as caller, aclosing(_received(request_type, context)) as requests:
+        async with _call(name, context) as caller, aclosing(_received(request_type, context)) as received:
+            requests = _admitted(name, received, caller, context)
             await _send_all(handler(requests, caller), caller, context)
 
     return grpc.stream_stream_rpc_method_handler(serve, None, _serialised)
@@ -105,7 +117,7 @@ def refusal(name: str, reason: Exception, key_id: str) -> Method:
 
 @asynccontextmanager
 async def _call(name: str, context: Context) -> AsyncGenerator[Caller]:
-    principal, open_calls = ADMITTED.get()
+    principal, open_calls, _ = ADMITTED.get()
     async with _outcome(name, context, principal.key_id) as call_id:
         with open_calls.in_this_task(principal.key_id):
             yield Caller(principal=principal, request_id=call_id, accept=_once(context, call_id))
@@ -148,6 +160,34 @@ async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[s
                 "duration_seconds": seconds,
             },
         )
+
+
+async def _admit(name: str, request: Message, caller: Caller, context: Context) -> None:
+    """Record what a request is about to change.
+
+    Raises:
+        Unavailable: it cannot be recorded.
+    """
+    fields = _RECORDED.get(name)
+    if fields is None:
+        return
+    await ADMITTED.get().recorder.record(
+        caller.principal,
+        _ACTIONS[name],
+        named_things(request, fields),
+        source=address_of(context.peer()),
+        request_id=caller.request_id,
+    )
+
+
+async def _admitted(name: str, requests: AsyncIterator[M], caller: Caller, context: Context) -> AsyncGenerator[M]:
+    """Pass requests on; the first one names what the call is about."""
+    first = True
+    async for request in requests:
+        if first:
+            await _admit(name, request, caller, context)
+            first = False
+        yield request
 
 
 async def _received(request_type: type[M], context: Context) -> AsyncGenerator[M]:

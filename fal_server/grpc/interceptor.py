@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import require
 from fal_server.core.identity import Principal
@@ -22,9 +23,10 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call through if its key has the method's permission. Health and reflection need no key."""
 
-    def __init__(self, authenticator: Authenticator, teams: Teams) -> None:
+    def __init__(self, authenticator: Authenticator, teams: Teams, recorder: Recorder) -> None:
         self._authenticator = authenticator
         self._teams = teams
+        self._recorder = recorder
         self._permissions = {path: METHOD_PERMISSIONS[method.full_name] for path, method in METHODS.items()}
 
     async def intercept_service(
@@ -45,7 +47,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 require(principal, permission)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
             return refusal(METHODS[path].name, error, key_id)
-        ADMITTED.set(Admitted(principal, self._authenticator.open_calls))
+        ADMITTED.set(Admitted(principal, self._authenticator.open_calls, self._recorder))
         return await continuation(handler_call_details)
 
     async def _caller(self, metadata: Metadata) -> Principal:

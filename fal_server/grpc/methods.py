@@ -13,6 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from fal_grpc.v1 import (
     account_pb2,
     app_pb2,
+    audit_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -23,11 +24,13 @@ from fal_grpc.v1 import (
     secret_pb2,
 )
 from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.grpc import calls, compat
 from fal_server.grpc.accounts import AccountHandlers
 from fal_server.grpc.apps import AppHandlers
+from fal_server.grpc.audit import AuditHandlers
 from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
 from fal_server.grpc.keys import KeyHandlers
@@ -38,6 +41,7 @@ from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
 from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
+from fal_server.services.audit import Audit
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
@@ -54,6 +58,7 @@ from fal_server.services.secrets import Secrets
 _FILES = (
     account_pb2,
     app_pb2,
+    audit_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -83,6 +88,8 @@ class Services:
     authenticator: Authenticator
     teams: Teams
     tokens: Tokens
+    recorder: Recorder
+    audit: Audit
     accounts: Accounts
     apps: Apps
     explainer: Explainer
@@ -108,6 +115,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
     nouns: dict[str, object] = {
         "Accounts": AccountHandlers(services.accounts),
         "Apps": AppHandlers(services.apps, services.explainer),
+        "Audit": AuditHandlers(services.audit),
         "Environments": EnvironmentHandlers(services.environments),
         "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys, services.accounts, services.tokens),

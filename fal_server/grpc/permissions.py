@@ -5,6 +5,37 @@ from __future__ import annotations
 ANY_KEY = ""
 """In place of a permission: every valid key will do."""
 
+# What of a request is put into the audit log, by method: fields that name things, and never values. `?` before a field
+# stands for whether it is set, `[0]` behind one for its first item. Whatever changes something has a row here.
+RECORDED: dict[str, tuple[str, ...]] = {
+    "fal.v1.Accounts.AddMember": ("team", "user", "role"),
+    "fal.v1.Accounts.CreateAccount": ("nickname", "kind"),
+    "fal.v1.Accounts.RemoveMember": ("team", "user"),
+    "fal.v1.Apps.DeleteAlias": ("alias", "environment_name"),
+    "fal.v1.Apps.RolloutApplication": ("application_name", "environment_name"),
+    "fal.v1.Apps.SetAlias": ("alias", "revision", "environment_name"),
+    "fal.v1.Apps.UpdateApplication": ("application_name", "environment_name"),
+    "fal.v1.Environments.CreateEnvironment": ("name",),
+    "fal.v1.Environments.DeleteEnvironment": ("name",),
+    "fal.v1.Execs.CloseExec": ("runner_id", "exec_id"),
+    "fal.v1.Execs.SignalExec": ("runner_id", "exec_id", "signal"),
+    "fal.v1.Execs.StartExec": ("runner_id", "exec_id", "command[0]"),
+    "fal.v1.Keys.CreateLoginToken": (),
+    "fal.v1.Keys.CreateUserKey": ("alias", "policy_preset"),
+    "fal.v1.Keys.RevokeUserKey": ("key_id",),
+    "fal.v1.Keys.RotateUserKey": ("key_id",),
+    "fal.v1.Revisions.BuildEnvironment": ("application_name", "environment_name"),
+    "fal.v1.Revisions.DeleteApplication": ("application_id",),
+    "fal.v1.Revisions.RegisterApplication": ("application_name", "environment_name"),
+    "fal.v1.Runners.KillRunner": ("runner_id",),
+    "fal.v1.Runners.ShellRunner": ("runner_id", "command[0]"),
+    "fal.v1.Runners.StopRunner": ("runner_id",),
+    "fal.v1.Runs.InteractiveRun": (),
+    "fal.v1.Runs.Map": (),
+    "fal.v1.Runs.Run": ("application_name", "environment_name"),
+    "fal.v1.Secrets.SetSecret": ("name", "environment_name", "?value"),
+}
+
 # By the method's full name in fal.v1; its second name needs the same. A method without a row stops the start.
 METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Accounts.AddMember": "account:write",
@@ -20,6 +51,8 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Apps.SimulateApp": "serverless:apps:read",
     "fal.v1.Apps.UpdateApplication": "serverless:apps:write",
     "fal.v1.Apps.WatchApps": "serverless:apps:read",
+    "fal.v1.Audit.ListAuditEntries": "audit:read",
+    "fal.v1.Audit.VerifyAudit": "audit:read",
     "fal.v1.Environments.CreateEnvironment": "serverless:environments:write",
     "fal.v1.Environments.DeleteEnvironment": "serverless:environments:write",
     "fal.v1.Environments.ListEnvironments": "serverless:environments:read",

@@ -43,7 +43,7 @@ class GrpcServer:
 
     def __init__(self, services: Services) -> None:
         self._server = grpc.aio.server(
-            options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator, services.teams)]
+            options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator, services.teams, services.recorder)]
         )
         self._server.add_generic_rpc_handlers(generic_handlers(services))
         self._names = (*(service.full_name for service in SERVICES), compat.FULL_NAME)

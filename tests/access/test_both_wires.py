@@ -32,7 +32,7 @@ from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.uploader import Uploader
 from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.faults import STATUSES, status_of
-from tests.fakes.accounts import teams_of
+from tests.fakes.accounts import NoAudit, teams_of
 from tests.grpc.calls import answers
 
 # Routes and methods that do the same.
@@ -49,7 +49,7 @@ ACCOUNTS = KnownAccounts([Account()])
 
 def guard_of(stack) -> Guard:
     tokens = Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL)
-    return Guard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS))
+    return Guard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS), NoAudit())
 
 
 def everything(stack) -> tuple[Starlette, Uploader]:

@@ -17,6 +17,7 @@ from fal_grpc.compat import ISOLATE_SERVICE
 from fal_grpc.v1 import (
     account_pb2,
     app_pb2,
+    audit_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -30,6 +31,7 @@ from fal_grpc.v1 import (
 FILES = (
     account_pb2,
     app_pb2,
+    audit_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,

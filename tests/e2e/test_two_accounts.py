@@ -165,6 +165,8 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     "SimulateApp": lambda i: [{"application_name": i.app}],
     "UpdateApplication": lambda i: [{"application_name": i.app, "keep_alive": 7}],
     "WatchApps": lambda i: [{}, {"environment_name": i.environment}],
+    "ListAuditEntries": lambda i: [{}],
+    "VerifyAudit": lambda i: [{}],
     "CreateEnvironment": lambda i: [{"name": i.environment}],
     "DeleteEnvironment": lambda i: [{"name": i.environment}],
     "ListEnvironments": lambda i: [{}],

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
 from fal_server.core.accounts import Account, Environment, Key, KnownAccounts, TeamMember
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, Principal
 from fal_server.services.accounts import Accounts
 
 
@@ -35,6 +36,18 @@ class FakeAccountStore:
 
     async def remove_member(self, team: AccountId, user: AccountId) -> bool:
         return self.saved.pop((team, user), None) is not None
+
+
+class NoAudit(Recorder):
+    """Records nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def record(
+        self, caller: Principal, action: str, target: str, *, source: str = "", request_id: str = ""
+    ) -> None:
+        pass
 
 
 def teams_of(

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import KnownAccounts
@@ -31,6 +32,7 @@ from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
 from fal_server.services.accounts import Accounts
+from fal_server.services.audit import Audit
 from fal_server.services.deploy_plans import DeployPlan
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
@@ -452,10 +454,13 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     known = KnownAccounts(await store.accounts.all())
     tokens = Tokens(bytes(32), store, clock, lambda _: None)
     teams = Teams(store.accounts, known, tokens, access)
+    recorder = Recorder(store.audit, clock, bytes(32))
     services = Services(
         authenticator=access,
         teams=teams,
         tokens=tokens,
+        recorder=recorder,
+        audit=Audit(store.audit, recorder),
         accounts=Accounts(store.accounts, known, teams, keys, clock),
         keys=keys,
         secrets=secrets,

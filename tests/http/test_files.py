@@ -36,7 +36,7 @@ from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
-from tests.fakes.accounts import accounts_of, teams_of
+from tests.fakes.accounts import NoAudit, accounts_of, teams_of
 from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
@@ -67,7 +67,7 @@ class Desk:
         self.data = DataDirectory(root / "data")
         self.app_files = DiskAppFiles(root / "app-files")
         self.objects = Objects(DiskObjects(root / "objects"), drafts, self.clock, timedelta(days=1))
-        guard = self.guard = Guard(self.access, self.tokens, teams_of(self.access, self.tokens, ACCOUNTS))
+        guard = self.guard = Guard(self.access, self.tokens, teams_of(self.access, self.tokens, ACCOUNTS), NoAudit())
         app_files = AppFiles(self.app_files, drafts, self.clock)
         data = Files(self.data, UrlFetcher(Destinations([ip_network("127.0.0.0/8")])), self.clock)
         account = AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)

@@ -31,7 +31,7 @@ from fal_server.http.routes.rest import rest_app
 from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.logs import LogBatch
-from tests.fakes.accounts import accounts_of, teams_of
+from tests.fakes.accounts import NoAudit, accounts_of, teams_of
 from tests.http.support import App, Keys, Server, echo, runner, running_server
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -145,7 +145,7 @@ class Controller:
 @asynccontextmanager
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncGenerator[Controller, None]:
     logs, runners, keys = Logs(lines), Runners(), TwoAccountsKeys()
-    guard = Guard(cast("Any", keys), cast("Any", NoTokens()), teams_of(keys, NoTokens(), ACCOUNTS))
+    guard = Guard(cast("Any", keys), cast("Any", NoTokens()), teams_of(keys, NoTokens(), ACCOUNTS), NoAudit())
     account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)
     routes = [*RunnerRoutes(cast("Any", runners), cast("Any", logs), guard).routes, *account.routes]
     rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1.2.3", routes=routes)

@@ -16,6 +16,7 @@ from fal_grpc.adapter.values import optional_text
 if TYPE_CHECKING:
     from fal.api.aio.accounts import AsyncAccountsNamespace
     from fal.api.aio.apps import AsyncAppsNamespace
+    from fal.api.aio.audit import AsyncAuditNamespace
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
@@ -77,6 +78,13 @@ class AsyncServerlessClient:
         from fal.api.aio.apps import AsyncAppsNamespace
 
         return AsyncAppsNamespace(self)
+
+    @cached_property
+    def audit(self) -> AsyncAuditNamespace:
+        """`fal audit`."""
+        from fal.api.aio.audit import AsyncAuditNamespace
+
+        return AsyncAuditNamespace(self)
 
     @cached_property
     def runners(self) -> AsyncRunnersNamespace:

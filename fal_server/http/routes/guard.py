@@ -10,13 +10,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fal_server.access.acting import USER_ID, Teams
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.authorization import first_key, token_of
 from fal_server.access.permissions import CALL_APPS, NO_PUBLIC_APP, WRITE_FILES, allows, require, require_app
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
 from fal_server.core.identity import Principal
-from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
+from fal_server.http.routes.permissions import RECORDED_ROUTES, ROUTE_PERMISSIONS, Admission
 from fal_server.http.server.asgi import EXCHANGE
 from fal_server.http.server.exchange import Exchange
 from fal_server.live.dispatch import RoutedApp
@@ -29,10 +30,11 @@ _OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP)
 class Guard:
     """Makes routes that admit only the callers in the table of permissions."""
 
-    def __init__(self, authenticator: Authenticator, tokens: Tokens, teams: Teams) -> None:
+    def __init__(self, authenticator: Authenticator, tokens: Tokens, teams: Teams, recorder: Recorder) -> None:
         self._authenticator = authenticator
         self._tokens = tokens
         self._teams = teams
+        self._recorder = recorder
 
     def route(self, method: str, path: str, endpoint: Endpoint) -> Route:
         """Return a route whose endpoint is given the caller.
@@ -46,6 +48,8 @@ class Guard:
         async def admitted(request: Request) -> Response:
             caller = await self._admit(request, needed)
             self._note_caller(request, caller)
+            if (method, path) in RECORDED_ROUTES:
+                await self._record(request, caller, f"{method} {path}")
             return await endpoint(request, caller)
 
         return Route(path, admitted, methods=[method])
@@ -100,6 +104,11 @@ class Guard:
         if caller is None:
             return False
         return caller.scope.account in (app.app_id.account, await self._authenticator.account_of(key_id))
+
+    async def _record(self, request: Request, caller: Principal, action: str) -> None:
+        named = ", ".join(f"{name}={value}" for name, value in request.path_params.items())
+        source = "" if request.client is None else f"{request.client.host}:{request.client.port}"
+        await self._recorder.record(caller, action, named, source=source)
 
     def _note_caller(self, request: Request, caller: Principal) -> None:
         """Let the response end with the caller's key.

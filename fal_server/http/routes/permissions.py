@@ -94,3 +94,14 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("POST", "/v1/upload-sessions/{upload_id}/finish"): Admission.ANYONE,
     ("DELETE", "/v1/upload-sessions/{upload_id}"): Admission.ANYONE,
 }
+
+# Steps of an upload change nothing; what completes it does.
+_STEPS = ("/initiate", "/cancel", "/missing_hashes", "{number}", "{number:str}")
+RECORDED_ROUTES = frozenset(
+    (method, path)
+    for (method, path), needed in ROUTE_PERMISSIONS.items()
+    if isinstance(needed, str)
+    and needed.endswith(":write")
+    and (path.startswith("/applications") or not path.endswith(_STEPS))
+)
+"""What gets a row in the audit log: whatever changes something."""

@@ -12,6 +12,7 @@ from typing import cast
 from fal_server.aio.tasks import TaskSet
 from fal_server.http.server.connection import HttpConnection
 from fal_server.http.server.exchange import RequestHandler
+from fal_server.http.server.peers import named_socket
 from fal_server.http.server.registry import Registry
 from fal_server.http.server.rules import Limits
 from fal_server.http.server.splice import GrpcClient, Splice
@@ -106,7 +107,13 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             if self.grpc_address.startswith("unix:"):
-                _, inner = await loop.create_unix_connection(Splice, self.grpc_address.removeprefix("unix:"))
+                named = named_socket(outer.transport.get_extra_info("peername"))
+                try:
+                    await loop.sock_connect(named, self.grpc_address.removeprefix("unix:"))
+                    _, inner = await loop.create_unix_connection(Splice, sock=named)
+                except BaseException:
+                    named.close()
+                    raise
             else:
                 host, _, port = self.grpc_address.rpartition(":")
                 _, inner = await loop.create_connection(Splice, host.strip("[]"), int(port))

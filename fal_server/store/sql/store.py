@@ -17,6 +17,7 @@ from fal_server.ports import Vault
 from fal_server.store.crypto.signing import EdSigner, load_signer
 from fal_server.store.sql import apps, environments, keys, revisions, runners, secrets
 from fal_server.store.sql.accounts import SqlAccountStore
+from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.logs import SqlLogStore
 from fal_server.store.sql.queue import SqlQueueStore
@@ -34,6 +35,7 @@ class SqlStore:
 
     Attributes:
         accounts: the accounts and their members in the same database.
+        audit: the audit log in the same database.
         logs: the log lines in the same database.
         queue: the queue's requests in the same database.
         workflows: workflows and their runs in the same database.
@@ -43,6 +45,7 @@ class SqlStore:
         self._database = database
         self._vault = vault
         self.accounts = SqlAccountStore(database)
+        self.audit = SqlAuditStore(database)
         self.logs = SqlLogStore(database)
         self.queue = SqlQueueStore(database, vault)
         self.workflows = SqlWorkflowStore(database, vault)

@@ -196,6 +196,21 @@ KEYS = Table(
     Column("last_used_at", UtcTimestamp),
 )
 
+# Rows are added and never changed; `digest` is of the row and of the one before.
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcTimestamp, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+
 SECRETS = Table(
     "secrets",
     METADATA,

@@ -1,0 +1,82 @@
+"""The audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.values import to_datetime, to_timestamp
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import audit_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """Something that a caller was permitted to do; it was recorded before it was carried out.
+
+    Attributes:
+        number: from 1 on, without a gap.
+        action: the method, such as "Secrets.SetSecret", or method and path of HTTP.
+        target: what the request names, such as "name=TOKEN"; never a value.
+        source: the address that it came from; empty if that is not known.
+        request_id: names the call in the controller's log.
+        digest: of this entry and of all before it.
+    """
+
+    number: int
+    at: datetime
+    key_id: str
+    action: str
+    target: str
+    source: str
+    request_id: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCheck:
+    """Whether the audit log is whole; `broken_at` is the first entry that was changed or is missing."""
+
+    entries: int
+    broken_at: int | None
+
+
+def page(message: audit_pb2.ListAuditEntriesResponse) -> tuple[Sequence[AuditEntry], str]:
+    """Return the entries, and the token of the next page, which is empty at the end."""
+    return [_entry(each) for each in message.entries], message.next_page_token
+
+
+def check(message: audit_pb2.VerifyAuditResponse) -> AuditCheck:
+    return AuditCheck(entries=message.rows, broken_at=message.broken_at if message.HasField("broken_at") else None)
+
+
+def list_request(*, since: datetime | None, page_size: int, page_token: str) -> audit_pb2.ListAuditEntriesRequest:
+    from fal_grpc.v1 import audit_pb2
+
+    return audit_pb2.ListAuditEntriesRequest(
+        since=None if since is None else to_timestamp(since, argument="since"),
+        page_size=page_size,
+        page_token=page_token,
+    )
+
+
+def verify_request() -> audit_pb2.VerifyAuditRequest:
+    from fal_grpc.v1 import audit_pb2
+
+    return audit_pb2.VerifyAuditRequest()
+
+
+def _entry(message: audit_pb2.AuditEntry) -> AuditEntry:
+    return AuditEntry(
+        number=message.number,
+        at=to_datetime(message.at),
+        key_id=message.key_id,
+        action=message.action,
+        target=message.target,
+        source=message.source,
+        request_id=message.request_id,
+        digest=message.digest,
+    )

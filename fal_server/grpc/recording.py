@@ -1,0 +1,43 @@
+"""What the audit log gets of a call: what its request names, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from fal_server.core.audit import PEER_PREFIX
+
+
+def named_things(request: Message, fields: Sequence[str]) -> str:
+    """Return the fields of a request as `name=value` with commas between; those that are not set are left out.
+
+    Args:
+        fields: as in the table of what is recorded.
+    """
+    found = ((field.strip("?").removesuffix("[0]"), _text(request, field)) for field in fields)
+    return ", ".join(f"{name}={text}" for name, text in found if text)
+
+
+def address_of(peer: str) -> str:
+    """Return the address of a caller, as gRPC names it; empty if it is not known."""
+    if peer.startswith(f"unix-abstract:{PEER_PREFIX}"):  # by the port that carries gRPC and HTTP
+        return peer.removeprefix(f"unix-abstract:{PEER_PREFIX}").rpartition("/")[0]
+    kind, _, address = peer.partition(":")
+    return unquote(address) if kind in ("ipv4", "ipv6") else ""
+
+
+def _text(request: Message, field: str) -> str:
+    name = field.strip("?").removesuffix("[0]")
+    if field.startswith("?"):
+        return "set" if request.HasField(name) else "unset"
+    value = getattr(request, name)
+    if field.endswith("[0]"):
+        return str(value[0]) if value else ""
+    described = request.DESCRIPTOR.fields_by_name[name]
+    if described.type == FieldDescriptor.TYPE_ENUM and described.enum_type is not None:
+        known = described.enum_type.values_by_number.get(value)
+        return known.name if known is not None else str(value)
+    return str(value) if value else ""
