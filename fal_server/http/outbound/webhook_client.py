@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from fal_server.core.webhooks import SignedCall
-from fal_server.http.outbound.destinations import Destinations
+from fal_server.http.outbound.destinations import Destinations, ForbiddenDestination
 
 if TYPE_CHECKING:
     import httpx
@@ -50,7 +50,10 @@ class HttpWebhookClient:
 
         url = httpx.URL(call.url)
         port = url.port or (443 if url.scheme == "https" else 80)
-        peers = await asyncio.to_thread(self._destinations.resolve, url.host, port)
+        try:
+            peers = await asyncio.to_thread(self._destinations.resolve, url.host, port)
+        except ForbiddenDestination as error:
+            raise OSError(f"the host {url.host} {error}") from error
         headers = [*call.headers, ("host", url.netloc.decode())]
         name = {"sni_hostname": url.raw_host.decode()}
         for peer in peers:
