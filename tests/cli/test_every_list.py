@@ -25,7 +25,7 @@ from fal_cli.ids import _FULL_ID
 from fal_cli.main import main
 from fal_cli.parser import FalParser
 from fal_cli.presentation.folding import display_width
-from fal_grpc.v1 import app_pb2, environment_pb2, exec_pb2, key_pb2, revision_pb2, runner_pb2, secret_pb2
+from fal_grpc.v1 import app_pb2, environment_pb2, exec_pb2, key_pb2, node_pb2, revision_pb2, runner_pb2, secret_pb2
 from tests.support.commands import all_commands
 
 # The command, the method that it calls, its answer, and the answer's items.
@@ -39,6 +39,7 @@ CALLED = {
     ),
     ("apps", "runners"): ("ListAliasRunners", runner_pb2.ListAliasRunnersResponse, "runners", runner_pb2.RunnerInfo),
     ("runners", "list"): ("ListRunners", runner_pb2.ListRunnersResponse, "runners", runner_pb2.RunnerInfo),
+    ("runners", "types"): ("ListNodes", node_pb2.ListNodesResponse, "machine_types", node_pb2.MachineType),
     ("runners", "execs"): ("ListExecs", exec_pb2.ListExecsResponse, "execs", exec_pb2.ExecInfo),
     ("secrets", "list"): ("ListSecrets", secret_pb2.ListSecretsResponse, "secrets", secret_pb2.Secret),
     ("environments", "list"): (

@@ -130,4 +130,5 @@ def test_the_table_is_long_enough() -> None:
         "ListUserKeys",
         "ListEnvironments",
         "ListApplications",
+        "ListNodes",
     }
