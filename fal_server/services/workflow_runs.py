@@ -42,11 +42,15 @@ _HEADERS = (("host", "localhost"), ("content-type", "application/json"))
 
 
 class _Failed(Exception):
-    """A node failed, and with it the run."""
+    """A node failed, and with it the run.
 
-    def __init__(self, node: GraphNode, status: int, error_type: str, detail: str) -> None:
+    Args:
+        body: what the app answered, if it did.
+    """
+
+    def __init__(self, node: GraphNode, status: int, error_type: str, detail: str, body: bytes | None = None) -> None:
         super().__init__(f"node {node.node_id!r} ({node.app}): {detail}" if node.app else detail)
-        self.node, self.status, self.error_type = node, status, error_type
+        self.node, self.status, self.error_type, self.body = node, status, error_type, body
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +61,8 @@ class _Live:
     requests: dict[str, AppId]  # by id; those under way
     events: list[Mapping[str, Json]] = field(default_factory=list)
     """What happened since this controller works on it, for whoever follows."""
+    error_body: bytes | None = None
+    """What the app answered whose error ended it."""
     happened: ChangeNotifier = field(default_factory=ChangeNotifier)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
@@ -167,7 +173,8 @@ class WorkflowRuns:
                 break
             if await live.happened.wait(seen, _SILENCE_SECONDS) == seen:
                 yield None
-        yield _last_event(await self.wait(run))
+        ended = await self.wait(run)
+        yield _last_event(ended, None if live is None else live.error_body)
 
     async def cancel(self, scope: Scope, name: str, run_id: str) -> None:
         """Cancel a run: nodes that wait are cancelled, and the apps of those under way are asked to stop.
@@ -262,6 +269,7 @@ class WorkflowRuns:
         if not isinstance(error, _Failed):
             log.error("workflow run %s failed", run.run_id, exc_info=error)
             return _broken(run)
+        live.error_body = error.body
         answer = refusal(error.status, error.error_type, str(error), ("x-fal-workflow-node", error.node.node_id))
         return replace(run, answer=answer, error=str(error), error_type=error.error_type)
 
@@ -312,7 +320,8 @@ class WorkflowRuns:
             raise _Failed(node, 404 if isinstance(fault, NotFound) else 400, "bad_request", fault.message) from None
         if not 200 <= answer.status < 300:
             detail = f"the app answered {answer.status}: {answer.body[:1000].decode(errors='replace')}"
-            raise _Failed(node, answer.status, answer.header("x-fal-error-type") or "internal_error", detail)
+            kind = answer.header("x-fal-error-type") or "internal_error"
+            raise _Failed(node, answer.status, kind, detail, answer.body)
         try:
             found: Json = read_json(answer.body)  # type: ignore[assignment]
         except ValueError as error:
@@ -392,14 +401,15 @@ def _broken(run: WorkflowRun) -> WorkflowRun:
     )
 
 
-def _last_event(run: WorkflowRun) -> Mapping[str, Json]:
-    """Return the event of a run's end."""
+def _last_event(run: WorkflowRun, error_body: bytes | None) -> Mapping[str, Json]:
+    """Return the event of a run's end; its error has the body that the app answered, if one did."""
     if run.answer is None:
         return {"type": "error", "message": "the run has expired"}
+    content = run.answer.body if error_body is None else error_body
     try:
-        body: Json = read_json(run.answer.body)  # type: ignore[assignment]
+        body: Json = read_json(content)  # type: ignore[assignment]
     except ValueError:
-        body = run.answer.body.decode(errors="replace")
+        body = content.decode(errors="replace")
     if run.error is None:
         return {"type": "output", "output": body}
     node = run.answer.header("x-fal-workflow-node")

@@ -257,7 +257,15 @@ async def test_who_follows_a_run_hears_why_it_failed(w: Running) -> None:
     *_, last = await w.happened(await w.start())
     assert (last["type"], last["node_id"], last["error"]["status"]) == ("error", "one", 422)
     assert "the app answered 422" in last["message"]
-    assert last["error"]["body"]["detail"] == last["message"]
+    assert last["error"]["body"] == {"detail": "no"}
+
+
+async def test_an_error_without_an_answer_has_the_message_as_its_body(w: Running) -> None:
+    run = await w.start()
+    await w.runs.cancel(SCOPE, "w", run.run_id)
+    *_, last = await w.happened(run)
+    assert (last["type"], "node_id" in last, last["error"]["status"]) == ("error", False, 499)
+    assert last["error"]["body"]["detail"]
 
 
 async def test_a_follower_who_leaves_ends_nothing(w: Running) -> None:
