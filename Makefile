@@ -11,6 +11,7 @@ STAMP := $(VENV)/.ready
 PROTO_VENV := .cache/proto-venv
 PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
+JAVASCRIPT := .cache/interop-javascript
 # Older published clients, each in an environment of its own.
 OLDER_CLIENTS := 1.20 1.50 1.70 1.80
 OLDER_READY := $(foreach version,$(OLDER_CLIENTS),.cache/interop-$(version)-venv/.ready)
@@ -97,7 +98,7 @@ test-client: $(STAMP) ## run the client's tests that meet another system, withou
 		-k "not terminal and not at_any_import" $(CLIENT_TESTS)
 
 .PHONY: test-interop
-test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.ready ## run the published fal and fal-client packages against this controller
+test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.ready $(JAVASCRIPT)/.ready ## run the published packages against this controller; needs npm
 	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python FAL_PROTO_PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python \
 		$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop
 	@$(BIN)/python -m tests.interop.report --check
@@ -125,6 +126,12 @@ $(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)
 $(OLDER_READY): .cache/interop-%-venv/.ready: requirements/interop-%.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(BIN)/uv pip sync --quiet --python $(@D)/bin/python --require-hashes $<
+	@touch $@
+
+$(JAVASCRIPT)/.ready: requirements/javascript/package-lock.json
+	@mkdir -p $(JAVASCRIPT)
+	@cp requirements/javascript/*.json $(JAVASCRIPT)
+	@cd $(JAVASCRIPT) && npm ci --silent --ignore-scripts --no-audit --no-fund --cache $(CURDIR)/.cache/npm
 	@touch $@
 
 .PHONY: ci

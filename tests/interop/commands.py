@@ -137,7 +137,9 @@ FAL = (
     Command(name="queue flush"),
     Command(name="files list"),
     Command(name="files upload"),
-    Command(name="files download"),
+    Command(
+        name="files download", remark="The path begins with `/data/`: the official client refuses all others itself."
+    ),
     Command(name="files mv"),
     Command(name="files rm"),
     Command(
@@ -228,4 +230,17 @@ FAL_CLIENT = (
     Command(name="workflows (publish, list, get, change, run, stream, delete)"),
     Command(name="workflows (webhook)"),
     Command(name="older clients (1.20, 1.50, 1.70, 1.80)", remark="`deploy`, `runners`; 1.20 by what it knows."),
+)
+
+JAVASCRIPT = (
+    Command(name="fal.run"),
+    Command(name="fal.subscribe", remark='By asking, and by `mode: "streaming"`.'),
+    Command(name="fal.queue"),
+    Command(name="fal.stream"),
+    Command(name="fal.storage.upload"),
+    Command(
+        name="fal.realtime",
+        cannot="It connects to `wss://fal.run` past every `proxyUrl`. A page can open a WebSocket of its own "
+        "(docs/howto/javascript.md).",
+    ),
 )

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 
-from tests.interop.commands import DIFFERENCES, FAL, FAL_CLIENT, SDK, Command
+from tests.interop.commands import DIFFERENCES, FAL, FAL_CLIENT, JAVASCRIPT, SDK, Command
 from tests.interop.records import RECORDS, ROOT
 from tests.interop.surface_rows import MODULES, ROWS
 
@@ -70,7 +70,9 @@ def page(seen: Mapping[str, bool]) -> str:
     Raises:
         KeyError: tests cover commands that no table has.
     """
-    unlisted = set(seen) - {command.name for command in (*FAL, *SDK, *FAL_CLIENT)} - {"same requests", "surface"}
+    unlisted = (
+        set(seen) - {command.name for command in (*FAL, *SDK, *FAL_CLIENT, *JAVASCRIPT)} - {"same requests", "surface"}
+    )
     if unlisted:
         raise KeyError(f"tests/interop/commands.py does not list {sorted(unlisted)}")
     lines = [
@@ -78,6 +80,7 @@ def page(seen: Mapping[str, bool]) -> str:
         *table("The `fal` command", "fal ", FAL, seen),
         *table("The SDK, `fal.api`", "", SDK, seen),
         *table("`fal_client`, over TLS", "fal_client.", FAL_CLIENT, seen),
+        *table("`@fal-ai/client`, by `proxyUrl`", "", JAVASCRIPT, seen),
         "## The other way round",
         "",
         "The `fal` command of this project sends what the official one sends. A test lets both send each command to",

@@ -6,8 +6,9 @@ from fal_server.core.accounts import RESERVED_NICKNAMES
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.hosts import QUEUE_PREFIX, AllowedHosts, is_queue_host
+from fal_server.http.routes.proxy import PROXY, is_proxy, lead
 from fal_server.http.server.asgi import AsgiAdapter
-from fal_server.http.server.errors import HttpError, send_error
+from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds, origin_form
 
@@ -18,7 +19,8 @@ _RESERVED = frozenset(name.encode() for name in RESERVED_NICKNAMES)
 class Router:
     """Sends each exchange to the gateway or to the controller's own ASGI application.
 
-    On a queue host, the path of an app means the queue, as if it were below /queue.
+    On a queue host, the path of an app means the queue, as if it were below /queue. Pages of other origins may call the
+    controller's own paths, so preflights for them are answered here.
 
     Args:
         hosts: those that a request may name; None admits all.
@@ -50,16 +52,23 @@ class Router:
         target = exchange.target
         if not target.startswith(b"/"):
             target = origin_form(target)
+        on_queue = exchange.host.startswith(_QUEUE) and is_queue_host(exchange.host.decode("latin-1"))
+        if target.startswith(PROXY) and is_proxy(target):
+            if answer_preflight(exchange, self._ids.next()):
+                return
+            try:
+                lead(exchange)
+            except HttpError as error:
+                send_error(exchange, self._ids.next(), error)
+                return
+            target, on_queue = exchange.target, False
         end = target.find(b"/", 1)
         owner = target[1:end]
-        on_queue = exchange.host.startswith(_QUEUE) and is_queue_host(exchange.host.decode("latin-1"))
-        if on_queue and owner == b"workflows":
+        own = end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_NICKNAMES)
+        if on_queue and (owner == b"workflows" or not own):
             exchange.target = QUEUE_PREFIX.encode() + target
-            self._rest.handle(exchange)
-        elif end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_NICKNAMES):
-            self._rest.handle(exchange)
-        elif on_queue:
-            exchange.target = QUEUE_PREFIX.encode() + target
-            self._rest.handle(exchange)
-        else:
+            own = True
+        if not own:
             self._gateway.handle(exchange)
+        elif not answer_preflight(exchange, self._ids.next()):
+            self._rest.handle(exchange)

@@ -165,7 +165,6 @@ def _headers(stored: StoredObject) -> dict[str, str]:
     headers = {
         "etag": f'"{stored.etag}"',
         "cache-control": f"public, max-age={age}, immutable",
-        "access-control-allow-origin": "*",
         "x-content-type-options": "nosniff",
         "content-disposition": f'inline; filename="{stored.name}"',
     }

@@ -18,6 +18,8 @@ from fal_server.http.server.rules import Limits
 _log = logging.getLogger(__name__)
 EXCHANGE = "exchange"
 """The name of the exchange among the state of a request."""
+# A page of another origin may read what its key opens: no answer depends on what a browser adds by itself.
+_FOR_PAGES = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
 
 
 class AsgiAdapter:
@@ -169,7 +171,7 @@ class _AsgiRun:
                 request_id = value  # the response is about another request, one that was queued
             elif lower not in HOP_BY_HOP:
                 fields.append(b"%b: %b\r\n" % (name, value))
-        fields.append(b"x-fal-request-id: %b\r\n" % request_id)
+        fields.append(b"%bx-fal-request-id: %b\r\n" % (_FOR_PAGES, request_id))
         self._exchange.start(message["status"], b"".join(fields), length)
         if length is None:
             self._exchange.send(b"", end=False)  # a stream may be silent for long before its first part

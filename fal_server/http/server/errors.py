@@ -37,10 +37,10 @@ def send_error(exchange: Exchange, request_id: str, error: HttpError) -> None:
 
 
 def answer_preflight(exchange: Exchange, request_id: str) -> bool:
-    """Answer a CORS preflight to a private app; return False if the request is none.
+    """Answer a CORS preflight to a private app or the controller itself; return False if the request is none.
 
-    A preflight carries no key, so it can never reach a private app; a public app answers it itself. Whoever has a key
-    may call from any page, and the app's response says whether the page may read it.
+    A preflight carries no key, so it can reach neither; a public app answers it itself. Whoever has a key may call from
+    any page, and the response says whether the page may read it.
     """
     if exchange.method != b"OPTIONS":
         return False
