@@ -279,4 +279,4 @@ def _reason(error: BaseException) -> str:
             # asyncio replaces the words, name resolution has numbers of its own.
             return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
         cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
