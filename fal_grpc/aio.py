@@ -373,10 +373,18 @@ class AsyncController:
         scope: adapter.key.KeyScope | str | None = None,
         description: str | None = None,
         expires_at: datetime | None = None,
+        for_app: str | None = None,
+        for_environment: str | None = None,
     ) -> adapter.key.NewKey:
         """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
         request = adapter.key.create_request(
-            preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
+            preset=preset,
+            permissions=permissions,
+            scope=scope,
+            description=description,
+            expires_at=expires_at,
+            for_app=for_app,
+            for_environment=for_environment,
         )
         message = await self._calls.unary(self._calls.keys.CreateUserKey, request)
         return adapter.key.new_key(message)

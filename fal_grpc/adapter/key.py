@@ -143,6 +143,8 @@ def create_request(
     scope: KeyScope | str | None = None,
     description: str | None = None,
     expires_at: datetime | None = None,
+    for_app: str | None = None,
+    for_environment: str | None = None,
 ) -> key_pb2.CreateUserKeyRequest:
     """Return a request for a new key. A scope is sent as its preset, as the published client does.
 
@@ -152,6 +154,8 @@ def create_request(
         scope: a scope, or its name in any case.
         description: a note that helps to tell keys apart.
         expires_at: when it expires; a naive one is local time.
+        for_app: the app that it is for; None is all.
+        for_environment: the app's environment, or the environment that it is for; None is all.
 
     Raises:
         ArgumentError: not exactly one of the three is given, or a name is unknown.
@@ -170,6 +174,8 @@ def create_request(
         policy=None if permissions is None else key_pb2.KeyPolicy(permissions=allowed),
         alias=optional_text("description", description),
         expires_at=None if expires_at is None else to_timestamp(expires_at, argument="expires_at"),
+        for_app=optional_text("for_app", for_app),
+        for_environment=optional_text("for_environment", for_environment),
     )
 
 

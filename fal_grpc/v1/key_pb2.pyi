@@ -53,12 +53,18 @@ class CreateUserKeyRequest(_message.Message):
     POLICY_PRESET_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    FOR_APP_FIELD_NUMBER: _builtins.int
+    FOR_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     scope: Global___CreateUserKeyRequest.Scope.ValueType
     """What the key may do, in the coarse form. Older clients send nothing else."""
     alias: _builtins.str
     """A note that helps to tell keys apart."""
     policy_preset: _builtins.str
     """What the key may do, as the name of a preset, such as "FULL" or "API"."""
+    for_app: _builtins.str
+    """The app that the key is for, by its name. Of what is asked for, the key gets what can be for one app."""
+    for_environment: _builtins.str
+    """The environment that the key is for; with for_app, that app's, which is "main" without it."""
     @_builtins.property
     def policy(self) -> Global___KeyPolicy:
         """What the key may do, as a list of permissions."""
@@ -75,13 +81,19 @@ class CreateUserKeyRequest(_message.Message):
         policy_preset: _builtins.str | None = ...,
         policy: Global___KeyPolicy | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        for_app: _builtins.str | None = ...,
+        for_environment: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "expires_at", b"expires_at", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_for_app", b"_for_app", "_for_environment", b"_for_environment", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "expires_at", b"expires_at", "for_app", b"for_app", "for_environment", b"for_environment", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "expires_at", b"expires_at", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_for_app", b"_for_app", "_for_environment", b"_for_environment", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "expires_at", b"expires_at", "for_app", b"for_app", "for_environment", b"for_environment", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alias: _TypeAlias = _typing.Literal["alias"]  # noqa: Y015
     _WhichOneofArgType__alias: _TypeAlias = _typing.Literal["_alias", b"_alias"]  # noqa: Y015
+    _WhichOneofReturnType__for_app: _TypeAlias = _typing.Literal["for_app"]  # noqa: Y015
+    _WhichOneofArgType__for_app: _TypeAlias = _typing.Literal["_for_app", b"_for_app"]  # noqa: Y015
+    _WhichOneofReturnType__for_environment: _TypeAlias = _typing.Literal["for_environment"]  # noqa: Y015
+    _WhichOneofArgType__for_environment: _TypeAlias = _typing.Literal["_for_environment", b"_for_environment"]  # noqa: Y015
     _WhichOneofReturnType__policy: _TypeAlias = _typing.Literal["policy"]  # noqa: Y015
     _WhichOneofArgType__policy: _TypeAlias = _typing.Literal["_policy", b"_policy"]  # noqa: Y015
     _WhichOneofReturnType__policy_preset: _TypeAlias = _typing.Literal["policy_preset"]  # noqa: Y015
@@ -90,6 +102,10 @@ class CreateUserKeyRequest(_message.Message):
     _WhichOneofArgType__scope: _TypeAlias = _typing.Literal["_scope", b"_scope"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alias) -> _WhichOneofReturnType__alias | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__for_app) -> _WhichOneofReturnType__for_app | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__for_environment) -> _WhichOneofReturnType__for_environment | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__policy) -> _WhichOneofReturnType__policy | None: ...
     @_typing.overload

@@ -76,7 +76,7 @@ class Teams:
         if team.id == principal.scope.account:
             return principal
         role = await self._role(principal, team)
-        if role is None:
+        if role is None or principal.scope.restrictions.limit:  # a part of an account is no part of a team
             return None
         return Principal(
             key_id=principal.key_id,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from fal_server.access.open_calls import ANOTHER_KEY, OpenCalls
+from fal_server.access.resources import split
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated, Unavailable
@@ -138,4 +139,6 @@ def latest(clock: Clock) -> datetime:
 
 def principal_of(key: Key) -> Principal:
     """Return the caller that a key stands for."""
-    return Principal(key_id=key.key_id, scope=Scope(account=key.account, permissions=frozenset(key.permissions)))
+    permissions, restrictions = split(key.permissions, key.account)
+    scope = Scope(account=key.account, permissions=permissions, restrictions=restrictions)
+    return Principal(key_id=key.key_id, scope=scope)

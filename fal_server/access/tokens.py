@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import jwt
 
-from fal_server.access.authentication import latest
+from fal_server.access.authentication import latest, principal_of
 from fal_server.access.permissions import WRITE_FILES
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
@@ -107,7 +107,7 @@ class Tokens:
             account = self.runners.account_of(key_id)
         else:
             key = await self._key_of(claims)
-            account = None if key is None else key.account
+            return key_id if key is not None and principal_of(key).scope.reaches(app_id) else None
         return key_id if account == app_id.account else None
 
     async def uploader(self, token: str) -> Principal | None:

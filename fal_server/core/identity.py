@@ -76,6 +76,11 @@ class Restrictions:
     apps: frozenset[AppId] | None = None
     environments: frozenset[str] | None = None
 
+    @property
+    def limit(self) -> bool:
+        """Whether they leave anything out."""
+        return self.apps is not None or self.environments is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:

@@ -18,13 +18,16 @@ from fal_server.access.open_calls import OpenCalls
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.identity import Principal
 from fal_server.grpc.caller import REQUEST_ID, Caller, request_id
-from fal_server.grpc.permissions import RECORDED
+from fal_server.grpc.permissions import ANY_KEY, APP_OF_REQUEST, METHOD_PERMISSIONS, RECORDED
 from fal_server.grpc.recording import address_of, named_things
+from fal_server.grpc.restrictions import require_named_app
 from fal_server.grpc.status import code_of, shortened, trailers
 
 logger = logging.getLogger(__name__)
 # No two services have a method of one name.
 _RECORDED = {name.rpartition(".")[2]: fields for name, fields in RECORDED.items()}
+_FREE = {name.rpartition(".")[2] for name, needed in METHOD_PERMISSIONS.items() if needed == ANY_KEY}
+_APPS = {name.rpartition(".")[2]: fields for name, fields in APP_OF_REQUEST.items()}
 _ACTIONS = {name.rpartition(".")[2]: name.removeprefix("fal.v1.") for name in RECORDED}
 
 
@@ -163,11 +166,15 @@ async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[s
 
 
 async def _admit(name: str, request: Message, caller: Caller, context: Context) -> None:
-    """Record what a request is about to change.
+    """Refuse what lies outside the part of the account that a key is for, and record what is about to change.
 
     Raises:
+        PermissionDenied: the key is for one app or environment, and nothing says that this is about it.
+        NotFound: it is about another one.
         Unavailable: it cannot be recorded.
     """
+    if name not in _FREE:
+        require_named_app(caller.principal, request, _APPS.get(name))
     fields = _RECORDED.get(name)
     if fields is None:
         return

@@ -49,6 +49,8 @@ class KeyHandlers:
             permissions=tuple(request.policy.permissions) if request.HasField("policy") else None,
             alias=request.alias,
             expires_at=optional_time(request, "expires_at"),
+            for_app=request.for_app if request.HasField("for_app") else None,
+            for_environment=request.for_environment if request.HasField("for_environment") else None,
         )
         return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
 

@@ -21,7 +21,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "fal.v1.Execs.SignalExec": ("runner_id", "exec_id", "signal"),
     "fal.v1.Execs.StartExec": ("runner_id", "exec_id", "command[0]"),
     "fal.v1.Keys.CreateLoginToken": (),
-    "fal.v1.Keys.CreateUserKey": ("alias", "policy_preset"),
+    "fal.v1.Keys.CreateUserKey": ("alias", "policy_preset", "for_app", "for_environment"),
     "fal.v1.Keys.RevokeUserKey": ("key_id",),
     "fal.v1.Keys.RotateUserKey": ("key_id",),
     "fal.v1.Revisions.BuildEnvironment": ("application_name", "environment_name"),
@@ -34,6 +34,27 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "fal.v1.Runs.Map": (),
     "fal.v1.Runs.Run": ("application_name", "environment_name"),
     "fal.v1.Secrets.SetSecret": ("name", "environment_name", "?value"),
+}
+
+# How a request names its app and its environment, by method. A key for one app or environment may call these alone: for
+# all others nothing says which app they are about before they are carried out.
+APP_OF_REQUEST: dict[str, tuple[str, str]] = {
+    "fal.v1.Apps.DeleteAlias": ("alias", "environment_name"),
+    "fal.v1.Apps.ExplainApp": ("application_name", "environment_name"),
+    "fal.v1.Apps.ListAliases": ("", "environment_name"),
+    "fal.v1.Apps.RolloutApplication": ("application_name", "environment_name"),
+    "fal.v1.Apps.SetAlias": ("alias", "environment_name"),
+    "fal.v1.Apps.SimulateApp": ("application_name", "environment_name"),
+    "fal.v1.Apps.UpdateApplication": ("application_name", "environment_name"),
+    "fal.v1.Apps.WatchApps": ("", "environment_name"),
+    "fal.v1.Logs.FollowLogs": ("selector.app.app", "selector.app.environment_name"),
+    "fal.v1.Logs.ListLogs": ("selector.app.app", "selector.app.environment_name"),
+    "fal.v1.Revisions.BuildEnvironment": ("application_name", "environment_name"),
+    "fal.v1.Revisions.ListApplications": ("application_name", "environment_name"),
+    "fal.v1.Revisions.PlanApplication": ("application.application_name", "application.environment_name"),
+    "fal.v1.Revisions.RegisterApplication": ("application_name", "environment_name"),
+    "fal.v1.Runners.ListAliasRunners": ("alias", "environment_name"),
+    "fal.v1.Runners.WatchRunners": ("alias", "environment_name"),
 }
 
 # By the method's full name in fal.v1; its second name needs the same. A method without a row stops the start.

@@ -19,6 +19,7 @@ from fal_server.access.permissions import (
     excess,
     preset_permissions,
 )
+from fal_server.access.resources import bare, for_resource, read, require_whole
 from fal_server.core.accounts import Key, KeyScope
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from fal_server.core.identity import LOCAL, AccountId, Principal, Scope
@@ -53,6 +54,8 @@ class Keys:
         permissions: Sequence[str] | None = None,
         alias: str = "",
         expires_at: datetime | None = None,
+        for_app: str | None = None,
+        for_environment: str | None = None,
     ) -> tuple[str, str]:
         """Create a key with `permissions`, else those of `preset`, else those of `scope`, else all.
 
@@ -60,23 +63,30 @@ class Keys:
             creator: the caller, whose permissions the key cannot exceed; None is the controller itself.
             alias: a note for people, at most 256 characters.
             expires_at: None is never.
+            for_app: the app, without its environment, that the key is for; None is all.
+            for_environment: its environment, or without an app the environment that the key is for; None is all.
 
         Returns:
             (key id, secret); the secret can never be read again.
 
         Raises:
-            InvalidArgument: a preset or permission is unknown, the note is not valid, or the time is over.
+            InvalidArgument: a preset, permission or name is not valid, the note is not valid, or the time is over; or
+                none of the permissions can be for one app.
             PermissionDenied: the creator lacks some of the permissions.
             ResourceExhausted: there are too many keys.
         """
         if permissions is not None:
-            name, granted = "", checked_permissions(permissions)
+            plain, app, environment = read(permissions)
+            for_app, for_environment = for_app or app, for_environment or environment
+            name, granted = "", checked_permissions(plain)
         else:
             name = PRESET_OF_SCOPE[scope or KeyScope.ADMIN] if preset is None else preset.upper()
             granted = preset_permissions(name if preset is None else preset)
         checked_text(alias, "alias", _LONGEST_ALIAS)
         if expires_at is not None and expires_at <= latest(self._clock):
             raise InvalidArgument("expires_at", f"expires_at is {expires_at:%Y-%m-%d %H:%M:%S} UTC, which is over")
+        if for_app is not None or for_environment is not None:
+            name, granted = "", for_resource(granted, for_app or "", for_environment or "")
         if creator is not None:
             _require_to_hold(creator, granted)
         secret = secrets.token_hex(32)
@@ -225,7 +235,8 @@ class Keys:
 
 
 def _require_to_hold(caller: Principal, permissions: Sequence[str]) -> None:
-    beyond = excess(permissions, caller.scope.permissions)
+    require_whole(caller)
+    beyond = excess(bare(permissions), caller.scope.permissions)
     if beyond:
         raise PermissionDenied(
             f"key {caller.key_id} cannot give what it lacks itself ({', '.join(beyond)}): "

@@ -162,3 +162,11 @@ def test_a_refusal_is_code_1_and_shows_no_secret(arguments, method, controller, 
     assert captured.out == ""
     assert "this key may not" in captured.err
     assert "secret:" not in captured.err
+
+
+def test_a_key_for_one_app_says_so(controller, capsys):
+    controller.answers["CreateUserKey"] = key_pb2.CreateUserKeyResponse(key_id="kid", key_secret="sec")
+    assert main(["keys", "create", "--preset", "API", "--for-app", "shop", "--env", "dev"]) == 0
+    assert "for API, for the app shop, in the environment dev." in capsys.readouterr().err
+    asked = controller.request("CreateUserKey")
+    assert (asked.policy_preset, asked.for_app, asked.for_environment) == ("API", "shop", "dev")

@@ -95,6 +95,12 @@ def add_arguments(parser: FalParser) -> None:
             help="When the key expires: a time from now, such as 30d, or an ISO timestamp; never, if not given.",
         )
     )
+    create.beyond(
+        create.add_argument(
+            "--for-app", metavar="APP", help="Only for this app: the key gets what can be for one app (with --env)."
+        )
+    )
+    create.beyond(create.add_argument("--env", help="Only for this environment, or for the app of --for-app in it."))
     add_output_options(create)
     list_parser = add_command(commands, "list", "List keys.", _list)
     add_client_options(list_parser)
@@ -131,9 +137,13 @@ def _create(args: argparse.Namespace) -> None:
             scope=scope,
             description=args.desc,
             expires_at=args.expires,
+            for_app=args.for_app,
+            environment_name=args.env,
         )
     until = "" if args.expires is None else f", until {args.expires.astimezone():%Y-%m-%d %H:%M:%S}"
-    note = f"Created a key for {preset or scope or ', '.join(permissions)}{until}."
+    part = f", for the app {args.for_app}" if args.for_app else ""
+    part += f", in the environment {args.env}" if args.env else ""
+    note = f"Created a key for {preset or scope or ', '.join(permissions)}{part}{until}."
     _write_new(args, key_id, key_secret, note)
 
 

@@ -33,6 +33,8 @@ class AsyncKeysNamespace:
         permissions: builtins.list[str] | None = None,
         description: str | None = None,
         expires_at: datetime | None = None,
+        for_app: str | None = None,
+        environment_name: str | None = None,
     ) -> tuple[str, str]:
         """Create a key from exactly one of scope, preset and permissions.
 
@@ -42,6 +44,8 @@ class AsyncKeysNamespace:
             permissions: single permissions, such as ["serverless:apps:run"].
             description: a note that helps to tell keys apart.
             expires_at: when it expires; a naive one is local time. None is never.
+            for_app: the app that the key is for: of what is asked for, it gets what can be for one app. None is all.
+            environment_name: the app's environment, or without an app the environment that the key is for.
 
         Returns:
             The key's id and its secret, which cannot be read again.
@@ -51,7 +55,13 @@ class AsyncKeysNamespace:
         """
         controller = await self.client.controller()
         created = await controller.create_user_key(
-            preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
+            preset=preset,
+            permissions=permissions,
+            scope=scope,
+            description=description,
+            expires_at=expires_at,
+            for_app=for_app,
+            for_environment=environment_name,
         )
         return created.key_id, created.key_secret
 

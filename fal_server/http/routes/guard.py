@@ -14,10 +14,11 @@ from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.authorization import first_key, token_of
 from fal_server.access.permissions import CALL_APPS, NO_PUBLIC_APP, WRITE_FILES, allows, require, require_app
+from fal_server.access.resources import require_whole
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
-from fal_server.core.identity import Principal
-from fal_server.http.routes.permissions import RECORDED_ROUTES, ROUTE_PERMISSIONS, Admission
+from fal_server.core.identity import AppId, Principal
+from fal_server.http.routes.permissions import OF_NO_APP, RECORDED_ROUTES, ROUTE_PERMISSIONS, Admission
 from fal_server.http.server.asgi import EXCHANGE
 from fal_server.http.server.exchange import Exchange
 from fal_server.live.dispatch import RoutedApp
@@ -47,6 +48,7 @@ class Guard:
 
         async def admitted(request: Request) -> Response:
             caller = await self._admit(request, needed)
+            _hold_to_part(request, caller, path)
             self._note_caller(request, caller)
             if (method, path) in RECORDED_ROUTES:
                 await self._record(request, caller, f"{method} {path}")
@@ -149,6 +151,22 @@ class Guard:
 
     async def _authenticated(self, key_id: str, secret: str) -> Principal:
         return self._authenticator.cached(key_id, secret) or await self._authenticator.authenticate(key_id, secret)
+
+
+def _hold_to_part(request: Request, caller: Principal, path: str) -> None:
+    """Refuse a caller whose key is for one app or environment, unless the route is about that.
+
+    Raises:
+        PermissionDenied: the route is about the whole account.
+        NotFound: it is about another app.
+    """
+    if not caller.scope.restrictions.limit or path in OF_NO_APP:
+        return
+    app = request.path_params.get("app")
+    if app is None:
+        require_whole(caller)
+    elif not caller.scope.reaches(AppId.parse(caller.scope.account, app)):
+        raise NotFound("app", f"key {caller.key_id} is for another one")
 
 
 def _key_of(request: Request) -> tuple[str, str] | None:

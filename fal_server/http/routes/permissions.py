@@ -95,6 +95,17 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("DELETE", "/v1/upload-sessions/{upload_id}"): Admission.ANYONE,
 }
 
+# Routes that a key for one app may use too: files before a deploy, whose content alone counts, uploads, and tokens,
+# which are checked when they are shown.
+OF_NO_APP = frozenset(
+    {
+        "/tokens",
+        "/tokens/",
+        *(path for _, path in ROUTE_PERMISSIONS if path.startswith(("/files/app/", "/files/missing_hashes"))),
+        *(path for (_, path), needed in ROUTE_PERMISSIONS.items() if isinstance(needed, Admission)),
+    }
+)
+
 # Steps of an upload change nothing; what completes it does.
 _STEPS = ("/initiate", "/cancel", "/missing_hashes", "{number}", "{number:str}")
 RECORDED_ROUTES = frozenset(

@@ -1,0 +1,129 @@
+"""Permissions for a part of an account: `serverless:apps:run@app=hello` is for one app, `@env=prod` for an environment.
+
+A key is for one part or for the whole: all its permissions have the same resource, or none has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fal_server.access.permissions import covers
+from fal_server.core import names
+from fal_server.core.faults import InvalidArgument, NotFound, PermissionDenied
+from fal_server.core.identity import AccountId, AppId, Principal, Restrictions
+
+_APP, _ENVIRONMENT = "app=", "env="
+_AT = "@"
+# What is done to one app or environment; all else is of the whole account.
+RESTRICTABLE = frozenset(
+    {
+        "serverless:apps:read",
+        "serverless:apps:run",
+        "serverless:apps:write",
+        "serverless:logs:read",
+        "serverless:queue:read",
+        "serverless:queue:write",
+        "serverless:revisions:read",
+        "serverless:revisions:write",
+        "serverless:runners:read",
+    }
+)
+
+
+def for_resource(granted: Iterable[str], app: str, environment: str) -> tuple[str, ...]:
+    """Return those of some permissions that can be for one app or environment, for this one.
+
+    Args:
+        app: without the environment's suffix; empty for all apps of the environment.
+        environment: empty is `main` if there is an app.
+
+    Raises:
+        InvalidArgument: a name is not valid, or none of the permissions can be for a part of an account.
+    """
+    held = tuple(granted)
+    kept = sorted(name for name in RESTRICTABLE if any(covers(each, name) for each in held))
+    if not kept:
+        raise InvalidArgument(
+            "for_app" if app else "for_environment",
+            f"none of these permissions is for one app or environment: use some of {', '.join(sorted(RESTRICTABLE))}",
+        )
+    checked = names.environment_name(environment, "for_environment")
+    resource = f"{_APP}{names.app_name(app, checked, 'for_app')}" if app else f"{_ENVIRONMENT}{checked}"
+    return tuple(f"{name}{_AT}{resource}" for name in kept)
+
+
+def read(permissions: Iterable[str]) -> tuple[tuple[str, ...], str | None, str | None]:
+    """Return permissions without their resource, and the app and the environment that it names; None for none.
+
+    Raises:
+        InvalidArgument: they have different resources, or one that is malformed.
+    """
+    listed = tuple(permissions)
+    resources = {permission.partition(_AT)[2] for permission in listed}
+    if resources <= {""}:
+        return listed, None, None
+    resource = resources.pop()
+    if resources or not resource.startswith((_APP, _ENVIRONMENT)):
+        raise InvalidArgument(
+            "policy.permissions",
+            "policy.permissions have different resources, or one that is unknown: a key is for one app (@app=NAME), "
+            "for one environment (@env=NAME), or for all",
+        )
+    if resource.startswith(_ENVIRONMENT):
+        return bare(listed), None, resource.removeprefix(_ENVIRONMENT)
+    name, environment = names.split_app_name(resource.removeprefix(_APP))
+    return bare(listed), name, environment
+
+
+def bare(permissions: Iterable[str]) -> tuple[str, ...]:
+    """Return permissions without their resources."""
+    return tuple(permission.partition(_AT)[0] for permission in permissions)
+
+
+def split(permissions: Iterable[str], account: AccountId) -> tuple[frozenset[str], Restrictions]:
+    """Return the permissions of a key without their resource, and the part of the account that they are for."""
+    held = tuple(permissions)
+    without = frozenset(bare(held))
+    resources = {permission.partition(_AT)[2] for permission in held} - {""}
+    if not resources:
+        return without, Restrictions()
+    apps = frozenset(AppId.parse(account, each.removeprefix(_APP)) for each in resources if each.startswith(_APP))
+    environments = frozenset(each.removeprefix(_ENVIRONMENT) for each in resources if each.startswith(_ENVIRONMENT))
+    # A key is made with one resource, which all its permissions have.
+    return without, Restrictions(apps=apps or None, environments=environments or None)
+
+
+def require_whole(caller: Principal) -> None:
+    """Refuse a caller whose key is for one app or environment.
+
+    Raises:
+        PermissionDenied: it is.
+    """
+    if caller.scope.restrictions.limit:
+        # The published client looks for the first two words.
+        raise PermissionDenied(
+            f"Insufficient permissions: key {caller.key_id} is for one app or environment, and this is about the whole "
+            "account. Use another key"
+        )
+
+
+def require_in_part(caller: Principal, app: str, environment: str) -> None:
+    """Refuse a caller whose key is for another app or environment.
+
+    Args:
+        app: with or without the environment's suffix; empty if the environment as a whole is meant.
+
+    Raises:
+        PermissionDenied: the key is for one app, and the environment is meant.
+        NotFound: it is for another one.
+        InvalidArgument: that is no name of an app.
+    """
+    limits, account = caller.scope.restrictions, caller.scope.account
+    if not app:
+        if limits.apps is not None:
+            require_whole(caller)
+        inside = limits.environments is None or environment in limits.environments
+    else:
+        inside = caller.scope.reaches(AppId.parse(account, names.app_name(app, environment)))
+    if not inside:
+        raise NotFound("app or environment", f"key {caller.key_id} is for another one")
