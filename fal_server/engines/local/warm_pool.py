@@ -277,7 +277,7 @@ class WarmPool:
                     for warm_shim in waiting:
                         warm_shim.look_again()
                 # One after another: runners that are there already have the processors for themselves.
-                if len(waiting) < wanted[key] and not (waiting and self._busy()):
+                if len(waiting) < wanted[key] and all(each.worker is not None for each in waiting):
                     waiting.append(self._start_warm(warm_key))
         except OSError as error:  # no room for a process or a directory; the next runner starts cold
             log.warning("nothing is kept ready for runners: %s", error.strerror)
@@ -308,9 +308,6 @@ class WarmPool:
         self._warm[key] = kept
         if not kept:
             del self._warm[key]
-
-    def _busy(self) -> bool:
-        return any(each.alive and each.worker is None for waiting in self._warm.values() for each in waiting)
 
     def _imported(self) -> None:
         """Go on to what is still missing."""
