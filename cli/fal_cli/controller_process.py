@@ -8,9 +8,11 @@ import re
 import select
 import shlex
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _HERE = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 _LOOK_SECONDS = 0.25
+_ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,7 @@ class ControllerProcess:
         stopping: what its stop waits for; empty while it serves.
         listens: the address that `port` is on.
         boot_id: the boot of the machine; None if the controller is too old to say.
+        owner_socket: where whoever owns the directory needs no key; empty if the controller is too old for that.
     """
 
     pid: int
@@ -54,6 +58,7 @@ class ControllerProcess:
     stopping: str = ""
     listens: str = "127.0.0.1"
     boot_id: str | None = None
+    owner_socket: str = ""
 
     @property
     def option(self) -> str:
@@ -96,6 +101,28 @@ class ControllerProcess:
         since_boot = float(Path("/proc/uptime").read_text().split()[0])
         return max(0.0, since_boot - self.started_ticks / os.sysconf("SC_CLK_TCK"))
 
+    def ask(self, method: str, path: str) -> dict[str, object]:
+        """Ask on the owner's socket, which needs no key, and return the answer.
+
+        Raises:
+            CommandError: the controller is too old, does not answer, or says that something is wrong.
+        """
+        if not self.owner_socket:
+            raise CommandError(f"the controller is of an earlier version ({self.version}): restart it")
+        connection = _OwnerConnection(self.owner_socket)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            found: object = json.loads(answer.read())
+        except (OSError, HTTPException, ValueError) as error:
+            raise CommandError(f"the controller does not answer on {self.owner_socket}: {error}") from None
+        finally:
+            connection.close()
+        content = found if isinstance(found, dict) else {}
+        if answer.status != 200:  # OK
+            raise CommandError(str(content.get("detail") or f"the controller answered {answer.status}"))
+        return content
+
     def key(self) -> str:
         """Return the administrator's key, as `id:secret`.
 
@@ -114,6 +141,19 @@ class ControllerProcess:
                 f"{path} holds no key: restart the controller (`fal down`, `fal up`), which repairs the file"
             )
         return text
+
+
+class _OwnerConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def add_state_dir_option(parser: FalParser) -> None:
@@ -156,6 +196,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             stopping=str(found.get("stopping") or ""),
             listens=str(found.get("host") or "127.0.0.1"),
             boot_id=str(found["boot_id"]) if found.get("boot_id") else None,
+            owner_socket=str(found.get("owner_socket") or ""),
         )
         inode = int(found.get("inode") or 0)
         if inode and inode != state_dir.stat().st_ino:

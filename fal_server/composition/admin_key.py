@@ -10,7 +10,7 @@ from fal_server.services.keys import Keys
 
 log = logging.getLogger(__name__)
 FIRST_KEY = "made by the first start of this controller"
-RENEWED_KEY = "made by a start with --new-key"
+RENEWED_KEY = "made by fal up --new-key"
 
 
 async def ensure_admin_key(state: StateDir, keys: Keys, *, renew: bool = False) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 
 from fal_runner.process.proc import boot_id, own_process
 from fal_server.composition.addresses import Addresses, bind_addresses
@@ -20,6 +21,7 @@ from fal_server.composition.faces import Faces, open_faces
 from fal_server.composition.files import build_files, listen_for_runners
 from fal_server.composition.live import LiveState, build_live
 from fal_server.composition.loops import Loops, build_loops
+from fal_server.composition.owner import listen_for_owner
 from fal_server.composition.settings import Settings
 from fal_server.composition.shutdown import Shutdown
 from fal_server.composition.state import Running, StateDir
@@ -45,6 +47,7 @@ class Parts:
     loops: Loops
     faces: Faces
     clock_keeper: ClockKeeper
+    owner_socket: Path
 
 
 class Controller:
@@ -125,6 +128,7 @@ class Controller:
             started_ticks=own_process().started_ticks,
             boot_id=boot_id(),
             inode=self._state.root.stat().st_ino,
+            owner_socket=str(parts.owner_socket),
             host=self._settings.host,
             port=parts.addresses.port,
             grpc_port=parts.faces.grpc_port,
@@ -200,6 +204,9 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         addresses=addresses,
         stack=stack,
     )
+    owner_socket = await listen_for_owner(
+        state=state, live=live, use_cases=use_cases, accounts=addresses.accounts, stack=stack
+    )
     faces = await open_faces(
         state=state,
         settings=settings,
@@ -211,7 +218,13 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         stack=stack,
     )
     return Parts(
-        addresses=addresses, live=live, execution=execution, loops=loops, faces=faces, clock_keeper=clock_keeper
+        addresses=addresses,
+        live=live,
+        execution=execution,
+        loops=loops,
+        faces=faces,
+        clock_keeper=clock_keeper,
+        owner_socket=owner_socket,
     )
 
 

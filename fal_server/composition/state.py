@@ -28,6 +28,7 @@ class Running:
         local_authority: whether the authority in the state directory issued the certificate.
         inode: of the state directory; in a copy of the file it is another directory's.
         stopping: what the stop waits for; empty while the controller serves.
+        owner_socket: where whoever owns the directory needs no key; empty if an earlier version wrote the file.
     """
 
     pid: int
@@ -41,6 +42,7 @@ class Running:
     stopping: str = ""
     boot_id: str = ""
     inode: int = 0
+    owner_socket: str = ""
 
 
 class StateDir:
@@ -131,6 +133,11 @@ class StateDir:
     def tls(self) -> Path:
         """The local authority, and the certificate of this controller."""
         return self.root / "tls"
+
+    @property
+    def owner_socket(self) -> Path:
+        """The socket on which whoever owns the directory needs no key."""
+        return self.root / "owner.sock"
 
     @property
     def api_socket(self) -> Path:

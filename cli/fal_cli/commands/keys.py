@@ -213,7 +213,7 @@ def _revoke(args: argparse.Namespace) -> None:
     print_note(
         f"Revoked key {key_id}."
         + (
-            " It was the key in use: `fal profile key` sets another one, `fal up --new-key` makes one at a start."
+            " It was the key in use: `fal profile key` sets another one, `fal up --new-key` makes one on its machine."
             if own
             else ""
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -76,20 +75,17 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
 
 
 def _count(controller: ControllerProcess) -> tuple[dict[str, object], Sequence[NodeInfo]]:
-    """Return how many apps and runners there are, and the nodes; that it runs is known without a key, this is not."""
+    """Return how many apps and runners of all accounts there are, for which no key is needed, and the nodes."""
     from fal.api import FalError, SyncServerlessClient
 
     try:
         with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:
-            apps = client.apps.list()
-            runners = client.runners.list()
             nodes = client.runners.nodes().nodes
-    except (CommandError, FalError) as error:
-        return {"apps": None, "runners": None, "runners_by_state": None, "nodes": None, "problem": str(error)}, ()
-    states = Counter(runner.state.value for runner in runners)
-    return {
-        "apps": len(apps),
-        "runners": len(runners),
-        "runners_by_state": dict(states),
-        "nodes": [node_document(node) for node in nodes],
-    }, nodes
+    except (CommandError, FalError):
+        nodes = None
+    try:
+        counted = controller.ask("GET", "/status")
+    except CommandError as error:
+        counted = {"apps": None, "runners": None, "runners_by_state": None, "problem": str(error)}
+    described = None if nodes is None else [node_document(node) for node in nodes]
+    return {**counted, "nodes": described}, nodes or ()

@@ -82,10 +82,8 @@ def _up(args: argparse.Namespace) -> int:
             f"`fal down --keep-runners{running.option}` makes room for the unit"
         )
     if running is not None and args.new_key:
-        raise CommandError(
-            f"a controller (pid {running.pid}) is running on {state_dir}, and a new key is made at its start: "
-            f"fal down --keep-runners{running.option}; fal up -d --new-key{running.option}"
-        )
+        running.ask("POST", "/new-key")
+        print_note(f"Made another administrator's key: {state_dir / 'admin.key'} and the profile have it.")
     if running is not None:
         # Not an error: whoever lost the profile or the key gets them back.
         print_note(f"A controller (pid {running.pid}) is already running on {state_dir}; other options are ignored.")
@@ -230,8 +228,8 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         print_note(f"The package fal {other} is in the same environment, and each breaks the other: see `fal doctor`.")
     if no_key:
         print_note(
-            f"There is no key for you: {no_key}\nTo make one, while the runners serve on: "
-            f"fal down --keep-runners{controller.option}; fal up -d --new-key{controller.option}"
+            f"There is no key for you: {no_key}\n"
+            f"`fal up --new-key{controller.option}` makes one; the controller runs on."
         )
 
 

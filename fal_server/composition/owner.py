@@ -1,0 +1,56 @@
+"""The door for whoever owns the state directory: a unix socket that asks for no key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from fal_server.composition.admin_key import ensure_admin_key
+from fal_server.composition.files import socket_path
+from fal_server.composition.live import LiveState
+from fal_server.composition.state import StateDir
+from fal_server.composition.use_cases import UseCases
+from fal_server.core.accounts import KnownAccounts
+from fal_server.core.faults import Unavailable
+from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.http.routes.owner import owner_app
+from fal_server.http.routes.uploader import UnixListener
+from fal_server.http.server.asgi import AsgiAdapter
+
+_OWNER = Principal(key_id="owner of the state directory", scope=Scope(account=LOCAL, permissions=frozenset({"*"})))
+
+
+async def listen_for_owner(
+    *, state: StateDir, live: LiveState, use_cases: UseCases, accounts: KnownAccounts, stack: AsyncExitStack
+) -> Path:
+    """Answer on the owner's socket until the stack is closed; return its path.
+
+    Raises:
+        Unavailable: the socket cannot be made.
+    """
+    path = socket_path(state.owner_socket)
+
+    async def renew_key() -> None:
+        await use_cases.recorder.record(_OWNER, "POST /new-key", "", source=str(path))
+        await ensure_admin_key(state, use_cases.keys, renew=True)
+
+    async def counts() -> Mapping[str, object]:
+        """Count those of every account; runners that have ended do not count."""
+        states: Counter[str] = Counter()
+        for account in accounts.all():
+            scope = replace(_OWNER.scope, account=account.id)
+            views = await use_cases.runners.list(scope, since=None, include_pending=True)
+            states.update(view.state.value for view in views)
+        apps = sum(1 for _ in live.catalog.apps)
+        return {"apps": apps, "runners": sum(states.values()), "runners_by_state": dict(states)}
+
+    listener = UnixListener(AsgiAdapter(owner_app(renew_key=renew_key, counts=counts)))
+    try:
+        await listener.start(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be listened on: {error.strerror}") from error
+    stack.push_async_callback(listener.close, 1.0)
+    return path
