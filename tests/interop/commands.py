@@ -144,7 +144,7 @@ FAL = (
     Command(name="files rm"),
     Command(
         name="files upload-url",
-        unseen="The controller refuses addresses of its own machine, and the tests reach no others.",
+        remark="Addresses of the controller's own networks are refused, unless `fal up --webhook-allow` names them.",
     ),
     Command(name="deploy (class app)"),
     Command(

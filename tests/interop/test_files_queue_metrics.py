@@ -54,10 +54,18 @@ def page(tmp_path: Path) -> Generator[str]:
         server.shutdown()
 
 
-def test_addresses_of_the_own_network_are_not_fetched(official: Official, page: str) -> None:
-    refused = official.fal("files", "upload-url", page, "/data/page", check=False)
+@covers("files upload-url")
+def test_the_controller_fetches_what_an_address_leads_to(official: Official, page: str, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("some")
+    official.fal("files", "upload-url", f"{page}some.txt", "/data/fetched/some.txt")
+    official.fal("files", "download", "/data/fetched/some.txt", tmp_path / "back.txt")
+    assert (tmp_path / "back.txt").read_text() == "some"
+
+
+def test_addresses_of_the_own_network_are_not_fetched(official: Official) -> None:
+    refused = official.fal("files", "upload-url", "http://192.168.0.1/page", "/data/page", check=False)
     assert refused.returncode == 1
-    assert "127.0.0.1" in refused.stdout
+    assert "192.168.0.1" in refused.stdout
 
 
 @covers("queue size", "queue flush")
