@@ -71,6 +71,7 @@ class RunnerSpec(_message.Message):
     APP_PORT_FIELD_NUMBER: _builtins.int
     APP_METRICS_PORT_FIELD_NUMBER: _builtins.int
     IMPORTS_FILE_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
@@ -106,8 +107,13 @@ class RunnerSpec(_message.Message):
     app_metrics_port: _builtins.int
     """The same for metrics."""
     imports_file: _builtins.str
-    """Absolute path of the file where the worker notes which of its environment's modules it has imported, for a worker
-    that is started ahead; empty: nowhere.
+    """Absolute path of the file where the shim notes which of its environment's modules the worker has imported, for a
+    worker that is started ahead; empty: nowhere.
+    """
+    room: _builtins.str
+    """What the runner sees of the machine. Empty: all of it, with /data and /app of its own. "none": the machine as it
+    is. Else a room, which has what these lines name and nothing else; a line is r (read only) or w, the path on the
+    machine and the path in the room, with tabs between them; or l, where a link leads, and its path.
     """
     @_builtins.property
     def function(self) -> Global___SerializedFile:
@@ -161,12 +167,13 @@ class RunnerSpec(_message.Message):
         app_port: _builtins.int = ...,
         app_metrics_port: _builtins.int = ...,
         imports_file: _builtins.str = ...,
+        room: _builtins.str = ...,
         limits: Global___ResourceLimits | None = ...,
         gpus: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import pty
 import shutil
 import signal
 import struct
@@ -28,6 +27,7 @@ STDERR = 2
 _PIPE_BYTES = 1024 * 1024
 _HANGUP_SECONDS = 2.0
 _END_OF_FILE = b"\x04"
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ class CommandSpec:
         size: rows and columns of the terminal; 0 means the usual ones.
         directory: the runner's working directory.
         env: the environment of the runner's processes.
+        place: says what it sees of the machine; see Subreaper.spawn.
+        terminals: the /dev from which it gets its terminal.
         cwd: where it starts instead.
         more: variables of its own.
         name: tells it from the runner's other processes, and appears in a shell's prompt.
@@ -50,6 +52,8 @@ class CommandSpec:
     size: tuple[int, int]
     directory: str
     env: Mapping[str, str] = field(repr=False)
+    place: Mapping[str, str]
+    terminals: str = "/dev"
     cwd: str = ""
     more: Mapping[str, str] = field(repr=False, default_factory=dict[str, str])
     name: str
@@ -84,11 +88,12 @@ class Command:
             directory = spec.directory
         else:
             command = list(spec.command) or _shell(variables, spec.name)
-        self.stdin, self.outputs, theirs = open_terminal(spec.size) if spec.tty else open_pipes()
+        self.stdin, self.outputs, theirs = open_terminal(spec.size, spec.terminals) if spec.tty else open_pipes()
         try:
             self.child: Child = reaper.spawn(
                 command,
                 env=variables,
+                place={} if NOTE_VARIABLE in spec.env else spec.place,
                 directory=directory,
                 stdin=theirs[0],
                 stdout=theirs[1],
@@ -139,8 +144,8 @@ class Command:
         if self.exited or not self.outputs or not 0 < number < signal.NSIG:
             return
         with contextlib.suppress(OSError):  # a terminal may have no foreground job, a group may just have ended
-            group = os.tcgetpgrp(self.outputs[0][0]) if self.tty else self.child.pid
-            os.killpg(group or self.child.pid, number)
+            group = os.tcgetpgrp(self.outputs[0][0]) if self.tty else 0
+            os.killpg(group or self._reaper.program_of(self.child), number)
 
     async def end(self, first: int = signal.SIGHUP) -> None:
         """Send a signal to all of its processes, and SIGKILL to those left after 2 s."""
@@ -164,18 +169,26 @@ class Command:
 
     def _members(self) -> list[ProcessInfo]:
         """Its living processes, found by their session, or by a variable if they left it."""
+        sessions = {self.child.pid, self._reaper.program_of(self.child)}
         return [
             process
             for process in self._reaper.living_descendants()
-            if process.session == self.child.pid or has_variable(process.pid, SESSION_VARIABLE, self._name)
+            if process.session in sessions or has_variable(process.pid, SESSION_VARIABLE, self._name)
         ]
 
 
 _Ends: TypeAlias = tuple[int | None, list[tuple[int, int]], tuple[int, int, int]]
 
 
-def open_terminal(size: tuple[int, int]) -> _Ends:
-    ours, theirs = pty.openpty()
+def open_terminal(size: tuple[int, int], devices: str = "/dev") -> _Ends:
+    """Open a terminal that this /dev has, so that programs which see that one find its name."""
+    ours = os.open(f"{devices}/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(ours, _TIOCSPTLCK, struct.pack("i", 0))
+        theirs = fcntl.ioctl(ours, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        os.close(ours)
+        raise
     os.set_blocking(ours, False)
     _set_size(ours, size)
     return ours, [(ours, STDOUT)], (theirs, theirs, theirs)

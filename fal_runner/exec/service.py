@@ -181,6 +181,8 @@ class ExecService:
             size=(request.tty_size.height, request.tty_size.width),
             directory=runner.spec.working_dir,
             env=runner.command_env,
+            place=runner.command_place,
+            terminals=runner.terminals,
             cwd=request.cwd,
             more=dict(request.env),
             name=f"{request.runner_id}.{request.exec_id}",

@@ -1,7 +1,11 @@
 """The step between the shim and a program of the runner: ties the process to the shim, then becomes the program.
 
-The shim runs it by path with `python -I -S`. Code between fork and exec would not be safe in a process with gRPC's
-threads. It costs about 10 ms, and 5 more if the program gets its own view of the file system (see mounts).
+The shim runs it by path with `python -I -S`, because code between fork and exec would not be safe in a process with
+gRPC's threads. It costs about 10 ms, 5 more if the program gets its own view of the file system (see mounts), and some
+15 more if it gets a room (see jail). In a room the program is a child of this process, which stays outside.
+
+This process has rights that the program must not have. So the program's variables, which are the app's, are not its
+own: they come by a descriptor. An earlier version's shim gives them as this process's.
 """
 
 from __future__ import annotations
@@ -16,8 +20,25 @@ import termios
 sys.path.insert(0, __file__.rpartition("/fal_runner/")[0])
 
 from fal_runner.isolation import mounts
+from fal_runner.isolation.room import (
+    APP,
+    DATA,
+    NO_VIEW,
+    PARTS,
+    ROOM_DIRECTORY_VARIABLE,
+    ROOM_VARIABLE,
+    VARIABLES_VARIABLE,
+    WORKER,
+    has_room,
+    read,
+)
 from fal_runner.process import groups
 
+TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+_WORKER_VARIABLE = "FAL_WORKER_PID"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_PTRACER = 0x59616D61
 
@@ -31,25 +52,25 @@ def fail(message: str, code: int) -> None:
 def main() -> None:
     """Become the program; the arguments are the shim's pid, `tty` or `pipes`, the directory, and the command."""
     parent, mode, directory, *command = sys.argv[1:]
-    is_worker = mounts.JOIN_VARIABLE not in os.environ
-    app = os.environ.get(mounts.APP_VARIABLE)
+    ours, variables = os.environ, take_variables()
+    is_worker = mounts.JOIN_VARIABLE not in ours
+    app = variables.get(mounts.APP_VARIABLE)
+    tie(int(parent))
     try:
-        groups.enter(os.environ)
+        groups.enter(ours)
     except OSError as error:
         fail(f"cannot enter the control group of its runner: {error.strerror}", 126)
-    needed = [argument for argument in (directory, *command) if argument.startswith("/")]
-    refusal = mounts.enter(os.environ, needed)
-    if refusal and is_worker:
-        message = f"fal: no /data and /app of this runner's own, see FAL_DATA_DIR and FAL_APP_DIR: {refusal}\n"
-        os.write(2, message.encode())
+    room = ours.pop(ROOM_VARIABLE, "")
+    process = ours.pop(mounts.JOIN_VARIABLE, "")
+    if has_room(room):
+        enter_room(room, process, variables)
+    elif room != NO_VIEW or process:
+        enter_view(process, [directory, *command], variables)
     if directory == app:
-        directory = os.environ[mounts.APP_VARIABLE]  # the same directory, under its name in the view
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if is_worker:
+        directory = variables[mounts.APP_VARIABLE]  # the same directory, under its name in the view
+    if is_worker and not room:
         # `fal runners profile` reads the worker's memory from another process of the shim, which Yama allows by name.
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, int(parent), 0, 0, 0)
-    if os.getppid() != int(parent):
-        os._exit(1)  # the shim died before the line above
     if mode == "tty":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -60,11 +81,59 @@ def main() -> None:
         fail(f"cannot enter the directory {directory}: {error.strerror}", 126)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a signal that came since the fork arrives here
     try:
-        os.execvp(command[0], command)  # noqa: S606
+        os.execvpe(command[0], command, dict(variables))  # noqa: S606
     except FileNotFoundError:
         fail(f"{command[0]}: command not found", 127)
     except OSError as error:
         fail(f"{command[0]}: {error.strerror}", 126)
+
+
+def take_variables() -> MutableMapping[str, str]:
+    """Read the program's variables."""
+    number = os.environ.pop(VARIABLES_VARIABLE, "")
+    if not number:
+        return os.environ
+    with open(int(number), "rb") as file:  # noqa: PTH123 - it is a descriptor
+        entries = file.read().split(b"\0")[:-1]
+    pairs = (entry.partition(b"=") for entry in entries)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def tie(parent: int) -> None:
+    """End with the shim."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the shim died before the line above
+
+
+def enter_view(process: str, paths: list[str], variables: MutableMapping[str, str]) -> None:
+    """Get a view of the machine, or share that of another process; say so if there can be none."""
+    variables.pop(mounts.JOIN_VARIABLE, None)  # the app's own word for it
+    if process:
+        variables[mounts.JOIN_VARIABLE] = process
+    refusal = mounts.enter(variables, [path for path in paths if path.startswith("/")])
+    if refusal and not process:
+        message = f"fal: no /data and /app of this runner's own, see FAL_DATA_DIR and FAL_APP_DIR: {refusal}\n"
+        os.write(2, message.encode())
+
+
+def enter_room(room: str, process: str, variables: MutableMapping[str, str]) -> None:
+    """Make a room, or join that of another process; without it the program does not run."""
+    from fal_runner.isolation import jail  # it costs time, which a view does not take
+
+    try:
+        if process:
+            jail.join(int(process))
+            variables[_WORKER_VARIABLE] = str(WORKER)
+        else:
+            directory = os.environ.pop(ROOM_DIRECTORY_VARIABLE)
+            parts = [(how, f"{directory}/{name}", path) for name, (how, path) in PARTS.items()]
+            jail.enter([*parts, *read(room)])
+        jail.confine(worker=not process)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        fail(f"this program cannot be isolated, so it does not run: {error.strerror}{where}", 126)
+    variables[mounts.DATA_VARIABLE], variables[mounts.APP_VARIABLE] = DATA, PARTS[APP][1]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class ProcessInfo:
         state: the kernel's letter, such as R, S, Z.
         own_ticks: what it has used of the CPU, in clock ticks.
         waited_ticks: what its children have used that it has waited for, with theirs.
+        virtual_bytes: its address space; 0 once that is gone, while the kernel still waits for others of its room.
     """
 
     pid: int
@@ -36,11 +37,12 @@ class ProcessInfo:
     started_ticks: int
     own_ticks: int
     waited_ticks: int
+    virtual_bytes: int
 
     @property
     def alive(self) -> bool:
-        """Whether it can still do anything; a zombie cannot."""
-        return self.state not in {"Z", "X", "x"}
+        """Whether it can still do anything; a zombie cannot, nor what has lost its memory."""
+        return self.state not in {"Z", "X", "x"} and self.virtual_bytes > 0
 
 
 def tag_of(token: str) -> str:
@@ -68,6 +70,7 @@ def process_info(pid: int) -> ProcessInfo | None:
         own_ticks=int(fields[11]) + int(fields[12]),
         waited_ticks=int(fields[13]) + int(fields[14]),
         started_ticks=int(fields[19]),
+        virtual_bytes=int(fields[20]),
     )
 
 

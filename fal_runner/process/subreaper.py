@@ -11,7 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fal_runner.isolation.room import VARIABLES_VARIABLE
 from fal_runner.process.proc import ProcessInfo, all_processes, descendants, send_signal
+from fal_runner.worker.process_tag import TAG_VARIABLE
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WALL = 0x40000000  # waitpid also reports children whose end sends another signal than SIGCHLD
@@ -67,6 +69,7 @@ class Subreaper:
         command: Sequence[str],
         *,
         env: Mapping[str, str],
+        place: Mapping[str, str],
         directory: str,
         stdin: int,
         stdout: int,
@@ -80,6 +83,7 @@ class Subreaper:
 
         Args:
             env: all of its environment.
+            place: the variables of launch.py, which say what the program sees of the machine.
             stdin, stdout, stderr: file descriptors; they stay open here.
             tty: whether stdin becomes its controlling terminal.
             pass_fds: further descriptors that it gets under the same numbers.
@@ -89,18 +93,21 @@ class Subreaper:
             ValueError: the name or value of an environment variable is not valid.
         """
         mode = "tty" if tty else "pipes"
+        variables = _written(env)
+        tag = {TAG_VARIABLE: env[TAG_VARIABLE]} if TAG_VARIABLE in env else {}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_WHILE_STARTING)
         try:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), mode, directory, *command],
-                env=dict(env),
+                env={"LANG": "C.UTF-8", **tag, **place, VARIABLES_VARIABLE: str(variables)},
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                pass_fds=pass_fds,
+                pass_fds=(*pass_fds, variables),
             )
         finally:
+            os.close(variables)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child = Child(process, asyncio.get_running_loop().create_future())
         self._children[process.pid] = child  # in the same step of the loop: SIGCHLD cannot come between
@@ -123,6 +130,11 @@ class Subreaper:
             except TimeoutError:
                 continue  # the next round kills what was forked meanwhile
 
+    def program_of(self, child: Child) -> int:
+        """The process of a child's program: its own, or that which it stands for in a room."""
+        own = (process for process in self.living_descendants() if process.parent == child.pid)
+        return next((process.pid for process in own if process.session == process.pid), child.pid)
+
     def _reap(self) -> bool:
         """Take in all that ended; return whether there are children left."""
         while True:
@@ -136,3 +148,24 @@ class Subreaper:
             child = self._children.pop(pid, None)
             if child is not None:
                 child.ended(os.waitstatus_to_exitcode(status))
+
+
+def _written(variables: Mapping[str, str]) -> int:
+    """Return a descriptor from which launch.py reads a program's variables.
+
+    They may be the app's, and launch.py, which still has every right, must not be run with them.
+
+    Raises:
+        ValueError: a name or a value is not valid.
+    """
+    entries: list[bytes] = []
+    for name, value in variables.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise ValueError("illegal environment variable name" if "\0" not in name + value else "embedded null byte")
+        entries.append(os.fsencode(name) + b"=" + os.fsencode(value) + b"\0")
+    descriptor = os.memfd_create("variables")
+    content = memoryview(b"".join(entries))
+    while content:
+        content = content[os.write(descriptor, content) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

@@ -14,7 +14,7 @@ from pathlib import Path
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.mounts import DATA_VARIABLE
 from fal_runner.process.subreaper import Subreaper
-from fal_runner.shim.worker_process import WorkerProcess
+from fal_runner.shim.worker_process import WorkerProcess, note_imports, place_of
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 
 READY = b"ready\n"
@@ -46,16 +46,18 @@ class WarmRecipe:
         directory: its working directory, which becomes the runner's.
         env: its environment variables until it gets those of its job.
         imports_file: lists what to import; see worker/prewarm.py.
+        room: as in RunnerSpec; what it has alone is beside its working directory.
     """
 
     python: str
     directory: str
     env: Mapping[str, str]
     imports_file: str
+    room: str = ""
 
     def suits(self, spec: shim_pb2.RunnerSpec) -> bool:
         """Whether this runner's worker would start in the same way, and see the same file system."""
-        same = (self.python, self.imports_file) == (spec.python, spec.imports_file)
+        same = (self.python, self.imports_file, self.room) == (spec.python, spec.imports_file, spec.room)
         return same and self.env.get(DATA_VARIABLE) == spec.env.get(DATA_VARIABLE)
 
 
@@ -102,12 +104,16 @@ class PrewarmedWorker:
 
     def _start(self) -> WorkerProcess:
         env = {**self.recipe.env, TAG_VARIABLE: NO_TAG}
-        return WorkerProcess(self._reaper, self.recipe.python, env, self.recipe.directory, self.recipe.imports_file)
+        recipe = self.recipe
+        place = place_of(recipe.room, Path(recipe.directory).parent)
+        return WorkerProcess(self._reaper, recipe.python, env, place, recipe.directory, recipe.imports_file)
 
     async def _listen(self) -> None:
         starts = fresh = 0
         while self._process is not None:
             message = await self._process.listen()
+            if message is not None and note_imports(message, self.recipe.python, self.recipe.imports_file):
+                continue
             if message is not None:
                 answered = message.head["ahead"] or fresh  # a new process has read the list at its start
                 self._ready = answered == self._asked

@@ -15,6 +15,7 @@ from pathlib import Path
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.isolation.container import NOTE_VARIABLE
 from fal_runner.isolation.mounts import JOIN_VARIABLE
+from fal_runner.isolation.room import ROOM_VARIABLE, SHARED, has_room, isolation_of, seen_in_room
 from fal_runner.log.capture import capture
 from fal_runner.log.frames import new_mark
 from fal_runner.log.journal import Journal
@@ -27,7 +28,7 @@ from fal_runner.process.ports import PORTS_VARIABLE, Reservation, holds, owners_
 from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id, process_info, tag_of
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.shim.memory import MemoryBound
-from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess
+from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess, note_imports, place_of
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
 State = shim_pb2.ShimStatus
@@ -48,6 +49,7 @@ class Supervisor:
 
     def __init__(self, reaper: Subreaper, directory: Path, spec: shim_pb2.RunnerSpec) -> None:
         self.spec = spec
+        self._directory = directory
         self.state: State.State.ValueType = State.STATE_WAITING
         self.events: list[shim_pb2.ShimEvent] = []
         limits = spec.spool_limits
@@ -82,21 +84,33 @@ class Supervisor:
 
     @property
     def command_env(self) -> dict[str, str]:
-        """The environment of commands beside the worker, which see the file system as the worker does."""
+        """The environment of commands beside the worker."""
         pid = str(self.identity.pid)
         profiler = Path(sys.executable).with_name("py-spy")
         return {
-            **self._launch_env,
-            JOIN_VARIABLE: pid,
+            **self.env,
             WORKER_VARIABLE: pid,
             PORTS_VARIABLE: json.dumps(self._moved_ports()),
             **({PROFILER_VARIABLE: str(profiler)} if profiler.exists() else {}),
         }
 
     @property
-    def _launch_env(self) -> dict[str, str]:
-        """The environment to launch a program with, which enters the runner's control groups first."""
-        return {**self.env, GROUPS_VARIABLE: ":".join(self.spec.limits.groups)}
+    def command_place(self) -> dict[str, str]:
+        """Says to launch.py that commands see the machine as the worker does."""
+        room = SHARED if has_room(self.spec.room) else ""
+        return {JOIN_VARIABLE: str(self.identity.pid), ROOM_VARIABLE: room, **self._groups}
+
+    @property
+    def _groups(self) -> dict[str, str]:
+        """Says to launch.py which control groups to enter first."""
+        return {GROUPS_VARIABLE: ":".join(self.spec.limits.groups)}
+
+    @property
+    def terminals(self) -> str:
+        """The /dev that has the terminals of commands."""
+        if self._worker is None or self._reaper.program_of(self._worker) == self._worker.pid:
+            return "/dev"  # there is no room, or it is not finished
+        return f"/proc/{self._worker.pid}/root/dev"
 
     def _moved_ports(self) -> dict[str, int]:
         """The ports of the app and of its metrics: what the app calls them -> what they are."""
@@ -123,7 +137,8 @@ class Supervisor:
             self._ports["port"] = reserve(self.spec.bind_host)
         if self.spec.serves_metrics:
             self._ports["metrics_port"] = reserve(self.spec.bind_host)
-        process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self._launch_env, self.spec.working_dir)
+        place = {**place_of(self.spec.room, self._directory), **self._groups}
+        process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self.env, place, self.spec.working_dir)
         self._worker = process.child
         self._process = process
         self._started = time.monotonic()
@@ -142,6 +157,8 @@ class Supervisor:
         )
         self.state = State.STATE_STARTING
         self.journal.note(f"worker started: process {self._worker.pid}")
+        level = isolation_of(self.spec.room, container=NOTE_VARIABLE in self.spec.env)
+        self.journal.note(f"isolation: {level}")
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
         self._tasks.append(self._spawn(self._memory.follow(self._warn)))
@@ -234,7 +251,7 @@ class Supervisor:
         spec = self.spec
         job: dict[str, object] = {
             "name": spec.app_name or "fal",
-            "paths": [spec.files_dir] if spec.files_dir else [],
+            "paths": [self._seen(spec.files_dir)] if spec.files_dir else [],
             "method": spec.function.method or "pickle",
             "bind_host": spec.bind_host,
             "mark": self._mark,
@@ -248,17 +265,23 @@ class Supervisor:
         if prewarmed:
             job["environ"] = self.env
         if spec.WhichOneof("callable") == "function":
-            job["function"] = {"path": spec.function.path, "method": spec.function.method}
+            job["function"] = {"path": self._seen(spec.function.path), "method": spec.function.method}
         else:
             job["entrypoint"] = spec.entrypoint
         if spec.HasField("setup_func"):
-            job["setup"] = {"path": spec.setup_func.path, "method": spec.setup_func.method}
+            job["setup"] = {"path": self._seen(spec.setup_func.path), "method": spec.setup_func.method}
         return job
+
+    def _seen(self, path: str) -> str:
+        """Where the worker sees a path of the machine."""
+        return seen_in_room(path, str(self._directory)) if has_room(self.spec.room) else path
 
     async def _listen(self, process: WorkerProcess) -> None:
         """Take in the worker's messages: that it listens, and the result of its callable."""
         try:
             while (message := await process.listen()) is not None:
+                if note_imports(message, self.spec.python, self.spec.imports_file):
+                    continue
                 if "length" in message.head:
                     self._take_result(message)
                 elif "listening" in message.head:

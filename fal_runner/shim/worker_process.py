@@ -10,12 +10,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fal_runner.isolation.room import ROOM_DIRECTORY_VARIABLE, ROOM_VARIABLE
 from fal_runner.process.descriptors import read_some, write_all
 from fal_runner.process.subreaper import Child, Subreaper
+from fal_runner.worker.prewarm import ImportList
 
 MAX_RESULT_BYTES = 512 * 1024 * 1024
 _WORKER = str(Path(__file__).parent.with_name("worker") / "worker.py")
 _READ_BYTES = 256 * 1024
+_LONGEST_MODULE = 256
+
+
+def place_of(room: str, directory: Path) -> dict[str, str]:
+    """Say to launch.py what a worker sees of the machine.
+
+    Args:
+        room: as in RunnerSpec.
+        directory: holds what it has alone.
+    """
+    return {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
+
+
+def note_imports(message: WorkerMessage, python: str, imports_file: str) -> bool:
+    """Note what a worker says of its imports; return False if it speaks of something else."""
+    if not {"imported", "until"} & message.head.keys():
+        return False
+    if imports_file:
+        listed = ImportList(imports_file, python)
+        match message.head:
+            case {"imported": list(names)}:
+                listed.add(name for name in names if _is_module(name))
+            case {"until": str(name)}:
+                listed.stop_before(name)
+            case _:
+                pass
+    return True
+
+
+def _is_module(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= _LONGEST_MODULE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +75,7 @@ class WorkerProcess:
         reaper: starts processes.
         python: the interpreter of the app's environment.
         env: all of its environment.
+        place: says what it sees of the machine; see `place_of`.
         directory: its working directory.
         imports_file: lists what to import before there is a job; None has it wait for the job at once.
 
@@ -54,7 +88,13 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, reaper: Subreaper, python: str, env: Mapping[str, str], directory: str, imports_file: str | None = None
+        self,
+        reaper: Subreaper,
+        python: str,
+        env: Mapping[str, str],
+        place: Mapping[str, str],
+        directory: str,
+        imports_file: str | None = None,
     ) -> None:
         job_read, self._job = os.pipe()
         self._messages, message_write = os.pipe()
@@ -69,6 +109,7 @@ class WorkerProcess:
             self.child: Child = reaper.spawn(
                 command if imports_file is None else [*command, imports_file],
                 env=env,
+                place=place,
                 directory=directory,
                 stdin=null,
                 stdout=out_write,

@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import zipimport
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 MOST_MODULES = 5000
 RUNTIME_FILE = ".fal-runtime.zip"
@@ -40,13 +40,19 @@ _VIEW = {"FAL_DATA_DIR": "/data", "FAL_APP_DIR": "/app"}  # see mounts
 class ImportList:
     """A file with the modules that runs of an environment imported, in their order.
 
+    Workers read it, and tell their shims what is new: what they could write themselves would be the app's to forge.
+
+    Args:
+        python: the environment's interpreter, for who writes the list.
+
     Attributes:
         names: the modules.
         until: the module that must wait for the job, with all that follow and may need it; "" if none must.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, python: str = "") -> None:
         self._path = path
+        self._python = python
         self.names: List[str] = []
         self.until = ""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # missing, or not ours: nothing is known
@@ -76,19 +82,17 @@ class ImportList:
         draft = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(OSError):  # a full disk: the next runner starts without
             with open(draft, "w", encoding="utf-8") as file:
-                json.dump({"python": sys.executable, "names": self.names, "until": self.until}, file)
+                json.dump({"python": self._python, "names": self.names, "until": self.until}, file)
             os.replace(draft, self._path)  # noqa: PTH105
 
 
-def remember(path: str, directories: Iterable[str]) -> None:
+def imported(directories: Iterable[str]) -> List[str]:
     """List what this process has imported of its environment, but nothing of the app's own.
 
     Args:
-        path: the file; "" lists nothing.
         directories: those of sys.path without the app's.
     """
-    if path:
-        ImportList(path).add(_imported(tuple(os.path.join(directory, "") for directory in directories if directory)))
+    return list(_imported(tuple(os.path.join(directory, "") for directory in directories if directory)))
 
 
 def _imported(directories: Tuple[str, ...]) -> Iterator[str]:
@@ -185,11 +189,13 @@ class PrewarmedProcess:
 
     Args:
         imports_file: lists what to import; see ImportList. The archive of Runtime is beside it.
+        postpone: tells the shim of a module that must wait for the job.
     """
 
-    def __init__(self, imports_file: str) -> None:
+    def __init__(self, imports_file: str, postpone: Callable[[str], None]) -> None:
         self._file = imports_file
         self._runtime = Runtime(imports_file + RUNTIME_SUFFIX, os.environ.get("FAL_APP_DIR", ""))
+        self._postpone = postpone
         self._before = dict(os.environ)
         self._stamps = {path: _stamp(path) for path in sys.path}
 
@@ -206,7 +212,7 @@ class PrewarmedProcess:
                 with contextlib.suppress(Exception, SystemExit):  # the app sees the error if it needs the module
                     importlib.import_module(name)
                 if _Environ.all_read or _has_children() or _has_devices():
-                    listed.stop_before(name)
+                    self._postpone(name)
                     return False
             if not listed.until:  # it needs what the environment's apps do, of which something must wait
                 _Environ.importing, _Environ.all_read = RUNTIME, False
@@ -222,7 +228,7 @@ class PrewarmedProcess:
             if module == RUNTIME and self._runtime.alone:
                 continue
             if module and environ.get(name) != value:
-                ImportList(self._file).stop_before(module)
+                self._postpone(module)
                 return f"{module} looks at {name} when it is imported"
         for name in {*environ, *self._before}:
             if _UNSEEN.fullmatch(name) and environ.get(name) != self._before.get(name):

@@ -305,7 +305,11 @@ def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
 
 def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
     """Import what is listed until there is a job, then become its process."""
-    prewarmed = sibling("prewarm").PrewarmedProcess(imports)
+
+    def postpone(module: str) -> None:
+        channel.send({"until": module})
+
+    prewarmed = sibling("prewarm").PrewarmedProcess(imports, postpone)
     take_tag = sibling("process_tag").take_tag
     streams.install()  # imported modules may keep references to them
     inspect.getsourcelines(load)  # warms up reading source, which FastAPI does at an endpoint's first request
@@ -356,7 +360,7 @@ def main() -> None:
 
     def remember() -> None:
         if job.get("imports"):
-            sibling("prewarm").remember(job["imports"], environment)
+            channel.send({"imported": sibling("prewarm").imported(environment)})
 
     def listening(port: int) -> None:
         if port == job["port"]:

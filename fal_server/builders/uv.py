@@ -14,12 +14,16 @@ from uv import find_uv_bin
 from fal_server.builders.process import run_lines
 from fal_server.core.identity import LOCAL, AccountId
 
-# An installer may know how to reach the network and where packages are. Builds run foreign code, and the controller's
-# own variables hold secrets.
+# An installer may know how to reach the network and where packages are, see docs/explanation/security.md. Builds run
+# foreign code, which gets these variables, and those of the operator hold secrets.
 _PASSED = re.compile(
-    r"PATH|HOME|USER|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
+    r"PATH|USER|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
     r"(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
-    r"SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_CAINFO|UV_\w+|PIP_\w+"
+    r"SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_CAINFO|"
+    r"UV_(?:CACHE_DIR|CONCURRENT_\w+|CONFIG_FILE|CONSTRAINT|DEFAULT_INDEX|EXCLUDE_NEWER|EXTRA_INDEX_URL|FIND_LINKS|"
+    r"HTTP_\w+|INDEX|INDEX_(?:URL|STRATEGY|\w+_USERNAME|\w+_PASSWORD)|INSECURE_HOST|KEYRING_PROVIDER|LINK_MODE|"
+    r"NATIVE_TLS|NO_BINARY\w*|NO_BUILD\w*|NO_INDEX|OFFLINE|OVERRIDE|PRERELEASE|PYTHON_INSTALL_DIR|PYTHON_PREFERENCE|"
+    r"REQUEST_TIMEOUT|SYSTEM_CERTS|TORCH_BACKEND)"
 )
 
 
@@ -33,9 +37,12 @@ class Uv:
 
     def __init__(self, cache_dir: Path, environ: Mapping[str, str]) -> None:
         passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
+        self._home = cache_dir.with_name("home")
         self._variables = {
             "UV_CACHE_DIR": str(cache_dir),
+            **_of_operators_home(environ),
             **passed,
+            "HOME": str(self._home),  # in the operator's are passwords and keys
             "PATH": _search_path(environ),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
@@ -59,6 +66,7 @@ class Uv:
         Args:
             account: who builds; each has a cache of its own, since a cache holds what passwords opened.
         """
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         return await run_lines(
             (find_uv_bin(), *arguments),
             cwd=cwd,
@@ -94,6 +102,16 @@ class Uv:
                 if item["implementation"] == "cpython":
                     found.add((item["version_parts"]["major"], item["version_parts"]["minor"]))
         return [f"{major}.{minor}" for major, minor in sorted(found, reverse=True)]
+
+
+def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:
+    """What uv would find through the operator's HOME, and builds need: its configuration, and the Pythons it keeps."""
+    if not (home := environ.get("HOME")):
+        return {}
+    configuration = Path(environ.get("XDG_CONFIG_HOME") or Path(home) / ".config") / "uv" / "uv.toml"
+    data = Path(environ.get("XDG_DATA_HOME") or Path(home) / ".local" / "share")
+    found = {"UV_PYTHON_INSTALL_DIR": str(data / "uv" / "python")}
+    return {**found, "UV_CONFIG_FILE": str(configuration)} if configuration.exists() else found
 
 
 def _search_path(environ: Mapping[str, str]) -> str:

@@ -42,7 +42,7 @@ class VirtualenvBuilder:
     Args:
         root: where environments are kept; made (mode 0700) if it is missing.
         cache_dir: uv's cache, unless UV_CACHE_DIR says otherwise; fastest on the file system of `root`.
-        environ: the controller's environment variables, of which uv gets proxies, certificates, UV_* and PIP_*.
+        environ: the controller's environment variables, of which uv gets few.
 
     Raises:
         Unavailable: `root` cannot be made.

@@ -18,6 +18,7 @@ import pytest
 from fal_server.builders import VirtualenvBuilder
 
 PASSWORD = "hunter2hunter2"
+OPERATORS_OWN = {"FAL_MASTER_KEY": "not-for-uv", "UV_PUBLISH_TOKEN": "not-for-uv", "PIP_INDEX_URL": "not-for-uv"}
 WHEEL = "fal_test_hello-1.0-py3-none-any.whl"
 
 
@@ -95,7 +96,7 @@ def packages() -> Iterator[PackageServer]:
 def environ() -> dict[str, str]:
     """The caller's variables, with uv's cache in the project, and no proxy for loopback."""
     cache = os.environ.get("UV_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "uv"))
-    return {**os.environ, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", "FAL_MASTER_KEY": "not-for-uv"}
+    return {**os.environ, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", **OPERATORS_OWN}
 
 
 @pytest.fixture

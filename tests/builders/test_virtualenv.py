@@ -85,7 +85,9 @@ async def test_passwords_and_keys_stay_secret(builder, root, packages):
     await packages.wait_until_asked()
     (installer,) = processes_naming(str(root))
     assert PASSWORD.encode() not in (installer / "cmdline").read_bytes()
-    assert b"not-for-uv" not in (installer / "environ").read_bytes()
+    variables = (installer / "environ").read_bytes().split(b"\0")
+    assert [entry for entry in variables if b"not-for-uv" in entry] == []
+    assert f"HOME={root.parent / 'home'}".encode() in variables, "not the operator's"
     packages.go_on.set()
     built = await task
     assert PASSWORD not in log.text
@@ -185,7 +187,7 @@ async def log(entry):
 async def main():
     root, requirement = sys.argv[1], sys.stdin.readline().strip()
     spec = EnvironmentSpec(kind="virtualenv", configuration=json.loads(requirement))
-    await VirtualenvBuilder(Path(root), Path(root) / "cache").build(spec, force=False, log=log)
+    await VirtualenvBuilder(Path(root), Path(root).with_name("unused") / "cache").build(spec, force=False, log=log)
 
 asyncio.run(main())
 """

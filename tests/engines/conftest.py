@@ -16,7 +16,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from fal_runner.process.proc import processes_of, tag_of
+from fal_runner.isolation.levels import Isolation
+from fal_runner.process.proc import process_info, processes_of, tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.containers import Container
 from fal_server.core.faults import NotFound
@@ -29,7 +30,9 @@ from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
+from fal_server.engines.local.rooms import Rooms
 from fal_server.ports import BuildLog, BuiltEnvironment, ExecOutput, ExecRequest, LaunchSpec
+from tests.support.controller import ROOT
 
 NODE = Node(name="here", total=Resources(milli_cpus=2000, memory_mib=4096, gpus={}))
 
@@ -126,8 +129,13 @@ class Uploaded:
 class Rig:
     """The engine under test; `restart` ends its controller and starts the next one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, rooms: Rooms | None = None) -> None:
         self.root = root
+        # The environment is this Python, which finds this checkout: no environment of an app does.
+        (root / "data").mkdir(exist_ok=True)
+        self.rooms = rooms or Rooms(
+            isolation=Isolation.PROCESS, home=root / "home", data=lambda _: root / "data", readable=[ROOT]
+        )
         self.lines = Lines()
         self.built = Built()
         self.content = Content(root / "blobs")
@@ -153,6 +161,7 @@ class Rig:
             files=Uploaded(self.content),
             sink=self.lines.append,
             last_sequence=self.lines.last_sequence,
+            rooms=self.rooms,
             warm_shims=warm_shims,
             warm_workers=warm_workers,
             rest_seconds=0.0,
@@ -283,6 +292,11 @@ class Rig:
         shim = self.shim(runner).pid
         return [seen.pid for seen in processes_of(tag_of(runner.token)) if seen.pid != shim]
 
+    def programs(self, runner: Runner) -> list[int]:
+        """The living processes of a runner that are its own, without those that hold its room."""
+        found = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self.alive(runner)}
+        return [pid for pid, line in found.items() if not any(part.endswith(b"/process/launch.py") for part in line)]
+
     async def run(self, runner: Runner, *command: str, stdin: bytes | None = None, **options: Any) -> Ran:
         """Run a command to its end."""
         session = await self.engine.exec(runner, ExecRequest(command=command, tty=False, **options))
@@ -300,6 +314,12 @@ class Rig:
             await self.engine.release(runner_id)
         await self.engine.close()
         await self._watch
+
+
+def program_of(pid: int) -> int:
+    """The program that a process stands for in a room; else the process itself."""
+    children = (process_info(child) for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return next((child.pid for child in children if child is not None and child.session == child.pid), pid)
 
 
 class Ran:
@@ -343,22 +363,23 @@ class Warm:
     def __init__(self, rig: Rig, environment: Environment) -> None:
         self.rig = rig
         self.environment = environment
+        self.used = 0
 
     def launch(self, function: Any, *, environment: Environment | None = None, **options: Any) -> LaunchSpec:
         python = (environment or self.environment).python
-        data = self.rig.root / "data"
-        data.mkdir(exist_ok=True)
-        variables = {"FAL_DATA_DIR": str(data), **options.pop("variables", {})}
+        variables = {"FAL_DATA_DIR": str(self.rig.root / "data"), **options.pop("variables", {})}
         return self.rig.launch(function, python=python, variables=variables, **options)
 
     def another_environment(self) -> Environment:
         return Environment(self.rig.root / "another environment")
 
     async def run(self, function: Any, **options: Any) -> Any:
-        """Run a function in a new runner; return its value."""
+        """Run a function in a new runner; return its value, and keep the shim's child that it ran in."""
         runner = await self.rig.start_launch(self.launch(function, **options))
         result = await self.rig.engine.result(runner)
         await self.rig.until(runner, Event.GONE)
+        started = await self.rig.lines.until(runner.runner_id, "worker started: process ")
+        self.used = int(started.message.rpartition(" ")[2])
         assert not result.raised, result.traceback
         return pickle.loads(result.definition)
 

@@ -165,7 +165,7 @@ async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path:
     group = made.shim
     assert group is not None
     assert made.ahead == (group,)
-    made.admit(4711, 4712)
+    made.admit(4711, [4712])
     assert (group / "cgroup.procs").read_text() == "4712"
     # What the kernel would do:
     for file in group.iterdir():
@@ -239,7 +239,7 @@ def test_a_process_that_is_not_in_the_group_stays(tmp_path: Path) -> None:
     made = RunnerGroups.detect(tmp_path).make(MARK, tmp_path, SMALL)
     outside, inside = (sleeper() for _ in range(2))
     if made.ahead:
-        made.admit(inside.pid, inside.pid)
+        made.admit(inside.pid, [inside.pid])
     asyncio.run(end_group(tmp_path, MARK))
     assert outside.poll() is None
     if made.ahead:

@@ -208,17 +208,17 @@ async def test_the_shells_prompt_names_the_runner(rig: Any, runner: Any) -> None
 @pytest.mark.parametrize("tty", [False, True])
 async def test_a_caller_that_vanishes_leaves_nothing(rig: Any, runner: Any, tty: bool) -> None:
     await rig.lines.until(runner.runner_id, "idle")
-    before = set(rig.alive(runner))
+    before = set(rig.programs(runner))
     script = "trap '' HUP; setsid sleep 3600 & sleep 3600 & echo ready; wait"
     session = await rig.engine.exec(runner, ExecRequest(command=("sh", "-c", script), tty=tty))
     outputs = session.output()
     await read_until(outputs, b"ready")
-    assert len(set(rig.alive(runner)) - before) == 3
+    assert len(set(rig.programs(runner)) - before) == 3
     await session.close()
     async with asyncio.timeout(30):
-        while set(rig.alive(runner)) - before:
+        while set(rig.programs(runner)) - before:
             await rig.run(runner, "true")  # as good a pause as any: it takes a turn of the shim
-    assert set(rig.alive(runner)) == before
+    assert set(rig.programs(runner)) == before
 
 
 @pytest.mark.parametrize("engine_too", [False, True])

@@ -292,7 +292,7 @@ def with_daemons(wiped: bool) -> None:
 async def test_kill_leaves_nothing_alive(rig: Any) -> None:
     runner = await rig.start(lambda: with_daemons(wiped=True))
     await rig.lines.until(runner.runner_id, "daemons started")
-    before = rig.alive(runner)
+    before = rig.programs(runner)
     assert len(before) == 3
     await rig.engine.kill(runner)
     await rig.engine.kill(runner)
@@ -304,7 +304,7 @@ async def test_kill_leaves_nothing_alive(rig: Any) -> None:
 async def test_sigkill_of_the_worker_takes_its_children_along(rig: Any) -> None:
     runner = await rig.start(lambda: with_daemons(wiped=True))
     await rig.lines.until(runner.runner_id, "daemons started")
-    before = rig.alive(runner)
+    before = rig.programs(runner)
     started = await rig.lines.until(runner.runner_id, "worker started: process ")
     os.kill(int(started.message.rpartition(" ")[2]), signal.SIGKILL)
     gone = await rig.until(runner, Event.GONE)

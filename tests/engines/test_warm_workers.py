@@ -18,6 +18,7 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.lifecycle import Event
 from fal_server.engines.local.spawn import start_process, warm_key_of
 from fal_server.engines.local.warm_pool import WarmPool, WarmShim
+from tests.engines.conftest import program_of
 
 SECRET = "correct-horse-battery"
 OWN = ("FAL_RUNNER_ID", "FAL_RUNNER_MARK", "SHLVL", "_")  # what every runner has of its own
@@ -49,7 +50,6 @@ def describe() -> dict[str, Any]:
 
     shown = subprocess.run(["env", "-0"], capture_output=True, check=True).stdout.split(b"\0")
     return {
-        "pid": os.getpid(),
         "environ": dict(os.environ),
         "of a child": dict(entry.decode().split("=", 1) for entry in shown if entry),
         "argv": sys.argv,
@@ -76,16 +76,16 @@ def describe() -> dict[str, Any]:
 async def test_a_runner_gets_the_worker_that_waits_and_cannot_tell(warm: Any) -> None:
     options: dict[str, Any] = {"variables": {"PASSPHRASE": SECRET}, "redact": (SECRET,), "files": {"a.txt": b"a"}}
     plain = await warm.run(describe, **options)
+    cold = warm.used
     first = await warm.worker()
     waited = await warm.run(describe, **options)
-    assert waited["pid"] == first != plain["pid"]
+    assert warm.used == first != cold
     for seen in (plain, waited):
         assert seen["environ"]["PASSPHRASE"] == seen["of a child"]["PASSPHRASE"] == SECRET
         for variables in (seen["environ"], seen["of a child"]):
             assert carries_a_mark(variables)
             for name in OWN:
                 variables.pop(name, None)
-        del seen["pid"]
         if seen["app"] != "/app":  # the kernel allows no view of its own
             seen["app"] = seen["environ"]["FAL_APP_DIR"] = seen["of a child"]["FAL_APP_DIR"] = ""
             seen["working directory"], seen["path"] = "", seen["path"][1:]
@@ -112,12 +112,12 @@ async def test_what_was_imported_is_there_and_nothing_of_another_runner(warm: An
 
     pid, born, ahead, changes = await warm.run(app)
     assert (pid, ahead, changes) == (born, False, 1)
-    pids = {pid}
+    used = {warm.used}
     for _ in range(2):
-        waiting = await warm.worker(*pids)
+        waiting = await warm.worker(*used)
         pid, born, ahead, changes = await warm.run(app)
-        assert (pid, born, ahead, changes) == (waiting, waiting, True, 1)
-        pids.add(pid)
+        assert (warm.used, pid, ahead, changes) == (waiting, born, True, 1)
+        used.add(warm.used)
 
 
 async def test_nothing_secret_is_seen_from_outside_or_written(warm: Any) -> None:
@@ -135,15 +135,16 @@ async def test_nothing_secret_is_seen_from_outside_or_written(warm: Any) -> None
     runner = await warm.rig.start_launch(launch)
     await warm.rig.until(runner, Event.READY)
     await warm.rig.lines.until(runner.runner_id, "the passphrase is ******")
-    assert has_variable(waiting, TAG_VARIABLE, tag_of(runner.token)), "whoever looks from outside sees whose it is"
+    program = program_of(waiting)
+    assert has_variable(program, TAG_VARIABLE, tag_of(runner.token)), "whoever looks from outside sees whose it is"
     for place in ("environ", "cmdline"):
-        assert SECRET.encode() not in of_process(waiting, place)
+        assert SECRET.encode() not in of_process(program, place)
     files = [path for path in warm.rig.root.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
     shown = await warm.rig.run(runner, "sh", "-c", "echo $PASSPHRASE; command -v python; ls -d $FAL_APP_DIR; pwd")
     assert shown.stdout.decode().split("\n")[:2] == [SECRET, str(warm.environment.python)]
-    assert warm.rig.alive(runner) == [waiting]
+    assert warm.rig.programs(runner) == [program]
     assert await warm.rig.restart(adopt=runner, warm_workers=1), "a later controller finds it"
     await warm.rig.engine.stop(runner, 5)
     gone = await warm.rig.until(runner, Event.GONE)
@@ -163,8 +164,8 @@ async def test_one_that_died_is_no_obstacle(warm: Any, who: str) -> None:
     handle = os.pidfd_open(waiting)
     os.kill(waiting if who == "worker" else shim, signal.SIGKILL)
     await ended(handle)
-    seen = await warm.run(describe)
-    assert seen["pid"] != waiting
+    await warm.run(describe)
+    assert warm.used != waiting
 
 
 async def ended(handle: int) -> None:
@@ -204,7 +205,7 @@ async def test_those_used_last_have_a_worker_and_others_none(warm: Any) -> None:
     second = await warm.worker(first)
     await ended(handle)
     assert warm.rig.engine.warm_pool.workers == [second]
-    assert of_process(second, "cmdline").startswith(os.fsencode(other.python))
+    assert of_process(program_of(second), "cmdline").startswith(os.fsencode(other.python))
     places = warm.rig.root / "warm"
     assert len(list(places.glob("*"))) == 1
     await warm.rig.restart()
@@ -227,7 +228,7 @@ async def test_an_environment_that_was_built_again_has_workers_of_its_own(warm: 
 
 
 async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_path: Path) -> None:
-    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), tmp_path / "home", tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.rooms, tmp_path / "imports")
     warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, idle_seconds=0.5)
     assert warm_pool.take(warm_key) is None
     places = tmp_path / "places"
@@ -242,10 +243,10 @@ async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_p
 async def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tmp_path: Path) -> None:
     secrets = {"SSL_CERT_FILE": SECRET, "PASSPHRASE": SECRET}
     launch = warm.launch(describe, variables=secrets, redact=(SECRET,))
-    warm_key = warm_key_of(await warm.rig.prepared(launch), tmp_path / "home", tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(launch), warm.rig.rooms, tmp_path / "imports")
     assert warm_key is not None
     assert SECRET not in warm_key.env.values()
-    public = warm_key_of(await warm.rig.prepared(replace(launch, redact=())), tmp_path / "home", tmp_path / "imports")
+    public = warm_key_of(await warm.rig.prepared(replace(launch, redact=())), warm.rig.rooms, tmp_path / "imports")
     assert public is not None
     assert public.env["SSL_CERT_FILE"] == SECRET
     assert "PASSPHRASE" not in public.env

@@ -56,8 +56,8 @@ class RunnerGroup:
     ahead: tuple[Path, ...] = ()
     memory: Path | None = None
 
-    def admit(self, shim: int, worker: int | None) -> None:
-        """Put a shim into its group, and its worker, if it was started ahead, into the worker's.
+    def admit(self, shim: int, started: Sequence[int]) -> None:
+        """Put a shim into its group, and what it has started ahead into the worker's.
 
         Raises:
             OSError: that is refused, or one of them has ended.
@@ -65,8 +65,9 @@ class RunnerGroup:
         files = GroupFiles()
         if self.shim is not None:
             files.write(self.shim / "cgroup.procs", str(shim))
-        for group in self.ahead if worker is not None else ():
-            files.write(group / "cgroup.procs", str(worker))
+        for group in self.ahead:
+            for process in started:
+                files.write(group / "cgroup.procs", str(process))
 
 
 class RunnerGroups:

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2
+from fal_runner.isolation.levels import Isolation
 from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.aio.tasks import TaskSet
@@ -27,6 +28,7 @@ from fal_server.engines.local.gpus import gpu_variables
 from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
+from fal_server.engines.local.rooms import Rooms
 from fal_server.engines.local.runtimes import keep_runtime
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.local.spawn import (
@@ -73,7 +75,7 @@ class LocalEngine:
         files: the uploaded files of apps.
         sink: stores log lines.
         last_sequence: says how far a runner's lines are stored.
-        home: the HOME of all runners; by default `home` beside `runners_dir`.
+        rooms: what runners see of this machine; by default all of it, with `home` beside `runners_dir` as their HOME.
         least_free_mib: with less free space on the disk of `runners_dir`, nothing is started.
         warm_shims: how many shims to start ahead, so that a runner need not wait for one; about 25 MiB each.
         warm_workers: for how many of the environments used last to start a worker ahead, which imports what their
@@ -93,7 +95,7 @@ class LocalEngine:
         files: DeployedFiles,
         sink: LogSink,
         last_sequence: LastSequence,
-        home: Path | None = None,
+        rooms: Rooms | None = None,
         warm_shims: int = 0,
         warm_workers: int = 0,
         rest_seconds: float = REST_SECONDS,
@@ -103,7 +105,7 @@ class LocalEngine:
     ) -> None:
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._home = (home or self._runners_dir.with_name("home")).absolute()
+        self.rooms = rooms or Rooms(isolation=Isolation.VIEW, home=self._runners_dir.with_name("home"))
         self._node = node
         self._least_free_mib = least_free_mib
         self._silent_seconds = silent_seconds
@@ -301,20 +303,20 @@ class LocalEngine:
         """Start a shim and its worker, or use a shim that an earlier controller left half way."""
         token = launch.spec.token
         identity = find_shim(directory, token)
-        warm_key = warm_key_of(launch, self._home, self._imports) if self._imports is not None else None
+        warm_key = warm_key_of(launch, self.rooms, self._imports) if self._imports is not None else None
 
         def make_group() -> RunnerGroup:
             limits = None if launch.environment.container is not None else launch.spec.limits
             return self._groups.make(tag_of(token), directory, limits)
 
         if identity is not None:
-            spec = spec_of(directory, launch, self._home, warm_key, await asyncio.to_thread(make_group))
+            spec = spec_of(directory, launch, self.rooms, warm_key, await asyncio.to_thread(make_group))
         else:
             await self._clean_up(directory, token)
             warm_shim = self.warm_pool.take(warm_key)
 
             def prepare() -> RunnerGroup:
-                lay_out(directory, launch, self._home, warm_shim)
+                lay_out(directory, launch, self.rooms, warm_shim)
                 return make_group()
 
             try:
@@ -323,7 +325,7 @@ class LocalEngine:
                 if warm_shim is not None:
                     await asyncio.shield(warm_shim.end())
                 raise
-            spec = spec_of(directory, launch, self._home, warm_key, group)
+            spec = spec_of(directory, launch, self.rooms, warm_key, group)
             identity = await spawn_shim(directory, spec, group, make_group, warm_shim)
         names = (launch.spec.account, launch.spec.runner_id, launch.spec.app_name, launch.spec.revision_id)
         link = self._link(directory, identity, token, names)

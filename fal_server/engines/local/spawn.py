@@ -17,12 +17,13 @@ from pathlib import Path
 
 import fal_runner
 from fal_grpc.v1 import shim_pb2
+from fal_runner.isolation.levels import Isolation
 from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
 from fal_runner.process.nvml import LIBRARY_VARIABLE
 from fal_runner.process.proc import tag_of
+from fal_runner.process.usage import measure_descendants
 from fal_runner.shim.address import LOG_NAME, ShimIdentity
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES
-from fal_runner.worker.prewarm import RUNTIME_SUFFIX
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroup
@@ -30,6 +31,7 @@ from fal_server.engines.local.container import container_variables, interpreter,
 from fal_server.engines.local.machine import restore_descriptor_limit
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
+from fal_server.engines.local.rooms import Rooms, code_paths, lay_out_room
 from fal_server.engines.local.warm_pool import APP_NAME, WarmKey, WarmShim
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_OUTPUT = 2000
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 BIND_HOST = "127.0.0.1"
+IMPORTS_NAME = "modules.json"
 _OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": BIND_HOST}
 _SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # among a controller's runners; a secret may have such a name
 
@@ -47,7 +50,7 @@ def app_directory(directory: Path) -> Path:
     return directory / APP_NAME
 
 
-def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: WarmShim | None = None) -> None:
+def lay_out(directory: Path, launch: PreparedLaunch, rooms: Rooms, warm_shim: WarmShim | None = None) -> None:
     """Make the runner's directory, with a copy of the app's files, to which the app may write.
 
     Args:
@@ -59,10 +62,14 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
     """
     work = app_directory(directory)
     # Without their parents: a state directory that was moved away is not made again.
+    home = rooms.home_of(launch.spec.account)
+    if home.parent != rooms.home.parent:
+        home.parent.mkdir(mode=0o700, exist_ok=True)
     home.mkdir(mode=0o700, exist_ok=True)
     directory.mkdir(mode=0o700)
     if warm_shim is not None and warm_shim.directory is not None:
-        (warm_shim.directory / APP_NAME).rename(work)
+        for part in warm_shim.directory.iterdir():
+            part.rename(directory / part.name)
     else:
         work.mkdir(mode=0o700)
     for relative_path, content in launch.files:
@@ -72,7 +79,14 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(content, target)  # with the permissions, so that a script can still be run
     if launch.environment.container is not None:
-        lay_out_container(directory, launch.environment.container, launch.spec, variables_of(launch, home))
+        lay_out_container(
+            directory,
+            launch.environment.container,
+            launch.spec,
+            variables_of(launch, rooms.home_of(launch.spec.account)),
+        )
+    elif rooms.isolation is Isolation.PROCESS:
+        lay_out_room(directory, launch)
 
 
 async def spawn_shim(
@@ -115,7 +129,7 @@ async def _assign(
     """Name the runner to a shim, and wait until it listens; None if it does not, and then it is ended."""
     try:
         # In a thread: the kernel takes some ten milliseconds to move a process, and nobody else should wait for that.
-        await asyncio.to_thread(group.admit, warm_shim.pid, warm_shim.worker)
+        await asyncio.to_thread(lambda: group.admit(warm_shim.pid, measure_descendants(warm_shim.pid).pids))
     except OSError as error:
         if warm_shim.worker is not None:  # it would have no bounds
             await warm_shim.end()
@@ -162,7 +176,7 @@ def last_output(directory: Path) -> str:
 def spec_of(
     directory: Path,
     launch: PreparedLaunch,
-    home: Path,
+    rooms: Rooms,
     warm_key: WarmKey | None = None,
     group: RunnerGroup | None = None,
 ) -> shim_pb2.RunnerSpec:
@@ -170,7 +184,14 @@ def spec_of(
 
     Args:
         group: its control groups; None if it has none.
+
+    Raises:
+        ValueError: a path cannot be in a room.
     """
+    room = ""
+    if launch.environment.container is None:
+        room = warm_key.room if warm_key is not None else rooms.of(launch.spec.account, launch.environment.python)
+    code = code_paths(directory, launch, room)
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
         runner_id=launch.spec.runner_id,
@@ -182,7 +203,7 @@ def spec_of(
         working_dir=work,
         files_dir=work,
         env={
-            **variables_of(launch, home),
+            **variables_of(launch, rooms.home_of(launch.spec.account)),
             **({APP_VARIABLE: work} if launch.environment.container is None else container_variables(directory)),
         },
         serves_http=launch.spec.serves_http,
@@ -193,18 +214,19 @@ def spec_of(
         app_port=launch.spec.app_port or 0,
         app_metrics_port=launch.spec.app_metrics_port or 0,
         imports_file=str(warm_key.imports_file) if warm_key is not None else "",
+        room=room,
     )
     spec.gpus.extend(launch.spec.gpus)
     if launch.environment.container is None:
         spec.limits.CopyFrom(_limits_of(launch, group or RunnerGroup()))
     if (function := launch.spec.function) is not None:
-        spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function), method=function.method))
+        spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(code["function"]), method=function.method))
     elif launch.spec.entrypoint is not None:
         spec.entrypoint = launch.spec.entrypoint
     elif launch.environment.container is not None:
         spec.entrypoint = "image:cmd"  # not used: the image says what it runs
     if (setup := launch.spec.setup) is not None:
-        spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup), method=setup.method))
+        spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(code["setup"]), method=setup.method))
     return spec
 
 
@@ -243,21 +265,27 @@ def _common(python: Path, home: Path) -> dict[str, str]:
 def keep_imports(imports: Path) -> None:
     """Make the directory of import lists, and delete the lists of environments that are gone."""
     imports.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in imports.iterdir():
-        listed = file.with_name(file.name.removesuffix(RUNTIME_SUFFIX))
+    for directory in imports.iterdir():
         try:
-            exists = Path(json.loads(listed.read_text())["python"]).exists()
+            exists = Path(json.loads((directory / IMPORTS_NAME).read_text())["python"]).exists()
         except (OSError, ValueError, TypeError, KeyError):
-            exists = False  # a draft, or not ours
-        if not exists:
-            file.unlink(missing_ok=True)
+            exists = False  # there is none yet, or it is an earlier version's
+        if exists:
+            continue
+        if directory.is_dir():
+            shutil.rmtree(directory, ignore_errors=True)
+        else:
+            directory.unlink(missing_ok=True)
 
 
-def warm_key_of(launch: PreparedLaunch, home: Path, imports: Path) -> WarmKey | None:
+def warm_key_of(launch: PreparedLaunch, rooms: Rooms, imports: Path) -> WarmKey | None:
     """How to start a worker ahead for the next such runner; None if that is not possible.
 
     Args:
         imports: the directory of import lists.
+
+    Raises:
+        ValueError: a path cannot be in a room.
     """
     if launch.environment.container is not None:
         return None
@@ -265,12 +293,16 @@ def warm_key_of(launch: PreparedLaunch, home: Path, imports: Path) -> WarmKey | 
     shared = {
         name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
     }
-    # A worker that waits runs what came with an account's apps, so it is that account's alone.
+    # A worker that waits runs what came with an account's apps, so it is that account's alone. Each list has a directory:
+    # a room has its own environment's alone, also after the list was replaced.
     name = hashlib.sha256(os.fsencode(launch.environment.python) + b"\0" + spec.account.encode()).hexdigest()
+    imports_file = imports / name / IMPORTS_NAME
+    imports_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return WarmKey(
         python=launch.environment.python,
-        env={**_common(launch.environment.python, home), **_OURS, **shared},
-        imports_file=imports / f"{name}.json",
+        env={**_common(launch.environment.python, rooms.home_of(spec.account)), **_OURS, **shared},
+        imports_file=imports_file,
+        room=rooms.of(launch.spec.account, launch.environment.python, imports_file),
     )
 
 

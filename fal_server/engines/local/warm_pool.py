@@ -25,6 +25,7 @@ from typing import TypeAlias
 import psutil
 
 from fal_runner.isolation.mounts import APP_VARIABLE
+from fal_runner.isolation.room import PARTS, has_room
 from fal_runner.process.usage import measure_descendants
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.bursts import Wish, largest_burst, shares
@@ -57,16 +58,18 @@ class WarmKey:
         python: the interpreter of the environment; a rebuilt environment has another path.
         env: the variables that every runner of the environment has.
         imports_file: lists what an account's runs of the environment import.
+        room: what they see of the machine; see Rooms.
     """
 
     python: Path
     env: Mapping[str, str]
     imports_file: Path
+    room: str = ""
 
     @property
     def key(self) -> Key:
         """The same for all runners whose workers can replace each other."""
-        return (str(self.imports_file), *(f"{name}={value}" for name, value in sorted(self.env.items())))
+        return (str(self.imports_file), self.room, *(f"{name}={value}" for name, value in sorted(self.env.items())))
 
 
 class WarmShim:
@@ -327,12 +330,13 @@ class WarmPool:
     def _start_warm(self, warm_key: WarmKey) -> WarmShim:
         directory = self._root / secrets.token_hex(8)
         app = directory / APP_NAME
-        for each in (self._root, directory, app):
+        parts = [directory / name for name in (PARTS if has_room(warm_key.room) else [APP_NAME])]
+        for each in (self._root, directory, *parts):
             each.mkdir(mode=0o700, exist_ok=True)
         warm_shim = self._start_one(directory)
         env = {**warm_key.env, APP_VARIABLE: str(app)}
         recipe = {"python": str(warm_key.python), "directory": str(app), "env": env}
-        warm_shim.send({**recipe, "imports_file": str(warm_key.imports_file)})
+        warm_shim.send({**recipe, "imports_file": str(warm_key.imports_file), "room": warm_key.room})
         return warm_shim
 
     def _end(self, warm_shim: WarmShim) -> None:

@@ -1,0 +1,19 @@
+"""Says which level of isolation works on this machine: `python -m fal_runner.isolation` writes it as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from fal_runner.isolation.levels import strongest
+
+
+def main() -> int:
+    """Try, and write what was found."""
+    level, why = strongest()
+    sys.stdout.write(json.dumps({"level": level.value, "meaning": level.meaning, "why": why}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

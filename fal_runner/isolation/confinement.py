@@ -1,0 +1,133 @@
+"""Takes from a process what would let it out of its room: capabilities, new privileges, core dumps, spare limits.
+
+launch.py uses it between fork and exec: the standard library alone, one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import struct
+
+TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_FILES = 65536
+MOST_PROCESSES = 16384
+"""Of a runner; the kernel counts threads, and does not count those of the machine's root."""
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 1, 4, 24, 38, 47
+_PR_SET_PTRACER = 0x59616D61
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_LAST_CAPABILITY = 63
+_CAPABILITY_VERSION = 0x20080522
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
+_LANDLOCK_SCOPE_ABSTRACT_SOCKETS = 1
+_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(function: Callable[..., int], *arguments: object) -> int:
+    """Call a function of the C library.
+
+    Raises:
+        OSError: it failed.
+    """
+    answer = function(*arguments)
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return answer
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that forked it ends."""
+    call(libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def allow_tracer(process: int) -> None:
+    """Let a process and its descendants read this one's memory where Yama restricts that; -1 lets any of this user."""
+    libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(process & 0xFFFFFFFFFFFFFFFF), 0, 0, 0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Say whether processes of this user may read this one's memory, variables and descriptors."""
+    call(libc.prctl, _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def bound_resources() -> None:
+    """Bound what one program may take; no core dump, which would write its secrets to disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number, most in ((resource.RLIMIT_NOFILE, MOST_FILES), (resource.RLIMIT_NPROC, MOST_PROCESSES)):
+        soft, hard = resource.getrlimit(number)
+        resource.setrlimit(number, (_least(soft, most), _least(hard, most)))
+
+
+def _least(limit: int, most: int) -> int:
+    return most if limit == resource.RLIM_INFINITY else min(limit, most)
+
+
+def give_up_privileges() -> None:
+    """Drop every capability for good, also for what this process runs; setuid programs give none.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    for capability in range(_LAST_CAPABILITY + 1):
+        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break  # the kernel knows no further one, or this process had none to begin with
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    call(libc.capset, struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24))
+    call(libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def leave_abstract_sockets() -> None:
+    """Keep this process and its descendants from abstract sockets of others, where the kernel can (Linux 6.12).
+
+    It needs no new privileges to be given up before.
+    """
+    attributes = struct.pack("=QQQ", 0, 0, _LANDLOCK_SCOPE_ABSTRACT_SOCKETS)
+    ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    if ruleset < 0:
+        return
+    try:
+        libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def leave_session_keyring() -> None:
+    """Take an empty keyring of the kernel's in place of the one that was inherited."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None:
+        libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def close_descriptors(keep: int = 3) -> None:
+    """Close every descriptor but one, and open nothing as the first three."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, 1 << 20)
+
+
+def end_as(status: int) -> None:
+    """End as another process did: with its exit code, or by its signal.
+
+    Args:
+        status: as waitpid gives it.
+    """
+    if not os.WIFSIGNALED(status):
+        os._exit(os.WEXITSTATUS(status))
+    number = os.WTERMSIG(status)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # SIGKILL has no other action
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)

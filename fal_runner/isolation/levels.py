@@ -1,0 +1,80 @@
+"""How strongly runners are kept apart, and which level this machine can give."""
+
+from __future__ import annotations
+
+import enum
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fal_runner.isolation import mounts
+from fal_runner.isolation.room import APP, PARTS, READ, ROOM_DIRECTORY_VARIABLE, ROOM_VARIABLE, TEMPORARY, written
+
+_LAUNCH = Path(__file__).parents[1] / "process" / "launch.py"
+_NOTHING = ("/bin/sh", "-c", ":")
+_TRIAL_SECONDS = 30.0
+
+
+class Isolation(enum.Enum):
+    """A level of isolation; each stops what the weaker ones stop, see docs/explanation/security.md."""
+
+    PROCESS = "process"
+    VIEW = "view"
+    NONE = "none"
+
+    @property
+    def strength(self) -> int:
+        """A number that is larger for a stronger level."""
+        return list(reversed(Isolation)).index(self)
+
+    @property
+    def meaning(self) -> str:
+        """What it is, in one line."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Isolation.PROCESS: "a runner has files and processes of its own, and no rights",
+    Isolation.VIEW: "a runner has its own /data and /app, and can reach all else that this user can",
+    Isolation.NONE: "a runner can reach all that this user can",
+}
+
+
+def refusal(level: Isolation) -> str:
+    """Try a level; return why this machine does not give it, or "" if it does."""
+    if level is Isolation.NONE:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="fal-isolation-") as place:
+        directory = Path(place).resolve()
+        for name in PARTS:
+            (directory / name).mkdir()
+        room = written([(READ, str(directory), str(directory))]) if level is Isolation.PROCESS else ""
+        places = {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
+        view = {mounts.APP_VARIABLE: str(directory / APP), mounts.DATA_VARIABLE: str(directory / TEMPORARY)}
+        tried = subprocess.run(
+            [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), "pipes", str(directory / APP), *_NOTHING],
+            env={"PATH": "/usr/bin:/bin", **view, **places},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TRIAL_SECONDS,
+            check=False,
+        )
+    lines = tried.stderr.strip().removeprefix("fal: ").splitlines()
+    if tried.returncode == 0 and not lines:
+        return ""
+    return lines[0] if lines else f"a trial ended with {tried.returncode}"
+
+
+def strongest() -> tuple[Isolation, str]:
+    """Return the strongest level that works here, and why no stronger one does."""
+    why = ""
+    for level in Isolation:
+        found = refusal(level)
+        if not found:
+            return level, why
+        why = why or found
+    raise AssertionError("the last level needs nothing")

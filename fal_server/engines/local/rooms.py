@@ -1,0 +1,159 @@
+"""What runners see of this machine: a list for each, by the level of isolation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import fal_runner
+from fal_runner.isolation.levels import Isolation
+from fal_runner.isolation.room import CODE, DATA, LINK, NO_VIEW, PARTS, READ, WRITE, Place, has_room, written
+from fal_server.core.identity import LOCAL, AccountId
+from fal_server.engines.local.prepared import PreparedLaunch
+
+_WORKER = Path(fal_runner.__file__).parent / "worker"
+_MOST_LINKS = 40  # as the kernel follows
+_IN_EVERY_ROOM = (Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib64"), Path("/nix"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Says what a runner sees. Nothing that an app chooses is taken for a path of this machine.
+
+    Attributes:
+        isolation: the level of every runner that does not run in a container.
+        home: the HOME of the runners of this machine's own account; those of others have theirs beside it.
+        data: returns the directory that an account's runners see as /data; None if there is none.
+        readable: what else they may read, such as a file of trusted authorities.
+        writable: what else they may write, such as the directory of the socket on which they call the controller.
+    """
+
+    isolation: Isolation
+    home: Path
+    data: Callable[[AccountId], Path] | None = None
+    readable: Sequence[Path] = ()
+    writable: Sequence[Path] = ()
+
+    def home_of(self, account: AccountId) -> Path:
+        """The HOME of an account's runners."""
+        return self.home if account == LOCAL else self.home.with_name("homes") / account
+
+    def of(self, account: AccountId, python: Path, imports_file: Path | None = None) -> str:
+        """Describe the room of an environment's runners; see RunnerSpec.room.
+
+        Args:
+            python: the interpreter of the environment.
+            imports_file: lists what the environment's runners import.
+
+        Raises:
+            ValueError: a path cannot be written down.
+        """
+        match self.isolation:
+            case Isolation.NONE:
+                return NO_VIEW
+            case Isolation.VIEW:
+                return ""
+            case Isolation.PROCESS:
+                return written(self._places(account, python, imports_file))
+
+    def _places(self, account: AccountId, python: Path, imports_file: Path | None) -> Iterator[Place]:
+        if self.data is not None:
+            yield _place(WRITE, self.data(account), DATA)
+        yield _place(WRITE, self.home_of(account))
+        for path in self.writable:
+            yield _place(WRITE, path)
+        profiler = Path(sys.executable).with_name("py-spy")
+        read = [_WORKER, *self.readable, profiler, *([imports_file.parent] if imports_file is not None else [])]
+        known: set[str] = set()
+        for place in (*_interpreter(python), *(_place(READ, path) for path in read)):
+            mode, source, target = place
+            inside = any(Path(target).is_relative_to(path) for path in _IN_EVERY_ROOM)
+            if target not in known and not inside and (mode == LINK or Path(source).exists()):
+                known.add(target)
+                yield place
+
+
+def lay_out_room(directory: Path, launch: PreparedLaunch) -> None:
+    """Make the parts of a room in a runner's directory, and put the code there, from where the worker loads it."""
+    for name in PARTS:
+        (directory / name).mkdir(mode=0o700, exist_ok=True)
+    (directory / "tmp").chmod(0o1777)
+    for name, path in _code(launch).items():
+        _link(path, directory / CODE / name)
+
+
+def code_paths(directory: Path, launch: PreparedLaunch, room: str) -> Mapping[str, Path]:
+    """Where the worker's pickles are on this machine: beside its files if it has a room."""
+    found = _code(launch)
+    return {name: directory / CODE / name for name in found} if has_room(room) else found
+
+
+def _code(launch: PreparedLaunch) -> dict[str, Path]:
+    paths = {"function": launch.function, "setup": launch.setup}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _link(path: Path, to: Path) -> None:
+    """Have a file at another place; it is read only in the room, so that a link is as good as a copy."""
+    try:
+        os.link(path.resolve(), to)
+    except OSError:  # another file system, or one without links
+        to.write_bytes(path.read_bytes())
+
+
+def _interpreter(python: Path) -> Iterator[Place]:
+    """Yield what an interpreter needs: its environment, that which it was made from, and the links on the way."""
+    prefix = python.parent.parent
+    base = _base(prefix)
+    if base is not None:
+        yield _place(READ, prefix)
+    for path in (python, *([base / python.name, base / "python3"] if base is not None else [])):
+        real, links = _resolved(path)
+        yield from links
+        if real.is_file():
+            yield from map(partial(_place, READ), _installation(real))
+
+
+def _installation(real: Path) -> list[Path]:
+    """The directories of an interpreter's installation; a home or all of the machine is none."""
+    prefix = real.parent.parent
+    if not Path.home().is_relative_to(prefix):
+        return [prefix]
+    return [prefix / name for name in ("bin", "lib", "lib64", "include")] if prefix != Path("/") else []
+
+
+def _resolved(path: Path) -> tuple[Path, list[Place]]:
+    """Return the path without links, and the links that lead there."""
+    links: list[Place] = []
+    waiting, here = list(reversed(path.parts[1:])), Path("/")
+    while waiting and len(links) < _MOST_LINKS:
+        name = waiting.pop()
+        if name == "..":
+            here = here.parent
+            continue
+        here /= name
+        if here.is_symlink():
+            link = here.readlink()
+            links.append((LINK, str(link), str(here)))
+            parts = link.parts[1:] if link.is_absolute() else link.parts
+            here = Path("/") if link.is_absolute() else here.parent
+            waiting += reversed(parts)
+    return here, links
+
+
+def _base(prefix: Path) -> Path | None:
+    """The directory of the interpreter that a virtual environment was made from; None if it is no such environment."""
+    try:
+        lines = (prefix / "pyvenv.cfg").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    found = (line.partition("=") for line in lines)
+    return next((Path(value.strip()) for name, _, value in found if name.strip() == "home"), None)
+
+
+def _place(mode: str, path: Path, target: str | None = None) -> Place:
+    return mode, str(path.resolve()), target or str(path)
