@@ -1,7 +1,7 @@
 """Measure how long the first caller of an app without runners waits: a whole controller, one request.
 
-In the same run: the same app without warm workers, and the lower bounds: python to the first answer of a raw ASGI app,
-and of one with the app's libraries.
+In the same run: the same app without warm workers, both at a weaker level of isolation, and the lower bounds: python to
+the first answer of a raw ASGI app, and of one with the app's libraries.
 """
 
 from __future__ import annotations
@@ -96,9 +96,10 @@ class Controller:
         self._until_idle(waiting)
 
     def memory_mib(self) -> float:
-        """Return the unshared memory of a warm worker and its shim."""
-        waiting = [shared for worker in self._warm_workers() for shared in (worker, worker.parent())]
-        return sum(process.memory_full_info().uss for process in waiting if process is not None) / 2**20
+        """Return the unshared memory of a warm worker, its shim, and what holds its room."""
+        waiting = [worker.parent() for worker in self._warm_workers()]
+        found = [process for shim in waiting if shim is not None for process in (shim, *shim.children(recursive=True))]
+        return sum(process.memory_full_info().uss for process in found) / 2**20
 
     def _warm_workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
@@ -107,6 +108,7 @@ class Controller:
 
     def _until_idle(self, processes: list[psutil.Process]) -> None:
         used = -1.0
+        processes = [each for process in processes for each in (process, *process.children(recursive=True))]
         while used != (now := sum(process.cpu_times().user for process in processes)):
             used = now
             time.sleep(0.3)  # processor time is counted in steps of 10 ms
@@ -140,26 +142,39 @@ def main() -> None:
     """Measure and print."""
     warm: list[float] = []
     plain: list[float] = []
+    warm_view: list[float] = []
+    plain_view: list[float] = []
     raw: list[float] = []
     libraries: list[float] = []
-    with _deployed() as with_workers, _deployed("--warm-workers", "0") as without:
+    none, view = ("--warm-workers", "0"), ("--isolation", "view")
+    with (
+        _deployed() as with_workers,
+        _deployed(*none) as without,
+        _deployed(*view) as viewing,
+        _deployed(*none, *view) as viewing_without,
+    ):
         first = with_workers.first_byte("cold")
-        without.first_byte("cold")
+        for controller, workers in ((without, 0), (viewing, 1), (viewing_without, 0)):
+            controller.first_byte("cold")
+            controller.end_runner(workers=workers)
         with_workers.end_runner(workers=1)
-        without.end_runner(workers=0)
         for _ in range(_ROUNDS):
             warm.append(with_workers.first_byte("cold"))
+            warm_view.append(viewing.first_byte("cold"))
             plain.append(without.first_byte("cold"))
+            plain_view.append(viewing_without.first_byte("cold"))
             raw.append(_process(_RAW))
             libraries.append(_process(_FASTAPI))
-            with_workers.end_runner(workers=1)
-            without.end_runner(workers=0)
+            for controller, workers in ((with_workers, 1), (viewing, 1), (without, 0), (viewing_without, 0)):
+                controller.end_runner(workers=workers)
         memory = with_workers.memory_mib()
     print(f"{'median, least in ms':52}{'':8}to beat")
     print(f"{'first start after the build':46}{first * 1000:7.0f}{'':9}500")
     for name, took, target in (
         ("later starts, with a warm worker", warm, "60"),
+        ("the same with --isolation view", warm_view, ""),
         ("later starts with --warm-workers 0", plain, ""),
+        ("the same with --isolation view", plain_view, ""),
         ("python to first answer, with FastAPI and cloudpickle", libraries, ""),
         ("python to first answer, raw ASGI under uvicorn", raw, ""),
     ):
@@ -170,6 +185,9 @@ def main() -> None:
         "raw": statistics.median(raw),
     }
     middle = statistics.median(warm)
+    for name, rooms, views in (("with a warm worker", warm, warm_view), ("without", plain, plain_view)):
+        ratio = statistics.median(here / there for here, there in zip(rooms, views, strict=True))
+        print(f"a room costs, {name}: {ratio:.2f} of a view, {min(rooms) / min(views):.2f} by the least")
     print("a warm worker, of", ", of ".join(f"{name} {middle / base:.2f}" for name, base in ratios.items()))
     print(f"unshared memory of a warm worker and its shim: {memory:.0f} MiB; load {os.getloadavg()[0]:.1f}")
 

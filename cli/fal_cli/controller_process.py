@@ -45,6 +45,7 @@ class ControllerProcess:
         listens: the address that `port` is on.
         boot_id: the boot of the machine; None if the controller is too old to say.
         owner_socket: where whoever owns the directory needs no key; empty if the controller is too old for that.
+        isolation: how strongly its runners are kept apart, for people to read; empty if it is too old to say.
     """
 
     pid: int
@@ -59,6 +60,7 @@ class ControllerProcess:
     listens: str = "127.0.0.1"
     boot_id: str | None = None
     owner_socket: str = ""
+    isolation: str = ""
 
     @property
     def option(self) -> str:
@@ -197,6 +199,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             listens=str(found.get("host") or "127.0.0.1"),
             boot_id=str(found["boot_id"]) if found.get("boot_id") else None,
             owner_socket=str(found.get("owner_socket") or ""),
+            isolation=str(found.get("isolation") or ""),
         )
         inode = int(found.get("inode") or 0)
         if inode and inode != state_dir.stat().st_ino:

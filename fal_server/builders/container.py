@@ -236,6 +236,8 @@ class ContainerBuilder:
                 shutil.copy(self._files.path(account, digest), target)
             except Fault as fault:
                 raise FailedPrecondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
+        for directory, _, _ in os.walk(context):
+            Path(directory).chmod(0o755)  # COPY keeps modes, and an image may run as another user
 
     def _write(self, env_id: str, engine: ContainerEngine, configuration: ImageConfiguration, image: str) -> None:
         note = self._note(env_id)

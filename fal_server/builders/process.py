@@ -15,7 +15,6 @@ from fal_server.core.faults import FailedPrecondition, Fault, NodeTrouble
 _NODES_OWN = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 _LONGEST_LINE = 8_192
 _CHUNK = 65_536
-_UMASK = 0o022  # an image may be used as another user than the one that built it
 
 
 async def run_lines(
@@ -77,7 +76,6 @@ async def _started(
         env=dict(variables),
         pass_fds=keep_open,
         start_new_session=True,
-        umask=_UMASK,
     )
     try:
         yield process

@@ -19,6 +19,7 @@ from fal_server.composition.clock import ClockKeeper, open_clock
 from fal_server.composition.execution import Execution, build_execution
 from fal_server.composition.faces import Faces, open_faces
 from fal_server.composition.files import build_files, listen_for_runners
+from fal_server.composition.isolation import ChosenIsolation, choose_isolation
 from fal_server.composition.live import LiveState, build_live
 from fal_server.composition.loops import Loops, build_loops
 from fal_server.composition.owner import listen_for_owner
@@ -43,6 +44,7 @@ class Parts:
 
     addresses: Addresses
     live: LiveState
+    isolation: ChosenIsolation
     execution: Execution
     loops: Loops
     faces: Faces
@@ -133,6 +135,7 @@ class Controller:
             port=parts.addresses.port,
             grpc_port=parts.faces.grpc_port,
             version=version("fal-grpc"),
+            isolation=parts.isolation.line,
             tls=parts.addresses.tls,
             local_authority=certificates is not None and certificates.ca_file is not None,
         )
@@ -151,7 +154,16 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
     logs = Logs(storage.store.logs, storage.store, clock)
     live.fleet.subscribe(ended=logs.runner_ended)
-    execution = build_execution(state=state, settings=settings, storage=storage, logs=logs, trust=trust, stack=stack)
+    isolation = await choose_isolation(settings.isolation, settings.require_isolation)
+    execution = build_execution(
+        state=state,
+        settings=settings,
+        storage=storage,
+        logs=logs,
+        trust=trust,
+        isolation=isolation.level,
+        stack=stack,
+    )
     files = build_files(state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock)
     use_cases = await build_use_cases(
         settings=settings,
@@ -202,6 +214,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         teams=use_cases.teams,
         recorder=use_cases.recorder,
         addresses=addresses,
+        former=state.former_api_socket,
         stack=stack,
     )
     owner_socket = await listen_for_owner(
@@ -220,6 +233,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     return Parts(
         addresses=addresses,
         live=live,
+        isolation=isolation,
         execution=execution,
         loops=loops,
         faces=faces,

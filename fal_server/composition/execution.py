@@ -7,10 +7,13 @@ import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from fal_runner.isolation.levels import Isolation
 from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.composition.files import socket_path
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
@@ -18,6 +21,7 @@ from fal_server.core.gpus import counts_of, offered
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
 from fal_server.engines.local import LocalEngine, RunnerGroups, find_gpus
+from fal_server.engines.local.rooms import Rooms
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -49,12 +53,14 @@ def build_execution(
     storage: Storage,
     logs: Logs,
     trust: Mapping[str, str],
+    isolation: Isolation,
     stack: AsyncExitStack,
 ) -> Execution:
     """Build the engine and the builders; the stack closes the engine.
 
     Args:
         logs: takes the lines of runners.
+        isolation: the level of isolation of runners.
         trust: the variables that make programs trust this controller's authority. Builds need them because
             requirements may be files that were uploaded to this controller.
     """
@@ -71,6 +77,13 @@ def build_execution(
         files=storage.app_files,
         sink=logs.ingest,
         last_sequence=lambda runner_id: storage.store.logs.last_sequence(EVERY_ACCOUNT, runner_id),
+        rooms=Rooms(
+            isolation=isolation,
+            home=state.home,
+            data=lambda account: storage.data.of(account).directory,
+            readable=[Path(path) for path in trust.values()],
+            writable=[socket_path(state.api_socket).parent],
+        ),
         warm_shims=settings.warm_shims,
         warm_workers=settings.warm_workers,
         groups=groups,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import stat
@@ -78,9 +79,13 @@ async def listen_for_runners(
     teams: Teams,
     recorder: Recorder,
     addresses: Addresses,
+    former: Path,
     stack: AsyncExitStack,
 ) -> None:
     """Answer runners on the unix socket until the stack is closed.
+
+    Args:
+        former: where runners of an earlier version look for the socket.
 
     Raises:
         Unavailable: the socket cannot be made.
@@ -92,6 +97,20 @@ async def listen_for_runners(
     except OSError as error:
         raise Unavailable(f"{files.socket} cannot be listened on: {error.strerror}") from error
     stack.push_async_callback(listener.close, 1.0)
+    await asyncio.to_thread(_keep_link, former, files.socket)
+
+
+def _keep_link(former: Path, socket: Path) -> None:
+    """Have the socket at its former path too.
+
+    Raises:
+        Unavailable: the link cannot be made.
+    """
+    try:
+        former.unlink(missing_ok=True)
+        former.symlink_to(socket)
+    except OSError as error:
+        raise Unavailable(f"{former} cannot be made: {error.strerror}") from error
 
 
 def socket_path(wanted: Path) -> Path:

@@ -13,8 +13,7 @@ PRIVATE = 0o077
 def harden() -> None:
     """Make files for their owner alone, leave no core dump, and let nobody but root look into this process.
 
-    Programs that it starts get its umask and its limit of core dumps. A builder makes files that others may have to
-    read, and sets its own umask.
+    Programs that it starts get its umask and its limit of core dumps.
     """
     os.umask(PRIVATE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

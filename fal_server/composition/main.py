@@ -18,6 +18,7 @@ import uvloop
 
 from fal_server.composition.controller import Controller
 from fal_server.composition.gc_tuning import freeze_startup_objects
+from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
 from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.machine_types import read_machine_types
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 webhook_allow=tuple(options.webhook_allow),
                 warm_shims=options.warm_shims,
                 warm_workers=options.warm_workers,
+                isolation=options.isolation,
+                require_isolation=options.require_isolation,
                 file_retention_days=options.file_retention_days,
                 unused_retention_days=options.unused_retention_days,
                 drain_seconds=options.drain_seconds,
@@ -84,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, while_fd: int | None) -> int:
+    harden()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 

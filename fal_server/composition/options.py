@@ -1,4 +1,4 @@
-"""The options of a controller, shared by `fal up` and `python -m fal_server`. Standard library only."""
+"""The options of a controller, shared by `fal up` and `python -m fal_server`. No third-party package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fal_runner.isolation.levels import Isolation
+
 LOOPBACK = "127.0.0.1"
+_LEVELS = [level.value for level in Isolation]
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MOST_DIGITS = 15
 _DATABASES = {"postgresql", "postgres"}
@@ -68,6 +71,19 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         metavar="N",
         help="How many of the environments used last have a process that waits for their next runner, with its imports "
         "done (defaults to 2).",
+    )
+    parser.add_argument(
+        "--isolation",
+        choices=_LEVELS,
+        metavar="LEVEL",
+        help="How strongly runners are kept apart, from each other and from this machine: "
+        f"{', '.join(_LEVELS)} (defaults to the first of these that works here).",
+    )
+    parser.add_argument(
+        "--require-isolation",
+        choices=_LEVELS,
+        metavar="LEVEL",
+        help="Do not start if runners would get a weaker level.",
     )
     parser.add_argument(
         "--retention-days",

@@ -27,6 +27,8 @@ class Settings:
         database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
         warm_shims: how many shims wait for their next runner, about 25 MiB each.
         warm_workers: how many of the environments used last keep a worker waiting that has done their imports.
+        isolation: the level of isolation of runners; None takes the strongest that works here.
+        require_isolation: the weakest level with which to start.
         retention_days: how long logs and ended runners are kept.
         log_bytes: about how large the stored logs may be, the oldest going first; None does not bound them.
         file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
@@ -49,6 +51,8 @@ class Settings:
     database: str | None = field(default=None, repr=False)  # it may hold a password
     warm_shims: int = 1
     warm_workers: int = 2
+    isolation: str | None = None
+    require_isolation: str | None = None
     retention_days: float = 7.0
     log_bytes: int | None = None
     file_retention_days: float = 30.0

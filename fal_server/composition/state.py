@@ -29,6 +29,7 @@ class Running:
         inode: of the state directory; in a copy of the file it is another directory's.
         stopping: what the stop waits for; empty while the controller serves.
         owner_socket: where whoever owns the directory needs no key; empty if an earlier version wrote the file.
+        isolation: how strongly its runners are kept apart, for people to read.
     """
 
     pid: int
@@ -43,6 +44,7 @@ class Running:
     boot_id: str = ""
     inode: int = 0
     owner_socket: str = ""
+    isolation: str = ""
 
 
 class StateDir:
@@ -56,7 +58,7 @@ class StateDir:
         self._lock_status: os.stat_result | None = None
         self.root = root.expanduser().absolute()
         try:
-            for directory in (self.root, self.blobs, self.environments, self.runners):
+            for directory in (self.root, self.blobs, self.environments, self.runners, self.api_socket.parent):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
         except OSError as error:
@@ -141,8 +143,21 @@ class StateDir:
 
     @property
     def api_socket(self) -> Path:
-        """The socket on which runners call the controller."""
+        """The socket on which runners call the controller; alone in its directory, which is in every room.
+
+        A later controller makes another socket, and a runner that has the directory finds it.
+        """
+        return self.root / "api" / "api.sock"
+
+    @property
+    def former_api_socket(self) -> Path:
+        """Where runners that an earlier version started call the controller."""
         return self.root / "api.sock"
+
+    @property
+    def home(self) -> Path:
+        """The HOME of all runners."""
+        return self.root / "home"
 
     @property
     def admin_key(self) -> Path:

@@ -26,6 +26,7 @@ VALUES = {
     "LABEL=N": ["GPU-H100=2", "GPU-A100"],
     "NAME": ["one", "two"],
     "CIDR": ["10.0.0.0/8", "::1/128"],
+    "LEVEL": ["view"],
 }
 
 

@@ -132,7 +132,8 @@ class Rig:
     def __init__(self, root: Path, rooms: Rooms | None = None) -> None:
         self.root = root
         # The environment is this Python, which finds this checkout: no environment of an app does.
-        (root / "data").mkdir(exist_ok=True)
+        for name in ("data", "home"):
+            (root / name).mkdir(exist_ok=True)
         self.rooms = rooms or Rooms(
             isolation=Isolation.PROCESS, home=root / "home", data=lambda _: root / "data", readable=[ROOT]
         )
@@ -374,14 +375,18 @@ class Warm:
         return Environment(self.rig.root / "another environment")
 
     async def run(self, function: Any, **options: Any) -> Any:
-        """Run a function in a new runner; return its value, and keep the shim's child that it ran in."""
+        """Run a function in a new runner; return its value."""
         runner = await self.rig.start_launch(self.launch(function, **options))
         result = await self.rig.engine.result(runner)
         await self.rig.until(runner, Event.GONE)
-        started = await self.rig.lines.until(runner.runner_id, "worker started: process ")
-        self.used = int(started.message.rpartition(" ")[2])
+        self.used = await self.process_of(runner)
         assert not result.raised, result.traceback
         return pickle.loads(result.definition)
+
+    async def process_of(self, runner: Runner) -> int:
+        """The shim's child that a runner's worker ran in."""
+        started = await self.rig.lines.until(runner.runner_id, "worker started: process ")
+        return int(started.message.rpartition(" ")[2])
 
     async def worker(self, *others: int) -> int:
         """Wait for a warm worker that is not one of these."""

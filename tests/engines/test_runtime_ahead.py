@@ -45,7 +45,6 @@ def look():
             [path.replace(home, "app") for path in getattr(module, "__path__", ())],
         ]
     return {
-        "pid": os.getpid(),
         "ahead": AHEAD,
         "modules": seen,
         "files": sorted(os.listdir(home)),
@@ -71,7 +70,7 @@ async def run(warm: Any, bundle: bytes, **variables: str) -> Any:
     result = await warm.rig.engine.result(runner)
     await warm.rig.until(runner, Event.GONE)
     assert not result.raised, result.traceback
-    return pickle.loads(result.definition)
+    return {**pickle.loads(result.definition), "process": await warm.process_of(runner)}
 
 
 def another_version(bundle: bytes) -> bytes:
@@ -95,7 +94,7 @@ async def test_what_serves_apps_is_imported_ahead_and_lies_where_it_would(warm: 
     waiting = await warm.worker()
     ahead = await run(warm, bundle)
     assert (cold.pop("ahead"), ahead.pop("ahead")) == (False, True)
-    assert ahead.pop("pid") == waiting != cold.pop("pid")
+    assert ahead.pop("process") == waiting != cold.pop("process")
     assert set(cold["modules"]) <= set(ahead["modules"])
     ahead["modules"] = {name: ahead["modules"][name] for name in cold["modules"]}
     assert ahead == cold
@@ -103,35 +102,34 @@ async def test_what_serves_apps_is_imported_ahead_and_lies_where_it_would(warm: 
 
 
 async def test_an_app_of_another_version_of_the_client_gets_its_own(warm: Any, bundle: bytes) -> None:
-    pids = [(await run(warm, bundle))["pid"]]
+    processes = [(await run(warm, bundle))["process"]]
     for given, marker in ((another_version(bundle), "another"), (bundle, None)):
-        waiting = await warm.worker(*pids)
+        waiting = await warm.worker(*processes)
         found = await run(warm, given)
-        assert (found["pid"], found["marker"], found["ahead"]) == (waiting, marker, False)
-        pids.append(waiting)
+        assert (found["process"], found["marker"], found["ahead"]) == (waiting, marker, False)
+        processes.append(waiting)
 
 
 async def test_a_pickle_finds_nothing_of_it(warm: Any, bundle: bytes) -> None:
-    first = (await run(warm, bundle))["pid"]
+    first = (await run(warm, bundle))["process"]
     waiting = await warm.worker(first)
 
     def look() -> Any:
-        import os
         import sys
         from pathlib import Path
 
-        return os.getpid(), [name for name in sys.modules if name.startswith("fal")], list(Path().iterdir())
+        return [name for name in sys.modules if name.startswith("fal")], list(Path().iterdir())
 
-    assert await warm.run(look) == (waiting, [], [])
+    assert (await warm.run(look), warm.used) == (([], []), waiting)
 
 
 async def test_without_the_archive_an_app_brings_its_own(warm: Any, bundle: bytes) -> None:
-    pids = [(await run(warm, bundle))["pid"]]
-    pids.append(await warm.worker(*pids))
-    (kept,) = (warm.rig.root / "imports").glob("*.runtime.zip")
+    processes = [(await run(warm, bundle))["process"]]
+    processes.append(await warm.worker(*processes))
+    (kept,) = (warm.rig.root / "imports").glob("*/*.runtime.zip")
     kept.unlink()
     kept.mkdir()  # so that it cannot be kept again either
-    assert (await run(warm, bundle))["pid"] == pids[-1]
-    pids.append(await warm.worker(*pids))
+    assert (await run(warm, bundle))["process"] == processes[-1]
+    processes.append(await warm.worker(*processes))
     found = await run(warm, bundle)
-    assert (found["pid"], found["ahead"]) == (pids[-1], False)
+    assert (found["process"], found["ahead"]) == (processes[-1], False)

@@ -253,17 +253,17 @@ async def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tm
 
 
 async def test_after_a_burst_as_many_wait_as_it_took(warm: Any) -> None:
-    def app() -> Any:
-        import os
-
-        return os.getpid()
+    async def run() -> int:
+        runner = await warm.rig.start_launch(warm.launch(import_these()))
+        await warm.rig.until(runner, Event.GONE)
+        return await warm.process_of(runner)
 
     root, warm_pool = warm.rig.root, warm.rig.engine.warm_pool
-    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(app)), root / "home", root / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(import_these())), warm.rig.rooms, root / "imports")
     for _ in range(3):
         assert warm_pool.take(warm_key) is None
     waiting = await workers(warm_pool, 3)
-    assert set(await asyncio.gather(*(warm.run(app) for _ in range(3)))) == waiting
+    assert set(await asyncio.gather(*(run() for _ in range(3)))) == waiting
 
 
 async def workers(warm_pool: WarmPool, count: int) -> set[int]:
@@ -275,7 +275,7 @@ async def workers(warm_pool: WarmPool, count: int) -> set[int]:
 
 
 async def test_without_memory_for_more_one_waits(warm: Any, tmp_path: Path) -> None:
-    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), tmp_path / "home", tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.rooms, tmp_path / "imports")
     free: list[float] = [0.0]
     warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, free_mib=lambda: free[0])
     for _ in range(3):

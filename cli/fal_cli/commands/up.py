@@ -217,6 +217,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         f"  state      {controller.state_dir}\n"
         f"  profile    {profile.name}{use}\n"
         f"{machine}"
+        f"  isolation  {controller.isolation or 'view'}\n"
         f"{trust}"
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"

@@ -293,8 +293,8 @@ def warm_key_of(launch: PreparedLaunch, rooms: Rooms, imports: Path) -> WarmKey 
     shared = {
         name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
     }
-    # A worker that waits runs what came with an account's apps, so it is that account's alone. Each list has a directory:
-    # a room has its own environment's alone, also after the list was replaced.
+    # A worker that waits runs what came with an account's apps, so it is that account's alone. A list has a directory
+    # of its own: a room has that of its environment, also after the list was replaced.
     name = hashlib.sha256(os.fsencode(launch.environment.python) + b"\0" + spec.account.encode()).hexdigest()
     imports_file = imports / name / IMPORTS_NAME
     imports_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

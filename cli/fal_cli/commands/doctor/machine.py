@@ -56,7 +56,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
         yield from _check_limits(controller)
     yield _check_uv()
     yield _check_container_engine(state_dir)
-    yield _say_isolation()
+    yield _check_isolation(controller)
     yield _check_cgroup()
     yield _check_disk(state_dir)
 
@@ -96,15 +96,22 @@ def _check_port() -> Check:
     return Check(name="port", status=Status.OK, detail=f"127.0.0.1:{_PORT} is free")
 
 
-def _say_isolation() -> Check:
-    """Say what keeps apps from each other and from this machine."""
-    return Check(
-        name="isolation",
-        status=Status.NOTE if os.getuid() == 0 else Status.OK,
-        detail=f"apps run as the controller's user{', which is root,' if os.getuid() == 0 else ''} with that user's "
-        "rights; those of the kind 'container' run in a container",
-        fix="Run the controller as a user of its own, and only apps that you trust." if os.getuid() == 0 else "",
-    )
+def _check_isolation(controller: ControllerProcess | None) -> Check:
+    """Say what keeps apps from each other and from this machine: of the controller that runs, or by a trial."""
+    import json
+
+    if controller is not None and controller.isolation:
+        level, detail, fix = controller.isolation.partition(":")[0], f"runners get {controller.isolation}", ""
+    else:
+        try:
+            found = json.loads(_output([sys.executable, "-P", "-m", "fal_runner.isolation"]))
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            return Check(name="isolation", status=Status.NOTE, detail=_first_line(error))
+        level, detail = str(found["level"]), f"runners would get {found['level']}: {found['meaning']}"
+        fix = f"No stronger level works here: {found['why']}. " if found["why"] else ""
+    if level == "process":
+        return Check(name="isolation", status=Status.OK, detail=detail)
+    return Check(name="isolation", status=Status.NOTE, detail=detail, fix=f"{fix}Run only apps that you trust.")
 
 
 def _check_uv() -> Check:

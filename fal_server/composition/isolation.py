@@ -1,0 +1,55 @@
+"""Decides how strongly this controller's runners are kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from fal_runner.isolation.levels import Isolation, refusal, strongest
+from fal_server.core.faults import Unavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenIsolation:
+    """The level of all runners, and why it is not a stronger one.
+
+    Attributes:
+        why: empty if no stronger one was wanted.
+    """
+
+    level: Isolation
+    why: str = ""
+
+    @property
+    def line(self) -> str:
+        """What is said of it at the start."""
+        stronger = f" ({self.why})" if self.why else ""
+        return f"{self.level.value}: {self.level.meaning}{stronger}"
+
+
+async def choose_isolation(wanted: str | None, required: str | None) -> ChosenIsolation:
+    """Choose the wanted level, or the strongest that works here, by trying it.
+
+    Raises:
+        Unavailable: the wanted level does not work here, or what works is weaker than what is required.
+    """
+    if wanted is None:
+        level, why = await asyncio.to_thread(strongest)
+        chosen = ChosenIsolation(level=level, why=f"no stronger level works here: {why}" if why else "")
+    else:
+        level = Isolation(wanted)
+        if why := await asyncio.to_thread(refusal, level):
+            raise Unavailable(f"--isolation {wanted} does not work here: {why}; `fal doctor` shows which level does")
+        chosen = ChosenIsolation(level=level, why="as --isolation says" if level is not max_level() else "")
+    if required is not None and level.strength < Isolation(required).strength:
+        raise Unavailable(f"runners would get isolation {chosen.line}, and --require-isolation asks for {required}")
+    log.info("isolation: %s", chosen.line)
+    return chosen
+
+
+def max_level() -> Isolation:
+    """The strongest level that there is."""
+    return max(Isolation, key=lambda level: level.strength)

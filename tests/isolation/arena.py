@@ -1,0 +1,131 @@
+"""Runs the hostile app at one level: `python -m tests.isolation.arena LEVEL`; one line of JSON says what succeeded.
+
+This process is the controller: it holds secrets in its directory, its variables and its memory, and runs a neighbour
+beside the hostile app. It may run as any user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import pty
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fal_runner.isolation.levels import Isolation
+from fal_server.composition.hardening import harden
+from fal_server.engines.local.rooms import Rooms
+from tests.engines.conftest import Rig
+from tests.isolation.hostile import Targets
+from tests.support.controller import ROOT
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_IPC_CREAT, _IPC_RMID = 0o1000, 0
+
+
+def neighbour() -> None:
+    """Another runner's app, with a secret in its variables and in its directory."""
+    import threading
+    from pathlib import Path
+
+    Path("model.txt").write_text("weights")
+    print("idle", flush=True)
+    threading.Event().wait()
+
+
+@contextmanager
+def _machine(state: Path) -> Iterator[Targets]:
+    """Things of the machine that are no runner's."""
+    for name in ("admin.key", "master.key", "fal.db"):
+        (state / name).write_text(secrets.token_hex())
+    operators = state.parent / "operator" / ".ssh" / "id_ed25519"
+    operators.parent.mkdir(parents=True)
+    operators.write_text("private")
+    secret = ctypes.create_string_buffer(f"in memory {secrets.token_hex()}".encode())
+    ours, theirs = pty.openpty()
+    shared = _libc.shmget(0, 4096, _IPC_CREAT | 0o600)
+    with socket.socket(socket.AF_UNIX) as abstract, socket.create_server(("127.0.0.1", 0)) as port:
+        name = f"fal-arena-{secrets.token_hex(8)}"
+        abstract.bind(f"\0{name}")
+        abstract.listen()
+        yield {
+            "state": str(state),
+            "operators_file": str(operators),
+            "controller": os.getpid(),
+            "secret": secret.value.decode(),
+            "address": ctypes.addressof(secret),
+            "terminal": os.ttyname(theirs),
+            "shared_memory": shared,
+            "abstract": name,
+            "port": port.getsockname()[1],
+            "data": "/data",
+        }
+    _libc.shmctl(shared, _IPC_RMID, None)
+    os.close(ours)
+    os.close(theirs)
+
+
+async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
+    """Run the hostile app and, as a command in it, the same attacks; return what succeeded in each."""
+    harden()
+    place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
+    state = place / "state"
+    (state / "data").mkdir(parents=True)
+    environment = place / "environment"
+    shutil.copytree(ROOT / "tests" / "isolation", environment / "code")
+    rooms = Rooms(
+        isolation=level, home=state / "home", data=lambda _: state / "data", readable=[ROOT, environment, *_packages()]
+    )
+    rig = Rig(state, rooms)
+    try:
+        with _machine(state) as machine:
+            victim = await rig.start(neighbour, variables={"PASSPHRASE": "neighbour's"})
+            await rig.lines.until(victim.runner_id, "idle")
+            targets = {
+                **machine,
+                "environment": str(environment),
+                "worker": rig.programs(victim)[0],
+                "runner": str(state / "runners" / victim.runner_id),
+            }
+            # A secret may have any name, and those that say to us what is /data and whose room to join are tempting.
+            own = {"FAL_DATA_DIR": "/", "FAL_JOIN_PROCESS": "1", "FAL_ROOM": "none", "FAL_ROOM_DIRECTORY": "/"}
+            attacker = await rig.start(lambda: attack_and_stay(targets), variables=own)
+            line = await rig.lines.until(attacker.runner_id, "succeeded: ")
+            command = [sys.executable, str(environment / "code" / "hostile.py"), json.dumps(targets)]
+            ran = await rig.run(attacker, *command, variables=own)
+            assert ran.code == 0, (ran.stdout, ran.stderr)
+            return {
+                "app": json.loads(line.message.removeprefix("succeeded: ")),
+                "command": json.loads(ran.stdout),
+                "note": {entry.message: True for entry in rig.lines.of(attacker.runner_id)[:2]},
+            }
+    finally:
+        await rig.close()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def attack_and_stay(targets: dict[str, Any]) -> None:
+    import json
+    import runpy
+    import threading
+
+    attack = runpy.run_path(f"{targets['environment']}/code/hostile.py")["attack"]
+    print("succeeded: " + json.dumps(attack(targets)), flush=True)
+    threading.Event().wait()
+
+
+def _packages() -> list[Path]:
+    return [Path(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asyncio.run(fight(Isolation(sys.argv[1])))) + "\n")

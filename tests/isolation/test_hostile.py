@@ -1,0 +1,116 @@
+"""A hostile app at every level of isolation, as root and as a user: what docs/explanation/security says holds.
+
+`python -m tests.isolation.test_hostile` writes the table there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from fal_runner.isolation.levels import Isolation
+from tests.isolation.hostile import ATTACKS
+from tests.support.controller import ROOT
+
+PAGE = ROOT / "docs" / "explanation" / "security.md"
+BEGIN, END = "<!-- the hostile app -->\n", "<!-- end -->\n"
+WHERE = ("app", "command")
+LEVELS = list(Isolation)
+# Root can become a user; a user that runs these tests is one.
+USERS = ("root", "user") if os.getuid() == 0 else ("user",)
+# What the kernel decides beside the level: Yama for tracing, Linux 6.12 for abstract sockets.
+KERNELS_OWN = {"traces_a_runner", "connects_to_an_abstract_socket", "reads_runners_variables", "makes_a_user_namespace"}
+# The controller allows none, and runners inherit that; root may have the right to raise the bound.
+NOWHERE = "dumps_core"
+OPEN_IN_A_ROOM = {"app": {"connects_to_a_port"}, "command": {"connects_to_a_port", "connects_to_an_abstract_socket"}}
+
+
+@cache
+def fight(level: Isolation, user: str) -> Mapping[str, Mapping[str, bool]]:
+    become = ["tests.isolation.as_user"] if user == "user" and os.getuid() == 0 else []
+    done = subprocess.run(
+        [sys.executable, "-m", *become, "tests.isolation.arena", level.value],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: Mapping[str, Mapping[str, bool]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def table() -> list[str]:
+    """What each level stops, for the documentation."""
+    columns = [(level, user) for level in LEVELS for user in ("user", "root")]
+    lines = [
+        f"| a runner can | {' | '.join(f'{level.value}, {user}' for level, user in columns)} |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for name, (_, says) in ATTACKS.items():
+        cells = [_cell(name, fight(level, user)) for level, user in columns]
+        lines.append(f"| {says} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(name: str, found: Mapping[str, Mapping[str, bool]]) -> str:
+    app, command = (found[where][name] for where in WHERE)
+    return "no" if not app and not command else "**yes**" if app else "by `exec`"
+
+
+def documented() -> dict[str, list[str]]:
+    text = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("user", USERS)
+def test_a_room_stops_it(user: str, name: str, where: str) -> None:
+    if name in OPEN_IN_A_ROOM[where] or (name == "connects_to_an_abstract_socket" and not _scopes_sockets()):
+        return
+    assert not fight(Isolation.PROCESS, user)[where][name]
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_documentation_promises_no_more(level: Isolation, user: str) -> None:
+    column = LEVELS.index(level) * 2 + ("user", "root").index(user)
+    rows = documented()
+    found = fight(level, user)
+    assert rows.keys() == {says for _, says in ATTACKS.values()}
+    for name, (_, says) in ATTACKS.items():
+        if name not in KERNELS_OWN and (name != NOWHERE or user != "root"):
+            assert rows[says][column] == _cell(name, found), says
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_runners_log_names_the_level(level: Isolation, user: str) -> None:
+    assert f"isolation: {level.value}" in fight(level, user)["note"]
+
+
+def test_the_attacks_are_real() -> None:
+    """An attack that succeeds nowhere proves nothing."""
+    tame = {says for says, cells in documented().items() if "**yes**" not in cells}
+    assert tame == {ATTACKS[NOWHERE][1]}
+
+
+def _scopes_sockets() -> bool:
+    release = os.uname().release.split(".")
+    listed = Path("/sys/kernel/security/lsm")
+    return (int(release[0]), int(release[1])) >= (6, 12) and (not listed.exists() or "landlock" in listed.read_text())
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text()
+    head, _, rest = page.partition(BEGIN)
+    PAGE.write_text(head + BEGIN + "\n".join(table()) + "\n" + END + rest.partition(END)[2])
