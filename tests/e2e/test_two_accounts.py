@@ -322,7 +322,10 @@ def test_every_method(two: Two) -> None:
     methods = {method.name: method for service in SERVICES for method in service.methods}
     assert set(CALLS) == set(methods)
     with grpc.insecure_channel(f"127.0.0.1:{two.controller.grpc_port}") as channel:
-        for name, method in sorted(methods.items(), key=lambda each: each[0] in MAKES_ITS_OWN):
+        # The audit log comes first: later it has what the stranger sent.
+        for name, method in sorted(
+            methods.items(), key=lambda each: (each[0] in MAKES_ITS_OWN, "Audit" not in each[0])
+        ):
             make = GetMessageClass(method.input_type)
             for real, unreal in zip(CALLS[name](two.ids), CALLS[name](nobody), strict=True):
                 sent = make(**real), make(**unreal)
