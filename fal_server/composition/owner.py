@@ -20,7 +20,7 @@ from fal_server.http.routes.owner import owner_app
 from fal_server.http.routes.uploader import UnixListener
 from fal_server.http.server.asgi import AsgiAdapter
 
-_OWNER = Principal(key_id="owner of the state directory", scope=Scope(account=LOCAL, permissions=frozenset({"*"})))
+_OWNER = Principal(key_id="owner", scope=Scope(account=LOCAL, permissions=frozenset({"*"})))
 
 
 async def listen_for_owner(

@@ -34,7 +34,8 @@ class KeyHandlers:
             account=caller.scope.account,
             nickname=self._accounts.account_of(principal).nickname,
             key_id=principal.key_id,
-            permissions=sorted(caller.scope.permissions),
+            # As the key lists them, with the app that they are for, unless it acts for a team.
+            permissions=sorted(caller.scope.permissions if key is None or principal.role else key.permissions),
             alias="" if key is None else key.alias,
             created_at=None if key is None else timestamp(key.created_at),
             expires_at=None if key is None or key.expires_at is None else timestamp(key.expires_at),

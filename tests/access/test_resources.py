@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from fal_grpc.v1 import app_pb2, key_pb2, log_pb2, revision_pb2
+from fal_grpc.v1.key_pb2_grpc import KeysStub
 from fal_server.access.permissions import PERMISSIONS, PRESETS, require_app
 from fal_server.access.resources import RESTRICTABLE, for_resource, read, split
 from fal_server.core.faults import InvalidArgument, NotFound, PermissionDenied
@@ -148,6 +149,9 @@ async def test_the_key_says_what_it_is_for(stack) -> None:
     assert listed.permissions == ("serverless:apps:run@app=hello--dev",)
     request = key_pb2.CreateUserKeyRequest(policy_preset="API", for_app="hello")
     assert request.HasField("for_app")
+    metadata = (("auth-key-id", created[0]), ("auth-key", created[1]))
+    told = await KeysStub(stack.channel).GetCaller(key_pb2.GetCallerRequest(), metadata=metadata)
+    assert list(told.permissions) == ["serverless:apps:run@app=hello--dev"]
 
 
 async def scope_of(stack):
