@@ -25,7 +25,18 @@ from fal_cli.ids import _FULL_ID
 from fal_cli.main import main
 from fal_cli.parser import FalParser
 from fal_cli.presentation.folding import display_width
-from fal_grpc.v1 import app_pb2, environment_pb2, exec_pb2, key_pb2, node_pb2, revision_pb2, runner_pb2, secret_pb2
+from fal_grpc.v1 import (
+    account_pb2,
+    app_pb2,
+    audit_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    node_pb2,
+    revision_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 from tests.support.commands import all_commands
 
 # The command, the method that it calls, its answer, and the answer's items.
@@ -48,6 +59,9 @@ CALLED = {
         "environments",
         environment_pb2.EnvironmentInfo,
     ),
+    ("teams", "list"): ("ListAccounts", account_pb2.ListAccountsResponse, "accounts", account_pb2.AccountInfo),
+    ("teams", "members"): ("ListMembers", account_pb2.ListMembersResponse, "members", account_pb2.Member),
+    ("audit", "list"): ("ListAuditEntries", audit_pb2.ListAuditEntriesResponse, "entries", audit_pb2.AuditEntry),
     ("keys", "list"): ("ListUserKeys", key_pb2.ListUserKeysResponse, "user_keys", key_pb2.UserKeyInfo),
 }
 # The command, the path that it asks for, and the texts of an item.
@@ -88,7 +102,7 @@ def lists() -> dict[tuple[str, ...], FalParser]:
 
 
 def arguments(path: tuple[str, ...]) -> list[str]:
-    return [*path, *(["shop"] if path == ("apps", "runners") else [])]
+    return [*path, *(["shop"] if path in {("apps", "runners"), ("teams", "members")} else [])]
 
 
 EVERY = [*map(arguments, CALLED), *map(list, ASKED), ["profile", "list"]]
