@@ -117,11 +117,18 @@ class Controller:
 
 
 def start(
-    state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None, ulimit: str = ""
+    state_dir: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    ulimit: str = "",
+    webhook_allow: str = "127.0.0.0/8",
 ) -> Controller:
-    """Start a controller on a state directory, and wait until it answers. Its webhooks may call this machine.
+    """Start a controller on a state directory, and wait until it answers.
 
     If nobody stops it, it stops with its runners when the tests end.
+
+    Args:
+        webhook_allow: the private addresses that its webhooks may call; "" for a release that asks nobody.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -133,7 +140,9 @@ def start(
                 *ends_with_us(signal.SIGTERM),
                 *(["/bin/sh", "-c", f'ulimit {ulimit}; exec "$@"', "sh"] if ulimit else []),
                 *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
-                *("--ready-fd", str(writing), "--drain-seconds", "10", "--webhook-allow", "127.0.0.0/8", *arguments),
+                *("--ready-fd", str(writing), "--drain-seconds", "10"),
+                *(("--webhook-allow", webhook_allow) if webhook_allow else ()),
+                *arguments,
             ],
             pass_fds=(writing,),
             stdin=subprocess.DEVNULL,
