@@ -122,6 +122,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     ulimit: str = "",
     webhook_allow: str = "127.0.0.0/8",
+    isolation: str = "view",
 ) -> Controller:
     """Start a controller on a state directory, and wait until it answers.
 
@@ -129,6 +130,8 @@ def start(
 
     Args:
         webhook_allow: the private addresses that its webhooks may call; "" for a release that asks nobody.
+        isolation: the level of its runners. Apps of tests leave signs in the test's own folder, which no room has;
+            "" takes the default, as does a release without levels.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -142,6 +145,7 @@ def start(
                 *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
                 *("--ready-fd", str(writing), "--drain-seconds", "10"),
                 *(("--webhook-allow", webhook_allow) if webhook_allow else ()),
+                *(("--isolation", isolation) if isolation else ()),
                 *arguments,
             ],
             pass_fds=(writing,),

@@ -42,7 +42,7 @@ class Site:
             packed.extractall(release, filter="data")
         # Without the safe path the working directory, which has this version, would come first.
         of_release = {"PYTHONPATH": str(release), "PYTHONSAFEPATH": "1"}
-        self.controller = start(folder / "state", environment=of_release, webhook_allow="")
+        self.controller = start(folder / "state", environment=of_release, webhook_allow="", isolation="")
         assert str(release) in Path(f"/proc/{self._warm_shim()}/environ").read_text()
 
     def _warm_shim(self) -> int:
