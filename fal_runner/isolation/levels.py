@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -53,20 +53,31 @@ def refusal(level: Isolation) -> str:
         room = written([(READ, str(directory), str(directory))]) if level is Isolation.PROCESS else ""
         places = {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
         view = {mounts.APP_VARIABLE: str(directory / APP), mounts.DATA_VARIABLE: str(directory / TEMPORARY)}
-        tried = subprocess.run(
-            [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), "pipes", str(directory / APP), *_NOTHING],
-            env={"PATH": "/usr/bin:/bin", **view, **places},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TRIAL_SECONDS,
-            check=False,
-        )
-    lines = tried.stderr.strip().removeprefix("fal: ").splitlines()
-    if tried.returncode == 0 and not lines:
+        command = [str(_LAUNCH), str(os.getpid()), "pipes", str(directory / APP), *_NOTHING]
+        code, said = asyncio.run(_outcome(command, {"PATH": "/usr/bin:/bin", **view, **places}))
+    lines = said.strip().removeprefix("fal: ").splitlines()
+    if code == 0 and not lines:
         return ""
-    return lines[0] if lines else f"a trial ended with {tried.returncode}"
+    return lines[0] if lines else f"a trial ended with {code}"
+
+
+async def _outcome(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a trial; return its exit code and what it said.
+
+    asyncio waits for the end by the kernel's notice. `subprocess` with a limit of time would sleep and look again,
+    which fails under a clock that steps.
+    """
+    null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", *command, env=environment, stdin=null, stdout=null, stderr=pipe
+    )
+    try:
+        async with asyncio.timeout(_TRIAL_SECONDS):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        return await process.wait(), f"a trial did not end within {_TRIAL_SECONDS:g} s"
+    return await process.wait(), said.decode(errors="replace")
 
 
 def strongest() -> tuple[Isolation, str]:
