@@ -158,11 +158,12 @@ def main() -> None:
             controller.first_byte("cold")
             controller.end_runner(workers=workers)
         with_workers.end_runner(workers=1)
-        for _ in range(_ROUNDS):
-            warm.append(with_workers.first_byte("cold"))
-            warm_view.append(viewing.first_byte("cold"))
-            plain.append(without.first_byte("cold"))
-            plain_view.append(viewing_without.first_byte("cold"))
+        for round_number in range(_ROUNDS):
+            # Those without workers first: after a start the others make their next ones. Each level is first in turn.
+            pairs = [(without, plain), (viewing_without, plain_view)], [(with_workers, warm), (viewing, warm_view)]
+            for pair in pairs:
+                for controller, took in pair if round_number % 2 else reversed(pair):
+                    took.append(controller.first_byte("cold"))
             raw.append(_process(_RAW))
             libraries.append(_process(_FASTAPI))
             for controller, workers in ((with_workers, 1), (viewing, 1), (without, 0), (viewing_without, 0)):
