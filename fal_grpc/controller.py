@@ -366,7 +366,7 @@ class Controller:
         description: str | None = None,
         expires_at: datetime | None = None,
         for_app: str | None = None,
-        for_environment: str | None = None,
+        environment_name: str | None = None,
     ) -> adapter.key.NewKey:
         """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
         request = adapter.key.create_request(
@@ -376,7 +376,7 @@ class Controller:
             description=description,
             expires_at=expires_at,
             for_app=for_app,
-            for_environment=for_environment,
+            environment_name=environment_name,
         )
         message = self._calls.unary(self._calls.keys.CreateUserKey, request)
         return adapter.key.new_key(message)

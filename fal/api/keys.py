@@ -61,7 +61,7 @@ class KeysNamespace:
             description=description,
             expires_at=expires_at,
             for_app=for_app,
-            for_environment=environment_name,
+            environment_name=environment_name,
         )
         return created.key_id, created.key_secret
 

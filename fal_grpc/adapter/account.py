@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from fal_grpc.adapter.values import optional_text, text, to_datetime
+from fal_grpc.adapter.values import flag, optional_text, text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def new_account(message: account_pb2.CreateAccountResponse) -> NewAccount:
 def list_request(*, everything: bool) -> account_pb2.ListAccountsRequest:
     from fal_grpc.v1 import account_pb2
 
-    return account_pb2.ListAccountsRequest(all=everything)
+    return account_pb2.ListAccountsRequest(all=flag("everything", everything))
 
 
 def create_request(

@@ -144,7 +144,7 @@ def create_request(
     description: str | None = None,
     expires_at: datetime | None = None,
     for_app: str | None = None,
-    for_environment: str | None = None,
+    environment_name: str | None = None,
 ) -> key_pb2.CreateUserKeyRequest:
     """Return a request for a new key. A scope is sent as its preset, as the published client does.
 
@@ -155,7 +155,7 @@ def create_request(
         description: a note that helps to tell keys apart.
         expires_at: when it expires; a naive one is local time.
         for_app: the app that it is for; None is all.
-        for_environment: the app's environment, or the environment that it is for; None is all.
+        environment_name: the app's environment, or the environment that it is for; None is all.
 
     Raises:
         ArgumentError: not exactly one of the three is given, or a name is unknown.
@@ -175,7 +175,7 @@ def create_request(
         alias=optional_text("description", description),
         expires_at=None if expires_at is None else to_timestamp(expires_at, argument="expires_at"),
         for_app=optional_text("for_app", for_app),
-        for_environment=optional_text("for_environment", for_environment),
+        for_environment=optional_text("environment_name", environment_name),
     )
 
 

@@ -18,7 +18,9 @@ from fal_grpc.controller import Controller
 from fal_grpc.credentials import Credentials, KeyCredentials
 from fal_grpc.target import parse_target
 from fal_grpc.v1 import (
+    account_pb2,
     app_pb2,
+    audit_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -29,7 +31,19 @@ from fal_grpc.v1 import (
     secret_pb2,
 )
 
-MODULES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+MODULES = (
+    account_pb2,
+    app_pb2,
+    audit_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 SERVICES = tuple(service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values())
 KEY = KeyCredentials("key-id", "top-secret")
 HANG_SECONDS = 30
@@ -84,7 +98,7 @@ class FakeController:
             }
             if not self.isolate_only:
                 found.append(grpc.method_handlers_generic_handler(service.full_name, own))
-            for method in service.methods:
+            for method in () if service.name in ("Accounts", "Audit") else service.methods:
                 if method.name not in ("GetRunner", "ListLogs", "ListNodes", "FollowLogs", "WatchRunners", "WatchApps"):
                     shared[method.name] = self._handler(f"/controller.IsolateController/{method.name}", method)
         return [*found, grpc.method_handlers_generic_handler("controller.IsolateController", shared)]

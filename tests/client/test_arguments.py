@@ -11,7 +11,7 @@ import pytest
 from fal.api import ArgumentError, AsyncServerlessClient, SyncServerlessClient
 from fal.deploy import DeployOptions
 
-SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue")
+SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue", "accounts", "audit")
 # What a call needs besides the argument that is wrong.
 RIGHT: dict[str, object] = {
     "app_name": "x",
@@ -23,7 +23,10 @@ RIGHT: dict[str, object] = {
     "name": "x",
     "request_id": "x",
     "request_ids": ["x"],
+    "nickname": "x",
     "runner_id": "x",
+    "team": "x",
+    "user": "x",
     "value": "x",
 }
 # Values of every type, each with the parts of an annotation that allow it.
@@ -68,7 +71,7 @@ def arguments(call: Callable[..., object], space: str, name: str, value: object)
         if parameter.default is inspect.Parameter.empty
     ]
     given = {parameter.name: RIGHT[parameter.name] for parameter in needed}
-    if "scope" in inspect.signature(call).parameters and name in ("description", "expires_at"):
+    if "scope" in inspect.signature(call).parameters and name not in ("scope", "preset", "permissions"):
         given["scope"] = "api"
     return {**given, name: value}
 

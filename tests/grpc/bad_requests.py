@@ -14,7 +14,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import (
+    account_pb2,
     app_pb2,
+    audit_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -69,7 +71,24 @@ ONE = app_pb2.SimulatedArrival(at_seconds=1, duration_seconds=1)
 LATE = app_pb2.SimulatedArrival(at_seconds=math.inf)
 
 BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
+    # Accounts
+    ("CreateAccount", account_pb2.CreateAccountRequest(kind=1), INVALID, "nickname"),
+    ("CreateAccount", account_pb2.CreateAccountRequest(nickname="A b", kind=1), INVALID, "nickname"),
+    ("CreateAccount", account_pb2.CreateAccountRequest(nickname=HUGE, kind=1), INVALID, "nickname"),
+    ("CreateAccount", account_pb2.CreateAccountRequest(nickname="crew"), INVALID, "kind"),
+    ("CreateAccount", account_pb2.CreateAccountRequest(nickname="crew", kind=7), INVALID, "kind"),
+    ("CreateAccount", account_pb2.CreateAccountRequest(nickname="crew", kind=2, full_name=HUGE), INVALID, "full_name"),
+    ("ListMembers", account_pb2.ListMembersRequest(team="nobody"), MISSING, ""),
+    ("ListMembers", account_pb2.ListMembersRequest(team=HUGE), MISSING, ""),
+    ("AddMember", account_pb2.AddMemberRequest(team="nobody", user="x", role=1), MISSING, ""),
+    ("RemoveMember", account_pb2.RemoveMemberRequest(team="nobody", user="x"), MISSING, ""),
+    # The audit log
+    ("ListAuditEntries", audit_pb2.ListAuditEntriesRequest(page_size=-1), INVALID, "page_size"),
+    ("ListAuditEntries", audit_pb2.ListAuditEntriesRequest(page_token="x"), INVALID, "page_token"),
+    ("ListAuditEntries", audit_pb2.ListAuditEntriesRequest(since=Timestamp(seconds=2**62)), INVALID, "since"),
     # Keys
+    ("CreateLoginToken", key_pb2.CreateLoginTokenRequest(life=Duration(seconds=-1)), INVALID, "life"),
+    ("CreateLoginToken", key_pb2.CreateLoginTokenRequest(life=Duration(seconds=2**40)), INVALID, "life"),
     ("CreateUserKey", key_pb2.CreateUserKeyRequest(scope=7), INVALID, "scope"),
     ("CreateUserKey", key_pb2.CreateUserKeyRequest(scope=-1), INVALID, "scope"),
     ("CreateUserKey", key_pb2.CreateUserKeyRequest(policy_preset="ROOT"), INVALID, "policy_preset"),

@@ -92,7 +92,7 @@ async def test_thousands_of_pipelined_requests() -> None:
         reader, writer = await h.connect()
         writer.write(b"GET /me/none HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
         for _ in range(5000):
-            assert (await read_message(reader))[0] == b"HTTP/1.1 404 Not Found"
+            assert (await read_message(reader))[0] == b"HTTP/1.1 401 Unauthorized"
 
 
 @pytest.mark.parametrize("target", [b"/x", b"/me/hello"])
@@ -115,7 +115,7 @@ async def test_a_body_that_is_not_needed_is_not_asked_for() -> None:
         reader, writer = await h.connect()
         writer.write(b"POST /me/none HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
         first, fields, _ = await read_message(reader)
-        assert first == b"HTTP/1.1 404 Not Found"
+        assert first == b"HTTP/1.1 401 Unauthorized"
         assert fields[b"connection"] == b"close"
         assert await reader.read() == b""
 
@@ -278,7 +278,7 @@ async def test_a_response_before_the_body_has_arrived() -> None:
         reader, writer = await h.connect()
         writer.write(b"POST /me/none HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)
         first, fields, _ = await read_message(reader)
-        assert first == b"HTTP/1.1 404 Not Found"
+        assert first == b"HTTP/1.1 401 Unauthorized"
         assert fields[b"connection"] == b"close"
         assert await reader.read() == b""
         writer.write(b"x" * 1000)  # dropped, without a reset that would have lost the response

@@ -261,9 +261,9 @@ async def test_a_key_needs_the_permission(desk: Desk, method: str, path: str, pe
 async def test_metrics_and_teams(desk: Desk) -> None:
     found = (await desk.client.get("/applications/metrics")).json()
     assert found["summary"] == {"total_gpu_by_type": {"GPU-H100": 3, "GPU-L40": 4}}
-    assert found["apps"]["local/two"] == {"gpu_count_by_type": {"GPU-H100": 1, "GPU-L40": 4}}
+    assert found["apps"]["me/two"] == {"gpu_count_by_type": {"GPU-H100": 1, "GPU-L40": 4}}
     (team,) = (await desk.client.get("/users/teams")).json()
-    assert (team["nickname"], team["is_personal"]) == ("local", True)
+    assert (team["nickname"], team["is_personal"]) == ("me", True)
 
 
 async def test_a_file_is_uploaded_and_fetched_without_a_key_until_it_expires(desk: Desk) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.audit import AuditCheck, AuditEntry
+from fal_grpc.adapter.values import count
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ class AsyncAuditNamespace:
         Raises:
             ArgumentError: the limit is below 1. It is a ValueError.
         """
-        if limit < 1:
+        most = count("limit", limit)
+        if most is None or most < 1:
             raise ArgumentError("limit", f"must be 1 or more, not {limit}")
         controller = await self.client.controller()
         found: builtins.list[AuditEntry] = []
         token = ""
-        while len(found) < limit:
-            size = min(_PAGE, limit - len(found))
+        while len(found) < most:
+            size = min(_PAGE, most - len(found))
             entries, token = await controller.list_audit_entries(since=since, page_size=size, page_token=token)
             found.extend(entries)
             if not token:
