@@ -10,7 +10,7 @@ import pytest
 
 from fal.config import edit, load
 from fal_cli.main import main
-from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
+from fal_grpc.v1 import account_pb2, app_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
 from tests.support.commands import all_commands
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     (["keys", "revoke", "id"], "Revoke key id? It is the key that you use now. (y/N): ", "RevokeUserKey"),
     (["secrets", "unset", "HF"], "Unset secret 'HF'? (y/N): ", "SetSecret"),
     (["environments", "delete", "e"], "Delete environment 'e' and its secrets? (y/N): ", "DeleteEnvironment"),
+    (["teams", "remove", "crew", "ann"], "Remove ann from crew? (y/N): ", "RemoveMember"),
 )
 
 
@@ -54,6 +55,8 @@ def person(controller, monkeypatch):
             environments=[environment_pb2.EnvironmentInfo(name="e")]
         ),
         "DeleteEnvironment": environment_pb2.DeleteEnvironmentResponse(),
+        "ListMembers": account_pb2.ListMembersResponse(members=[account_pb2.Member(user="ann")]),
+        "RemoveMember": account_pb2.RemoveMemberResponse(),
     }
 
     def run(arguments, answer):
@@ -107,6 +110,7 @@ def test_nobody_is_asked_with_yes_or_without_a_terminal(controller, person, caps
         (["keys", "revoke", "nosuch"], "key 'nosuch' not found: `fal keys list` shows which exist"),
         (["secrets", "unset", "NOSUCH"], "secret 'NOSUCH' not found: `fal secrets list` shows which exist"),
         (["environments", "delete", "nosuch"], "environment 'nosuch' not found: `fal environments list` shows which"),
+        (["teams", "remove", "crew", "bob"], "'bob' is no member of crew: `fal teams members crew` shows who is"),
         (["profile", "delete", "nosuch"], "There is no profile 'nosuch'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -62,7 +62,7 @@ def fal(*arguments, **given):
         (["ID", "--", "sh", "-c", "x", "--", "y"], ["sh", "-c", "x", "--", "y"], False),
         (["ID", "-it", "--", "python"], ["python"], False),
         (["-it", "ID", "--", "python", "-it"], ["python", "-it"], False),
-        (["--team", "t", "ID", "--interactive", "--", "--help"], ["--help"], False),
+        (["ID", "--interactive", "--", "--help"], ["--help"], False),
     ],
 )
 def test_the_command_is_sent_unchanged(echo, arguments, command, tty):

@@ -7,6 +7,7 @@ import pytest
 from fal_server.composition.addresses import bind_addresses
 from fal_server.composition.settings import Settings
 from fal_server.composition.tls import TlsSettings
+from fal_server.core.accounts import Account
 from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL, AppId
 from fal_server.http.server.listener import bind
@@ -25,6 +26,7 @@ async def test_the_addresses_are_known_at_once() -> None:
     addresses = await bind_addresses(Settings(tls=TlsSettings(names=("box.example",))))
     for bound in addresses.sockets:
         bound.close()
+    addresses.accounts.add(Account())
     hello = AppId.parse(LOCAL, "hello--dev")
     assert addresses.url == f"https://127.0.0.1:{addresses.port}"
     assert addresses.of_app(hello).ws == f"wss://127.0.0.1:{addresses.port}/local/hello--dev"

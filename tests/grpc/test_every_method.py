@@ -61,11 +61,11 @@ async def test_who_may_call(stack, second) -> None:
     }
     for method in METHODS:
         for metadata, expected in callers.items():
-            status, _, _ = await call(stack.channel, method, metadata, second=second)
+            status, message, _ = await call(stack.channel, method, metadata, second=second)
             if expected is None or (expected is denied and METHOD_PERMISSIONS[method.full_name] == ANY_KEY):
                 assert status not in (UNAUTHENTICATED, denied), (method.name, metadata)
             else:
-                assert status is expected, (method.name, metadata)
+                assert status is expected, (method.name, metadata, message)
 
 
 async def test_one_permission_is_enough_and_needed(stack) -> None:

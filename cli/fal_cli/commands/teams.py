@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from fal_cli.exit_codes import CommandError
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
@@ -149,6 +150,14 @@ def _add(args: argparse.Namespace) -> None:
 
 def _remove(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        confirm(args, lambda: f"Remove {args.user} from {args.nickname}?")
+        confirm(args, lambda: _removal(client, args))
         client.accounts.remove_member(args.nickname, args.user)
     print_note(f"{args.user} is no member of {args.nickname} any more.")
+
+
+def _removal(client: SyncServerlessClient, args: argparse.Namespace) -> str:
+    """Return the question; a user who is no member is not asked about."""
+    if args.user not in {member.user for member in client.accounts.members(args.nickname)}:
+        shows = f"`fal teams members {args.nickname}` shows who is"
+        raise CommandError(f"'{args.user}' is no member of {args.nickname}: {shows}")
+    return f"Remove {args.user} from {args.nickname}?"
