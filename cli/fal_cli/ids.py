@@ -169,6 +169,11 @@ def _environments(client: SyncServerlessClient, _args: argparse.Namespace) -> It
         yield Candidate(environment.name)
 
 
+def _teams(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    for account in client.accounts.list():
+        yield Candidate(account.nickname, account.full_name)
+
+
 RUNNERS = Kind("runners", (_live_runners, _all_runners))
 EXECS = Kind("commands", (_execs,))
 REVISIONS = Kind("revisions", (_revisions,), "revision", "fal apps list-rev")
@@ -179,3 +184,4 @@ APPS = Kind("applications", (_apps,), "Application", "fal apps list")
 SECRETS = Kind("secrets", (_secrets,), "secret", "fal secrets list")
 REMOTE_PATHS = Kind("files", (_remote_paths,))
 ENVIRONMENTS = Kind("environments", (_environments,), "environment", "fal environments list")
+TEAMS = Kind("teams", (_teams,), "team", "fal teams list")

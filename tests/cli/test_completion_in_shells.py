@@ -104,11 +104,24 @@ def test_tab_completes_commands_flags_names_ids_and_profiles(shell: Shell) -> No
     shell.tab("fal profile set lo", "fal profile set locally")
 
 
-NAMED = {"id", "exec_id", "app_name", "app_rev", "key_id", "name", "profile", "request_id", "request_ids", "env"}
+NAMED = {
+    "id",
+    "nickname",
+    "exec_id",
+    "app_name",
+    "app_rev",
+    "key_id",
+    "name",
+    "profile",
+    "request_id",
+    "request_ids",
+    "env",
+}
 # These are for what does not exist yet, or have no list that could be asked.
 WITHOUT = {
     ("environments", "create"): "name",
     ("profile", "create"): "profile",
+    ("teams", "create"): "name",
     **dict.fromkeys([("deploy",), ("run",), ("dev",)], "app_name"),
     **dict.fromkeys([("logs",), ("apps", "logs"), ("runners", "logs")], "request_id"),
 }

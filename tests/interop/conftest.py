@@ -51,7 +51,7 @@ def older(request: pytest.FixtureRequest, python: Path) -> tuple[str, Path]:
 @pytest.fixture(scope="session")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
     """A whole controller, started once for each test process."""
-    with running(tmp_path_factory.mktemp("controller"), "--gpu", "GPU-H100=2") as controller:
+    with running(tmp_path_factory.mktemp("controller"), "--gpu", "GPU-H100=2", isolation="") as controller:
         yield controller
 
 
@@ -83,7 +83,7 @@ def tiny(official: Official) -> str:
 @pytest.fixture(scope="session")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
     """A controller that speaks TLS alone."""
-    with running(tmp_path_factory.mktemp("secure"), "--tls") as controller:
+    with running(tmp_path_factory.mktemp("secure"), "--tls", isolation="") as controller:
         yield controller
 
 

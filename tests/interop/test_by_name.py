@@ -35,7 +35,7 @@ def show(value):
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
     """A controller that speaks TLS alone."""
-    with running(tmp_path_factory.mktemp("named"), "--tls") as controller:
+    with running(tmp_path_factory.mktemp("named"), "--tls", isolation="") as controller:
         yield controller
 
 

@@ -168,9 +168,9 @@ def start(
 
 
 @contextmanager
-def running(state_dir: Path, *arguments: str) -> Generator[Controller]:
-    """Run a controller for the length of a block."""
-    controller = start(state_dir, *arguments)
+def running(state_dir: Path, *arguments: str, isolation: str = "view") -> Generator[Controller]:
+    """Run a controller for the length of a block; see `start`."""
+    controller = start(state_dir, *arguments, isolation=isolation)
     try:
         yield controller
     finally:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import ENVIRONMENTS, require, resolve
 from fal_cli.ids import KEYS as KEY_IDS
-from fal_cli.ids import require, resolve
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
@@ -100,7 +100,9 @@ def add_arguments(parser: FalParser) -> None:
             "--for-app", metavar="APP", help="Only for this app: the key gets what can be for one app (with --env)."
         )
     )
-    create.beyond(create.add_argument("--env", help="Only for this environment, or for the app of --for-app in it."))
+    environment = create.add_argument("--env", help="Only for this environment, or for the app of --for-app in it.")
+    complete_ids(environment, ENVIRONMENTS)
+    create.beyond(environment)
     add_output_options(create)
     list_parser = add_command(commands, "list", "List keys.", _list)
     add_client_options(list_parser)

@@ -6,7 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
+from fal_cli.ids import TEAMS as TEAM_NAMES
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
@@ -95,11 +97,11 @@ def add_arguments(parser: FalParser) -> None:
     add_output_options(create)
     members = add_command(commands, "members", "List the members of a team.", _members)
     add_client_options(members)
-    members.add_argument("nickname", metavar="TEAM", help="The team.")
+    complete_ids(members.add_argument("nickname", metavar="TEAM", help="The team."), TEAM_NAMES)
     add_list_options(members, MEMBERS)
     add = add_command(commands, "add", "Add a user to a team, or give a member another role.", _add)
     add_client_options(add)
-    add.add_argument("nickname", metavar="TEAM", help="The team.")
+    complete_ids(add.add_argument("nickname", metavar="TEAM", help="The team."), TEAM_NAMES)
     add.add_argument("user", metavar="USER", help="The nickname of the user's account.")
     add.add_argument(
         "--role", choices=_ROLES, default="developer", help="What the user may do for it (default: %(default)s)."
@@ -107,7 +109,7 @@ def add_arguments(parser: FalParser) -> None:
     remove = add_command(commands, "remove", "Remove a user from a team.", _remove)
     add_client_options(remove)
     add_yes_option(remove)
-    remove.add_argument("nickname", metavar="TEAM", help="The team.")
+    complete_ids(remove.add_argument("nickname", metavar="TEAM", help="The team."), TEAM_NAMES)
     remove.add_argument("user", metavar="USER", help="The nickname of the user's account.")
 
 
