@@ -119,11 +119,11 @@ NAMED = {
 }
 # These are for what does not exist yet, or have no list that could be asked.
 WITHOUT = {
-    ("environments", "create"): "name",
-    ("profile", "create"): "profile",
-    ("teams", "create"): "name",
-    **dict.fromkeys([("deploy",), ("run",), ("dev",)], "app_name"),
-    **dict.fromkeys([("logs",), ("apps", "logs"), ("runners", "logs")], "request_id"),
+    ("environments", "create"): {"name"},
+    ("profile", "create"): {"profile"},
+    ("teams", "create"): {"name", "nickname"},
+    **dict.fromkeys([("deploy",), ("run",), ("dev",)], {"app_name"}),
+    **dict.fromkeys([("logs",), ("apps", "logs"), ("runners", "logs")], {"request_id"}),
 }
 
 
@@ -132,4 +132,4 @@ def test_every_name_and_id_is_completed() -> None:
         # `exec --env NAME=VALUE` is repeated, so its default is a list.
         named = [action for action in parser._actions if action.dest in NAMED and not isinstance(action.default, list)]
         without = {action.dest for action in named if "completer" not in vars(action)}
-        assert without <= {WITHOUT.get(path)}, path
+        assert without <= WITHOUT.get(path, set()), path
