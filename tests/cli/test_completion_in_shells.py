@@ -122,8 +122,8 @@ WITHOUT = {
     ("environments", "create"): {"name"},
     ("profile", "create"): {"profile"},
     ("teams", "create"): {"name", "nickname"},
-    **dict.fromkeys([("deploy",), ("run",), ("dev",)], {"app_name"}),
-    **dict.fromkeys([("logs",), ("apps", "logs"), ("runners", "logs")], {"request_id"}),
+    **dict.fromkeys([("deploy",), ("run",), ("dev",)], frozenset({"app_name"})),
+    **dict.fromkeys([("logs",), ("apps", "logs"), ("runners", "logs")], frozenset({"request_id"})),
 }
 
 
