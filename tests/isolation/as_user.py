@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import runpy
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -56,7 +57,10 @@ def main() -> None:
     os.setuid(USER)
     os.environ["HOME"] = home
     sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    finally:
+        shutil.rmtree(home)
 
 
 def _closed(path: Path) -> Path | None:
