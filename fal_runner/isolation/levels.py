@@ -43,7 +43,7 @@ _MEANINGS = {
 
 
 def refusal(level: Isolation) -> str:
-    """Try a level; return why this machine does not give it, or "" if it does."""
+    """Try a level; return why this machine does not give it, or "" if it does. Not for the thread of an event loop."""
     if level is Isolation.NONE:
         return ""
     with tempfile.TemporaryDirectory(prefix="fal-isolation-") as place:

@@ -295,8 +295,8 @@ class Rig:
 
     def programs(self, runner: Runner) -> list[int]:
         """The living processes of a runner that are its own, without those that hold its room."""
-        found = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self.alive(runner)}
-        return [pid for pid, line in found.items() if not any(part.endswith(b"/process/launch.py") for part in line)]
+        found = {pid: _command_line(pid) for pid in self.alive(runner)}
+        return [pid for pid, line in found.items() if line and not any(p.endswith(b"/process/launch.py") for p in line)]
 
     async def run(self, runner: Runner, *command: str, stdin: bytes | None = None, **options: Any) -> Ran:
         """Run a command to its end."""
@@ -413,3 +413,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 async def warm(rig: Rig) -> Warm:
     await rig.restart(warm_workers=1)
     return Warm(rig, Environment(rig.root / "environment"))
+
+
+def _command_line(pid: int) -> list[bytes]:
+    """Return a process's command line; nothing if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
