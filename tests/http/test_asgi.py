@@ -30,6 +30,27 @@ async def test_an_unexpected_error_is_a_500_without_its_message(caplog) -> None:
             await client.get("/late")
 
 
+async def test_what_an_answer_says_about_pages_gives_way_to_the_controllers_own() -> None:
+    async def stored(scope, receive, send) -> None:
+        headers = [
+            (b"Access-Control-Allow-Origin", b"https://other.example"),
+            (b"access-control-allow-credentials", b"true"),
+            (b"x-mine", b"1"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with (
+        running_server(rest=stored) as h,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", trust_env=False) as client,
+    ):
+        answer = await client.get("/x", headers={"origin": "https://page.example"})
+        assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+        assert answer.headers.get_list("access-control-expose-headers") == ["*"]
+        assert "access-control-allow-credentials" not in answer.headers
+        assert answer.headers["x-mine"] == "1"
+
+
 async def test_the_application_is_told_that_the_client_has_left() -> None:
     asked, learned = asyncio.Event(), asyncio.Event()
 

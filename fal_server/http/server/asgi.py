@@ -20,6 +20,8 @@ EXCHANGE = "exchange"
 """The name of the exchange among the state of a request."""
 # A page of another origin may read what its key opens: no answer depends on what a browser adds by itself.
 _FOR_PAGES = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
+# Such fields of a stored answer are the app's, for the page that queued the request; a browser refuses two of a name.
+_OF_PAGES = b"access-control-"
 
 
 class AsgiAdapter:
@@ -169,7 +171,7 @@ class _AsgiRun:
                 length = int(value)
             elif lower == b"x-fal-request-id":
                 request_id = value  # the response is about another request, one that was queued
-            elif lower not in HOP_BY_HOP:
+            elif lower not in HOP_BY_HOP and not lower.startswith(_OF_PAGES):
                 fields.append(b"%b: %b\r\n" % (name, value))
         fields.append(b"%bx-fal-request-id: %b\r\n" % (_FOR_PAGES, request_id))
         self._exchange.start(message["status"], b"".join(fields), length)
