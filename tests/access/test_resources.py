@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
@@ -11,10 +13,10 @@ from fal_grpc.v1.key_pb2_grpc import KeysStub
 from fal_server.access.permissions import PERMISSIONS, PRESETS, require_app
 from fal_server.access.resources import RESTRICTABLE, for_resource, read, split
 from fal_server.core.faults import InvalidArgument, NotFound, PermissionDenied
-from fal_server.core.identity import LOCAL, AppId
+from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.permissions import ANY_KEY, APP_OF_REQUEST, METHOD_PERMISSIONS
-from tests.access.test_both_wires import client_of, everything
+from tests.access.test_both_wires import client_of, everything, guard_of
 from tests.grpc.calls import answers
 
 HELLO, DEV = AppId.parse(LOCAL, "hello"), AppId.parse(LOCAL, "hello--dev")
@@ -141,6 +143,28 @@ async def test_routes_about_another_app_or_the_account_are_refused(stack) -> Non
         }
         assert set(statuses.values()) <= {403, 404}, statuses
         assert (await client.get("/applications/local/hello/queue", headers=headers)).status_code not in (401, 403, 404)
+
+
+async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_app(stack) -> None:
+    guard, app = guard_of(stack), SimpleNamespace(app_id=HELLO)
+    elsewhere = SimpleNamespace(app_id=AppId.parse(AccountId("another"), "hello"))
+
+    async def sees(key: tuple[str, str], at: SimpleNamespace) -> bool:
+        return await guard.is_of(await stack.access.authenticate(*key), maker[0], at)
+
+    maker = await stack.keys.create(None, preset="API")
+    for options, here, there in (
+        ({"preset": "API"}, True, True),
+        ({"preset": "API", "for_app": "hello"}, True, False),
+        ({"preset": "API", "for_app": "other"}, False, False),
+        ({"preset": "API", "for_environment": "dev"}, False, False),
+        ({"permissions": ["serverless:files:read"]}, False, False),
+    ):
+        key = await stack.keys.create(None, **options)
+        assert (await sees(key, app), await sees(key, elsewhere)) == (here, there), options
+    assert await sees(maker, elsewhere)
+    assert not await guard.is_of(None, maker[0], app)
+    assert await guard.is_of(None, None, app)
 
 
 async def test_the_key_says_what_it_is_for(stack) -> None:

@@ -97,15 +97,21 @@ class Guard:
     async def is_of(self, caller: Principal | None, key_id: str | None, app: RoutedApp) -> bool:
         """Return whether a caller may see what was made with a key at an app.
 
+        Other keys of the app's account may see it if they may call the app, were it private; other keys of the account
+        that made it, if they may call apps and are for their whole account.
+
         Args:
             caller: None is one without a valid key.
             key_id: None is nobody's: whoever knows the id of what was made without a key may see it.
         """
         if key_id is None or (caller is not None and caller.key_id == key_id):
             return True
-        if caller is None:
+        if caller is None or not allows(caller, CALL_APPS):
             return False
-        return caller.scope.account in (app.app_id.account, await self._authenticator.account_of(key_id))
+        if caller.scope.account == app.app_id.account:
+            return caller.scope.reaches(app.app_id)
+        made_by = await self._authenticator.account_of(key_id)
+        return caller.scope.account == made_by and not caller.scope.restrictions.limit
 
     async def _record(self, request: Request, caller: Principal, action: str) -> None:
         named = ", ".join(f"{name}={value}" for name, value in request.path_params.items())
