@@ -15,6 +15,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account, EachAccount, KnownAccounts
@@ -36,7 +37,7 @@ from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
-from tests.fakes.accounts import NoAudit, accounts_of, teams_of
+from tests.fakes.accounts import accounts_of, teams_of
 from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
@@ -67,7 +68,8 @@ class Desk:
         self.data = DataDirectory(root / "data")
         self.app_files = DiskAppFiles(root / "app-files")
         self.objects = Objects(DiskObjects(root / "objects"), drafts, self.clock, timedelta(days=1))
-        guard = self.guard = Guard(self.access, self.tokens, teams_of(self.access, self.tokens, ACCOUNTS), NoAudit())
+        recorder = Recorder(store.audit, self.clock, bytes(32))
+        guard = self.guard = Guard(self.access, self.tokens, teams_of(self.access, self.tokens, ACCOUNTS), recorder)
         app_files = AppFiles(self.app_files, drafts, self.clock)
         data = Files(self.data, UrlFetcher(Destinations([ip_network("127.0.0.0/8")])), self.clock)
         account = AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)
@@ -131,6 +133,18 @@ async def test_files_are_put_listed_read_renamed_and_deleted(desk: Desk) -> None
     assert (await desk.client.get("/files/list//data/new")).json() == []
     assert (await desk.client.get("/files/list//data/new?strict=true")).status_code == 404
     assert list((desk.root / "data" / ".fal-drafts").iterdir()) == []
+
+
+async def test_a_change_is_recorded_with_its_caller_its_address_and_its_request(desk: Desk) -> None:
+    answer = await desk.client.delete("/files/file//data/none")
+    await desk.client.get("/files/list//data")
+    [row] = await desk.platform.store.audit.newest(LOCAL, None, None, 10)
+    entry = row.entry
+    assert (entry.action, entry.target) == ("DELETE /files/file/{path:path}", "path=/data/none")
+    assert entry.key_id in desk.client.headers["authorization"]
+    assert entry.source.startswith("127.0.0.1:")
+    assert entry.request_id == answer.headers["x-fal-request-id"] != ""
+
 
 
 @pytest.mark.parametrize(

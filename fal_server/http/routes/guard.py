@@ -19,8 +19,9 @@ from fal_server.access.tokens import Tokens
 from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
 from fal_server.core.identity import AppId, Principal
 from fal_server.http.routes.permissions import OF_NO_APP, RECORDED_ROUTES, ROUTE_PERMISSIONS, Admission
-from fal_server.http.server.asgi import EXCHANGE
+from fal_server.http.server.asgi import EXCHANGE, REQUEST_ID
 from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.peers import address_of
 from fal_server.live.dispatch import RoutedApp
 
 OpenEndpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
@@ -115,8 +116,8 @@ class Guard:
 
     async def _record(self, request: Request, caller: Principal, action: str) -> None:
         named = ", ".join(f"{name}={value}" for name, value in request.path_params.items())
-        source = "" if request.client is None else f"{request.client.host}:{request.client.port}"
-        await self._recorder.record(caller, action, named, source=source)
+        source, request_id = address_of(request.client), request.scope["state"][REQUEST_ID]
+        await self._recorder.record(caller, action, named, source=source, request_id=request_id)
 
     def _note_caller(self, request: Request, caller: Principal) -> None:
         """Let the response end with the caller's key.

@@ -18,6 +18,8 @@ from fal_server.http.server.rules import Limits
 _log = logging.getLogger(__name__)
 EXCHANGE = "exchange"
 """The name of the exchange among the state of a request."""
+REQUEST_ID = "request_id"
+"""The name of the id, among the same, by which the controller's log and the response call the request."""
 # A page of another origin may read what its key opens: no answer depends on what a browser adds by itself.
 _FOR_PAGES = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
 # Such fields of a stored answer are the app's, for the page that queued the request; a browser refuses two of a name.
@@ -115,7 +117,7 @@ class _AsgiRun:
             "raw_path": path,
             "query_string": query,
             "root_path": "",
-            "state": {"draining": self._draining, EXCHANGE: exchange},
+            "state": {"draining": self._draining, EXCHANGE: exchange, REQUEST_ID: self._request_id},
             "headers": exchange.headers,
             "client": _host_and_port(transport.get_extra_info("peername")),
             "server": _host_and_port(transport.get_extra_info("sockname")),

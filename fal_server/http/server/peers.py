@@ -1,4 +1,4 @@
-"""Tells the gRPC server who is at the other end of a connection that the shared port passes on to it."""
+"""Who is at the other end of a connection: in text, and told to the gRPC server behind the shared port."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import socket
 from fal_server.core.audit import PEER_PREFIX
 
 
+def address_of(peername: object) -> str:
+    """Return the address of a caller in text; empty if there is none, as on a unix socket."""
+    match peername:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case _:
+            return ""
+
+
 def named_socket(peername: object) -> socket.socket:
     """Return a unix socket whose own name says the address of a caller.
 
@@ -17,9 +26,7 @@ def named_socket(peername: object) -> socket.socket:
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.setblocking(False)
-    if isinstance(peername, tuple) and len(peername) >= 2:
-        host, port = str(peername[0]), peername[1]
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if address := address_of(peername):
         with contextlib.suppress(OSError):
             made.bind(f"\0{PEER_PREFIX}{address}/{secrets.token_hex(8)}")
     return made
