@@ -146,7 +146,6 @@ async def test_a_change_is_recorded_with_its_caller_its_address_and_its_request(
     assert entry.request_id == answer.headers["x-fal-request-id"] != ""
 
 
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -51,6 +53,19 @@ async def test_a_call_and_its_answer():
     assert request.startswith(b"POST /hook?a=1 HTTP/1.1\r\n")
     assert b"x-mine: 1\r\n" in request
     assert request.endswith(b"\r\n\r\n{}")
+
+
+async def test_a_name_is_resolved_in_threads_of_its_own():
+    threads: list[str] = []
+
+    class Noting(Destinations):
+        def resolve(self, host: str, port: int) -> Sequence[str]:
+            threads.append(threading.current_thread().name)
+            return super().resolve(host, port)
+
+    async with receiver(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, _):
+        assert await post(port, destinations=Noting([ipaddress.ip_network("127.0.0.0/8")])) == 204
+    assert threads[0].startswith("webhook")
 
 
 async def test_a_redirect_is_an_answer():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fal_server.core.webhooks import SignedCall
@@ -11,12 +12,17 @@ from fal_server.http.outbound.destinations import Destinations, ForbiddenDestina
 if TYPE_CHECKING:
     import httpx
 
+# More than webhooks are delivered at once, since a name may take longer than its delivery.
+_MOST_LOOKUPS = 64
+
 
 class HttpWebhookClient:
     """The WebhookClient port with httpx.
 
     It follows no redirects, uses no proxies and reads no response bodies, so that a receiver can make this controller
     call only the URL that the caller gave, and that only if its address is permitted.
+
+    Names are resolved in threads of its own, so that slow name servers hold up no other work of the controller.
 
     Args:
         destinations: which addresses may be called.
@@ -28,6 +34,7 @@ class HttpWebhookClient:
         self._timeout_seconds = timeout_seconds
         self._client: httpx.AsyncClient | None = None
         self._making = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(_MOST_LOOKUPS, thread_name_prefix="webhook")
 
     async def post(self, call: SignedCall) -> int:
         async with self._making:
@@ -51,7 +58,8 @@ class HttpWebhookClient:
         url = httpx.URL(call.url)
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            peers = await asyncio.to_thread(self._destinations.resolve, url.host, port)
+            loop = asyncio.get_running_loop()
+            peers = await loop.run_in_executor(self._threads, self._destinations.resolve, url.host, port)
         except ForbiddenDestination as error:
             raise OSError(f"the host {url.host} {error}") from error
         headers = [*call.headers, ("host", url.netloc.decode())]
@@ -68,7 +76,8 @@ class HttpWebhookClient:
         raise OSError(f"{url.host} has no address")
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, without waiting for names that are being resolved."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await self._client.aclose()
 
