@@ -8,9 +8,10 @@ from typing import Protocol
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.rules import Limits
 
 # As much as a connection keeps of a body that nobody takes; a longer one goes on when the runner reads it.
-_HELD_BYTES = 64 * 1024
+_HELD_BYTES = Limits().body_buffer_bytes
 _LEAST_BYTES = 4 * 1024
 
 
