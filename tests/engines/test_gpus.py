@@ -15,7 +15,7 @@ import pytest
 
 from fal_runner.process.gpus import foreign_users
 from fal_server.core.gpus import Gpu, counts_of
-from fal_server.engines.local.gpus import device_files, gpu_variables, gpus_of
+from fal_server.engines.local.gpus import gpu_variables, gpus_of
 from tests.engines.conftest import NODE
 from tests.support.nvml import FakeNvml, built_library, environment_of
 
@@ -105,10 +105,8 @@ def test_the_variables_name_the_runners_own() -> None:
     both = f"{gpus[2].id},{gpus[0].id}"
     assert gpu_variables(gpus, own) == {"CUDA_VISIBLE_DEVICES": both, "NVIDIA_VISIBLE_DEVICES": both}
     assert gpu_variables(gpus, ()) == {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
-    assert device_files(gpus, own) == ["/dev/nvidia0", "/dev/nvidia1"]
     made_up = (Gpu(id="GPU-A/0", label="GPU-A"),)
     assert gpu_variables(made_up, ["GPU-A/0"]) == {}
-    assert device_files(made_up, ["GPU-A/0"]) == []
 
 
 def test_strangers_on_a_gpu_are_named() -> None:

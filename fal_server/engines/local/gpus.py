@@ -55,12 +55,6 @@ def gpu_variables(gpus: Sequence[Gpu], held: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": own, "NVIDIA_VISIBLE_DEVICES": own or "void"}
 
 
-def device_files(gpus: Sequence[Gpu], held: Sequence[str]) -> list[str]:
-    """Return the device files of a runner's GPUs, without those that all GPUs share."""
-    numbers = {gpu.device for gpu in gpus if gpu.id in held and gpu.device is not None}
-    return [f"/dev/nvidia{number}" for number in sorted(numbers)]
-
-
 def _of_device(nvml: Nvml, device: object) -> Iterator[Gpu]:
     number = nvml.nvmlDeviceGetMinorNumber(device)
     if not _is_cut(nvml, device):
