@@ -14,15 +14,15 @@ import pytest
 from fal_server.core.lifecycle import End, Event
 from fal_server.core.machines import RunnerLimits
 from fal_server.engines.local.cgroup import RunnerGroups
-from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, Places
+from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Places, find_places
 
 SMALL = RunnerLimits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50, larger="XS")
 TAKES_TOO_MUCH = "machine type TINY with 128 MiB ran out of memory: deploy it with a larger one, such as XS"
 
 
-def enforced(root: Path, controller: str) -> bool:
+def enforced(controller: str) -> bool:
     """Whether control groups of this machine bound it; what follows asserts the opposite where they do not."""
-    return RunnerGroups.detect(root).version_of(controller) is not None
+    return controller in find_places(Path("/proc/self/mounts"), Path("/proc/self/cgroup"), GroupFiles()).bounds
 
 
 def none(root: Path) -> RunnerGroups:
@@ -113,7 +113,7 @@ async def test_more_processes_than_its_type_has_are_refused(rig: Any) -> None:
     runner = await rig.start(app, limits=SMALL)
     result = await rig.engine.result(runner)
     assert not result.raised, result.traceback
-    assert (pickle.loads(result.definition) < 40) is enforced(rig.root, PROCESSES)
+    assert (pickle.loads(result.definition) < 40) is enforced(PROCESSES)
 
 
 def groups_of(pid: int) -> list[str]:
@@ -136,7 +136,7 @@ async def test_the_worker_and_commands_are_in_the_groups_and_the_shim_is_not_bou
     assert ran.stdout.decode().splitlines() == groups_of(worker)
     shim = [line for line in groups_of(rig.shim(runner).pid) if line.split(":")[1] in {MEMORY, PROCESSES, CPU}]
     assert not any("/fal-" in line for line in shim)
-    bounded = any(enforced(rig.root, name) for name in (MEMORY, PROCESSES, CPU))
+    bounded = any(enforced(name) for name in (MEMORY, PROCESSES, CPU))
     assert any("/fal-" in line for line in groups_of(worker)) is bounded
 
 
@@ -145,7 +145,7 @@ async def test_the_groups_outlive_the_controller_and_end_with_the_runner(rig: An
     note = rig.root / "runners" / runner.runner_id / "cgroup"
     groups = [Path(line) for line in note.read_text().splitlines()] if note.exists() else []
     assert all(group.is_dir() for group in groups)
-    assert bool(groups) is enforced(rig.root, MEMORY)
+    assert bool(groups) is enforced(MEMORY)
     assert await rig.restart(adopt=runner)
     await rig.engine.release_strangers([runner.runner_id])
     assert all(group.is_dir() for group in groups)
@@ -205,7 +205,7 @@ async def test_a_killed_child_is_told_and_the_worker_goes_on(rig: Any) -> None:
         return 0
 
     runner = await rig.start(app, limits=SMALL)
-    if not enforced(rig.root, MEMORY):
+    if not enforced(MEMORY):
         assert (await rig.until(runner, Event.GONE)).end is End.OUT_OF_MEMORY
         return
     await rig.lines.until(runner.runner_id, "the child ended with -9")

@@ -100,17 +100,12 @@ class RunnerGroups:
         files = GroupFiles()
         return cls(find_places(mounts, own, files), state / _PLACES, files)
 
-    def version_of(self, controller: str) -> int | None:
-        """The version of control groups that bounds memory, pids or cpu; None if none does."""
-        place = self._places.bounds.get(controller)
-        return None if place is None else place.version
-
     @property
     def enforced(self) -> Mapping[str, str]:
         """What enforces memory, processes and cpu, for people; without those that nothing does."""
         named = {"memory": MEMORY, "processes": PROCESSES, "cpu": CPU}
-        versions = {subject: self.version_of(controller) for subject, controller in named.items()}
-        by_group = {subject: f"cgroup v{version}" for subject, version in versions.items() if version is not None}
+        places = {subject: self._places.bounds.get(controller) for subject, controller in named.items()}
+        by_group = {subject: f"cgroup v{place.version}" for subject, place in places.items() if place is not None}
         return {"memory": "measured by each runner's shim", **by_group}
 
     def make(self, tag: str, directory: Path, limits: RunnerLimits | None) -> RunnerGroup:
