@@ -23,7 +23,7 @@ import time
 
 from fal_runner.isolation import confinement
 from fal_runner.isolation.confinement import call, libc
-from fal_runner.isolation.room import LINK, READ, WORKER, WRITE
+from fal_runner.isolation.room import LINK, READ, SYSTEM, WORKER, WRITE
 
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _MOST_SECONDS, _PAUSE_SECONDS = 30.0, 0.005
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
 _OLD_ROOT = "/.fal-old-root"
-_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix")
 _ETC = (
     "alternatives",
     "ca-certificates",
@@ -244,7 +243,7 @@ def _furnish(places: Sequence[Place]) -> None:
 
 
 def _copy_system() -> None:
-    for name in _SYSTEM:
+    for name in SYSTEM:
         _copy(f"/{name}")
     for name in _ETC:
         _copy(f"/etc/{name}")
@@ -262,7 +261,7 @@ def _copy(path: str) -> None:
     _make_directory(os.path.dirname(path))
     os.symlink(link, path)
     target = os.path.normpath(os.path.join(os.path.dirname(path), link))
-    kept = tuple(f"/{name}/" for name in _SYSTEM)
+    kept = tuple(f"/{name}/" for name in SYSTEM)
     if target.startswith("/etc/") or f"{target}/".startswith(kept) or os.path.lexists(target):
         return
     if os.path.isfile(f"{_OLD_ROOT}{target}"):

@@ -25,6 +25,8 @@ APP, CODE, TEMPORARY = "app", "code", "tmp"
 PARTS = {APP: (WRITE, "/app"), CODE: (READ, "/fal"), TEMPORARY: (WRITE, "/tmp")}  # noqa: S108
 """The parts of a runner's directory that are in its room: how, and where."""
 DATA = "/data"
+SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix")
+"""What every room has of the top of the machine's file system, read-only."""
 WORKER = 2
 """The process id of the worker in its room."""
 

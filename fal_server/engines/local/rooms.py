@@ -11,13 +11,25 @@ from pathlib import Path
 
 import fal_runner
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.room import CODE, DATA, LINK, NO_VIEW, PARTS, READ, WRITE, Place, has_room, written
+from fal_runner.isolation.room import (
+    CODE,
+    DATA,
+    LINK,
+    NO_VIEW,
+    PARTS,
+    READ,
+    SYSTEM,
+    TEMPORARY,
+    WRITE,
+    Place,
+    has_room,
+    written,
+)
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.engines.local.prepared import PreparedLaunch
 
 _WORKER = Path(fal_runner.__file__).parent / "worker"
 _MOST_LINKS = 40  # as the kernel follows
-_IN_EVERY_ROOM = (Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib64"), Path("/nix"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +83,7 @@ class Rooms:
         known: set[str] = set()
         for place in (*_interpreter(python), *(_place(READ, path) for path in read)):
             mode, source, target = place
-            inside = any(Path(target).is_relative_to(path) for path in _IN_EVERY_ROOM)
+            inside = any(Path(target).is_relative_to(f"/{name}") for name in SYSTEM)
             if target not in known and not inside and (mode == LINK or Path(source).exists()):
                 known.add(target)
                 yield place
@@ -81,7 +93,7 @@ def lay_out_room(directory: Path, launch: PreparedLaunch) -> None:
     """Make the parts of a room in a runner's directory, and put the code there, from where the worker loads it."""
     for name in PARTS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
-    (directory / "tmp").chmod(0o1777)
+    (directory / TEMPORARY).chmod(0o1777)
     for name, path in _code(launch).items():
         _link(path, directory / CODE / name)
 

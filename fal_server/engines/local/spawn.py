@@ -19,6 +19,7 @@ import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.levels import Isolation
 from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
+from fal_runner.isolation.room import APP
 from fal_runner.process.nvml import LIBRARY_VARIABLE
 from fal_runner.process.proc import tag_of
 from fal_runner.process.usage import measure_descendants
@@ -32,7 +33,7 @@ from fal_server.engines.local.machine import restore_descriptor_limit
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
 from fal_server.engines.local.rooms import Rooms, code_paths, lay_out_room
-from fal_server.engines.local.warm_pool import APP_NAME, WarmKey, WarmShim
+from fal_server.engines.local.warm_pool import WarmKey, WarmShim
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
@@ -47,7 +48,7 @@ _SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # among a controller's runner
 
 def app_directory(directory: Path) -> Path:
     """The working directory of the worker, with the app's files at their relative paths."""
-    return directory / APP_NAME
+    return directory / APP
 
 
 def lay_out(directory: Path, launch: PreparedLaunch, rooms: Rooms, warm_shim: WarmShim | None = None) -> None:

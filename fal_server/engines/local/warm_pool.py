@@ -25,15 +25,13 @@ from typing import TypeAlias
 import psutil
 
 from fal_runner.isolation.mounts import APP_VARIABLE
-from fal_runner.isolation.room import PARTS, has_room
+from fal_runner.isolation.room import APP, PARTS, has_room
 from fal_runner.process.usage import measure_descendants
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.bursts import Wish, largest_burst, shares
 
 log = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, ...]
-APP_NAME = "app"
-"""The directory in a runner's directory in which the worker runs."""
 # The pool is filled so long after the last start, but after at most so many rests, since starts may never pause.
 REST_SECONDS = 2.0
 # And so long after a runner is ready: its first requests come first.
@@ -329,8 +327,8 @@ class WarmPool:
 
     def _start_warm(self, warm_key: WarmKey) -> WarmShim:
         directory = self._root / secrets.token_hex(8)
-        app = directory / APP_NAME
-        parts = [directory / name for name in (PARTS if has_room(warm_key.room) else [APP_NAME])]
+        app = directory / APP
+        parts = [directory / name for name in (PARTS if has_room(warm_key.room) else [APP])]
         for each in (self._root, directory, *parts):
             each.mkdir(mode=0o700, exist_ok=True)
         warm_shim = self._start_one(directory)
