@@ -107,13 +107,16 @@ def leave_session_keyring() -> None:
         libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
-def close_descriptors(keep: int = 3) -> None:
-    """Close every descriptor but one, and open nothing as the first three."""
+def close_descriptors(keep: int | None = None) -> None:
+    """Close every descriptor, but one if that is named, and have the first three lead nowhere."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, 1 << 20)
+    first = 3
+    if keep is not None:
+        os.closerange(first, keep)
+        first = keep + 1
+    os.closerange(first, 1 << 20)
 
 
 def end_as(status: int) -> None:

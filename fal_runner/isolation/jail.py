@@ -112,8 +112,10 @@ def enter(places: Sequence[Place]) -> None:
         _wait_for_orphans()
     os.close(reported)
     answer = os.read(report, 4096)
+    if not answer:
+        raise OSError(errno.ECHILD, "the first process of the room ended before the room was ready")
     if answer != b"\0":
-        number, _, path = (answer or b"0").decode().partition(" ")
+        number, _, path = answer.decode().partition(" ")
         raise OSError(int(number), os.strerror(int(number)), path or None)
     os.close(report)
     _step_inside(parent, held, hold, os.kill)
