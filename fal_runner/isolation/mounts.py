@@ -5,12 +5,13 @@ launch.py uses it between fork and exec: the standard library alone, one thread,
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from fal_runner.isolation.confinement import call, libc
 
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
 DATA_VARIABLE = "FAL_DATA_DIR"
 APP_VARIABLE = "FAL_APP_DIR"
@@ -100,12 +101,11 @@ def make(wanted: Mapping[str, str]) -> None:
     Raises:
         OSError: the kernel does not allow it; what this process then sees is undefined.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     try:
-        _call(libc.unshare, _CLONE_NEWNS)
+        call(libc.unshare, _CLONE_NEWNS)
     except OSError:
-        _call(libc.unshare, _CLONE_NEWUSER | _CLONE_NEWNS)
+        call(libc.unshare, _CLONE_NEWUSER | _CLONE_NEWNS)
         for name, text in (
             ("setgroups", "deny"),
             ("uid_map", f"{user} {user} 1"),
@@ -113,12 +113,12 @@ def make(wanted: Mapping[str, str]) -> None:
         ):
             with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib costs more than all of this
                 file.write(text)
-    _call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     # Any directory can hold the new root, and this one always exists; the pivot uncovers it again.
     root = b"/proc"
-    _call(libc.mount, b"fal", root, b"tmpfs", 0, b"mode=755,size=1m")
+    call(libc.mount, b"fal", root, b"tmpfs", 0, b"mode=755,size=1m")
     os.mkdir(f"/proc/{_OLD_ROOT}")  # noqa: PTH102
-    _call(libc.pivot_root, root, f"/proc/{_OLD_ROOT}".encode())
+    call(libc.pivot_root, root, f"/proc/{_OLD_ROOT}".encode())
     os.chdir("/")
     old = f"/{_OLD_ROOT}"
     for entry in os.scandir(old):
@@ -129,14 +129,14 @@ def make(wanted: Mapping[str, str]) -> None:
             os.symlink(os.readlink(entry.path), path)  # noqa: PTH115, PTH211
         elif entry.is_dir():
             os.mkdir(path)  # noqa: PTH102
-            _bind(libc, entry.path, path)
+            _bind(entry.path, path)
         elif entry.is_file():
             os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC))
-            _bind(libc, entry.path, path)
+            _bind(entry.path, path)
     for name, directory in wanted.items():
         os.mkdir(f"/{name}")  # noqa: PTH102
-        _bind(libc, f"{old}{directory}", f"/{name}")
-    _call(libc.umount2, old.encode(), _MNT_DETACH)
+        _bind(f"{old}{directory}", f"/{name}")
+    call(libc.umount2, old.encode(), _MNT_DETACH)
     os.rmdir(old)  # noqa: PTH106
 
 
@@ -146,7 +146,6 @@ def join(process: int) -> bool:
     Raises:
         OSError: the process is gone, or the kernel does not allow it.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     joined = False
     for kind, flag in (("user", _CLONE_NEWUSER), ("mnt", _CLONE_NEWNS)):
         theirs = f"/proc/{process}/ns/{kind}"
@@ -154,18 +153,12 @@ def join(process: int) -> bool:
             continue
         descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _call(libc.setns, descriptor, flag)
+            call(libc.setns, descriptor, flag)
         finally:
             os.close(descriptor)
         joined = True
     return joined
 
 
-def _bind(libc: ctypes.CDLL, source: str, target: str) -> None:
-    _call(libc.mount, os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None)
-
-
-def _call(function: Callable[..., int], *arguments: object) -> None:
-    if function(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+def _bind(source: str, target: str) -> None:
+    call(libc.mount, os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None)

@@ -10,7 +10,6 @@ own: they come by a descriptor. An earlier version's shim gives them as this pro
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -19,7 +18,7 @@ import termios
 
 sys.path.insert(0, __file__.rpartition("/fal_runner/")[0])
 
-from fal_runner.isolation import mounts
+from fal_runner.isolation import confinement, mounts
 from fal_runner.isolation.room import (
     APP,
     DATA,
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _WORKER_VARIABLE = "FAL_WORKER_PID"
-_PR_SET_PDEATHSIG = 1
-_PR_SET_PTRACER = 0x59616D61
 
 
 def fail(message: str, code: int) -> None:
@@ -70,7 +67,7 @@ def main() -> None:
         directory = variables[mounts.APP_VARIABLE]  # the same directory, under its name in the view
     if is_worker and not room:
         # `fal runners profile` reads the worker's memory from another process of the shim, which Yama allows by name.
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, int(parent), 0, 0, 0)
+        confinement.allow_tracer(int(parent))
     if mode == "tty":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -101,7 +98,7 @@ def take_variables() -> MutableMapping[str, str]:
 
 def tie(parent: int) -> None:
     """End with the shim."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    confinement.die_with_parent()
     if os.getppid() != parent:
         os._exit(1)  # the shim died before the line above
 
