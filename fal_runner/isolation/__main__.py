@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from fal_runner.isolation.levels import strongest
+from fal_runner.isolation.trial import strongest
 
 
 def main() -> int:

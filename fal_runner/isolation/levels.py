@@ -1,20 +1,8 @@
-"""How strongly runners are kept apart, and which level this machine can give."""
+"""How strongly runners can be kept apart."""
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import os
-import sys
-import tempfile
-from pathlib import Path
-
-from fal_runner.isolation import mounts
-from fal_runner.isolation.room import APP, PARTS, READ, ROOM_DIRECTORY_VARIABLE, ROOM_VARIABLE, TEMPORARY, written
-
-_LAUNCH = Path(__file__).parents[1] / "process" / "launch.py"
-_NOTHING = ("/bin/sh", "-c", ":")
-_TRIAL_SECONDS = 30.0
 
 
 class Isolation(enum.Enum):
@@ -40,52 +28,3 @@ _MEANINGS = {
     Isolation.VIEW: "a runner has its own /data and /app, and can reach all else that this user can",
     Isolation.NONE: "a runner can reach all that this user can",
 }
-
-
-def refusal(level: Isolation) -> str:
-    """Try a level; return why this machine does not give it, or "" if it does. Not for the thread of an event loop."""
-    if level is Isolation.NONE:
-        return ""
-    with tempfile.TemporaryDirectory(prefix="fal-isolation-") as place:
-        directory = Path(place).resolve()
-        for name in PARTS:
-            (directory / name).mkdir()
-        room = written([(READ, str(directory), str(directory))]) if level is Isolation.PROCESS else ""
-        places = {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
-        view = {mounts.APP_VARIABLE: str(directory / APP), mounts.DATA_VARIABLE: str(directory / TEMPORARY)}
-        command = [str(_LAUNCH), str(os.getpid()), "pipes", str(directory / APP), *_NOTHING]
-        code, said = asyncio.run(_outcome(command, {"PATH": "/usr/bin:/bin", **view, **places}))
-    lines = said.strip().removeprefix("fal: ").splitlines()
-    if code == 0 and not lines:
-        return ""
-    return lines[0] if lines else f"a trial ended with {code}"
-
-
-async def _outcome(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a trial; return its exit code and what it said.
-
-    asyncio waits for the end by the kernel's notice. `subprocess` with a limit of time would sleep and look again,
-    which fails under a clock that steps.
-    """
-    null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", *command, env=environment, stdin=null, stdout=null, stderr=pipe
-    )
-    try:
-        async with asyncio.timeout(_TRIAL_SECONDS):
-            _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        return await process.wait(), f"a trial did not end within {_TRIAL_SECONDS:g} s"
-    return await process.wait(), said.decode(errors="replace")
-
-
-def strongest() -> tuple[Isolation, str]:
-    """Return the strongest level that works here, and why no stronger one does."""
-    why = ""
-    for level in Isolation:
-        found = refusal(level)
-        if not found:
-            return level, why
-        why = why or found
-    raise AssertionError("the last level needs nothing")

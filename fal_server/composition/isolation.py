@@ -6,10 +6,12 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from fal_runner.isolation.levels import Isolation, refusal, strongest
+from fal_runner.isolation.levels import Isolation
+from fal_runner.isolation.trial import refusal, strongest
 from fal_server.core.faults import Unavailable
 
 log = logging.getLogger(__name__)
+_STRONGEST = max(Isolation, key=lambda level: level.strength)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +45,11 @@ async def choose_isolation(wanted: str | None, required: str | None) -> ChosenIs
         level = Isolation(wanted)
         if why := await asyncio.to_thread(refusal, level):
             raise Unavailable(f"--isolation {wanted} does not work here: {why}; `fal doctor` shows which level does")
-        chosen = ChosenIsolation(level=level, why="as --isolation says" if level is not max_level() else "")
+        chosen = ChosenIsolation(level=level, why="as --isolation says" if level is not _STRONGEST else "")
     if required is not None and level.strength < Isolation(required).strength:
-        raise Unavailable(f"runners would get isolation {chosen.line}, and --require-isolation asks for {required}")
+        raise Unavailable(
+            f"runners would get isolation {chosen.line}, and --require-isolation asks for {required}; "
+            "`fal doctor` shows what works here"
+        )
     log.info("isolation: %s", chosen.line)
     return chosen
-
-
-def max_level() -> Isolation:
-    """The strongest level that there is."""
-    return max(Isolation, key=lambda level: level.strength)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fal_runner.isolation.levels import Isolation, strongest
+from fal_runner.isolation.levels import Isolation
+from fal_runner.isolation.trial import strongest
 from fal_server.composition.isolation import choose_isolation
 from fal_server.core.faults import Unavailable
 
