@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -28,30 +29,16 @@ class MemoryBound:
     Args:
         limits: those of the runner.
         container: the note of its container; None if it has none.
-        proc: the shim's process id, whose descendants are measured if no group bounds them.
     """
 
-    def __init__(self, limits: shim_pb2.ResourceLimits, container: Path | None = None, proc: int | None = None) -> None:
+    def __init__(self, limits: shim_pb2.ResourceLimits, container: Path | None = None) -> None:
         self._limits = limits
         self._container = container
-        self._root = proc or os.getpid()
         self._group = Path(limits.memory_group) if limits.memory_group else None
         self._counted = deque([self._kills()], maxlen=_MACHINE_COUNTS if self._group is None else _GROUP_COUNTS)
-        self.exceeded = False
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the runner has a bound of its own, so that killing one process of it was meant for the runner."""
-        return self._group is not None or self._container is not None
-
-    @property
-    def measures(self) -> bool:
-        """Whether the shim itself has to see that the runner keeps to its bound."""
-        return bool(self._limits.memory_bytes) and self._group is None and self._container is None
-
-    def killed_lately(self) -> bool:
-        """Whether the kernel has killed a process for lack of memory a short time ago."""
-        return self._kills() > self._counted[0]
+        # Whether something beside the shim bounds this runner alone: what the kernel kills then was meant for it.
+        self._held = self._group is not None or self._container is not None
+        self._exceeded = False
 
     def explains(self, code: int, *, itself: bool, killed: bool) -> bool:
         """Whether a lack of memory ended the worker.
@@ -61,12 +48,12 @@ class MemoryBound:
             itself: nobody told it to end.
             killed: the platform killed it, which may have come after the kernel did.
         """
-        if self.exceeded:
+        if self._exceeded:
             return True
-        by_kernel = code == -9 and (itself or (killed and self.is_own))
+        by_kernel = code == -signal.SIGKILL and (itself or (killed and self._held))
         # A worker often ends with an error of its own when the kernel has killed a process that it started.
         by_child = code != 0 and itself and self._group is not None
-        return (by_kernel or by_child) and self.killed_lately()
+        return (by_kernel or by_child) and self._killed_lately()
 
     def explanation(self) -> str:
         """What ran out of memory, and what to do about it."""
@@ -78,7 +65,7 @@ class MemoryBound:
         larger = f": deploy it with a larger one, such as {self._limits.larger}" if self._limits.larger else ""
         return f"{self._bound} ran out of memory{larger}"
 
-    async def follow(self, note: Callable[[str], None]) -> None:
+    async def follow_kills(self, note: Callable[[str], None]) -> None:
         """Keep counts that are some seconds old, and tell about processes that were killed.
 
         Args:
@@ -95,23 +82,29 @@ class MemoryBound:
                 note(f"{said} killed: {self.explanation()}")
                 told = kills
 
-    async def watch(self, end: Callable[[], None]) -> None:
-        """Measure the runner's processes, and end them all once they use too much.
+    async def enforce(self, end: Callable[[], None]) -> None:
+        """Measure the runner's processes, and end them once they use too much; do nothing if something else does.
 
         Args:
             end: kills the worker, upon which everything else is swept.
         """
+        if self._held or not self._limits.memory_bytes:
+            return
         while True:
             await asyncio.sleep(_MEASURE_SECONDS)
-            used = await asyncio.to_thread(measure_descendants, self._root)
+            used = await asyncio.to_thread(measure_descendants, os.getpid())
             if used.memory_bytes > self._limits.memory_bytes:
-                self.exceeded = True
+                self._exceeded = True
                 end()
                 return
 
     @property
     def _bound(self) -> str:
         return f"machine type {self._limits.machine_type} with {self._limits.memory_bytes // _MIB} MiB"
+
+    def _killed_lately(self) -> bool:
+        """Whether the kernel has killed a process for lack of memory a short time ago."""
+        return self._kills() > self._counted[0]
 
     def _kills(self) -> int:
         """Count the processes that were killed for lack of memory: the runner's, or the machine's since boot."""

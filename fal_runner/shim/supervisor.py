@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
@@ -161,11 +162,11 @@ class Supervisor:
         self.journal.note(f"isolation: {level}")
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
-        self._tasks.append(self._spawn(self._memory.follow(self._warn)))
+        self._tasks.append(self._spawn(self._memory.follow_kills(self._warn)))
+        end = partial(self._worker.signal, signal.SIGKILL)
+        self._tasks.append(self._spawn(self._memory.enforce(end)))
         if self.spec.gpus:
             self._tasks.append(self._spawn(self._name_strangers()))
-        if self._memory.measures:
-            self._tasks.append(self._spawn(self._memory.watch(self._end_for_memory)))
 
     def stop(self, grace_seconds: float) -> None:
         """Send SIGTERM to the worker now, SIGKILL to everything after the grace; a second call can only shorten it."""
@@ -235,10 +236,6 @@ class Supervisor:
         own = {process.pid for process in self._reaper.living_descendants()}
         for said in await asyncio.to_thread(foreign_users, list(self.spec.gpus), own):
             self._warn(said)
-
-    def _end_for_memory(self) -> None:
-        if self._worker is not None:
-            self._worker.signal(signal.SIGKILL)
 
     def _warn(self, message: str) -> None:
         self.journal.note(message, log_pb2.WARNING)
