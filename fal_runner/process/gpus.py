@@ -1,4 +1,4 @@
-"""Measures what processes use of the machine's NVIDIA GPUs."""
+"""Says which processes use the machine's NVIDIA GPUs, and how much of them."""
 
 from __future__ import annotations
 

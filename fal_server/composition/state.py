@@ -156,7 +156,7 @@ class StateDir:
 
     @property
     def home(self) -> Path:
-        """The HOME of all runners."""
+        """The HOME of the first account's runners; those of others have theirs beside it."""
         return self.root / "home"
 
     @property

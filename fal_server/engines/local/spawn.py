@@ -245,8 +245,8 @@ def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceL
 def variables_of(launch: PreparedLaunch, home: Path) -> dict[str, str]:
     """The whole environment of a worker and its children; nothing of the controller's own.
 
-    HOME is one directory for all runners, so that what libraries keep there (models, compiled kernels) serves the next
-    runner, while the files of the user who runs the controller stay out of reach.
+    HOME is one directory for all runners of an account, so that what libraries keep there (models, compiled kernels)
+    serves the next runner, while the files of the user who runs the controller stay out of reach.
     """
     variables = dict(launch.spec.variables)
     if launch.environment.container is not None:
@@ -310,11 +310,12 @@ def warm_key_of(launch: PreparedLaunch, rooms: Rooms, imports: Path) -> WarmKey 
 def start_process(handshake: socket.socket) -> int:
     """Start a shim that waits on a socket for its directory and token; return its pid."""
     package_root = Path(fal_runner.__file__).parent.parent
+    library = os.environ.get(LIBRARY_VARIABLE)
     environment = {
         "PATH": _SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(package_root),
-        **{name: value for name in (LIBRARY_VARIABLE,) if (value := os.environ.get(name))},
+        **({LIBRARY_VARIABLE: library} if library else {}),
         TAG_VARIABLE: NO_TAG,
     }
     process = subprocess.Popen(
