@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fal_runner.isolation.levels import Isolation
+from fal_server.core.names import is_host_name
 
 LOOPBACK = "127.0.0.1"
 _LEVELS = [level.value for level in Isolation]
@@ -123,6 +124,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     parser.add_argument(
         "--allowed-host",
         action="append",
+        type=_host_name,
         default=[],
         metavar="NAME",
         help="Answer HTTP requests only by this name, and by addresses and localhost; protects against DNS rebinding "
@@ -237,6 +239,12 @@ def _days(text: str) -> float:
     if not 0 <= days <= 36500:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of days from 0 to 36500, such as 7 or 0.5")
     return days
+
+
+def _host_name(text: str) -> str:
+    if not is_host_name(text.rstrip(".")):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a name such as box.example, without scheme and port")
+    return text
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import logging
 import os
-import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fal_server.aio.rounds import every
 from fal_server.core.faults import Fault, Unavailable
+from fal_server.core.names import is_host_name
 from fal_server.http.routes.hosts import CLOUD_HOSTS
 from fal_server.store.files.durable import write_draft
 
@@ -40,9 +40,6 @@ NAMES = (
     "::1",
     *CLOUD_HOSTS,
 )
-# RFC 1123, 2.1; a name in another script is written in its ASCII form (xn--). The first label may be a wildcard.
-_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +305,7 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass
-    if len(name) > 253 or not _HOST_NAME.fullmatch(name):
+    if not is_host_name(name.removeprefix("*.")):  # the first label may be a wildcard
         raise Unavailable(f"--tls-name {name!r} is neither a host name nor an address: write box.example, or 10.0.0.5")
     return x509.DNSName(name)
 

@@ -15,6 +15,9 @@ _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _RESERVED_SECRETS = re.compile(
     r"(FAL_RUNNER_\w*|FAL_SHIM_\w*|IS_ISOLATE_AGENT|LD_PRELOAD|LD_LIBRARY_PATH|PYTHONPATH|PATH)"
 )
+_HOST_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+_LONGEST_HOST_NAME = 253
 
 
 def environment_name(name: str, field: str = "environment_name") -> str:
@@ -123,3 +126,8 @@ def checked_text(value: str, field: str, most: int) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise InvalidArgument(field, f"{field} holds control characters: leave them out")
     return value
+
+
+def is_host_name(name: str) -> bool:
+    """Return whether it is a host's name without scheme and port (RFC 1123, 2.1); another script is written as xn--."""
+    return len(name) <= _LONGEST_HOST_NAME and _HOST_NAME.fullmatch(name) is not None
