@@ -239,10 +239,13 @@ async def test_who_reads_is_told_that_the_session_was_closed(rig: Any, runner: A
 
 
 async def test_the_end_of_a_runner_ends_its_commands(rig: Any, runner: Any) -> None:
-    session = await rig.engine.exec(runner, ExecRequest(command=("sleep", "3600"), tty=False))
+    command = ("sh", "-c", "echo started; exec sleep 3600")
+    session = await rig.engine.exec(runner, ExecRequest(command=command, tty=False))
+    outputs = aiter(session.output())
+    assert (await anext(outputs)).data == b"started\n"  # before, it could still fail to enter the runner's room
     await rig.engine.kill(runner)
     await rig.until(runner, Event.GONE)
-    assert [output.exit_code async for output in session.output()] == [128 + signal.SIGKILL]
+    assert [output.exit_code async for output in outputs] == [128 + signal.SIGKILL]
     with pytest.raises(FailedPrecondition, match="has ended"):
         await rig.engine.exec(runner, ExecRequest(command=("true",), tty=False))
     await rig.engine.release(runner.runner_id)
