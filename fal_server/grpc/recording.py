@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -39,5 +40,11 @@ def _text(request: Message, field: str) -> str:
     described = request.DESCRIPTOR.fields_by_name[name]
     if described.type == FieldDescriptor.TYPE_ENUM and described.enum_type is not None:
         known = described.enum_type.values_by_number.get(value)
-        return known.name if known is not None else str(value)
+        return _word(known.name, described.enum_type.name) if known is not None else str(value)
     return str(value) if value else ""
+
+
+def _word(value: str, enum: str) -> str:
+    """Return a value of an enum as the command line writes it: `viewer` for MEMBER_ROLE_VIEWER of MemberRole."""
+    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum).upper()
+    return value.removeprefix(f"{prefix}_").lower()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
-from fal_grpc.v1 import exec_pb2, key_pb2, secret_pb2
+from fal_grpc.v1 import account_pb2, exec_pb2, key_pb2, secret_pb2
 from fal_grpc.v1.audit_pb2 import ListAuditEntriesRequest, VerifyAuditRequest
 from fal_grpc.v1.audit_pb2_grpc import AuditStub
 from fal_grpc.v1.key_pb2_grpc import KeysStub
@@ -57,6 +57,8 @@ def test_names_are_recorded_and_values_are_not() -> None:
     assert named_things(secret_pb2.SetSecretRequest(name="TOKEN"), fields) == "name=TOKEN, value=unset"
     start = exec_pb2.StartExecRequest(runner_id="r", exec_id="e", command=["curl", "-H", "Authorization: hunter2"])
     assert named_things(start, RECORDED["fal.v1.Execs.StartExec"]) == "runner_id=r, exec_id=e, command=curl"
+    added = account_pb2.AddMemberRequest(team="crew", user="ann", role=account_pb2.MEMBER_ROLE_VIEWER)
+    assert named_things(added, RECORDED["fal.v1.Accounts.AddMember"]) == "team=crew, user=ann, role=viewer"
 
 
 @pytest.mark.parametrize(
