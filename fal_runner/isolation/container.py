@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -21,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NotRequired, TypedDict
+
+from fal_runner.isolation.confinement import end_as
 
 NOTE_VARIABLE = "FAL_CONTAINER_NOTE"
 SHARED = "/fal"
@@ -182,16 +183,8 @@ def main() -> int:
     remove(note)
     code = process.wait()
     if code - 128 in _LISTED_SIGNALS:
-        _end_by(code - 128)
+        end_as(code - 128)  # an engine reports a signal as a code from 128, and the shim explains signals
     return code if code >= 0 else 128 - code
-
-
-def _end_by(number: int) -> None:
-    """End by the signal that ended the container, which the shim explains; an engine reports it as a code from 128."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if number not in {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 def _copy(source: int, target: int, process: subprocess.Popen[bytes]) -> None:
