@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import keyword
@@ -12,7 +13,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import decode_source
@@ -25,6 +26,7 @@ from fal.app.functions import Function
 from fal.deploy.errors import AppFileError, AppNotFoundError, NoAppFileError
 
 NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
+_OWN_PACKAGES = frozenset({"fal", "fal_cli", "fal_grpc", "fal_runner", "fal_server"})
 # How alike two names must be for one to be a misspelling of the other, 0 to 1.
 _NEAR = 0.7
 _IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process
@@ -41,7 +43,7 @@ class LoadedApp:
         symbol: the name in the file.
         root: the directory that the code is imported from.
         packages: the top-level package that the file is part of, if any; it travels along.
-        imported: names of the modules that were imported when the file was run.
+        imported: names of the modules that were imported when the file was run, but for those of other threads.
         loggers: what running it set of loggers: level, whether lines propagate, and the handlers that were added.
         source: the file's bytes, in the encoding that it names.
     """
@@ -90,7 +92,8 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
     # Python takes a compiled file of the same second and size for current, and would miss a quick edit of a neighbour.
     earlier_dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]
-    earlier_names, earlier_loggers = set(sys.modules), _loggers()
+    earlier_loggers, fresh = _loggers(), _FreshModules()
+    sys.meta_path.insert(0, fresh)
     try:
         module = _run(path, name)
         target, found = _find(vars(module), path, symbol)
@@ -102,18 +105,41 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
             module=module,
             root=root.resolve(),
             packages=(package,) if package else (),
-            imported=tuple(sorted(set(sys.modules) - earlier_names - {name})),
+            imported=tuple(sorted(fresh.names() - {name})),
             loggers={name: state for name, state in _loggers().items() if _changed(state, earlier_loggers.get(name))},
             source=path.read_bytes(),
         )
     finally:
         sys.dont_write_bytecode = earlier_dont_write
         sys.path[:] = earlier_path
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not fresh]
         sys.modules.pop(name, None)
         _reset(earlier_loggers)
-        _forget(set(sys.modules) - earlier_names, (root.resolve(), Path.cwd().resolve()))
+        _forget(fresh.names(), (root.resolve(), Path.cwd().resolve()))
         if earlier_module is not None:
             sys.modules[name] = earlier_module
+
+
+class _FreshModules(importlib.abc.MetaPathFinder):
+    """Notes which modules are imported from now on, by this thread and by those that it starts.
+
+    What the program's other threads import meanwhile is theirs, and this project's own modules are nobody's app.
+    """
+
+    def __init__(self) -> None:
+        self._earlier = set(sys.modules)
+        self._others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        self._of_others: set[str] = set()
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        """Note the import, and leave the finding to the other finders."""
+        if threading.get_ident() in self._others:
+            self._of_others.add(fullname)
+
+    def names(self) -> set[str]:
+        """Return the names of the modules that have come."""
+        came = set(sys.modules) - self._earlier - self._of_others
+        return {name for name in came if name.partition(".")[0] not in _OWN_PACKAGES}
 
 
 def _loggers() -> dict[str, LoggerState]:
@@ -144,9 +170,9 @@ def _changed(state: LoggerState, earlier: LoggerState | None) -> bool:
 def _forget(names: set[str], places: tuple[Path, ...]) -> None:
     """Have the app's neighbours run again at the next deploy of this process, as its file is."""
     for name in names:
-        file = getattr(sys.modules[name], "__file__", None)
+        file = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(file, str) and is_beside(Path(file), places):
-            del sys.modules[name]
+            sys.modules.pop(name, None)
 
 
 def is_beside(path: Path, places: tuple[Path, ...]) -> bool:
@@ -173,7 +199,7 @@ def _import_name(path: Path) -> tuple[Path, str]:
 
 def _is_taken(name: str, path: Path) -> bool:
     """Whether another module than the file has the name, here or in every runner."""
-    if name in sys.stdlib_module_names or name in ("fal", "fal_grpc", "fal_server", "fal_runner", "fal_cli"):
+    if name in sys.stdlib_module_names or name in _OWN_PACKAGES:
         return True
     try:
         spec = importlib.util.find_spec(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 
 import pytest
 
@@ -11,6 +13,7 @@ from fal.deploy.load import load_app
 from fal.deploy.preparation import prepare
 
 APP = "class {0}(fal.App):\n    @fal.endpoint('/')\n    def run(self) -> str: ...\n\n"
+ARRIVED, GO_ON = queue.Queue(), queue.Queue()  # of an import that lasts while an app is loaded
 FUNCTION = "@fal.function()\ndef {0}(): ...\n\n"
 
 
@@ -129,6 +132,43 @@ def test_nothing_is_left_behind(place):
         assert loaded.module.__name__ in sys.modules
     assert sys.path == path
     assert set(sys.modules) == modules
+
+
+def test_what_another_thread_imports_meanwhile_stays_its_own(place, monkeypatch):
+    monkeypatch.syspath_prepend(place)
+    (place / "of_the_program.py").write_text("from tests.deploy.test_load import meet\n\nmeet()\n")
+    (place / "of_the_app.py").write_text("")
+    path = write(place, "import of_the_app\n", APP.format("One"))
+    outcome = queue.Queue()
+
+    def program():
+        GO_ON.get()
+        try:
+            outcome.put(__import__("of_the_program"))
+        except KeyError as error:
+            outcome.put(error)
+
+    other = threading.Thread(target=program)
+    other.start()
+    with load_app(path) as loaded:
+        GO_ON.put(None)
+        ARRIVED.get()
+        assert "of_the_program" in sys.modules
+        assert "of_the_program" not in loaded.imported
+        assert "of_the_app" in loaded.imported
+    GO_ON.put(None)
+    other.join()
+    try:
+        assert outcome.get() is sys.modules["of_the_program"]
+        assert "of_the_app" not in sys.modules
+    finally:
+        del sys.modules["of_the_program"]
+
+
+def meet():
+    """Say that the module is half imported, and wait until the app has been loaded."""
+    ARRIVED.put(None)
+    GO_ON.get()
 
 
 def test_a_changed_file_is_loaded_again(place):
