@@ -14,33 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from fal_grpc.compat import ISOLATE_SERVICE
-from fal_grpc.v1 import (
-    account_pb2,
-    app_pb2,
-    audit_pb2,
-    environment_pb2,
-    exec_pb2,
-    key_pb2,
-    log_pb2,
-    revision_pb2,
-    run_pb2,
-    runner_pb2,
-    secret_pb2,
-)
-
-FILES = (
-    account_pb2,
-    app_pb2,
-    audit_pb2,
-    environment_pb2,
-    exec_pb2,
-    key_pb2,
-    log_pb2,
-    revision_pb2,
-    run_pb2,
-    runner_pb2,
-    secret_pb2,
-)
+from tests.support.contract import SERVICES
 
 
 class Controller:
@@ -64,11 +38,10 @@ class Controller:
         self.port = 0
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
         handlers: dict[str, grpc.RpcMethodHandler] = {}
-        for file in FILES:
-            for service in file.DESCRIPTOR.services_by_name.values():
-                found = {method.name: self._method(method) for method in service.methods}
-                self._serve(service.full_name, found)
-                handlers.update(found)
+        for service in SERVICES:
+            found = {method.name: self._method(method) for method in service.methods}
+            self._serve(service.full_name, found)
+            handlers.update(found)
         # Clients call most methods by the name that every controller knows.
         self._serve(ISOLATE_SERVICE, handlers)
 

@@ -17,34 +17,8 @@ from fal_grpc.channel import ChannelOptions
 from fal_grpc.controller import Controller
 from fal_grpc.credentials import Credentials, KeyCredentials
 from fal_grpc.target import parse_target
-from fal_grpc.v1 import (
-    account_pb2,
-    app_pb2,
-    audit_pb2,
-    environment_pb2,
-    exec_pb2,
-    key_pb2,
-    log_pb2,
-    revision_pb2,
-    run_pb2,
-    runner_pb2,
-    secret_pb2,
-)
+from tests.support.contract import SERVICES
 
-MODULES = (
-    account_pb2,
-    app_pb2,
-    audit_pb2,
-    environment_pb2,
-    exec_pb2,
-    key_pb2,
-    log_pb2,
-    revision_pb2,
-    run_pb2,
-    runner_pb2,
-    secret_pb2,
-)
-SERVICES = tuple(service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values())
 KEY = KeyCredentials("key-id", "top-secret")
 HANG_SECONDS = 30
 """Only a guard against hanging: no test waits this long."""

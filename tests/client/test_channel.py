@@ -29,7 +29,8 @@ from fal_grpc.errors import (
 )
 from fal_grpc.target import is_loopback, parse_target
 from fal_grpc.v1 import key_pb2, runner_pb2
-from tests.client.support import HANG_SECONDS, KEY, SERVICES, FakeController, aborting, serving
+from tests.client.support import HANG_SECONDS, KEY, FakeController, aborting, serving
+from tests.support.contract import SERVICES
 
 
 @pytest.mark.parametrize(

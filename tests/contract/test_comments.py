@@ -14,10 +14,11 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 
+from tests.support.contract import INTERNAL_SERVICES
+
 ROOT = Path(__file__).resolve().parents[2]
 LINT_MARK = "buf:lint:ignore"
 UNSERVED = {"InteractiveRun", "Map"}
-INTERNAL_SERVICES = {"Shim"}
 
 # Where a descriptor keeps its parts: (attribute, its field number, and the same for the parts of these).
 Layout: TypeAlias = "Sequence[tuple[str, int, Layout]]"

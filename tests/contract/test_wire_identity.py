@@ -25,9 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fal_grpc.v1
+from tests.support.contract import INTERNAL_SERVICES
 
 FIRST_OWN_NUMBER = 1000
-INTERNAL_SERVICES = {"Shim"}
 
 # In a process of its own: isolate registers grpc.health.v1 under a file name that clashes with grpcio-health-checking.
 _DUMP = """

@@ -12,9 +12,14 @@ from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.permissions import ANY_KEY, METHOD_PERMISSIONS
 from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
+from tests.support import contract
 
 METHODS = [method for service in SERVICES for method in service.methods]
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_every_service_of_the_contract_is_served() -> None:
+    assert SERVICES == contract.SERVICES
 
 
 async def call(
