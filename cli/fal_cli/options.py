@@ -132,6 +132,16 @@ def time_type(*, at_most: timedelta | None = None, past: bool = False) -> Callab
     return read_time
 
 
+def duration_type(text: str) -> timedelta:
+    """Read a duration, for argparse."""
+    from fal_cli.times import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def int_type(text: str) -> int:
     """Read a whole number that the wire can carry, for argparse."""
     try:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.options import add_client_options, add_output_options, duration_type, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import print_note, shown_time, write_document
 from fal_cli.presentation.printable import one_line
 from fal_cli.registry import STORED_IN_PROFILES
-from fal_cli.times import parse_duration
 
 if TYPE_CHECKING:
     from fal.api import Caller, SyncServerlessClient
@@ -37,7 +35,7 @@ def add_arguments(parser: FalParser) -> None:
     add_client_options(token)
     token.add_argument(
         "--expires",
-        type=_life,
+        type=duration_type,
         default="30d",
         metavar="DURATION",
         help="How long it is valid, at most 90d (default: %(default)s). It also ends with the key.",
@@ -53,13 +51,6 @@ def _token(args: argparse.Namespace) -> None:
         return
     print_note(f"A login token, valid until {shown_time(token.expires_at)}. Whoever has it may do what your key may.")
     sys.stdout.write(f"{token.text}\n")
-
-
-def _life(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _whoami(args: argparse.Namespace) -> None:

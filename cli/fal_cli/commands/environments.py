@@ -10,8 +10,8 @@ from fal_cli.ids import ENVIRONMENTS as ENVIRONMENT_NAMES
 from fal_cli.ids import require
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
-from fal_cli.presentation.output import print_line, shown_time
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
+from fal_cli.presentation.output import print_line
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
@@ -23,12 +23,7 @@ ENVIRONMENTS: Listing[EnvironmentInfo] = Listing(
         Field(title="Name", text=lambda environment: environment.name),
         Field(title="Description", text=lambda environment: environment.description or "", folds=True),
         Field(title="Default", text=lambda environment: "yes" if environment.is_default else ""),
-        Field(
-            title="Created At",
-            text=lambda environment: shown_time(environment.created_at),
-            sort_key=lambda environment: environment.created_at.timestamp(),
-            folds=True,
-        ),
+        time_field("Created At", lambda environment: environment.created_at),
     ),
     document=lambda environment: {
         "name": environment.name,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import ENVIRONMENTS, require, resolve
 from fal_cli.ids import KEYS as KEY_IDS
-from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.options import add_client_options, add_output_options, duration_type, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
-from fal_cli.presentation.output import print_note, shown_time, write_document
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
+from fal_cli.presentation.output import print_note, write_document
 from fal_cli.prompts import add_yes_option, confirm
-from fal_cli.times import describe_duration, parse_duration, parse_expiry
+from fal_cli.times import describe_duration, parse_expiry
 
 if TYPE_CHECKING:
     from fal.api import UserKeyInfo
@@ -34,27 +33,15 @@ _PRESETS = {
 }
 
 
-def _time(title: str, of: Callable[[UserKeyInfo], datetime | None], *, wide: bool = False) -> Field[UserKeyInfo]:
-    """Return the column of a time."""
-    return Field(
-        title=title,
-        text=lambda key: shown_time(of(key)),
-        sort_key=lambda key: at.timestamp() if (at := of(key)) is not None else None,
-        folds=True,
-        wide=wide,
-        extra=wide,
-    )
-
-
 KEYS: Listing[UserKeyInfo] = Listing(
     noun="keys",
     fields=(
         Field(title="Key ID", shortens=True, text=lambda key: key.key_id),
-        _time("Created At", lambda key: key.created_at),
+        time_field("Created At", lambda key: key.created_at),
         Field(title="Scope", text=lambda key: key.scope.value if key.scope else "-"),
         Field(title="Description", text=lambda key: key.alias, folds=True),
-        _time("Expires At", lambda key: key.expires_at, wide=True),
-        _time("Last Used At", lambda key: key.last_used_at, wide=True),
+        time_field("Expires At", lambda key: key.expires_at, wide=True),
+        time_field("Last Used At", lambda key: key.last_used_at, wide=True),
         Field(title="Permissions", text=lambda key: ", ".join(key.permissions), folds=True, wide=True, extra=True),
     ),
     document=lambda key: {
@@ -113,7 +100,7 @@ def add_arguments(parser: FalParser) -> None:
     add_client_options(rotate)
     rotate.add_argument(
         "--overlap",
-        type=_overlap,
+        type=duration_type,
         default="24h",
         metavar="DURATION",
         help="How long the old key still works, such as 1h; with 0 it ends at once (default: %(default)s).",
@@ -169,13 +156,6 @@ def _write_new(args: argparse.Namespace, key_id: str, key_secret: str, note: str
 def _expiry(text: str) -> datetime:
     try:
         return parse_expiry(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _overlap(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -15,7 +15,7 @@ from fal_cli.ids import REQUESTS as REQUEST_IDS
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.counting import counted
-from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
 from fal_cli.prompts import add_yes_option, confirm
@@ -242,12 +242,7 @@ REQUESTS: Listing[QueuedRequest] = Listing(
             sort_key=lambda request: request.status,
             right=True,
         ),
-        Field(
-            title="Created At",
-            text=lambda request: shown_time(request.created_at),
-            sort_key=lambda request: request.created_at.timestamp() if request.created_at else None,
-            folds=True,
-        ),
+        time_field("Created At", lambda request: request.created_at),
         Field(title="Caller", text=lambda request: _shown(request.caller), folds=True, wide=True),
         Field(title="Error", text=lambda request: _shown(request.error), folds=True),
     ),

@@ -12,8 +12,8 @@ from fal_cli.ids import SECRETS as SECRET_NAMES
 from fal_cli.ids import require
 from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
-from fal_cli.presentation.output import print_note, shown_time
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
+from fal_cli.presentation.output import print_note
 from fal_cli.prompts import add_yes_option, ask_secret, confirm
 
 if TYPE_CHECKING:
@@ -32,12 +32,7 @@ SECRETS: Listing[ServerlessSecret] = Listing(
     fields=(
         Field(title="Name", text=lambda secret: secret.name),
         Field(title="Env", text=lambda secret: secret.environment_name or "main"),
-        Field(
-            title="Created At",
-            text=lambda secret: shown_time(secret.created_at),
-            sort_key=lambda secret: secret.created_at.timestamp() if secret.created_at else None,
-            folds=True,
-        ),
+        time_field("Created At", lambda secret: secret.created_at),
         Field(title="Exposed By Default", text=lambda secret: _EXPOSED[secret.default_exposed], folds=True),
     ),
     document=lambda secret: {

@@ -11,8 +11,8 @@ from fal_cli.exit_codes import CommandError
 from fal_cli.ids import TEAMS as TEAM_NAMES
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
-from fal_cli.presentation.output import print_note, shown_time, write_document
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
+from fal_cli.presentation.output import print_note, write_document
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
@@ -61,12 +61,7 @@ MEMBERS: Listing[TeamMember] = Listing(
     fields=(
         Field(title="User", text=lambda member: member.user),
         Field(title="Role", text=lambda member: member.role.value),
-        Field(
-            title="Added At",
-            text=lambda member: shown_time(member.added_at),
-            sort_key=lambda member: member.added_at.timestamp(),
-            folds=True,
-        ),
+        time_field("Added At", lambda member: member.added_at),
     ),
     document=lambda member: {
         "user": member.user,

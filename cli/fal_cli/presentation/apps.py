@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from fal_cli.presentation.listing import Field, Listing, write_items
-from fal_cli.presentation.output import print_note, shown_time
+from fal_cli.presentation.listing import Field, Listing, time_field, write_items
+from fal_cli.presentation.output import print_note
 
 if TYPE_CHECKING:
     from fal.api import AliasInfo, ApplicationInfo
@@ -134,12 +134,7 @@ REVISIONS: Listing[ApplicationInfo] = Listing(
         Field(title="Machine Type", text=lambda revision: " ".join(revision.machine_types), folds=True, wide=True),
         _number("Runners", lambda revision: revision.active_runners, wide=False),
         Field(title="Regions", text=lambda revision: " ".join(revision.valid_regions), folds=True, wide=True),
-        Field(
-            title="Created",
-            text=lambda revision: shown_time(revision.created_at),
-            sort_key=lambda revision: revision.created_at.timestamp(),
-            folds=True,
-        ),
+        time_field("Created", lambda revision: revision.created_at),
         Field(title="App", text=lambda revision: revision.app_name or ""),
         Field(title="Current", text=lambda revision: "*" if revision.current else ""),
         Field(title="Message", text=lambda revision: revision.message or "", folds=True),

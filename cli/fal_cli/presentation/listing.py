@@ -12,10 +12,12 @@ from fal_cli.completion import complete_words
 from fal_cli.options import add_output_options, open_client, seconds_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.notes import notes_on_stderr
-from fal_cli.presentation.output import LIST_FORMATS, print_note, write_list, write_table
+from fal_cli.presentation.output import LIST_FORMATS, print_note, shown_time, write_list, write_table
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fal.api import SyncServerlessClient
 
 Item = TypeVar("Item")
@@ -46,6 +48,18 @@ class Field(Column, Generic[Item]):
     def name(self) -> str:
         """The name for --columns and --sort, such as `machine-type`."""
         return self.title.lower().replace(" ", "-")
+
+
+def time_field(title: str, of: Callable[[Item], datetime | None], *, wide: bool = False) -> Field[Item]:
+    """Return the column of a time; a `wide` one is also `extra`."""
+    return Field(
+        title=title,
+        text=lambda item: shown_time(of(item)),
+        sort_key=lambda item: at.timestamp() if (at := of(item)) is not None else None,
+        folds=True,
+        wide=wide,
+        extra=wide,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

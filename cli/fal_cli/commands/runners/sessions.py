@@ -12,8 +12,8 @@ from fal_cli.ids import EXECS as EXEC_IDS
 from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_client_options, seconds_type
 from fal_cli.parser import Commands, FalParser, add_command
-from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
-from fal_cli.presentation.output import print_line, print_note, shown_time
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
+from fal_cli.presentation.output import print_line, print_note
 from fal_cli.presentation.printable import one_line
 
 if TYPE_CHECKING:
@@ -154,12 +154,7 @@ EXECS: Listing[ExecInfo] = Listing(
         Field(title="Exec ID", shortens=True, text=lambda found: found.exec_id),
         Field(title="Runner ID", shortens=True, text=lambda found: found.runner_id),
         Field(title="State", text=_state, folds=True),
-        Field(
-            title="Started",
-            text=lambda found: shown_time(found.started_at),
-            sort_key=lambda found: found.started_at.timestamp(),
-            folds=True,
-        ),
+        time_field("Started", lambda found: found.started_at),
         Field(
             title="Output Bytes",
             text=lambda found: f"{found.output_bytes:,}",
