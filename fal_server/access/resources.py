@@ -30,11 +30,11 @@ RESTRICTABLE = frozenset(
 )
 
 
-def for_resource(granted: Iterable[str], app: str, environment: str) -> tuple[str, ...]:
+def for_resource(granted: Iterable[str], app: str | None, environment: str) -> tuple[str, ...]:
     """Return those of some permissions that can be for one app or environment, for this one.
 
     Args:
-        app: without the environment's suffix; empty for all apps of the environment.
+        app: without the environment's suffix; None for all apps of the environment.
         environment: empty is `main` if there is an app.
 
     Raises:
@@ -44,11 +44,11 @@ def for_resource(granted: Iterable[str], app: str, environment: str) -> tuple[st
     kept = sorted(name for name in RESTRICTABLE if any(covers(each, name) for each in held))
     if not kept:
         raise InvalidArgument(
-            "for_app" if app else "for_environment",
+            "for_environment" if app is None else "for_app",
             f"none of these permissions is for one app or environment: use some of {', '.join(sorted(RESTRICTABLE))}",
         )
     checked = names.environment_name(environment, "for_environment")
-    resource = f"{_APP}{names.app_name(app, checked, 'for_app')}" if app else f"{_ENVIRONMENT}{checked}"
+    resource = f"{_ENVIRONMENT}{checked}" if app is None else f"{_APP}{names.app_name(app, checked, 'for_app')}"
     return tuple(f"{name}{_AT}{resource}" for name in kept)
 
 

@@ -77,7 +77,8 @@ class Keys:
         """
         if permissions is not None:
             plain, app, environment = read(permissions)
-            for_app, for_environment = for_app or app, for_environment or environment
+            for_app = app if for_app is None else for_app
+            for_environment = environment if for_environment is None else for_environment
             name, granted = "", checked_permissions(plain)
         else:
             name = PRESET_OF_SCOPE[scope or KeyScope.ADMIN] if preset is None else preset.upper()
@@ -86,7 +87,7 @@ class Keys:
         if expires_at is not None and expires_at <= latest(self._clock):
             raise InvalidArgument("expires_at", f"expires_at is {expires_at:%Y-%m-%d %H:%M:%S} UTC, which is over")
         if for_app is not None or for_environment is not None:
-            name, granted = "", for_resource(granted, for_app or "", for_environment or "")
+            name, granted = "", for_resource(granted, for_app, for_environment or "")
         if creator is not None:
             _require_to_hold(creator, granted)
         secret = secrets.token_hex(32)

@@ -28,11 +28,13 @@ def test_what_a_preset_becomes_for_one_app() -> None:
     permissions, restrictions = split(made, LOCAL)
     assert (permissions, restrictions.apps) == (frozenset({"serverless:apps:run"}), frozenset({HELLO}))
     assert split(for_resource(PRESETS["API"], "hello", "dev"), LOCAL)[1].apps == frozenset({DEV})
-    assert split(for_resource(PRESETS["API"], "", "dev"), LOCAL)[1].environments == frozenset({"dev"})
+    assert split(for_resource(PRESETS["API"], None, "dev"), LOCAL)[1].environments == frozenset({"dev"})
     assert {each.partition("@")[0] for each in for_resource(("*",), "hello", "")} == RESTRICTABLE
     assert not split(PRESETS["FULL"], LOCAL)[1].limit
     with pytest.raises(InvalidArgument, match="none of these permissions"):
         for_resource(PRESETS["BILLING"], "hello", "")
+    with pytest.raises(InvalidArgument, match="for_app is empty: name the app"):
+        for_resource(PRESETS["API"], "", "")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,12 @@ async def test_the_key_says_what_it_is_for(stack) -> None:
     metadata = (("auth-key-id", created[0]), ("auth-key", created[1]))
     told = await KeysStub(stack.channel).GetCaller(key_pb2.GetCallerRequest(), metadata=metadata)
     assert list(told.permissions) == ["serverless:apps:run@app=hello--dev"]
+
+
+@pytest.mark.parametrize("asked", [{"preset": "API"}, {"permissions": ["serverless:apps:run"]}])
+async def test_an_empty_app_is_refused_and_widens_no_key(stack, asked) -> None:
+    with pytest.raises(InvalidArgument, match="for_app is empty: name the app"):
+        await stack.keys.create(None, for_app="", **asked)
 
 
 async def scope_of(stack):

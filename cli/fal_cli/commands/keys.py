@@ -131,7 +131,7 @@ def _create(args: argparse.Namespace) -> None:
         )
     until = "" if args.expires is None else f", until {args.expires.astimezone():%Y-%m-%d %H:%M:%S}"
     part = f", for the app {args.for_app}" if args.for_app else ""
-    part += f", in the environment {args.env}" if args.env else ""
+    part += "" if args.env is None else f", in the environment {args.env or 'main'}"
     note = f"Created a key for {preset or scope or ', '.join(permissions)}{part}{until}."
     _write_new(args, key_id, key_secret, note)
 
