@@ -167,7 +167,9 @@ class Accounts:
             raise NotFound(f"team {nickname[:80]!r}", "you are a member of no such team; `fal teams list` shows yours")
         require(acting, permission)
         if found.kind is not AccountKind.TEAM:
-            raise InvalidArgument("team", f"account {found.nickname!r} is a user's and has no members")
+            raise InvalidArgument(
+                "team", f"account {found.nickname!r} is a user's and has no members: `fal teams list` shows teams"
+            )
         return found
 
     async def _acting(self, caller: Principal, team: Account) -> Principal | None:
