@@ -33,7 +33,7 @@ class Held(fal.App, name="held", keep_alive=60, max_concurrency=16):
     def hold(self) -> StreamingResponse:
         def answer() -> Iterator[bytes]:
             yield b"x"
-            time.sleep(10)
+            time.sleep(10)  # holds the runner while all others are asked for
 
         return StreamingResponse(answer())
 """

@@ -89,7 +89,7 @@ class Controller:
         for runner in json.loads(self.fal("runners", "list", "--json"))["runners"]:
             self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
-            time.sleep(0.05)  # asked by commands: what is measured comes later
+            time.sleep(0.05)  # no command waits for the end of all; what is measured comes later
         time.sleep(2.5)  # the pool rests after a start, and nothing shows from outside that it does
         while len(waiting := self._warm_workers()) < workers:
             time.sleep(0.1)  # another process's children: the kernel tells only a parent of them

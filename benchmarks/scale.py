@@ -78,7 +78,7 @@ async def settled(platform: Platform) -> None:
         before = -1
         while platform.changed.count != before:
             before = platform.changed.count
-            await asyncio.sleep(QUIET_SECONDS)
+            await asyncio.sleep(QUIET_SECONDS)  # the wait is for nothing to happen
 
 
 async def ticks(platform: Platform, rounds: int) -> list[float]:

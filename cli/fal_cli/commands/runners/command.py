@@ -128,7 +128,7 @@ def _wait_for_end(client: SyncServerlessClient, runner_id: str) -> RunnerInfo:
     import time
 
     while (runner := client.runners.get(runner_id)).state.value not in ENDED_STATES:
-        time.sleep(_POLL_SECONDS)  # WatchRunners would send all runners of the account for this one
+        time.sleep(_POLL_SECONDS)  # WatchRunners would send every runner of an app for this one
     return runner
 
 
