@@ -66,7 +66,7 @@ class Database:
             FailedPrecondition: another controller uses it.
         """
         self._check_open()
-        with _faults():
+        with driver_faults():
             return await self._writes.run(work)  # to its end, even if the caller is cancelled
 
     async def insert_missing(self, table: Table, rows: Callable[[], Sequence[Row]]) -> None:
@@ -130,7 +130,7 @@ class Database:
             raise Unavailable("the store is closed: the controller is stopping")
 
     async def _read(self, work: Work[T]) -> T:
-        with _faults():
+        with driver_faults():
             async with self._read_turn or nullcontext(), self._engine.connect() as connection:
                 return await work(connection)
 
@@ -147,7 +147,7 @@ class Database:
 
     async def _maintain(self, pragma: str) -> int:
         """Run a pragma outside of a transaction; return how many pages are free after it."""
-        with _faults():
+        with driver_faults():
             async with self._write_turn or nullcontext(), self._engine.connect() as connection:
                 self._check_in_place()
                 # A single execute() would give one page back: the driver takes one step of what returns no columns.
@@ -207,7 +207,7 @@ def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
 
 
 @contextmanager
-def _faults() -> Generator[None]:
+def driver_faults() -> Generator[None]:
     try:
         yield
     except (DataError, IntegrityError, ProgrammingError):

@@ -31,7 +31,7 @@ async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
         Unavailable: it cannot be opened or is no database, a newer version wrote it, or the vault's master key is
             not the one that it was made with.
     """
-    name = "the database in memory" if target is None else f"the database {_shown(target)}"
+    name = "the database in memory" if target is None else f"the database {shown_target(target)}"
     database = Database(dialect.create_engine(target))
 
     async def prepare(connection: AsyncConnection) -> None:
@@ -68,8 +68,8 @@ async def _prove_master_key(connection: AsyncConnection, vault: Vault, name: str
         ) from fault
 
 
-def _shown(target: str | Path) -> str:
-    """Return it without the password that a URL may contain."""
+def shown_target(target: str | Path) -> str:
+    """Return a path or a URL without the password that it may contain."""
     text = str(target)
     scheme, separator, rest = text.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else text

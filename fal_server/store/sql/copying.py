@@ -1,0 +1,155 @@
+"""Copies a database into another one, also of another kind, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Table, delete, func, insert, select
+from sqlalchemy import inspect as inspector_of
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.faults import FailedPrecondition, Unavailable
+from fal_server.store.sql import dialect, migrations
+from fal_server.store.sql.controller_lock import ControllerLock
+from fal_server.store.sql.database import driver_faults
+from fal_server.store.sql.tables import METADATA
+
+_ROWS = 1000
+# Adding digests does not depend on the order of rows, which two databases sort differently.
+_MODULUS = 1 << 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyProgress:
+    """How far a copy is.
+
+    Attributes:
+        table: the table that is copied or, if `checking`, read again from the copy.
+        rows: its rows so far.
+        total: its rows in all.
+    """
+
+    table: str
+    rows: int
+    total: int
+    checking: bool = False
+
+
+@dataclass(slots=True)
+class _Sum:
+    """The count of a table's rows, and the sum of their digests."""
+
+    rows: int = 0
+    digests: int = 0
+
+    def add(self, row: Sequence[object]) -> None:
+        text = json.dumps(list(row), sort_keys=True, default=_plain)
+        self.rows += 1
+        self.digests = (self.digests + int.from_bytes(hashlib.sha256(text.encode()).digest())) % _MODULUS
+
+
+async def copy_database(
+    source: str | Path, target: str | Path, *, report: Callable[[CopyProgress], None] | None = None
+) -> int:
+    """Copy every row, read the copy again and compare it; in one transaction of the target.
+
+    An older source is migrated first, as a start of the controller does. No controller may use either.
+
+    Args:
+        source, target: as for `open_store`. The target has no tables.
+        report: called each few thousand rows.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        Unavailable: one of them cannot be used, or the copy differs.
+        FailedPrecondition: a controller uses one of them, or the target has tables.
+    """
+    tell = report or (lambda progress: None)
+    with driver_faults():
+        async with _opened(source) as origin, _opened(target) as copy:
+            return await _copied(origin, copy, tell)
+
+
+async def _copied(origin: AsyncConnection, copy: AsyncConnection, tell: Callable[[CopyProgress], None]) -> int:
+    if await copy.run_sync(lambda connection: inspector_of(connection).get_table_names()):
+        raise FailedPrecondition(
+            "the database to copy to has tables already: give an empty one, such as `createdb` makes"
+        )
+    await origin.run_sync(migrations.bring_up_to_date, "the database to copy from")
+    await copy.run_sync(migrations.bring_up_to_date, "the database to copy to")
+    for table in reversed(METADATA.sorted_tables):  # what migrations put in is in the source as it is now
+        await copy.execute(delete(table))
+    sums = {table.name: await _fill(origin, copy, table, tell) for table in METADATA.sorted_tables}
+    for table in METADATA.sorted_tables:
+        expected = sums[table.name]
+        found = await _sum(copy, table, expected.rows, tell)
+        if found != expected:
+            raise Unavailable(
+                f"nothing was copied, because the table {table.name} reads differently in the copy "
+                f"({expected.rows} rows, {found.rows} in the copy)"
+            )
+    return sum(table.rows for table in sums.values())
+
+
+async def _fill(
+    origin: AsyncConnection, copy: AsyncConnection, table: Table, tell: Callable[[CopyProgress], None]
+) -> _Sum:
+    names, found = table.c.keys(), _Sum()
+    total = await _count(origin, table)
+    async for rows in _read(origin, table):
+        for row in rows:
+            found.add(row)
+        await copy.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        tell(CopyProgress(table=table.name, rows=found.rows, total=total))
+    return found
+
+
+async def _sum(copy: AsyncConnection, table: Table, total: int, tell: Callable[[CopyProgress], None]) -> _Sum:
+    found = _Sum()
+    async for rows in _read(copy, table):
+        for row in rows:
+            found.add(row)
+        tell(CopyProgress(table=table.name, rows=found.rows, total=total, checking=True))
+    return found
+
+
+async def _read(connection: AsyncConnection, table: Table) -> AsyncGenerator[Sequence[Sequence[object]]]:
+    result = await connection.stream(select(table))
+    async for rows in result.partitions(_ROWS):
+        yield rows
+
+
+async def _count(connection: AsyncConnection, table: Table) -> int:
+    return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+@asynccontextmanager
+async def _opened(target: str | Path) -> AsyncGenerator[AsyncConnection]:
+    """Connect in a transaction that no other controller shares."""
+    engine = dialect.create_engine(target)
+    lock = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
+    try:
+        if lock is not None:
+            await lock.hold()
+        async with engine.execution_options(**dialect.WRITES).begin() as connection:
+            yield connection
+    finally:
+        if lock is not None:
+            await lock.release()
+        await engine.dispose()
+
+
+def _plain(value: object) -> str:
+    """Return what JSON lacks as text."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    assert isinstance(value, bytes | memoryview), f"no column has a {type(value).__name__}"
+    return bytes(value).hex()
