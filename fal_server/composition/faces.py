@@ -89,6 +89,7 @@ async def open_faces(
         use_cases.cancellations,
         tokens=files.tokens,
         lifecycle=files.objects.lifecycle,
+        ended=live.ended,
     )
     adapter = AsgiAdapter(rest)
     router = Router(gateway, adapter, AllowedHosts(settings.allowed_hosts) if settings.allowed_hosts else None)

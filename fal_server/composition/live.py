@@ -10,6 +10,7 @@ from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher
+from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
@@ -34,6 +35,7 @@ class LiveState:
     dispatcher: Dispatcher
     decisions: Decisions
     resources: Measurements
+    ended: EndedRequests
 
 
 def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountId]) -> LiveState:
@@ -56,4 +58,5 @@ def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountI
         dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, accounts),
         decisions=Decisions(clock),
         resources=Measurements(fleet),
+        ended=EndedRequests(),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from fal_server.aio.rounds import every
 from fal_server.composition.execution import Execution
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
@@ -30,6 +31,7 @@ from fal_server.loops.webhooks import WebhookSender
 from fal_server.ports import Clock
 from fal_server.services.attempts import AttemptRunner
 from fal_server.services.launch_spec import LaunchSpecs
+from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
 from fal_server.services.retention import Retention
 
 # docs/reference/queue.md promises that results of queued requests are kept this long.
@@ -49,6 +51,7 @@ class Loops:
     key_expiry: KeyExpiry
     abandoned_requests: AbandonedRequests
     resources: ResourceLoop
+    recording: RequestRecording
     certificates: Certificates | None
 
     def start(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
@@ -63,6 +66,7 @@ class Loops:
         tasks.create_task(self.reaper.run(stopping))
         tasks.create_task(self.key_expiry.run(stopping))
         tasks.create_task(self.resources.run(stopping))
+        tasks.create_task(self._record_requests(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
@@ -70,6 +74,10 @@ class Loops:
         tasks.create_task(self.run_webhooks.run(stopping))
         endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run(), self.abandoned_requests.run())
         return [tasks.create_task(loop) for loop in endless]
+
+    async def _record_requests(self, stopping: asyncio.Event) -> None:
+        await every("storing requests that have ended", EVERY_SECONDS, self.recording.store).run_until(stopping)
+        await self.recording.store()
 
 
 def build_loops(
@@ -143,6 +151,9 @@ def build_loops(
             {
                 "expired files": files.objects.forget,
                 "old runs of workflows": partial(use_cases.workflow_runs.forget, results),
+                "old requests of the history": partial(
+                    use_cases.requests.forget, timedelta(days=settings.request_history_days)
+                ),
             },
             unused,
             settings.log_bytes,
@@ -150,5 +161,6 @@ def build_loops(
         key_expiry=KeyExpiry(use_cases.access),
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
+        recording=use_cases.recording,
         certificates=certificates,
     )

@@ -94,6 +94,21 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="How long logs, ended runners and requests that were given up are kept (defaults to 7).",
     )
     parser.add_argument(
+        "--request-history-days",
+        type=_days,
+        default=7.0,
+        metavar="DAYS",
+        help="How long it is kept which requests ended how (defaults to 7).",
+    )
+    parser.add_argument(
+        "--request-sample",
+        type=_share,
+        default=1.0,
+        metavar="SHARE",
+        help="Of the successful requests, how many `fal requests list` has, from 0 to 1. It has all others, and "
+        "`fal apps stats` counts all (defaults to 1).",
+    )
+    parser.add_argument(
         "--log-bytes",
         type=_bytes,
         metavar="SIZE",
@@ -239,6 +254,16 @@ def _days(text: str) -> float:
     if not 0 <= days <= 36500:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of days from 0 to 36500, such as 7 or 0.5")
     return days
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1, such as 0.1")
+    return share
 
 
 def _host_name(text: str) -> str:

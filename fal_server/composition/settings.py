@@ -30,6 +30,8 @@ class Settings:
         isolation: the level of isolation of runners; None takes the strongest that works here.
         require_isolation: the weakest level with which to start.
         retention_days: how long logs and ended runners are kept.
+        request_history_days: how long the rows and numbers of requests that have ended are kept.
+        request_sample: of the successful requests, how many get a row: 0 to 1.
         log_bytes: about how large the stored logs may be, the oldest going first; None does not bound them.
         file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
@@ -54,6 +56,8 @@ class Settings:
     isolation: str | None = None
     require_isolation: str | None = None
     retention_days: float = 7.0
+    request_history_days: float = 7.0
+    request_sample: float = 1.0
     log_bytes: int | None = None
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0

@@ -33,6 +33,8 @@ from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
 from fal_server.services.queue import Queue
+from fal_server.services.request_recording import RequestRecording
+from fal_server.services.requests import Requests
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
@@ -63,6 +65,8 @@ class UseCases:
     logs: Logs
     nodes: Nodes
     queue: Queue
+    recording: RequestRecording
+    requests: Requests
     revisions: Revisions
     runners: Runners
     runs: Runs
@@ -119,7 +123,9 @@ async def build_use_cases(
     webhook_client = HttpWebhookClient(Destinations(settings.webhook_allow))
     stack.push_async_callback(webhook_client.close)
     calls = SignedCalls(webhook_client, await store.webhook_signer(), clock, addresses.accounts)
-    queue = Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, Delays(catalog, live.fleet))
+    delays = Delays(catalog, live.fleet)
+    queue = Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended)
+    recording = RequestRecording(live.ended, store.requests, catalog, clock, settings.request_sample)
     workflows = Workflows(store.workflows, clock)
     return UseCases(
         access=access,
@@ -139,6 +145,8 @@ async def build_use_cases(
         logs=logs,
         nodes=Nodes(fleet, execution.engine.nodes, machine_types),
         queue=queue,
+        recording=recording,
+        requests=Requests(store.requests, recording, clock),
         revisions=Revisions(store, catalog, fleet),
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),

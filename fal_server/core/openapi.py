@@ -36,3 +36,22 @@ def _fits(described: list[str], asked: list[str]) -> bool:
 def cancel_path(path: str) -> str:
     """Return where an app is told that a request to a path, with or without a query, was cancelled."""
     return path.partition("?")[0].rstrip("/") + "/cancel"
+
+
+def template_of(metadata: Mapping[str, Json], path: str) -> str | None:
+    """Return the described path that a path fits, the one with the fewest parts in braces; None if there is none.
+
+    Args:
+        metadata: of the app's revision.
+        path: without the query.
+    """
+    description = metadata.get("openapi")
+    paths = description.get("paths") if isinstance(description, Mapping) else None
+    if not isinstance(paths, Mapping):
+        return None
+    asked = path.split("/")
+    return min(
+        (described for described in paths if _fits(described.split("/"), asked)),
+        key=lambda described: described.count("{"),
+        default=None,
+    )

@@ -28,6 +28,9 @@ class LiveRequest:
         cancelled: set when its caller asked to cancel it.
         finishing: whether its end is being written, so that it can no longer be cancelled.
         finished: set when its end is stored.
+        revision_id: of the runner of the last attempt; empty before the first.
+        cold_start: whether the last attempt waited for its runner to start.
+        bytes_in, bytes_out: of the request's body, known once a runner gets it, and of its answer's.
     """
 
     request: QueuedRequest
@@ -37,6 +40,10 @@ class LiveRequest:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    revision_id: str = ""
+    cold_start: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 class Backlog:

@@ -82,6 +82,7 @@ class Lease:
     Attributes:
         caller: the id of the caller's key; None for a call without one.
         sent_at: when the slot was given.
+        cold_start: whether the request waited for the runner to start.
     """
 
     runner_id: str
@@ -91,6 +92,7 @@ class Lease:
     request_id: str
     caller: str | None
     sent_at: datetime
+    cold_start: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -218,6 +220,7 @@ class Dispatcher:
         """
         at_once = self.try_acquire(app_id, request_id=request_id, caller=caller, hint=hint)
         if at_once is not None:
+            at_once.cold_start = since is not None and self._started_since(at_once.runner_id, since)
             return at_once
         app = self._catalog.get(app_id)
         if app is None:
@@ -438,9 +441,14 @@ class Dispatcher:
                 lease = self._place(app, waiter.request_id, waiter.caller, waiter.hint)
                 if lease is None:
                     return
+                lease.cold_start = self._started_since(lease.runner_id, waiter.since)
                 waiter.future.set_result(lease)
             line.popleft()
         self._forget_empty(app_id)
+
+    def _started_since(self, runner_id: str, at: datetime) -> bool:
+        runner = self._fleet.get(runner_id)
+        return runner is not None and runner.ready_at is not None and runner.ready_at >= at
 
     def _start_delayed(self, app: App) -> StartDelayed | None:
         """Return the answer to a request that nothing but a delayed start could serve; None if there is hope."""

@@ -188,6 +188,7 @@ class AttemptRunner:
             return _gone("the request was changed by somebody else"), Outcome.DONE
         if live.cancelled.is_set():
             return Requeue(request=waiting), Outcome.DONE  # nothing was sent
+        live.revision_id, live.cold_start, live.bytes_in = lease.slot.revision_id, lease.cold_start, len(content.body)
         sent = asyncio.Event()
         cancellation = asyncio.create_task(self._tell_when_cancelled(live, lease, sent))
         seconds = float(app.scaling.request_timeout)

@@ -26,10 +26,12 @@ from fal_server.core.queue import (
     WebhookState,
     policy_of,
 )
+from fal_server.core.requests import RequestRecord
 from fal_server.core.webhooks import Delivery, checked_url
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.live.delays import Delay, Delays
+from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
@@ -57,6 +59,7 @@ class Queue:
 
     Args:
         changed: notified when the number of runners may have to change.
+        ended: where requests go at their end.
 
     Attributes:
         requests_changed: notified at every change of a request.
@@ -72,6 +75,7 @@ class Queue:
         clock: Clock,
         changed: ChangeNotifier,
         delays: Delays,
+        ended: EndedRequests,
     ) -> None:
         self._store = store
         self._backlog = backlog
@@ -80,6 +84,7 @@ class Queue:
         self._clock = clock
         self._changed = changed
         self._delays = delays
+        self._ended_requests = ended
         self.requests_changed = ChangeNotifier()
         self.webhook_due = ChangeNotifier()
 
@@ -348,6 +353,7 @@ class Queue:
         whoever waits for it learns of no end otherwise.
         """
         live.finishing = True
+        live.bytes_out = len(answer.body)
 
         def write() -> Awaitable[QueuedRequest]:
             return self._write_end(live, answer, error=error, error_type=error_type, dead=dead)
@@ -465,9 +471,36 @@ class Queue:
         for live, request in ended:
             live.request = request
             self._backlog.forget(live)
+            self._ended_requests.add(self._record(live))
         self._notify()
         if any(request.webhook is WebhookState.PENDING for _, request in ended):
             self.webhook_due.notify()
+
+    def _record(self, live: LiveRequest) -> RequestRecord:
+        """Return what is kept of a request that has ended."""
+        request = live.request
+        app = self._catalog.get(request.app_id)
+        at = request.completed_at or self._clock.now()
+        return RequestRecord(
+            account=request.account,
+            request_id=request.request_id,
+            app_name=request.app_name,
+            revision_id=live.revision_id or ("" if app is None else app.revision_id),
+            runner_id=request.runner_id,
+            endpoint=request.path,
+            method=request.method,
+            key_id=request.caller,
+            queued=True,
+            received_at=request.created_at,
+            started_at=request.started_at,
+            ended_at=at,
+            code=request.status,
+            error_type=request.error_type,
+            bytes_in=live.bytes_in,
+            bytes_out=live.bytes_out,
+            attempt=request.attempt,
+            cold_start=live.cold_start,
+        )
 
     def _notify(self) -> None:
         self.requests_changed.notify()

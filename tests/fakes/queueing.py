@@ -13,6 +13,7 @@ from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
 from fal_server.live.delays import Delays
+from fal_server.live.ended_requests import EndedRequests
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.attempts import AttemptRunner
@@ -146,8 +147,16 @@ class Queueing:
         self.store: Any = FailingQueueStore(platform.store.queue)
         self.backlog = platform.backlog
         delays = Delays(platform.catalog, platform.fleet)
+        self.ended = EndedRequests()
         self.queue = Queue(
-            self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed, delays
+            self.store,
+            self.backlog,
+            platform.catalog,
+            platform.log_store,
+            self.clock,
+            platform.changed,
+            delays,
+            self.ended,
         )
         cancellations = Cancellations(platform.catalog, self.client)
         attempts = AttemptRunner(

@@ -6,14 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from fal_server.access.open_calls import OpenCalls
 from fal_server.access.permissions import CALL_APPS, EVERYTHING
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.identity import LOCAL, AppId, Principal, Scope
-from fal_server.core.routing import Outcome
+from fal_server.core.requests import DirectRequest, RequestRecord
+from fal_server.core.routing import Outcome, Slot
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.hosts import AllowedHosts
 from fal_server.http.routes.router import Router
@@ -21,6 +22,7 @@ from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
 from fal_server.http.server.rules import Limits
 from fal_server.live.dispatch import RunnerFailure
+from fal_server.live.ended_requests import EndedRequests
 
 PERMISSIONS_OF = {
     "good": frozenset({CALL_APPS}),
@@ -50,6 +52,12 @@ class Place:
     runner_id: str
     host: str
     port: int
+    caller: str | None = None
+    cold_start: bool = False
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(runner_id=self.runner_id, revision_id="rev", host=self.host, port=self.port)
 
 
 class Ledger:
@@ -108,7 +116,7 @@ class Ledger:
             return None
         self.asked.append({"app": str(app_id), "request_id": request_id, "caller": caller, "hint": hint})
         self.held += 1
-        return place
+        return replace(place, caller=caller)
 
     async def acquire(
         self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
@@ -186,6 +194,18 @@ async def _plain(scope, receive, send) -> None:
     await send({"type": "http.response.body", "body": scope["path"].encode() + b"|" + body})
 
 
+class Ended(EndedRequests):
+    """Tells of each request that has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.Event()
+
+    def add(self, request: DirectRequest | RequestRecord) -> None:
+        super().add(request)
+        self.told.set()
+
+
 @dataclass
 class Server:
     """A listener with everything behind it."""
@@ -195,6 +215,7 @@ class Server:
     gateway: Gateway
     ledger: Ledger
     keys: Keys
+    ended: Ended
     writers: list[Writer] = field(default_factory=list)
 
     async def connect(self, *, limit: int = 2**16) -> tuple[Reader, Writer]:
@@ -216,9 +237,12 @@ async def running_server(
     body_seconds: float = 60,
     hosts: AllowedHosts | None = None,
 ) -> AsyncGenerator[Server, None]:
-    ledger, keys = Ledger(), Keys()
+    ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
-        *cast("list[Any]", [ledger, ledger, keys, ledger]), connect_seconds=connect_seconds, body_seconds=body_seconds
+        *cast("list[Any]", [ledger, ledger, keys, ledger]),
+        connect_seconds=connect_seconds,
+        body_seconds=body_seconds,
+        ended=ended,
     )
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(
@@ -227,7 +251,7 @@ async def running_server(
     sockets = await bind(host, 0)
     await listener.start(sockets)
     port = sockets[0].getsockname()[1]
-    built = Server(port, listener, gateway, ledger, keys)
+    built = Server(port, listener, gateway, ledger, keys, ended)
     try:
         async with asyncio.timeout(50):
             yield built

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 
 from fal_server.access.authentication import Authenticator
@@ -20,6 +21,7 @@ from fal_server.core.faults import (
 )
 from fal_server.core.identity import AppId
 from fal_server.core.openapi import takes_post
+from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
@@ -34,6 +36,7 @@ from fal_server.http.server.messages import RequestIds
 from fal_server.http.server.rules import Limits
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import NOWHERE, Dispatcher, Lease, RoutedApp
+from fal_server.live.ended_requests import EndedRequests
 from fal_server.services.cancellations import Cancellations
 
 _LIFECYCLE = LIFECYCLE.encode()
@@ -48,6 +51,7 @@ class Gateway:
         body_seconds: in each such time at least 4 KiB of a request's body must come, as long as the app waits for it.
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
         lifecycle: how long files are kept, as JSON, which apps are told if the caller asks for nothing.
+        ended: where requests go at their end; None keeps nothing of them.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Gateway:
         body_seconds: float = Limits().body_seconds,
         tokens: Tokens | None = None,
         lifecycle: str = "",
+        ended: EndedRequests | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self._catalog = catalog
@@ -72,6 +77,7 @@ class Gateway:
         self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
         self.pool = Pool()
         self.deadlines = Deadlines()
+        self.ended = ended
         self._ids = RequestIds()
         self._tasks = TaskSet(_log)
 
@@ -109,8 +115,16 @@ class Gateway:
             return
         self._relay(exchange, request, app, request_id, lease)
 
-    def _relay(self, exchange: Exchange, request: AppRequest, app: RoutedApp, request_id: str, lease: Lease) -> None:
-        Relay(self, exchange, request, lease, request_id, app.request_timeout).start()
+    def _relay(
+        self,
+        exchange: Exchange,
+        request: AppRequest,
+        app: RoutedApp,
+        request_id: str,
+        lease: Lease,
+        received: float | None = None,
+    ) -> None:
+        Relay(self, exchange, request, lease, request_id, app, received).start()
 
     def _wait(
         self,
@@ -140,6 +154,8 @@ class Gateway:
         authenticated: bool,
         caller: str | None,
     ) -> None:
+        received = time.monotonic()
+        admitted = authenticated
         try:
             if not authenticated and request.key is not None:
                 principal = await self.access.authenticate(*request.key)
@@ -147,6 +163,7 @@ class Gateway:
                 caller = exchange.key_id = principal.key_id
             elif not authenticated:
                 caller = exchange.key_id = await self._by_token(request, app.app_id)
+            admitted = True
             if exchange.upgrade and await self._answers_messages(exchange, request, app):
                 exchange.driver = None
                 if not exchange.gone:
@@ -157,19 +174,68 @@ class Gateway:
             await waiting.body(self.body_seconds)
             lease = await self._acquire(app, request_id, caller, request)
         except (Fault, HttpError) as error:
-            exchange.driver = None
-            send_error(exchange, request_id, _http_error(error))
+            self._refuse(exchange, request, app, request_id, _http_error(error), received if admitted else None)
             return
+        except asyncio.CancelledError:
+            if admitted and exchange.gone:
+                self._record_refused(exchange, request, app, request_id, received)
+            raise
         except Exception:  # noqa: BLE001 - whatever a service raises, the client gets a response
             _log.exception("no runner was found for a request to %s", app.app_id)
-            exchange.driver = None
-            send_error(exchange, request_id, HttpError(500, "internal_error", CONTROLLER_FAILED))
+            failed = HttpError(500, "internal_error", CONTROLLER_FAILED)
+            self._refuse(exchange, request, app, request_id, failed, received if admitted else None)
             return
         # No await from here on, so the lease cannot be lost to a cancellation.
         if exchange.gone:
             self.dispatcher.release(lease, Outcome.DONE)  # nothing was sent
+            self._record_refused(exchange, request, app, request_id, received)
             return
-        self._relay(exchange, request, app, request_id, lease)
+        self._relay(exchange, request, app, request_id, lease, received)
+
+    def _refuse(
+        self,
+        exchange: Exchange,
+        request: AppRequest,
+        app: RoutedApp,
+        request_id: str,
+        error: HttpError,
+        received: float | None,
+    ) -> None:
+        """Answer a request that no runner gets.
+
+        Args:
+            received: when it had come; None if its caller was not admitted, who could fill the history otherwise.
+        """
+        exchange.driver = None
+        send_error(exchange, request_id, error)
+        if received is not None:
+            self._record_refused(exchange, request, app, request_id, received)
+
+    def _record_refused(
+        self, exchange: Exchange, request: AppRequest, app: RoutedApp, request_id: str, received: float
+    ) -> None:
+        if self.ended is None:
+            return
+        answered = exchange.error_type is not None
+        self.ended.add(
+            DirectRequest(
+                app_id=app.app_id,
+                request_id=request_id,
+                runner_id=None,
+                revision_id=None,
+                path=request.path,
+                method=exchange.method,
+                key_id=exchange.key_id,
+                received=received,
+                started=None,
+                ended=time.monotonic(),
+                code=exchange.code if answered else None,
+                error_type=exchange.error_type or CALLER_LEFT,
+                bytes_in=exchange.received,
+                bytes_out=exchange.sent,
+                cold_start=False,
+            )
+        )
 
     async def _answers_messages(self, exchange: Exchange, request: AppRequest, app: RoutedApp) -> bool:
         """Return whether a WebSocket carries requests to an HTTP endpoint: on a host for that, or at such a path."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Protocol as Interface
 from typing import cast
 
@@ -20,7 +22,8 @@ from websockets.protocol import Side, State
 from websockets.utils import accept_key
 
 from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble
-from fal_server.core.routing import Outcome
+from fal_server.core.requests import CALLER_LEFT, DirectRequest
+from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.errors import HttpError
@@ -28,6 +31,7 @@ from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, RequestIds
 from fal_server.http.server.registry import Registry
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
+from fal_server.live.ended_requests import EndedRequests
 
 _log = logging.getLogger(__name__)
 MOST_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -47,6 +51,7 @@ class SocketContext(Interface):
     dispatcher: Dispatcher
     pool: Pool
     connect_seconds: float
+    ended: EndedRequests | None
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
         """Handle that the caller of a request which a runner has whole is gone."""
@@ -55,6 +60,26 @@ class SocketContext(Interface):
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background; the gateway keeps the task until it ends."""
         ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Message:
+    """A message under way, and what came of it.
+
+    Attributes:
+        received: when it had come, by `time.monotonic`.
+        lease: its place on a runner, had since `started`; None before.
+        code: of the answer; None while there is none, and if the caller left before it was complete.
+    """
+
+    request_id: str
+    body: bytes = field(repr=False)
+    received: float
+    lease: Lease | None = None
+    started: float | None = None
+    code: int | None = None
+    error_type: str | None = None
+    sent: int = 0
 
 
 class MessageSocket(asyncio.Protocol):
@@ -178,32 +203,66 @@ class MessageSocket(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def _answer(self, body: bytes) -> None:
-        request_id = self._ids.next()
+        message = _Message(request_id=self._ids.next(), body=body, received=time.monotonic())
         try:
-            await self._call(body, request_id)
+            await self._call(message)
         except (Fault, HttpError) as error:
-            self._refuse(request_id, self._http_error(error))
+            self._refuse(message, self._http_error(error))
         except ConnectionError:
+            message.code, message.error_type = 503, "runner_incomplete_response"
             self._transport.abort()
         except Exception:  # noqa: BLE001 - whatever a service raises, the caller learns that there is no answer
+            message.code, message.error_type = 500, "internal_error"
             _log.exception("a message to %s could not be answered", self._app.app_id)
             self._transport.abort()
         finally:
+            self._record(message)
             self._work = None
             if self._draining and not self._waiting:
                 self._close()
             self._go_on()
 
-    async def _call(self, body: bytes, request_id: str) -> None:
+    def _record(self, message: _Message) -> None:
+        """Say how a message ended."""
+        if self._context.ended is None:
+            return
+        lease = message.lease
+        error_type = message.error_type
+        if message.code is None:
+            error_type = CALLER_LEFT
+        elif message.code >= 400 and error_type is None:
+            error_type = error_type_of(message.code)
+        self._context.ended.add(
+            DirectRequest(
+                app_id=self._app.app_id,
+                request_id=message.request_id,
+                runner_id=None if lease is None else lease.runner_id,
+                revision_id=None if lease is None else lease.slot.revision_id,
+                path=self._request.path,
+                method=b"POST",
+                key_id=self._caller,
+                received=message.received,
+                started=message.started,
+                ended=time.monotonic(),
+                code=message.code,
+                error_type=error_type,
+                bytes_in=len(message.body),
+                bytes_out=message.sent,
+                cold_start=lease is not None and lease.cold_start,
+            )
+        )
+
+    async def _call(self, message: _Message) -> None:
         app, request = self._app, self._request
         timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
         lease = await self._context.dispatcher.acquire(
-            app.app_id, request_id=request_id, caller=self._caller, hint=request.hint, start_timeout=timeout
+            app.app_id, request_id=message.request_id, caller=self._caller, hint=request.hint, start_timeout=timeout
         )
+        message.lease, message.started = lease, time.monotonic()
         outcome: Outcome | None = Outcome.CLIENT_GONE
         try:
             async with asyncio.timeout(app.request_timeout):
-                outcome = await self._send(body, request_id, lease)
+                outcome = await self._send(message, lease)
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
             detail = f"there was no answer within the app's request_timeout of {app.request_timeout:g} s"
@@ -222,7 +281,7 @@ class MessageSocket(asyncio.Protocol):
             if outcome is not None:
                 self._context.dispatcher.release(lease, outcome)
 
-    async def _send(self, body: bytes, request_id: str, lease: Lease) -> Outcome:
+    async def _send(self, message: _Message, lease: Lease) -> Outcome:
         try:
             upstream = await self._context.pool.connect(
                 lease.runner_id, lease.host, lease.port, seconds=self._context.connect_seconds
@@ -241,23 +300,23 @@ class MessageSocket(asyncio.Protocol):
                     path,
                     self._fields,
                     self._exchange.connection.forwarded,
-                    len(body),
+                    len(message.body),
                     path.partition(b"?")[0],
-                    request_id.encode(),
+                    message.request_id.encode(),
                 )
             )
-            upstream.transport.write(body)
+            upstream.transport.write(message.body)
             try:
-                await self._pass_on(answer, upstream, request_id, lease)
+                await self._pass_on(answer, upstream, message, lease)
             except asyncio.CancelledError:
                 if self._gone:
-                    self._context.caller_left(lease, request_id, path)
+                    self._context.caller_left(lease, message.request_id, path)
                 raise
         finally:
             upstream.end_request(reusable=False)
         return _outcome_of(upstream)
 
-    async def _pass_on(self, answer: _AnswerParts, upstream: Upstream, request_id: str, lease: Lease) -> None:
+    async def _pass_on(self, answer: _AnswerParts, upstream: Upstream, message: _Message, lease: Lease) -> None:
         started = False
         while True:
             part, complete = await answer.next()
@@ -267,28 +326,32 @@ class MessageSocket(asyncio.Protocol):
                 hints = fields.get("x-fal-runner-hints")
                 asked = _value(upstream, b"x-fal-runner-health-check") not in (None, "0")
                 self._context.dispatcher.answered(lease, hints, health_check=asked)
-                self._meta("start", request_id, upstream.status, fields)
+                message.error_type = fields.get("x-fal-error-type") if upstream.status >= 400 else None
+                self._meta("start", message.request_id, upstream.status, fields)
             if part:
+                message.sent += len(part)
                 self._socket.send_binary(part)
                 self._flush()
             if complete:
-                self._meta("end", request_id, upstream.status)
+                message.code = upstream.status
+                self._meta("end", message.request_id, upstream.status)
                 return
             if not self._writable.is_set():
                 upstream.transport.pause_reading()
                 await self._writable.wait()
                 upstream.transport.resume_reading()
 
-    def _refuse(self, request_id: str, error: HttpError) -> None:
+    def _refuse(self, message: _Message, error: HttpError) -> None:
         """Answer a message that no runner answered."""
+        message.code, message.error_type = error.status, error.error_type
         if self._transport.is_closing():
             return
         fields = {"content-type": "application/json", "x-fal-error-type": error.error_type}
         if isinstance(error.__cause__, DeadlineExceeded) or error.status == 504:
             fields["x-fal-request-timeout-type"] = "user"
-        self._meta("start", request_id, error.status, fields)
+        self._meta("start", message.request_id, error.status, fields)
         self._socket.send_binary(json.dumps({"detail": error.detail}).encode())
-        self._meta("end", request_id, error.status)
+        self._meta("end", message.request_id, error.status)
 
     def _meta(self, kind: str, request_id: str, status: int, fields: dict[str, str] | None = None) -> None:
         message: dict[str, object] = {"type": kind, "request_id": request_id, "status": status}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Protocol
 
 from fal_server.core.faults import NodeTrouble
+from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
@@ -18,7 +20,8 @@ from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, origin_form, tokens
 from fal_server.http.server.splice import Splice
-from fal_server.live.dispatch import Dispatcher, Lease, RunnerFailure
+from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp, RunnerFailure
+from fal_server.live.ended_requests import EndedRequests
 
 _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
@@ -35,6 +38,7 @@ class RelayContext(Protocol):
     deadlines: Deadlines
     connect_seconds: float
     body_seconds: float
+    ended: EndedRequests | None
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
         """Handle that the caller of a request which a runner has whole is gone."""
@@ -49,6 +53,7 @@ class Relay:
     """Relay one request; hold the lease from `start` to the end, and release it once with the outcome."""
 
     __slots__ = (
+        "_app_id",
         "_body_clock",
         "_chunked",
         "_context",
@@ -57,6 +62,7 @@ class Relay:
         "_outcome",
         "_over",
         "_paused",
+        "_received",
         "_request",
         "_request_id",
         "_runner_slow",
@@ -64,6 +70,7 @@ class Relay:
         "_sent",
         "_sent_end",
         "_sized",
+        "_started",
         "_task",
         "_upstream",
     )
@@ -75,14 +82,23 @@ class Relay:
         request: AppRequest,
         lease: Lease,
         request_id: str,
-        request_timeout: float,
+        app: RoutedApp,
+        received: float | None,
     ) -> None:
+        """Prepare it.
+
+        Args:
+            received: when the request had come, by `time.monotonic`; None is now.
+        """
         self._context = context
         self._exchange = exchange
         self._request = request
         self._lease = lease
         self._request_id = request_id
-        self._seconds = request_timeout
+        self._seconds: float = app.request_timeout
+        self._app_id = app.app_id
+        self._started = time.monotonic()
+        self._received = self._started if received is None else received
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._body_clock: BodyClock | None = None
@@ -93,6 +109,8 @@ class Relay:
     def start(self) -> None:
         """Send the request, on an idle connection or on a new one."""
         self._context.deadlines.add(self, self._seconds)
+        if self._context.ended is not None:
+            self._exchange.on_end = self._record
         self._exchange.driver = self
         self._exchange.accept_body()
         if not self._exchange.complete and not self._exchange.upgrade:
@@ -282,8 +300,12 @@ class Relay:
         for token in nominated:
             if token not in (b"close", b"keep-alive", b"upgrade"):
                 fields = [line for line in fields if not line.startswith(token + b":")]
-        if upstream.status >= 500 and not any(name == b"x-fal-error-type" for name, _ in upstream.headers):
-            fields.append(b"x-fal-error-type: %b\r\n" % error_type_of(upstream.status).encode())
+        if upstream.status >= 400:
+            named = next((value for name, value in upstream.headers if name == b"x-fal-error-type"), None)
+            error_type = error_type_of(upstream.status) if named is None else named.decode("latin-1")
+            self._exchange.error_type = error_type
+            if named is None and upstream.status >= 500:
+                fields.append(b"x-fal-error-type: %b\r\n" % error_type.encode())
         fields.append(b"x-fal-request-id: %b\r\n" % self._request_id.encode())
         self._context.dispatcher.answered(self._lease, hints, health_check=health_check)
         return b"".join(fields), length
@@ -304,7 +326,7 @@ class Relay:
         self._context.deadlines.discard(self, self._seconds)
         fields, _ = self._fields(upstream)
         early = exchange.take_body()
-        outer = Splice(exchange.connection.registry, lambda: self._end(self._outcome), exchange.key_id)
+        outer = Splice(exchange.connection.registry, self._end_switched, exchange.key_id)
         inner = Splice(None, lambda: self._end(self._outcome))
         self._upstream = upstream.listener = None
         upstream.transport.set_protocol(inner)
@@ -317,6 +339,36 @@ class Relay:
         outer.join(inner)
 
     # Ending.
+
+    def _end_switched(self) -> None:
+        """End a WebSocket."""
+        self._end(self._outcome)
+        self._exchange.end()
+
+    def _record(self) -> None:
+        """Say how the request ended; on the path of every call, so the rest of the work is left for later."""
+        exchange, lease, ended = self._exchange, self._lease, self._context.ended
+        assert ended is not None
+        left = not exchange.finished and exchange.error_type is None
+        ended.add(
+            DirectRequest(
+                self._app_id,
+                self._request_id,
+                lease.runner_id,
+                lease.slot.revision_id,
+                self._request.path,
+                exchange.method,
+                lease.caller,
+                self._received,
+                self._started,
+                time.monotonic(),
+                None if left else exchange.code,
+                CALLER_LEFT if left else exchange.error_type,
+                exchange.received,
+                exchange.sent,
+                lease.cold_start,
+            )
+        )
 
     def time_out(self) -> None:
         """Fail a request that took too long, which ends the runner unless the caller held it up."""
@@ -399,6 +451,7 @@ class Relay:
         if exchange.undo_start():
             send_error(exchange, self._request_id, error)
         else:
+            exchange.code, exchange.error_type = error.status, error.error_type
             exchange.abort()
 
     def _end(self, outcome: Outcome) -> None:

@@ -122,6 +122,7 @@ class HttpConnection(asyncio.Protocol):
             driver, current.driver = current.driver, None
             if driver is not None:
                 driver.on_client_gone()
+            current.end()
 
     def pause_writing(self) -> None:
         self._slow = True
@@ -216,6 +217,7 @@ class HttpConnection(asyncio.Protocol):
     def _keep(self, exchange: Exchange, data: bytes) -> None:
         exchange.chunks.append(data)
         exchange.buffered += len(data)
+        exchange.received += len(data)
 
     def _reject(self, status: int, detail: str) -> None:
         """Read nothing more, and break off the request whose body cannot be read."""
@@ -237,6 +239,7 @@ class HttpConnection(asyncio.Protocol):
             self._current = None
             if driver is not None:
                 driver.on_client_gone()
+            receiving.end()
 
     def body_taken(self) -> None:
         if self._paused:
@@ -288,6 +291,7 @@ class HttpConnection(asyncio.Protocol):
 
     def exchange_done(self, exchange: Exchange) -> None:
         exchange.driver = None
+        exchange.end()
         self._current = None
         exchange.chunks.clear()
         exchange.buffered = 0

@@ -28,6 +28,7 @@ class HttpError(Exception):
 
 def send_error(exchange: Exchange, request_id: str, error: HttpError) -> None:
     """Answer with an error of the gateway itself."""
+    exchange.error_type = error.error_type
     # A page of another origin may read why: there is no secret in it.
     fields = (
         b"date: %b\r\ncontent-type: application/json\r\naccess-control-allow-origin: *\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from fal_server.http.server.messages import Headers, reason
@@ -78,6 +79,10 @@ class Exchange:
         started, finished: how far the response is.
         gone: whether the client has left, after which sending does nothing.
         key_id: of the key that admitted the caller, at whose end the exchange ends too; None if there is none.
+        code: of the response that was started last; 0 before.
+        error_type: the word for what went wrong; None if nothing did.
+        received, sent: bytes of both bodies so far.
+        on_end: called once when the response is written or can no longer be; None if nobody asks.
     """
 
     __slots__ = (
@@ -86,9 +91,11 @@ class Exchange:
         "_head",
         "buffered",
         "chunks",
+        "code",
         "complete",
         "connection",
         "driver",
+        "error_type",
         "expects_continue",
         "finished",
         "gone",
@@ -98,6 +105,9 @@ class Exchange:
         "keep_alive",
         "key_id",
         "method",
+        "on_end",
+        "received",
+        "sent",
         "started",
         "target",
         "upgrade",
@@ -130,6 +140,11 @@ class Exchange:
         self.finished = False
         self.gone = False
         self.key_id: str | None = None
+        self.code = 0
+        self.error_type: str | None = None
+        self.received = 0
+        self.sent = 0
+        self.on_end: Callable[[], None] | None = None
         self._head = b""
         self._chunked = False
         self._bodyless = False
@@ -160,6 +175,7 @@ class Exchange:
             phrase: the reason in the status line; None takes the usual one.
         """
         self.started = True
+        self.code = status
         framing = b""
         if status < 200 or status == 204:
             self._bodyless = True
@@ -202,6 +218,7 @@ class Exchange:
         out = self._head
         self._head = b""
         if body and not self._bodyless:
+            self.sent += len(body)
             if len(body) > _JOIN_LIMIT and (out or self._chunked):
                 self._send_large(out, body, end=end)
                 return
@@ -244,6 +261,7 @@ class Exchange:
     def switch(self, fields: bytes, protocol: asyncio.Protocol) -> None:
         """Answer 101 with these header lines and hand the connection to another protocol."""
         self.started = self.finished = True
+        self.code = 101
         self.connection.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
         self.connection.release_transport(protocol)
 
@@ -253,6 +271,13 @@ class Exchange:
         if not self.gone:
             self.gone = True
             self.connection.transport.abort()
+        self.end()
+
+    def end(self) -> None:
+        """Tell whoever asked that this is over; a second call does nothing."""
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
 
 class RequestHandler(Protocol):

@@ -21,6 +21,7 @@ from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.logs import SqlLogStore
 from fal_server.store.sql.queue import SqlQueueStore
+from fal_server.store.sql.requests import SqlRequestStore
 from fal_server.store.sql.workflows import SqlWorkflowStore
 
 
@@ -38,6 +39,7 @@ class SqlStore:
         audit: the audit log in the same database.
         logs: the log lines in the same database.
         queue: the queue's requests in the same database.
+        requests: the request history in the same database.
         workflows: workflows and their runs in the same database.
     """
 
@@ -48,6 +50,7 @@ class SqlStore:
         self.audit = SqlAuditStore(database)
         self.logs = SqlLogStore(database)
         self.queue = SqlQueueStore(database, vault)
+        self.requests = SqlRequestStore(database)
         self.workflows = SqlWorkflowStore(database, vault)
 
     async def register(self, revision: Revision, app: App) -> None:

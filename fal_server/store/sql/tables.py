@@ -301,6 +301,48 @@ WEBHOOK_DELIVERIES = Table(
     Column("error", Text),
 )
 
+# Requests that have ended, direct and queued alike, in the order of their ends. No foreign keys, because they outlive
+# what they name.
+REQUEST_RECORDS = Table(
+    "request_records",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("ended_at", UtcTimestamp, primary_key=True, autoincrement=False),
+    Column("request_id", Text, primary_key=True),
+    Column("app_name", Text, nullable=False),
+    Column("revision_id", Text, nullable=False),
+    Column("runner_id", Text),
+    Column("endpoint", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("key_id", Text),
+    Column("queued", Boolean, nullable=False),
+    Column("received_at", UtcTimestamp, nullable=False),
+    Column("started_at", UtcTimestamp),
+    Column("code", Integer),
+    Column("error_type", Text),
+    Column("bytes_in", BigInteger, nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cold_start", Boolean, nullable=False),
+    Index("request_records_app_ix", "account", "app_name", "ended_at", "request_id"),
+    Index("request_records_id_ix", "request_id"),
+    sqlite_with_rowid=False,
+)
+
+# Numbers of the requests that ended in a minute, as `RequestStats` has them.
+REQUEST_MINUTES = Table(
+    "request_minutes",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("app_name", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("at", UtcTimestamp, primary_key=True, autoincrement=False),
+    Column("numbers", _JSON, nullable=False),
+    Index(None, "account", "at"),
+    Index(None, "at"),
+    sqlite_with_rowid=False,
+)
+
 WORKFLOWS = Table(
     "workflows",
     METADATA,

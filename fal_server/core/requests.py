@@ -1,0 +1,258 @@
+"""What is kept of a request after its end: a row of it, and numbers of each minute."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from fal_server.core.cursors import read_cursor, write_cursor
+from fal_server.core.identity import AccountId, AppId
+from fal_server.core.sketch import DurationSketch
+
+CALLER_LEFT = "client_disconnected"
+"""The error type of a request whose caller left before the answer was complete; no answer has it."""
+OTHER_ENDPOINTS = "(other)"
+"""Stands in the numbers for the endpoints of an app beyond the first few hundred."""
+
+
+class RequestStatus(StrEnum):
+    """How a request ended, by the published words; LEFT is ours."""
+
+    SUCCESS = "success"
+    USER_ERROR = "user_error"
+    ERROR = "error"
+    LEFT = "left"
+
+
+def status_of(code: int | None) -> RequestStatus:
+    """Return how a request ended by its answer's status code; None if its caller left."""
+    if code is None:
+        return RequestStatus.LEFT
+    if code < 400:
+        return RequestStatus.SUCCESS
+    return RequestStatus.USER_ERROR if code < 500 else RequestStatus.ERROR
+
+
+class DirectRequest(NamedTuple):
+    """A request that was called directly, as it ended: what can be worked out later is left for then.
+
+    Attributes:
+        path: with the query.
+        runner_id, revision_id: None if no runner got it.
+        received, started, ended: by a clock that counts seconds; started is None if no runner got it.
+        code: of the answer; None if the caller left before it was complete.
+    """
+
+    app_id: AppId
+    request_id: str
+    runner_id: str | None
+    revision_id: str | None
+    path: bytes
+    method: bytes
+    key_id: str | None
+    received: float
+    started: float | None
+    ended: float
+    code: int | None
+    error_type: str | None
+    bytes_in: int
+    bytes_out: int
+    cold_start: bool
+
+
+@dataclass(unsafe_hash=True, slots=True, kw_only=True)
+class RequestRecord:
+    """A request that has ended; nothing of what it sent or got is here.
+
+    Treat it as frozen. It is not declared so because a frozen object takes three times as long to make.
+
+    Attributes:
+        app_name: with the environment's suffix.
+        endpoint: the path of the app's description that the request was for, or else its path, without the query.
+        key_id: the public half of the caller's key; None for a call without one.
+        received_at: when its head had arrived, or when the queue accepted it.
+        started_at: when a runner got it; None if none did.
+        code: of the answer; None if the caller left before it was complete.
+        error_type: the published word; None for a success.
+        attempt: how often the queue tried, 1 for a direct call; 0 if no runner got it.
+        cold_start: whether it waited for a runner to start.
+    """
+
+    account: AccountId
+    request_id: str
+    app_name: str
+    revision_id: str
+    runner_id: str | None
+    endpoint: str
+    method: str
+    key_id: str | None
+    queued: bool
+    received_at: datetime
+    started_at: datetime | None
+    ended_at: datetime
+    code: int | None
+    error_type: str | None
+    bytes_in: int
+    bytes_out: int
+    attempt: int
+    cold_start: bool
+
+    @property
+    def status(self) -> RequestStatus:
+        """How it ended."""
+        return status_of(self.code)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long it waited for a runner; all of its time if none got it."""
+        return ((self.started_at or self.ended_at) - self.received_at).total_seconds()
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long a runner had it; None if none did."""
+        return None if self.started_at is None else (self.ended_at - self.started_at).total_seconds()
+
+    @property
+    def seconds(self) -> float:
+        """From its arrival to its end."""
+        return (self.ended_at - self.received_at).total_seconds()
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestStats:
+    """Numbers of requests, which can be added up; mutable, because they grow with each request.
+
+    Attributes:
+        codes: how many requests ended with each status code; 0 stands for callers who left.
+        errors: how many ended with each error type.
+        wait: how long they waited for a runner.
+        run: how long a runner had them.
+        total: how long they took altogether.
+        cold: how long those waited that waited for a runner to start.
+    """
+
+    codes: Counter[int] = field(default_factory=Counter[int])
+    errors: Counter[str] = field(default_factory=Counter[str])
+    bytes_in: int = 0
+    bytes_out: int = 0
+    wait: DurationSketch = field(default_factory=DurationSketch)
+    run: DurationSketch = field(default_factory=DurationSketch)
+    total: DurationSketch = field(default_factory=DurationSketch)
+    cold: DurationSketch = field(default_factory=DurationSketch)
+
+    def add(self, record: RequestRecord) -> None:
+        """Count a request."""
+        self.codes[record.code or 0] += 1
+        if record.error_type is not None:
+            self.errors[record.error_type] += 1
+        self.bytes_in += record.bytes_in
+        self.bytes_out += record.bytes_out
+        self.wait.add(record.wait_seconds)
+        if (run := record.run_seconds) is not None:
+            self.run.add(run)
+        self.total.add(record.seconds)
+        if record.cold_start:
+            self.cold.add(record.wait_seconds)
+
+    def merge(self, other: RequestStats) -> None:
+        """Count what others have."""
+        self.codes.update(other.codes)
+        self.errors.update(other.errors)
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        self.wait.merge(other.wait)
+        self.run.merge(other.run)
+        self.total.merge(other.total)
+        self.cold.merge(other.cold)
+
+    @property
+    def count(self) -> int:
+        """Return how many requests ended."""
+        return self.codes.total()
+
+    def count_of(self, status: RequestStatus) -> int:
+        """Return how many requests ended in this way."""
+        return sum(count for code, count in self.codes.items() if status_of(code or None) is status)
+
+
+class MinuteKey(NamedTuple):
+    """Whose numbers they are, and of which minute: that of the requests' ends.
+
+    Attributes:
+        at: when the minute begins.
+    """
+
+    account: AccountId
+    app_name: str
+    endpoint: str
+    at: datetime
+
+
+def minute_of(record: RequestRecord, endpoint: str) -> MinuteKey:
+    """Return where a request is counted."""
+    return MinuteKey(record.account, record.app_name, endpoint, record.ended_at.replace(second=0, microsecond=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestQuery:
+    """Which requests to return, by the time of their ends; None does not restrict.
+
+    Attributes:
+        app_name: with the environment's suffix.
+        status: how it ended.
+        since: ended at or after this.
+        until: ended before this.
+        oldest_first: those that ended first, in place of those that ended last.
+        after: only those behind this cursor, in the same order.
+        limit: at most so many.
+    """
+
+    app_name: str | None = None
+    endpoint: str | None = None
+    status: RequestStatus | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    runner_id: str | None = None
+    key_id: str | None = None
+    request_id: str | None = None
+    oldest_first: bool = False
+    after: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPage:
+    """Some requests, and the cursor to go on from.
+
+    Attributes:
+        cursor: behind the last one; that of the query if there is none, or empty.
+    """
+
+    records: tuple[RequestRecord, ...]
+    cursor: str
+    more: bool
+
+
+def cursor_after(record: RequestRecord, microseconds: int) -> str:
+    """Return the cursor right behind a request.
+
+    Args:
+        microseconds: of its end, since 1970.
+    """
+    return write_cursor([microseconds, record.request_id])
+
+
+def position_of(cursor: str) -> tuple[int, str]:
+    """Return a cursor's (end in microseconds, request_id).
+
+    Raises:
+        ValueError: it is not a cursor.
+    """
+    match read_cursor(cursor):
+        case [int(at), str(request_id)] if abs(at) < 2**63:
+            return at, request_id
+        case _:
+            raise ValueError("it is another one's cursor")

@@ -1,0 +1,174 @@
+"""Stores requests that have ended: a row each, as far as the sample has it, and the numbers of each minute."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from zlib import crc32
+
+from fal_server.core.faults import Fault
+from fal_server.core.openapi import template_of
+from fal_server.core.requests import (
+    OTHER_ENDPOINTS,
+    DirectRequest,
+    MinuteKey,
+    RequestRecord,
+    RequestStats,
+    RequestStatus,
+    minute_of,
+)
+from fal_server.live.catalog import Catalog
+from fal_server.live.ended_requests import Ended, EndedRequests
+from fal_server.ports import Clock
+from fal_server.ports.requests import RequestStore
+
+log = logging.getLogger(__name__)
+EVERY_SECONDS = 1.0
+# One transaction has at most so many, because other writers wait for it.
+_MOST_AT_ONCE = 1000
+# Who calls an app chooses the paths, so what is kept of them is bounded.
+_MOST_ENDPOINTS = 200
+_MOST_CHARACTERS = 200
+_MOST_KNOWN = 10_000
+
+
+class RequestRecording:
+    """Store what `ended` holds, in batches.
+
+    Args:
+        ended: where requests go at their end.
+        share: of the successful requests, how many get a row: 0 to 1. All others get one, and all are counted.
+        monotonic: the clock of `DirectRequest`.
+
+    Attributes:
+        lost: how many ended requests were not stored, because the database refused them.
+    """
+
+    def __init__(
+        self,
+        ended: EndedRequests,
+        store: RequestStore,
+        catalog: Catalog,
+        clock: Clock,
+        share: float = 1.0,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ended = ended
+        self._store = store
+        self._catalog = catalog
+        self._clock = clock
+        self._share = share
+        self._monotonic = monotonic
+        self._templates: dict[tuple[str, str], str] = {}
+        self._endpoints: dict[tuple[str, str], set[str]] = {}
+        self._storing = asyncio.Lock()
+        self._told_dropped = 0
+        self.lost = 0
+
+    async def store(self) -> None:
+        """Store what has ended until now; return when it is stored, or known to be lost."""
+        async with self._storing:
+            taken = self._ended.take()
+            for start in range(0, len(taken), _MOST_AT_ONCE):
+                await self._store_some(taken[start : start + _MOST_AT_ONCE])
+            self._tell_dropped()
+
+    async def _store_some(self, taken: Sequence[Ended]) -> None:
+        at, now = self._clock.now(), self._monotonic()
+        # Not on the event loop, where requests wait meanwhile.
+        records, minutes = await asyncio.to_thread(self._digest, taken, at, now)
+        try:
+            await self._store.add(records, minutes)
+        except Exception as error:
+            # Not tried again: what waits for a database that is gone grows, and might be counted twice.
+            self.lost += len(taken)
+            if not isinstance(error, Fault):
+                raise
+            log.warning("%d requests are missing in the request history: %s", len(taken), error.message)
+
+    def _digest(
+        self, taken: Sequence[Ended], at: datetime, now: float
+    ) -> tuple[list[RequestRecord], dict[MinuteKey, RequestStats]]:
+        records: list[RequestRecord] = []
+        minutes: dict[MinuteKey, RequestStats] = {}
+        for each in taken:
+            record = self._record(each, at, now) if isinstance(each, DirectRequest) else self._named(each)
+            key = minute_of(record, self._bounded(record))
+            numbers = minutes.get(key)
+            if numbers is None:
+                numbers = minutes[key] = RequestStats()
+            numbers.add(record)
+            if record.status is not RequestStatus.SUCCESS or self._in_sample(record.request_id):
+                records.append(record)
+        return records, minutes
+
+    def _record(self, request: DirectRequest, at: datetime, now: float) -> RequestRecord:
+        app_id = request.app_id
+        revision_id = request.revision_id
+        if revision_id is None:
+            app = self._catalog.get(app_id)
+            revision_id = "" if app is None else app.revision_id
+        path = request.path.partition(b"?")[0].decode("utf-8", "replace")
+        started = request.started
+        return RequestRecord(
+            account=app_id.account,
+            request_id=request.request_id,
+            app_name=str(app_id),
+            revision_id=revision_id,
+            runner_id=request.runner_id,
+            endpoint=self._endpoint(revision_id, path),
+            method=request.method.decode("ascii", "replace"),
+            key_id=request.key_id,
+            queued=False,
+            received_at=at - timedelta(seconds=now - request.received),
+            started_at=None if started is None else at - timedelta(seconds=now - started),
+            ended_at=at - timedelta(seconds=now - request.ended),
+            code=request.code,
+            error_type=request.error_type,
+            bytes_in=request.bytes_in,
+            bytes_out=request.bytes_out,
+            attempt=0 if started is None else 1,
+            cold_start=request.cold_start,
+        )
+
+    def _named(self, record: RequestRecord) -> RequestRecord:
+        """Put the endpoint in place of a queued request's path."""
+        record.endpoint = self._endpoint(record.revision_id, record.endpoint.partition("?")[0])
+        return record
+
+    def _endpoint(self, revision_id: str, path: str) -> str:
+        known = self._templates.get((revision_id, path))
+        if known is None:
+            revision = self._catalog.known_revision(revision_id)
+            template = None if revision is None else template_of(revision.metadata, path)
+            known = template or path[:_MOST_CHARACTERS]
+            if len(self._templates) >= _MOST_KNOWN:
+                self._templates.clear()
+            self._templates[revision_id, path] = known
+        return known
+
+    def _bounded(self, record: RequestRecord) -> str:
+        """Return the endpoint that a request is counted at."""
+        endpoints = self._endpoints.setdefault((record.account, record.app_name), set())
+        if record.endpoint in endpoints:
+            return record.endpoint
+        if len(endpoints) >= _MOST_ENDPOINTS:
+            return OTHER_ENDPOINTS
+        endpoints.add(record.endpoint)
+        return record.endpoint
+
+    def _in_sample(self, request_id: str) -> bool:
+        """Return whether a success gets a row; the same each time that it is asked of one request."""
+        return self._share >= 1.0 or crc32(request_id.encode()) < self._share * 2**32
+
+    def _tell_dropped(self) -> None:
+        if self._ended.dropped > self._told_dropped:
+            log.warning(
+                "%d requests are missing in the request history: they ended faster than they could be stored",
+                self._ended.dropped - self._told_dropped,
+            )
+            self._told_dropped = self._ended.dropped
