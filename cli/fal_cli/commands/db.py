@@ -1,17 +1,19 @@
-"""`fal db`: moves a controller's database to PostgreSQL, or back."""
+"""`fal db`: backs up what a controller keeps, and moves its database to PostgreSQL or back."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.controller_process import add_state_dir_option
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import print_line
+from fal_cli.presentation.counting import counted
+from fal_cli.presentation.output import print_line, shown_bytes
 from fal_cli.presentation.progress import LiveLine
 
 if TYPE_CHECKING:
@@ -28,9 +30,34 @@ A password belongs into the environment, where no list of processes shows it:
   FAL_DATABASE_URL='postgresql://fal:PASSWORD@db.internal/fal' fal db copy"""
 
 
+_BACKUP_EPILOG = """\
+Examples:
+  fal db backup /backups/fal-$(date +%F)
+  cp ~/.fal/controller/master.key /a/safer/place/
+
+To go back, put master.key into the directory, and start a controller on it:
+  fal up --state-dir /backups/fal-2026-11-29 --adopt-copy"""
+
+
 def add_arguments(parser: FalParser) -> None:
-    """Declare `fal db` and its sub-command."""
+    """Declare `fal db` and its sub-commands."""
     commands = add_commands(parser)
+    backup = add_command(
+        commands, "backup", "Back up the database, code and files of a controller, also while it runs.", _backup
+    )
+    backup.epilog = _BACKUP_EPILOG
+    add_state_dir_option(backup)
+    backup.add_argument("target", type=Path, metavar="DIR", help="The directory to make.")
+    backup.add_argument(
+        "--database", metavar="URL", help="The controller's PostgreSQL database (defaults to FAL_DATABASE_URL)."
+    )
+    backup.add_argument("--data", action="store_true", help="Copy what runners see as /data, too.")
+    backup.add_argument(
+        "--keys",
+        action="store_true",
+        help="Copy the master key, the administrator's key and the TLS authority, too. Without them whoever has the "
+        "backup cannot read its secrets; keep them apart.",
+    )
     copy = add_command(
         commands, "copy", "Copy the database of a stopped controller to PostgreSQL, or from there, and check it.", _copy
     )
@@ -47,16 +74,44 @@ def add_arguments(parser: FalParser) -> None:
     )
 
 
+def _backup(args: argparse.Namespace) -> None:
+    _require_extra()
+    from fal_server.composition.backup import back_up
+    from fal_server.core.faults import Fault
+
+    with LiveLine("Backing up") as line:
+        try:
+            made = back_up(
+                args.state_dir,
+                args.target,
+                database=args.database or os.environ.get("FAL_DATABASE_URL"),
+                data=args.data,
+                keys=args.keys,
+                report=line.step,
+            )
+        except Fault as fault:
+            raise CommandError(fault.message) from None
+    print_line(
+        f"Backed up to {args.target}: the database, and {counted(made.files, 'file')} ({shown_bytes(made.bytes)})."
+    )
+    if made.left_out:
+        print_line(f"Not in it: {', '.join(made.left_out)}.")
+
+
+def _require_extra() -> None:
+    if lacking := missing(CONTROLLER):
+        raise CommandError(
+            f"fal db needs the controller extra ({lacking[0]} is missing): pip install 'fal-grpc[controller]'"
+        )
+
+
 def _copy(args: argparse.Namespace) -> None:
     url = args.origin or args.to or os.environ.get("FAL_DATABASE_URL")
     if not url:
         raise CommandError("say where to: --to postgresql://user@host/database, or FAL_DATABASE_URL", ExitCode.USAGE)
     if "://" not in url:
         raise CommandError(f"'{url}' is no URL: a database is given as postgresql://user@host/database", ExitCode.USAGE)
-    if lacking := missing(CONTROLLER):
-        raise CommandError(
-            f"fal db needs the controller extra ({lacking[0]} is missing): pip install 'fal-grpc[controller]'"
-        )
+    _require_extra()
     from fal_server.composition.moving import move_in, move_out
     from fal_server.core.faults import Fault
 

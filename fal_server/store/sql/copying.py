@@ -55,7 +55,11 @@ class _Sum:
 
 
 async def copy_database(
-    source: str | Path, target: str | Path, *, report: Callable[[CopyProgress], None] | None = None
+    source: str | Path,
+    target: str | Path,
+    *,
+    snapshot: bool = False,
+    report: Callable[[CopyProgress], None] | None = None,
 ) -> int:
     """Copy every row, read the copy again and compare it; in one transaction of the target.
 
@@ -63,6 +67,7 @@ async def copy_database(
 
     Args:
         source, target: as for `open_store`. The target has no tables.
+        snapshot: copy what a PostgreSQL source holds now, and leave it to the controller that uses it.
         report: called each few thousand rows.
 
     Returns:
@@ -74,7 +79,7 @@ async def copy_database(
     """
     tell = report or (lambda progress: None)
     with driver_faults():
-        async with _opened(source) as origin, _opened(target) as copy:
+        async with _snapshot(source) if snapshot else _opened(source) as origin, _opened(target) as copy:
             return await _copied(origin, copy, tell)
 
 
@@ -129,6 +134,45 @@ async def _read(connection: AsyncConnection, table: Table) -> AsyncGenerator[Seq
 
 async def _count(connection: AsyncConnection, table: Table) -> int:
     return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+async def back_up_file(source: Path, target: Path) -> None:
+    """Copy a SQLite file as it is now, also while a controller writes to it, and check the copy.
+
+    Args:
+        target: a file that does not exist.
+
+    Raises:
+        Unavailable: the database cannot be read, the copy not be written, or it is damaged.
+    """
+    with driver_faults():
+        engine = dialect.create_engine(source)
+        try:
+            async with engine.connect() as connection:
+                dialect.make_private(target)
+                await connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
+        finally:
+            await engine.dispose()
+        copy = dialect.create_engine(target)
+        try:
+            async with copy.connect() as connection:
+                found = (await connection.exec_driver_sql("PRAGMA quick_check")).scalar_one()
+        finally:
+            await copy.dispose()
+    if found != "ok":
+        raise Unavailable(f"the copy of {source} is damaged: {found}")
+
+
+@asynccontextmanager
+async def _snapshot(source: str | Path) -> AsyncGenerator[AsyncConnection]:
+    """Connect in a transaction that reads one state of the database and writes nothing."""
+    engine = dialect.create_engine(source)
+    try:
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        async with engine.execution_options(**options).begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
         if url.get_backend_name() != SQLITE:
             raise Unavailable(f"no store for {url.get_backend_name()}: {_WANTED}")
         if url.database and url.database != ":memory:":
-            _make_private(Path(url.database))
+            make_private(Path(url.database))
         engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
     except ArgumentError as error:
         raise Unavailable(f"the database's URL is malformed: {_WANTED}") from error
@@ -156,7 +156,8 @@ def _sqlite_url(path: str | Path | None) -> URL:
     return URL.create("sqlite+aiosqlite", database=":memory:" if path is None else str(path))
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make a file that is missing, and let nobody but its owner read it."""
     # SQLite gives its -wal and -shm files the mode of the database.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -191,3 +191,14 @@ def test_a_running_controller_keeps_its_database(tmp_path):
         ):
             with pytest.raises(FailedPrecondition, match="already running"):
                 move()
+
+
+async def test_a_snapshot_of_a_database_that_a_controller_uses(server, tmp_path):
+    place = server.make(tmp_path.name)
+    await fill(place)
+    before = await contents(place)
+    store = await open_store(place, AesVault(KEY))
+    rows = await copying.copy_database(place, tmp_path / "copy.db", snapshot=True)
+    await store.close()
+    assert rows == sum(map(len, before.values()))
+    assert await contents(tmp_path / "copy.db") == before

@@ -1,0 +1,149 @@
+"""Makes a backup of a state directory: a directory from which a controller can start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fal_server.composition.state import StateDir
+from fal_server.core.faults import AlreadyExists, Fault, NotFound, Unavailable
+from fal_server.store.files.durable import sync_directory
+from fal_server.store.sql.copying import CopyProgress, back_up_file, copy_database
+
+_SECRETS = ("master.key", "admin.key", "tls")
+_CONTENT = ("blobs", "app-files", "objects")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """What a backup holds.
+
+    Attributes:
+        files, bytes: of what is beside the database.
+        left_out: the secrets and the data that are not in it, by their paths in the state directory.
+    """
+
+    files: int
+    bytes: int
+    left_out: tuple[str, ...]
+
+
+def back_up(
+    state_dir: Path,
+    target: Path,
+    *,
+    database: str | None,
+    data: bool,
+    keys: bool,
+    report: Callable[[str], None] | None = None,
+) -> Backup:
+    """Copy the database, then the code and files that it names, also while a controller runs.
+
+    What it names is not deleted before it has been unused for days, so the copies fit together.
+
+    Args:
+        target: a directory that does not exist; it appears when it is whole.
+        database: a PostgreSQL database's URL; None for the SQLite file of the directory.
+        data: whether to copy what runners see as /data.
+        keys: whether to copy the master key, the administrator's key and the TLS authority.
+        report: called with what is done now.
+
+    Raises:
+        NotFound: the state directory has no database.
+        AlreadyExists: the target exists.
+        Unavailable: something cannot be read or written; the target does not exist then.
+    """
+    tell = report or (lambda what: None)
+    root, target = state_dir.expanduser().absolute(), target.expanduser().absolute()
+    if not (root / "controller.lock").exists() or not (database or (root / "fal.db").exists()):
+        raise NotFound(
+            f"a database in {root}",
+            "--state-dir names the directory of the controller; for one on PostgreSQL give --database or "
+            "FAL_DATABASE_URL, too",
+        )
+    if target.exists():
+        raise AlreadyExists(f"{target} exists already: give a directory that does not, such as one with the date")
+    if target.is_relative_to(root):
+        raise Unavailable(f"{target} is in the state directory: a backup belongs onto another disk")
+    draft = target.with_name(f"{target.name}.unfinished")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)  # of a backup that was broken off
+        made = StateDir(draft)
+        tell("the database")
+        asyncio.run(_copy_database(root / "fal.db", database, made.database, tell))
+        counts = [_copy(root / name, draft / name, tell) for name in _parts(root, data=data, keys=keys)]
+        os.sync()
+        draft.rename(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise Unavailable(f"the backup could not be written: {error.strerror or error}") from error
+    except (Fault, shutil.Error):
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return Backup(
+        files=sum(files for files, _ in counts),
+        bytes=sum(size for _, size in counts),
+        left_out=tuple(_left_out(root, data=data, keys=keys)),
+    )
+
+
+async def _copy_database(file: Path, url: str | None, target: Path, tell: Callable[[str], None]) -> None:
+    def show(progress: CopyProgress) -> None:
+        tell(f"{progress.table}, {progress.rows:,} of {progress.total:,} rows")
+
+    if url is None:
+        await back_up_file(file, target)
+    else:
+        await copy_database(url, target, snapshot=True, report=show)
+
+
+def _parts(root: Path, *, data: bool, keys: bool) -> Iterator[str]:
+    """Yield what is copied beside the database; `directory.json` makes the copy known as one."""
+    yield "directory.json"
+    yield from _CONTENT
+    yield from (f"accounts/{account}/app-files" for account in _accounts(root))
+    if data:
+        yield from _data(root)
+    if keys:
+        yield from _SECRETS
+
+
+def _left_out(root: Path, *, data: bool, keys: bool) -> Iterator[str]:
+    names = [*(() if keys else _SECRETS), *(() if data else _data(root))]
+    return (name for name in names if (root / name).exists())
+
+
+def _data(root: Path) -> Iterator[str]:
+    yield "data"
+    yield from (f"accounts/{account}/data" for account in _accounts(root))
+
+
+def _accounts(root: Path) -> list[str]:
+    place = root / "accounts"
+    return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+
+
+def _copy(source: Path, target: Path, tell: Callable[[str], None]) -> tuple[int, int]:
+    """Copy a file or a directory; return how many files and bytes. What vanishes meanwhile was not needed any more."""
+    tell(source.name)
+    files = size = 0
+    for path in [source, *(source.rglob("*") if source.is_dir() else ())]:
+        copy = target / path.relative_to(source)
+        try:
+            if path.is_symlink():
+                copy.symlink_to(path.readlink())
+            elif path.is_dir():
+                copy.mkdir(parents=True, exist_ok=True)
+                shutil.copystat(path, copy)
+            elif path.is_file():  # a socket or a pipe in /data is nothing to keep
+                shutil.copy2(path, copy)
+                files, size = files + 1, size + copy.stat().st_size
+        except FileNotFoundError:
+            if path.exists():
+                raise
+    return files, size
