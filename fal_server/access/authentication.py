@@ -81,6 +81,23 @@ class Authenticator:
         good = hmac.compare_digest(key.secret_hash if key else _NOBODY, hash_secret(secret))
         if key is None or not good:
             raise Unauthenticated("the key is unknown or its secret is wrong: check FAL_KEY, or create a key")
+        return await self._admitted(key)
+
+    async def holder(self, key_id: str) -> Principal:
+        """Return the caller that a stored key stands for, after its secret was shown once.
+
+        Raises:
+            Unauthenticated: the key is unknown, revoked or expired.
+        """
+        known = self._known.get(key_id)
+        if known is not None and known.until > self._clock.now():
+            return known.principal
+        key = await self._store.get_key(EVERY_ACCOUNT, key_id)
+        if key is None:
+            raise Unauthenticated(f"key {key_id} is not known: {ANOTHER_KEY}")
+        return await self._admitted(key)
+
+    async def _admitted(self, key: Key) -> Principal:
         if key.revoked_at is not None:
             raise Unauthenticated(f"key {key.key_id} is revoked: {ANOTHER_KEY}")
         if key.has_expired(latest(self._clock)):

@@ -228,6 +228,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         files=files,
         use_cases=use_cases,
         certificates=certificates,
+        clock=clock,
         stack=stack,
     )
     return Parts(

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from fal_runner.shim.address import SocketPath
 from fal_server.access.tokens import Tokens
 from fal_server.composition.addresses import Addresses, cannot_listen
+from fal_server.composition.dashboard import build_dashboard
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
 from fal_server.composition.options import LOOPBACK
@@ -36,6 +37,7 @@ from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
+from fal_server.ports import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ async def open_faces(
     files: FileServices,
     use_cases: UseCases,
     certificates: Certificates | None,
+    clock: Clock,
     stack: AsyncExitStack,
 ) -> Faces:
     """Listen for gRPC and HTTP until the stack is closed.
@@ -92,7 +95,10 @@ async def open_faces(
         ended=live.ended,
     )
     adapter = AsgiAdapter(rest)
-    router = Router(gateway, adapter, AllowedHosts(settings.allowed_hosts) if settings.allowed_hosts else None)
+    pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)
+    dashboard = AsgiAdapter(pages, for_pages=False)
+    hosts = AllowedHosts(settings.allowed_hosts) if settings.allowed_hosts else None
+    router = Router(gateway, adapter, hosts, dashboard)
     listener = Listener(
         router,
         grpc_socket.target,
@@ -104,6 +110,7 @@ async def open_faces(
     except OSError as error:
         raise cannot_listen(settings, error) from error
     stack.push_async_callback(adapter.close)
+    stack.push_async_callback(dashboard.close)
     stack.push_async_callback(gateway.close)
     stack.push_async_callback(listener.close, 0)
     return Faces(grpc=grpc, grpc_port=grpc_port, listener=listener, router=router)

@@ -121,8 +121,8 @@ RESERVED_NICKNAMES: Final = frozenset(
     {
         "account", "accounts", "api", "applications", "audit", "auth", "billing", "comfy", "dashboard", "docs",
         "favicon.ico", "files", "health", "keys", "logs", "metrics", "openapi.json", "proxy", "queue", "redoc",
-        "robots.txt", "runners", "static", "storage", "teams", "tokens", "users", "v1", "web", "webhooks", "workflows",
-        ".well-known",
+        "robots.txt", "runners", "static", "storage", "teams", "tokens", "ui", "users", "v1", "web", "webhooks",
+        "workflows", ".well-known",
     }
 )  # fmt: skip
 """The first segments of the controller's own paths, also of later ones; no account has one as its nickname."""

@@ -19,6 +19,13 @@ from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.identity import LOCAL
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from fal_server.http.dashboard.app import dashboard_app
+from fal_server.http.dashboard.apps import AppPages
+from fal_server.http.dashboard.log_lines import LogLines
+from fal_server.http.dashboard.overview import OverviewPage
+from fal_server.http.dashboard.pages import Pages
+from fal_server.http.dashboard.runners import RunnerPages
+from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
@@ -52,8 +59,8 @@ def guard_of(stack) -> Guard:
     return Guard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS), NoAudit())
 
 
-def everything(stack) -> tuple[Starlette, Uploader]:
-    """Return both applications with every route, but no services, so that every admitted call fails."""
+def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
+    """Return all applications with every route, but no services, so that every admitted call fails."""
     nothing: Any = object()
     guard = guard_of(stack)
     routes = [
@@ -67,7 +74,33 @@ def everything(stack) -> tuple[Starlette, Uploader]:
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
     ]
-    return rest_app(guard=guard, accounts=ACCOUNTS, version="1", routes=routes), Uploader(nothing, guard, "http://here")
+    rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1", routes=routes)
+    return rest, Uploader(nothing, guard, "http://here"), dashboard_of(stack)
+
+
+def dashboard_of(stack) -> Starlette:
+    nothing: Any = object()
+    tokens = Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL)
+    sessions = Sessions(stack.access, stack.clock)
+    guard = PageGuard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS), NoAudit(), sessions)
+    pages = Pages(ACCOUNTS, stack.clock, "1")
+    names = ("apps", "runners", "revisions", "explainer", "queue", "urls")
+    lines = LogLines(pages, guard, nothing)
+    routes = [
+        *OverviewPage(pages, guard, nothing, nothing).routes,
+        *AppPages(pages, guard, **dict.fromkeys(names, nothing)).routes,
+        *lines.routes,
+        *RunnerPages(pages, guard, nothing, lines).routes,
+    ]
+    return dashboard_app(pages, guard, routes)
+
+
+def serving(path: str, everything: tuple[Starlette, Uploader, Starlette]) -> Starlette:
+    """Return the application that a path leads to."""
+    rest, uploader, dashboard = everything
+    if path.startswith("/v1/"):
+        return uploader.app
+    return dashboard if path.startswith("/ui") else rest
 
 
 def client_of(app: Starlette) -> httpx.AsyncClient:
@@ -85,10 +118,10 @@ def filled(path: str) -> str:
 
 
 def test_the_table_has_every_route_and_no_other(stack) -> None:
-    rest, uploader = everything(stack)
+    rest, uploader, dashboard = everything(stack)
     found = {
         (method, route.path)
-        for app in (rest, uploader.app)
+        for app in (rest, uploader.app, dashboard)
         for route in app.routes
         for method in route.methods - {"HEAD"}
     }
@@ -106,10 +139,9 @@ def test_a_route_without_a_row_stops_the_start(stack) -> None:
 
 
 async def test_every_route_needs_its_permission_and_no_other(stack) -> None:
-    rest, uploader = everything(stack)
-    async with client_of(rest) as rest_client, client_of(uploader.app) as uploader_client:
-        for (method, path), needed in ROUTE_PERMISSIONS.items():
-            client = uploader_client if path.startswith("/v1/") else rest_client
+    apps = everything(stack)
+    for (method, path), needed in ROUTE_PERMISSIONS.items():
+        async with client_of(serving(path, apps)) as client:
             if needed is Admission.CALLERS_OF_THE_APP:
                 continue  # the gateway's rule, which depends on the app
             enough: Sequence[str] = [needed] if isinstance(needed, str) else ["serverless:files:write"]
@@ -130,7 +162,7 @@ async def test_every_route_needs_its_permission_and_no_other(stack) -> None:
 
 
 async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(stack) -> None:
-    rest, uploader = everything(stack)
+    apps = everything(stack)
 
     async def receive() -> dict[str, object]:
         raise AssertionError("the body was read")
@@ -148,8 +180,7 @@ async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(stack) -> None
             "raw_path": filled(path).encode(), "query_string": b"", "headers": [(b"content-length", b"1000000")],
             "scheme": "http", "root_path": "", "client": None, "server": ("here", 80), "state": {},
         }  # fmt: skip
-        app = uploader.app if path.startswith("/v1/") else rest
-        await app(scope, receive, send)
+        await serving(path, apps)(scope, receive, send)
         assert sent[0]["status"] == 401, (method, path)
 
 
@@ -163,7 +194,7 @@ def test_the_same_thing_needs_the_same_permission_on_both_wires() -> None:
 async def test_both_wires_admit_the_same_keys(stack, name, permissions) -> None:
     key_id, secret = await stack.keys.create(None, permissions=permissions)
     metadata = (("auth-key-id", key_id), ("auth-key", secret))
-    rest, _ = everything(stack)
+    rest, *_ = everything(stack)
     async with client_of(rest) as client:
         for (method, path), rpc in SAME.items():
             answer = await client.request(method, filled(path), headers={"authorization": f"Key {key_id}:{secret}"})

@@ -130,7 +130,7 @@ async def test_a_request_about_another_app_is_refused(stack, part, name, request
 async def test_routes_about_another_app_or_the_account_are_refused(stack) -> None:
     (_, key_id), (_, secret) = await key_for(stack, for_app="hello")
     headers = {"authorization": f"Key {key_id}:{secret}"}
-    rest, _ = everything(stack)
+    rest, *_ = everything(stack)
     async with client_of(rest) as client:
         statuses = {
             path: (await client.get(path, headers=headers)).status_code

@@ -91,7 +91,7 @@ class Guard:
     async def known_caller(self, request: Request) -> Principal | None:
         """Return who asks; None without a valid key or token."""
         try:
-            return await self._principal(request)
+            return await self.identify(request)
         except (Unauthenticated, PermissionDenied, NotFound):
             return None
 
@@ -114,6 +114,22 @@ class Guard:
         made_by = await self._authenticator.account_of(key_id)
         return caller.scope.account == made_by and not caller.scope.restrictions.limit
 
+    async def identify(self, request: Request) -> Principal:
+        """Return who asks.
+
+        Raises:
+            Unauthenticated: there is no valid key or token.
+        """
+        key, user_id = _key_of(request), request.headers.get(f"x-{USER_ID}", "")
+        if key is not None:
+            caller = await self._authenticated(*key)
+            self._teams.require_own(caller, user_id)
+            return caller
+        token = token_of(request.headers.get("authorization", ""))
+        if token:
+            return await self._teams.bearer(token, user_id)
+        raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
+
     async def _record(self, request: Request, caller: Principal, action: str) -> None:
         named = ", ".join(f"{name}={value}" for name, value in request.path_params.items())
         source, request_id = address_of(request.client), request.scope["state"][REQUEST_ID]
@@ -129,23 +145,12 @@ class Guard:
         exchange: Exchange = request.scope["state"][EXCHANGE]
         exchange.key_id = caller.key_id
 
-    async def _principal(self, request: Request) -> Principal:
-        key, user_id = _key_of(request), request.headers.get(f"x-{USER_ID}", "")
-        if key is not None:
-            caller = await self._authenticated(*key)
-            self._teams.require_own(caller, user_id)
-            return caller
-        token = token_of(request.headers.get("authorization", ""))
-        if token:
-            return await self._teams.bearer(token, user_id)
-        raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
-
     async def _admit(self, request: Request, needed: str | Admission) -> Principal:
         if needed is Admission.UPLOADERS:
             holder = await self._holder_of_token(request)
             if holder is not None:
                 return holder
-        caller = await self._principal(request)
+        caller = await self.identify(request)
         if isinstance(needed, str):
             require(caller, needed)
         elif not allows(caller, WRITE_FILES):
@@ -174,6 +179,11 @@ def _hold_to_part(request: Request, caller: Principal, path: str) -> None:
         require_whole(caller)
     elif not caller.scope.reaches(AppId.parse(caller.scope.account, app)):
         raise NotFound("app", f"key {caller.key_id} is for another one")
+
+
+def names_key(request: Request) -> bool:
+    """Return whether a request says itself who asks, by a key or a token."""
+    return "authorization" in request.headers
 
 
 def _key_of(request: Request) -> tuple[str, str] | None:

@@ -55,6 +55,27 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/queue/workflows/{owner}/{name}/requests/{run_id}/status/"): "serverless:apps:run",
     ("PUT", "/queue/workflows/{owner}/{name}/requests/{run_id}/cancel"): "serverless:apps:run",
     ("PUT", "/queue/workflows/{owner}/{name}/requests/{run_id}/cancel/"): "serverless:apps:run",
+    # The dashboard, whose pages say the same as calls with these permissions.
+    ("GET", "/ui"): Admission.ANYONE,
+    ("GET", "/ui/login"): Admission.ANYONE,
+    ("POST", "/ui/login"): Admission.ANYONE,
+    ("POST", "/ui/logout"): Admission.ANYONE,
+    ("GET", "/ui/static/{name}"): Admission.ANYONE,
+    ("GET", "/ui/"): "serverless:apps:read",
+    ("GET", "/ui/apps"): "serverless:apps:read",
+    ("GET", "/ui/apps/{app}"): "serverless:apps:read",
+    ("POST", "/ui/apps/{app}/scale"): "serverless:apps:write",
+    ("POST", "/ui/apps/{app}/revision"): "serverless:apps:write",
+    ("POST", "/ui/apps/{app}/rollout"): "serverless:apps:write",
+    ("POST", "/ui/apps/{app}/flush"): "serverless:queue:write",
+    ("POST", "/ui/apps/{app}/redrive"): "serverless:queue:write",
+    ("GET", "/ui/apps/{app}/logs"): "serverless:logs:read",
+    ("GET", "/ui/apps/{app}/follow"): "serverless:logs:read",
+    ("GET", "/ui/runners"): "serverless:runners:read",
+    ("GET", "/ui/runners/{runner_id}"): "serverless:runners:read",
+    ("GET", "/ui/runners/{runner_id}/follow"): "serverless:logs:read",
+    ("POST", "/ui/runners/{runner_id}/stop"): "serverless:runners:write",
+    ("POST", "/ui/runners/{runner_id}/kill"): "serverless:runners:write",
     # /data.
     ("GET", "/files/list/{path:path}"): "serverless:files:read",
     ("GET", "/files/file/{path:path}"): "serverless:files:read",
@@ -113,6 +134,6 @@ RECORDED_ROUTES = frozenset(
     for (method, path), needed in ROUTE_PERMISSIONS.items()
     if isinstance(needed, str)
     and needed.endswith(":write")
-    and (path.startswith("/applications") or not path.endswith(_STEPS))
+    and (path.startswith(("/applications", "/ui/")) or not path.endswith(_STEPS))
 )
 """What gets a row in the audit log: whatever changes something."""

@@ -13,6 +13,7 @@ from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds, origin_form
 
 _QUEUE = (b"q", b"Q")
+_DASHBOARD = b"/ui"
 _RESERVED = frozenset(name.encode() for name in RESERVED_NICKNAMES)
 
 
@@ -24,9 +25,17 @@ class Router:
 
     Args:
         hosts: those that a request may name; None admits all.
+        dashboard: answers what is below /ui, which pages of other origins may not call.
     """
 
-    def __init__(self, gateway: Gateway, rest: AsgiAdapter, hosts: AllowedHosts | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        rest: AsgiAdapter,
+        hosts: AllowedHosts | None = None,
+        dashboard: AsgiAdapter | None = None,
+    ) -> None:
+        self._dashboard = dashboard or rest
         self._hosts = hosts
         self._gateway = gateway
         self._rest = rest
@@ -35,6 +44,7 @@ class Router:
 
     def drain(self) -> None:
         self._rest.drain()
+        self._dashboard.drain()
 
     def suspend(self, reason: str) -> None:
         """Answer every request with 503 and the reason; "" ends that."""
@@ -70,5 +80,7 @@ class Router:
             own = True
         if not own:
             self._gateway.handle(exchange)
+        elif target.startswith(_DASHBOARD) and target[3:4] in {b"", b"/", b"?"}:
+            self._dashboard.handle(exchange)
         elif not answer_preflight(exchange, self._ids.next()):
             self._rest.handle(exchange)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fal_server.core.faults import Fault, InvalidArgument
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import Principal, Scope
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.runners import Runner
-from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event, event_stream
+from fal_server.http.routes.event_stream import COMMENT_SECONDS, event, event_stream
 from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.line_events import line_events
 from fal_server.http.routes.parameters import number
-from fal_server.services.logs import LogBatch, Logs
+from fal_server.services.logs import Logs
 from fal_server.services.runners import Runners
 
 _MAX_PAGE = 10_000
@@ -91,36 +92,8 @@ class RunnerRoutes:
     async def _stream(self, request: Request, caller: Principal) -> Response:
         """Answer with lines as server-sent events, until the runner has ended or the controller drains."""
         draining: asyncio.Event = request.scope["state"]["draining"]
-        return event_stream(self._events(caller.scope, _job_id(request), _time(request, "since"), draining))
-
-    async def _events(
-        self, scope: Scope, runner_id: str, since: datetime | None, draining: asyncio.Event
-    ) -> AsyncGenerator[bytes]:
-        batches = self._logs.follow(scope, LogQuery(runner_id=runner_id, since=since))
-        pending: asyncio.Task[LogBatch | None] | None = None
-        end = asyncio.create_task(draining.wait())
-        try:
-            while not end.done():
-                pending = pending or asyncio.create_task(_next(batches))
-                first = asyncio.FIRST_COMPLETED
-                done, _ = await asyncio.wait((pending, end), timeout=self._comment_seconds, return_when=first)
-                if not done:
-                    yield COMMENT
-                if pending not in done:
-                    continue
-                batch, pending = pending.result(), None
-                if batch is None:
-                    return
-                yield b"".join(event(json.dumps(log_item(entry))) for entry in batch.entries)
-        except Fault as fault:
-            # An event, since the status is sent already.
-            yield event(fault.message, "error")
-        finally:
-            end.cancel()
-            if pending is not None:
-                pending.cancel()
-                await asyncio.gather(pending, return_exceptions=True)
-            await batches.aclose()
+        batches = self._logs.follow(caller.scope, LogQuery(runner_id=_job_id(request), since=_time(request, "since")))
+        return event_stream(line_events(batches, _line, draining, self._comment_seconds))
 
 
 def log_item(entry: LogEntry) -> dict[str, str | int | None]:
@@ -155,8 +128,8 @@ def _runner_item(runner: Runner) -> dict[str, str | None]:
     }
 
 
-async def _next(batches: AsyncIterator[LogBatch]) -> LogBatch | None:
-    return await anext(batches, None)
+def _line(entry: LogEntry) -> bytes:
+    return event(json.dumps(log_item(entry)))
 
 
 def _job_id(request: Request) -> str:

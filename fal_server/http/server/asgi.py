@@ -33,10 +33,12 @@ class AsgiAdapter:
 
     Args:
         body_seconds: how long to wait for more of a request's body before it fails with 408.
+        for_pages: whether pages of other origins may read the answers.
     """
 
-    def __init__(self, app: ASGIApp, *, body_seconds: float = Limits().body_seconds) -> None:
+    def __init__(self, app: ASGIApp, *, body_seconds: float = Limits().body_seconds, for_pages: bool = True) -> None:
         self._app = app
+        self._for_pages = _FOR_PAGES if for_pages else b""
         self._body_seconds = body_seconds
         self._ids = RequestIds()
         self._draining = asyncio.Event()
@@ -44,7 +46,7 @@ class AsgiAdapter:
 
     def handle(self, exchange: Exchange) -> None:
         """Start the application for an exchange."""
-        run = _AsgiRun(exchange, self._ids.next(), self._draining, self._body_seconds)
+        run = _AsgiRun(exchange, self._ids.next(), self._draining, self._body_seconds, self._for_pages)
         exchange.driver = run
         self._tasks.spawn(run.run(self._app))
 
@@ -60,8 +62,11 @@ class AsgiAdapter:
 class _AsgiRun:
     """Drives one response with the application."""
 
-    def __init__(self, exchange: Exchange, request_id: str, draining: asyncio.Event, body_seconds: float) -> None:
+    def __init__(
+        self, exchange: Exchange, request_id: str, draining: asyncio.Event, body_seconds: float, for_pages: bytes
+    ) -> None:
         self._exchange = exchange
+        self._for_pages = for_pages
         self._body_seconds = body_seconds
         self._draining = draining
         self._request_id = request_id
@@ -175,7 +180,7 @@ class _AsgiRun:
                 request_id = value  # the response is about another request, one that was queued
             elif lower not in HOP_BY_HOP and not lower.startswith(_OF_PAGES):
                 fields.append(b"%b: %b\r\n" % (name, value))
-        fields.append(b"%bx-fal-request-id: %b\r\n" % (_FOR_PAGES, request_id))
+        fields.append(b"%bx-fal-request-id: %b\r\n" % (self._for_pages, request_id))
         self._exchange.start(message["status"], b"".join(fields), length)
         if length is None:
             self._exchange.send(b"", end=False)  # a stream may be silent for long before its first part

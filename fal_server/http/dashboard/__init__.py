@@ -1,0 +1,1 @@
+"""The dashboard at /ui: pages that the controller renders, for people at a browser."""

@@ -1,0 +1,102 @@
+"""Log lines on pages: the latest of a runner, an app or a request, found by words, and followed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import Principal, Scope
+from fal_server.core.logs import LogEntry, LogQuery
+from fal_server.http.dashboard.pages import Pages, app_of, headers_of
+from fal_server.http.routes.event_stream import event, event_stream
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.line_events import line_events
+from fal_server.services.logs import LogBatch, Logs
+
+_MOST_LINES = 500
+_READS = 200_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownLines:
+    """Lines of a page, oldest first.
+
+    Attributes:
+        search: what they were found by; empty for all.
+        more: whether there are older ones.
+        follow: the address of those that come; empty if none is to come.
+    """
+
+    entries: Sequence[LogEntry]
+    search: str
+    more: bool
+    follow: str
+
+
+class LogLines:
+    """Finds and follows lines, and shows those of an app."""
+
+    def __init__(self, pages: Pages, guard: Guard, logs: Logs) -> None:
+        self._pages = pages
+        self._logs = logs
+        self.routes = [
+            guard.route("GET", "/ui/apps/{app}/logs", self._show),
+            guard.route("GET", "/ui/apps/{app}/follow", self._follow_app),
+            guard.route("GET", "/ui/runners/{runner_id}/follow", self._follow_runner),
+        ]
+
+    async def of_runner(self, scope: Scope, runner_id: str, search: str | None) -> ShownLines:
+        """Return the latest lines of a runner."""
+        return await self._find(scope, LogQuery(runner_id=runner_id), search, f"/ui/runners/{runner_id}/follow")
+
+    async def _find(self, scope: Scope, query: LogQuery, search: str | None, follow: str) -> ShownLines:
+        query = replace(query, search=search or None, newest_first=True, limit=_MOST_LINES, reads=_READS)
+        page = await self._logs.page(scope, query)
+        since = f"?since={quote(page.entries[0].timestamp.isoformat())}" if page.entries else ""
+        return ShownLines(
+            entries=page.entries[::-1],
+            search=search or "",
+            more=page.more,
+            follow=follow + since if follow and not search else "",
+        )
+
+    async def _show(self, request: Request, caller: Principal) -> Response:
+        app = str(app_of(request, caller))
+        search = request.query_params.get("search")
+        lines = await self._find(caller.scope, LogQuery(app_name=app), search, f"/ui/apps/{app}/follow")
+        return self._pages.show(request, "app_logs.html", app=app, lines=lines)
+
+    async def _follow_app(self, request: Request, caller: Principal) -> Response:
+        return self._follow(request, caller, LogQuery(app_name=str(app_of(request, caller)), since=_since(request)))
+
+    async def _follow_runner(self, request: Request, caller: Principal) -> Response:
+        runner_id = request.path_params["runner_id"]
+        return self._follow(request, caller, LogQuery(runner_id=runner_id, since=_since(request)))
+
+    def _follow(self, request: Request, caller: Principal, query: LogQuery) -> Response:
+        draining: asyncio.Event = request.scope["state"]["draining"]
+        return event_stream(self._events(self._logs.follow(caller.scope, query), draining), headers_of(request))
+
+    async def _events(self, batches: AsyncGenerator[LogBatch], draining: asyncio.Event) -> AsyncGenerator[bytes]:
+        async for lines in line_events(batches, self._line, draining):
+            yield lines
+        yield event("over", "end")  # else the browser would ask again
+
+    def _line(self, entry: LogEntry) -> bytes:
+        return event(self._pages.text("line.html", entry=entry))
+
+
+def _since(request: Request) -> datetime | None:
+    """Return the time of the last line that the page has; the page leaves out what it has already."""
+    text = request.query_params.get("since", "")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC) if text else None
+    except ValueError:
+        raise InvalidArgument("since", f"since is {text[:80]!r}: give a time in ISO 8601") from None

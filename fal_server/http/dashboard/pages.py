@@ -1,0 +1,153 @@
+"""Renders the dashboard's pages, with what every one of them needs and the headers that protect it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from fal_server.access.permissions import allows
+from fal_server.core.accounts import KnownAccounts
+from fal_server.core.identity import AppId, Principal
+from fal_server.http.dashboard.wording import ago, amount, clock_time, day_time, plain, size, span, tone
+from fal_server.http.routes.permissions import ROUTE_PERMISSIONS
+from fal_server.ports import Clock
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
+_NAVIGATION = (
+    ("Overview", "/ui/"),
+    ("Apps", "/ui/apps"),
+    ("Runners", "/ui/runners"),
+)
+_KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+
+
+class Static:
+    """The files that pages load. Their addresses have their hashes, so browsers keep them for good."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[bytes, str]] = {}
+        self.versions: dict[str, str] = {}
+        for file in (files("fal_server.http.dashboard") / "static").iterdir():
+            kind = _KINDS.get(file.name.rpartition(".")[2])
+            if kind is not None:
+                content = file.read_bytes()
+                self._files[file.name] = gzip.compress(content, mtime=0), f"{kind}; charset=utf-8"
+                self.versions[file.name] = hashlib.sha256(content).hexdigest()[:12]
+
+    def address(self, name: str) -> str:
+        """Return where a page finds a file."""
+        return f"/ui/static/{name}?v={self.versions[name]}"
+
+    def answer(self, request: Request) -> Response | None:
+        """Return a file, or None if there is none of that name."""
+        content, kind = self._files.get(request.path_params["name"], (b"", ""))
+        if not kind:
+            return None
+        headers = {
+            "content-type": kind,
+            "cache-control": "public, max-age=31536000, immutable",
+            "vary": "accept-encoding",
+        }
+        headers["x-content-type-options"] = "nosniff"
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(content, headers={**headers, "content-encoding": "gzip"})
+        return Response(gzip.decompress(content), headers=headers)
+
+
+class Pages:
+    """Renders templates for a caller."""
+
+    def __init__(self, accounts: KnownAccounts, clock: Clock, version: str) -> None:
+        self._accounts = accounts
+        self._clock = clock
+        self.static = Static()
+        self._templates = Environment(
+            loader=PackageLoader("fal_server.http.dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "ago": lambda at: ago(self.now(), at), "span": span, "size": size, "tone": tone, "amount": amount,
+            "plain": plain, "time": clock_time, "day": day_time,
+        }  # fmt: skip
+        self._templates.globals |= {"static": self.static.address, "version": version}
+
+    def now(self) -> datetime:
+        """Return the time by which rows are written."""
+        return self._clock.now()
+
+    def nickname(self, caller: Principal) -> str:
+        """Return the name of a caller's account, the first part of its apps' paths."""
+        return self._accounts.of(caller.scope.account).nickname
+
+    def text(self, template: str, **values: object) -> str:
+        """Return a part of a page."""
+        return self._templates.get_template(template).render(values)
+
+    def show(self, request: Request, template: str, *, status: int = 200, **values: object) -> Response:
+        """Return a page for the caller that the guard admitted, if there is one."""
+        caller: Principal | None = getattr(request.state, "caller", None)
+        shown = {
+            "caller": caller,
+            "owner": None if caller is None else self.nickname(caller),
+            "page_token": getattr(request.state, "page_token", ""),
+            "path": request.url.path,
+            "may": partial(may, caller),
+            "navigation": [(label, path) for label, path in _NAVIGATION if _opens(caller, path)],
+            "notice": request.query_params.get("notice", "")[:200],
+            **values,
+        }
+        return HTMLResponse(self.text(template, **shown), status, headers_of(request))
+
+
+def may(caller: Principal | None, method: str, path: str) -> bool:
+    """Return whether a caller may use a route of the table; what it may not, no page offers."""
+    needed = ROUTE_PERMISSIONS[method, path]
+    return caller is not None and isinstance(needed, str) and allows(caller, needed)
+
+
+def app_of(request: Request, caller: Principal) -> AppId:
+    """Return which app a path names."""
+    return AppId.parse(caller.scope.account, request.path_params["app"])
+
+
+def _opens(caller: Principal | None, path: str) -> bool:
+    return caller is not None and not caller.scope.restrictions.limit and may(caller, "GET", path)
+
+
+def headers_of(request: Request, media: str = "") -> Mapping[str, str]:
+    """Return the headers of every page.
+
+    An app's page has the same origin, so script comes from one folder of it alone. An app must not be able to keep a
+    window on a page, nor to show one within its own.
+
+    Args:
+        media: where images, audio and video may come from besides.
+    """
+    host = request.headers.get("host", "")
+    static = f"{host}/ui/static/" if _HOST.fullmatch(host) else "'self'"
+    policy = (
+        f"default-src 'none'; script-src {static}; style-src {static}; connect-src 'self'; "
+        f"img-src 'self' data: {media}; media-src 'self' data: {media}; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "content-security-policy": policy,
+        "x-frame-options": "DENY",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }

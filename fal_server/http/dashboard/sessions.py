@@ -1,0 +1,162 @@
+"""Sessions of the dashboard: who has shown a key at the login form, and which requests its pages made."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from fal_server.access.acting import Teams
+from fal_server.access.audit import Recorder
+from fal_server.access.authentication import Authenticator
+from fal_server.access.tokens import Tokens
+from fal_server.core.faults import PermissionDenied, Unauthenticated
+from fal_server.core.identity import Principal
+from fal_server.http.dashboard.forms import form_of
+from fal_server.http.routes.guard import Guard, names_key
+from fal_server.ports import Clock
+
+COOKIE = "fal_session"
+LIFE = timedelta(hours=12)
+PAGE_HEADER, PAGE_FIELD = "x-fal-page", "page"
+"""How a request of a page's script or form shows that the page made it: the session's page token."""
+_MOST_SESSIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A browser that has shown a key.
+
+    Attributes:
+        page_token: stands in every page of the session, where no page of an app can read it.
+    """
+
+    key_id: str
+    page_token: str
+    expires_at: datetime
+
+
+class Sessions:
+    """The sessions, by the hash of their cookie.
+
+    Owned: by the process that serves the dashboard; a restart ends them.
+    """
+
+    def __init__(self, authenticator: Authenticator, clock: Clock) -> None:
+        self._authenticator = authenticator
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        authenticator.open_calls.on_end(self._end_of_key)
+
+    async def begin(self, key: str) -> tuple[str, Principal]:
+        """Begin a session for whoever holds a key; return its cookie and the caller.
+
+        Args:
+            key: as `ID:SECRET`.
+
+        Raises:
+            Unauthenticated: the key is unknown, revoked or expired, or no user's.
+        """
+        key_id, _, secret = key.strip().partition(":")
+        await self._authenticator.authenticate(key_id, secret)
+        caller = await self._authenticator.holder(key_id)  # a runner's key is in no store, and begins no session
+        while len(self._sessions) >= _MOST_SESSIONS:
+            self._sessions.pop(next(iter(self._sessions)))
+        cookie = secrets.token_urlsafe(32)
+        self._sessions[_hashed(cookie)] = Session(
+            key_id=key_id, page_token=secrets.token_urlsafe(24), expires_at=self._clock.now() + LIFE
+        )
+        return cookie, caller
+
+    def find(self, request: Request) -> Session | None:
+        """Return the session of a request's cookie, or None."""
+        found = self._sessions.get(_hashed(request.cookies.get(COOKIE, "")))
+        return found if found is not None and found.expires_at > self._clock.now() else None
+
+    async def caller(self, session: Session) -> Principal:
+        """Return who has this session, with what its key may do now.
+
+        Raises:
+            Unauthenticated: the key has ended.
+        """
+        return await self._authenticator.holder(session.key_id)
+
+    def end(self, request: Request) -> None:
+        """End the session of a request, if it has one."""
+        self._sessions.pop(_hashed(request.cookies.get(COOKIE, "")), None)
+
+    def _end_of_key(self, key_id: str) -> None:
+        for cookie in [cookie for cookie, session in self._sessions.items() if session.key_id == key_id]:
+            del self._sessions[cookie]
+
+
+class PageGuard(Guard):
+    """The guard of the dashboard's routes: a session's cookie stands for its key.
+
+    A browser adds the cookie by itself, so pages of other sites are refused by where the request comes from. Pages of
+    apps have the dashboard's own origin: only opening a page needs no page token, and those cannot read the page.
+    """
+
+    def __init__(
+        self, authenticator: Authenticator, tokens: Tokens, teams: Teams, recorder: Recorder, sessions: Sessions
+    ) -> None:
+        super().__init__(authenticator, tokens, teams, recorder)
+        self.sessions = sessions
+
+    async def identify(self, request: Request) -> Principal:
+        """Return who has the session, or whose key the request shows.
+
+        Raises:
+            Unauthenticated: there is neither.
+            PermissionDenied: the request is no page's of the session.
+        """
+        if names_key(request):
+            caller = await super().identify(request)
+            request.state.caller = caller
+            return caller
+        session = self.sessions.find(request)
+        if session is None:
+            raise Unauthenticated("log in first: this browser has no session, or it has ended")
+        require_same_origin(request)
+        opens_page = request.method in {"GET", "HEAD"} and _navigates(request)
+        if not opens_page and not hmac.compare_digest(await _page_token(request), session.page_token):
+            raise PermissionDenied("the request is no page's of this session: load the page again, then repeat it")
+        caller = await self.sessions.caller(session)
+        request.state.caller = caller
+        request.state.page_token = session.page_token
+        return caller
+
+
+def require_same_origin(request: Request) -> None:
+    """Refuse a request that another site's page made.
+
+    Raises:
+        PermissionDenied: a browser says so; programs, and browsers over plain HTTP, may say nothing.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    opened = request.method == "GET" and _navigates(request)
+    elsewhere = site not in {None, "same-origin", "none"} and not opened
+    if elsewhere or (origin is not None and urlsplit(origin).netloc != request.headers.get("host")):
+        raise PermissionDenied("the request comes from a page of another site: open the dashboard itself")
+
+
+def _navigates(request: Request) -> bool:
+    """Return whether a browser opens a page, in a window of its own; script cannot write these fields."""
+    mode, kind = request.headers.get("sec-fetch-mode", "navigate"), request.headers.get("sec-fetch-dest", "document")
+    return mode == "navigate" and kind == "document"
+
+
+async def _page_token(request: Request) -> str:
+    given = request.headers.get(PAGE_HEADER) or request.query_params.get(PAGE_FIELD, "")
+    if not given and request.method == "POST":
+        given = (await form_of(request)).get(PAGE_FIELD, "")
+    return given if given.isascii() else ""
+
+
+def _hashed(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,53 @@
+"""Log lines as server-sent events, for as long as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+from fal_server.core.faults import Fault
+from fal_server.core.logs import LogEntry
+from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event
+from fal_server.services.logs import LogBatch
+
+
+async def line_events(
+    batches: AsyncGenerator[LogBatch],
+    line: Callable[[LogEntry], bytes],
+    draining: asyncio.Event,
+    comment_seconds: float = COMMENT_SECONDS,
+) -> AsyncGenerator[bytes]:
+    """Yield the events of lines until the runner has ended or the controller drains.
+
+    Args:
+        line: return the event of a line.
+        comment_seconds: a stream without lines sends a comment this often, because proxies close silent connections.
+    """
+    pending: asyncio.Task[LogBatch | None] | None = None
+    end = asyncio.create_task(draining.wait())
+    try:
+        while not end.done():
+            pending = pending or asyncio.create_task(_next(batches))
+            first = asyncio.FIRST_COMPLETED
+            done, _ = await asyncio.wait((pending, end), timeout=comment_seconds, return_when=first)
+            if not done:
+                yield COMMENT
+            if pending not in done:
+                continue
+            batch, pending = pending.result(), None
+            if batch is None:
+                return
+            yield b"".join(line(entry) for entry in batch.entries)
+    except Fault as fault:
+        # An event, since the status is sent already.
+        yield event(fault.message, "error")
+    finally:
+        end.cancel()
+        if pending is not None:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+        await batches.aclose()
+
+
+async def _next(batches: AsyncIterator[LogBatch]) -> LogBatch | None:
+    return await anext(batches, None)

@@ -1,0 +1,248 @@
+"""The dashboard over real HTTP, as a browser without script uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.controller import Controller
+from tests.support.dashboard import Browser, Shown
+
+APP = """
+import fal
+
+
+class Shop(fal.App, name="shop", keep_alive=300):
+    @fal.endpoint("/")
+    def sell(self) -> dict:
+        print("sold <b>one</b>")
+        return {"sold": 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """The controller with an app that has a runner."""
+    path = tmp_path_factory.mktemp("shop") / "shop.py"
+    path.write_text(APP)
+    controller.fal("deploy", str(path))
+    assert controller.call("/local/shop/", {}, key=controller.key).status == 200
+    yield controller
+    controller.fal("apps", "delete", "shop")
+
+
+@pytest.fixture
+def owner(shop: Controller) -> Browser:
+    """A browser of whoever runs the controller."""
+    browser = Browser(shop.host)
+    assert browser.log_in(shop.key).status == 303
+    return browser
+
+
+def key_of(controller: Controller, *arguments: str) -> tuple[str, str]:
+    """Return the id and the text of another key."""
+    made = json.loads(controller.fal("keys", "create", *arguments, "--json").stdout)
+    return made["key_id"], f"{made['key_id']}:{made['key_secret']}"
+
+
+def runner_of(controller: Controller) -> str:
+    found = json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
+    return next(runner["runner_id"] for runner in found if runner["alias"] == "shop")
+
+
+def test_a_key_opens_a_session_that_scripts_and_other_sites_cannot_have(shop: Controller) -> None:
+    browser = Browser(shop.host)
+    assert browser.get("/ui/apps?x=1").place == "/ui/login?next=/ui/apps%3Fx%3D1"
+    answer = browser.log_in(shop.key)
+    assert (answer.status, answer.place) == (303, "/ui/")
+    name, *attributes = answer.headers["set-cookie"].split("; ")
+    assert {each.partition("=")[0].lower() for each in attributes} == {"httponly", "max-age", "path", "samesite"}
+    assert "Path=/ui" in attributes
+    assert "SameSite=strict" in attributes
+    assert not any(part in name for part in shop.key.split(":"))
+    assert "Overview" in browser.get("/ui/").text
+    assert browser.post("/ui/logout").place == "/ui/login"
+    assert browser.get("/ui/").status == 303
+
+
+@pytest.mark.parametrize("key", ["nobody:secret", "nonsense", "é:é", ":"])
+def test_a_wrong_key_opens_none(shop: Controller, key: str) -> None:
+    answer = Browser(shop.host).log_in(key)
+    assert answer.status == 401
+    assert "the key is unknown or its secret is wrong" in answer.text
+    assert "set-cookie" not in answer.headers
+    assert Browser(shop.host).log_in(" ").status == 400
+
+
+@pytest.mark.parametrize(
+    "place", ["https://evil.example/ui/", "//evil.example/ui/", "/\\evil", "/local/shop", "javascript:1"]
+)
+def test_the_login_leads_nowhere_else(shop: Controller, place: str) -> None:
+    assert Browser(shop.host).post("/ui/login", key=shop.key, next=place).place == "/ui/"
+    assert Browser(shop.host).post("/ui/login", key=shop.key, next="/ui/apps?x=1").place == "/ui/apps?x=1"
+
+
+def test_every_page_protects_itself(owner: Browser) -> None:
+    for page in (owner.get("/ui/"), owner.get("/ui/apps/none"), Browser(owner.host).get("/ui/login")):
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert f"script-src {owner.host}/ui/static/;" in policy  # not the whole origin, which apps share
+        assert "frame-ancestors 'none'" in policy
+        assert page.headers["x-frame-options"] == "DENY"
+        assert page.headers["cross-origin-opener-policy"] == "same-origin"
+        assert page.headers["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in page.headers
+        assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", page.text)
+
+
+def test_what_other_pages_send_is_refused(owner: Browser) -> None:
+    form = {"max_concurrency": "3"}
+    place = "/ui/apps/shop/scale"
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "null"},
+    ):
+        assert owner.post(place, headers, **form).status == 403
+        assert owner.post("/ui/login", headers, key="a:b").status == 403
+    assert owner.post(place, page="guessed", **form).status == 403
+    assert owner.post(place, page="", **form).status == 403
+    assert Browser(owner.host).post(place, **form).place == "/ui/login?next=/ui/"
+    assert owner.post(place, **form).status == 303
+    assert 'name="max_concurrency" type="number" value="3"' in owner.get("/ui/apps/shop").text
+
+
+def test_script_of_an_app_which_has_the_same_origin_reads_no_page(owner: Browser) -> None:
+    for mode, kind in (("cors", "empty"), ("no-cors", "empty"), ("navigate", "iframe"), ("same-origin", "empty")):
+        assert owner.get("/ui/apps", sec_fetch_mode=mode, sec_fetch_dest=kind).status == 403
+    live = owner.get("/ui/apps", sec_fetch_mode="cors", sec_fetch_dest="empty", x_fal_page=owner.token)
+    assert live.status == 200
+    # A link of another site opens a page, to which a browser adds no cookie of this kind.
+    assert Browser(owner.host).get("/ui/apps", sec_fetch_site="cross-site").status == 303
+
+
+def test_the_pages_of_an_app_and_its_runner(shop: Controller, owner: Browser) -> None:
+    runner = runner_of(shop)
+    texts = {
+        "/ui/": ["What runs", "shop", "Nothing" if "Nothing" in owner.get("/ui/").text else "What failed"],
+        "/ui/apps": ["shop", "serving", "private"],
+        "/ui/apps/shop": [
+            f"http://{shop.host}/local/shop",
+            "Why so many",
+            "keep_alive",
+            "requests in line",
+            runner[:8],
+        ],
+        "/ui/apps/shop/logs": ["sold &lt;b&gt;one&lt;/b&gt;"],
+        "/ui/runners": [runner[:8], "idle"],
+        f"/ui/runners/{runner}": ["setup", "ordered on", "sold &lt;b&gt;one&lt;/b&gt;"],
+        f"/ui/runners/{runner}?search=SOLD": ["sold &lt;b&gt;one&lt;/b&gt;"],
+        f"/ui/runners/{runner}?search=never": ["No line has these words."],
+    }
+    for path, wanted in texts.items():
+        page = owner.get(path)
+        assert page.status == 200, path
+        for text in wanted:
+            assert text in page.text, (path, text)
+    assert "sold" not in owner.get(f"/ui/runners/{runner}?search=never").text
+
+
+def test_lines_are_followed(shop: Controller, owner: Browser) -> None:
+    runner = runner_of(shop)
+    assert owner.get(f"/ui/runners/{runner}/follow", sec_fetch_mode="cors", sec_fetch_dest="empty").status == 403
+    shop.fal("runners", "stop", "--wait", runner)
+    followed = owner.get(
+        f"/ui/runners/{runner}/follow?page={owner.token}", sec_fetch_mode="cors", sec_fetch_dest="empty"
+    )
+    assert followed.headers["content-type"].startswith("text/event-stream")
+    assert 'data: <div class="line' in followed.text
+    assert followed.text.endswith("event: end\ndata: over\n\n")
+    assert shop.call("/local/shop/", {}, key=shop.key).status == 200
+
+
+def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:
+    reader = Browser(shop.host)
+    reader.log_in(key_of(shop, "--preset", "READONLY")[1])
+    runner = runner_of(shop)
+    for path in ("/ui/", "/ui/apps", "/ui/apps/shop", "/ui/runners", f"/ui/runners/{runner}"):
+        page = reader.get(path)
+        assert page.status == 200
+        assert page.actions == set(), path
+    for path in ("apps/shop/scale", "apps/shop/rollout", "apps/shop/flush", f"runners/{runner}/kill"):
+        answer = reader.post(f"/ui/{path}")
+        assert answer.status == 403, path
+        assert "Insufficient permissions" in answer.text
+    assert runner_of(shop) == runner
+
+
+def test_what_another_account_has_is_not_found(shop: Controller, owner: Browser) -> None:
+    made = json.loads(shop.fal("teams", "create", "stranger", "--user", "--json").stdout)
+    stranger = Browser(shop.host)
+    assert stranger.log_in(f"{made['key_id']}:{made['key_secret']}").status == 303
+    runner = runner_of(shop)
+    assert "shop" not in stranger.get("/ui/").text + stranger.get("/ui/apps").text + stranger.get("/ui/runners").text
+    for path in ("/ui/apps/shop", f"/ui/runners/{runner}"):
+        assert stranger.get(path).status == 404
+    for path in ("/ui/apps/shop/scale", "/ui/apps/shop/flush", f"/ui/runners/{runner}/kill"):
+        assert stranger.post(path).status == 404
+    assert owner.get(f"/ui/runners/{runner}").status == 200
+
+
+def test_a_key_for_one_app_sees_that_app(shop: Controller) -> None:
+    browser = Browser(shop.host)
+    answer = browser.log_in(key_of(shop, "--preset", "SERVERLESS", "--for-app", "shop")[1])
+    assert answer.place == "/ui/apps/shop"
+    assert browser.get("/ui/apps/shop").status == 200
+    assert browser.get("/ui/apps/other").status == 404
+    assert browser.get("/ui/runners").status == 403
+
+
+def test_a_session_ends_with_its_key(shop: Controller) -> None:
+    key_id, key = key_of(shop, "--scope", "ADMIN")
+    browser = Browser(shop.host)
+    browser.log_in(key)
+    assert browser.get("/ui/").status == 200
+    shop.fal("keys", "revoke", key_id)
+    assert browser.get("/ui/").place.startswith("/ui/login")
+    live = browser.get(
+        "/ui/", sec_fetch_mode="cors", sec_fetch_dest="empty", hx_request="true", x_fal_page=browser.token
+    )
+    assert live.headers["hx-redirect"] == "/ui/login"
+
+
+def test_changes_are_recorded(shop: Controller, owner: Browser) -> None:
+    assert owner.post("/ui/apps/shop/scale", keep_alive="301").status == 303
+    rows = json.loads(shop.fal("audit", "list", "--json").stdout)["entries"]
+    row = next(row for row in rows if row["action"] == "POST /ui/apps/{app}/scale")
+    assert row["target"] == "app=shop"
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"keep_alive": "x"}, "give a whole number"),
+        ({"min_concurrency": "5", "max_concurrency": "1"}, "above max_concurrency"),
+    ],
+)
+def test_a_wrong_setting_is_named(owner: Browser, form: dict[str, str], words: str) -> None:
+    answer: Shown = owner.post("/ui/apps/shop/scale", **form)
+    assert answer.status == 400
+    assert words in answer.text
+
+
+def test_files_of_pages_are_kept_by_browsers(owner: Browser) -> None:
+    page = Browser(owner.host).get("/ui/login").text
+    places = re.findall(r'(?:src|href)="(/ui/static/[^"]*)"', page)
+    assert len(places) >= 4
+    for place in places:
+        file = Browser(owner.host).get(place)
+        assert file.status == 200
+        assert "immutable" in file.headers["cache-control"]
+    assert Browser(owner.host).get("/ui/static/nothing.js").status == 404
+    assert Browser(owner.host).get("/ui/nothing").status == 404
+    assert Browser(owner.host).get("/ui").place == "/ui/"

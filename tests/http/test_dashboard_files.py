@@ -1,0 +1,43 @@
+"""What the dashboard's pages load: files of other projects as they were made, and not much."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from importlib.resources import files
+
+import fal_server.http.dashboard as dashboard
+
+ROOM = files(dashboard)
+STATIC = ROOM / "static"
+MOST_COMPRESSED = 40 * 1024
+MOST_LINES = 1500
+
+
+def test_files_of_other_projects_are_as_they_were_made() -> None:
+    table = dict(re.findall(r"^([0-9a-f]{64})  (\S+)$", (STATIC / "VENDORED.txt").read_text(), re.MULTILINE))
+    hashes = dict(map(reversed, table.items()))
+    vendored = {file.name for file in STATIC.iterdir() if ".min." in file.name}
+    assert set(hashes) == vendored
+    for name, digest in hashes.items():
+        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_a_page_loads_little_script_and_none_from_elsewhere() -> None:
+    templates = {file.name: file.read_text() for file in (ROOM / "templates").iterdir()}
+    base = set(re.findall(r"static\(['\"](.+?\.js)['\"]\)", templates["base.html"]))
+    for name, text in templates.items():
+        assert not re.search(r"(?:src|href)=\"(?:https?:)?//", text), name
+        loaded = base | {
+            script
+            for part in [text, *(templates[found] for found in re.findall(r'include "([a-z_]+\.html)"', text))]
+            for script in re.findall(r"static\(['\"](.+?\.js)['\"]\)", part)
+        }
+        total = sum(len(gzip.compress((STATIC / script).read_bytes())) for script in loaded)
+        assert 0 < total <= MOST_COMPRESSED, (name, total)
+
+
+def test_the_dashboard_stays_small() -> None:
+    sources = [file for folder in (ROOM, ROOM / "templates") for file in folder.iterdir() if file.is_file()]
+    assert sum(len(file.read_text().splitlines()) for file in sources) <= MOST_LINES

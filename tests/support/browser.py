@@ -1,0 +1,133 @@
+"""A headless Chromium, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from websockets.sync.client import ClientConnection, connect
+
+# Where Debian and others have it.
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Page:
+    """A tab. Everything waits for the page itself, and nothing for a time.
+
+    Attributes:
+        problems: what the page's console said of errors, such as a breach of its content security policy.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self.problems: list[str] = []
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **parameters: object) -> dict[str, Any]:
+        """Make a call and return its result."""
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = self._next()
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def open(self, address: str) -> None:
+        """Open a page and wait until it has loaded."""
+        self.send("Page.navigate", url=address)
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Wait for the end of the next load."""
+        while self._next().get("method") != "Page.loadEventFired":
+            pass
+
+    def run(self, script: str) -> Any:
+        """Return what a script or its promise gives."""
+        answer = self.send(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until a condition of the page holds, which is asked at each frame."""
+        self.run(
+            "new Promise((done) => { const look = () => "
+            f"({condition}) ? done() : requestAnimationFrame(look); look(); }})"
+        )
+
+    def click(self, selector: str) -> None:
+        """Click what a selector finds, and wait for the page that it opens."""
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+        self.loaded()
+
+    def show(self, width: int, *, dark: bool = False) -> None:
+        """Set the width of the window and the scheme of colours."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.send("Emulation.setEmulatedMedia", features=features)
+
+    def picture(self, path: Path) -> None:
+        """Write a picture of the whole page."""
+        size = self.send("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        taken = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(taken["data"]))
+
+    def _next(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._socket.recv())
+        match message.get("method"):
+            case "Log.entryAdded" if message["params"]["entry"]["level"] == "error":
+                entry = message["params"]["entry"]
+                self.problems.append(f"{entry['text']} {entry.get('url', '')}")
+            case "Runtime.exceptionThrown":
+                self.problems.append(str(message["params"]["exceptionDetails"]))
+        return message
+
+
+@contextmanager
+def browser() -> Iterator[Page]:
+    """Start a browser with a profile of its own, and end it."""
+    program = next((found for name in NAMES if (found := shutil.which(name))), None)
+    assert program is not None, f"none of {', '.join(NAMES)} is installed; on Debian: apt install chromium"
+    with tempfile.TemporaryDirectory(prefix="fal-browser-", ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(
+            [
+                *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+                *("--no-first-run", "--disable-background-networking", "--hide-scrollbars"),
+                *("--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={profile}", "about:blank"),
+            ],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("DevTools listening on ws://"):
+                    break
+            else:
+                raise AssertionError(f"{program} ended with {process.wait()}")
+            port = line.split("ws://127.0.0.1:")[1].split("/")[0]
+            with urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+                target = next(each for each in json.load(answer) if each["type"] == "page")
+            with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+                yield Page(socket)
+        finally:
+            process.terminate()
+            process.wait()

@@ -1,0 +1,78 @@
+"""The dashboard as a browser without script sees it: pages, forms and a cookie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from urllib.parse import urlencode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A page."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str]
+
+    @property
+    def place(self) -> str:
+        """Where it leads, if it is not here."""
+        return self.headers.get("location", "")
+
+    @property
+    def page_token(self) -> str:
+        """What its forms show that they are of this page."""
+        return re.findall(r'data-page="([^"]*)"', self.text)[0]
+
+    @property
+    def actions(self) -> set[str]:
+        """Where its forms lead, besides out."""
+        return set(re.findall(r'method="post" action="([^"]*)"', self.text)) - {"/ui/logout"}
+
+
+@dataclass
+class Browser:
+    """A browser; like every one, it adds the fields that say where a request comes from."""
+
+    host: str
+    cookie: str = ""
+    token: str = field(default="", repr=False)
+
+    def log_in(self, key: str) -> Shown:
+        """Show a key, and keep the cookie and the page token."""
+        answer = self.post("/ui/login", key=key)
+        self.cookie = answer.headers.get("set-cookie", "").partition(";")[0]
+        if answer.status == 303:
+            self.token = self.get(answer.place).page_token
+        return answer
+
+    def get(self, path: str, **headers: str) -> Shown:
+        """Open a page; headers have underscores for hyphens."""
+        fields = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-site": "same-origin"}
+        return self._send("GET", path, None, {**fields, **_named(headers)})
+
+    def post(self, path: str, headers: Mapping[str, str] | None = None, **form: str) -> Shown:
+        """Send a form of the page that was opened last."""
+        fields = {
+            "content-type": "application/x-www-form-urlencoded", "origin": f"http://{self.host}",
+            "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document",
+        }  # fmt: skip
+        form = {"page": self.token, **form} if self.token else form
+        return self._send("POST", path, urlencode(form), {**fields, **(headers or {})})
+
+    def _send(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Shown:
+        connection = HTTPConnection(self.host)
+        cookie = {"cookie": self.cookie} if self.cookie else {}
+        connection.request(method, path, body, {"accept": "text/html", **cookie, **headers})
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        shown = Shown(status=answer.status, text=answer.read().decode(), headers=found)
+        connection.close()
+        return shown
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
