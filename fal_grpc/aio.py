@@ -443,6 +443,17 @@ class AsyncController:
         """Remove a user from a team."""
         await self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
 
+    async def get_quotas(self, nickname: str) -> adapter.account.AccountQuotas:
+        """Return what an account may have, and what it has."""
+        request = adapter.account.get_quotas_request(nickname)
+        return adapter.account.quotas_of(await self._calls.unary(self._calls.accounts.GetQuotas, request))
+
+    async def set_quotas(self, nickname: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        """Change what an account may have."""
+        request = adapter.account.set_quotas_request(nickname, wanted)
+        message = await self._calls.unary(self._calls.accounts.SetQuotas, request)
+        return adapter.account.bounds_of(message.quotas)
+
     # The audit log, which only our controller has
 
     async def list_audit_entries(

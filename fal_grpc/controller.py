@@ -433,6 +433,17 @@ class Controller:
         """Remove a user from a team."""
         self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
 
+    def get_quotas(self, nickname: str) -> adapter.account.AccountQuotas:
+        """Return what an account may have, and what it has."""
+        request = adapter.account.get_quotas_request(nickname)
+        return adapter.account.quotas_of(self._calls.unary(self._calls.accounts.GetQuotas, request))
+
+    def set_quotas(self, nickname: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        """Change what an account may have."""
+        request = adapter.account.set_quotas_request(nickname, wanted)
+        message = self._calls.unary(self._calls.accounts.SetQuotas, request)
+        return adapter.account.bounds_of(message.quotas)
+
     # The audit log, which only our controller has
 
     def list_audit_entries(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         UserFunctionException,
     )
     from fal.queue import QueuedRequest, QueueState, WebhookDelivery
-    from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
+    from fal_grpc.adapter.account import AccountInfo, AccountKind, AccountQuotas, MemberRole, NewAccount, TeamMember
     from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy, name_in_environment
     from fal_grpc.adapter.audit import AuditCheck, AuditEntry
     from fal_grpc.adapter.environment import EnvironmentInfo
@@ -96,6 +96,7 @@ __all__ = [
     "AbortedError",
     "AccountInfo",
     "AccountKind",
+    "AccountQuotas",
     "AccountsNamespace",
     "AliasInfo",
     "AlreadyExistsError",
@@ -204,7 +205,14 @@ _MODULES = {
     "fal_grpc.adapter.audit": ["AuditCheck", "AuditEntry"],
     "fal.api.audit": ["AuditNamespace"],
     "fal.api.aio.audit": ["AsyncAuditNamespace"],
-    "fal_grpc.adapter.account": ["AccountInfo", "AccountKind", "MemberRole", "NewAccount", "TeamMember"],
+    "fal_grpc.adapter.account": [
+        "AccountInfo",
+        "AccountKind",
+        "AccountQuotas",
+        "MemberRole",
+        "NewAccount",
+        "TeamMember",
+    ],
     "fal.api.accounts": ["AccountsNamespace"],
     "fal.api.aio.accounts": ["AsyncAccountsNamespace"],
     "fal.api.aio.apps": ["AsyncAppsNamespace"],

@@ -7,9 +7,11 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
+from fal_grpc.adapter.account import AccountInfo, AccountKind, AccountQuotas, MemberRole, NewAccount, TeamMember
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fal.api.opener import Opener
 
 
@@ -73,3 +75,20 @@ class AccountsNamespace:
         """Remove a user from a team; from then on none of its login tokens acts for the team."""
         controller = self.client.controller()
         controller.remove_member(team, user)
+
+    def quotas(self, nickname: str = "") -> AccountQuotas:
+        """Return what an account may have, and what it has; without a nickname, the caller's own."""
+        controller = self.client.controller()
+        return controller.get_quotas(nickname)
+
+    def set_quotas(self, nickname: str, **bounds: int) -> Mapping[str, int]:
+        """Change what an account may have, and return all its bounds. The controller's owner alone may.
+
+        Args:
+            bounds: by name, such as `runners=4`; 0 is no bound. Those that are not given stay.
+
+        Raises:
+            ArgumentError: there is no quota of that name, or a bound is no whole number. It is a ValueError.
+        """
+        controller = self.client.controller()
+        return controller.set_quotas(nickname, bounds)

@@ -69,6 +69,20 @@ class NewAccount:
     key_secret: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountQuotas:
+    """What an account may have, and what it has. The names are those that `set_quotas` takes.
+
+    Attributes:
+        bounds: 0 is no bound.
+        used: of each bound that is an amount; rates have none.
+    """
+
+    nickname: str
+    bounds: Mapping[str, int]
+    used: Mapping[str, int]
+
+
 _KINDS: Mapping[int, AccountKind] = {1: AccountKind.USER, 2: AccountKind.TEAM}
 _ROLES: Mapping[int, MemberRole] = {
     1: MemberRole.OWNER,
@@ -76,6 +90,7 @@ _ROLES: Mapping[int, MemberRole] = {
     3: MemberRole.DEVELOPER,
     4: MemberRole.VIEWER,
 }
+_MOST_BOUND = 2**53
 V = TypeVar("V", bound=StrEnum)
 
 
@@ -95,6 +110,14 @@ def member(message: account_pb2.Member) -> TeamMember:
         role=_ROLES.get(message.role, MemberRole.UNKNOWN),
         added_at=to_datetime(message.added_at),
     )
+
+
+def quotas_of(message: account_pb2.GetQuotasResponse) -> AccountQuotas:
+    return AccountQuotas(nickname=message.nickname, bounds=bounds_of(message.quotas), used=bounds_of(message.used))
+
+
+def bounds_of(message: account_pb2.Quotas) -> Mapping[str, int]:
+    return {field.name: int(value) for field, value in message.ListFields()}
 
 
 def new_account(message: account_pb2.CreateAccountResponse) -> NewAccount:
@@ -139,6 +162,26 @@ def remove_request(team: str, user: str) -> account_pb2.RemoveMemberRequest:
     from fal_grpc.v1 import account_pb2
 
     return account_pb2.RemoveMemberRequest(team=_nickname("team", team), user=_nickname("user", user))
+
+
+def get_quotas_request(nickname: str) -> account_pb2.GetQuotasRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.GetQuotasRequest(nickname=nickname)
+
+
+def set_quotas_request(nickname: str, wanted: Mapping[str, object]) -> account_pb2.SetQuotasRequest:
+    from fal_grpc.v1 import account_pb2
+
+    names = account_pb2.Quotas.DESCRIPTOR.fields_by_name
+    bounds: dict[str, int] = {}
+    for name, bound in wanted.items():
+        if name not in names:
+            raise ArgumentError(name, f"is no quota; use {', '.join(names)}")
+        if isinstance(bound, bool) or not isinstance(bound, int) or not 0 <= bound <= _MOST_BOUND:
+            raise ArgumentError(name, f"must be a whole number, 0 for no bound, not {bound!r}")
+        bounds[name] = bound
+    return account_pb2.SetQuotasRequest(nickname=_nickname("nickname", nickname), quotas=account_pb2.Quotas(**bounds))
 
 
 def _nickname(argument: str, nickname: object) -> str:

@@ -398,3 +398,184 @@ class RemoveMemberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
+
+@_typing.final
+class Quotas(_message.Message):
+    """Quotas bounds an account; 0 is no bound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CALLER_REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+    QUEUED_BYTES_FIELD_NUMBER: _builtins.int
+    RUNNERS_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    requests_per_second: _builtins.int
+    """Requests to its apps in a second, of all callers together."""
+    caller_requests_per_second: _builtins.int
+    """Requests to its apps in a second, of each key; to public apps, of each address."""
+    queued_requests: _builtins.int
+    """Queued requests that are not completed."""
+    queued_bytes: _builtins.int
+    """Bytes of the bodies of those."""
+    runners: _builtins.int
+    """Runners that have a process."""
+    log_bytes_per_minute: _builtins.int
+    """Bytes that its runners may log in a minute; further lines are dropped."""
+    data_bytes: _builtins.int
+    """Bytes in /data, when a file is written through the controller."""
+    def __init__(
+        self,
+        *,
+        requests_per_second: _builtins.int | None = ...,
+        caller_requests_per_second: _builtins.int | None = ...,
+        queued_requests: _builtins.int | None = ...,
+        queued_bytes: _builtins.int | None = ...,
+        runners: _builtins.int | None = ...,
+        log_bytes_per_minute: _builtins.int | None = ...,
+        data_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_caller_requests_per_second", b"_caller_requests_per_second", "_data_bytes", b"_data_bytes", "_log_bytes_per_minute", b"_log_bytes_per_minute", "_queued_bytes", b"_queued_bytes", "_queued_requests", b"_queued_requests", "_requests_per_second", b"_requests_per_second", "_runners", b"_runners", "caller_requests_per_second", b"caller_requests_per_second", "data_bytes", b"data_bytes", "log_bytes_per_minute", b"log_bytes_per_minute", "queued_bytes", b"queued_bytes", "queued_requests", b"queued_requests", "requests_per_second", b"requests_per_second", "runners", b"runners"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_caller_requests_per_second", b"_caller_requests_per_second", "_data_bytes", b"_data_bytes", "_log_bytes_per_minute", b"_log_bytes_per_minute", "_queued_bytes", b"_queued_bytes", "_queued_requests", b"_queued_requests", "_requests_per_second", b"_requests_per_second", "_runners", b"_runners", "caller_requests_per_second", b"caller_requests_per_second", "data_bytes", b"data_bytes", "log_bytes_per_minute", b"log_bytes_per_minute", "queued_bytes", b"queued_bytes", "queued_requests", b"queued_requests", "requests_per_second", b"requests_per_second", "runners", b"runners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__caller_requests_per_second: _TypeAlias = _typing.Literal["caller_requests_per_second"]  # noqa: Y015
+    _WhichOneofArgType__caller_requests_per_second: _TypeAlias = _typing.Literal["_caller_requests_per_second", b"_caller_requests_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__data_bytes: _TypeAlias = _typing.Literal["data_bytes"]  # noqa: Y015
+    _WhichOneofArgType__data_bytes: _TypeAlias = _typing.Literal["_data_bytes", b"_data_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__log_bytes_per_minute: _TypeAlias = _typing.Literal["log_bytes_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__log_bytes_per_minute: _TypeAlias = _typing.Literal["_log_bytes_per_minute", b"_log_bytes_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__queued_bytes: _TypeAlias = _typing.Literal["queued_bytes"]  # noqa: Y015
+    _WhichOneofArgType__queued_bytes: _TypeAlias = _typing.Literal["_queued_bytes", b"_queued_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__queued_requests: _TypeAlias = _typing.Literal["queued_requests"]  # noqa: Y015
+    _WhichOneofArgType__queued_requests: _TypeAlias = _typing.Literal["_queued_requests", b"_queued_requests"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_second: _TypeAlias = _typing.Literal["requests_per_second"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_second: _TypeAlias = _typing.Literal["_requests_per_second", b"_requests_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__runners: _TypeAlias = _typing.Literal["runners"]  # noqa: Y015
+    _WhichOneofArgType__runners: _TypeAlias = _typing.Literal["_runners", b"_runners"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__caller_requests_per_second) -> _WhichOneofReturnType__caller_requests_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__data_bytes) -> _WhichOneofReturnType__data_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_bytes_per_minute) -> _WhichOneofReturnType__log_bytes_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_bytes) -> _WhichOneofReturnType__queued_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_requests) -> _WhichOneofReturnType__queued_requests | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_second) -> _WhichOneofReturnType__requests_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__runners) -> _WhichOneofReturnType__runners | None: ...
+
+Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
+
+@_typing.final
+class GetQuotasRequest(_message.Message):
+    """GetQuotasRequest names the account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NICKNAME_FIELD_NUMBER: _builtins.int
+    nickname: _builtins.str
+    """Nickname of the account; empty is the caller's own."""
+    def __init__(
+        self,
+        *,
+        nickname: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nickname", b"nickname"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuotasRequest: _TypeAlias = GetQuotasRequest  # noqa: Y015
+
+@_typing.final
+class GetQuotasResponse(_message.Message):
+    """GetQuotasResponse holds the quotas of an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NICKNAME_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    nickname: _builtins.str
+    """Nickname of the account."""
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """What it may have; every field is set."""
+
+    @_builtins.property
+    def used(self) -> Global___Quotas:
+        """What it has; the rates are not set."""
+
+    def __init__(
+        self,
+        *,
+        nickname: _builtins.str = ...,
+        quotas: Global___Quotas | None = ...,
+        used: Global___Quotas | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nickname", b"nickname", "quotas", b"quotas", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuotasResponse: _TypeAlias = GetQuotasResponse  # noqa: Y015
+
+@_typing.final
+class SetQuotasRequest(_message.Message):
+    """SetQuotasRequest says what changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NICKNAME_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    nickname: _builtins.str
+    """Nickname of the account."""
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """The bounds to change; one that is not set stays."""
+
+    def __init__(
+        self,
+        *,
+        nickname: _builtins.str = ...,
+        quotas: Global___Quotas | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nickname", b"nickname", "quotas", b"quotas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotasRequest: _TypeAlias = SetQuotasRequest  # noqa: Y015
+
+@_typing.final
+class SetQuotasResponse(_message.Message):
+    """SetQuotasResponse holds the quotas after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """What the account may have; every field is set."""
+
+    def __init__(
+        self,
+        *,
+        quotas: Global___Quotas | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotasResponse: _TypeAlias = SetQuotasResponse  # noqa: Y015

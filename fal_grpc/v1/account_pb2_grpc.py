@@ -61,6 +61,16 @@ class AccountsStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.GetQuotas = channel.unary_unary(
+                '/fal.v1.Accounts/GetQuotas',
+                request_serializer=fal__grpc_dot_v1_dot_account__pb2.GetQuotasRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_account__pb2.GetQuotasResponse.FromString,
+                _registered_method=True)
+        self.SetQuotas = channel.unary_unary(
+                '/fal.v1.Accounts/SetQuotas',
+                request_serializer=fal__grpc_dot_v1_dot_account__pb2.SetQuotasRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_account__pb2.SetQuotasResponse.FromString,
+                _registered_method=True)
 
 
 class AccountsServicer(object):
@@ -138,6 +148,33 @@ class AccountsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQuotas(self, request, context):
+        """GetQuotas returns what an account may have, and what it has.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key does not permit reading the account.
+        - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetQuotas(self, request, context):
+        """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+
+        Status codes:
+        - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - NOT_FOUND: there is no such account.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +202,16 @@ def add_AccountsServicer_to_server(servicer, server):
                     servicer.RemoveMember,
                     request_deserializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'GetQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuotas,
+                    request_deserializer=fal__grpc_dot_v1_dot_account__pb2.GetQuotasRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_account__pb2.GetQuotasResponse.SerializeToString,
+            ),
+            'SetQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuotas,
+                    request_deserializer=fal__grpc_dot_v1_dot_account__pb2.SetQuotasRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_account__pb2.SetQuotasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -304,6 +351,60 @@ class Accounts(object):
             '/fal.v1.Accounts/RemoveMember',
             fal__grpc_dot_v1_dot_account__pb2.RemoveMemberRequest.SerializeToString,
             fal__grpc_dot_v1_dot_account__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Accounts/GetQuotas',
+            fal__grpc_dot_v1_dot_account__pb2.GetQuotasRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_account__pb2.GetQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Accounts/SetQuotas',
+            fal__grpc_dot_v1_dot_account__pb2.SetQuotasRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_account__pb2.SetQuotasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,25 @@ class AccountsStub:
     - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    GetQuotas: _grpc.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]
+    """GetQuotas returns what an account may have, and what it has.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key does not permit reading the account.
+    - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    SetQuotas: _grpc.UnaryUnaryMultiCallable[_account_pb2.SetQuotasRequest, _account_pb2.SetQuotasResponse]
+    """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+
+    Status codes:
+    - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - NOT_FOUND: there is no such account.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
 
 @_typing.type_check_only
 class AccountsAsyncStub(AccountsStub):
@@ -141,6 +160,25 @@ class AccountsAsyncStub(AccountsStub):
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
     - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    GetQuotas: _aio.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]  # type: ignore[assignment]
+    """GetQuotas returns what an account may have, and what it has.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key does not permit reading the account.
+    - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    SetQuotas: _aio.UnaryUnaryMultiCallable[_account_pb2.SetQuotasRequest, _account_pb2.SetQuotasResponse]  # type: ignore[assignment]
+    """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+
+    Status codes:
+    - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - NOT_FOUND: there is no such account.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
 
@@ -226,6 +264,37 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
         - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetQuotas(
+        self,
+        request: _account_pb2.GetQuotasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_pb2.GetQuotasResponse, _abc.Awaitable[_account_pb2.GetQuotasResponse]]:
+        """GetQuotas returns what an account may have, and what it has.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key does not permit reading the account.
+        - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def SetQuotas(
+        self,
+        request: _account_pb2.SetQuotasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_pb2.SetQuotasResponse, _abc.Awaitable[_account_pb2.SetQuotasResponse]]:
+        """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+
+        Status codes:
+        - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - NOT_FOUND: there is no such account.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

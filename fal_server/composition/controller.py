@@ -33,6 +33,7 @@ from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
 from fal_server.loops.state_watch import StateWatch
 from fal_server.services.adoption import give_up, reattach
+from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,9 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     trust = _trust(certificates)
     storage = await open_storage(state=state, settings=settings, accounts=addresses.accounts, stack=stack)
     live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
-    logs = Logs(storage.store.logs, storage.store, clock)
+    quotas = addresses.accounts.quotas
+    log_bounds = LogBounds(quotas, clock)
+    logs = Logs(storage.store.logs, storage.store, clock, bounds=log_bounds)
     live.fleet.subscribe(ended=logs.runner_ended)
     isolation = await choose_isolation(settings.isolation, settings.require_isolation)
     execution = build_execution(
@@ -164,12 +167,13 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         isolation=isolation.level,
         stack=stack,
     )
-    files = build_files(state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock)
+    files = build_files(state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock, quotas=quotas)
     use_cases = await build_use_cases(
         settings=settings,
         storage=storage,
         live=live,
         logs=logs,
+        log_bounds=log_bounds,
         execution=execution,
         files=files,
         addresses=addresses,
@@ -196,6 +200,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         },
         certificates=certificates,
         clock=clock,
+        quotas=quotas,
     )
     await live.catalog.load()
     await live.fleet.load()

@@ -37,6 +37,7 @@ from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
+from fal_server.live.rates import Rates
 from fal_server.ports import Clock
 
 
@@ -76,14 +77,13 @@ async def open_faces(
     stack.callback(grpc_socket.close)
     grpc_port = await grpc.start(unix_socket=Path(grpc_socket.path), host=LOOPBACK, port=settings.grpc_port)
     stack.push_async_callback(grpc.stop, 0)
+    rates = Rates(addresses.accounts.quotas)
     guard = Guard(use_cases.access, files.tokens, use_cases.teams, use_cases.recorder)
     rest = rest_app(
         guard=guard,
         accounts=addresses.accounts,
         version=version("fal-grpc"),
-        routes=_routes(
-            guard=guard, settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases
-        ),
+        routes=_routes(guard=guard, rates=rates, addresses=addresses, live=live, files=files, use_cases=use_cases),
     )
     gateway = Gateway(
         live.dispatcher,
@@ -93,6 +93,7 @@ async def open_faces(
         tokens=files.tokens,
         lifecycle=files.objects.lifecycle,
         ended=live.ended,
+        rates=rates,
     )
     adapter = AsgiAdapter(rest)
     pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)
@@ -119,7 +120,7 @@ async def open_faces(
 def _routes(
     *,
     guard: Guard,
-    settings: Settings,
+    rates: Rates,
     addresses: Addresses,
     live: LiveState,
     files: FileServices,
@@ -128,7 +129,7 @@ def _routes(
     return [
         # Before the queue, which takes all other paths below /queue for apps'.
         *WorkflowRoutes(use_cases.workflows, use_cases.workflow_runs, addresses.accounts, guard).routes,
-        *QueueRoutes(use_cases.queue, live.dispatcher, guard).routes,
+        *QueueRoutes(use_cases.queue, live.dispatcher, guard, rates).routes,
         *QueueAdminRoutes(use_cases.queue, addresses.accounts, use_cases.webhooks.key_set, guard).routes,
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
@@ -147,6 +148,7 @@ def _grpc_services(use_cases: UseCases, tokens: Tokens) -> Services:
         audit=use_cases.audit,
         tokens=tokens,
         accounts=use_cases.accounts,
+        quotas=use_cases.quotas,
         apps=use_cases.apps,
         explainer=use_cases.explainer,
         revisions=use_cases.revisions,

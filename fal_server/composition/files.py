@@ -22,6 +22,7 @@ from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
 from fal_server.core.accounts import EachAccount
 from fal_server.core.faults import Unavailable
+from fal_server.core.quotas import QuotasOf
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.fetching import UrlFetcher
 from fal_server.http.routes.guard import Guard
@@ -52,15 +53,22 @@ class FileServices:
     variables: Mapping[str, str]
 
 
-def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet: Fleet, clock: Clock) -> FileServices:
+def build_files(
+    *, state: StateDir, settings: Settings, storage: Storage, fleet: Fleet, clock: Clock, quotas: QuotasOf
+) -> FileServices:
     """Build the use cases of files.
+
+    Args:
+        quotas: how much the /data of an account may hold.
 
     Raises:
         Unavailable: the directory of the socket is not this user's alone.
     """
     socket, fetcher = socket_path(state.api_socket), UrlFetcher(Destinations(settings.webhook_allow))
     return FileServices(
-        data=EachAccount(lambda account: Files(storage.data.of(account), fetcher, clock)),
+        data=EachAccount(
+            lambda account: Files(storage.data.of(account), fetcher, clock, lambda: quotas(account).data_bytes)
+        ),
         app_files=EachAccount(lambda account: AppFiles(storage.app_files.of(account), storage.staging, clock)),
         objects=Objects(storage.objects, storage.staging, clock, settings.file_life),
         tokens=Tokens(storage.master_key, storage.store, clock, fleet.account_of),

@@ -17,6 +17,7 @@ from fal_server.composition.storage import Storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
 from fal_server.core.queue import QueuedRequest
+from fal_server.core.quotas import QuotasOf
 from fal_server.core.workflows import WorkflowRun
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
@@ -91,11 +92,13 @@ def build_loops(
     variables: Mapping[str, str],
     certificates: Certificates | None,
     clock: Clock,
+    quotas: QuotasOf,
 ) -> Loops:
     """Build the loops; none runs yet.
 
     Args:
         variables: what every runner is told about where it runs.
+        quotas: how many runners an account may have.
     """
     store, queue = storage.store, use_cases.queue
     launch_specs = LaunchSpecs(
@@ -129,6 +132,7 @@ def build_loops(
             clock,
             live.changed,
             live.decisions,
+            quotas,
         ),
         health=HealthLoop(live.health, live.catalog, live.fleet, HttpHealthProber(), clock, live.changed),
         queue=QueueWorker(

@@ -19,6 +19,7 @@ from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
@@ -30,6 +31,7 @@ from fal_server.services.execs import Execs
 from fal_server.services.explain import Explainer
 from fal_server.services.gpus import Gpus
 from fal_server.services.keys import Keys
+from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
 from fal_server.services.queue import Queue
@@ -53,6 +55,7 @@ class UseCases:
     recorder: Recorder
     audit: Audit
     accounts: Accounts
+    quotas: AccountQuotas
     apps: Apps
     cancellations: Cancellations
     deploys: Deploys
@@ -83,6 +86,7 @@ async def build_use_cases(
     storage: Storage,
     live: LiveState,
     logs: Logs,
+    log_bounds: LogBounds,
     execution: Execution,
     files: FileServices,
     addresses: Addresses,
@@ -124,15 +128,19 @@ async def build_use_cases(
     stack.push_async_callback(webhook_client.close)
     calls = SignedCalls(webhook_client, await store.webhook_signer(), clock, addresses.accounts)
     delays = Delays(catalog, live.fleet)
-    queue = Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended)
+    queue = Queue(
+        store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended, addresses.accounts.quotas
+    )
     recording = RequestRecording(live.ended, store.requests, catalog, clock, settings.request_sample)
     workflows = Workflows(store.workflows, clock)
+    accounts = Accounts(store.accounts, addresses.accounts, teams, keys, clock)
     return UseCases(
         access=access,
         teams=teams,
         recorder=recorder,
         audit=Audit(store.audit, recorder),
-        accounts=Accounts(store.accounts, addresses.accounts, teams, keys, clock),
+        accounts=accounts,
+        quotas=AccountQuotas(store.accounts, addresses.accounts, accounts, live.backlog, fleet, log_bounds, files.data),
         apps=apps,
         cancellations=Cancellations(catalog, HttpRunnerClient()),
         deploys=deploys,

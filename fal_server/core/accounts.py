@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL, AccountId
+from fal_server.core.quotas import USUAL, Quotas
 
 
 class KeyScope(StrEnum):
@@ -101,6 +102,7 @@ class Account:
     kind: AccountKind = AccountKind.USER
     user_id: str = "local|local"
     full_name: str = "Local account"
+    quotas: Quotas = USUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +217,11 @@ class KnownAccounts:
         if found is None:
             raise NotFound(f"account {account!r}", "this controller does not serve it")
         return found
+
+    def quotas(self, account: AccountId) -> Quotas:
+        """Return the quotas of an account; asked for every request to an app."""
+        found = self._accounts.get(account)
+        return USUAL if found is None else found.quotas
 
     def own(self, account: AccountId, name: str) -> Account:
         """Return the caller's account, which a path names.

@@ -104,6 +104,18 @@ class TooLarge(ResourceExhausted):
     """What was sent is larger than what is accepted."""
 
 
+class RateLimited(ResourceExhausted):
+    """Requests come faster than a quota allows; here waiting does help.
+
+    Args:
+        retry_after_seconds: when the next one is allowed.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Unimplemented(Fault):
     """This controller cannot do that."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from fal_server.core.actions import Abandon, Action, Drop, Due, Hold, Launch
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.gpus import assign
 from fal_server.core.machines import MachineTypes, Node, Resources
+from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 
 # How long until the next attempt if no node had room.
@@ -38,7 +39,11 @@ class Needs:
 
 
 def plan_launches(
-    runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Runner], Needs], now: datetime
+    runners: Sequence[Runner],
+    nodes: Sequence[Node],
+    needs: Callable[[Runner], Needs],
+    now: datetime,
+    quotas: QuotasOf = usual_quotas,
 ) -> list[Action]:
     """Place PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
 
@@ -47,6 +52,7 @@ def plan_launches(
         nodes: with their total resources.
         needs: what a runner must have to start.
         now: the time of the plan.
+        quotas: how many runners with a process an account may have.
     """
     waiting = [r for r in runners if r.state in NO_PROCESS and r.desired is Desired.SERVE]
     if not waiting:
@@ -54,6 +60,7 @@ def plan_launches(
     actions: list[Action] = []
     free = _free(runners, nodes, needs)
     held = {name: set(ids) for name, ids in held_gpus(runners).items()}
+    there = Counter(runner.account for runner in runners if runner.state not in NO_PROCESS and not runner.ended)
     for runner in sorted(waiting, key=lambda r: (r.created_at, r.runner_id)):
         wanted = needs(runner)
         delayed = wanted.delayed or runner.state is not RunnerState.FAILURE_DELAY
@@ -62,7 +69,12 @@ def plan_launches(
         if runner.state is RunnerState.FAILURE_DELAY:
             actions.append(Due(runner_id=runner.runner_id))
         else:
-            actions.append(_place(runner, wanted, free, held, nodes, now))
+            most = quotas(runner.account).runners
+            full = f"its account has all the runners that its quota allows: {most}"
+            used_up = full if most and there[runner.account] >= most else ""
+            action = _place(runner, wanted, free, held, nodes, now, used_up)
+            there[runner.account] += isinstance(action, Launch)
+            actions.append(action)
     return actions
 
 
@@ -82,11 +94,12 @@ def _place(
     held: dict[str, set[str]],
     nodes: Sequence[Node],
     now: datetime,
+    used_up: str,
 ) -> Action:
-    lacks: list[str] = []
+    lacks = [used_up] if used_up else []
     troubles = {node.name: node.trouble for node in nodes if node.trouble}
     by_name = {node.name: node for node in nodes}
-    for name in sorted(free):
+    for name in () if used_up else sorted(free):
         if name in troubles:
             lacks.append(f"nothing can be started on node {name!r}: {troubles[name]}")
             continue

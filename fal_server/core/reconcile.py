@@ -25,6 +25,7 @@ from fal_server.core.autoscale import Load
 from fal_server.core.identity import AppId
 from fal_server.core.machines import Node
 from fal_server.core.placement import Needs, plan_launches
+from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
 
@@ -95,6 +96,7 @@ def plan(
     usage: Mapping[str, Usage],
     nodes: Sequence[Node],
     now: datetime,
+    quotas: QuotasOf = usual_quotas,
 ) -> list[Action]:
     """Return all actions that are due now.
 
@@ -104,6 +106,7 @@ def plan(
         usage: what the router knows, by runner id.
         nodes: with their total resources; what living runners reserve is subtracted here.
         now: the time of the plan.
+        quotas: how many runners an account may have.
     """
     inputs = {given.app.app_id: given for given in apps}
     by_app: dict[AppId, list[Runner]] = defaultdict(list)
@@ -126,7 +129,7 @@ def plan(
         startup_timeout = None if given is None else given.scaling_of(runner).startup_timeout
         actions += _plan_end(runner, usage.get(runner.runner_id, _UNUSED), startup_timeout, now)
     staying = [r for r in runners if r.runner_id not in dropped] if dropped else runners
-    actions += plan_launches(staying, nodes, lambda runner: _needs(inputs.get(runner.app_id), runner), now)
+    actions += plan_launches(staying, nodes, lambda runner: _needs(inputs.get(runner.app_id), runner), now, quotas)
     return actions
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fal_grpc.v1 import account_pb2 as pb
 from fal_server.core.accounts import Account, AccountKind, Role
+from fal_server.core.quotas import Quotas
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, timestamp
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts, MemberView
 
 _KINDS: dict[int, AccountKind] = {
@@ -25,8 +29,9 @@ _ROLE_NUMBERS = {role: pb.MemberRole.ValueType(number) for number, role in _ROLE
 class AccountHandlers:
     """fal.v1.Accounts."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, quotas: AccountQuotas) -> None:
         self._accounts = accounts
+        self._quotas = quotas
 
     async def list_accounts(self, request: pb.ListAccountsRequest, caller: Caller) -> pb.ListAccountsResponse:
         found = await self._accounts.list(caller.principal, everything=request.all)
@@ -52,6 +57,21 @@ class AccountHandlers:
     async def remove_member(self, request: pb.RemoveMemberRequest, caller: Caller) -> pb.RemoveMemberResponse:
         await self._accounts.remove_member(caller.principal, request.team, request.user)
         return pb.RemoveMemberResponse()
+
+    async def get_quotas(self, request: pb.GetQuotasRequest, caller: Caller) -> pb.GetQuotasResponse:
+        view = await self._quotas.of(caller.principal, request.nickname)
+        return pb.GetQuotasResponse(
+            nickname=view.account.nickname, quotas=_quotas(view.account.quotas), used=pb.Quotas(**view.used)
+        )
+
+    async def set_quotas(self, request: pb.SetQuotasRequest, caller: Caller) -> pb.SetQuotasResponse:
+        changes: dict[str, int] = {field.name: int(bound) for field, bound in request.quotas.ListFields()}
+        account = await self._quotas.change(request.nickname, changes)
+        return pb.SetQuotasResponse(quotas=_quotas(account.quotas))
+
+
+def _quotas(quotas: Quotas) -> pb.Quotas:
+    return pb.Quotas(**asdict(quotas))
 
 
 def _info(account: Account, role: Role | None = None) -> pb.AccountInfo:

@@ -39,6 +39,7 @@ from fal_server.grpc.revisions import RevisionHandlers
 from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
@@ -91,6 +92,7 @@ class Services:
     recorder: Recorder
     audit: Audit
     accounts: Accounts
+    quotas: AccountQuotas
     apps: Apps
     explainer: Explainer
     revisions: Revisions
@@ -113,7 +115,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         AttributeError: a method has no handler.
     """
     nouns: dict[str, object] = {
-        "Accounts": AccountHandlers(services.accounts),
+        "Accounts": AccountHandlers(services.accounts, services.quotas),
         "Apps": AppHandlers(services.apps, services.explainer),
         "Audit": AuditHandlers(services.audit),
         "Environments": EnvironmentHandlers(services.environments),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.fair_queue import FairQueue, QueueEntry
-from fal_server.core.identity import AppId
+from fal_server.core.identity import AccountId, AppId
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.ports import Clock
 
@@ -23,6 +25,7 @@ class LiveRequest:
 
     Attributes:
         number: counts the requests in the order of their arrival, in which they are served.
+        size: of the body in bytes; of a request of an earlier controller, about.
         attempt: the work on it, which may be cancelled; None while it waits in line.
         starting: whether the start of an attempt is being written; nothing is sent yet, so the request still waits.
         cancelled: set when its caller asked to cancel it.
@@ -35,6 +38,7 @@ class LiveRequest:
 
     request: QueuedRequest
     number: int = 0
+    size: int = 0
     attempt: asyncio.Task[object] | None = None
     starting: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,6 +48,17 @@ class LiveRequest:
     cold_start: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
+
+
+@dataclass(slots=True)
+class Held:
+    """How many live requests an account has, and the bytes of their bodies.
+
+    Counted: by the backlog.
+    """
+
+    requests: int = 0
+    size: int = 0
 
 
 class Backlog:
@@ -58,13 +73,33 @@ class Backlog:
         self._live: dict[str, LiveRequest] = {}
         self._paused: dict[AppId, datetime] = {}
         self._number = 0
+        self._held: dict[AccountId, Held] = defaultdict(Held)
 
-    def add(self, request: QueuedRequest) -> LiveRequest:
-        """Put a request in line: a new one, or one whose attempt is repeated."""
+    def held(self, account: AccountId) -> Held:
+        """Return what an account has in the queue."""
+        return self._held[account]
+
+    @contextmanager
+    def reserved(self, account: AccountId, size: int) -> Generator[None]:
+        """Count a request that is being stored."""
+        held = self._held[account]
+        held.requests += 1
+        held.size += size
+        try:
+            yield
+        finally:
+            held.requests -= 1
+            held.size -= size
+
+    def add(self, request: QueuedRequest, size: int = 0) -> LiveRequest:
+        """Put a request in line: a new one with a body of this size, or one whose attempt is repeated."""
         live = self._live.get(request.request_id)
         if live is None:
             self._number += 1
-            live = self._live[request.request_id] = LiveRequest(request, self._number)
+            live = self._live[request.request_id] = LiveRequest(request, self._number, size)
+            held = self._held[request.account]
+            held.requests += 1
+            held.size += size
         live.request, live.attempt = request, None
         entry = QueueEntry(
             request_id=request.request_id,
@@ -116,7 +151,10 @@ class Backlog:
     def forget(self, live: LiveRequest) -> None:
         """Drop a completed request."""
         self.withdraw(live)
-        self._live.pop(live.request.request_id, None)
+        if self._live.pop(live.request.request_id, None) is not None:
+            held = self._held[live.request.account]
+            held.requests -= 1
+            held.size -= live.size
         live.finished.set()
 
     def overdue(self, app_id: AppId) -> list[LiveRequest]:

@@ -35,6 +35,7 @@ from fal_server.core.faults import Fault, NodeTrouble
 from fal_server.core.identity import EVERY_ACCOUNT, AppId
 from fal_server.core.lifecycle import End, Event, Observation
 from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
+from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.reconcile import AppInput
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.live.catalog import Catalog
@@ -57,6 +58,9 @@ class Reconciler:
     Starting a runner takes a while, so each start is a task of its own; everything else is applied in the plan's
     order. The plan repeats Stop and Kill at every round; each is sent to the engine once, and once more after a
     restart of the controller.
+
+    Args:
+        quotas: how many runners an account may have.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Reconciler:
         clock: Clock,
         changed: ChangeNotifier,
         decisions: Decisions,
+        quotas: QuotasOf = usual_quotas,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -78,6 +83,7 @@ class Reconciler:
         self._clock = clock
         self._changed = changed
         self._decisions = decisions
+        self._quotas = quotas
         self._starting: set[str] = set()
         self._tasks = TaskSet(log)
         self._releases = TaskSet(log)
@@ -106,7 +112,8 @@ class Reconciler:
         # A runner that is being started holds its machine already, and is planned for as if it were there.
         planned = [replace(r, state=RunnerState.SETUP) if r.runner_id in self._starting else r for r in runners]
         usage = {r.runner_id: self._fleet.usage(r.runner_id) for r in runners if r.state not in NO_PROCESS}
-        for action in reconcile.plan(self._inputs(runners), planned, usage, self._engine.nodes(), self._clock.now()):
+        now, nodes = self._clock.now(), self._engine.nodes()
+        for action in reconcile.plan(self._inputs(runners), planned, usage, nodes, now, self._quotas):
             await self._try(action)
         self._fail_hopeless()
         self._catalog.prune({r.revision_id for r in runners})

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from fal_server.core.accounts import Account, Environment, Key, TeamMember
 from fal_server.core.identity import AccountId
+from fal_server.core.quotas import Quotas
 
 
 class AccountStore(Protocol):
@@ -25,6 +26,10 @@ class AccountStore(Protocol):
         Raises:
             AlreadyExists: an account has this nickname.
         """
+        ...
+
+    async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
+        """Replace the quotas of an account; False if there is none."""
         ...
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:

@@ -116,8 +116,16 @@ class DataStore(Protocol):
         """Move a finished draft here, over an existing file; missing directories are made."""
         ...
 
-    def extract(self, archive: Path, parts: Sequence[str]) -> None:
-        """Unpack a zip archive into a directory, which is made if it is missing; each file appears whole."""
+    def extract(self, archive: Path, parts: Sequence[str], most_bytes: int | None = None) -> bool:
+        """Unpack a zip archive into a directory, which is made if it is missing; each file appears whole.
+
+        Returns:
+            False, with nothing unpacked, if the files have more than `most_bytes`.
+        """
+        ...
+
+    def used(self) -> int:
+        """Return how many bytes the files have; what is being received does not count."""
         ...
 
     def rename(self, parts: Sequence[str], destination: Sequence[str]) -> None:

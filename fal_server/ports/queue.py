@@ -48,6 +48,10 @@ class QueueStore(Protocol):
         """Return the requests of every account that are not completed, oldest first."""
         ...
 
+    async def body_sizes(self) -> Mapping[str, int]:
+        """Return about how many bytes the body of each request has that is not completed, by the request's id."""
+        ...
+
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
         """Return one request, or None."""
         ...

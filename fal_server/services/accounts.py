@@ -160,6 +160,23 @@ class Accounts:
             await self._require_role(caller, account, before.role)
             await self._store.remove_member(account.id, before.user)
 
+    async def readable(self, caller: Principal, nickname: str) -> Account:
+        """Return an account that the caller may read; empty is its own.
+
+        Raises:
+            NotFound: there is no such account for this caller.
+            PermissionDenied: the caller's role does not permit it.
+        """
+        mine = self.account_of(caller)
+        found = self._known.named(nickname) if nickname else mine
+        acting = None if found is None else await self._acting(caller, found)
+        if found is None or acting is None:
+            raise NotFound(
+                f"account {nickname[:80]!r}", f"your key is of {mine.nickname}; `fal teams list` shows yours"
+            )
+        require(acting, "account:read")
+        return found
+
     async def _team(self, caller: Principal, nickname: str, permission: str) -> Account:
         found = self._known.named(nickname)
         acting = None if found is None else await self._acting(caller, found)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from fal_server.core.data_paths import data_parts
-from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted, TooLarge
 from fal_server.ports import Clock
 from fal_server.ports.files import AppFileStore, DataEntry, DataStore, Drafts, OpenFile
 from fal_server.services.uploads import PartUploads, received
@@ -41,11 +41,15 @@ class Files:
 
     Args:
         fetcher: fetches files that callers give by their URL.
+        most_bytes: returns how much /data may hold; 0 is no bound.
     """
 
-    def __init__(self, store: DataStore, fetcher: Fetcher, clock: Clock) -> None:
+    def __init__(
+        self, store: DataStore, fetcher: Fetcher, clock: Clock, most_bytes: Callable[[], int] = lambda: 0
+    ) -> None:
         self._store = store
         self._fetcher = fetcher
+        self._most_bytes = most_bytes
         self.parts = PartUploads[tuple[str, ...]](store.drafts, clock)
 
     async def list(self, path: str) -> list[DataEntry]:
@@ -66,13 +70,22 @@ class Files:
 
         Raises:
             InvalidArgument: the path is not below /data or cannot be a file, or the archive is no zip file.
+            ResourceExhausted: /data would hold more than the account's quota allows.
             Unavailable: the disk cannot store it.
         """
         parts = data_parts(path)
-        draft = await received(self._store.drafts, chunks)
+        room = await self._room()
         try:
-            put = self._store.extract if unzip else self._store.place
-            await asyncio.to_thread(lambda: put(draft.path, parts))
+            draft = await received(self._store.drafts, chunks, most_bytes=room)
+        except TooLarge:
+            raise self._full() from None
+        try:
+            if unzip:
+                unpacked = await asyncio.to_thread(self._store.extract, draft.path, parts, room)
+                if not unpacked:
+                    raise self._full()
+            else:
+                await asyncio.to_thread(self._store.place, draft.path, parts)
         finally:
             draft.discard()
 
@@ -81,6 +94,21 @@ class Files:
         data_parts(path)
         async with self._fetcher.fetch(url) as chunks:
             await self.put(path, chunks)
+
+    async def used(self) -> int:
+        """Return how many bytes the files in /data have."""
+        return await asyncio.to_thread(self._store.used)
+
+    async def _room(self) -> int | None:
+        """Return how many bytes may still be written; None if there is no bound. Two writes at once share it."""
+        most = self._most_bytes()
+        return max(0, most - await self.used()) if most else None
+
+    def _full(self) -> ResourceExhausted:
+        return ResourceExhausted(
+            f"/data may hold {self._most_bytes()} bytes by this account's quota, and this is more than is left: delete "
+            "files (`fal files rm`), or ask the controller's owner for more"
+        )
 
     async def rename(self, path: str, destination: str) -> None:
         """Move a file or directory.
@@ -118,8 +146,12 @@ class Files:
 
     async def complete(self, upload_id: str) -> str:
         """Assemble the parts into the file; return its MD5 in hex. Raises like `PartUploads.assembled`."""
+        room = await self._room()
         draft = await self.parts.assembled(upload_id)
         try:
+            if room is not None and draft.size > room:
+                self.parts.end(upload_id)
+                raise self._full()
             await asyncio.to_thread(self._store.place, draft.path, self.parts.about(upload_id))
         finally:
             draft.discard()

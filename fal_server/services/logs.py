@@ -19,6 +19,7 @@ from fal_server.core.runners import Runner
 from fal_server.ports import Clock, LogStore, Store
 from fal_server.services.following import Follower, Position
 from fal_server.services.intake import Intake
+from fal_server.services.log_bounds import LogBounds
 
 MOST_ON_A_PAGE = 10_000
 MOST_FOLLOWERS = 1000
@@ -56,6 +57,7 @@ class Logs:
 
     Args:
         sign_of_life_seconds: after how long without a line an empty batch is sent.
+        bounds: drops the lines that an account's quota does not allow; None drops none.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Logs:
         clock: Clock,
         *,
         sign_of_life_seconds: float = _SIGN_OF_LIFE_SECONDS,
+        bounds: LogBounds | None = None,
     ) -> None:
         self._log_store = log_store
         self._store = store
         self._clock = clock
         self._sign_of_life_seconds = sign_of_life_seconds
+        self._bounds = bounds
         self._followers: dict[_Subject, set[Follower]] = {}
         self._open = 0
         self._intake = Intake(self._store_lines)
@@ -83,6 +87,8 @@ class Logs:
         Lines that are stored already are ignored, because a runner sends a batch again if it does not know whether it
         arrived. Lines of several callers are stored together.
         """
+        if self._bounds is not None:
+            entries = self._bounds.admitted(entries)
         if entries:
             await self._intake.put(entries)
 
@@ -127,6 +133,8 @@ class Logs:
     def runner_ended(self, runner: Runner) -> None:
         """Let streams that follow a runner end, because its end and all its lines are stored."""
         self._stored.pop(runner.runner_id, None)
+        if self._bounds is not None:
+            self._bounds.runner_ended(runner.account, runner.runner_id)
         for follower in self._followers.get(("runner", runner.account, runner.runner_id), ()):
             follower.look = True
             follower.wake.set()

@@ -13,7 +13,13 @@ from datetime import timedelta
 from fal_server.aio.retry import until_stored
 from fal_server.aio.slices import in_slices
 from fal_server.aio.tasks import run_to_completion
-from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, NotFound, UnusableIdempotencyKey
+from fal_server.core.faults import (
+    CONTROLLER_FAILED,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    UnusableIdempotencyKey,
+)
 from fal_server.core.identity import AccountId, AppId
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
@@ -26,6 +32,7 @@ from fal_server.core.queue import (
     WebhookState,
     policy_of,
 )
+from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.requests import RequestRecord
 from fal_server.core.webhooks import Delivery, checked_url
 from fal_server.live.backlog import Backlog, LiveRequest
@@ -60,6 +67,7 @@ class Queue:
     Args:
         changed: notified when the number of runners may have to change.
         ended: where requests go at their end.
+        quotas: how much an account may queue.
 
     Attributes:
         requests_changed: notified at every change of a request.
@@ -76,6 +84,7 @@ class Queue:
         changed: ChangeNotifier,
         delays: Delays,
         ended: EndedRequests,
+        quotas: QuotasOf = usual_quotas,
     ) -> None:
         self._store = store
         self._backlog = backlog
@@ -85,6 +94,7 @@ class Queue:
         self._changed = changed
         self._delays = delays
         self._ended_requests = ended
+        self._quotas = quotas
         self.requests_changed = ChangeNotifier()
         self.webhook_due = ChangeNotifier()
 
@@ -93,9 +103,11 @@ class Queue:
 
         Only one controller uses the database, so nobody works on an attempt that is under way in it.
         """
+        sizes = await self._store.body_sizes()
         for request in await self._store.load():
+            size = sizes.get(request.request_id, 0)
             if request.state is State.IN_QUEUE:
-                self._backlog.add(request)
+                self._backlog.add(request, size)
                 continue
             live = LiveRequest(request)
             if request.attempt >= MOST_ATTEMPTS:
@@ -104,7 +116,7 @@ class Queue:
                 continue
             waiting = replace(request, state=State.IN_QUEUE, lease_until=None, not_before=None)
             if await self._store.put_back(waiting):
-                self._backlog.add(waiting)
+                self._backlog.add(waiting, size)
 
     async def submit(self, submission: Submission) -> QueueStatus:
         """Accept a request; when this returns, it is stored and will be completed.
@@ -113,6 +125,7 @@ class Queue:
             NotFound: there is no such app, or it has no port.
             InvalidArgument: the webhook's URL or the Idempotency-Key is not valid, or the key was used for another
                 request.
+            ResourceExhausted: the app's account has queued as much as its quotas allow.
         """
         app = self._catalog.get(submission.app_id)
         if app is None:
@@ -143,7 +156,22 @@ class Queue:
             webhook=WebhookState.WAITING if submission.webhook_url else WebhookState.NONE,
         )
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
-        return await run_to_completion(self._accept(request, content))
+        self._require_room(app.account, len(content.body))
+        with self._backlog.reserved(app.account, len(content.body)):  # others come while it is stored
+            return await run_to_completion(self._accept(request, content))
+
+    def _require_room(self, account: AccountId, size: int) -> None:
+        held, quotas = self._backlog.held(account), self._quotas(account)
+        if quotas.queued_requests and held.requests >= quotas.queued_requests:
+            what = f"{held.requests} requests that are not completed, of the {quotas.queued_requests}"
+        elif quotas.queued_bytes and held.size + size > quotas.queued_bytes:
+            what = f"{held.size} bytes of requests and cannot take {size} more, of the {quotas.queued_bytes}"
+        else:
+            return
+        raise ResourceExhausted(
+            f"the queue of this account holds {what} that its quota allows: wait until some are completed, or cancel "
+            "some"
+        )
 
     async def status(self, app_id: AppId, request_id: str) -> QueueStatus:
         """Return the status of a request.
@@ -390,7 +418,7 @@ class Queue:
             if accepted.fingerprint != request.fingerprint:
                 raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")
             return await self.status(accepted.app_id, accepted.request_id)
-        live = self._backlog.add(accepted)
+        live = self._backlog.add(accepted, len(content.body))
         self._notify()
         return QueueStatus(request=accepted, position=self._backlog.position(live))
 

@@ -17,6 +17,7 @@ from fal_server.access.tokens import Tokens
 from fal_server.core import faults
 from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.identity import LOCAL
+from fal_server.core.quotas import usual_quotas
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
 from fal_server.http.dashboard.app import dashboard_app
@@ -39,6 +40,7 @@ from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.uploader import Uploader
 from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.faults import STATUSES, status_of
+from fal_server.live.rates import Rates
 from tests.fakes.accounts import NoAudit, teams_of
 from tests.grpc.calls import answers
 
@@ -65,7 +67,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
     guard = guard_of(stack)
     routes = [
         *WorkflowRoutes(nothing, nothing, ACCOUNTS, guard).routes,
-        *QueueRoutes(nothing, nothing, guard).routes,
+        *QueueRoutes(nothing, nothing, guard, Rates(usual_quotas)).routes,
         *QueueAdminRoutes(nothing, ACCOUNTS, nothing, guard).routes,
         *StorageRoutes(nothing, nothing, guard, "http://here").routes,
         *TokenRoutes(nothing, guard).routes,

@@ -65,7 +65,37 @@ def test_members(controller, capsys):
     assert (asked.team, asked.user) == ("crew", "alice")
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["set", "crew"], "--team NAME"), (["add", "crew"], "USER")])
+def test_quotas_are_shown_and_set(controller, capsys):
+    bounds = pb.Quotas(requests_per_second=0, runners=4, queued_bytes=1536 * 1024)
+    used = pb.Quotas(runners=2, queued_bytes=0)
+    controller.answers["GetQuotas"] = pb.GetQuotasResponse(nickname="crew", quotas=bounds, used=used)
+    controller.answers["SetQuotas"] = pb.SetQuotasResponse(quotas=bounds)
+    assert main(["teams", "quotas", "crew", "--runners", "4", "--data-bytes", "2G", "--queued-bytes", "none"]) == 0
+    asked = controller.request("SetQuotas")
+    assert asked == pb.SetQuotasRequest(
+        nickname="crew", quotas=pb.Quotas(runners=4, data_bytes=2 * 1024**3, queued_bytes=0)
+    )
+    assert [row.split() for row in capsys.readouterr().out.splitlines()] == [
+        ["Quota", "Bound", "Used"],
+        ["requests_per_second", "none"],
+        ["queued_bytes", "1.5", "MiB", "0", "B"],
+        ["runners", "4", "2"],
+    ]
+    assert main(["teams", "quotas", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quotas"][0] == {"name": "requests_per_second", "bound": 0, "used": None}
+    assert controller.asked.pop()[1].nickname == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["set", "crew"], "--team NAME"),
+        (["add", "crew"], "USER"),
+        (["quotas", "--runners", "4"], "name the account"),
+        (["quotas", "crew", "--runners", "0"], "above 0, or `none`"),
+        (["quotas", "crew", "--data-bytes", "5X"], "such as 500M"),
+    ],
+)
 def test_what_is_wrong_is_said(arguments, said, controller, capsys):
     assert main(["teams", *arguments]) == 2
     assert said in capsys.readouterr().err

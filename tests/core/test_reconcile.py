@@ -23,7 +23,10 @@ from fal_server.core.actions import (
     Unrouted,
 )
 from fal_server.core.autoscale import Load
+from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.machines import Node, Resources
+from fal_server.core.placement import Needs, plan_launches
+from fal_server.core.quotas import Quotas
 from fal_server.core.reconcile import AppInput, Usage, failure_delay, plan
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
@@ -396,3 +399,27 @@ def test_a_rolling_deploy_comes_before_replacements() -> None:
     assert isinstance(drain, Drain)
     assert drain.runner_id == "n"
     assert [type(a) for a in planned(rolling(), [old])] == [Create]
+
+
+def test_an_account_has_no_more_runners_than_its_quota_allows() -> None:
+    waiting = [make_runner(name, S.PENDING, created_at=at(index)) for index, name in enumerate("abc")]
+    bounded = {LOCAL: Quotas(runners=2), AccountId("other"): Quotas()}
+
+    def actions(*runners: Runner) -> list[Action]:
+        return [
+            action
+            for action in plan_launches(
+                runners, (BIG_NODE,), lambda runner: Needs(machine_types=("XS",)), at(9), lambda owner: bounded[owner]
+            )
+            if isinstance(action, Launch | Hold)
+        ]
+
+    first, second, third = actions(*waiting)
+    assert (type(first), type(second), type(third)) == (Launch, Launch, Hold)
+    assert isinstance(third, Hold)
+    assert (third.reason, third.hopeless) == ("its account has all the runners that its quota allows: 2", False)
+    assert [type(each) for each in actions(idle("x"), *waiting)] == [Launch, Hold, Hold]
+    gone = make_runner("x", S.TERMINATED)
+    assert [type(each) for each in actions(gone, *waiting)] == [Launch, Launch, Hold]
+    other = idle("x", account=AccountId("other"))
+    assert [type(each) for each in actions(other, *waiting)] == [Launch, Launch, Hold]

@@ -155,6 +155,8 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     ],
     "CreateAccount": lambda i: [{"nickname": i.account, "kind": 1}, {"nickname": i.team, "kind": 2}],
     "ListAccounts": lambda i: [{}, {"all": True}],
+    "GetQuotas": lambda i: [{"nickname": i.account}, {"nickname": i.team}],
+    "SetQuotas": lambda i: [{"nickname": i.account, "quotas": {"runners": 1}}, {"nickname": i.team}],
     "ListMembers": lambda i: [{"team": i.team}, {"team": i.account}],
     "RemoveMember": lambda i: [{"team": i.team, "user": i.account}],
     "DeleteAlias": lambda i: [{"alias": i.app}, {"alias": "x", "environment_name": i.environment}],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from fal_server.access.acting import Teams
 from fal_server.access.audit import Recorder
 from fal_server.core.accounts import Account, Environment, Key, KnownAccounts, TeamMember
 from fal_server.core.identity import AccountId, Principal
+from fal_server.core.quotas import Quotas
 from fal_server.services.accounts import Accounts
 
 
@@ -24,6 +26,11 @@ class FakeAccountStore:
 
     async def add(self, account: Account, environment: Environment, key: Key) -> None:
         self.accounts.append(account)
+
+    async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
+        found = [each for each in self.accounts if each.id == account]
+        self.accounts = [replace(each, quotas=quotas) if each in found else each for each in self.accounts]
+        return bool(found)
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:
         return [member for member in self.saved.values() if member.team == team]

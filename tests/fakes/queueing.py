@@ -11,6 +11,7 @@ from typing import Any
 from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
+from fal_server.core.quotas import USUAL
 from fal_server.core.webhooks import SignedCall
 from fal_server.live.delays import Delays
 from fal_server.live.ended_requests import EndedRequests
@@ -137,7 +138,11 @@ class FailingQueueStore:
 
 
 class Queueing:
-    """The parts of the queue, wired as in the controller."""
+    """The parts of the queue, wired as in the controller.
+
+    Attributes:
+        quotas: of every account.
+    """
 
     def __init__(self, platform: Platform, signer: EdSigner) -> None:
         self.platform = platform
@@ -148,6 +153,7 @@ class Queueing:
         self.backlog = platform.backlog
         delays = Delays(platform.catalog, platform.fleet)
         self.ended = EndedRequests()
+        self.quotas = USUAL
         self.queue = Queue(
             self.store,
             self.backlog,
@@ -157,6 +163,7 @@ class Queueing:
             platform.changed,
             delays,
             self.ended,
+            lambda _: self.quotas,
         )
         cancellations = Cancellations(platform.catalog, self.client)
         attempts = AttemptRunner(

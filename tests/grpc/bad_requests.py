@@ -80,6 +80,14 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("CreateAccount", account_pb2.CreateAccountRequest(nickname="crew", kind=2, full_name=HUGE), INVALID, "full_name"),
     ("ListMembers", account_pb2.ListMembersRequest(team="nobody"), MISSING, ""),
     ("ListMembers", account_pb2.ListMembersRequest(team=HUGE), MISSING, ""),
+    ("GetQuotas", account_pb2.GetQuotasRequest(nickname="nobody"), MISSING, ""),
+    ("SetQuotas", account_pb2.SetQuotasRequest(nickname=HUGE), MISSING, ""),
+    (
+        "SetQuotas",
+        account_pb2.SetQuotasRequest(nickname="local", quotas=account_pb2.Quotas(runners=-1)),
+        INVALID,
+        "runners",
+    ),
     ("AddMember", account_pb2.AddMemberRequest(team="nobody", user="x", role=1), MISSING, ""),
     ("RemoveMember", account_pb2.RemoveMemberRequest(team="nobody", user="x"), MISSING, ""),
     # The audit log

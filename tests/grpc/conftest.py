@@ -16,7 +16,7 @@ from fal_server.access.acting import Teams
 from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
-from fal_server.core.accounts import KnownAccounts
+from fal_server.core.accounts import EachAccount, KnownAccounts
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.deploy_changes import Change
 from fal_server.core.faults import Fault, InvalidArgument, NotFound, Unavailable
@@ -28,14 +28,17 @@ from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
+from fal_server.live.backlog import Backlog
 from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
 from fal_server.services.audit import Audit
 from fal_server.services.deploy_plans import DeployPlan
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
+from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
 from fal_server.services.runners import RunnerPage
@@ -427,6 +430,13 @@ GPU_NODE = Node(
 HOLDER = make_runner("r-1", state=RunnerState.IDLE, machine_type="GPU-A", gpus=("GPU-A/0",), app_name="shop")
 
 
+class NoFiles:
+    """An empty /data."""
+
+    async def used(self) -> int:
+        return 0
+
+
 @pytest.fixture
 async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     vault = AesVault(bytes(32))
@@ -455,13 +465,16 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     tokens = Tokens(bytes(32), store, clock, lambda _: None)
     teams = Teams(store.accounts, known, tokens, access)
     recorder = Recorder(store.audit, clock, bytes(32))
+    accounts, bounds = Accounts(store.accounts, known, teams, keys, clock), LogBounds(known.quotas, clock)
+    no_runners, no_data = cast("Any", SimpleNamespace(runners=[])), EachAccount(lambda _: cast("Any", NoFiles()))
     services = Services(
         authenticator=access,
         teams=teams,
         tokens=tokens,
         recorder=recorder,
         audit=Audit(store.audit, recorder),
-        accounts=Accounts(store.accounts, known, teams, keys, clock),
+        accounts=accounts,
+        quotas=AccountQuotas(store.accounts, known, accounts, Backlog(clock), no_runners, bounds, no_data),
         keys=keys,
         secrets=secrets,
         environments=environments,

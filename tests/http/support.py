@@ -13,6 +13,7 @@ from fal_server.access.open_calls import OpenCalls
 from fal_server.access.permissions import CALL_APPS, EVERYTHING
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.identity import LOCAL, AppId, Principal, Scope
+from fal_server.core.quotas import USUAL, Quotas
 from fal_server.core.requests import DirectRequest, RequestRecord
 from fal_server.core.routing import Outcome, Slot
 from fal_server.http.gateway.gateway import Gateway
@@ -23,6 +24,7 @@ from fal_server.http.server.listener import Listener, bind
 from fal_server.http.server.rules import Limits
 from fal_server.live.dispatch import RunnerFailure
 from fal_server.live.ended_requests import EndedRequests
+from fal_server.live.rates import Rates
 
 PERMISSIONS_OF = {
     "good": frozenset({CALL_APPS}),
@@ -236,6 +238,7 @@ async def running_server(
     connect_seconds: float = 5,
     body_seconds: float = 60,
     hosts: AllowedHosts | None = None,
+    quotas: Quotas = USUAL,
 ) -> AsyncGenerator[Server, None]:
     ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
@@ -243,6 +246,7 @@ async def running_server(
         connect_seconds=connect_seconds,
         body_seconds=body_seconds,
         ended=ended,
+        rates=Rates(lambda _: quotas),
     )
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(

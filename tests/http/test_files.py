@@ -19,6 +19,7 @@ from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account, EachAccount, KnownAccounts
+from fal_server.core.faults import ResourceExhausted
 from fal_server.core.identity import LOCAL, Scope
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.fetching import UrlFetcher
@@ -437,3 +438,35 @@ async def test_a_lifecycle_that_makes_no_sense_is_refused(desk: Desk, seconds: s
 async def test_the_life_of_a_token_is_a_number_in_range(desk: Desk, seconds: str) -> None:
     body = f'{{"allowed_apps": ["a"], "token_expiration": {seconds}}}'
     assert (await desk.client.post("/tokens/", content=body)).status_code == 400
+
+
+async def test_data_holds_no_more_than_its_quota(desk: Desk, tmp_path: Path) -> None:
+    store = DataDirectory(tmp_path / "bounded")
+    files = Files(store, cast("Any", None), desk.clock, lambda: 1000)
+
+    async def chunks(*sizes: int) -> AsyncIterator[bytes]:
+        for size in sizes:
+            yield b"x" * size
+
+    await files.put("/data/a", chunks(400, 200))
+    assert await files.used() == 600
+    with pytest.raises(ResourceExhausted, match=r"/data may hold 1000 bytes .* `fal files rm`"):
+        await files.put("/data/b", chunks(300, 300))
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(100_000))
+    assert len(bomb.getvalue()) < 400
+
+    async def packed() -> AsyncIterator[bytes]:
+        yield bomb.getvalue()
+
+    with pytest.raises(ResourceExhausted, match="more than is left"):
+        await files.put("/data/dir", packed(), unzip=True)
+    upload = files.begin("/data/c")
+    await files.parts.part(upload, "1", chunks(500))
+    with pytest.raises(ResourceExhausted):
+        await files.complete(upload)
+    assert await files.used() == 600, "nothing of what was refused stays"
+    assert [entry.path for entry in await files.list("/data")] == ["/data/a"]
+    await files.delete("/data/a")
+    await files.put("/data/b", chunks(1000))

@@ -1,4 +1,4 @@
-"""`fal teams`: lists and creates accounts, and shows and changes the members of teams."""
+"""`fal teams`: lists and creates accounts, and shows and changes their members and quotas."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from fal_cli.completion import complete_ids
-from fal_cli.exit_codes import CommandError
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import TEAMS as TEAM_NAMES
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
-from fal_cli.presentation.output import print_note, write_document
+from fal_cli.presentation.output import print_note, shown_bytes, write_document
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
@@ -27,6 +27,26 @@ Only the owner of the controller may: with the key of `fal up`.
 Examples:
   fal teams create crew
   fal teams create alice --user --name 'Alice Liddell'"""
+_QUOTAS_EPILOG = """\
+The owner of the controller sets them: with the key of `fal up`. A bound is a number, with K, M, G or T after it if it
+counts bytes, or `none`.
+
+Examples:
+  fal teams quotas
+  fal teams quotas crew --runners 4 --data-bytes 200G
+  fal teams quotas crew --requests-per-second none"""
+# By the name of the quota, which is the option's too: its help, and whether it counts bytes.
+_QUOTAS: dict[str, tuple[str, bool]] = {
+    "requests_per_second": ("Requests to its apps a second.", False),
+    "caller_requests_per_second": ("Of each key; to public apps, of each address.", False),
+    "queued_requests": ("Queued requests that are not completed.", False),
+    "queued_bytes": ("Bytes of their bodies.", True),
+    "runners": ("Runners at once.", False),
+    "log_bytes_per_minute": ("Bytes that its runners may log a minute.", True),
+    "data_bytes": ("Bytes in /data.", True),
+}
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_MOST_DIGITS = 12
 _CHOSEN = "`--team NAME` acts for a team with a login token (`fal auth token`); a key acts for its own account alone"
 
 
@@ -72,6 +92,28 @@ MEMBERS: Listing[TeamMember] = Listing(
 )
 
 
+class Quota(NamedTuple):
+    """Describe one bound of an account; `used` is None for a rate."""
+
+    name: str
+    bound: int
+    used: int | None
+
+
+QUOTAS: Listing[Quota] = Listing(
+    noun="quotas",
+    fields=(
+        Field(title="Quota", text=lambda quota: quota.name),
+        Field(title="Bound", text=lambda quota: _shown(quota.name, quota.bound) if quota.bound else "none", right=True),
+        Field(
+            title="Used", text=lambda quota: "" if quota.used is None else _shown(quota.name, quota.used), right=True
+        ),
+    ),
+    document=lambda quota: quota._asdict(),
+    item_name=lambda quota: quota.name,
+)
+
+
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal teams` and its sub-commands."""
     parser.hint(dict.fromkeys(("set", "unset"), _CHOSEN))
@@ -106,6 +148,17 @@ def add_arguments(parser: FalParser) -> None:
     add_yes_option(remove)
     complete_ids(remove.add_argument("nickname", metavar="TEAM", help="The team."), TEAM_NAMES)
     remove.add_argument("user", metavar="USER", help="The nickname of the user's account.")
+    quotas = add_command(
+        commands, "quotas", "Show what an account may have and has, or set it.", _quotas, epilog=_QUOTAS_EPILOG
+    )
+    add_client_options(quotas)
+    account = quotas.add_argument("nickname", metavar="ACCOUNT", nargs="?", default="", help="Without it, your own.")
+    complete_ids(account, TEAM_NAMES)
+    for name, (text, is_size) in _QUOTAS.items():
+        flag = f"--{name.replace('_', '-')}"
+        metavar = "SIZE" if is_size else "N"
+        quotas.add_argument(flag, type=_size_bound if is_size else _bound, metavar=metavar, help=text)
+    add_list_options(quotas, QUOTAS)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -158,3 +211,39 @@ def _removal(client: SyncServerlessClient, args: argparse.Namespace) -> str:
         shows = f"`fal teams members {args.nickname}` shows who is"
         raise CommandError(f"'{args.user}' is no member of {args.nickname}: {shows}")
     return f"Remove {args.user} from {args.nickname}?"
+
+
+def _quotas(args: argparse.Namespace) -> None:
+    wanted = {name: getattr(args, name) for name in _QUOTAS if getattr(args, name) is not None}
+    if wanted:
+        if not args.nickname:
+            raise CommandError("name the account whose bounds to set: `fal teams quotas ACCOUNT ...`", ExitCode.USAGE)
+        with open_client(args) as client:
+            client.accounts.set_quotas(args.nickname, **wanted)
+    run_list(args, lambda client: _quotas_of(client, args.nickname), lambda rows: write_items(args, QUOTAS, rows))
+
+
+def _quotas_of(client: SyncServerlessClient, nickname: str) -> Sequence[Quota]:
+    found = client.accounts.quotas(nickname)
+    return [Quota(name, bound, found.used.get(name)) for name, bound in found.bounds.items()]
+
+
+def _shown(name: str, amount: int) -> str:
+    _, is_size = _QUOTAS.get(name, ("", False))  # a later controller may have others
+    return shown_bytes(amount) if is_size else str(amount)
+
+
+def _bound(text: str) -> int:
+    if text == "none":
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text[:_MOST_DIGITS]) > 0 and len(text) <= _MOST_DIGITS):
+        raise argparse.ArgumentTypeError(f"'{text[:40]}' is not a number above 0, or `none`")
+    return int(text)
+
+
+def _size_bound(text: str) -> int:
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    try:
+        return _bound(number) * _UNITS.get(unit, 1)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"'{text[:40]}' is not a size such as 500M or 20G, or `none`") from None

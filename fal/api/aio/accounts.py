@@ -7,9 +7,11 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.account import AccountInfo, AccountKind, MemberRole, NewAccount, TeamMember
+from fal_grpc.adapter.account import AccountInfo, AccountKind, AccountQuotas, MemberRole, NewAccount, TeamMember
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fal.api.opener import AsyncOpener
 
 
@@ -73,3 +75,20 @@ class AsyncAccountsNamespace:
         """Remove a user from a team; from then on none of its login tokens acts for the team."""
         controller = await self.client.controller()
         await controller.remove_member(team, user)
+
+    async def quotas(self, nickname: str = "") -> AccountQuotas:
+        """Return what an account may have, and what it has; without a nickname, the caller's own."""
+        controller = await self.client.controller()
+        return await controller.get_quotas(nickname)
+
+    async def set_quotas(self, nickname: str, **bounds: int) -> Mapping[str, int]:
+        """Change what an account may have, and return all its bounds. The controller's owner alone may.
+
+        Args:
+            bounds: by name, such as `runners=4`; 0 is no bound. Those that are not given stay.
+
+        Raises:
+            ArgumentError: there is no quota of that name, or a bound is no whole number. It is a ValueError.
+        """
+        controller = await self.client.controller()
+        return await controller.set_quotas(nickname, bounds)

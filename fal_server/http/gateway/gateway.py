@@ -21,6 +21,7 @@ from fal_server.core.faults import (
 )
 from fal_server.core.identity import AppId
 from fal_server.core.openapi import takes_post
+from fal_server.core.quotas import usual_quotas
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
@@ -37,6 +38,7 @@ from fal_server.http.server.rules import Limits
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import NOWHERE, Dispatcher, Lease, RoutedApp
 from fal_server.live.ended_requests import EndedRequests
+from fal_server.live.rates import Rates
 from fal_server.services.cancellations import Cancellations
 
 _LIFECYCLE = LIFECYCLE.encode()
@@ -52,6 +54,7 @@ class Gateway:
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
         lifecycle: how long files are kept, as JSON, which apps are told if the caller asks for nothing.
         ended: where requests go at their end; None keeps nothing of them.
+        rates: bounds how fast requests come; None is the usual quotas.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Gateway:
         tokens: Tokens | None = None,
         lifecycle: str = "",
         ended: EndedRequests | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self._catalog = catalog
@@ -75,6 +79,7 @@ class Gateway:
         self.body_seconds = body_seconds
         self._tokens = tokens
         self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
+        self.rates = rates or Rates(usual_quotas)
         self.pool = Pool()
         self.deadlines = Deadlines()
         self.ended = ended
@@ -103,6 +108,7 @@ class Gateway:
                     raise Unauthenticated(NO_PUBLIC_APP)
                 self._wait(exchange, request, app, request_id, authenticated=False, caller=None)
                 return
+            self.rates.count(app, caller, exchange.address)
             lease = None
             # A slot is for who has done his part. At an upgrade it has to be looked up what the app has at this path.
             if not exchange.upgrade and body_is_here(exchange, request.length):
@@ -163,6 +169,8 @@ class Gateway:
                 caller = exchange.key_id = principal.key_id
             elif not authenticated:
                 caller = exchange.key_id = await self._by_token(request, app.app_id)
+            if not authenticated:
+                self.rates.count(app, caller, exchange.address)
             admitted = True
             if exchange.upgrade and await self._answers_messages(exchange, request, app):
                 exchange.driver = None

@@ -32,6 +32,7 @@ from fal_server.http.server.messages import HOP_BY_HOP, RequestIds
 from fal_server.http.server.registry import Registry
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 from fal_server.live.ended_requests import EndedRequests
+from fal_server.live.rates import Rates
 
 _log = logging.getLogger(__name__)
 MOST_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -50,6 +51,7 @@ class SocketContext(Interface):
 
     dispatcher: Dispatcher
     pool: Pool
+    rates: Rates
     connect_seconds: float
     ended: EndedRequests | None
 
@@ -108,6 +110,7 @@ class MessageSocket(asyncio.Protocol):
         self._caller = caller
         self._ids = ids
         self._http_error = http_error
+        self._address = exchange.address()
         self._registry: Registry = exchange.connection.registry
         self._socket = WebSocket(Side.SERVER, state=State.OPEN, max_size=MOST_MESSAGE_BYTES, logger=_log)
         self._parts: list[bytes] = []
@@ -254,6 +257,7 @@ class MessageSocket(asyncio.Protocol):
 
     async def _call(self, message: _Message) -> None:
         app, request = self._app, self._request
+        self._context.rates.count(app, self._caller, lambda: self._address)
         timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
         lease = await self._context.dispatcher.acquire(
             app.app_id, request_id=message.request_id, caller=self._caller, hint=request.hint, start_timeout=timeout

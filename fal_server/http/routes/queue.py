@@ -24,6 +24,7 @@ from fal_server.http.routes.runners import log_item
 from fal_server.http.routes.submission import BodyRoom, submission_of
 from fal_server.http.server.errors import HttpError
 from fal_server.live.dispatch import NOWHERE, Dispatcher, RoutedApp
+from fal_server.live.rates import Rates
 from fal_server.services.queue import Queue, QueueStatus, unknown_request
 
 _OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<action>/status/stream|/status|/cancel)?/?")
@@ -36,10 +37,11 @@ class QueueRoutes:
     On a queue host the paths, and the addresses in answers, are /{owner}/{app}.
     """
 
-    def __init__(self, queue: Queue, dispatcher: Dispatcher, guard: Guard) -> None:
+    def __init__(self, queue: Queue, dispatcher: Dispatcher, guard: Guard, rates: Rates) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._guard = guard
+        self._rates = rates
         self._room = BodyRoom()
         methods = ("GET", "POST", "PUT")
         self.routes = [guard.open_route(method, "/queue/{rest:path}", self._answer) for method in methods]
@@ -77,6 +79,8 @@ class QueueRoutes:
                 return await self._result(app, request_id, home)
 
     async def _submit(self, request: Request, app: RoutedApp, path: str, key_id: str | None) -> QueueStatus:
+        client = request.client
+        self._rates.count(app, key_id, lambda: "" if client is None else client.host)
         if key_id is not None:
             return await self._queue.submit(await submission_of(request, app, path, key_id, _take_all))
         with self._room.share() as take:

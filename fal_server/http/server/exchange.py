@@ -149,6 +149,11 @@ class Exchange:
         self._chunked = False
         self._bodyless = False
 
+    def address(self) -> str:
+        """Return the address of the connection's other end, without a port; empty if it has none."""
+        peer = self.connection.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+
     def take_body(self) -> bytes:
         """Return the part of the body that has arrived, so that more of it is read."""
         chunks = self.chunks

@@ -12,6 +12,7 @@ from fal_server.core.faults import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    RateLimited,
     ResourceExhausted,
     StartDelayed,
     StartTimedOut,
@@ -55,6 +56,6 @@ def http_error(fault: Fault) -> HttpError:
     status = status_of(type(fault))
     error_type = _ERROR_TYPES.get(type(fault), "bad_request" if status < 500 else "internal_error")
     fields = b"www-authenticate: Key\r\n" if status == 401 else b""
-    if isinstance(fault, StartDelayed):
+    if isinstance(fault, StartDelayed | RateLimited):
         fields += b"retry-after: %d\r\n" % fault.retry_after_seconds
     return HttpError(status, error_type, CONTROLLER_FAILED if status == 500 else fault.message, fields)

@@ -91,12 +91,25 @@ class DataDirectory:
             finally:
                 os.close(parent)
 
-    def extract(self, archive: Path, parts: Sequence[str]) -> None:
+    def used(self) -> int:
+        total = 0
+        for directory, names, files, descriptor in os.fwalk(self.directory):
+            if Path(directory) == self.directory and DRAFTS in names:
+                names.remove(DRAFTS)
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):  # gone since
+                    total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
+        return total
+
+    def extract(self, archive: Path, parts: Sequence[str], most_bytes: int | None = None) -> bool:
         try:
             with zipfile.ZipFile(archive) as opened:
                 members = [item for item in opened.infolist() if not item.is_dir()]
                 if len(members) > _MOST_ARCHIVE_FILES:
                     raise InvalidArgument("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
+                # A member is never unpacked beyond the size that it declares.
+                if most_bytes is not None and sum(item.file_size for item in members) > most_bytes:
+                    return False
                 # All names are checked before the first file is written.
                 places = [data_parts(data_path(*parts, *item.filename.split("/"))) for item in members]
                 for item, place in zip(members, places, strict=True):
@@ -109,6 +122,7 @@ class DataDirectory:
                         draft.unlink(missing_ok=True)
                 with _errors(parts), self._held(parts, create=True):
                     pass
+                return True
         except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
             raise InvalidArgument("file_upload", f"the archive cannot be read: {error}") from error
         except OSError as error:

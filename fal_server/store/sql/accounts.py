@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, RowMapping, delete, insert, select
+from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Account, AccountKind, Environment, Key, Role, TeamMember
 from fal_server.core.identity import LOCAL, AccountId
+from fal_server.core.quotas import Quotas
 from fal_server.store.sql import environments, keys
 from fal_server.store.sql.database import Database, explained
 from fal_server.store.sql.dialect import upsert
@@ -36,6 +37,7 @@ class SqlAccountStore:
             "kind": account.kind.value,
             "full_name": account.full_name,
             "created_at": key.created_at,
+            "quotas": dict(account.quotas.unusual),
         }
 
         async def work(connection: AsyncConnection) -> None:
@@ -45,6 +47,14 @@ class SqlAccountStore:
             await keys.add(connection, key)
 
         await self._database.write(work)
+
+    async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
+        change = update(ACCOUNTS).where(owned_by(ACCOUNTS, account)).values(quotas=dict(quotas.unusual))
+
+        async def work(connection: AsyncConnection) -> bool:
+            return (await connection.execute(change)).rowcount > 0
+
+        return await self._database.write(work)
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:
         return await self._members(owned_by(MEMBERS, team))
@@ -87,6 +97,7 @@ def _account(row: RowMapping) -> Account:
         # The first account had its id before there were kinds, and webhooks are signed with it.
         user_id=f"{LOCAL if account == LOCAL else kind.value}|{account}",
         full_name=row["full_name"],
+        quotas=Quotas(**row["quotas"]),
     )
 
 

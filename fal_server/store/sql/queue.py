@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache
 from typing import cast
 
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.identity import AccountId, Accounts
@@ -72,6 +72,16 @@ class SqlQueueStore:
 
         async def work(connection: AsyncConnection) -> list[QueuedRequest]:
             return [from_row(row) for row in (await connection.execute(query)).mappings()]
+
+        return await self._database.read(work)
+
+    async def body_sizes(self) -> Mapping[str, int]:
+        size = func.length(REQUEST_CONTENTS.c.sealed_body)
+        query = select(REQUEST_CONTENTS.c.request_id, size).join(REQUESTS)
+        query = query.where(REQUESTS.c.state != State.COMPLETED.value)
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            return {row[0]: int(row[1]) for row in await connection.execute(query)}
 
         return await self._database.read(work)
 

@@ -54,6 +54,7 @@ ACCOUNTS = Table(
     Column("kind", Text, nullable=False),
     Column("full_name", Text, nullable=False),
     Column("created_at", UtcTimestamp, nullable=False),
+    Column("quotas", _JSON, nullable=False, server_default="{}"),
 )
 
 # The members of the teams among the accounts.

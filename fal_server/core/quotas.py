@@ -1,0 +1,95 @@
+"""Quotas: what an account and its callers may have, and the counters that say whether it is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Final, TypeAlias
+
+from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import AccountId
+
+MOST: Final = 2**53
+"""The largest bound: programs that read JSON hold no larger whole number exactly."""
+_USUAL_QUEUED_REQUESTS = 100_000
+_USUAL_QUEUED_BYTES = 4 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """The bounds of an account; 0 is no bound. The defaults are those of an account that nobody has bounded.
+
+    Attributes:
+        requests_per_second: to its apps, of all callers together.
+        caller_requests_per_second: to its apps, of each key; to public apps, of each address.
+        queued_requests: that are not completed.
+        queued_bytes: of the bodies of those.
+        runners: that have a process.
+        log_bytes_per_minute: of the lines that its runners write.
+        data_bytes: of /data, when a file is written through the controller.
+    """
+
+    requests_per_second: int = 0
+    caller_requests_per_second: int = 0
+    queued_requests: int = _USUAL_QUEUED_REQUESTS
+    queued_bytes: int = _USUAL_QUEUED_BYTES
+    runners: int = 0
+    log_bytes_per_minute: int = 0
+    data_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for name, bound in asdict(self).items():
+            if not 0 <= bound <= MOST:
+                raise InvalidArgument(name, f"{name} is {bound}: use 0 for no bound, or at most {MOST}")
+
+    def changed(self, changes: Mapping[str, int]) -> Quotas:
+        """Return them with some bounds changed.
+
+        Raises:
+            InvalidArgument: a bound is negative or too large.
+        """
+        return replace(self, **changes)
+
+    @property
+    def unusual(self) -> Mapping[str, int]:
+        """The bounds that differ from the defaults, by name."""
+        return {name: bound for name, bound in asdict(self).items() if bound != getattr(USUAL, name)}
+
+
+USUAL: Final = Quotas()
+QuotasOf: TypeAlias = Callable[[AccountId], Quotas]
+
+
+def usual_quotas(_account: AccountId) -> Quotas:
+    """Return the quotas of an account that nobody has bounded."""
+    return USUAL
+
+
+class TokenBucket:
+    """Counts requests against a rate; a second's worth may come at once.
+
+    Args:
+        now: seconds, of a clock that never steps back.
+    """
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self, rate: int, now: float) -> None:
+        self._tokens = float(rate)
+        self._at = now
+
+    def wait(self, rate: int, now: float) -> float:
+        """Return how many seconds it takes until another request is allowed; 0 if one is now."""
+        self._tokens = min(float(rate), self._tokens + (now - self._at) * rate)
+        self._at = now
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / rate
+
+    def take(self) -> None:
+        """Count a request that is allowed."""
+        self._tokens -= 1
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return the seconds to tell a caller: at least one."""
+    return max(1, ceil(seconds))

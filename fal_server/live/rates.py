@@ -1,0 +1,96 @@
+"""Refuses requests to apps that come faster than the quotas of the apps' accounts allow."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+
+from fal_server.core.faults import RateLimited
+from fal_server.core.identity import AccountId
+from fal_server.core.quotas import QuotasOf, TokenBucket, whole_seconds
+from fal_server.live.dispatch import RoutedApp
+
+MOST_CALLERS = 10_000
+
+
+class Rates:
+    """Count the requests of accounts and of their callers.
+
+    Counted: by the process that answers the requests. A caller that has sent none for a second needs no counter, so
+    the least recent go first when there are too many.
+
+    Args:
+        quotas: what an account may have.
+        seconds: a clock that never steps.
+    """
+
+    def __init__(self, quotas: QuotasOf, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._quotas = quotas
+        self._seconds = seconds
+        self._accounts: dict[AccountId, TokenBucket] = {}
+        self._callers: dict[tuple[AccountId, str], TokenBucket] = {}
+
+    def count(self, app: RoutedApp, key_id: str | None, address: Callable[[], str]) -> None:
+        """Count a request to an app.
+
+        Args:
+            key_id: of the caller's key; None for a caller without one.
+            address: returns the caller's address without a port. It stands for the caller of a public app, since
+                nobody looks keys up for those.
+
+        Raises:
+            RateLimited: it comes too early; it is not counted.
+        """
+        account = app.app_id.account
+        quotas = self._quotas(account)
+        rate, caller_rate = quotas.requests_per_second, quotas.caller_requests_per_second
+        if not rate and not caller_rate:
+            return
+        now = self._seconds()
+        mine: TokenBucket | None = None
+        if caller_rate:
+            caller = network_of(address()) if app.public or key_id is None else key_id
+            mine = self._of_caller(account, caller, caller_rate, now)
+            if wait := mine.wait(caller_rate, now):
+                raise _too_fast("you send", caller_rate, wait)
+        if rate:
+            together = self._accounts.get(account)
+            if together is None:
+                together = self._accounts[account] = TokenBucket(rate, now)
+            if wait := together.wait(rate, now):
+                raise _too_fast("the callers of this account's apps together send", rate, wait)
+            together.take()
+        if mine is not None:
+            mine.take()
+
+    def _of_caller(self, account: AccountId, caller: str, rate: int, now: float) -> TokenBucket:
+        bucket = self._callers.pop((account, caller), None)
+        if bucket is None:
+            bucket = TokenBucket(rate, now)
+            if len(self._callers) >= MOST_CALLERS:
+                del self._callers[next(iter(self._callers))]
+        self._callers[account, caller] = bucket  # the most recent is the last
+        return bucket
+
+
+def network_of(address: str) -> str:
+    """Return what one caller has of addresses: an IPv4 address, or a /64 of IPv6, which providers give to each."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def _too_fast(who: str, rate: int, wait: float) -> RateLimited:
+    seconds = whole_seconds(wait)
+    return RateLimited(
+        f"{who} more than the {rate} requests a second that its quota allows: try again in {seconds} s, or queue "
+        "requests that can wait",
+        retry_after_seconds=seconds,
+    )
