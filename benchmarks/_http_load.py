@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from functools import partial
 from typing import cast
 
 import httptools
@@ -54,11 +55,9 @@ async def load(port: int, request: bytes, connections: int, seconds: float) -> d
     loop = asyncio.get_running_loop()
     times: list[float] = []
     started = time.perf_counter()
-    waits = [loop.create_future() for _ in range(connections)]
+    waits: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
     clients = [
-        await loop.create_connection(
-            lambda wait=wait: Client(request, started + seconds, times, wait), "127.0.0.1", port
-        )
+        await loop.create_connection(partial(Client, request, started + seconds, times, wait), "127.0.0.1", port)
         for wait in waits
     ]
     await asyncio.gather(*waits)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 
-import aiohttp
+import aiohttp  # in an environment of its own
 import uvicorn
 import uvloop
 from aiohttp import web
@@ -22,6 +23,7 @@ from fal_server.http.server.listener import Listener
 
 _HOST = "127.0.0.1"
 _KEPT_SECONDS = 4
+_CONNECT_SECONDS = 5.0
 _OWN_LINES = (b"host", b"connection", b"keep-alive")
 
 
@@ -32,7 +34,7 @@ class Conversation:
         self.news = asyncio.Event()
         self.broken = ""
 
-    def on_answer(self) -> None:
+    def on_response(self) -> None:
         self.news.set()
 
     def on_broken(self, detail: str) -> None:
@@ -52,9 +54,11 @@ class OwnClient:
         self.port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        upstream: Upstream = self.pool.get("app") or await self.pool.connect("app", _HOST, self.port)
+        upstream: Upstream = self.pool.get("app") or await self.pool.connect(
+            "app", _HOST, self.port, seconds=_CONNECT_SECONDS
+        )
         conversation = Conversation()
-        upstream.ask(conversation, bodyless=False)
+        upstream.start_request(conversation, bodyless=False)
         lines = b"".join(b"%b: %b\r\n" % line for line in scope["headers"] if line[0] not in _OWN_LINES)
         head = b"%b %b HTTP/1.1\r\nhost: app\r\n%b\r\n" % (scope["method"].encode(), scope["raw_path"], lines)
         message = await receive()
@@ -72,9 +76,9 @@ class OwnClient:
                 headers = [line for line in upstream.headers if line[0] not in _OWN_LINES]
                 await send({"type": "http.response.start", "status": upstream.status, "headers": headers})
                 started = True
-            body, more = upstream.take(), not upstream.complete
+            body, more = upstream.take_body(), not upstream.complete
             await send({"type": "http.response.body", "body": body, "more_body": more})
-        upstream.done(reusable=True)
+        upstream.end_request(reusable=True)
 
     async def close(self) -> None:
         self.pool.close()
@@ -125,7 +129,9 @@ async def serve_own(app: OwnClient | AiohttpClient) -> None:
     """Serve with the controller's own server, with an ASGI application in the router's place."""
     adapter = AsgiAdapter(app)
     listener = Listener(adapter, f"{_HOST}:1")
-    print(await listener.start(_HOST, 0), flush=True)
+    bound = socket.create_server((_HOST, 0), backlog=1024)
+    await listener.start([bound])
+    print(bound.getsockname()[1], flush=True)
     await end_of_input()
     await listener.close(1)
     await adapter.close()

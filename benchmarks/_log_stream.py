@@ -64,7 +64,9 @@ class Lines:
 def serve() -> None:
     """Serve until the input closes."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
-    method = grpc.unary_stream_rpc_method_handler(Lines().follow, log_pb2.FollowLogsRequest.FromString, None)
+    method: grpc.RpcMethodHandler[log_pb2.FollowLogsRequest, bytes] = grpc.unary_stream_rpc_method_handler(
+        Lines().follow, log_pb2.FollowLogsRequest.FromString, None
+    )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("fal.v1.Logs", {"FollowLogs": method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

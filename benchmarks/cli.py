@@ -49,7 +49,9 @@ def _serving(count: int) -> Generator[str]:
     def answered(_request: bytes, _context: grpc.ServicerContext) -> bytes:
         return answer
 
-    handler = grpc.unary_unary_rpc_method_handler(answered, request_deserializer=None, response_serializer=None)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        answered, request_deserializer=None, response_serializer=None
+    )
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     for service in ("fal.v1.Runners", ISOLATE_SERVICE):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ListRunners": handler}),))

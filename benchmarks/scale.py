@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,9 +23,8 @@ from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.apps import App
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
-from fal_server.loops.reaper import Reaper
-from fal_server.store import AesVault, open_store
-from tests.fakes.domain import SCOPE, make_app, make_revision, make_runner
+from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.domain import SCOPE, app_id, make_app, make_revision, make_runner
 from tests.fakes.platform import KEY, SPEC, Platform
 
 APPS = 500
@@ -34,6 +34,7 @@ MOST_MILLISECONDS = 50.0
 # An hour, in steps of some seconds; in each step some apps change.
 HOUR_SECONDS, STEP_SECONDS, CHANGES = 3600, 30, 16
 MOST_GROWTH = 1.10
+RETENTION = timedelta(minutes=5)
 # After this long without a change everything is done.
 QUIET_SECONDS = 0.03
 
@@ -50,7 +51,7 @@ async def filled(platform: Platform, apps: int, runners: int) -> None:
     for number in range(apps):
         app = made(number)
         revision = replace(make_revision(app.revision_id, app.name), environments=(SPEC,), scaling=app.scaling)
-        await platform.catalog.register(revision, lambda _, app=app: app)
+        await platform.catalog.register(revision, partial(_same, app))
     born = [
         make_runner(
             f"runner-{number:04}",
@@ -91,7 +92,7 @@ async def ticks(platform: Platform, rounds: int) -> list[float]:
     return found
 
 
-async def churn(platform: Platform, chance: random.Random, reaper: Reaper) -> None:
+async def churn(platform: Platform, chance: random.Random, store: SqlStore) -> None:
     """Take one step: requests come and go, runners stop, apps scale, time passes."""
     names = [app.name for app in platform.catalog.apps]
     for number in range(CHANGES):
@@ -101,16 +102,17 @@ async def churn(platform: Platform, chance: random.Random, reaper: Reaper) -> No
                 least = chance.randint(RUNNERS // APPS - 1, RUNNERS // APPS + 1)
                 await platform.apps.update(SCOPE, name, "", {"min_concurrency": least})
             case 1:
-                for runner in list(platform.fleet.of_app(name))[:1]:
+                for runner in list(platform.fleet.of_app(app_id(name)))[:1]:
                     await platform.fleet.drain(runner.runner_id, "stopped by request")
             case _:
-                lease = platform.dispatcher.try_acquire(name, request_id="q", caller=None, hint=None)
+                lease = platform.dispatcher.try_acquire(app_id(name), request_id="q", caller=None, hint=None)
                 if lease is not None:
                     platform.dispatcher.answered(lease, "warm")
                     platform.dispatcher.release(lease, Outcome.DONE)
     platform.clock.advance(STEP_SECONDS)
     await settled(platform)
-    await reaper.sweep()
+    await store.forget_runners(platform.clock.now() - RETENTION)
+    await store.logs.forget(platform.clock.now() - RETENTION)
     for kept in (platform.engine.launched, platform.engine.stopped, platform.engine.released):
         kept.clear()  # the simulated engine's records
 
@@ -121,7 +123,6 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
     platform = Platform(store, directory)
     watch = asyncio.create_task(platform.reconciler.watch())
     chance = random.Random(1)
-    reaper = Reaper(store, store.logs, platform.clock, timedelta(minutes=5))
     process = psutil.Process()
     started = 0
     try:
@@ -133,7 +134,7 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
         megabytes: list[float] = []
         for step in range(HOUR_SECONDS // STEP_SECONDS):
             before = {runner.runner_id for runner in platform.fleet.runners}
-            await churn(platform, chance, reaper)
+            await churn(platform, chance, store)
             started += len({runner.runner_id for runner in platform.fleet.runners} - before)
             busy += await ticks(platform, 1)
             if step % 10 == 9:
@@ -146,6 +147,11 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
         await asyncio.gather(watch, return_exceptions=True)
         await platform.dispatcher.close()
         await store.close()
+
+
+def _same(app: App, _before: App | None) -> App:
+    """Deploy an app as it is."""
+    return app
 
 
 async def _silent(entry: object) -> None:

@@ -46,7 +46,11 @@ def answer(size: int) -> bytes:
             machine_type="GPU-H100",
             environment_name="main",
         )
-        lease = {"request_id": f"req-{number}", "caller_user_id": "user", "leased_at_epoch": 1.5e9}
+        lease: dict[str, str | float] = {
+            "request_id": f"req-{number}",
+            "caller_user_id": "user",
+            "leased_at_epoch": 1.5e9,
+        }
         runner.external_metadata.update({"leases": [lease], "present_in_group": True})
         runner.created_at.FromSeconds(1_700_000_000 + number)
     return response.SerializeToString()
@@ -58,7 +62,7 @@ def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]
     def listed(request: bytes, context: grpc.ServicerContext) -> bytes:
         return answers[size[0]]
 
-    handler = grpc.unary_unary_rpc_method_handler(listed)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(listed)
     server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.max_send_message_length", -1)])
     for service in ("controller.IsolateController", "fal.v1.Runners"):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ListRunners": handler}),))
