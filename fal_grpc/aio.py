@@ -454,6 +454,65 @@ class AsyncController:
         message = await self._calls.unary(self._calls.accounts.SetQuotas, request)
         return adapter.account.bounds_of(message.quotas)
 
+    # The request history, which only our controller has
+
+    async def list_requests(
+        self,
+        *,
+        app: str | None = None,
+        environment_name: str | None = None,
+        status: adapter.request.RequestStatus | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        runner_id: str | None = None,
+        key_id: str | None = None,
+        endpoint: str | None = None,
+        oldest_first: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> adapter.request.RequestPage:
+        """List requests that have ended, those that ended last first."""
+        request = adapter.request.list_request(
+            app=app,
+            environment_name=environment_name,
+            status=status,
+            since=since,
+            until=until,
+            runner_id=runner_id,
+            key_id=key_id,
+            endpoint=endpoint,
+            oldest_first=oldest_first,
+            page_size=page_size,
+            page_token=page_token,
+        )
+        return adapter.request.page(await self._calls.unary(self._calls.requests.ListRequests, request))
+
+    async def get_request(self, request_id: str) -> adapter.request.RequestRecord:
+        """Return a request that has ended."""
+        request = adapter.request.get_request(request_id)
+        return adapter.request.record(await self._calls.unary(self._calls.requests.GetRequest, request))
+
+    async def get_request_stats(
+        self,
+        *,
+        app: str | None = None,
+        environment_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        step_seconds: int = 0,
+        by_endpoint: bool = False,
+    ) -> list[adapter.request.RequestStats]:
+        """Return numbers of the requests that ended in a span."""
+        request = adapter.request.stats_request(
+            app=app,
+            environment_name=environment_name,
+            since=since,
+            until=until,
+            step_seconds=step_seconds,
+            by_endpoint=by_endpoint,
+        )
+        return adapter.request.stats(await self._calls.unary(self._calls.requests.GetRequestStats, request))
+
     # The audit log, which only our controller has
 
     async def list_audit_entries(

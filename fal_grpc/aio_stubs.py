@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
     from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
     from fal_grpc.v1.log_pb2_grpc import LogsAsyncStub
+    from fal_grpc.v1.request_pb2_grpc import RequestsAsyncStub
     from fal_grpc.v1.revision_pb2_grpc import RevisionsAsyncStub
     from fal_grpc.v1.run_pb2_grpc import RunsAsyncStub
     from fal_grpc.v1.runner_pb2_grpc import RunnersAsyncStub
@@ -49,6 +50,12 @@ class AsyncStubs(Protocol):
         from fal_grpc.v1.audit_pb2_grpc import AuditStub
 
         return self._stub(AuditStub)
+
+    @property
+    def requests(self) -> RequestsAsyncStub:
+        from fal_grpc.v1.request_pb2_grpc import RequestsStub
+
+        return self._stub(RequestsStub)
 
     @property
     def revisions(self) -> RevisionsAsyncStub:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1.exec_pb2_grpc import ExecsStub
     from fal_grpc.v1.key_pb2_grpc import KeysStub
     from fal_grpc.v1.log_pb2_grpc import LogsStub
+    from fal_grpc.v1.request_pb2_grpc import RequestsStub
     from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
     from fal_grpc.v1.run_pb2_grpc import RunsStub
     from fal_grpc.v1.runner_pb2_grpc import RunnersStub
@@ -49,6 +50,12 @@ class Stubs(Protocol):
         from fal_grpc.v1.audit_pb2_grpc import AuditStub
 
         return self._stub(AuditStub)
+
+    @property
+    def requests(self) -> RequestsStub:
+        from fal_grpc.v1.request_pb2_grpc import RequestsStub
+
+        return self._stub(RequestsStub)
 
     @property
     def revisions(self) -> RevisionsStub:

@@ -30,6 +30,7 @@ SOURCES = {
     "fal/api/aio/keys.py": "fal/api/keys.py",
     "fal/api/aio/log_reading.py": "fal/api/log_reading.py",
     "fal/api/aio/queue.py": "fal/api/queue.py",
+    "fal/api/aio/requests.py": "fal/api/requests.py",
     "fal/api/aio/runners.py": "fal/api/runners.py",
     "fal/api/aio/secrets.py": "fal/api/secrets.py",
     "fal/api/aio/watch_reading.py": "fal/api/watch_reading.py",

@@ -143,6 +143,11 @@ def _requests(client: SyncServerlessClient, args: argparse.Namespace) -> Iterabl
         yield Candidate(request.request_id, request.state.value)
 
 
+def _ended_requests(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    for request in client.requests.list(limit=_LISTED_REQUESTS):
+        yield Candidate(request.request_id, request.app)
+
+
 def _apps(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
     from fal_cli.presentation.apps import app_name
 
@@ -179,6 +184,7 @@ EXECS = Kind("commands", (_execs,))
 REVISIONS = Kind("revisions", (_revisions,), "revision", "fal apps list-rev")
 KEYS = Kind("keys", (_keys,), "key", "fal keys list")
 REQUESTS = Kind("requests", (_requests,))
+ENDED_REQUESTS = Kind("requests", (_ended_requests,))
 # These are names, so they are completed but not resolved.
 APPS = Kind("applications", (_apps,), "Application", "fal apps list")
 SECRETS = Kind("secrets", (_secrets,), "secret", "fal secrets list")

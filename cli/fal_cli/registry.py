@@ -39,6 +39,7 @@ GROUPS = {
         Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
         Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
         Command(name="top", help="Show apps and runners as they change, and what they use.", module="top"),
+        Command(name="requests", aliases=("request",), help="Show which requests ended how.", module="requests"),
         Command(name="queue", help="Manage application queues.", module="queue"),
     ),
     "What apps use": (
@@ -84,5 +85,5 @@ HINTS = {
     **dict.fromkeys(("create", "init", "new"), "write a file with a fal.App and run `fal deploy FILE.py`"),
     **dict.fromkeys(("start", "serve", "server"), "`fal up` starts a controller, `fal deploy FILE.py` an app"),
     **dict.fromkeys(("stop",), "`fal down` stops the controller, `fal runners stop ID` a runner"),
-    **dict.fromkeys(("call", "invoke", "request"), "`fal api APP key=value` calls an app"),
+    **dict.fromkeys(("call", "invoke"), "`fal api APP key=value` calls an app"),
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
+    from fal.api.aio.requests import AsyncRequestsNamespace
     from fal.api.aio.runners import AsyncRunnersNamespace
     from fal.api.aio.secrets import AsyncSecretsNamespace
     from fal.api.apps import AppsNamespace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
     from fal.api.queue import QueueNamespace
+    from fal.api.requests import RequestsNamespace
     from fal.api.runners import RunnersNamespace
     from fal.api.secrets import SecretsNamespace
     from fal.exceptions import (
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, LoginToken, UserKeyInfo
     from fal_grpc.adapter.log import Log, LogEntry, LogLevel, LogOrigin
     from fal_grpc.adapter.node import GpuInfo, MachineTypeInfo, NodeInfo, NodeList
+    from fal_grpc.adapter.request import DurationQuantiles, RequestRecord, RequestStats, RequestStatus
     from fal_grpc.adapter.revision import (
         ApplicationInfo,
         BuildResult,
@@ -111,6 +114,7 @@ __all__ = [
     "AsyncEnvironmentsNamespace",
     "AsyncKeysNamespace",
     "AsyncQueueNamespace",
+    "AsyncRequestsNamespace",
     "AsyncRunnersNamespace",
     "AsyncSecretsNamespace",
     "AsyncServerlessClient",
@@ -129,6 +133,7 @@ __all__ = [
     "DeadlineExceededError",
     "DeployPlan",
     "DeploymentStrategy",
+    "DurationQuantiles",
     "EnvironmentInfo",
     "EnvironmentsNamespace",
     "ExecInfo",
@@ -174,6 +179,10 @@ __all__ = [
     "RegisterResult",
     "RegisteredRevision",
     "ReplaceState",
+    "RequestRecord",
+    "RequestStats",
+    "RequestStatus",
+    "RequestsNamespace",
     "ResourceExhaustedError",
     "RunResult",
     "RunnerInfo",
@@ -202,6 +211,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "fal_grpc.adapter.request": ["DurationQuantiles", "RequestRecord", "RequestStats", "RequestStatus"],
+    "fal.api.requests": ["RequestsNamespace"],
+    "fal.api.aio.requests": ["AsyncRequestsNamespace"],
     "fal_grpc.adapter.audit": ["AuditCheck", "AuditEntry"],
     "fal.api.audit": ["AuditNamespace"],
     "fal.api.aio.audit": ["AsyncAuditNamespace"],

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
     from fal.api.queue import QueueNamespace
+    from fal.api.requests import RequestsNamespace
     from fal.api.runners import RunnersNamespace
     from fal.api.secrets import SecretsNamespace
     from fal.deploy import DeploymentResult, DeployOptions
@@ -78,6 +79,13 @@ class SyncServerlessClient:
         from fal.api.apps import AppsNamespace
 
         return AppsNamespace(self)
+
+    @cached_property
+    def requests(self) -> RequestsNamespace:
+        """`fal requests`."""
+        from fal.api.requests import RequestsNamespace
+
+        return RequestsNamespace(self)
 
     @cached_property
     def audit(self) -> AuditNamespace:

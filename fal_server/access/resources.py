@@ -23,6 +23,7 @@ RESTRICTABLE = frozenset(
         "serverless:logs:read",
         "serverless:queue:read",
         "serverless:queue:write",
+        "serverless:requests:read",
         "serverless:revisions:read",
         "serverless:revisions:write",
         "serverless:runners:read",

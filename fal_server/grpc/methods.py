@@ -18,6 +18,7 @@ from fal_grpc.v1 import (
     exec_pb2,
     key_pb2,
     log_pb2,
+    request_pb2,
     revision_pb2,
     run_pb2,
     runner_pb2,
@@ -35,6 +36,7 @@ from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
 from fal_server.grpc.keys import KeyHandlers
 from fal_server.grpc.logs import LogHandlers
+from fal_server.grpc.requests import RequestHandlers
 from fal_server.grpc.revisions import RevisionHandlers
 from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
@@ -51,6 +53,7 @@ from fal_server.services.explain import Explainer
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
+from fal_server.services.requests import Requests
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
@@ -64,6 +67,7 @@ _FILES = (
     exec_pb2,
     key_pb2,
     log_pb2,
+    request_pb2,
     revision_pb2,
     run_pb2,
     runner_pb2,
@@ -98,6 +102,7 @@ class Services:
     revisions: Revisions
     deploys: Deploys
     deploy_plans: DeployPlans
+    requests: Requests
     runs: Runs
     runners: Runners
     nodes: Nodes
@@ -122,6 +127,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys, services.accounts, services.tokens),
         "Logs": LogHandlers(services.logs),
+        "Requests": RequestHandlers(services.requests),
         "Revisions": RevisionHandlers(services.revisions, services.deploys, services.deploy_plans),
         "Runners": RunnerHandlers(services.runners, services.nodes),
         "Runs": RunHandlers(services.runs),

@@ -33,6 +33,7 @@ from fal_grpc.v1 import (
     exec_pb2,
     key_pb2,
     node_pb2,
+    request_pb2,
     revision_pb2,
     runner_pb2,
     secret_pb2,
@@ -62,6 +63,7 @@ CALLED = {
     ("teams", "list"): ("ListAccounts", account_pb2.ListAccountsResponse, "accounts", account_pb2.AccountInfo),
     ("teams", "members"): ("ListMembers", account_pb2.ListMembersResponse, "members", account_pb2.Member),
     ("audit", "list"): ("ListAuditEntries", audit_pb2.ListAuditEntriesResponse, "entries", audit_pb2.AuditEntry),
+    ("requests", "list"): ("ListRequests", request_pb2.ListRequestsResponse, "requests", request_pb2.RequestRecord),
     ("keys", "list"): ("ListUserKeys", key_pb2.ListUserKeysResponse, "user_keys", key_pb2.UserKeyInfo),
 }
 # The command, the path that it asks for, and the texts of an item.

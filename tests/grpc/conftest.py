@@ -29,6 +29,9 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.live.backlog import Backlog
+from fal_server.live.catalog import Catalog
+from fal_server.live.ended_requests import EndedRequests
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
@@ -41,6 +44,8 @@ from fal_server.services.keys import Keys
 from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
+from fal_server.services.request_recording import RequestRecording
+from fal_server.services.requests import Requests
 from fal_server.services.runners import RunnerPage
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import (
@@ -464,6 +469,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     known = KnownAccounts(await store.accounts.all())
     tokens = Tokens(bytes(32), store, clock, lambda _: None)
     teams = Teams(store.accounts, known, tokens, access)
+    recording = RequestRecording(EndedRequests(), store.requests, Catalog(store, ChangeNotifier()), clock)
     recorder = Recorder(store.audit, clock, bytes(32))
     accounts, bounds = Accounts(store.accounts, known, teams, keys, clock), LogBounds(known.quotas, clock)
     no_runners, no_data = cast("Any", SimpleNamespace(runners=[])), EachAccount(lambda _: cast("Any", NoFiles()))
@@ -479,6 +485,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         secrets=secrets,
         environments=environments,
         logs=logs,
+        requests=Requests(store.requests, recording, clock),
         **fakes,
     )
     server = GrpcServer(services)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
+    from fal.api.aio.requests import AsyncRequestsNamespace
     from fal.api.aio.runners import AsyncRunnersNamespace
     from fal.api.aio.secrets import AsyncSecretsNamespace
     from fal.deploy import DeploymentResult, DeployOptions
@@ -78,6 +79,13 @@ class AsyncServerlessClient:
         from fal.api.aio.apps import AsyncAppsNamespace
 
         return AsyncAppsNamespace(self)
+
+    @cached_property
+    def requests(self) -> AsyncRequestsNamespace:
+        """`fal requests`."""
+        from fal.api.aio.requests import AsyncRequestsNamespace
+
+        return AsyncRequestsNamespace(self)
 
     @cached_property
     def audit(self) -> AsyncAuditNamespace:

@@ -146,7 +146,7 @@ def _conditions(query: RequestQuery) -> list[ColumnElement[bool]]:
             place = (from_microseconds(at), request_id)
         except (ValueError, OverflowError):
             raise InvalidArgument(
-                "cursor", "the cursor was not given out by this controller: begin again without one"
+                "page_token", "the page token was not given out by this controller: begin again without one"
             ) from None
         here = tuple_(rows.ended_at, rows.request_id)
         conditions.append(here > place if query.oldest_first else here < place)

@@ -87,7 +87,7 @@ async def test_pages_have_each_request_once(store: SqlStore, oldest_first: bool)
 
 @pytest.mark.parametrize("cursor", ["x", "W10", "WzEsMl0", "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAwLCJhIl0"])
 async def test_what_is_no_cursor_is_refused(store: SqlStore, cursor: str) -> None:
-    with pytest.raises(InvalidArgument, match="cursor"):
+    with pytest.raises(InvalidArgument, match="page token"):
         await store.requests.page(LOCAL, RequestQuery(after=cursor))
 
 

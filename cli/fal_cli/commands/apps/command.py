@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fal_cli.commands.apps import details, logs, scaling
+from fal_cli.commands.apps import details, logs, scaling, stats
 from fal_cli.commands.runners.filters import add_runner_filters, failing_apps, of_states, since_for
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
@@ -59,6 +59,7 @@ def add_arguments(parser: FalParser) -> None:
     )
     logs.add_command_to(commands)
     scaling.add_commands_to(commands)
+    stats.add_command_to(commands)
     _add_scale(commands)
     gpus = add_command(commands, "gpus", "Show how many GPUs an application uses, by model.", _gpus)
     add_client_options(gpus)
