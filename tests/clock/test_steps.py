@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from fal_server.composition.clock import SLEW
-from tests.clock.trials import ARRANGED, SETTINGS, Setting, Site
-from tests.support.controller import ROOT, start
+from tests.clock.trials import ARRANGED, SETTINGS, Setting, Site, Trial
+from tests.support.controller import PROGRAM, ROOT, start
 from tests.support.left_behind import kill_everything
 from tests.support.moved_clock import MovedClock
 
 HOUR = 3600.0
 # What a call needs; the duration may have started before the trial could see it.
 _LATE_SECONDS = 0.5
+# A controller whose clock is the wall clock, as it must not be.
+_FOLLOWS = "import runpy, fal_server.composition.clock as c; c.SteadyClock.now = c.SteadyClock.wall; "
+NAIVE = ("-c", f"{_FOLLOWS}runpy.run_module('fal_server', run_name='__main__', alter_sys=True)")
+R = TypeVar("R")
 PAGE = ROOT / "docs" / "explanation" / "durations.md"
 
 
@@ -45,10 +50,10 @@ def stepping(clock: MovedClock, by: float) -> Generator[None]:
 
 
 @contextmanager
-def sites(folder: Path, clock: MovedClock) -> Generator[Site]:
+def sites(folder: Path, clock: MovedClock, program: Sequence[str]) -> Generator[Site]:
     """Run a controller with a moved clock."""
     folder.mkdir()
-    site = Site(folder, start(folder / "state", environment=clock.environment))
+    site = Site(folder, start(folder / "state", environment=clock.environment, program=program))
     try:
         yield site
     finally:
@@ -59,18 +64,35 @@ def sites(folder: Path, clock: MovedClock) -> Generator[Site]:
         clock.clean()
 
 
-def lasted(folder: Path, by: float, settings: tuple[Setting, ...], *, restart: bool) -> dict[str, float]:
+def each(pool: ThreadPoolExecutor, site: Site, act: Callable[[Trial], R], trials: Iterable[Trial]) -> list[R]:
+    """Do something with each trial at once; if one fails, end the others too, and raise what it raised."""
+    acting = [pool.submit(act, trial) for trial in trials]
+    for done in as_completed(acting):
+        if (error := done.exception()) is not None:
+            site.give_up()
+            raise error
+    return [done.result() for done in acting]
+
+
+def lasted(
+    folder: Path,
+    by: float,
+    settings: tuple[Setting, ...],
+    *,
+    restart: bool,
+    program: Sequence[str] = PROGRAM,
+) -> dict[str, float]:
     """Return how many seconds each duration lasted while the clock stepped."""
     folder.mkdir()
     clock = MovedClock(folder)
-    with sites(folder / "site", clock) as site, ThreadPoolExecutor(len(settings)) as pool:
+    with sites(folder / "site", clock, program) as site, ThreadPoolExecutor(len(settings)) as pool:
         trials = [setting.trial(site) for setting in settings]
-        assert set(pool.map(next, trials)) == {ARRANGED}
+        assert set(each(pool, site, next, trials)) == {ARRANGED}
         if restart:
             began = dict[int, float]()
             for starts in (True, False):  # so that those which begin at once have not passed yet
                 some = [number for number, setting in enumerate(settings) if setting.starts is starts]
-                began |= zip(some, pool.map(lambda number: next(trials[number]), some), strict=True)
+                began |= zip(some, each(pool, site, next, [trials[number] for number in some]), strict=True)
             began = [began[number] for number in range(len(settings))]
             site.controller.process.kill()
             site.controller.process.wait()
@@ -79,11 +101,11 @@ def lasted(folder: Path, by: float, settings: tuple[Setting, ...], *, restart: b
             print(f"{within} of {len(settings)} durations had not passed when the controller was killed")
             clock.step(by)
             port = ("--port", str(site.controller.port))
-            site.controller = start(site.controller.state_dir, *port, environment=clock.environment)
-            over = list(pool.map(next, trials))
+            site.controller = start(site.controller.state_dir, *port, environment=clock.environment, program=program)
+            over = each(pool, site, next, trials)
         else:
             with stepping(clock, by):
-                began, over = zip(*pool.map(lambda trial: (next(trial), next(trial)), trials), strict=True)
+                began, over = zip(*each(pool, site, lambda trial: (next(trial), next(trial)), trials), strict=True)
         for trial in trials:
             assert next(trial, None) is None
     return {setting.name: end - start for setting, start, end in zip(settings, began, over, strict=True)}
@@ -100,9 +122,20 @@ def test_no_step_moves_a_duration(tmp_path: Path, *, restart: bool) -> None:
     for setting in settings:
         ahead, back = (times[setting.name] for times in found)
         print(f"{setting.name:48}{setting.seconds:4g} s: {ahead:6.1f} s with steps ahead, {back:6.1f} s back")
-    least = {setting.name: setting.seconds * (1 - SLEW) - _LATE_SECONDS for setting in settings}
-    early = {name: times[name] for times in found for name in times if times[name] < least[name]}
+    early = [name for times in found for name in too_early(settings, times)]
     assert not early, f"over too early: {early}"
+
+
+def too_early(settings: tuple[Setting, ...], times: Mapping[str, float]) -> list[str]:
+    """Return the settings whose durations lasted less than they should."""
+    least = {setting.name: setting.seconds * (1 - SLEW) - _LATE_SECONDS for setting in settings}
+    return [name for name, seconds in times.items() if seconds < least[name]]
+
+
+def test_a_clock_that_follows_the_wall_clock_is_found_out(tmp_path: Path) -> None:
+    settings = tuple(setting for setting in SETTINGS if setting.name in {"`keep_alive`", "`scaling_delay`"})
+    times = lasted(tmp_path / "naive", HOUR, settings, restart=False, program=NAIVE)
+    assert too_early(settings, times) == [setting.name for setting in settings]
 
 
 def row(setting: Setting) -> str:

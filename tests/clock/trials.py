@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from fal.api import RunnerState, SyncServerlessClient
@@ -67,6 +67,7 @@ class Timed(fal.App, max_concurrency=1, **{options!r}):
 """
 _DEPLOYING = threading.Lock()  # loading an app's file puts away and restores this process's modules
 _BLOCK = "note(); threading.Event().wait(1000)"
+T = TypeVar("T")
 Trial: TypeAlias = "Generator[float, None, None]"
 
 
@@ -89,11 +90,16 @@ class Setting:
     starts: bool = False
 
 
+class GaveUpError(Exception):
+    """A trial ends because another one has failed."""
+
+
 class Site:
     """A controller, and apps that are made for trials."""
 
     def __init__(self, folder: Path, controller: Controller) -> None:
         self._folder = folder
+        self._given_up = False
         self.controller = controller
         self.sdk = SyncServerlessClient(controller.host, controller.key)
 
@@ -141,9 +147,26 @@ class Site:
         """Return the states of an app's runners."""
         return {runner.state for runner in self.sdk.apps.runners(app)}
 
+    def within(self, look: Callable[[], T | None], what: str) -> T:
+        """Wait until `look` returns something true; return that."""
+
+        def look_unless_given_up() -> T | None:
+            if self._given_up:
+                raise GaveUpError(f"another trial failed; not waited for: {what}")
+            return look()
+
+        return until(look_unless_given_up, what, LIMIT_SECONDS)
+
+    def give_up(self) -> None:
+        """End all trials soon: what waits raises, and the calls break off."""
+        self._given_up = True
+        self.controller.process.kill()
+
     def noted(self, app: str, count: int) -> Sequence[float]:
         """Wait until an app has noted so many times; return them."""
-        return within(lambda: found if len(found := self._noted(app)) >= count else None, f"{app} notes {count} times")
+        return self.within(
+            lambda: found if len(found := self._noted(app)) >= count else None, f"{app} notes {count} times"
+        )
 
     def _noted(self, app: str) -> Sequence[float]:
         path = self._notes(app)
@@ -153,11 +176,6 @@ class Site:
         return self._folder / f"{app}.notes"
 
 
-def within(look: Callable[[], object], what: str) -> object:
-    """Wait until `look` returns something true; return that."""
-    return until(look, what, LIMIT_SECONDS)
-
-
 def _keep_alive(site: Site) -> Trial:
     app = site.app(keep_alive=_SECONDS)
     site.call(f"/local/{app}/", {})
@@ -165,7 +183,7 @@ def _keep_alive(site: Site) -> Trial:
     began = time.monotonic()
     site.call(f"/local/{app}/", {})
     yield began
-    within(lambda: not site.states(app), "the idle runner ends")
+    site.within(lambda: not site.states(app), "the idle runner ends")
     yield time.monotonic()
 
 
@@ -176,7 +194,7 @@ def _startup_timeout(site: Site) -> Trial:
     site.submit(app)
     site.noted(app, 1)
     yield began
-    within(lambda: site.states(app) == {RunnerState.FAILURE_DELAY}, "the start fails")
+    site.within(lambda: site.states(app) == {RunnerState.FAILURE_DELAY}, "the start fails")
     yield time.monotonic()
 
 
@@ -215,7 +233,7 @@ def _queue_expiry(site: Site) -> Trial:
     request = site.submit(app, x_fal_request_timeout=str(_SECONDS))
     yield began
     place = f"/queue/local/{app}/requests/{request}"
-    within(lambda: site.call(f"{place}/status").status == 200, "the request expires")
+    site.within(lambda: site.call(f"{place}/status").status == 200, "the request expires")
     yield time.monotonic()
     assert site.call(place).status == 504
 
@@ -226,7 +244,7 @@ def _scaling_delay(site: Site) -> Trial:
     began = time.monotonic()
     site.submit(app)
     yield began
-    within(lambda: site.states(app), "a runner starts")
+    site.within(lambda: site.states(app), "a runner starts")
     yield time.monotonic()
 
 
@@ -237,7 +255,7 @@ def _grace(site: Site) -> Trial:
     yield ARRANGED
     site.sdk.runners.stop(runner.runner_id)
     yield site.noted(app, 1)[0]
-    within(lambda: not site.states(app), "the runner ends")
+    site.within(lambda: not site.states(app), "the runner ends")
     yield time.monotonic()
 
 
@@ -249,7 +267,7 @@ def _exec_timeout(site: Site) -> Trial:
     began = time.monotonic()
     site.sdk.runners.exec(runner.runner_id, ["sleep", "1000"], timeout=_SECONDS, detach=True)
     yield began
-    within(lambda: all(found.ended_at for found in site.sdk.runners.execs(runner.runner_id)), "the command ends")
+    site.within(lambda: all(found.ended_at for found in site.sdk.runners.execs(runner.runner_id)), "the command ends")
     yield time.monotonic()
 
 
@@ -274,9 +292,9 @@ def _webhook_retry(site: Site) -> Trial:
         yield ARRANGED
         hook = quote(f"http://127.0.0.1:{server.server_port}/", safe="")
         request = site.submit(app, query=f"?fal_webhook={hook}")
-        within(lambda: site.sdk.queue.get(app, request).deliveries, "a try of the webhook is stored")
+        site.within(lambda: site.sdk.queue.get(app, request).deliveries, "a try of the webhook is stored")
         yield tries[0]
-        within(lambda: len(tries) > 1, "the webhook is called again")
+        site.within(lambda: len(tries) > 1, "the webhook is called again")
         yield tries[1]
     finally:
         server.shutdown()
@@ -290,7 +308,7 @@ def _retry_pause(site: Site) -> Trial:
     yield ARRANGED
     began = site.noted(app, 4)[3]
     status = f"/queue/local/{app}/requests/{request}/status"
-    within(lambda: site.call(status).json()["status"] == "IN_QUEUE", "the request rests")
+    site.within(lambda: site.call(status).json()["status"] == "IN_QUEUE", "the request rests")
     yield began
     yield site.noted(app, 5)[4]
 
@@ -311,7 +329,7 @@ def _token_life(site: Site) -> Trial:
     private = f"/local/{app}/nothing?fal_jwt_token={token}"
     assert _upgrade(site, private) != 401
     yield began
-    within(lambda: _upgrade(site, private) == 401, "the token expires")
+    site.within(lambda: _upgrade(site, private) == 401, "the token expires")
     yield time.monotonic()
 
 
@@ -325,7 +343,7 @@ def _file_life(site: Site) -> Trial:
     assert site.call(f"/storage/{upload}", "text", method="PUT").status == 200
     assert site.call(f"/storage/{file}").status == 200
     yield began
-    within(lambda: site.call(f"/storage/{file}").status == 404, "the file expires")
+    site.within(lambda: site.call(f"/storage/{file}").status == 404, "the file expires")
     yield time.monotonic()
 
 

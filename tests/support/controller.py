@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.support.ending import ends_with_us
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+PROGRAM = ("-m", "fal_server")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,7 @@ def start(
     ulimit: str = "",
     webhook_allow: str = "127.0.0.0/8",
     isolation: str = "view",
+    program: Sequence[str] = PROGRAM,
 ) -> Controller:
     """Start a controller on a state directory, and wait until it answers.
 
@@ -132,6 +134,7 @@ def start(
         webhook_allow: the private addresses that its webhooks may call; "" for a release that asks nobody.
         isolation: the level of its runners. Apps of tests leave signs in the test's own folder, which no room has;
             "" takes the default, as does a release without levels.
+        program: what Python runs.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -142,7 +145,7 @@ def start(
             [
                 *ends_with_us(signal.SIGTERM),
                 *(["/bin/sh", "-c", f'ulimit {ulimit}; exec "$@"', "sh"] if ulimit else []),
-                *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
+                *(sys.executable, *program, "--state-dir", str(state_dir)),
                 *("--ready-fd", str(writing), "--drain-seconds", "10"),
                 *(("--webhook-allow", webhook_allow) if webhook_allow else ()),
                 *(("--isolation", isolation) if isolation else ()),
