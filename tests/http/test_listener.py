@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ipaddress
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc.aio
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -147,6 +149,27 @@ async def test_a_port_that_is_taken() -> None:
     async with running_server() as h:
         with pytest.raises(OSError, match="in use"):
             await bind("127.0.0.1", h.port)
+
+
+async def test_a_connection_without_a_descriptor_waits_and_is_answered() -> None:
+    async with running_server() as h:
+        clients = [socket.socket() for _ in range(20)]
+        for client in clients:
+            client.setblocking(False)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = psutil.Process().num_fds()
+        loop = asyncio.get_running_loop()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + 3, before[1]))
+            for client in clients:
+                await loop.sock_connect(client, ("127.0.0.1", h.port))
+                await loop.sock_sendall(client, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            first = [await loop.sock_recv(client, 12) for client in clients[:2]]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert [*first, *[await loop.sock_recv(client, 12) for client in clients[2:]]] == [b"HTTP/1.1 200"] * 20
+        for client in clients:
+            client.close()
 
 
 # Closing.

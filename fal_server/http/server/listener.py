@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from fal_server.aio.tasks import TaskSet
+from fal_server.http.server.acceptor import Acceptor
 from fal_server.http.server.connection import HttpConnection
 from fal_server.http.server.exchange import RequestHandler
 from fal_server.http.server.peers import named_socket
@@ -55,7 +56,7 @@ class Listener:
         self.registry = Registry()
         self._grpc_links = Registry()
         self._tls = tls
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._tasks = TaskSet(_log)
         if tls is not None:
             # The server's order decides: browsers and curl offer both and mean HTTP; gRPC clients offer only h2.
@@ -67,23 +68,22 @@ class Listener:
         Raises:
             OSError: a socket cannot be listened on.
         """
-        loop = asyncio.get_running_loop()
-        timeout = None if self._tls is None else self.first_byte_seconds
         for bound in sockets:
             _enable_keepalive(bound)
-            server = await loop.create_server(
+            acceptor = Acceptor(
+                bound,
                 lambda: _ProtocolSniffer(self),
-                sock=bound,
-                ssl=self._tls,
-                ssl_handshake_timeout=timeout,
-                backlog=1024,
+                tls=self._tls,
+                handshake_seconds=self.first_byte_seconds,
+                tasks=self._tasks,
             )
-            self._servers.append(server)
+            self._acceptors.append(acceptor)
+            acceptor.start()
 
     def drain(self) -> None:
         """Stop listening, and close each HTTP connection after its request; gRPC keeps its connections."""
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         self.handler.drain()
         self.registry.drain()
         self._grpc_links.drain()
