@@ -443,6 +443,14 @@ class AsyncController:
         """Remove a user from a team."""
         await self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
 
+    async def rename_account(
+        self, nickname: str, new_nickname: str, *, full_name: str | None = None
+    ) -> adapter.account.AccountInfo:
+        """Give an account another nickname."""
+        request = adapter.account.rename_request(nickname, new_nickname, full_name=full_name)
+        message = await self._calls.unary(self._calls.accounts.RenameAccount, request)
+        return adapter.account.account_info(message.account)
+
     async def get_quotas(self, nickname: str) -> adapter.account.AccountQuotas:
         """Return what an account may have, and what it has."""
         request = adapter.account.get_quotas_request(nickname)

@@ -433,6 +433,14 @@ class Controller:
         """Remove a user from a team."""
         self._calls.unary(self._calls.accounts.RemoveMember, adapter.account.remove_request(team, user))
 
+    def rename_account(
+        self, nickname: str, new_nickname: str, *, full_name: str | None = None
+    ) -> adapter.account.AccountInfo:
+        """Give an account another nickname."""
+        request = adapter.account.rename_request(nickname, new_nickname, full_name=full_name)
+        message = self._calls.unary(self._calls.accounts.RenameAccount, request)
+        return adapter.account.account_info(message.account)
+
     def get_quotas(self, nickname: str) -> adapter.account.AccountQuotas:
         """Return what an account may have, and what it has."""
         request = adapter.account.get_quotas_request(nickname)

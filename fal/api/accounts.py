@@ -92,3 +92,15 @@ class AccountsNamespace:
         """
         controller = self.client.controller()
         return controller.set_quotas(nickname, bounds)
+
+    def rename(self, nickname: str, new_nickname: str, *, full_name: str | None = None) -> AccountInfo:
+        """Give an account another nickname, which moves the paths of its apps. The controller's owner alone may.
+
+        Args:
+            full_name: its name for people; None leaves it, unless it was the nickname.
+
+        Raises:
+            AlreadyExistsError: another account has the new nickname.
+        """
+        controller = self.client.controller()
+        return controller.rename_account(nickname, new_nickname, full_name=full_name)

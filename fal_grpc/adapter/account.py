@@ -164,6 +164,16 @@ def remove_request(team: str, user: str) -> account_pb2.RemoveMemberRequest:
     return account_pb2.RemoveMemberRequest(team=_nickname("team", team), user=_nickname("user", user))
 
 
+def rename_request(nickname: str, new_nickname: str, *, full_name: str | None) -> account_pb2.RenameAccountRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.RenameAccountRequest(
+        nickname=_nickname("nickname", nickname),
+        new_nickname=_nickname("new_nickname", new_nickname),
+        full_name=optional_text("full_name", full_name),
+    )
+
+
 def get_quotas_request(nickname: str) -> account_pb2.GetQuotasRequest:
     from fal_grpc.v1 import account_pb2
 

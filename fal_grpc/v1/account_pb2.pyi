@@ -579,3 +579,59 @@ class SetQuotasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetQuotasResponse: _TypeAlias = SetQuotasResponse  # noqa: Y015
+
+@_typing.final
+class RenameAccountRequest(_message.Message):
+    """RenameAccountRequest says which account gets which names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NICKNAME_FIELD_NUMBER: _builtins.int
+    NEW_NICKNAME_FIELD_NUMBER: _builtins.int
+    FULL_NAME_FIELD_NUMBER: _builtins.int
+    nickname: _builtins.str
+    """Nickname of the account."""
+    new_nickname: _builtins.str
+    """Its nickname from then on: 1 to 40 lower-case letters, digits and hyphens."""
+    full_name: _builtins.str
+    """Its name for people; without it, that stays, unless it was the nickname."""
+    def __init__(
+        self,
+        *,
+        nickname: _builtins.str = ...,
+        new_nickname: _builtins.str = ...,
+        full_name: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_full_name", b"_full_name", "full_name", b"full_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_full_name", b"_full_name", "full_name", b"full_name", "new_nickname", b"new_nickname", "nickname", b"nickname"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__full_name: _TypeAlias = _typing.Literal["full_name"]  # noqa: Y015
+    _WhichOneofArgType__full_name: _TypeAlias = _typing.Literal["_full_name", b"_full_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__full_name) -> _WhichOneofReturnType__full_name | None: ...
+
+Global___RenameAccountRequest: _TypeAlias = RenameAccountRequest  # noqa: Y015
+
+@_typing.final
+class RenameAccountResponse(_message.Message):
+    """RenameAccountResponse is the account after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___AccountInfo:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___AccountInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameAccountResponse: _TypeAlias = RenameAccountResponse  # noqa: Y015

@@ -61,6 +61,11 @@ class AccountsStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.RenameAccount = channel.unary_unary(
+                '/fal.v1.Accounts/RenameAccount',
+                request_serializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountResponse.FromString,
+                _registered_method=True)
         self.GetQuotas = channel.unary_unary(
                 '/fal.v1.Accounts/GetQuotas',
                 request_serializer=fal__grpc_dot_v1_dot_account__pb2.GetQuotasRequest.SerializeToString,
@@ -148,6 +153,22 @@ class AccountsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenameAccount(self, request, context):
+        """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
+        controller's owner alone may.
+
+        Status codes:
+        - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - NOT_FOUND: there is no such account.
+        - ALREADY_EXISTS: another account has the new nickname.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQuotas(self, request, context):
         """GetQuotas returns what an account may have, and what it has.
 
@@ -202,6 +223,11 @@ def add_AccountsServicer_to_server(servicer, server):
                     servicer.RemoveMember,
                     request_deserializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_account__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'RenameAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameAccount,
+                    request_deserializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountResponse.SerializeToString,
             ),
             'GetQuotas': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQuotas,
@@ -351,6 +377,33 @@ class Accounts(object):
             '/fal.v1.Accounts/RemoveMember',
             fal__grpc_dot_v1_dot_account__pb2.RemoveMemberRequest.SerializeToString,
             fal__grpc_dot_v1_dot_account__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Accounts/RenameAccount',
+            fal__grpc_dot_v1_dot_account__pb2.RenameAccountRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_account__pb2.RenameAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,18 @@ class AccountsStub:
     - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    RenameAccount: _grpc.UnaryUnaryMultiCallable[_account_pb2.RenameAccountRequest, _account_pb2.RenameAccountResponse]
+    """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
+    controller's owner alone may.
+
+    Status codes:
+    - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - NOT_FOUND: there is no such account.
+    - ALREADY_EXISTS: another account has the new nickname.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     GetQuotas: _grpc.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]
     """GetQuotas returns what an account may have, and what it has.
 
@@ -160,6 +172,18 @@ class AccountsAsyncStub(AccountsStub):
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
     - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    RenameAccount: _aio.UnaryUnaryMultiCallable[_account_pb2.RenameAccountRequest, _account_pb2.RenameAccountResponse]  # type: ignore[assignment]
+    """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
+    controller's owner alone may.
+
+    Status codes:
+    - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - NOT_FOUND: there is no such account.
+    - ALREADY_EXISTS: another account has the new nickname.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetQuotas: _aio.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]  # type: ignore[assignment]
@@ -264,6 +288,24 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
         - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def RenameAccount(
+        self,
+        request: _account_pb2.RenameAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_pb2.RenameAccountResponse, _abc.Awaitable[_account_pb2.RenameAccountResponse]]:
+        """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
+        controller's owner alone may.
+
+        Status codes:
+        - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - NOT_FOUND: there is no such account.
+        - ALREADY_EXISTS: another account has the new nickname.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

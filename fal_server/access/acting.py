@@ -7,7 +7,7 @@ from fal_server.access.permissions import ROLE_PERMISSIONS, common
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account, AccountKind, KnownAccounts, Role
 from fal_server.core.faults import NotFound, PermissionDenied, Unauthenticated
-from fal_server.core.identity import Principal, Scope
+from fal_server.core.identity import AccountId, Principal, Scope, membership_of
 from fal_server.ports.accounts import AccountStore
 
 USER_ID = "fal-user-id"
@@ -67,6 +67,18 @@ class Teams:
                 "account, or a login token (`fal auth token`) of a member"
             )
 
+    def begins(self, user: AccountId, team: AccountId) -> None:
+        """Let a user act for a team from now on, whom the store has as a member."""
+        self._authenticator.open_calls.begin_membership(membership_of(user, team))
+
+    def has_changed(self, user: AccountId, team: AccountId, why: str) -> None:
+        """End the calls by which a user acts for a team, except the one that asks for it."""
+        self._authenticator.open_calls.end_membership(membership_of(user, team), why, for_good=False)
+
+    def has_ended(self, user: AccountId, team: AccountId, why: str) -> None:
+        """End the calls by which a user acts for a team, except the one that asks for it, and refuse others."""
+        self._authenticator.open_calls.end_membership(membership_of(user, team), why, for_good=True)
+
     async def acting_for(self, principal: Principal, team: Account) -> Principal | None:
         """Return the caller with what it may do for a team: its own account, or one that it is a member of.
 
@@ -82,6 +94,7 @@ class Teams:
             key_id=principal.key_id,
             scope=Scope(account=team.id, permissions=common(principal.scope.permissions, ROLE_PERMISSIONS[role])),
             role=f"{role.value} of {team.nickname}",
+            membership=membership_of(principal.scope.account, team.id),
         )
 
     async def _role(self, principal: Principal, team: Account) -> Role | None:

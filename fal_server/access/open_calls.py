@@ -1,4 +1,4 @@
-"""Ends the calls that are under way with a key when the key comes to its end."""
+"""Ends the calls that are under way when what permits them ends: a key, or a membership of a team."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
-from fal_server.core.faults import Unauthenticated
+from fal_server.core.faults import Fault, PermissionDenied, Unauthenticated
+from fal_server.core.identity import Principal
 
 ANOTHER_KEY: Final = "use another one; `fal up --new-key` makes one where the controller runs"
 """What helps a caller whose key has ended, also if it was the last one."""
 
 
 class OpenCalls:
-    """The calls that are under way, by their keys.
+    """The calls that are under way, by the names of what permits them: the id of a key, and a membership.
 
     Owned: by the process that serves the calls.
     """
@@ -22,10 +23,11 @@ class OpenCalls:
     def __init__(self) -> None:
         self._ended: set[str] = set()
         self._tasks: dict[str, set[asyncio.Task[object]]] = {}
+        self._reasons: dict[asyncio.Task[object], Fault] = {}
         self._enders: list[Callable[[str], None]] = []
 
     def on_end(self, end_calls: Callable[[str], None]) -> None:
-        """Have a function called with the id of each key that ends; it ends the calls that are no tasks."""
+        """Have a function called with each name that ends; it ends the calls that are no tasks."""
         self._enders.append(end_calls)
 
     def check(self, key_id: str) -> None:
@@ -40,36 +42,73 @@ class OpenCalls:
     def end(self, key_id: str) -> None:
         """End every call of a key except the one that asks for it, and refuse those that begin from now on."""
         self._ended.add(key_id)
-        asking = asyncio.current_task()
-        for task in self._tasks.get(key_id, ()):
-            if task is not asking:
-                task.cancel()
-        for end_calls in self._enders:
-            end_calls(key_id)
+        self._end(key_id, _ended(key_id))
 
-    @contextmanager
-    def in_this_task(self, key_id: str) -> Generator[None]:
-        """Cancel the task if the key ends meanwhile.
+    def end_membership(self, membership: str, why: str, *, for_good: bool) -> None:
+        """End every call by which a member acts for a team, except the one that asks for it.
+
+        Args:
+            membership: as `Principal.membership`.
+            why: what its callers are told.
+            for_good: refuse the calls that begin from now on too, until the membership begins again.
+        """
+        if for_good:
+            self._ended.add(membership)
+        self._end(membership, PermissionDenied(why))
+
+    def begin_membership(self, membership: str) -> None:
+        """Let a member's calls begin again."""
+        self._ended.discard(membership)
+
+    def check_caller(self, principal: Principal) -> None:
+        """Refuse a caller whose key or membership has ended while it was looked up.
 
         Raises:
             Unauthenticated: the key has ended.
+            PermissionDenied: the membership has.
         """
-        self.check(key_id)
+        self.check(principal.key_id)
+        if principal.membership in self._ended:
+            raise PermissionDenied("your membership of the team has ended: `fal teams list` shows yours")
+
+    @contextmanager
+    def in_this_task(self, principal: Principal) -> Generator[None]:
+        """Cancel the task if the caller's key, or its membership, ends meanwhile.
+
+        Raises:
+            Unauthenticated: the key has ended.
+            PermissionDenied: the membership has.
+        """
+        self.check_caller(principal)
         task = asyncio.current_task()
         assert task is not None
-        tasks = self._tasks.setdefault(key_id, set())
-        tasks.add(task)
+        names = [name for name in (principal.key_id, principal.membership) if name]
+        for name in names:
+            self._tasks.setdefault(name, set()).add(task)
         try:
             yield
         except asyncio.CancelledError:
-            if key_id not in self._ended:
+            reason = self._reasons.get(task)
+            if reason is None:
                 raise
             task.uncancel()
-            raise _ended(key_id) from None
+            raise reason from None
         finally:
-            tasks.discard(task)
-            if not tasks:
-                self._tasks.pop(key_id, None)
+            self._reasons.pop(task, None)
+            for name in names:
+                tasks = self._tasks[name]
+                tasks.discard(task)
+                if not tasks:
+                    del self._tasks[name]
+
+    def _end(self, name: str, reason: Fault) -> None:
+        asking = asyncio.current_task()
+        for task in self._tasks.get(name, ()):
+            if task is not asking:
+                self._reasons[task] = reason
+                task.cancel()
+        for end_calls in self._enders:
+            end_calls(name)
 
 
 def _ended(key_id: str) -> Unauthenticated:

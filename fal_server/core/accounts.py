@@ -131,7 +131,7 @@ RESERVED_NICKNAMES: Final = frozenset(
 _NICKNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
-def checked_nickname(nickname: str) -> str:
+def checked_nickname(nickname: str, field: str = "nickname") -> str:
     """Return a nickname that a new account may have.
 
     Raises:
@@ -139,12 +139,12 @@ def checked_nickname(nickname: str) -> str:
     """
     if _NICKNAME.fullmatch(nickname) is None:
         raise InvalidArgument(
-            "nickname",
+            field,
             f"nickname {nickname[:80]!r} is invalid: use 1 to 40 lower-case letters, digits and hyphens, with a hyphen "
             "neither first nor last",
         )
     if nickname in RESERVED_NICKNAMES:
-        raise InvalidArgument("nickname", f"nickname {nickname!r} is a path of the controller: choose another one")
+        raise InvalidArgument(field, f"nickname {nickname!r} is a path of the controller: choose another one")
     return nickname
 
 
@@ -189,7 +189,10 @@ class KnownAccounts:
         return self._ids_by_nickname
 
     def add(self, account: Account) -> None:
-        """Serve an account from now on."""
+        """Serve an account from now on, in place of what was known of it."""
+        known = self._accounts.get(account.id)
+        if known is not None and known.nickname != account.nickname:
+            del self._ids_by_nickname[known.nickname]
         self._accounts[account.id] = account
         self._by_user_id[account.user_id] = account
         self._ids_by_nickname[account.nickname] = account.id

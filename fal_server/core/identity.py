@@ -112,8 +112,15 @@ class Principal:
 
     Attributes:
         role: as which member it acts for a team; empty if it acts for the key's own account.
+        membership: by which it does, as `membership_of` names it; empty likewise.
     """
 
     key_id: str
     scope: Scope
     role: str = ""
+    membership: str = ""
+
+
+def membership_of(user: AccountId, team: AccountId) -> str:
+    """Return what names a user's membership of a team; no key has such an id."""
+    return f"{user}@{team}"

@@ -58,6 +58,11 @@ class AccountHandlers:
         await self._accounts.remove_member(caller.principal, request.team, request.user)
         return pb.RemoveMemberResponse()
 
+    async def rename_account(self, request: pb.RenameAccountRequest, caller: Caller) -> pb.RenameAccountResponse:
+        full_name = request.full_name if request.HasField("full_name") else None
+        account = await self._accounts.rename(request.nickname, request.new_nickname, full_name)
+        return pb.RenameAccountResponse(account=_info(account))
+
     async def get_quotas(self, request: pb.GetQuotasRequest, caller: Caller) -> pb.GetQuotasResponse:
         view = await self._quotas.of(caller.principal, request.nickname)
         return pb.GetQuotasResponse(

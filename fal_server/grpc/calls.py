@@ -122,7 +122,7 @@ def refusal(name: str, reason: Exception, key_id: str) -> Method:
 async def _call(name: str, context: Context) -> AsyncGenerator[Caller]:
     principal, open_calls, _ = ADMITTED.get()
     async with _outcome(name, context, principal.key_id) as call_id:
-        with open_calls.in_this_task(principal.key_id):
+        with open_calls.in_this_task(principal):
             yield Caller(principal=principal, request_id=call_id, accept=_once(context, call_id))
 
 

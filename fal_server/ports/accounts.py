@@ -28,6 +28,14 @@ class AccountStore(Protocol):
         """
         ...
 
+    async def rename(self, account: AccountId, nickname: str, full_name: str) -> bool:
+        """Give an account other names; False if there is none.
+
+        Raises:
+            AlreadyExists: another account has this nickname.
+        """
+        ...
+
     async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
         """Replace the quotas of an account; False if there is none."""
         ...

@@ -88,5 +88,6 @@ class AccountQuotas:
                 raise NotFound(f"account {nickname[:80]!r}", "`fal teams list --all` shows which exist")
             changed = replace(account, quotas=account.quotas.changed(changes))
             await self._store.save_quotas(account.id, changed.quotas)
+            changed = replace(self._known.of(account.id), quotas=changed.quotas)  # it may have another name by now
             self._known.add(changed)
         return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fal_server.access.acting import Teams
 from fal_server.access.permissions import ROLE_PERMISSIONS, SEE_ALL_ACCOUNTS, allows, excess, require
@@ -115,6 +115,33 @@ class Accounts:
             self._known.add(account)
         return account, (key.key_id, secret)
 
+    async def rename(self, nickname: str, new_nickname: str, full_name: str | None = None) -> Account:
+        """Give an account another nickname: its apps are at other paths from then on, and its keys stay.
+
+        Args:
+            full_name: None leaves it, unless it was the nickname.
+
+        Raises:
+            InvalidArgument: the new nickname or the full name is not valid.
+            NotFound: there is no such account.
+            AlreadyExists: another account has the new nickname.
+        """
+        checked_nickname(new_nickname, "new_nickname")
+        async with self._changes:
+            before = self._known.named(nickname)
+            if before is None:
+                raise NotFound(f"account {nickname[:80]!r}", "`fal teams list --all` shows which exist")
+            taken = self._known.named(new_nickname)
+            if taken is not None and taken.id != before.id:
+                raise AlreadyExists(f"account {new_nickname!r} exists already: choose another nickname")
+            kept = new_nickname if before.full_name == before.nickname else before.full_name
+            shown = checked_text(kept if full_name is None else full_name, "full_name", _LONGEST_NAME)
+            await self._store.rename(before.id, new_nickname, shown)
+            # Its quotas may have been changed meanwhile.
+            after = replace(self._known.of(before.id), nickname=new_nickname, full_name=shown)
+            self._known.add(after)
+        return after
+
     async def members(self, caller: Principal, team: str) -> Sequence[MemberView]:
         """Return the members of a team, the oldest first.
 
@@ -146,6 +173,11 @@ class Accounts:
                 raise ResourceExhausted(f"team {account.nickname} has {MOST_MEMBERS} members already")
             member = TeamMember(team=account.id, user=who.id, role=role, added_at=self._clock.now())
             await self._store.save_member(member)
+            self._teams.begins(who.id, account.id)
+            if before is not None and before.role is not role:
+                self._teams.has_changed(
+                    who.id, account.id, f"you are {role.value} of {account.nickname} now: call again"
+                )
         return MemberView(member=member, user=who)
 
     async def remove_member(self, caller: Principal, team: str, user: str) -> None:
@@ -159,6 +191,7 @@ class Accounts:
                 raise NotFound(f"member {user[:80]!r}", f"`fal teams members {account.nickname}` shows who is one")
             await self._require_role(caller, account, before.role)
             await self._store.remove_member(account.id, before.user)
+            self._teams.has_ended(before.user, account.id, f"you are no member of {account.nickname} any more")
 
     async def readable(self, caller: Principal, nickname: str) -> Account:
         """Return an account that the caller may read; empty is its own.

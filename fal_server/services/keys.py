@@ -24,6 +24,7 @@ from fal_server.core.accounts import Key, KeyScope
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from fal_server.core.identity import LOCAL, AccountId, Principal, Scope
 from fal_server.core.names import checked_text, identifier
+from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store
 
 MOST_KEYS = 1000
@@ -72,6 +73,7 @@ class Keys:
         Raises:
             InvalidArgument: a preset, permission or name is not valid, the note is not valid, or the time is over; or
                 none of the permissions can be for one app.
+            NotFound: there is no environment of that name.
             PermissionDenied: the creator lacks some of the permissions.
             ResourceExhausted: there are too many keys.
         """
@@ -86,13 +88,16 @@ class Keys:
         checked_text(alias, "alias", _LONGEST_ALIAS)
         if expires_at is not None and expires_at <= latest(self._clock):
             raise InvalidArgument("expires_at", f"expires_at is {expires_at:%Y-%m-%d %H:%M:%S} UTC, which is over")
+        account = LOCAL if creator is None else creator.scope.account
+        if for_environment:
+            await existing_environment(self._store, account, for_environment, "for_environment")
         if for_app is not None or for_environment is not None:
             name, granted = "", for_resource(granted, for_app, for_environment or "")
         if creator is not None:
             _require_to_hold(creator, granted)
         secret = secrets.token_hex(32)
         key = Key(
-            account=LOCAL if creator is None else creator.scope.account,
+            account=account,
             key_id=str(uuid.uuid4()),
             secret_hash=hash_secret(secret),
             scope=KeyScope.ADMIN if EVERYTHING in granted else KeyScope.API,

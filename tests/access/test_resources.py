@@ -17,6 +17,7 @@ from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.permissions import ANY_KEY, APP_OF_REQUEST, METHOD_PERMISSIONS
 from tests.access.test_both_wires import client_of, everything, guard_of
+from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
 
 HELLO, DEV = AppId.parse(LOCAL, "hello"), AppId.parse(LOCAL, "hello--dev")
@@ -170,6 +171,7 @@ async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_ap
 
 
 async def test_the_key_says_what_it_is_for(stack) -> None:
+    await stack.environments.create(SCOPE, "dev")
     created = await stack.keys.create(None, preset="API", for_app="hello", for_environment="dev")
     [listed] = [key for key in await stack.keys.list(await scope_of(stack)) if key.key_id == created[0]]
     assert listed.permissions == ("serverless:apps:run@app=hello--dev",)

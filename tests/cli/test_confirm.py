@@ -20,6 +20,7 @@ COMMANDS = (
     (["keys", "revoke", "id"], "Revoke key id? It is the key that you use now. (y/N): ", "RevokeUserKey"),
     (["secrets", "unset", "HF"], "Unset secret 'HF'? (y/N): ", "SetSecret"),
     (["environments", "delete", "e"], "Delete environment 'e' and its secrets? (y/N): ", "DeleteEnvironment"),
+    (["teams", "rename", "crew", "gang"], "Rename crew to gang? Its apps move to /gang/... (y/N): ", "RenameAccount"),
     (["teams", "remove", "crew", "ann"], "Remove ann from crew? (y/N): ", "RemoveMember"),
 )
 
@@ -56,6 +57,7 @@ def person(controller, monkeypatch):
         ),
         "DeleteEnvironment": environment_pb2.DeleteEnvironmentResponse(),
         "ListMembers": account_pb2.ListMembersResponse(members=[account_pb2.Member(user="ann")]),
+        "RenameAccount": account_pb2.RenameAccountResponse(account=account_pb2.AccountInfo(nickname="gang")),
         "RemoveMember": account_pb2.RemoveMemberResponse(),
     }
 

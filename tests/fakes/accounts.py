@@ -27,6 +27,9 @@ class FakeAccountStore:
     async def add(self, account: Account, environment: Environment, key: Key) -> None:
         self.accounts.append(account)
 
+    async def rename(self, account: AccountId, nickname: str, full_name: str) -> bool:
+        raise NotImplementedError
+
     async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
         found = [each for each in self.accounts if each.id == account]
         self.accounts = [replace(each, quotas=quotas) if each in found else each for each in self.accounts]

@@ -81,6 +81,8 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("CreateAccount", account_pb2.CreateAccountRequest(nickname="crew", kind=2, full_name=HUGE), INVALID, "full_name"),
     ("ListMembers", account_pb2.ListMembersRequest(team="nobody"), MISSING, ""),
     ("ListMembers", account_pb2.ListMembersRequest(team=HUGE), MISSING, ""),
+    ("RenameAccount", account_pb2.RenameAccountRequest(nickname="nobody", new_nickname="x"), MISSING, ""),
+    ("RenameAccount", account_pb2.RenameAccountRequest(nickname="local", new_nickname="A b"), INVALID, "new_nickname"),
     ("GetQuotas", account_pb2.GetQuotasRequest(nickname="nobody"), MISSING, ""),
     ("SetQuotas", account_pb2.SetQuotasRequest(nickname=HUGE), MISSING, ""),
     (

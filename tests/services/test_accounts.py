@@ -230,3 +230,25 @@ def test_what_a_member_may_do_is_what_both_key_and_role_allow(held: frozenset[st
         assert (not excess([name], both)) == (not excess([name], held) and not excess([name], role)), name
     assert not excess(both, held)
     assert not excess(both, role)
+
+
+async def test_an_account_gets_another_nickname_and_keeps_all_else(world: World, three: tuple[Principal, ...]) -> None:
+    alice, _, crew = three
+    with pytest.raises(AlreadyExists):
+        await world.accounts.rename("alice", "bob")
+    with pytest.raises(NotFound):
+        await world.accounts.rename("nobody", "carol")
+    for nickname in ("A b", "queue", ""):
+        with pytest.raises(InvalidArgument):
+            await world.accounts.rename("alice", nickname)
+    renamed = await world.accounts.rename("alice", "carol")
+    assert (renamed.id, renamed.nickname, renamed.full_name) == (alice.scope.account, "carol", "carol")
+    assert "alice" not in world.known.ids_by_nickname
+    assert world.known.ids_by_nickname["carol"] == alice.scope.account
+    assert world.accounts.account_of(alice).nickname == "carol"
+    assert [view.user.nickname for view in await world.accounts.members(crew, "crew")] == ["carol"]
+    assert list(await world.store.accounts.all()) == world.known.all()
+    await world.make("alice", AccountKind.USER)  # the name is free
+    named = await world.accounts.rename("carol", "carol", "Carol C")
+    assert named.full_name == "Carol C"
+    assert (await world.accounts.rename("carol", "dave")).full_name == "Carol C"

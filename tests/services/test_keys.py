@@ -22,6 +22,7 @@ from fal_server.core.faults import (
     Unauthenticated,
 )
 from fal_server.core.identity import LOCAL
+from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys, coarse_scope
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.fakes.domain import SCOPE
@@ -263,3 +264,13 @@ async def test_an_admin_key_that_expires_does_not_count_as_the_last(keys: Keys) 
     await keys.create(None, expires_at=NOON + timedelta(days=1))
     with pytest.raises(FailedPrecondition, match="does not expire"):
         await keys.revoke(SCOPE, lasting)
+
+
+async def test_a_key_is_for_an_environment_that_exists(keys: Keys, store: SqlStore) -> None:
+    for asked in ({"for_environment": "nosuch"}, {"permissions": ["serverless:apps:run@env=nosuch"]}):
+        with pytest.raises(NotFound, match=r"environment 'nosuch' not found: `fal environments create nosuch`"):
+            await keys.create(None, **asked)  # type: ignore[arg-type]
+    assert await store.list_keys(LOCAL) == []
+    await Environments(store, Clock()).create(SCOPE, "nosuch")
+    await keys.create(None, for_environment="nosuch", preset="READONLY")
+    await keys.create(None, for_app="not-yet-deployed", preset="DEPLOY")

@@ -148,6 +148,14 @@ def add_arguments(parser: FalParser) -> None:
     add_yes_option(remove)
     complete_ids(remove.add_argument("nickname", metavar="TEAM", help="The team."), TEAM_NAMES)
     remove.add_argument("user", metavar="USER", help="The nickname of the user's account.")
+    rename = add_command(commands, "rename", "Give an account another nickname.", _rename)
+    add_client_options(rename)
+    add_yes_option(rename)
+    complete_ids(rename.add_argument("nickname", metavar="ACCOUNT", help="The account."), TEAM_NAMES)
+    rename.add_argument(
+        "new_nickname", metavar="NICKNAME", help="The first part of the paths of its apps from then on."
+    )
+    rename.add_argument("--name", metavar="NAME", help="Its name for people (stays, unless it was the nickname).")
     quotas = add_command(
         commands, "quotas", "Show what an account may have and has, or set it.", _quotas, epilog=_QUOTAS_EPILOG
     )
@@ -247,3 +255,12 @@ def _size_bound(text: str) -> int:
         return _bound(number) * _UNITS.get(unit, 1)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"'{text[:40]}' is not a size such as 500M or 20G, or `none`") from None
+
+
+def _rename(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        confirm(
+            args, lambda: f"Rename {args.nickname} to {args.new_nickname}? Its apps move to /{args.new_nickname}/..."
+        )
+        renamed = client.accounts.rename(args.nickname, args.new_nickname, full_name=args.name)
+    print_note(f"{args.nickname} is {renamed.nickname} now; its keys and members stay.")

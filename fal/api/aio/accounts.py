@@ -92,3 +92,15 @@ class AsyncAccountsNamespace:
         """
         controller = await self.client.controller()
         return await controller.set_quotas(nickname, bounds)
+
+    async def rename(self, nickname: str, new_nickname: str, *, full_name: str | None = None) -> AccountInfo:
+        """Give an account another nickname, which moves the paths of its apps. The controller's owner alone may.
+
+        Args:
+            full_name: its name for people; None leaves it, unless it was the nickname.
+
+        Raises:
+            AlreadyExistsError: another account has the new nickname.
+        """
+        controller = await self.client.controller()
+        return await controller.rename_account(nickname, new_nickname, full_name=full_name)

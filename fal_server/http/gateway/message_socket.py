@@ -180,8 +180,8 @@ class MessageSocket(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    def end_calls(self, key_id: str) -> None:
-        if self._caller == key_id:
+    def end_calls(self, name: str) -> None:
+        if self._caller == name:
             self._transport.abort()
 
     # Messages.

@@ -140,10 +140,12 @@ class Guard:
 
         Raises:
             Unauthenticated: the key has ended while it was looked up.
+            PermissionDenied: the membership has.
         """
-        self._authenticator.open_calls.check(caller.key_id)
+        self._authenticator.open_calls.check_caller(caller)
         exchange: Exchange = request.scope["state"][EXCHANGE]
         exchange.key_id = caller.key_id
+        exchange.membership = caller.membership
 
     async def _admit(self, request: Request, needed: str | Admission) -> Principal:
         if needed is Admission.UPLOADERS:

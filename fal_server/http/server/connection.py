@@ -341,8 +341,8 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         self.transport.abort()
 
-    def end_calls(self, key_id: str) -> None:
-        if self._current is not None and self._current.key_id == key_id:
+    def end_calls(self, name: str) -> None:
+        if self._current is not None and name in (self._current.key_id, self._current.membership):
             self.abort()
 
     def _close(self) -> None:

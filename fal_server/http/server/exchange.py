@@ -83,6 +83,7 @@ class Exchange:
         error_type: the word for what went wrong; None if nothing did.
         received, sent: bytes of both bodies so far.
         on_end: called once when the response is written or can no longer be; None if nobody asks.
+        membership: by which the caller acts for a team, likewise; empty if it does not.
     """
 
     __slots__ = (
@@ -104,6 +105,7 @@ class Exchange:
         "http11",
         "keep_alive",
         "key_id",
+        "membership",
         "method",
         "on_end",
         "received",
@@ -145,6 +147,7 @@ class Exchange:
         self.received = 0
         self.sent = 0
         self.on_end: Callable[[], None] | None = None
+        self.membership = ""
         self._head = b""
         self._chunked = False
         self._bodyless = False

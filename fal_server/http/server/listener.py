@@ -207,7 +207,7 @@ class _ProtocolSniffer(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    def end_calls(self, key_id: str) -> None:
+    def end_calls(self, name: str) -> None:
         """Do nothing: no call has started."""
 
     def _leave(self) -> None:

@@ -20,8 +20,8 @@ class Member(Protocol):
         """Close now."""
         ...
 
-    def end_calls(self, key_id: str) -> None:
-        """Close now if a call is under way that was admitted by this key."""
+    def end_calls(self, name: str) -> None:
+        """Close now if a call is under way that was admitted by this key or membership."""
         ...
 
 
@@ -67,10 +67,10 @@ class Registry:
         for member in tuple(self._members):
             member.drain()
 
-    def end_calls(self, key_id: str) -> None:
-        """Close the connections on which a call is under way that was admitted by this key."""
+    def end_calls(self, name: str) -> None:
+        """Close the connections on which a call is under way that was admitted by this key or membership."""
         for member in tuple(self._members):
-            member.end_calls(key_id)
+            member.end_calls(name)
 
     async def close(self, grace_seconds: float) -> None:
         """Drain all connections, and abort those that are open after the grace."""

@@ -112,8 +112,8 @@ class Splice(asyncio.Protocol):
         if self._peer is not None:
             self._peer.transport.abort()
 
-    def end_calls(self, key_id: str) -> None:
-        if self._key_id == key_id:
+    def end_calls(self, name: str) -> None:
+        if self._key_id == name:
             self.abort()
 
     def hang_up(self) -> None:

@@ -48,6 +48,15 @@ class SqlAccountStore:
 
         await self._database.write(work)
 
+    async def rename(self, account: AccountId, nickname: str, full_name: str) -> bool:
+        change = update(ACCOUNTS).where(owned_by(ACCOUNTS, account)).values(nickname=nickname, full_name=full_name)
+
+        async def work(connection: AsyncConnection) -> bool:
+            with explained(taken=f"account {nickname!r} exists already: choose another nickname"):
+                return (await connection.execute(change)).rowcount > 0
+
+        return await self._database.write(work)
+
     async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
         change = update(ACCOUNTS).where(owned_by(ACCOUNTS, account)).values(quotas=dict(quotas.unusual))
 
