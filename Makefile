@@ -11,6 +11,7 @@ STAMP := $(VENV)/.ready
 PROTO_VENV := .cache/proto-venv
 PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
+SBOM_VENV := .cache/sbom-venv
 JAVASCRIPT := .cache/interop-javascript
 # Older published clients, each in an environment of its own.
 OLDER_CLIENTS := 1.20 1.50 1.70 1.80
@@ -141,6 +142,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory proto-check
 	@$(MAKE) --no-print-directory gen-check
 	@$(MAKE) --no-print-directory lock-check
+	@$(MAKE) --no-print-directory sbom
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-system
@@ -204,6 +206,18 @@ lock: $(STAMP) ## resolve the lock files again
 .PHONY: lock-check
 lock-check: $(STAMP) ## fail if a lock file names a registry or lacks a requirement
 	@$(BIN)/python scripts/lock.py --check
+
+.PHONY: sbom
+sbom: $(SBOM_VENV)/.ready ## write dist/sbom.json, which lists what a controller is made of (CycloneDX)
+	@mkdir -p dist
+	@$(SBOM_VENV)/bin/cyclonedx-py requirements requirements/controller.txt --pyproject pyproject.toml \
+		--output-reproducible --validate -o dist/sbom.json 2>/dev/null || { echo "the list is not valid CycloneDX"; exit 1; }
+	@echo "dist/sbom.json"
+
+$(SBOM_VENV)/.ready: requirements/sbom.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SBOM_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(SBOM_VENV)/bin/python --require-hashes requirements/sbom.txt
+	@touch $@
 
 .PHONY: bench
 bench: $(STAMP) ## measure speed, as ratios taken side by side

@@ -11,6 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS: dict[str, list[str]] = {
     "dev.txt": ["pyproject.toml", "--all-extras", "--group", "dev"],
+    # What `fal up` runs on, in the versions that are tested: `make sbom` lists it.
+    "controller.txt": ["pyproject.toml", "--extra", "controller", "--constraint", "requirements/dev.txt"],
+    "sbom.txt": ["requirements/sbom.in"],
     "bootstrap.txt": ["requirements/bootstrap.in"],
     "proto.txt": ["requirements/proto.in"],
     "interop.txt": ["requirements/interop.in"],
