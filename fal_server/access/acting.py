@@ -68,7 +68,7 @@ class Teams:
             )
 
     def begins(self, user: AccountId, team: AccountId) -> None:
-        """Let a user act for a team from now on, whom the store has as a member."""
+        """Let a user act for a team from now on; the store has it as a member."""
         self._authenticator.open_calls.begin_membership(membership_of(user, team))
 
     def has_changed(self, user: AccountId, team: AccountId, why: str) -> None:

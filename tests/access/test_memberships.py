@@ -20,7 +20,7 @@ from fal_server.core.identity import AccountId, Principal, Scope, membership_of
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 
 ALICE, CREW = AccountId("alice"), AccountId("crew")
-FOLLOW = log_pb2.FollowLogsRequest(selector=log_pb2.LogSelector(runner_id="r"), since={"seconds": 0})
+FOLLOW = log_pb2.FollowLogsRequest(selector=log_pb2.LogSelector(app={"app": "a"}), since={"seconds": 0})
 
 
 @dataclass
@@ -31,8 +31,13 @@ class Following:
 
     async def code(self) -> grpc.StatusCode:
         """Return how it ends."""
-        async with asyncio.timeout(20):
-            return await self.call.code()
+        try:
+            async with asyncio.timeout(20):
+                while await self.call.read() is not grpc.aio.EOF:
+                    continue
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
 
 
 async def member(stack, role: int) -> tuple[Any, Any]:
@@ -111,7 +116,7 @@ async def test_a_membership_that_ends_while_it_is_looked_up_opens_nothing() -> N
     calls.on_end(ended.append)
     calls.end_membership(membership, "gone", for_good=True)
     with pytest.raises(PermissionDenied), calls.in_this_task(caller):
-        raise AssertionError("the call has begun")
+        raise AssertionError("the call has started")
     assert ended == [membership], "HTTP is told too"
     calls.begin_membership(membership)
     with calls.in_this_task(caller):

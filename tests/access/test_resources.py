@@ -60,6 +60,8 @@ def test_permissions_name_their_app() -> None:
 
 
 async def key_for(stack, **part: str) -> tuple[tuple[str, str], ...]:
+    if (environment := part.get("for_environment", "main")) != "main":
+        await stack.environments.create(SCOPE, environment)
     key_id, secret = await stack.keys.create(None, preset="FULL", **part)
     return (("auth-key-id", key_id), ("auth-key", secret))
 
@@ -155,6 +157,7 @@ async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_ap
     async def sees(key: tuple[str, str], at: SimpleNamespace) -> bool:
         return await guard.is_of(await stack.access.authenticate(*key), maker[0], at)
 
+    await stack.environments.create(SCOPE, "dev")
     maker = await stack.keys.create(None, preset="API")
     for options, here, there in (
         ({"preset": "API"}, True, True),

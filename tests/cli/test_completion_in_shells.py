@@ -122,6 +122,7 @@ WITHOUT = {
     ("environments", "create"): {"name"},
     ("profile", "create"): {"profile"},
     ("teams", "create"): {"name", "nickname"},
+    ("teams", "rename"): {"name"},
     **dict.fromkeys([("deploy",), ("run",), ("dev",)], frozenset({"app_name"})),
     **dict.fromkeys([("logs",), ("apps", "logs"), ("runners", "logs")], frozenset({"request_id"})),
 }
