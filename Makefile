@@ -87,6 +87,12 @@ cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fai
 torture: $(STAMP) ## faults under load for 15 minutes, then a check of every promise; SEED=N repeats a run, FAULTS= chooses
 	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults '$(FAULTS)')
 
+FUZZ_SECONDS ?= 3600
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## send nonsense to every door of a controller for an hour; FUZZ_SECONDS= shortens it, SEED=N repeats it
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
+
 TIMES ?= 200
 
 .PHONY: test-signals
@@ -146,6 +152,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-system
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=60
 	@$(MAKE) --no-print-directory test-interop
 	@mkdir -p .cache/containers
 	@found=$$($(BIN)/python -P -m fal_server.builders .cache/containers/trial); \
