@@ -24,9 +24,14 @@ from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.account import AccountRoutes
+from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import AllowedHosts
+from fal_server.http.routes.platform.apps import PlatformAppRoutes
+from fal_server.http.routes.platform.files import PlatformFileRoutes
+from fal_server.http.routes.platform.keys import PlatformKeyRoutes
+from fal_server.http.routes.platform.logs import PlatformLogRoutes
 from fal_server.http.routes.queue import QueueRoutes
 from fal_server.http.routes.queue_admin import QueueAdminRoutes
 from fal_server.http.routes.rest import rest_app
@@ -39,6 +44,7 @@ from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
 from fal_server.live.rates import Rates
 from fal_server.ports import Clock
+from fal_server.ports.contract import ContractCalls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +89,16 @@ async def open_faces(
         guard=guard,
         accounts=addresses.accounts,
         version=version("fal-grpc"),
-        routes=_routes(guard=guard, rates=rates, addresses=addresses, live=live, files=files, use_cases=use_cases),
+        routes=_routes(
+            guard=guard,
+            rates=rates,
+            addresses=addresses,
+            live=live,
+            files=files,
+            use_cases=use_cases,
+            clock=clock,
+            contract=grpc.unary_calls,
+        ),
     )
     gateway = Gateway(
         live.dispatcher,
@@ -99,7 +114,8 @@ async def open_faces(
     pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)
     dashboard = AsgiAdapter(pages, for_pages=False)
     hosts = AllowedHosts(settings.allowed_hosts) if settings.allowed_hosts else None
-    router = Router(gateway, adapter, hosts, dashboard)
+    services = {path.split("/")[1] for path in (*grpc.unary_calls.paths, *grpc.unary_calls.streaming_paths)}
+    router = Router(gateway, adapter, hosts, dashboard, more=services)
     listener = Listener(
         router,
         grpc_socket.target,
@@ -125,8 +141,11 @@ def _routes(
     live: LiveState,
     files: FileServices,
     use_cases: UseCases,
+    clock: Clock,
+    contract: ContractCalls,
 ) -> list[Route]:
     return [
+        *ConnectRoutes(contract, guard).routes,
         # Before the queue, which takes all other paths below /queue for apps'.
         *WorkflowRoutes(use_cases.workflows, use_cases.workflow_runs, addresses.accounts, guard).routes,
         *QueueRoutes(use_cases.queue, live.dispatcher, guard, rates).routes,
@@ -137,6 +156,19 @@ def _routes(
         *AccountRoutes(use_cases.gpus, use_cases.revisions, use_cases.accounts, addresses.accounts, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
+        *PlatformAppRoutes(
+            apps=use_cases.apps,
+            revisions=use_cases.revisions,
+            events=use_cases.app_events,
+            queue=use_cases.queue,
+            keys=use_cases.keys,
+            accounts=addresses.accounts,
+            clock=clock,
+            guard=guard,
+        ).routes,
+        *PlatformFileRoutes(files.data, guard).routes,
+        *PlatformLogRoutes(use_cases.log_search, addresses.accounts, clock, guard).routes,
+        *PlatformKeyRoutes(use_cases.keys, addresses.accounts, guard).routes,
     ]
 
 

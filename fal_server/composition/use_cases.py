@@ -21,6 +21,7 @@ from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
+from fal_server.services.app_events import AppEvents
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
 from fal_server.services.cancellations import Cancellations
@@ -32,6 +33,7 @@ from fal_server.services.explain import Explainer
 from fal_server.services.gpus import Gpus
 from fal_server.services.keys import Keys
 from fal_server.services.log_bounds import LogBounds
+from fal_server.services.log_search import LogSearch
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
 from fal_server.services.queue import Queue
@@ -57,6 +59,7 @@ class UseCases:
     accounts: Accounts
     quotas: AccountQuotas
     apps: Apps
+    app_events: AppEvents
     cancellations: Cancellations
     deploys: Deploys
     deploy_plans: DeployPlans
@@ -66,6 +69,7 @@ class UseCases:
     gpus: Gpus
     keys: Keys
     logs: Logs
+    log_search: LogSearch
     nodes: Nodes
     queue: Queue
     recording: RequestRecording
@@ -142,6 +146,7 @@ async def build_use_cases(
         accounts=accounts,
         quotas=AccountQuotas(store.accounts, addresses.accounts, accounts, live.backlog, fleet, log_bounds, files.data),
         apps=apps,
+        app_events=AppEvents(store, store.audit, catalog, clock),
         cancellations=Cancellations(catalog, HttpRunnerClient()),
         deploys=deploys,
         deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
@@ -151,6 +156,7 @@ async def build_use_cases(
         gpus=Gpus(fleet, catalog, machine_types),
         keys=keys,
         logs=logs,
+        log_search=LogSearch(logs, catalog),
         nodes=Nodes(fleet, execution.engine.nodes, machine_types),
         queue=queue,
         recording=recording,

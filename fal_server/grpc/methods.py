@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +114,24 @@ class Services:
     logs: Logs
 
 
-def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
+def generic_handlers(methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> list[grpc.GenericRpcHandler]:
     """Return the handlers of every service, each method under both its names.
+
+    Args:
+        methods: every method by the path of its name in the contract.
+    """
+    everything: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    generic: list[grpc.GenericRpcHandler] = []
+    for service in SERVICES:
+        own = {method.name: methods[f"/{service.full_name}/{method.name}"] for method in service.methods}
+        everything |= own
+        generic.append(grpc.method_handlers_generic_handler(service.full_name, own))
+    generic.append(grpc.method_handlers_generic_handler(compat.FULL_NAME, everything))
+    return generic
+
+
+def handlers_by_path(services: Services) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Return the handler of every method by the path of its name in the contract.
 
     Raises:
         AttributeError: a method has no handler.
@@ -133,14 +150,11 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         "Runs": RunHandlers(services.runs),
         "Secrets": SecretHandlers(services.secrets),
     }
-    everything: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    generic: list[grpc.GenericRpcHandler] = []
-    for service in SERVICES:
-        methods = {method.name: _method(method, nouns[service.name]) for method in service.methods}
-        everything |= methods
-        generic.append(grpc.method_handlers_generic_handler(service.full_name, methods))
-    generic.append(grpc.method_handlers_generic_handler(compat.FULL_NAME, everything))
-    return generic
+    return {
+        f"/{service.full_name}/{method.name}": _method(method, nouns[service.name])
+        for service in SERVICES
+        for method in service.methods
+    }
 
 
 def _method(method: MethodDescriptor, noun: object) -> grpc.RpcMethodHandler[Any, Any]:

@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 from fal_server.core.faults import Unavailable
 from fal_server.grpc import compat
 from fal_server.grpc.interceptor import AccessInterceptor
-from fal_server.grpc.methods import SERVICES, Services, generic_handlers
+from fal_server.grpc.methods import SERVICES, Services, generic_handlers, handlers_by_path
+from fal_server.grpc.unary_calls import UnaryCalls
 
 _MEBIBYTE = 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -39,13 +40,18 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 class GrpcServer:
-    """Serves gRPC. Create and use it in one running event loop."""
+    """Serves gRPC. Create and use it in one running event loop.
+
+    Attributes:
+        unary_calls: make the same calls without gRPC.
+    """
 
     def __init__(self, services: Services) -> None:
-        self._server = grpc.aio.server(
-            options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator, services.teams, services.recorder)]
-        )
-        self._server.add_generic_rpc_handlers(generic_handlers(services))
+        interceptor = AccessInterceptor(services.authenticator, services.teams, services.recorder)
+        methods = handlers_by_path(services)
+        self.unary_calls = UnaryCalls(interceptor, methods)
+        self._server = grpc.aio.server(options=OPTIONS, interceptors=[interceptor])
+        self._server.add_generic_rpc_handlers(generic_handlers(methods))
         self._names = (*(service.full_name for service in SERVICES), compat.FULL_NAME)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -32,6 +32,24 @@ class AuditStore(Protocol):
         Args:
             since: only those from this time on.
             before: only those of a smaller number.
+        """
+        ...
+
+    async def of_actions(
+        self,
+        account: AccountId,
+        actions: Collection[str],
+        since: datetime,
+        until: datetime,
+        before: tuple[datetime, int] | None,
+        limit: int,
+    ) -> Sequence[AuditRow]:
+        """Return an account's rows of some actions, the newest by time and number first.
+
+        Args:
+            since: only those at or after this.
+            until: only those before this.
+            before: only those behind this time and number.
         """
         ...
 

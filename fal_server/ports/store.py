@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
+from fal_server.core.app_events import AppChange
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
@@ -80,6 +81,19 @@ class Store(Protocol):
 
     async def runner_history(self, account: Accounts, runner_id: str) -> list[StateChange]:
         """Return a runner's state changes, oldest first; empty if it is not known."""
+        ...
+
+    async def app_changes(
+        self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, str, int] | None, limit: int
+    ) -> list[AppChange]:
+        """Return state changes of an app's runners, newest first; the runners' tokens are empty.
+
+        Args:
+            since: only those at or after this.
+            until: only those before this.
+            before: only those behind this time, runner and number.
+            limit: at most so many.
+        """
         ...
 
     async def get_runner(self, account: Accounts, runner_id: str) -> Runner | None:

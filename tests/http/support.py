@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -239,6 +239,7 @@ async def running_server(
     body_seconds: float = 60,
     hosts: AllowedHosts | None = None,
     quotas: Quotas = USUAL,
+    more: Iterable[str] = (),
 ) -> AsyncGenerator[Server, None]:
     ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
@@ -250,7 +251,11 @@ async def running_server(
     )
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(
-        Router(gateway, adapter, hosts), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls
+        Router(gateway, adapter, hosts, more=more),
+        grpc_address,
+        limits=limits,
+        first_byte_seconds=first_byte_seconds,
+        tls=tls,
     )
     sockets = await bind(host, 0)
     await listener.start(sockets)

@@ -26,7 +26,7 @@ from fal_server.live.dispatch import RoutedApp
 
 OpenEndpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 Endpoint: TypeAlias = "Callable[[Request, Principal], Awaitable[Response]]"
-_OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP)
+_OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP, Admission.CALLERS_OF_THE_METHOD)
 
 
 class Guard:

@@ -16,15 +16,17 @@ async def line_events(
     line: Callable[[LogEntry], bytes],
     draining: asyncio.Event,
     comment_seconds: float = COMMENT_SECONDS,
+    seconds: float | None = None,
 ) -> AsyncGenerator[bytes]:
     """Yield the events of lines until the runner has ended or the controller drains.
 
     Args:
         line: return the event of a line.
         comment_seconds: a stream without lines sends a comment this often, because proxies close silent connections.
+        seconds: end after so long; None is never.
     """
     pending: asyncio.Task[LogBatch | None] | None = None
-    end = asyncio.create_task(draining.wait())
+    end = asyncio.create_task(_end(draining, seconds))
     try:
         while not end.done():
             pending = pending or asyncio.create_task(_next(batches))
@@ -47,6 +49,14 @@ async def line_events(
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
         await batches.aclose()
+
+
+async def _end(draining: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await draining.wait()
+    except TimeoutError:
+        return
 
 
 async def _next(batches: AsyncIterator[LogBatch]) -> LogBatch | None:

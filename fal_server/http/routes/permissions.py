@@ -11,6 +11,7 @@ class Admission(Enum):
     ANYONE = "needs no key: the answer is public, or the path holds an id that cannot be guessed"
     UPLOADING_KEYS = "a key that may write files or call apps"
     UPLOADERS = "such a key, an upload token, or a runner's key"
+    CALLERS_OF_THE_METHOD = "whoever may call the method over gRPC"
     CALLERS_OF_THE_APP = "anyone if the app is public, otherwise a key that may call apps"
 
 
@@ -19,6 +20,9 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/"): Admission.ANYONE,
     ("GET", "/.well-known/jwks.json"): Admission.ANYONE,
     ("GET", "/health"): Admission.ANYONE,
+    # The contract, whose methods have a table of their own, and its description.
+    ("POST", "/fal.v1.{service}/{method}"): Admission.CALLERS_OF_THE_METHOD,
+    ("GET", "/openapi.json"): Admission.ANYONE,
     # The account, runners and their logs.
     ("GET", "/applications/metrics"): "serverless:metrics:read",
     ("GET", "/applications/{owner}/{app}/metadata"): "serverless:apps:read",
@@ -107,7 +111,24 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("POST", "/storage/f/{object_id}/{name}/multipart/{upload_id}/complete"): Admission.ANYONE,
     ("PUT", "/storage/f/{object_id}/{name}/multipart/{upload_id}/{number}"): Admission.ANYONE,
     ("GET", "/storage/f/{object_id}/{name}"): Admission.ANYONE,
-    # The same for runners, on their unix socket.
+    # The published platform API.
+    ("GET", "/v1/serverless/apps"): "serverless:apps:read",
+    ("GET", "/v1/serverless/apps/{owner}/{app}/events"): "serverless:apps:read",
+    ("GET", "/v1/serverless/apps/{owner}/{app}/queue"): "serverless:queue:read",
+    ("DELETE", "/v1/serverless/apps/{owner}/{app}/queue"): "serverless:queue:write",
+    ("GET", "/v1/serverless/apps/{owner}/{app}/revisions"): "serverless:revisions:read",
+    ("GET", "/v1/serverless/files/list"): "serverless:files:read",
+    ("GET", "/v1/serverless/files/list/{path:path}"): "serverless:files:read",
+    ("GET", "/v1/serverless/files/file/{path:path}"): "serverless:files:read",
+    ("POST", "/v1/serverless/files/file/local/{path:path}"): "serverless:files:write",
+    ("POST", "/v1/serverless/files/file/url/{path:path}"): "serverless:files:write",
+    ("POST", "/v1/serverless/logs/history"): "serverless:logs:read",
+    ("POST", "/v1/serverless/logs/stream"): "serverless:logs:read",
+    ("GET", "/v1/keys"): "keys:read",
+    ("POST", "/v1/keys"): "keys:write",
+    ("DELETE", "/v1/keys/{key_id}"): "keys:write",
+    ("GET", "/v1/meta"): Admission.ANYONE,
+    # Files of runners, on their unix socket.
     ("POST", "/v1/uploads"): Admission.UPLOADERS,
     ("GET", "/v1/uploads/{object_id}"): Admission.ANYONE,
     ("POST", "/v1/upload-sessions"): Admission.UPLOADERS,
@@ -115,6 +136,9 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("POST", "/v1/upload-sessions/{upload_id}/finish"): Admission.ANYONE,
     ("DELETE", "/v1/upload-sessions/{upload_id}"): Admission.ANYONE,
 }
+
+RUNNERS_SOCKET = frozenset(route for route in ROUTE_PERMISSIONS if route[1].startswith("/v1/upload"))
+"""Those of the runners' unix socket; all others are of the controller's port."""
 
 # Routes that a key for one app may use too: files before a deploy, whose content alone counts, uploads, and tokens,
 # which are checked when they are shown.

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_server.core.accounts import KnownAccounts
-from fal_server.http.routes.errors import EXCEPTION_HANDLERS
 from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.platform.errors import HANDLERS
 
 
 def rest_app(*, guard: Guard, accounts: KnownAccounts, version: str, routes: Iterable[Route]) -> Starlette:
@@ -43,7 +43,7 @@ def rest_app(*, guard: Guard, accounts: KnownAccounts, version: str, routes: Ite
 
     app = Starlette(
         routes=[guard.open_route("GET", "/", root), guard.open_route("GET", "/health", health), *routes],
-        exception_handlers=EXCEPTION_HANDLERS,
+        exception_handlers=HANDLERS,
     )
     app.router.redirect_slashes = False
     return app

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fal_server.core.accounts import RESERVED_NICKNAMES
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
@@ -26,6 +28,7 @@ class Router:
     Args:
         hosts: those that a request may name; None admits all.
         dashboard: answers what is below /ui, which pages of other origins may not call.
+        more: first parts of the controller's own paths beside those that no account may be called.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class Router:
         rest: AsgiAdapter,
         hosts: AllowedHosts | None = None,
         dashboard: AsgiAdapter | None = None,
+        more: Iterable[str] = (),
     ) -> None:
+        self._reserved = _RESERVED | {name.encode() for name in more}
         self._dashboard = dashboard or rest
         self._hosts = hosts
         self._gateway = gateway
@@ -74,7 +79,12 @@ class Router:
             target, on_queue = exchange.target, False
         end = target.find(b"/", 1)
         owner = target[1:end]
-        own = end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_NICKNAMES)
+        own = (
+            end < 0
+            or owner in self._reserved
+            or b"?" in owner
+            or (b"%" in owner and segment(owner) in RESERVED_NICKNAMES)
+        )
         if on_queue and (owner == b"workflows" or not own):
             exchange.target = QUEUE_PREFIX.encode() + target
             own = True

@@ -17,18 +17,30 @@ async def json_object(request: Request) -> dict[str, object]:
         InvalidArgument: it is something else.
         TooLarge: it is larger than 16 MiB.
     """
+    parsed = await _json(request, b"{}")
+    if not isinstance(parsed, dict):
+        raise InvalidArgument("body", "the body is not a JSON object")
+    return parsed
+
+
+async def json_array(request: Request) -> list[object]:
+    """Return the body, which is a JSON array; an empty body is an empty array. Raises like `json_object`."""
+    parsed = await _json(request, b"[]")
+    if not isinstance(parsed, list):
+        raise InvalidArgument("body", "the body is not a JSON array")
+    return parsed
+
+
+async def _json(request: Request, without: bytes) -> object:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MOST_BYTES:
             raise TooLarge(f"the body is larger than {_MOST_BYTES} bytes")
     try:
-        parsed = read_json(bytes(body).strip() or b"{}")
+        return read_json(bytes(body).strip() or without)
     except ValueError as error:
         raise InvalidArgument("body", f"the body is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise InvalidArgument("body", "the body is not a JSON object")
-    return parsed
 
 
 def text_of(body: dict[str, object], name: str) -> str:

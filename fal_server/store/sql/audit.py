@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, Select, insert, select
+from sqlalchemy import RowMapping, Select, and_, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.audit import AuditEntry, AuditRow
@@ -38,6 +38,22 @@ class SqlAuditStore:
         if before is not None:
             query = query.where(AUDIT.c.sequence < before)
         return await self._rows(query.order_by(AUDIT.c.sequence.desc()).limit(limit))
+
+    async def of_actions(
+        self,
+        account: AccountId,
+        actions: Collection[str],
+        since: datetime,
+        until: datetime,
+        before: tuple[datetime, int] | None,
+        limit: int,
+    ) -> Sequence[AuditRow]:
+        query = select(AUDIT).where(owned_by(AUDIT, account), AUDIT.c.action.in_(sorted(actions)))
+        query = query.where(AUDIT.c.at >= since, AUDIT.c.at < until)
+        if before is not None:
+            at, number = before
+            query = query.where(or_(AUDIT.c.at < at, and_(AUDIT.c.at == at, AUDIT.c.sequence < number)))
+        return await self._rows(query.order_by(AUDIT.c.at.desc(), AUDIT.c.sequence.desc()).limit(limit))
 
     async def from_number(self, account: AccountId, first: int, limit: int) -> Sequence[AuditRow]:
         query = select(AUDIT).where(owned_by(AUDIT, account), AUDIT.c.sequence >= first)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping, Select, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fal_server.core.app_events import AppChange
 from fal_server.core.faults import Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
@@ -87,15 +89,17 @@ def from_row(row: RowMapping, vault: Vault, *, ended_too: bool = True) -> Runner
     Args:
         ended_too: open the token of a runner that has ended, too; else it is empty.
     """
-    values = dict(row)
+    return _from_values(dict(row), vault, opened=ended_too or row["state"] != RunnerState.TERMINATED.value)
+
+
+def _from_values(values: dict[Any, Any], vault: Vault, *, opened: bool) -> Runner:
     sealed = values.pop("sealed_token")
-    state = values["state"] = RunnerState(values["state"])
+    values["state"] = RunnerState(values["state"])
     values["gpus"] = tuple(values["gpus"])
     values["desired"] = Desired(values["desired"])
     if values["stop_cause"] is not None:
         values["stop_cause"] = StopCause(values["stop_cause"])
-    wanted = ended_too or state is not RunnerState.TERMINATED
-    return Runner(**values, token=_token(values["runner_id"], sealed, vault) if wanted else "")
+    return Runner(**values, token=_token(values["runner_id"], sealed, vault) if opened else "")
 
 
 async def save(
@@ -120,6 +124,49 @@ async def history(connection: AsyncConnection, account: Accounts, runner_id: str
         StateChange(runner_id=row["runner_id"], at=row["at"], state=RunnerState(row["state"]), reason=row["reason"])
         for row in (await connection.execute(query)).mappings()
     ]
+
+
+async def changes_of_app(
+    connection: AsyncConnection,
+    app_id: AppId,
+    since: datetime,
+    until: datetime,
+    before: tuple[datetime, str, int] | None,
+    limit: int,
+    vault: Vault,
+) -> list[AppChange]:
+    """Return state changes of an app's runners, newest first."""
+    events = RUNNER_EVENTS.c
+    place = (events.at, events.runner_id, events.sequence)
+    query = (
+        select(
+            events.at,
+            events.sequence,
+            events.state.label("changed_to"),
+            events.reason.label("changed_because"),
+            RUNNERS,
+        )
+        .join(RUNNERS, RUNNERS.c.runner_id == events.runner_id)
+        .where(owned_by(RUNNERS, app_id.account), RUNNERS.c.app_name == str(app_id))
+        .where(events.at >= since, events.at < until)
+    )
+    if before is not None:
+        same, other = events.at == before[0], events.runner_id == before[1]
+        earlier = (events.at < before[0], and_(same, events.runner_id < before[1]))
+        query = query.where(or_(*earlier, and_(same, other, events.sequence < before[2])))
+    found: list[AppChange] = []
+    chosen = query.order_by(*(column.desc() for column in place)).limit(limit)
+    async for rows in (await connection.stream(chosen)).mappings().partitions(_SLICE):
+        found += [_change_from_row(row, vault) for row in rows]
+    return found
+
+
+def _change_from_row(row: RowMapping, vault: Vault) -> AppChange:
+    values = {column.name: row[column] for column in RUNNERS.c}
+    change = StateChange(
+        runner_id=row["runner_id"], at=row["at"], state=RunnerState(row["changed_to"]), reason=row["changed_because"]
+    )
+    return AppChange(change=change, number=row["sequence"], runner=_from_values(values, vault, opened=False))
 
 
 async def get(connection: AsyncConnection, account: Accounts, runner_id: str, vault: Vault) -> Runner | None:

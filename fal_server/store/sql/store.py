@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
+from fal_server.core.app_events import AppChange
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
@@ -95,6 +96,13 @@ class SqlStore:
 
     async def runner_history(self, account: Accounts, runner_id: str) -> list[StateChange]:
         return await self._database.read(lambda connection: runners.history(connection, account, runner_id))
+
+    async def app_changes(
+        self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, str, int] | None, limit: int
+    ) -> list[AppChange]:
+        return await self._database.read(
+            lambda connection: runners.changes_of_app(connection, app_id, since, until, before, limit, self._vault)
+        )
 
     async def get_runner(self, account: Accounts, runner_id: str) -> Runner | None:
         return await self._database.read(lambda connection: runners.get(connection, account, runner_id, self._vault))

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from fal_server.core.faults import AlreadyExists, FailedPrecondition
 from fal_server.core.history import StateChange
-from fal_server.core.identity import LOCAL, AppId
+from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.core.runners import RunnerState
 from fal_server.store.sql.tables import RUNNERS
 from tests.store import strategies as some
@@ -220,3 +220,29 @@ async def test_a_change_is_kept_only_with_its_runner(store):
     with pytest.raises(Exception, match=r"(?i)foreign key"):
         await store.save_runners([some.runner("a")], [stray])
     assert await store.get_runner(LOCAL, "a") is None
+
+
+async def test_what_an_app_went_through_is_paged_newest_first(store):
+    def change(runner_id, seconds, state):
+        return StateChange(runner_id=runner_id, at=some.later(seconds), state=state, reason=f"after {seconds}")
+
+    runners = [some.runner("a"), some.runner("b"), replace(some.runner("c"), app_name="other")]
+    changes = [change(each, seconds, RunnerState.PENDING) for each in "abc" for seconds in (1, 2, 2)]
+    await store.save_runners(runners, changes)
+    app_id, end = runners[0].app_id, some.later(9)
+    found = await store.app_changes(app_id, some.START, end, None, 100)
+    assert [(each.change.at, each.change.runner_id, each.number) for each in found] == [
+        (some.later(seconds), runner_id, number)
+        for seconds, runner_id, number in [(2, "b", 3), (2, "b", 2), (2, "a", 3), (2, "a", 2), (1, "b", 1), (1, "a", 1)]
+    ]
+    assert {each.runner.runner_id for each in found} == {"a", "b"}
+    assert {each.runner.token for each in found} == {""}
+    paged, before = [], None
+    while page := await store.app_changes(app_id, some.START, end, before, 1):
+        paged += page
+        before = (page[0].change.at, page[0].change.runner_id, page[0].number)
+    assert paged == found
+    assert await store.app_changes(app_id, some.later(2), some.later(2), None, 9) == []
+    assert len(await store.app_changes(app_id, some.later(2), end, None, 9)) == 4
+    assert len(await store.app_changes(app_id, some.START, some.later(2), None, 9)) == 2
+    assert await store.app_changes(replace(app_id, account=AccountId("other")), some.START, end, None, 9) == []

@@ -1,0 +1,179 @@
+"""Values of the platform API's queries, and the cursors of its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from fal_server.core.accounts import KnownAccounts
+from fal_server.core.cursors import read_cursor, write_cursor
+from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.identity import AppId, Principal
+
+T = TypeVar("T")
+_DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+_MOST_LISTED = 50
+
+
+def named_app(request: Request, caller: Principal, accounts: KnownAccounts) -> AppId:
+    """Return the app that a path names.
+
+    Raises:
+        NotFound: its owner is not the caller's account.
+    """
+    accounts.own(caller.scope.account, request.path_params["owner"])
+    return AppId.parse(caller.scope.account, request.path_params["app"])
+
+
+def endpoint_id(accounts: KnownAccounts, app_id: AppId) -> str:
+    """Return an app's published identifier, `owner/name`."""
+    return f"{accounts.of(app_id.account).nickname}/{app_id}"
+
+
+def span(request: Request, now: datetime, *, most: timedelta | None = None) -> tuple[datetime, datetime]:
+    """Return the times from `start` to before `end`; by default the last 24 hours.
+
+    Raises:
+        InvalidArgument: one is no time, they are the wrong way round, or they lie too far apart.
+    """
+    end = _time(request, "end") or now
+    start = _time(request, "start") or end - _DAY
+    if end <= start:
+        raise InvalidArgument("end", "end does not lie behind start: swap them, or leave one out")
+    if most is not None and end - start > most:
+        raise InvalidArgument("start", f"start lies more than {most.days} days before end: ask for a shorter time")
+    return start, end
+
+
+def listed(request: Request, name: str, most: int = _MOST_LISTED) -> list[str]:
+    """Return the values of a parameter that is repeated, or has commas in it.
+
+    Raises:
+        InvalidArgument: there are too many.
+    """
+    found = [one for text in request.query_params.getlist(name) for one in text.split(",") if one]
+    if len(found) > most:
+        raise InvalidArgument(name, f"{name} has {len(found)} values: give at most {most}")
+    return found
+
+
+def expanded(request: Request, possible: Sequence[str]) -> set[str]:
+    """Return which further fields are asked for.
+
+    Raises:
+        InvalidArgument: one is unknown.
+    """
+    asked = set(listed(request, "expand"))
+    unknown = sorted(asked - set(possible))
+    if unknown:
+        raise InvalidArgument("expand", f"expand {unknown[0][:80]!r} is unknown: use {', '.join(possible)}")
+    return asked
+
+
+def one_of(request: Request, name: str, possible: Sequence[str]) -> str | None:
+    """Return a word of some, or None.
+
+    Raises:
+        InvalidArgument: it is another.
+    """
+    text = request.query_params.get(name)
+    if text is not None and text not in possible:
+        raise InvalidArgument(name, f"{name} is {text[:80]!r}: use one of {', '.join(possible)}")
+    return text or None
+
+
+def position(request: Request) -> list[object] | None:
+    """Return the position that a page begins behind; None is the beginning.
+
+    Raises:
+        InvalidArgument: the cursor is none.
+    """
+    text = request.query_params.get("cursor")
+    if not text:
+        return None
+    try:
+        return read_cursor(text)
+    except ValueError as error:
+        raise bad_cursor() from error
+
+
+def bad_cursor() -> InvalidArgument:
+    return InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
+
+
+def place_of(position: list[object] | None) -> tuple[datetime, str] | None:
+    """Return the time and the id of a position that `paged` gave out.
+
+    Raises:
+        InvalidArgument: it is another.
+    """
+    match position:
+        case None:
+            return None
+        case [int(micros), str(of)]:
+            return time_of(micros), of
+        case _:
+            raise bad_cursor()
+
+
+def micros_of(time: datetime) -> int:
+    """Return a time as a number for a cursor."""
+    return (time - _EPOCH) // _TICK
+
+
+def time_of(micros: int) -> datetime:
+    """Return the time of such a number.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError as error:
+        raise bad_cursor() from error
+
+
+def paging(behind: Sequence[object] | None) -> dict[str, object]:
+    """Return the fields that say where the next page begins; None is the end."""
+    return {"next_cursor": None if behind is None else write_cursor(behind), "has_more": behind is not None}
+
+
+def iso(time: datetime) -> str:
+    """Return a time as the API writes it."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def own_apps(request: Request, name: str, caller: Principal, accounts: KnownAccounts) -> list[AppId]:
+    """Return the apps that a parameter names as `owner/name`.
+
+    Raises:
+        InvalidArgument: one is written otherwise.
+        NotFound: one is of another account.
+    """
+    mine, found = accounts.of(caller.scope.account), list[AppId]()
+    for text in listed(request, name):
+        owner, slash, app = text.partition("/")
+        if not slash or not app:
+            raise InvalidArgument(name, f"{name} is {text[:80]!r}: write it as `owner/name`")
+        if owner not in (mine.nickname, mine.user_id):
+            raise NotFound(f"app {text[:80]!r}", f"your key is of {mine.nickname}")
+        found.append(AppId.parse(mine.id, app))
+    return found
+
+
+def _time(request: Request, name: str) -> datetime | None:
+    text = request.query_params.get(name)
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidArgument(
+            name, f"{name} is {text[:80]!r}: give a time in ISO 8601, such as 2026-01-31T12:00:00Z or 2026-01-31"
+        ) from error
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

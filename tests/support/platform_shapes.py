@@ -1,0 +1,63 @@
+"""Checks answers against the shapes of the published platform API, which stand in a file without their prose."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from datetime import datetime
+from pathlib import Path
+
+from jsonschema import Draft202012Validator, FormatChecker
+
+_SHAPES = json.loads((Path(__file__).resolve().parents[1] / "http" / "platform" / "shapes.json").read_text())
+OPERATIONS: dict[str, dict[str, object]] = _SHAPES["operations"]
+"""By method and path, such as `GET /keys`; paths stand below /v1."""
+
+_FORMATS = FormatChecker(formats=())
+
+
+@_FORMATS.checks("date-time")
+def _is_time(value: object) -> bool:
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+
+
+@_FORMATS.checks("uuid")
+def _is_uuid(value: object) -> bool:
+    return not isinstance(value, str) or str(uuid.UUID(value)) == value.lower()
+
+
+def faults_of(operation: str, status: int, content_type: str | None, body: bytes) -> list[str]:
+    """Return how an answer differs from the description; empty if it does not."""
+    shape = OPERATIONS[operation]
+    if status >= 400:
+        return [*_unlike(_SHAPES["error"], json.loads(body))]
+    answers = shape["answers"]
+    assert isinstance(answers, dict)
+    if str(status) not in answers:
+        return [f"status {status} is not described"]
+    kinds = answers[str(status)]
+    if not kinds:
+        return ["there is a body"] if body else []
+    kind = (content_type or "").partition(";")[0]
+    if kind not in kinds:
+        return [f"content type {kind} is not described"]
+    return [*_unlike(kinds[kind], json.loads(body))] if kind == "application/json" else []
+
+
+def operation_of(method: str, path: str) -> str:
+    """Return the operation of a route of ours, whose paths name their parts otherwise."""
+    wanted = _unnamed(path.removeprefix("/v1"))
+    (found,) = [
+        name for name in OPERATIONS if name.partition(" ")[0] == method and _unnamed(name.split(" ")[1]) == wanted
+    ]
+    return found
+
+
+def _unnamed(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+def _unlike(schema: object, value: object) -> list[str]:
+    checker = Draft202012Validator(schema, format_checker=_FORMATS)
+    return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in checker.iter_errors(value)]
