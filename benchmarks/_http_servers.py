@@ -16,6 +16,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from fal_server.access.authentication import Authenticator
+from fal_server.aio.rounds import every
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.identity import LOCAL
@@ -30,12 +31,14 @@ from fal_server.http.server.listener import Listener, bind
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
+from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.services.cancellations import Cancellations
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
+from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
 from fal_server.store import AesVault, open_store
 
 
@@ -75,10 +78,13 @@ async def serve_app() -> None:
     await serving
 
 
-async def serve_gateway(port: int) -> None:
+async def serve_gateway(port: int, *, history: bool) -> None:
     """Like `serve_app`: the gateway with everything that a request passes, and a database on disk, before that port.
 
     Also prints a caller's key. The only runner is that port, which already listens, so nothing starts.
+
+    Args:
+        history: whether requests that have ended are stored, as a controller does.
     """
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
@@ -128,13 +134,19 @@ async def serve_gateway(port: int) -> None:
         await fleet.add([runner])
         key = await Keys(store, clock, access).create(None)
         cancellations = Cancellations(catalog, HttpRunnerClient())
-        gateway, bridge = Gateway(dispatcher, catalog, access, cancellations), AsgiAdapter(app)
+        ended = EndedRequests()
+        recording = RequestRecording(ended, store.requests, catalog, clock)
+        gateway = Gateway(dispatcher, catalog, access, cancellations, ended=ended if history else None)
+        bridge, stopping = AsgiAdapter(app), asyncio.Event()
         door = Listener(Router(gateway, bridge), "127.0.0.1:1")
         sockets = await bind("127.0.0.1", 0)
         await door.start(sockets)
         print(sockets[0].getsockname()[1], ":".join(key), flush=True)
         freeze_startup_objects()
+        storing = asyncio.create_task(every("storing", EVERY_SECONDS, recording.store).run_until(stopping))
         await _end_of_input()
+        stopping.set()
+        await storing
         await door.close(1)
         await gateway.close()
         await bridge.close()
@@ -157,4 +169,8 @@ async def _end_of_input() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve_app() if sys.argv[1] == "app" else serve_gateway(int(sys.argv[2])))
+        uvloop.run(
+            serve_app()
+            if sys.argv[1] == "app"
+            else serve_gateway(int(sys.argv[2]), history="no-history" not in sys.argv)
+        )

@@ -53,18 +53,24 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def loop_seconds(pid: int) -> float:
+    """Return the CPU time of a process's event loop until now, as the scheduler counts it."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def load(port: int, path: bytes, key: str, connections: int, pids: Sequence[int]) -> Run:
-    """Run the load generator once; `cpu_us` is the processes' CPU time a request."""
+    """Run the load generator once; `cpu_us` is the processes' CPU time a request, `loop_us` the first one's loop's."""
     command = [sys.executable, "-m", "benchmarks._http_load", str(port), str(connections), str(_SECONDS)]
     fields = (
         b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
         b"Authorization: Key %b\r\nContent-Length: %d\r\n\r\n%b"
     ) % (key.encode(), len(_BODY), _BODY)
-    before = cpu_seconds(pids)
+    before, loop_before = cpu_seconds(pids), loop_seconds(pids[0])
     request = b"POST " + path + b" HTTP/1.1\r\n" + fields
     done = subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True, timeout=60)
     result: Run = json.loads(done.stdout)
     result["cpu_us"] = (cpu_seconds(pids) - before) / (result["per_second"] * _SECONDS) * 1e6
+    result["loop_us"] = (loop_seconds(pids[0]) - loop_before) / (result["per_second"] * _SECONDS) * 1e6
     return result
 
 
@@ -72,16 +78,18 @@ def main() -> None:
     """Measure and print a table."""
     app = Server("app")
     gateway = Server("gateway", str(app.port))
+    forgetful = Server("gateway", str(app.port), "no-history")
     nginx = Nginx(app.port) if is_installed() else None
     runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for connections, rounds in _ROUNDS.items():
         for _ in range(rounds):
             runs["direct", connections].append(load(app.port, b"/run", gateway.key, connections, app.pids()))
-            for name, proxy in (("gateway", gateway), ("nginx", nginx)):
+            for name, proxy in (("gateway", gateway), ("no history", forgetful), ("nginx", nginx)):
                 if proxy is not None:
-                    run = load(proxy.port, b"/me/bench/run", gateway.key, connections, proxy.pids())
+                    key = "" if isinstance(proxy, Nginx) else proxy.key
+                    run = load(proxy.port, b"/me/bench/run", key, connections, proxy.pids())
                     runs[name, connections].append(run)
-    for server in (nginx, gateway, app):
+    for server in (nginx, gateway, forgetful, app):
         if server is not None:
             server.close()
     _show(runs)
@@ -97,7 +105,7 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
 
     heads = ("p50, p99 ms at 1", "p50, p99 ms at 32", "requests/s at 32")
     print(" " * 10 + "".join(f"{head:>20}" for head in heads) + f"{'of direct':>12}{'CPU us':>10}")
-    for name in ("direct", "gateway", "nginx"):
+    for name in ("direct", "gateway", "no history", "nginx"):
         if not runs[name, 32]:
             continue
         times = [f"{median(name, at, 'p50_ms'):.3f}, {median(name, at, 'p99_ms'):.3f}" for at in (1, 32)]
@@ -110,6 +118,10 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
     least = min(run["cpu_us"] for run in runs["gateway", 32])  # least affected by other work on the machine
     cpu = median("gateway", 32, "cpu_us")
     print(f"gateway: {cpu:.1f} us CPU a request at 32, {least:.1f} in the best round (to beat: {_CPU_TARGET})")
+    pairs = zip(runs["gateway", 32], runs["no history", 32], strict=True)
+    costs = sorted(kept["loop_us"] - forgot["loop_us"] for kept, forgot in pairs)
+    shown = ", ".join(f"{cost:.1f}" for cost in costs)
+    print(f"the request history costs the loop {statistics.median(costs):.1f} us a request (rounds: {shown})")
     if not runs["nginx", 32]:
         print("nginx is not installed, so p99 is not compared with it: apt-get install nginx-light")
         return

@@ -8,7 +8,8 @@ and the same conversions of the columns' types. Elsewhere they are executed as u
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -42,6 +43,16 @@ class Prepared:
         result = cast("CursorResult[object]", await connection.execute(self.statement, dict(parameters)))
         return result.rowcount
 
+    async def change_each(self, connection: AsyncConnection, rows: Sequence[Parameters]) -> None:
+        """Carry out an insert, update or delete once for each of some parameters, with the same names."""
+        thread = _thread_of(connection)
+        if thread is None:
+            await connection.execute(self.statement, [dict(row) for row in rows])
+        elif rows:
+            compiled = self._compiled_for(thread, rows[0])
+            with _driver_faults(compiled, thread):
+                thread.driver.executemany(compiled.sql, [compiled.values(row) for row in rows])
+
     async def rows(self, connection: AsyncConnection, parameters: Parameters) -> Sequence[Mapping[str, object]]:
         """Return the rows of a select, by the names of its columns."""
         thread = _thread_of(connection)
@@ -53,17 +64,25 @@ class Prepared:
         return [{str(name): value for name, value in row.items()} for row in found]
 
     def _in_thread(self, connection: InThread, parameters: Parameters) -> sqlite3.Cursor:
+        compiled = self._compiled_for(connection, parameters)
+        with _driver_faults(compiled, connection):
+            return connection.driver.execute(compiled.sql, compiled.values(parameters))
+
+    def _compiled_for(self, connection: InThread, parameters: Parameters) -> _Compiled:
         if self._compiled is None:
             self._compiled = _Compiled(self.statement, connection.dialect, parameters)
-        compiled = self._compiled
-        values = compiled.values(parameters)
-        try:
-            return connection.driver.execute(compiled.sql, values)
-        except sqlite3.Error as error:
-            # As SQLAlchemy raises it; the values may be secrets, so they are not told.
-            raise DBAPIError.instance(
-                compiled.sql, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
-            ) from error
+        return self._compiled
+
+
+@contextmanager
+def _driver_faults(compiled: _Compiled, connection: InThread) -> Generator[None]:
+    """Raise the driver's errors as SQLAlchemy does; the values may be secrets, so they are not told."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(
+            compiled.sql, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
 
 
 def _thread_of(connection: object) -> InThread | None:

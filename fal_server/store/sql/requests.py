@@ -27,6 +27,7 @@ from fal_server.core.sketch import DurationSketch
 from fal_server.store.sql import dialect
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
+from fal_server.store.sql.prepared import prepared
 from fal_server.store.sql.tables import ACCOUNTS, REQUEST_MINUTES, REQUEST_RECORDS, owned_by
 
 _Numbers: TypeAlias = "dict[str, object]"
@@ -44,8 +45,8 @@ class SqlRequestStore:
     async def add(self, records: Sequence[RequestRecord], minutes: Mapping[MinuteKey, RequestStats]) -> None:
         async def both(connection: AsyncConnection) -> None:
             if records:
-                statement = dialect.insert_missing(connection, REQUEST_RECORDS)
-                await connection.execute(statement, [_to_row(record) for record in records])
+                statement = prepared(dialect.insert_missing(connection, REQUEST_RECORDS))
+                await statement.change_each(connection, [_to_row(record) for record in records])
             for key, numbers in minutes.items():
                 await _add_minute(connection, key, numbers)
 
