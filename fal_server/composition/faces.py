@@ -28,6 +28,7 @@ from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import AllowedHosts
+from fal_server.http.routes.metrics import MetricsRoutes
 from fal_server.http.routes.platform.apps import PlatformAppRoutes
 from fal_server.http.routes.platform.files import PlatformFileRoutes
 from fal_server.http.routes.platform.keys import PlatformKeyRoutes
@@ -152,6 +153,7 @@ def _routes(
         *QueueAdminRoutes(use_cases.queue, addresses.accounts, use_cases.webhooks.key_set, guard).routes,
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
+        *MetricsRoutes(use_cases.metrics, guard).routes,
         *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
         *AccountRoutes(use_cases.gpus, use_cases.revisions, use_cases.accounts, addresses.accounts, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,

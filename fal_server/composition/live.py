@@ -15,6 +15,8 @@ from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.live.measurements import Measurements
+from fal_server.live.request_totals import RequestTotals
+from fal_server.loops.loop_lag import LoopLag
 from fal_server.ports import Clock
 from fal_server.store.sql.store import SqlStore
 
@@ -36,6 +38,8 @@ class LiveState:
     decisions: Decisions
     resources: Measurements
     ended: EndedRequests
+    totals: RequestTotals
+    loop_lag: LoopLag
 
 
 def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountId]) -> LiveState:
@@ -59,4 +63,6 @@ def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountI
         decisions=Decisions(clock),
         resources=Measurements(fleet),
         ended=EndedRequests(),
+        totals=RequestTotals(),
+        loop_lag=LoopLag(),
     )

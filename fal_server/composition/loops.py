@@ -24,6 +24,7 @@ from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.loops.abandoned_requests import AbandonedRequests
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.key_expiry import KeyExpiry
+from fal_server.loops.loop_lag import LoopLag
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
@@ -53,6 +54,7 @@ class Loops:
     abandoned_requests: AbandonedRequests
     resources: ResourceLoop
     recording: RequestRecording
+    loop_lag: LoopLag
     certificates: Certificates | None
 
     def start(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
@@ -68,6 +70,7 @@ class Loops:
         tasks.create_task(self.key_expiry.run(stopping))
         tasks.create_task(self.resources.run(stopping))
         tasks.create_task(self._record_requests(stopping))
+        tasks.create_task(self.loop_lag.run(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
@@ -166,5 +169,6 @@ def build_loops(
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
         recording=use_cases.recording,
+        loop_lag=live.loop_lag,
         certificates=certificates,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from fal_server.access.acting import Teams
 from fal_server.access.audit import Recorder
@@ -35,6 +36,7 @@ from fal_server.services.keys import Keys
 from fal_server.services.log_bounds import LogBounds
 from fal_server.services.log_search import LogSearch
 from fal_server.services.logs import Logs
+from fal_server.services.metrics import ControllerMetrics, Metrics
 from fal_server.services.nodes import Nodes
 from fal_server.services.queue import Queue
 from fal_server.services.request_recording import RequestRecording
@@ -72,6 +74,7 @@ class UseCases:
     log_search: LogSearch
     nodes: Nodes
     queue: Queue
+    metrics: Metrics
     recording: RequestRecording
     requests: Requests
     revisions: Revisions
@@ -135,7 +138,9 @@ async def build_use_cases(
     queue = Queue(
         store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended, addresses.accounts.quotas
     )
-    recording = RequestRecording(live.ended, store.requests, catalog, clock, settings.request_sample)
+    recording = RequestRecording(
+        live.ended, store.requests, catalog, clock, settings.request_sample, totals=live.totals
+    )
     workflows = Workflows(store.workflows, clock)
     accounts = Accounts(store.accounts, addresses.accounts, teams, keys, clock)
     return UseCases(
@@ -159,6 +164,35 @@ async def build_use_cases(
         log_search=LogSearch(logs, catalog),
         nodes=Nodes(fleet, execution.engine.nodes, machine_types),
         queue=queue,
+        metrics=Metrics(
+            catalog,
+            live.fleet,
+            dispatcher,
+            live.resources,
+            live.totals,
+            recording,
+            clock,
+            lambda scope: addresses.accounts.of(scope.account).nickname,
+            ControllerMetrics(
+                version("fal-grpc"),
+                {
+                    "fal_controller_event_loop_lag_seconds": (
+                        "How late the event loop was for what was due",
+                        lambda: live.loop_lag.lags,
+                    ),
+                    "fal_controller_store_write_seconds": (
+                        "How long groups of writes to the database took",
+                        lambda: store.write_durations,
+                    ),
+                    "fal_controller_log_lag_seconds": (
+                        "How long after it was written a log line was stored",
+                        lambda: logs.lags,
+                    ),
+                },
+                live.ended,
+                recording,
+            ),
+        ),
         recording=recording,
         requests=Requests(store.requests, recording, clock),
         revisions=Revisions(store, catalog, fleet),

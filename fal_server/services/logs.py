@@ -16,6 +16,7 @@ from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Scope
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.names import identifier
 from fal_server.core.runners import Runner
+from fal_server.core.sketch import DurationSketch
 from fal_server.ports import Clock, LogStore, Store
 from fal_server.services.following import Follower, Position
 from fal_server.services.intake import Intake
@@ -58,6 +59,9 @@ class Logs:
     Args:
         sign_of_life_seconds: after how long without a line an empty batch is sent.
         bounds: drops the lines that an account's quota does not allow; None drops none.
+
+    Attributes:
+        lags: how long after it was written the first line of each batch was stored.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Logs:
         self._followers: dict[_Subject, set[Follower]] = {}
         self._open = 0
         self._intake = Intake(self._store_lines)
+        self.lags = DurationSketch()
         self._stored: dict[str, int] = {}  # the last stored line of each runner that writes
         # Held while lines are stored, so that a follower joins before or after a batch, never in its middle.
         self._storing = asyncio.Lock()
@@ -109,6 +114,7 @@ class Logs:
                 for follower in {follower for _, followers in followed for follower in followers}:
                     follower.fall_behind()
                 raise
+            self.lags.add((self._clock.now() - entries[0].timestamp).total_seconds())
             for lines, followers in followed:
                 for follower in followers:
                     follower.release(lines)

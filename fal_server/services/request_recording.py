@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from zlib import crc32
 
 from fal_server.core.faults import Fault
+from fal_server.core.identity import AccountId
 from fal_server.core.openapi import template_of
 from fal_server.core.requests import (
     OTHER_ENDPOINTS,
@@ -22,6 +23,7 @@ from fal_server.core.requests import (
 )
 from fal_server.live.catalog import Catalog
 from fal_server.live.ended_requests import Ended, EndedRequests
+from fal_server.live.request_totals import AppTotals, RequestTotals
 from fal_server.ports import Clock
 from fal_server.ports.requests import RequestStore
 
@@ -41,6 +43,7 @@ class RequestRecording:
     Args:
         ended: where requests go at their end.
         share: of the successful requests, how many get a row: 0 to 1. All others get one, and all are counted.
+        totals: also counts them, for metrics; None counts nothing.
         monotonic: the clock of `DirectRequest`.
 
     Attributes:
@@ -55,6 +58,7 @@ class RequestRecording:
         clock: Clock,
         share: float = 1.0,
         *,
+        totals: RequestTotals | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ended = ended
@@ -62,6 +66,7 @@ class RequestRecording:
         self._catalog = catalog
         self._clock = clock
         self._share = share
+        self._totals = totals
         self._monotonic = monotonic
         self._templates: dict[tuple[str, str], str] = {}
         self._endpoints: dict[tuple[str, str], set[str]] = {}
@@ -80,7 +85,9 @@ class RequestRecording:
     async def _store_some(self, taken: Sequence[Ended]) -> None:
         at, now = self._clock.now(), self._monotonic()
         # Not on the event loop, where requests wait meanwhile.
-        records, minutes = await asyncio.to_thread(self._digest, taken, at, now)
+        records, minutes, totals = await asyncio.to_thread(self._digest, taken, at, now)
+        if self._totals is not None:
+            self._totals.add(totals, at)
         try:
             await self._store.add(records, minutes)
         except Exception as error:
@@ -92,9 +99,10 @@ class RequestRecording:
 
     def _digest(
         self, taken: Sequence[Ended], at: datetime, now: float
-    ) -> tuple[list[RequestRecord], dict[MinuteKey, RequestStats]]:
+    ) -> tuple[list[RequestRecord], dict[MinuteKey, RequestStats], dict[tuple[AccountId, str], AppTotals]]:
         records: list[RequestRecord] = []
         minutes: dict[MinuteKey, RequestStats] = {}
+        totals: dict[tuple[AccountId, str], AppTotals] = {}
         for each in taken:
             record = self._record(each, at, now) if isinstance(each, DirectRequest) else self._named(each)
             key = minute_of(record, self._bounded(record))
@@ -102,9 +110,10 @@ class RequestRecording:
             if numbers is None:
                 numbers = minutes[key] = RequestStats()
             numbers.add(record)
+            totals.setdefault((record.account, record.app_name), AppTotals()).add(record)
             if record.status is not RequestStatus.SUCCESS or self._in_sample(record.request_id):
                 records.append(record)
-        return records, minutes
+        return records, minutes, totals
 
     def _record(self, request: DirectRequest, at: datetime, now: float) -> RequestRecord:
         app_id = request.app_id

@@ -356,7 +356,15 @@ def test_every_method(two: Two) -> None:
 
 
 # Methods that answer a stranger who names another account's thing, without a difference to one that does not exist.
-ANSWERED = {"ListLogs", "ListAliases", "ListApplications", "ListSecrets", "PlanApplication"}
+ANSWERED = {
+    "GetRequestStats",
+    "ListRequests",
+    "ListLogs",
+    "ListAliases",
+    "ListApplications",
+    "ListSecrets",
+    "PlanApplication",
+}
 
 
 def test_every_path(two: Two) -> None:

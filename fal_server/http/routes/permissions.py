@@ -25,6 +25,8 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/openapi.json"): Admission.ANYONE,
     # The account, runners and their logs.
     ("GET", "/applications/metrics"): "serverless:metrics:read",
+    ("GET", "/metrics"): "serverless:metrics:read",
+    ("GET", "/v1/serverless/metrics"): "serverless:metrics:read",
     ("GET", "/applications/{owner}/{app}/metadata"): "serverless:apps:read",
     ("GET", "/runners/{runner_id}"): "serverless:runners:read",
     ("GET", "/users/current"): "account:read",

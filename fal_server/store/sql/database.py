@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, Unavailable
+from fal_server.core.sketch import DurationSketch
 from fal_server.store.sql import dialect
 from fal_server.store.sql.bulk import BulkWriter, Row
 from fal_server.store.sql.controller_lock import ControllerLock
@@ -47,6 +48,11 @@ class Database:
         self._file_id: tuple[int, int] | None = None
         self._thread = None if self._file is None else WriterThread(self._file)
         self._writes = GroupedWrites(self._transact, self._transactions)
+
+    @property
+    def write_durations(self) -> DurationSketch:
+        """Return how long groups of writes took."""
+        return self._writes.durations
 
     async def read(self, work: Work[T]) -> T:
         """Run a query.

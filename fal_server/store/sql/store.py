@@ -14,6 +14,7 @@ from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
+from fal_server.core.sketch import DurationSketch
 from fal_server.ports import Vault
 from fal_server.store.crypto.signing import EdSigner, load_signer
 from fal_server.store.sql import apps, environments, keys, revisions, runners, secrets
@@ -164,6 +165,11 @@ class SqlStore:
     async def webhook_signer(self) -> EdSigner:
         """Return the signer of webhooks; its key is made at the first call."""
         return await load_signer(self._database, self._vault)
+
+    @property
+    def write_durations(self) -> DurationSketch:
+        """Return how long groups of writes took."""
+        return self._database.write_durations
 
     async def close(self) -> None:
         """Let transactions under way finish, then let go of the database."""

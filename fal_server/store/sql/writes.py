@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.aio.tasks import TaskSet
+from fal_server.core.sketch import DurationSketch
 from fal_server.store.sql import dialect
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class GroupedWrites:
         transact: runs parts in one transaction, and returns what each returned. It raises WorkFailed if one of them
             raised, and anything else if the transaction could not begin or be committed.
         tasks: run the writing.
+
+    Attributes:
+        durations: how long groups took to write.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class GroupedWrites:
     ) -> None:
         self._transact = transact
         self._tasks = tasks
+        self.durations = DurationSketch()
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -73,7 +79,9 @@ class GroupedWrites:
     async def _write_all(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            started = time.monotonic()
             await self._write(group)
+            self.durations.add(time.monotonic() - started)
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
         try:

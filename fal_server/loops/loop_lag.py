@@ -1,0 +1,31 @@
+"""Measures how late the event loop is: how long whatever is due waits for its turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fal_server.core.sketch import DurationSketch
+
+EVERY_SECONDS = 0.5
+
+
+class LoopLag:
+    """Ask to be woken again and again, and keep how late that happens.
+
+    Attributes:
+        lags: how late it was, each time.
+    """
+
+    def __init__(self) -> None:
+        self.lags = DurationSketch()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Measure until `stopping` is set."""
+        loop = asyncio.get_running_loop()
+        while not stopping.is_set():
+            due = loop.time() + EVERY_SECONDS
+            try:
+                async with asyncio.timeout_at(due):
+                    await stopping.wait()
+            except TimeoutError:
+                self.lags.add(loop.time() - due)
