@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 
 from starlette.applications import Starlette
@@ -10,13 +12,18 @@ from fal_server.composition.addresses import Addresses
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
 from fal_server.composition.use_cases import UseCases
+from fal_server.http.dashboard.account import AccountPages
 from fal_server.http.dashboard.app import dashboard_app
 from fal_server.http.dashboard.apps import AppPages
 from fal_server.http.dashboard.log_lines import LogLines
+from fal_server.http.dashboard.nodes import NodePages
 from fal_server.http.dashboard.overview import OverviewPage
 from fal_server.http.dashboard.pages import Pages
+from fal_server.http.dashboard.playground import PlaygroundPage
+from fal_server.http.dashboard.requests import RequestPages
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
+from fal_server.http.dashboard.wording import day_time
 from fal_server.ports import Clock
 
 
@@ -37,7 +44,34 @@ def build_dashboard(
         queue=use_cases.queue,
         urls=addresses.of_app,
     )
-    overview = OverviewPage(pages, guard, use_cases.apps, use_cases.runners)
     lines = LogLines(pages, guard, use_cases.logs)
-    runners = RunnerPages(pages, guard, use_cases.runners, lines)
-    return dashboard_app(pages, guard, [*overview.routes, *apps.routes, *lines.routes, *runners.routes])
+    account = AccountPages(
+        pages,
+        guard,
+        keys=use_cases.keys,
+        secrets=use_cases.secrets,
+        environments=use_cases.environments,
+        audit=use_cases.audit,
+    )
+    rooms = (
+        OverviewPage(pages, guard, use_cases.apps, use_cases.runners, use_cases.requests),
+        apps,
+        lines,
+        PlaygroundPage(pages, guard, use_cases.revisions, use_cases.queue, addresses.of_app),
+        RequestPages(pages, guard, use_cases.requests, use_cases.queue, lines),
+        RunnerPages(pages, guard, use_cases.runners, lines),
+        NodePages(pages, guard, use_cases.nodes, partial(_health, live, use_cases)),
+        account,
+    )
+    return dashboard_app(pages, guard, [route for room in rooms for route in room.routes])
+
+
+def _health(live: LiveState, use_cases: UseCases) -> Mapping[str, str]:
+    lost = live.ended.dropped + use_cases.recording.lost
+    return {
+        "Version": version("fal-grpc"),
+        "Runs since": day_time(live.decisions.since),
+        "Apps": f"{sum(1 for _ in live.catalog.apps):,}",
+        "Runners": f"{len(live.fleet.runners):,}",
+        "Requests ended": f"{live.ended.added:,}, of which {lost:,} left out of the history",
+    }

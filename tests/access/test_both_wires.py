@@ -20,11 +20,15 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.quotas import usual_quotas
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from fal_server.http.dashboard.account import AccountPages
 from fal_server.http.dashboard.app import dashboard_app
 from fal_server.http.dashboard.apps import AppPages
 from fal_server.http.dashboard.log_lines import LogLines
+from fal_server.http.dashboard.nodes import NodePages
 from fal_server.http.dashboard.overview import OverviewPage
 from fal_server.http.dashboard.pages import Pages
+from fal_server.http.dashboard.playground import PlaygroundPage
+from fal_server.http.dashboard.requests import RequestPages
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.routes.account import AccountRoutes
@@ -112,10 +116,14 @@ def dashboard_of(stack) -> Starlette:
     names = ("apps", "runners", "revisions", "explainer", "queue", "urls")
     lines = LogLines(pages, guard, nothing)
     routes = [
-        *OverviewPage(pages, guard, nothing, nothing).routes,
+        *OverviewPage(pages, guard, nothing, nothing, nothing).routes,
         *AppPages(pages, guard, **dict.fromkeys(names, nothing)).routes,
         *lines.routes,
         *RunnerPages(pages, guard, nothing, lines).routes,
+        *PlaygroundPage(pages, guard, nothing, nothing, nothing).routes,
+        *RequestPages(pages, guard, nothing, nothing, lines).routes,
+        *AccountPages(pages, guard, **dict.fromkeys(("keys", "secrets", "environments", "audit"), nothing)).routes,
+        *NodePages(pages, guard, nothing, nothing).routes,
     ]
     return dashboard_app(pages, guard, routes)
 

@@ -13,13 +13,25 @@ from tests.support.dashboard import Browser, Shown
 
 APP = """
 import fal
+from pydantic import BaseModel, Field
+
+
+class Order(BaseModel):
+    thing: str = Field(default="bread", description="What to sell")
+    count: int = Field(default=1, ge=1, le=9)
+    kind: str = Field(default="new", json_schema_extra={"enum": ["new", "old"]})
+    wrapped: bool = False
+    note: str | None = None
 
 
 class Shop(fal.App, name="shop", keep_alive=300):
     @fal.endpoint("/")
-    def sell(self) -> dict:
+    def sell(self, order: Order) -> dict:
         print("sold <b>one</b>")
-        return {"sold": 1}
+        if order.count == 9:
+            raise RuntimeError("only eight are left")
+        picture = {"url": "https://pictures.example/bread.png", "content_type": "image/png"}
+        return {**order.model_dump(), "picture": picture}
 """
 
 
@@ -152,6 +164,72 @@ def test_the_pages_of_an_app_and_its_runner(shop: Controller, owner: Browser) ->
     assert "sold" not in owner.get(f"/ui/runners/{runner}?search=never").text
 
 
+def test_an_app_is_called_from_its_form(shop: Controller, owner: Browser) -> None:
+    form = owner.get("/ui/apps/shop/playground")
+    for text in (
+        "What to sell",
+        'name="in.count" type="number"',
+        "<option selected>new</option>",
+        "fal_client.subscribe",
+    ):
+        assert text in form.text, text
+    done = owner.post("/ui/apps/shop/playground", path="/", send="form", **{"in.thing": "<i>rye</i>", "in.count": "2"})
+    assert done.status == 200
+    assert "&#34;thing&#34;: &#34;&lt;i&gt;rye&lt;/i&gt;&#34;" in done.text
+    assert "&#34;wrapped&#34;: false" in done.text
+    assert '<img class="media" src="https://pictures.example/bread.png"' in done.text
+    assert "img-src 'self' data: http: https:" in done.headers["content-security-policy"]
+    wrong = owner.post("/ui/apps/shop/playground", path="/", send="form", **{"in.count": "two"})
+    assert (wrong.status, "give a whole number" in wrong.text) == (400, True)
+    queued = owner.post("/ui/apps/shop/playground", path="/", send="json-queue", json='{"thing": "oats"}')
+    assert queued.place.startswith("/ui/apps/shop/requests/")
+    assert owner.get(queued.place).status == 200
+    assert owner.post("/ui/apps/shop/playground", path="/", send="json", json="{").status == 400
+
+
+def test_a_failed_request_and_its_log(shop: Controller, owner: Browser) -> None:
+    answer = shop.call("/local/shop/", {"count": 9}, key=shop.key)
+    request_id = answer.headers["x-fal-request-id"]
+    place = f"/ui/apps/shop/requests/{request_id}"
+    assert place in owner.get("/ui/").text
+    for page in ("/ui/requests", "/ui/apps/shop/requests", "/ui/requests?status=error&span=6h"):
+        assert place in owner.get(page).text, page
+    assert place not in owner.get("/ui/requests?status=success").text
+    page = owner.get(place)
+    for text in ("runner_server_error", "only eight are left", "direct", "POST /"):
+        assert text in page.text, text
+    assert owner.get("/ui/apps/other/requests/" + request_id).status == 404
+    assert owner.get("/ui/requests?status=nonsense").status == 400
+
+
+def test_keys_are_made_shown_once_and_revoked(shop: Controller, owner: Browser) -> None:
+    page = owner.post("/ui/keys", preset="API", alias="for <b>tests</b>", days="3")
+    key = re.findall(r"<code data-copy>([^<]*)</code>", page.text)[0]
+    assert Browser(shop.host).log_in(key).status == 303
+    assert "for &lt;b&gt;tests&lt;/b&gt;" in page.text
+    secret = key.partition(":")[2]
+    assert secret not in owner.get("/ui/keys").text + owner.get("/ui/audit").text
+    key_id = key.partition(":")[0]
+    assert owner.post(f"/ui/keys/{key_id}/revoke").status == 303
+    assert Browser(shop.host).log_in(key).status == 401
+
+
+def test_secrets_are_set_and_never_shown(shop: Controller, owner: Browser) -> None:
+    assert owner.post("/ui/secrets", name="BAKER", value="hunter2", environment="main").status == 303
+    pages = owner.get("/ui/secrets").text + owner.get("/ui/audit").text
+    assert "BAKER" in pages
+    assert "hunter2" not in pages
+    assert owner.post("/ui/secrets/BAKER/unset", environment="main").status == 303
+    assert "BAKER" not in owner.get("/ui/secrets").text
+    assert owner.post("/ui/secrets", name="no name", value="x", environment="main").status == 400
+
+
+def test_nodes_and_the_controller(owner: Browser) -> None:
+    page = owner.get("/ui/nodes").text
+    for text in ("processors", "reserved by runners", "Runs since", "left out of the history"):
+        assert text in page
+
+
 def test_lines_are_followed(shop: Controller, owner: Browser) -> None:
     runner = runner_of(shop)
     assert owner.get(f"/ui/runners/{runner}/follow", sec_fetch_mode="cors", sec_fetch_dest="empty").status == 403
@@ -169,11 +247,22 @@ def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:
     reader = Browser(shop.host)
     reader.log_in(key_of(shop, "--preset", "READONLY")[1])
     runner = runner_of(shop)
-    for path in ("/ui/", "/ui/apps", "/ui/apps/shop", "/ui/runners", f"/ui/runners/{runner}"):
+    for path in (
+        "/ui/", "/ui/apps", "/ui/apps/shop", "/ui/runners", f"/ui/runners/{runner}", "/ui/requests", "/ui/keys",
+        "/ui/secrets", "/ui/nodes",
+    ):  # fmt: skip
         page = reader.get(path)
         assert page.status == 200
         assert page.actions == set(), path
-    for path in ("apps/shop/scale", "apps/shop/rollout", "apps/shop/flush", f"runners/{runner}/kill"):
+    for path in (
+        "apps/shop/scale",
+        "apps/shop/rollout",
+        "apps/shop/flush",
+        "keys",
+        "secrets",
+        "apps/shop/playground",
+        f"runners/{runner}/kill",
+    ):
         answer = reader.post(f"/ui/{path}")
         assert answer.status == 403, path
         assert "Insufficient permissions" in answer.text

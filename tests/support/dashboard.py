@@ -54,14 +54,14 @@ class Browser:
         fields = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-site": "same-origin"}
         return self._send("GET", path, None, {**fields, **_named(headers)})
 
-    def post(self, path: str, headers: Mapping[str, str] | None = None, **form: str) -> Shown:
+    def post(self, place: str, headers: Mapping[str, str] | None = None, /, **form: str) -> Shown:
         """Send a form of the page that was opened last."""
         fields = {
             "content-type": "application/x-www-form-urlencoded", "origin": f"http://{self.host}",
             "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document",
         }  # fmt: skip
         form = {"page": self.token, **form} if self.token else form
-        return self._send("POST", path, urlencode(form), {**fields, **(headers or {})})
+        return self._send("POST", place, urlencode(form), {**fields, **(headers or {})})
 
     def _send(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Shown:
         connection = HTTPConnection(self.host)

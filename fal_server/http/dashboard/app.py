@@ -125,7 +125,8 @@ class _Problems:
 
 def back(place: str, notice: str = "") -> Response:
     """Return the answer to a form that has done its work: the page that shows what came of it."""
-    return RedirectResponse(place + (f"?notice={quote(notice)}" if notice else ""), 303)
+    mark = "&" if "?" in place else "?"
+    return RedirectResponse(place + (f"{mark}notice={quote(notice)}" if notice else ""), 303)
 
 
 def _inside(place: str) -> str:

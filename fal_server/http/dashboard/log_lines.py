@@ -56,6 +56,11 @@ class LogLines:
         """Return the latest lines of a runner."""
         return await self._find(scope, LogQuery(runner_id=runner_id), search, f"/ui/runners/{runner_id}/follow")
 
+    async def of_request(self, scope: Scope, runner_id: str, request_id: str, since: datetime | None) -> ShownLines:
+        """Return the lines that a runner wrote for a request."""
+        query = LogQuery(runner_id=runner_id, request_id=request_id, since=since)
+        return await self._find(scope, query, None, "")
+
     async def _find(self, scope: Scope, query: LogQuery, search: str | None, follow: str) -> ShownLines:
         query = replace(query, search=search or None, newest_first=True, limit=_MOST_LINES, reads=_READS)
         page = await self._logs.page(scope, query)

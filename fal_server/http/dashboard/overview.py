@@ -11,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fal_server.core.identity import Principal
+from fal_server.core.requests import RequestQuery, RequestStatus
 from fal_server.http.dashboard.pages import Pages, may
 from fal_server.http.routes.guard import Guard
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.apps import Apps
+from fal_server.services.requests import Requests
 from fal_server.services.runners import Runners
 from fal_server.services.views import AppView
 
@@ -35,7 +37,8 @@ class Incident:
 class OverviewPage:
     """The first page."""
 
-    def __init__(self, pages: Pages, guard: Guard, apps: Apps, runners: Runners) -> None:
+    def __init__(self, pages: Pages, guard: Guard, apps: Apps, runners: Runners, requests: Requests) -> None:
+        self._requests = requests
         self._pages = pages
         self._apps = apps
         self._runners = runners
@@ -48,7 +51,7 @@ class OverviewPage:
         if may(caller, "GET", "/ui/runners"):
             views = await self._runners.list(caller.scope, since=since, include_pending=True)
         living = [view for view in views if not view.runner.ended]
-        failures = [*_failing_apps(apps), *_failed_runners(views)]
+        failures = [*_failing_apps(apps), *_failed_runners(views), *await self._failed_requests(caller, since)]
         failures.sort(key=lambda failure: failure.at or since, reverse=True)
         return self._pages.show(
             request,
@@ -61,6 +64,20 @@ class OverviewPage:
             failures=failures[:_MOST_FAILURES],
             failure_count=len(failures),
         )
+
+    async def _failed_requests(self, caller: Principal, since: datetime) -> list[Incident]:
+        if not may(caller, "GET", "/ui/requests"):
+            return []
+        query = RequestQuery(status=RequestStatus.ERROR, since=since, limit=_MOST_FAILURES)
+        return [
+            Incident(
+                at=record.ended_at,
+                what=f"A request of {record.app_name} failed",
+                reason=f"{record.code} {record.error_type or ''} at {record.endpoint}",
+                place=f"/ui/apps/{record.app_name}/requests/{record.request_id}",
+            )
+            for record in (await self._requests.page(caller.scope, query)).records
+        ]
 
 
 def _interest(view: AppView) -> tuple[bool, int, int, datetime]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from importlib.resources import files
+from typing import cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
@@ -25,7 +26,12 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _NAVIGATION = (
     ("Overview", "/ui/"),
     ("Apps", "/ui/apps"),
+    ("Requests", "/ui/requests"),
     ("Runners", "/ui/runners"),
+    ("Nodes", "/ui/nodes"),
+    ("Keys", "/ui/keys"),
+    ("Secrets", "/ui/secrets"),
+    ("Audit", "/ui/audit"),
 )
 _KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
@@ -77,15 +83,18 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {
-            "ago": lambda at: ago(self.now(), at), "span": span, "size": size, "tone": tone, "amount": amount,
-            "plain": plain, "time": clock_time, "day": day_time,
-        }  # fmt: skip
-        self._templates.globals |= {"static": self.static.address, "version": version}
+        # Jinja declares them as they are at first.
+        cast("dict[str, object]", self._templates.filters).update(
+            ago=self._ago, span=span, size=size, tone=tone, amount=amount, plain=plain, time=clock_time, day=day_time
+        )
+        self._version = version
 
     def now(self) -> datetime:
         """Return the time by which rows are written."""
         return self._clock.now()
+
+    def _ago(self, at: datetime | None) -> str:
+        return ago(self.now(), at)
 
     def nickname(self, caller: Principal) -> str:
         """Return the name of a caller's account, the first part of its apps' paths."""
@@ -95,11 +104,19 @@ class Pages:
         """Return a part of a page."""
         return self._templates.get_template(template).render(values)
 
-    def show(self, request: Request, template: str, *, status: int = 200, **values: object) -> Response:
-        """Return a page for the caller that the guard admitted, if there is one."""
+    def show(
+        self, request: Request, template: str, *, status: int = 200, external: bool = False, **values: object
+    ) -> Response:
+        """Return a page for the caller that the guard admitted, if there is one.
+
+        Args:
+            external: whether images, audio and video of anywhere may be in it.
+        """
         caller: Principal | None = getattr(request.state, "caller", None)
         shown = {
             "caller": caller,
+            "static": self.static.address,
+            "version": self._version,
             "owner": None if caller is None else self.nickname(caller),
             "page_token": getattr(request.state, "page_token", ""),
             "path": request.url.path,
@@ -108,7 +125,9 @@ class Pages:
             "notice": request.query_params.get("notice", "")[:200],
             **values,
         }
-        return HTMLResponse(self.text(template, **shown), status, headers_of(request))
+        return HTMLResponse(
+            self.text(template, **shown), status, headers_of(request, "http: https:" if external else "")
+        )
 
 
 def may(caller: Principal | None, method: str, path: str) -> bool:

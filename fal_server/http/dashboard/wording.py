@@ -8,10 +8,11 @@ from datetime import datetime
 from markupsafe import Markup
 
 _TONES = {
-    "running": "good", "idle": "good", "serving": "good", "delivered": "good", "COMPLETED": "good", "succeeded": "good",
+    "running": "good", "idle": "good", "serving": "good", "delivered": "good", "COMPLETED": "good", "success": "good",
     "setup": "wait", "pending": "wait", "docker_pull": "wait", "rolling": "wait", "IN_QUEUE": "wait",
     "IN_PROGRESS": "wait", "draining": "wait", "terminating": "wait", "waiting": "wait",
-    "failure_delay": "bad", "failing": "bad", "failed": "bad", "ERROR": "bad", "WARNING": "wait",
+    "failure_delay": "bad", "failing": "bad", "failed": "bad", "error": "bad",
+    "user_error": "wait", "ERROR": "bad", "WARNING": "wait",
 }  # fmt: skip
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))

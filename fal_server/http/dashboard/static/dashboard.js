@@ -59,3 +59,66 @@ if (log) {
   });
   log.addEventListener("htmx:afterSwap", () => { if (follows) log.scrollTop = log.scrollHeight; });
 }
+
+// The playground: the fields write the JSON, and the JSON writes the same call for other programs.
+const form = document.querySelector("[data-playground]");
+const LITERALS = { true: "True", false: "False", null: "None" };
+const WRITERS = {
+  json: (text) => text,
+  shell: (text) => text.replaceAll("'", "'\\''"),
+  // Words of JSON outside its texts, which a text is matched before.
+  python: (text) => text.replace(/"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b/g, (part) => LITERALS[part] ?? part),
+};
+function readField(field) {
+  if (field.dataset.kind === "switch") return field.checked;
+  if (field.value === "") return undefined;
+  if (field.dataset.kind === "number") return Number(field.value);
+  if (field.dataset.kind !== "json" && field.dataset.kind !== "choice") return field.value;
+  try { const value = JSON.parse(field.value); return field.dataset.kind === "json" || typeof value !== "object" ? value : field.value; }
+  catch { return field.value; }
+}
+function writeCalls() {
+  let text = form.elements.json.value;
+  try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { return; }
+  for (const body of document.querySelectorAll("[data-body]")) body.textContent = WRITERS[body.dataset.body](text);
+}
+if (form) {
+  form.addEventListener("input", (event) => {
+    if (event.target.name.startsWith("in.")) {
+      const fields = [...form.querySelectorAll("[data-kind]")].map((field) => [field.name.slice(3), readField(field)]);
+      form.elements.json.value = JSON.stringify(Object.fromEntries(fields), null, 2);
+    }
+    writeCalls();
+  });
+  form.addEventListener("submit", () => document.body.classList.add("busy"));
+}
+
+// Charts: the numbers stand in the page, the colours come from its style.
+for (const charts of document.querySelectorAll("[data-columns]")) {
+  const [at, good, bad, ...quantiles] = JSON.parse(charts.dataset.columns);
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue("--" + name).trim();
+  const seconds = (value) => (value == null ? "-" : value < 1 ? Math.round(value * 1000) + " ms" : value.toFixed(value < 10 ? 1 : 0) + " s");
+  const hour = (time) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  const axis = { font: "12px " + getComputedStyle(document.body).fontFamily, stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
+  const draw = (name, series, data, values) => {
+    const place = charts.querySelector(`[data-chart=${name}]`);
+    const chart = new uPlot({
+      width: place.clientWidth - 16, height: 170, cursor: { drag: { x: false, y: false } },
+      axes: [{ ...axis, values: (_, times) => times.map(hour) }, { ...axis, values: (_, all) => all.map(values), size: 56 }],
+      series: [{ value: (_, time) => (time == null ? "-" : hour(time)) }, ...series],
+    }, data, place);
+    addEventListener("resize", () => chart.setSize({ width: place.clientWidth - 16, height: 170 }));
+  };
+  const line = (label, name, value, more) => ({ label, stroke: colour(name), width: 2, points: { show: true, size: 5, fill: colour(name) }, value: (_, each) => value(each), ...more });
+  const bars = { paths: uPlot.paths.bars({ size: [0.7, 24] }), points: { show: false }, width: 0 };
+  const count = (value) => (value == null ? "-" : Math.round(value).toLocaleString());
+  const stacked = good.map((each, index) => each + bad[index]);
+  draw("count", [
+    line("failed", "bad", (value) => count(value), { ...bars, fill: colour("bad") }),
+    line("ended", "accent", (value) => count(value), { ...bars, fill: colour("accent") }),
+  ].reverse(), [at, stacked, bad], count);
+  draw("seconds", [
+    line("half", "accent", seconds), line("95 %", "wait", seconds), line("99 %", "bad", seconds),
+  ], [at, ...quantiles], seconds);
+}

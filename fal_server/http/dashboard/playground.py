@@ -1,0 +1,141 @@
+"""The playground: calls an app from a form, shows its answer, and the same call for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pprint import pformat
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fal_server.access.permissions import require_app
+from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import AppId, Principal
+from fal_server.core.json_reader import read_json
+from fal_server.core.queue import Answer
+from fal_server.http.dashboard.app import back
+from fal_server.http.dashboard.forms import form_of
+from fal_server.http.dashboard.media import media_of
+from fal_server.http.dashboard.pages import Pages, app_of
+from fal_server.http.dashboard.schema import endpoints, entered, example_of, fields_of
+from fal_server.http.routes.guard import Guard
+from fal_server.services.queue import Queue
+from fal_server.services.revisions import Revisions
+from fal_server.services.submission import Submission
+from fal_server.services.views import Urls
+
+_WAIT_SECONDS = 60.0
+_OF_THE_FORM = "in."
+
+
+class PlaygroundPage:
+    """The playground of each app.
+
+    Args:
+        urls: return the addresses of an app.
+    """
+
+    def __init__(
+        self, pages: Pages, guard: Guard, revisions: Revisions, queue: Queue, urls: Callable[[AppId], Urls]
+    ) -> None:
+        self._pages = pages
+        self._revisions = revisions
+        self._queue = queue
+        self._urls = urls
+        place = "/ui/apps/{app}/playground"
+        self.routes = [guard.route("GET", place, self._form), guard.route("POST", place, self._call)]
+
+    async def _form(self, request: Request, caller: Principal) -> Response:
+        app_id = app_of(request, caller)
+        require_app(caller, app_id)
+        return await self._show(request, caller, app_id, request.query_params.get("path", ""), None, None)
+
+    async def _call(self, request: Request, caller: Principal) -> Response:
+        app_id, form = app_of(request, caller), await form_of(request)
+        require_app(caller, app_id)
+        path = form.get("path", "")
+        values = {name[len(_OF_THE_FORM) :]: text for name, text in form.items() if name.startswith(_OF_THE_FORM)}
+        description = (await self._revisions.metadata(caller.scope, str(app_id))).get("openapi")
+        how = form.get("send", "")
+        if how.startswith("json"):
+            try:
+                body = read_json(form.get("json", "").encode())
+            except ValueError as error:
+                raise InvalidArgument("json", f"that is not JSON: {error}; go back and correct it") from error
+        else:
+            body = entered(fields_of(description, path), values)
+        submission = Submission(
+            app_id=app_id,
+            path=path,
+            headers=(("content-type", "application/json"), ("accept", "application/json")),
+            body=json.dumps(body).encode(),
+            caller=caller.key_id,
+        )
+        accepted = (await self._queue.submit(submission)).request
+        place = f"/ui/apps/{quote(str(app_id))}/requests/{accepted.request_id}"
+        if how.endswith("queue"):
+            return back(place)
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._queue.finished(accepted.request_id)
+        except TimeoutError:
+            return back(place, "It is still at work; this page shows its answer when it has one.")
+        done, answer = await self._queue.result(app_id, accepted.request_id)
+        return await self._show(request, caller, app_id, path, body, (done.request_id, answer, done.error))
+
+    async def _show(
+        self,
+        request: Request,
+        caller: Principal,
+        app_id: AppId,
+        path: str,
+        body: object,
+        answer: tuple[str, Answer | None, str | None] | None,
+    ) -> Response:
+        description = (await self._revisions.metadata(caller.scope, str(app_id))).get("openapi")
+        paths = endpoints(description) or ["/"]
+        path = path if path in paths else paths[0]
+        fields = fields_of(description, path)
+        sent = example_of(fields) if body is None else body
+        request_id, content, error = answer or ("", None, None)
+        return self._pages.show(
+            request,
+            "playground.html",
+            external=True,
+            app=str(app_id),
+            paths=paths,
+            chosen=path,
+            fields=fields,
+            values=_texts(sent),
+            json_text=json.dumps(sent, indent=2, ensure_ascii=False),
+            snippets=snippets(self._urls(app_id), f"{self._pages.nickname(caller)}/{app_id}", path, sent),
+            request_id=request_id,
+            answer=None if content is None else media_of(content),
+            error=error,
+        )
+
+
+def _texts(sent: object) -> Mapping[str, str]:
+    if not isinstance(sent, Mapping):
+        return {}
+    return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in sent.items()}
+
+
+def snippets(urls: Urls, name: str, path: str, body: object) -> Mapping[str, tuple[str, str, str, str]]:
+    """Return the same call for other programs: what stands before the body, how it is written, it, and what follows."""
+    text, name = json.dumps(body, indent=2, ensure_ascii=False), name + path.rstrip("/")
+    fields = "".join(
+        f' \\\n  -H "{field}"' for field in ("Authorization: Key $FAL_KEY", "Content-Type: application/json")
+    )
+    python = f'import fal_client\n\nresult = fal_client.subscribe(\n    "{name}",\n    arguments='
+    script = (
+        'import { fal } from "@fal-ai/client";\n\n' + f'const {{ data }} = await fal.subscribe("{name}", {{\n  input: '
+    )
+    return {
+        "curl": (f"curl {urls.run}{path}{fields} \\\n  -d '", "shell", text.replace("'", "'\\''"), "'"),
+        "Python": (python, "python", pformat(body, sort_dicts=False, width=76), ",\n)\nprint(result)"),
+        "JavaScript": (script, "json", text, ",\n});\nconsole.log(data);"),
+    }

@@ -1,0 +1,107 @@
+"""The dashboard in headless Chromium, with its script, and checked by axe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.browser import Page, browser
+from tests.support.controller import ROOT, Controller
+
+AXE = ROOT / ".cache" / "interop-javascript" / "node_modules" / "axe-core" / "axe.min.js"
+APP = """
+import fal
+from pydantic import BaseModel, Field
+
+
+class Order(BaseModel):
+    thing: str = Field(default="bread")
+    count: int = Field(default=1, ge=1, le=9)
+
+
+class Shop(fal.App, name="shop", keep_alive=300):
+    @fal.endpoint("/")
+    def sell(self, order: Order) -> dict:
+        if order.count == 9:
+            raise RuntimeError("only eight are left")
+        return {"sold": order.thing}
+"""
+
+
+@pytest.fixture(scope="module")
+def page(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser that has logged in to a controller with an app, of which one request has failed."""
+    path = tmp_path_factory.mktemp("shop") / "shop.py"
+    path.write_text(APP)
+    controller.fal("deploy", str(path))
+    assert controller.call("/local/shop/", {"count": 9}, key=controller.key).status == 500
+    with browser() as page:
+        page.open(f"http://{controller.host}/ui/")
+        page.run(f"document.querySelector('#key').value = '{controller.key}'")
+        page.run("document.querySelector('.login').requestSubmit()")
+        page.loaded()
+        yield page
+        assert page.problems == []
+    controller.fal("apps", "delete", "shop")
+
+
+def test_a_failing_request_is_two_clicks_away(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/")
+    page.click("#failed ~ .rows a[href*='/requests/']")
+    assert "only eight are left" in page.run("document.querySelector('.log').textContent")
+    assert page.run("document.querySelector('h1').textContent")
+
+
+def test_the_playground_calls_an_app(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/apps/shop")
+    page.click("a[href$='/playground']")
+    page.run(
+        "{ const field = document.querySelector('[name=\"in.thing\"]'); field.value = 'it\\'s rye';"
+        " field.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    assert page.run("JSON.parse(document.querySelector('#json').value).thing") == "it's rye"
+    assert "it'\\''s rye" in page.run("document.querySelector('[data-body=shell]').textContent")
+    page.click("button[value=form]")
+    assert '"sold": "it\'s rye"' in page.run("document.querySelector('#answer pre').textContent")
+
+
+def test_live_parts_follow_what_happens(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/apps")
+    controller.fal("apps", "scale", "shop", "--min-concurrency", "2", "--max-concurrency", "3")
+    page.wait_for("document.querySelector('#live tbody td:nth-child(3)').textContent === '2'")
+    controller.fal("apps", "scale", "shop", "--min-concurrency", "0")
+
+
+def test_a_log_follows_its_lines(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/apps/shop/logs")
+    lines = page.run("document.querySelectorAll('.line').length")
+    page.wait_for("document.querySelector('.log').hasAttribute('sse-connect')")
+    assert controller.call("/local/shop/", {"count": 1}, key=controller.key).status == 200
+    page.wait_for(f"document.querySelectorAll('.line').length > {lines}")
+    assert page.run("new Set([...document.querySelectorAll('.line')].map((line) => line.id)).size") == page.run(
+        "document.querySelectorAll('.line').length"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_axe_finds_nothing_and_nothing_overflows(controller: Controller, page: Page, width: int, dark: bool) -> None:
+    page.show(width, dark=dark)
+    runner = controller.fal("runners", "list", "--json").stdout.split('"runner_id": "')[1].split('"')[0]
+    paths = (
+        "", "apps", "apps/shop", "apps/shop/logs", "apps/shop/playground", "requests", "runners", f"runners/{runner}",
+        "keys", "secrets", "audit", "nodes", "nothing",
+    )  # fmt: skip
+    found = {}
+    for path in paths:
+        page.open(f"http://{controller.host}/ui/{path}")
+        page.run(AXE.read_text() + "; 0")
+        bad = page.run(
+            "axe.run().then((found) => found.violations.map((each) => each.id + ': ' + each.nodes.map((node) => "
+            "node.html + ' ' + node.failureSummary).slice(0, 3).join(' | ')))"
+        )
+        wide = page.run("document.documentElement.scrollWidth > innerWidth")
+        found |= {path: bad} if bad or wide else {}
+    page.problems[:] = [each for each in page.problems if "404" not in each]
+    assert not found, found
