@@ -324,6 +324,14 @@ def test_a_wrong_setting_is_named(owner: Browser, form: dict[str, str], words: s
     assert words in answer.text
 
 
+def test_a_page_loads_less_than_40_kb_of_script(shop: Controller, owner: Browser) -> None:
+    for path in ("", "apps/shop", "apps/shop/logs", "apps/shop/playground", "requests", f"runners/{runner_of(shop)}"):
+        places = re.findall(r'<script src="([^"]*)"', owner.get(f"/ui/{path}").text)
+        assert places
+        sizes = [int(owner.head(place, accept_encoding="gzip").headers["content-length"]) for place in places]
+        assert sum(sizes) <= 40 * 1024, (path, sizes)
+
+
 def test_files_of_pages_are_kept_by_browsers(owner: Browser) -> None:
     page = Browser(owner.host).get("/ui/login").text
     places = re.findall(r'(?:src|href)="(/ui/static/[^"]*)"', page)

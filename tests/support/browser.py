@@ -105,8 +105,9 @@ def browser() -> Iterator[Page]:
     """Start a browser with a profile of its own, and end it."""
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     assert program is not None, f"none of {', '.join(NAMES)} is installed; on Debian: apt install chromium"
-    with tempfile.TemporaryDirectory(prefix="fal-browser-", ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryDirectory(prefix="fal-browser-", ignore_cleanup_errors=True) as profile,
+        subprocess.Popen(
             [
                 *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
                 *("--no-first-run", "--disable-background-networking", "--hide-scrollbars"),
@@ -115,19 +116,24 @@ def browser() -> Iterator[Page]:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-        )
+        ) as process,
+    ):
         try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if line.startswith("DevTools listening on ws://"):
-                    break
-            else:
-                raise AssertionError(f"{program} ended with {process.wait()}")
-            port = line.split("ws://127.0.0.1:")[1].split("/")[0]
-            with urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
-                target = next(each for each in json.load(answer) if each["type"] == "page")
-            with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+            with connect(_address_of(process), max_size=None) as socket:
                 yield Page(socket)
         finally:
             process.terminate()
-            process.wait()
+
+
+def _address_of(process: subprocess.Popen[str]) -> str:
+    """Return where the tab is driven."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("DevTools listening on ws://"):
+            port = line.split("ws://127.0.0.1:")[1].split("/")[0]
+            with urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+                address: str = next(each for each in json.load(answer) if each["type"] == "page")[
+                    "webSocketDebuggerUrl"
+                ]
+                return address
+    raise AssertionError(f"the browser ended with {process.wait()}")

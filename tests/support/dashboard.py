@@ -54,6 +54,10 @@ class Browser:
         fields = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-site": "same-origin"}
         return self._send("GET", path, None, {**fields, **_named(headers)})
 
+    def head(self, path: str, **headers: str) -> Shown:
+        """Ask for the headers of what a page loads."""
+        return self._send("HEAD", path, None, _named(headers))
+
     def post(self, place: str, headers: Mapping[str, str] | None = None, /, **form: str) -> Shown:
         """Send a form of the page that was opened last."""
         fields = {
