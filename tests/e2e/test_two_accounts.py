@@ -250,7 +250,6 @@ def _paths(path: str, ids: Ids) -> list[str]:
         "app": ids.app,
         "key_id": ids.key_id,
         "hash": ids.file_hash,
-        "key_id": ids.key_id,
         "name": ids.workflow,
         "nickname": ids.account,
         "number": "1",
