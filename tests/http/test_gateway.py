@@ -100,7 +100,7 @@ async def test_hop_by_hop_fields_are_not_passed_on() -> None:
         _, _, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + fields + b"\r\n")
         head = body.split(b"\n\n")[0]
         names = {line.partition(b":")[0] for line in head.split(b"\n")[1:]}
-        own = {b"x-forwarded-for", b"x-forwarded-proto", b"x-fal-request-id", b"x-fal-endpoint"}
+        own = {b"x-forwarded-for", b"x-forwarded-proto", b"x-fal-request-id", b"x-fal-endpoint", b"traceparent"}
         assert names == {b"host", b"cookie", b"x-empty", *own}
         assert b"x-forwarded-for: 127.0.0.1" in head
         assert b"mine" not in head

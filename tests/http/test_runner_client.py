@@ -13,8 +13,9 @@ from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedReq
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.ports.queue import AnswerTooLarge
 
+ID = "6f576f02-0000-4000-8000-0000000000aa"
 REQUEST = QueuedRequest(
-    account=LOCAL, request_id="id-1", app_name="a", path="/x?y=%20", created_at=datetime(2026, 1, 1, tzinfo=UTC)
+    account=LOCAL, request_id=ID, app_name="a", path="/x?y=%20", created_at=datetime(2026, 1, 1, tzinfo=UTC)
 )
 CONTENT = Content(headers=(("host", "here"), ("x-mine", "caf\xe9")), body=b'{"a":1}')
 
@@ -62,8 +63,9 @@ async def test_a_request_and_its_answer():
         answer = await send(port)
     (request,) = asked
     assert request == (
-        b"POST /x?y=%20 HTTP/1.1\r\nhost: here\r\nx-mine: caf\xe9\r\ncontent-length: 7\r\n"
-        b'x-fal-endpoint: /x\r\nx-fal-request-id: id-1\r\nconnection: close\r\n\r\n{"a":1}'
+        b"POST /x?y=%20 HTTP/1.1\r\nhost: here\r\nx-mine: caf\xe9\r\n"
+        b"traceparent: 00-6f576f020000400080000000000000aa-6f576f0200004000-01\r\ncontent-length: 7\r\n"
+        b"x-fal-endpoint: /x\r\nx-fal-request-id: " + ID.encode() + b'\r\nconnection: close\r\n\r\n{"a":1}'
     )
     assert answer == Answer(
         status=201,

@@ -7,13 +7,20 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from fal_server.access.authorization import key_of
+from fal_server.core.tracing import is_traceparent
 from fal_server.http.gateway.passing import WITHHELD, withheld
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import origin_form, tokens
 
 LIFECYCLE = "x-fal-object-lifecycle-preference"
-_READ = frozenset({b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"})
+_READ = frozenset(
+    {
+        b"authorization", b"content-length", b"connection", b"traceparent", b"tracestate", b"x-fal-request-timeout",
+        b"x-fal-runner-hint",
+    }
+)  # fmt: skip
+_TRACE = frozenset({b"traceparent", b"tracestate"})
 _NOMINATES_NONE = (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade")
 _CACHED_TARGET_BYTES = 256
 _TOKEN = b"fal_jwt_token="
@@ -29,10 +36,11 @@ class AppRequest:
         length: of the body in bytes; None if it is chunked or there is none.
         hint: prefer runners that are warm for this word.
         start_timeout: seconds that the request may wait for a runner; None leaves that to the app.
+        traced: whether the fields name the trace that the request belongs to.
         token: the query's `fal_jwt_token`, which is not passed on; None if there is none.
     """
 
-    __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout", "token")
+    __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout", "token", "traced")
 
     def __init__(self, exchange: Exchange) -> None:
         """Read the head of an exchange.
@@ -51,6 +59,7 @@ class AppRequest:
         self.start_timeout: float | None = None
         fields: list[bytes] = []
         nominated: list[bytes] = []
+        trace: list[tuple[bytes, bytes]] = []
         for name, value in exchange.headers:
             if name in _READ:
                 if name == b"authorization":
@@ -63,6 +72,8 @@ class AppRequest:
                     self.length = int(value)
                 elif name == b"connection":
                     nominated = _nominated(value)
+                elif name in _TRACE:
+                    trace.append((name, value))
                 elif name == b"x-fal-request-timeout":
                     self.start_timeout = _seconds(value)
                     fields.append(b"x-fal-request-timeout: %b\r\n" % value)
@@ -71,12 +82,13 @@ class AppRequest:
                     fields.append(b"x-fal-runner-hint: %b\r\n" % value)
             elif name not in WITHHELD and (b"_" not in name or not withheld(name)):  # a call for each field shows
                 fields.append(b"%b: %b\r\n" % (name, value))
+        passed = _trace(trace) if trace else ()
+        self.traced = bool(passed)
+        fields += passed
         if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
             fields.append(b"host: localhost\r\n")  # the request to the runner is in HTTP/1.1, which requires one
-        for token in nominated:
-            # RFC 9110, 7.6.1: a field that Connection names ends here too, except for the host.
-            if token not in (b"close", b"keep-alive", b"upgrade", b"host"):
-                fields = [line for line in fields if not line.startswith(token + b":")]
+        if nominated:
+            fields = _without(fields, nominated)
         self.fields = b"".join(fields)
 
     def set_default(self, name: bytes, line: bytes) -> None:
@@ -124,6 +136,21 @@ def segment(raw: bytes) -> str:
 def _nominated(value: bytes) -> list[bytes]:
     """Return the tokens of a Connection field that are not only about keeping the connection."""
     return [] if value in _NOMINATES_NONE else tokens(value)
+
+
+def _without(fields: list[bytes], nominated: list[bytes]) -> list[bytes]:
+    """Return header lines without those that Connection names, which end here too (RFC 9110, 7.6.1)."""
+    ending = tuple(token + b":" for token in nominated if token not in (b"close", b"keep-alive", b"upgrade", b"host"))
+    return [line for line in fields if not line.startswith(ending)]
+
+
+def _trace(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the header lines of the trace that a request belongs to; none if it names none that is valid."""
+    parent = next((value for name, value in fields if name == b"traceparent"), b"")
+    if not is_traceparent(parent.decode("latin-1")):
+        return []
+    states = [b"tracestate: %b\r\n" % value for name, value in fields if name == b"tracestate"]
+    return [b"traceparent: %b\r\n" % parent, *states]
 
 
 def _seconds(value: bytes) -> float:

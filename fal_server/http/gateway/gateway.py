@@ -24,6 +24,7 @@ from fal_server.core.openapi import takes_post
 from fal_server.core.quotas import usual_quotas
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome
+from fal_server.core.tracing import new_traceparent
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
@@ -91,6 +92,8 @@ class Gateway:
         request_id = self._ids.next()
         try:
             request = AppRequest(exchange)
+            if not request.traced:
+                request.fields += b"traceparent: %b\r\n" % new_traceparent(request_id).encode()
             if self._lifecycle:
                 request.set_default(_LIFECYCLE, self._lifecycle)
             app = self.dispatcher.find(request.owner, request.app) or NOWHERE

@@ -7,6 +7,7 @@ import asyncio
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
+from fal_server.core.tracing import TRACEPARENT, TRACESTATE, is_traceparent, new_traceparent
 from fal_server.http.gateway.app_request import LIFECYCLE
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
@@ -152,7 +153,11 @@ class _WholeAnswer:
 
 
 def _head(method: str, path: str, request_id: str, content: Content, lifecycle: str) -> bytes:
-    fields = "".join(f"{name}: {value}\r\n" for name, value in content.headers)
+    traced = any(name == TRACEPARENT and is_traceparent(value) for name, value in content.headers)
+    passed = [pair for pair in content.headers if traced or pair[0] not in (TRACEPARENT, TRACESTATE)]
+    fields = "".join(f"{name}: {value}\r\n" for name, value in passed)
+    if not traced:
+        fields += f"{TRACEPARENT}: {new_traceparent(request_id)}\r\n"
     if lifecycle and all(name != LIFECYCLE for name, _ in content.headers):
         fields += f"{LIFECYCLE}: {lifecycle}\r\n"
     framing = f"content-length: {len(content.body)}\r\n" if content.body or method != "GET" else ""
