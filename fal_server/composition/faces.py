@@ -33,6 +33,7 @@ from fal_server.http.routes.platform.apps import PlatformAppRoutes
 from fal_server.http.routes.platform.files import PlatformFileRoutes
 from fal_server.http.routes.platform.keys import PlatformKeyRoutes
 from fal_server.http.routes.platform.logs import PlatformLogRoutes
+from fal_server.http.routes.platform.requests import PlatformRequestRoutes
 from fal_server.http.routes.queue import QueueRoutes
 from fal_server.http.routes.queue_admin import QueueAdminRoutes
 from fal_server.http.routes.rest import rest_app
@@ -170,6 +171,7 @@ def _routes(
         ).routes,
         *PlatformFileRoutes(files.data, guard).routes,
         *PlatformLogRoutes(use_cases.log_search, addresses.accounts, clock, guard).routes,
+        *PlatformRequestRoutes(use_cases.analytics, addresses.accounts, clock, guard).routes,
         *PlatformKeyRoutes(use_cases.keys, addresses.accounts, guard).routes,
     ]
 

@@ -22,6 +22,7 @@ from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
+from fal_server.services.analytics import Analytics
 from fal_server.services.app_events import AppEvents
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
@@ -55,6 +56,7 @@ class UseCases:
     """One service a noun."""
 
     access: Authenticator
+    analytics: Analytics
     teams: Teams
     recorder: Recorder
     audit: Audit
@@ -143,8 +145,10 @@ async def build_use_cases(
     )
     workflows = Workflows(store.workflows, clock)
     accounts = Accounts(store.accounts, addresses.accounts, teams, keys, clock)
+    requests = Requests(store.requests, recording, clock)
     return UseCases(
         access=access,
+        analytics=Analytics(requests, store.requests, store, catalog, clock),
         teams=teams,
         recorder=recorder,
         audit=Audit(store.audit, recorder),
@@ -194,7 +198,7 @@ async def build_use_cases(
             ),
         ),
         recording=recording,
-        requests=Requests(store.requests, recording, clock),
+        requests=requests,
         revisions=Revisions(store, catalog, fleet),
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),

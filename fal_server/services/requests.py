@@ -121,6 +121,10 @@ class Requests:
             for (number, app, endpoint), stats in found.items()
         ]
 
+    async def settle(self) -> None:
+        """Store what has ended until now."""
+        await self._recording.store()
+
     async def forget(self, age: timedelta) -> int:
         """Delete what ended longer ago than this; return how many requests."""
         return await self._store.forget(self._clock.now() - age)

@@ -40,6 +40,7 @@ from fal_server.http.routes.platform.apps import PlatformAppRoutes
 from fal_server.http.routes.platform.files import PlatformFileRoutes
 from fal_server.http.routes.platform.keys import PlatformKeyRoutes
 from fal_server.http.routes.platform.logs import PlatformLogRoutes
+from fal_server.http.routes.platform.requests import PlatformRequestRoutes
 from fal_server.http.routes.queue import QueueRoutes
 from fal_server.http.routes.queue_admin import QueueAdminRoutes
 from fal_server.http.routes.rest import rest_app
@@ -60,6 +61,8 @@ SAME = {
     ("POST", "/logs/stream"): "fal.v1.Logs.FollowLogs",
     ("GET", "/v1/serverless/apps"): "fal.v1.Apps.ListAliases",
     ("GET", "/v1/serverless/apps/{owner}/{app}/revisions"): "fal.v1.Revisions.ListApplications",
+    ("GET", "/v1/serverless/requests/by-endpoint"): "fal.v1.Requests.ListRequests",
+    ("GET", "/v1/serverless/analytics"): "fal.v1.Requests.GetRequestStats",
     ("GET", "/v1/keys"): "fal.v1.Keys.ListUserKeys",
     ("DELETE", "/v1/keys/{key_id}"): "fal.v1.Keys.RevokeUserKey",
     ("POST", "/files/missing_hashes"): "fal.v1.Revisions.RegisterApplication",
@@ -101,6 +104,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         ).routes,
         *PlatformFileRoutes(nothing, guard).routes,
         *PlatformLogRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
+        *PlatformRequestRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
         *PlatformKeyRoutes(nothing, ACCOUNTS, guard).routes,
     ]
     rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1", routes=routes)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, RUNNERS_SOCKET
+from fal_server.http.routes.platform.requests import METRICS
 from tests.support.controller import ROOT, Answer, Controller
 from tests.support.platform_shapes import OPERATIONS, faults_of, operation_of
 from tests.support.waiting import until
@@ -71,6 +72,9 @@ class Api:
             name=app or self.app,
             **more,
         )
+
+    def of_endpoints(self, what: str, query: str, endpoint: str = "") -> Answer:
+        return self.call(f"GET /serverless/{what}", query=f"?endpoint_id=local/{self.app}{endpoint}{query}")
 
     def upload(self, path: str, text: str) -> Answer:
         head = 'Content-Disposition: form-data; name="file_upload"; filename="x"'
@@ -264,6 +268,68 @@ def test_the_page_says_which_operations_are_served(api: Api) -> None:
     assert {name for name, word in rows.items() if word == "served"} == set(SERVED)
 
 
+def test_requests_are_listed_by_endpoint_and_added_up(api: Api) -> None:
+    before = api.of_endpoints("analytics", "&expand=summary,request_count").json()["summary"]
+    assert api.controller.call(f"/local/{api.app}/back", {}, key=api.controller.key).status == 500
+    assert api.controller.call(f"/local/{api.app}/", {}, key=api.controller.key).status == 200
+    found, cursor = [], ""
+    while cursor is not None:
+        page = api.of_endpoints("requests/by-endpoint", f"&limit=1&cursor={cursor}").json()
+        found, cursor = found + page["items"], page["next_cursor"]
+    assert [one["ended_at"] for one in found] == sorted((one["ended_at"] for one in found), reverse=True)
+    newest, failed = found[:2]
+    assert (newest["endpoint_id"], newest["status_code"]) == (f"local/{api.app}", 200)
+    assert (failed["endpoint_id"], failed["status_code"]) == (f"local/{api.app}/back", 500)
+    assert uuid.UUID(newest["runner_id"])
+
+    def only(query: str, endpoint: str = "") -> set[str]:
+        items = api.of_endpoints("requests/by-endpoint", f"&limit=100{query}", endpoint).json()["items"]
+        return {one["request_id"] for one in items}
+
+    assert failed["request_id"] in only("&status=error")
+    assert newest["request_id"] not in only("&status=error")
+    assert only("", "/back") == {one["request_id"] for one in found if one["endpoint_id"].endswith("/back")}
+    assert only(f"&request_id={newest['request_id']}") == {newest["request_id"]}
+    assert only("&start=2020-01-01&end=2020-01-02") == set()
+    slowest, cursor = [], ""
+    while cursor is not None:
+        page = api.of_endpoints("requests/by-endpoint", f"&sort_by=duration&limit=1&cursor={cursor}").json()
+        slowest, cursor = slowest + page["items"], page["next_cursor"]
+    assert [one["duration"] for one in slowest] == sorted((one["duration"] for one in slowest), reverse=True)
+    assert {one["request_id"] for one in slowest} == {one["request_id"] for one in found}
+    every = "time_series,summary," + ",".join(METRICS)
+    numbers = api.of_endpoints("analytics", f"&timezone=Asia/Kolkata&timeframe=day&expand={every}").json()
+    assert sum(one["request_count"] for one in numbers["summary"]) == len(found)
+    assert len(found) == sum(one["request_count"] for one in before) + 2
+    assert sum(one["request_count"] for part in numbers["time_series"] for one in part["results"]) == len(found)
+    assert {part["bucket"][-14:] for part in numbers["time_series"]} == {"00:00:00+05:30"}
+    back = next(one for one in numbers["summary"] if one["endpoint_id"].endswith("/back"))
+    assert back["error_count"] == back["request_count"] > 0
+    assert back["p50_duration"] <= back["p99_duration"]
+    for query in ("&expand=summary", "&expand=request_count", "&timezone=Moon/Base", "&timeframe=year", "&limit=0"):
+        assert api.of_endpoints("analytics", query).status == 400, query
+    assert api.call("GET /serverless/analytics").status == 400
+    for what in ("analytics", "requests/by-endpoint"):
+        assert api.call(f"GET /serverless/{what}", query="?endpoint_id=somebody/else").status == 404
+        assert api.of_endpoints(what, "&cursor=x").status == 400
+
+
+def test_usage_and_counts_of_runners_come_from_the_runners(api: Api) -> None:
+    usage = api.call("GET /serverless/usage", query=f"?app={api.app}&expand=summary,time_series").json()
+    (row,) = usage["summary"]
+    assert (row["app"], row["environment"], row["unit"]) == (api.app, "main", "second")
+    assert row["quantity"] > 0
+    parts = sum(one["quantity"] for part in usage["time_series"] for one in part["results"])
+    assert parts == pytest.approx(row["quantity"], abs=0.01)
+    assert api.call("GET /serverless/usage", query="?search=nothing-of-that-name").json()["time_series"] == []
+    for aggregation in ("max", "avg"):
+        counts = api.of_app("GET runners/history", f"?timeframe=hour&aggregation={aggregation}").json()
+        assert (counts["timeframe"], counts["aggregation"]) == ("hour", aggregation)
+        assert max(part["running"] + part["idle"] for part in counts["history"]) > 0
+    assert api.of_app("GET runners/history", "?start=2020-01-01").status == 400
+    assert api.of_app("GET runners/history", app="nobody").status == 404
+
+
 def test_lines_are_paged_newest_first_and_chosen(api: Api) -> None:
     history, app = "POST /serverless/logs/history", f"?app_id=local/{api.app}"
     assert api.controller.call(f"/local/{api.app}/back", {}, key=api.controller.key).status == 500
@@ -346,6 +412,10 @@ CALLS: dict[str, Callable[[Api], Answer]] = {
     "POST /serverless/files/file/local/{target_path}": lambda api: api.upload("h", "text"),
     "POST /serverless/logs/history": lambda api: api.call("POST /serverless/logs/history", []),
     "POST /serverless/logs/stream": lambda api: api.call("POST /serverless/logs/stream", [], _ended()),
+    "GET /serverless/requests/by-endpoint": lambda api: api.of_endpoints("requests/by-endpoint", ""),
+    "GET /serverless/analytics": lambda api: api.of_endpoints("analytics", ""),
+    "GET /serverless/usage": lambda api: api.call("GET /serverless/usage"),
+    "GET /serverless/apps/{owner}/{name}/runners/history": lambda api: api.of_app("GET runners/history"),
     "GET /keys": lambda api: api.call("GET /keys"),
     "POST /keys": lambda api: api.call("POST /keys", {"alias": "one more"}),
     "DELETE /keys/{key_id}": lambda api: api.call("DELETE /keys/{key_id}", key_id=str(uuid.uuid4())),

@@ -203,7 +203,8 @@ def _endpoints(endpoint: str, metadata: Mapping[str, Json]) -> list[str]:
     paths = description.get("paths") if isinstance(description, Mapping) else None
     if not isinstance(paths, Mapping):
         return []
-    return [endpoint + path.rstrip("/") for path, item in paths.items() if isinstance(item, Mapping) and "post" in item]
+    called = sorted(path for path, item in paths.items() if isinstance(item, Mapping) and "post" in item)
+    return [endpoint + path.rstrip("/") for path in called]
 
 
 def _texts(values: Mapping[str, Json]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from starlette.requests import Request
 
@@ -13,7 +13,6 @@ from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import AppId, Principal
 
-T = TypeVar("T")
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
@@ -35,19 +34,46 @@ def endpoint_id(accounts: KnownAccounts, app_id: AppId) -> str:
     return f"{accounts.of(app_id.account).nickname}/{app_id}"
 
 
-def span(request: Request, now: datetime, *, most: timedelta | None = None) -> tuple[datetime, datetime]:
+def span(
+    request: Request,
+    now: datetime,
+    *,
+    most: timedelta | None = None,
+    usual: timedelta = _DAY,
+    zone: tzinfo = UTC,
+) -> tuple[datetime, datetime]:
     """Return the times from `start` to before `end`; by default the last 24 hours.
+
+    Args:
+        most: how far apart they may lie.
+        usual: how far apart they lie without a `start`.
+        zone: that of times which name none.
 
     Raises:
         InvalidArgument: one is no time, they are the wrong way round, or they lie too far apart.
     """
-    end = _time(request, "end") or now
-    start = _time(request, "start") or end - _DAY
+    end = _time(request, "end", zone) or now
+    start = _time(request, "start", zone) or end - usual
     if end <= start:
         raise InvalidArgument("end", "end does not lie behind start: swap them, or leave one out")
     if most is not None and end - start > most:
         raise InvalidArgument("start", f"start lies more than {most.days} days before end: ask for a shorter time")
     return start, end
+
+
+def zone_of(request: Request) -> ZoneInfo:
+    """Return the time zone that a request names, or UTC.
+
+    Raises:
+        InvalidArgument: it is unknown.
+    """
+    name = request.query_params.get("timezone") or "UTC"
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidArgument(
+            "timezone", f"timezone {name[:80]!r} is unknown: use one such as Europe/Berlin"
+        ) from error
 
 
 def listed(request: Request, name: str, most: int = _MOST_LISTED) -> list[str]:
@@ -166,7 +192,7 @@ def own_apps(request: Request, name: str, caller: Principal, accounts: KnownAcco
     return found
 
 
-def _time(request: Request, name: str) -> datetime | None:
+def _time(request: Request, name: str, zone: tzinfo) -> datetime | None:
     text = request.query_params.get(name)
     if not text:
         return None
@@ -176,4 +202,4 @@ def _time(request: Request, name: str) -> datetime | None:
         raise InvalidArgument(
             name, f"{name} is {text[:80]!r}: give a time in ISO 8601, such as 2026-01-31T12:00:00Z or 2026-01-31"
         ) from error
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return (time.replace(tzinfo=zone) if time.tzinfo is None else time).astimezone(UTC)
