@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import stat
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str
                 continue
             except ssl.SSLCertVerificationError as error:
                 return error.verify_message
+            except ssl.SSLError as error:
+                return error.reason or str(error)
     return ""
 
 
@@ -177,3 +180,24 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
     (tmp_path / "ca.key").write_text("broken")
     with pytest.raises(Unavailable, match="remove that directory"):
         Certificates(tmp_path, TlsSettings(), ManualNow())
+
+
+def _older(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Let one end speak TLS 1.0 and 1.1 and nothing newer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that these are old is the point
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    return context
+
+
+def test_a_client_that_speaks_an_older_tls_is_refused(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
+    assert certificates.ca_file is not None
+    old = _older(ssl.create_default_context(cafile=str(certificates.ca_file)))
+    assert "protocol" in _handshake(certificates.context, old, "localhost").lower()
+    willing = _older(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    willing.load_cert_chain(tmp_path / "tls" / "leaf.pem", tmp_path / "tls" / "leaf.key")
+    again = _older(ssl.create_default_context(cafile=str(certificates.ca_file)))
+    assert not _handshake(willing, again, "localhost"), "this client can speak it with a server that does"
