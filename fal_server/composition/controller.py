@@ -137,6 +137,7 @@ class Controller:
             grpc_port=parts.faces.grpc_port,
             version=version("fal-grpc"),
             isolation=parts.isolation.line,
+            shared=[str(each) for each in self._settings.shared],
             tls=parts.addresses.tls,
             local_authority=certificates is not None and certificates.ca_file is not None,
         )

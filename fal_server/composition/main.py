@@ -24,6 +24,7 @@ from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.machine_types import read_machine_types
 from fal_server.composition.options import add_options, is_loopback
 from fal_server.composition.settings import Settings
+from fal_server.composition.shared_directories import SharedDirectory, check_shared, shared_directory
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 warm_workers=options.warm_workers,
                 isolation=options.isolation,
                 require_isolation=options.require_isolation,
+                shared=_shared(options, state),
                 file_retention_days=options.file_retention_days,
                 unused_retention_days=options.unused_retention_days,
                 drain_seconds=options.drain_seconds,
@@ -160,6 +162,17 @@ def _machine_types(path: Path | None) -> MachineTypes:
         InvalidArgument: something in the file is wrong.
     """
     return MachineTypes() if path is None else MachineTypes().with_own(read_machine_types(path))
+
+
+def _shared(options: argparse.Namespace, state: StateDir) -> tuple[SharedDirectory, ...]:
+    """Return the directories that runners see.
+
+    Raises:
+        Unavailable: one cannot be shared.
+    """
+    shared = tuple(map(shared_directory, options.share_directory))
+    check_shared(shared, state.root)
+    return shared
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:

@@ -87,6 +87,15 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="Do not start if runners would get a weaker level.",
     )
     parser.add_argument(
+        "--share-directory",
+        action="append",
+        type=_shared,
+        default=[],
+        metavar="PATH[:rw]",
+        help="A directory of this machine that every runner sees at its path, as /models with weights: read-only, or "
+        "with :rw to write. May be repeated.",
+    )
+    parser.add_argument(
         "--retention-days",
         type=_days,
         default=7.0,
@@ -277,6 +286,14 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not a network such as 10.0.0.0/8: {error}") from None
+
+
+def _shared(text: str) -> str:
+    """Make the path absolute, for a process with another directory."""
+    path, mode = (text[:-3], text[-3:]) if text.endswith((":rw", ":ro")) else (text, "")
+    if not path or any(character in path for character in "\t\n\0"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form PATH or PATH:rw, such as /models")
+    return f"{Path(path).expanduser().absolute()}{mode}"
 
 
 def _database(text: str) -> str:

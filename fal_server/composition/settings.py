@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fal_server.composition.options import is_loopback
+from fal_server.composition.shared_directories import SharedDirectory
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.machines import MachineTypes
 from fal_server.http.outbound.destinations import Network
@@ -29,6 +30,7 @@ class Settings:
         warm_workers: how many of the environments used last keep a worker waiting that has done their imports.
         isolation: the level of isolation of runners; None takes the strongest that works here.
         require_isolation: the weakest level with which to start.
+        shared: directories of this machine that every runner sees.
         retention_days: how long logs and ended runners are kept.
         request_history_days: how long the rows and numbers of requests that have ended are kept.
         request_sample: of the successful requests, how many get a row: 0 to 1.
@@ -55,6 +57,7 @@ class Settings:
     warm_workers: int = 2
     isolation: str | None = None
     require_isolation: str | None = None
+    shared: tuple[SharedDirectory, ...] = ()
     retention_days: float = 7.0
     request_history_days: float = 7.0
     request_sample: float = 1.0

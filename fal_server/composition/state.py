@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ class Running:
         stopping: what the stop waits for; empty while the controller serves.
         owner_socket: where whoever owns the directory needs no key; empty if an earlier version wrote the file.
         isolation: how strongly its runners are kept apart, for people to read.
+        shared: the directories of this machine that runners see, likewise.
     """
 
     pid: int
@@ -45,6 +46,7 @@ class Running:
     inode: int = 0
     owner_socket: str = ""
     isolation: str = ""
+    shared: Sequence[str] = ()
 
 
 class StateDir:

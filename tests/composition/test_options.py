@@ -28,6 +28,7 @@ VALUES = {
     "NAME": ["one", "two"],
     "CIDR": ["10.0.0.0/8", "::1/128"],
     "LEVEL": ["view"],
+    "PATH[:rw]": ["/a b:rw", "/models"],
 }
 
 

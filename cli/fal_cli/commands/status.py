@@ -49,6 +49,7 @@ def _status(args: argparse.Namespace) -> int:
         f"Address:     {controller.host} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)",
         f"State dir:   {controller.state_dir}",
         *([f"Isolation:   {controller.isolation}"] if controller.isolation else []),
+        *([f"Shared:      {', '.join(controller.shared)}"] if controller.shared else []),
         f"Uptime:      {timedelta(seconds=int(controller.uptime_seconds()))}",
     ]
     if document["apps"] is not None:
@@ -72,6 +73,7 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
         "grpc_port": controller.grpc_port,
         "state_dir": str(controller.state_dir),
         "isolation": controller.isolation.partition(":")[0],
+        "shared": list(controller.shared),
         "uptime_seconds": int(controller.uptime_seconds()),
     }
 
