@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 from fal_grpc.v1 import log_pb2
 from fal_runner.log.frames import Chunk, FrameReader
-from fal_runner.log.journal import Journal, OutputLines, Source
-from fal_runner.log.lines import LevelReader, LineSplitter, OutputLine, without_level
+from fal_runner.log.journal import Journal, Level, OutputLines, Source
+from fal_runner.log.lines import EntryReader, LineSplitter, OutputLine, crash_of, without_level
 from fal_runner.log.redaction import Redactor
 
 _READ_BYTES = 64 * 1024  # what a pipe holds
@@ -21,11 +22,19 @@ LEVELS = {
     "W": log_pb2.WARNING,
     "E": log_pb2.ERROR,
 }
+# A child that has died writes no line after its traceback by which its end would be known.
+_QUIET_SECONDS = 0.2
 _MOST_OPEN = 64  # requests in the middle of a line at one time; each may hold a line of the greatest length
 
 
 async def capture(
-    fd: int, source: Source, journal: Journal, redactor: Redactor, max_line_bytes: int, mark: str
+    fd: int,
+    source: Source,
+    journal: Journal,
+    redactor: Redactor,
+    max_line_bytes: int,
+    mark: str,
+    on_crash: Callable[[str], object],
 ) -> None:
     """Read a pipe to its end, line by line, and close it.
 
@@ -36,19 +45,28 @@ async def capture(
         redactor: masks secrets in them.
         max_line_bytes: a longer line is cut, and says so.
         mark: the start of every frame; see FrameReader.
+        on_crash: gets in one line what a report of a crash of Python itself says.
     """
     os.set_blocking(fd, False)
     frames = FrameReader(mark)
-    recorder = OutputRecorder(source, redactor, max_line_bytes)
+    recorder = OutputRecorder(source, redactor, max_line_bytes, on_crash)
     loop = asyncio.get_running_loop()
+    quiet: asyncio.TimerHandle | None = None
     ended: asyncio.Future[None] = loop.create_future()
+
+    def pause() -> None:
+        journal.take(recorder.pause())
 
     def read() -> None:
         # Without a task, because each line of an app that answers requests comes alone: waking one costs more than it.
+        nonlocal quiet
         try:
             data = os.read(fd, _READ_BYTES)
             if data:
                 journal.take(recorder.take(frames.feed(data)))
+                if quiet is not None:
+                    quiet.cancel()
+                quiet = loop.call_later(_QUIET_SECONDS, pause) if recorder.holds_tracebacks else None
                 return
         except BlockingIOError:
             return
@@ -63,6 +81,8 @@ async def capture(
     try:
         await ended
     finally:
+        if quiet is not None:
+            quiet.cancel()
         loop.remove_reader(fd)
         os.close(fd)
         journal.take(recorder.take(frames.flush()) + recorder.finish())
@@ -73,13 +93,13 @@ class _Stream:
 
     def __init__(self, max_line_bytes: int) -> None:
         self.splitter = LineSplitter(max_line_bytes)
-        self.levels = LevelReader()
+        self.entries = EntryReader(max_line_bytes)
         self.record = bytearray()
         self.cut = 0
 
     @property
     def is_open(self) -> bool:
-        return self.splitter.holds or self.levels.in_traceback or bool(self.record)
+        return self.splitter.holds or self.entries.holds or bool(self.record)
 
 
 class OutputRecorder:
@@ -89,9 +109,17 @@ class OutputRecorder:
         source: which stream of the worker it is.
         redactor: masks secrets in the lines.
         max_line_bytes: a longer line is cut, and says so.
+        on_crash: gets in one line what a report of a crash of Python itself says.
     """
 
-    def __init__(self, source: Source, redactor: Redactor, max_line_bytes: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        redactor: Redactor,
+        max_line_bytes: int,
+        on_crash: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._on_crash = on_crash
         self._source = source
         self._redactor = redactor
         self._max_line_bytes = max_line_bytes
@@ -117,6 +145,16 @@ class OutputRecorder:
                 oldest = next(iter(self._open))
                 found += self._flush(self._open.pop(oldest), oldest)
         return found
+
+    @property
+    def holds_tracebacks(self) -> bool:
+        """Whether a traceback waits for the line after it."""
+        return self._common.entries.holds or any(stream.entries.holds for stream in self._open.values())
+
+    def pause(self) -> list[OutputLines]:
+        """Return the tracebacks that wait, because nothing more is printed for now."""
+        streams = [("", self._common), *self._open.items()]
+        return [lines for request_id, stream in streams for lines in self._end_traceback(stream, request_id)]
 
     def finish(self) -> list[OutputLines]:
         """Return the lines that have no newline, once the output has ended."""
@@ -149,16 +187,29 @@ class OutputRecorder:
         stream.cut = 0
         text = self._text(line)
         record = OutputLines(self._source, chunk.request_id, [without_level(text)], [LEVELS[chunk.level]])
-        return [*self._flush(stream, chunk.request_id), record]
+        before = self._of_lines(stream, stream.splitter.flush(), chunk.request_id)
+        if not stream.entries.holds_part:  # else a child is in the middle of its traceback
+            before += self._end_traceback(stream, chunk.request_id)
+        return [*before, record]
 
     def _flush(self, stream: _Stream, request_id: str) -> list[OutputLines]:
-        return self._of_lines(stream, stream.splitter.flush(), request_id)
+        last = self._of_lines(stream, stream.splitter.flush(), request_id)
+        return [*last, *self._end_traceback(stream, request_id)]
+
+    def _end_traceback(self, stream: _Stream, request_id: str) -> list[OutputLines]:
+        return self._of_entries(*stream.entries.flush(), request_id) if stream.entries.holds else []
 
     def _of_lines(self, stream: _Stream, lines: list[OutputLine], request_id: str) -> list[OutputLines]:
         return self._of_texts(stream, [self._text(line) for line in lines], request_id) if lines else []
 
     def _of_texts(self, stream: _Stream, texts: list[str], request_id: str) -> list[OutputLines]:
-        return [OutputLines(self._source, request_id, [*map(without_level, texts)], stream.levels.read(texts))]
+        return self._of_entries(*stream.entries.read(texts), request_id)
+
+    def _of_entries(self, texts: list[str], levels: list[Level], request_id: str) -> list[OutputLines]:
+        if log_pb2.ERROR in levels:
+            for crash in filter(None, map(crash_of, texts)):
+                self._on_crash(crash)
+        return [OutputLines(self._source, request_id, texts, levels)]
 
     def _text(self, line: OutputLine) -> str:
         """A line as text, without secrets, which says what is missing of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,6 +36,10 @@ _LEVELS = {
 _TRACEBACK = "Traceback (most recent call last):"
 # These stand between the tracebacks of a chain.
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+# What faulthandler writes when Python itself dies, and what its lines after the first begin with.
+_FATAL = "Fatal Python error: "
+_OF_FATAL = (" ", "Current thread", "Thread ", "Python runtime state", "Extension modules", "<", "Stack (")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+) in (.+)')
 _LOOKED_AT = 4096
 _REDRAWS = 10.0  # kept states of a line that is drawn over, before only one a second is kept
 
@@ -49,7 +54,7 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
     if start.startswith("{"):
         found = _JSON.search(start)
         return _LEVELS.get(found[1].upper(), log_pb2.INFO) if found else log_pb2.INFO
-    if start.startswith(_TRACEBACK):
+    if start.startswith((_TRACEBACK, _FATAL)):
         return log_pb2.ERROR
     found = _WORD.match(start)
     return _LEVELS[found[1]] if found else log_pb2.INFO
@@ -61,38 +66,95 @@ def without_level(text: str) -> str:
     return text[found.end() :] if found else text
 
 
-class LevelReader:
-    """Finds the levels of consecutive lines: a whole traceback is an ERROR, not only its first line.
+class EntryReader:
+    """Makes entries of consecutive lines: one a line, but a whole traceback or report of a crash is one ERROR.
 
-    Attributes:
-        in_traceback: whether the next line may belong to a traceback.
+    What a program prints through its own Python comes as one entry already; this is for child processes, and for what
+    dies beneath Python. The end of a traceback is only known by the next line, so the last one is held until `flush`.
+
+    Args:
+        max_bytes: a longer traceback becomes several entries.
     """
 
-    def __init__(self) -> None:
-        self.in_traceback = False
-        self._in_chain = False
+    def __init__(self, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._held: list[str] = []
+        self._held_bytes = 0
+        self._is_fatal = False
+        self._is_whole = False  # the exception was read, and only another traceback of the same chain may follow
 
-    def read(self, texts: Sequence[str]) -> list[log_pb2.LogLevel.ValueType]:
-        """The level of each of the next lines."""
+    @property
+    def holds(self) -> bool:
+        """Whether it holds a traceback whose end is not known."""
+        return bool(self._held)
+
+    @property
+    def holds_part(self) -> bool:
+        """Whether it holds a traceback that has not come to its exception."""
+        return bool(self._held) and not self._is_whole
+
+    def read(self, texts: Sequence[str]) -> tuple[list[str], list[log_pb2.LogLevel.ValueType]]:
+        """Return the entries that the next lines complete, and the level of each."""
         levels = [level_of(text) for text in texts]
-        if self.in_traceback or log_pb2.ERROR in levels:  # almost never: most lines are read in one go
-            for index, text in enumerate(texts):
-                if self._belongs(text):
-                    levels[index] = log_pb2.ERROR
-        return levels
+        if not self._held and log_pb2.ERROR not in levels:  # almost always
+            return [*map(without_level, texts)], levels
+        entries: list[tuple[str, log_pb2.LogLevel.ValueType]] = []
+        for text, level in zip(texts, levels, strict=True):
+            if self._held and not self._belongs(text):
+                entries += self._take()
+            if self._held or text.startswith((_TRACEBACK, _FATAL)):
+                self._hold(text)
+                if self._held_bytes > self._max_bytes:
+                    entries += self._take()
+            else:
+                entries.append((without_level(text), level))
+        return [text for text, _ in entries], [level for _, level in entries]
+
+    def flush(self) -> tuple[list[str], list[log_pb2.LogLevel.ValueType]]:
+        """Return what it holds, because the output has ended or pauses."""
+        entries = self._take()
+        return [text for text, _ in entries], [level for _, level in entries]
+
+    def _hold(self, text: str) -> None:
+        if not self._held:
+            self._is_fatal = text.startswith(_FATAL)
+        self._held.append(text)
+        self._held_bytes += len(text)
 
     def _belongs(self, text: str) -> bool:
-        """Whether a line is a part of a traceback; a line of spaces or an exception's own line ends it."""
+        if self._is_fatal:
+            return not text or text.startswith(_OF_FATAL)
         if text.startswith(_TRACEBACK):
-            self.in_traceback, self._in_chain = True, False
-            return True
-        if not self.in_traceback:
-            return False
-        if self._in_chain:  # after the exception: only another traceback of the same chain may follow
-            self.in_traceback = not text or text.startswith(_CHAINED)
-            return self.in_traceback
-        self._in_chain = not text.startswith(" ")
+            follows = self._is_whole and not self._held[-1]  # after "During handling of ..." and an empty line
+            self._is_whole = False
+            return follows
+        if self._is_whole:
+            return not text or text.startswith(_CHAINED)
+        self._is_whole = not text.startswith(" ")
         return True
+
+    def _take(self) -> list[tuple[str, log_pb2.LogLevel.ValueType]]:
+        held, self._held, self._held_bytes, self._is_whole = self._held, [], 0, False
+        after = 0
+        while held and not held[-1]:
+            held.pop()
+            after += 1
+        report = [("\n".join(held), log_pb2.ERROR)] if held else []
+        return [*report, *[("", log_pb2.INFO)] * after]
+
+
+def crash_of(report: str) -> str | None:
+    """Return what a report of a crash says in one line, such as "Segmentation fault, in app.py line 3 in load"."""
+    if not report.startswith(_FATAL):
+        return None
+    first, *rest = report.splitlines()
+    what = first.removeprefix(_FATAL)
+    current = next((number for number, line in enumerate(rest, 1) if line.startswith("Current thread")), len(rest))
+    stack = itertools.takewhile(lambda line: line.startswith(" "), rest[current:])
+    frames = [found for line in stack if (found := _FRAME.fullmatch(line.strip()))]
+    # The app's own line tells more than that of the library which it called.
+    own = next((found for found in frames if "/lib/python" not in found[1]), next(iter(frames), None))
+    return what if own is None else f"{what}, in {own[3]} ({own[1].rpartition('/')[2]}:{own[2]})"
 
 
 class OutputLine(NamedTuple):

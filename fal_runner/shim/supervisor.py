@@ -37,6 +37,8 @@ Reason = shim_pb2.WorkerExited
 _EAGER_SECONDS = 3.0
 _LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
 _LONGEST_CAUSE = 300
+# What a fault beneath Python sends; Python then reports where it was.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
 class Supervisor:
@@ -72,6 +74,7 @@ class Supervisor:
         self._grace: asyncio.TimerHandle | None = None
         self._kill_at = float("inf")
         self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
+        self._crash = ""
         self._cause = ""
         self._asked = False
         container = spec.env.get(NOTE_VARIABLE)
@@ -145,7 +148,9 @@ class Supervisor:
         self._started = time.monotonic()
         outputs = (process.stdout, log_pb2.LogEntry.SOURCE_STDOUT), (process.stderr, log_pb2.LogEntry.SOURCE_STDERR)
         for fd, source in outputs:
-            lines = capture(fd, source, self.journal, self._redactor, self._max_line_bytes, self._mark)
+            lines = capture(
+                fd, source, self.journal, self._redactor, self._max_line_bytes, self._mark, self._note_crash
+            )
             self._captures.append(self._spawn(lines))
         self._tasks.append(self._spawn(process.ask(self._job(process, prewarmed=prewarmed is not None), last=True)))
         self._result = self._spawn(self._listen(process))
@@ -366,6 +371,9 @@ class Supervisor:
         self.state = State.STATE_EXITED
         self._emit(shim_pb2.ShimEvent(exited=exited))
 
+    def _note_crash(self, crash: str) -> None:
+        self._crash = crash
+
     def _exit(self, code: int) -> shim_pb2.WorkerExited:
         itself, killed = self._reason == Reason.REASON_EXITED, self._reason == Reason.REASON_KILLED
         # The end of a runner for lack of memory is known later than its broken connections, for which it may be killed.
@@ -379,6 +387,8 @@ class Supervisor:
             message = f"worker was killed by signal {-code}{name}"
             if -code == signal.SIGKILL and itself and not starved:
                 message += ", which was not sent by the platform"
+            elif self._crash and itself and -code in _CRASHES:
+                message += f": {self._crash}"
         if starved:
             self._reason = Reason.REASON_OUT_OF_MEMORY
             message += f": {self._memory.explanation()}"

@@ -16,6 +16,7 @@ if sys.path and sys.path[0] and __file__.startswith(sys.path[0]):
     sys.path.pop(0)  # this file's directory: the app must not import its siblings
 
 import asyncio
+import faulthandler
 import functools
 import importlib
 import importlib.abc
@@ -367,6 +368,7 @@ def main() -> None:
             channel.listening(port)
             remember()
 
+    faulthandler.enable(2)  # a crash beneath Python says where; sys.stderr is not a file when it happens
     streams.install()
     streams.begin(job["mark"], remember)
     if job.get("port"):

@@ -18,8 +18,10 @@ from tests.support.waiting import until
 
 SECRET = "planted-s3cret+value/with=signs and spaces"
 APP = """
+import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -72,6 +74,14 @@ class Talker(fal.App, keep_alive=600, max_concurrency=2, max_multiplexing=8):
         print("\\n".join(f"last {number}" for number in range(asked.to)))
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
+
+    @fal.endpoint("/child")
+    def child(self) -> int:
+        return subprocess.run([sys.executable, "-c", "def f():\\n    raise KeyError('weights')\\nf()"]).returncode
+
+    @fal.endpoint("/crash")
+    def crash(self) -> int:
+        return ctypes.string_at(0)
 """
 
 
@@ -135,6 +145,24 @@ def following(controller: Controller, place: Path, *arguments: str) -> Generator
         if follower.process.poll() is None:
             follower.process.kill()
         follower.process.wait()
+
+
+def test_a_traceback_of_a_child_process_is_one_error(platform: Controller) -> None:
+    assert call(platform, "child") == 1
+    found = until(lambda: [line for line in lines(platform) if "KeyError: 'weights'" in str(line["message"])], "it")
+    (line,) = found
+    assert line["level"] == "ERROR"
+    assert str(line["message"]).startswith("Traceback (most recent call last):\n  File ")
+
+
+def test_a_crash_beneath_python_says_where_it_was(platform: Controller) -> None:
+    answer = platform.call("/local/talker/crash", {})
+    assert answer.status == 503
+    assert b"SIGSEGV" in answer.body
+    assert b"Segmentation fault, in crash (talker.py:" in answer.body
+    (report,) = [line for line in lines(platform) if str(line["message"]).startswith("Fatal Python error: ")]
+    assert report["level"] == "ERROR"
+    assert "in string_at\n" in str(report["message"])
 
 
 def test_what_a_request_prints_is_found_by_its_id(platform: Controller) -> None:

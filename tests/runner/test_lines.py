@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.log.lines import LevelReader, LineSplitter, level_of, without_level
+from fal_runner.log.lines import EntryReader, LineSplitter, crash_of, level_of, without_level
 from fal_runner.log.redaction import MASK, Redactor
 
 text_with_breaks = st.text("ab\r\n", max_size=40).map(str.encode) | st.binary(max_size=40)
@@ -81,9 +81,7 @@ def test_every_line_has_a_level(line: str) -> None:
     assert level_of(line) in log_pb2.LogLevel.values()
 
 
-def test_a_whole_traceback_is_an_error() -> None:
-    text = """before
-Traceback (most recent call last):
+CHAIN = """Traceback (most recent call last):
   File "app.py", line 1, in <module>
     load()
 ValueError: no weights
@@ -92,12 +90,63 @@ During handling of the above exception, another exception occurred:
 
 Traceback (most recent call last):
   File "app.py", line 3, in <module>
-RuntimeError: INFO: no weights
-after"""
-    reader = LevelReader()
-    read = [level for line in text.split("\n") for level in reader.read([line])]
-    assert read == [log_pb2.INFO, *[log_pb2.ERROR] * 10, log_pb2.INFO]
-    assert LevelReader().read(text.split("\n")) == read
+RuntimeError: INFO: no weights"""
+OTHER = """Traceback (most recent call last):
+  File "app.py", line 1, in <module>
+KeyboardInterrupt"""
+CRASH = """Fatal Python error: Segmentation fault
+
+Current thread 0x00007f0000000000 (most recent call first):
+  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at
+  File "/app/shop.py", line 12 in load
+  File "/app/shop.py", line 3 in run
+
+Extension modules: numpy._core (total: 1)"""
+
+
+@pytest.mark.parametrize("by", ["lines", "one piece"])
+def test_a_whole_traceback_and_a_crash_are_one_error_each(by: str) -> None:
+    lines = f"before\n{CHAIN}\nINFO: between\n{OTHER}\n{OTHER}\n{CRASH}\nafter".split("\n")
+    reader = EntryReader()
+    pieces = [[line] for line in lines] if by == "lines" else [lines]
+    read = [entry for piece in pieces for entry in zip(*reader.read(piece), strict=True)]
+    error = log_pb2.ERROR
+    assert read == [
+        ("before", log_pb2.INFO),
+        (CHAIN, error),
+        ("INFO: between", log_pb2.INFO),
+        *[(OTHER, error)] * 2,
+        (CRASH, error),
+        ("after", log_pb2.INFO),
+    ]
+    assert reader.flush() == ([], [])
+
+
+@pytest.mark.parametrize("text", [CHAIN, OTHER, CRASH])
+def test_what_is_last_is_held_until_it_is_flushed(text: str) -> None:
+    reader = EntryReader()
+    assert reader.read(text.split("\n")) == ([], [])
+    assert reader.flush() == ([text], [log_pb2.ERROR])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*CHAIN.split("\n"), *CRASH.split("\n"), "x", ""])), st.integers(1, 200))
+def test_no_line_is_lost_or_moved(lines: list[str], most: int) -> None:
+    reader = EntryReader(most)
+    texts = [*reader.read(lines)[0], *reader.flush()[0]]
+    assert "\n".join(texts).split("\n") == (lines or [""])
+
+
+@pytest.mark.parametrize(
+    ("report", "crash"),
+    [
+        (CRASH, "Segmentation fault, in load (shop.py:12)"),
+        ("Fatal Python error: Aborted", "Aborted"),
+        (CHAIN, None),
+    ],
+)
+def test_a_crash_in_one_line(report: str, crash: str | None) -> None:
+    assert crash_of(report) == crash
 
 
 secrets = st.text(
