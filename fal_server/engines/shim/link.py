@@ -234,13 +234,26 @@ class RunnerLink:
         if self._exited is None:
             reason = "its shim ended before it did; all of its processes were killed"
             log.warning("runner %s: %s", self._runner_id, reason)
-            await self.process.sweep()
+            await self._sweep()
         else:
             reason = self._exited.message
         await asyncio.wait([pump], timeout=_DRAIN_SECONDS)
         if not self._result.done():
             self._result.set_exception(Unavailable(f"runner {self._runner_id} ended without a result: {reason}"))
         self._observe(Event.GONE, reason=reason)
+
+    async def _sweep(self) -> None:
+        """Kill what the shim left, when the machine can: without descriptors it cannot even list processes."""
+        failures = 0
+        while True:
+            try:
+                await self.process.sweep()
+            except Exception as error:  # noqa: BLE001 - a runner whose end is never told would end for ever
+                failures += 1
+                log.warning("runner %s: what it left cannot be ended yet: %s", self._runner_id, error)
+                await self._pause(failures)
+            else:
+                return
 
     async def _pump_logs(self) -> None:
         """Carry lines from the shim to the sink, to the very last, and let the shim forget them."""
