@@ -79,15 +79,25 @@ class TokenBucket:
         self._tokens = float(rate)
         self._at = now
 
-    def wait(self, rate: int, now: float) -> float:
-        """Return how many seconds it takes until another request is allowed; 0 if one is now."""
-        self._tokens = min(float(rate), self._tokens + (now - self._at) * rate)
-        self._at = now
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / rate
+    def take(self, rate: int, now: float) -> float:
+        """Count a request if it is allowed now.
 
-    def take(self) -> None:
-        """Count a request that is allowed."""
-        self._tokens -= 1
+        Returns:
+            0, or how many seconds it takes until one is allowed; then none was counted.
+        """
+        tokens = self._tokens + (now - self._at) * rate
+        if tokens > rate:
+            tokens = rate
+        self._at = now
+        if tokens >= 1:
+            self._tokens = tokens - 1
+            return 0.0
+        self._tokens = tokens
+        return (1 - tokens) / rate
+
+    def give_back(self) -> None:
+        """Take back what was counted last."""
+        self._tokens += 1
 
 
 def whole_seconds(seconds: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from fal_server.core.faults import RateLimited
 from fal_server.core.identity import AccountId
@@ -52,17 +53,16 @@ class Rates:
         if caller_rate:
             caller = network_of(address()) if app.public or key_id is None else key_id
             mine = self._of_caller(account, caller, caller_rate, now)
-            if wait := mine.wait(caller_rate, now):
+            if wait := mine.take(caller_rate, now):
                 raise _too_fast("you send", caller_rate, wait)
         if rate:
             together = self._accounts.get(account)
             if together is None:
                 together = self._accounts[account] = TokenBucket(rate, now)
-            if wait := together.wait(rate, now):
+            if wait := together.take(rate, now):
+                if mine is not None:
+                    mine.give_back()
                 raise _too_fast("the callers of this account's apps together send", rate, wait)
-            together.take()
-        if mine is not None:
-            mine.take()
 
     def _of_caller(self, account: AccountId, caller: str, rate: int, now: float) -> TokenBucket:
         bucket = self._callers.pop((account, caller), None)
@@ -74,6 +74,7 @@ class Rates:
         return bucket
 
 
+@lru_cache(maxsize=4096)  # reading an address takes longer than all the rest
 def network_of(address: str) -> str:
     """Return what one caller has of addresses: an IPv4 address, or a /64 of IPv6, which providers give to each."""
     try:

@@ -37,10 +37,8 @@ def test_a_bucket_never_lets_through_more_than_a_burst_and_the_rate(rate: int, p
     bucket, now, passed = TokenBucket(rate, 0), 0.0, 0
     for pause in pauses:
         now += pause
-        wait = bucket.wait(rate, now)
-        if not wait:
-            bucket.take()
-            passed += 1
+        wait = bucket.take(rate, now)
+        passed += not wait
         assert 0 <= wait <= 1 / rate + 1e-9
     assert passed <= rate + now * rate + 1e-6
 
@@ -48,9 +46,9 @@ def test_a_bucket_never_lets_through_more_than_a_burst_and_the_rate(rate: int, p
 @given(st.integers(1, 50), st.floats(0, 100))
 def test_after_the_wait_that_is_told_one_more_is_allowed(rate: int, at: float) -> None:
     bucket = TokenBucket(rate, at)
-    while not (wait := bucket.wait(rate, at)):
-        bucket.take()
-    assert bucket.wait(rate, at + wait + 1e-6) == 0
+    while not (wait := bucket.take(rate, at)):
+        continue
+    assert bucket.take(rate, at + wait + 1e-6) == 0
 
 
 def test_the_bound_of_a_caller_and_of_the_account() -> None:
@@ -67,7 +65,17 @@ def test_the_bound_of_a_caller_and_of_the_account() -> None:
     for _ in range(1000):
         rates.count(app(BOB), None, nobody)
     time.now += 1
-    rates.count(app(ALICE), "one", nobody)
+    for _ in range(2):
+        rates.count(app(ALICE), "one", nobody)
+    for _ in range(3):
+        with pytest.raises(RateLimited, match="you send"):
+            rates.count(app(ALICE), "one", nobody)
+    rates.count(app(ALICE), "two", nobody)
+    with pytest.raises(RateLimited, match="together"):
+        rates.count(app(ALICE), "three", nobody)
+    quotas[ALICE] = Quotas(caller_requests_per_second=2)
+    for _ in range(2):
+        rates.count(app(ALICE), "three", nobody)  # what the account's bound refused was not counted
     quotas[ALICE] = Quotas()
     for _ in range(1000):
         rates.count(app(ALICE), "one", nobody)
