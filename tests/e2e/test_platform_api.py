@@ -414,6 +414,7 @@ CALLS: dict[str, Callable[[Api], Answer]] = {
     "POST /serverless/logs/stream": lambda api: api.call("POST /serverless/logs/stream", [], _ended()),
     "GET /serverless/requests/by-endpoint": lambda api: api.of_endpoints("requests/by-endpoint", ""),
     "GET /serverless/analytics": lambda api: api.of_endpoints("analytics", ""),
+    "GET /serverless/metrics": lambda api: api.call("GET /serverless/metrics"),
     "GET /serverless/usage": lambda api: api.call("GET /serverless/usage"),
     "GET /serverless/apps/{owner}/{name}/runners/history": lambda api: api.of_app("GET runners/history"),
     "GET /keys": lambda api: api.call("GET /keys"),
