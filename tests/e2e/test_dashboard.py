@@ -185,6 +185,8 @@ def test_an_app_is_called_from_its_form(shop: Controller, owner: Browser) -> Non
     assert queued.place.startswith("/ui/apps/shop/requests/")
     assert owner.get(queued.place).status == 200
     assert owner.post("/ui/apps/shop/playground", path="/", send="json", json="{").status == 400
+    for path in ("", "nowhere", "/ HTTP/1.1\r\nx: y", "/other"):
+        assert owner.post("/ui/apps/shop/playground", path=path, send="json", json="{}").status == 400
 
 
 def test_a_failed_request_and_its_log(shop: Controller, owner: Browser) -> None:
@@ -330,6 +332,11 @@ def test_a_page_loads_less_than_40_kb_of_script(shop: Controller, owner: Browser
         assert places
         sizes = [int(owner.head(place, accept_encoding="gzip").headers["content-length"]) for place in places]
         assert sum(sizes) <= 40 * 1024, (path, sizes)
+
+
+def test_a_link_puts_no_words_on_the_login(owner: Browser) -> None:
+    assert "send money" not in Browser(owner.host).get("/ui/login?notice=send+money").text
+    assert "&lt;b&gt;" in owner.get("/ui/apps?notice=<b>").text
 
 
 def test_files_of_pages_are_kept_by_browsers(owner: Browser) -> None:

@@ -122,7 +122,7 @@ class Pages:
             "path": request.url.path,
             "may": partial(may, caller),
             "navigation": [(label, path) for label, path in _NAVIGATION if _opens(caller, path)],
-            "notice": request.query_params.get("notice", "")[:200],
+            "notice": "" if caller is None else request.query_params.get("notice", "")[:200],
             **values,
         }
         return HTMLResponse(

@@ -59,6 +59,8 @@ class PlaygroundPage:
         path = form.get("path", "")
         values = {name[len(_OF_THE_FORM) :]: text for name, text in form.items() if name.startswith(_OF_THE_FORM)}
         description = (await self._revisions.metadata(caller.scope, str(app_id))).get("openapi")
+        if path not in (endpoints(description) or ["/"]):  # it goes into the head of a request
+            raise InvalidArgument("path", f"path is {path[:80]!r}: choose an endpoint on the page")
         how = form.get("send", "")
         if how.startswith("json"):
             try:

@@ -38,6 +38,7 @@ function addCopyButtons(root) {
   }
 }
 addCopyButtons(document);
+document.addEventListener("htmx:afterSwap", (event) => addCopyButtons(event.target));
 
 // A log is followed from its last line on. It stays at its end while its end is in sight.
 const log = document.querySelector("[data-follow]");
