@@ -295,13 +295,25 @@ class Tally:
         for name, text in ids.all().items():
             real, unreal = real.replace(text, f"<{name}>"), unreal.replace(nobody.all()[name], f"<{name}>")
         if _plain(real) != _plain(unreal):
-            self.hints.append(f"{what}: {real[:300]} | but of nothing: {unreal[:300]}")
+            self.hints.append(f"{what}: {_parted(real, unreal)}")
+
+
+def _parted(real: str, unreal: str) -> str:
+    """Return both answers from where they part."""
+    one, other = _plain(real), _plain(unreal)
+    same = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - 100)
+    return f"{one[start:][:300]} | but of nothing: {other[start:][:300]}"
 
 
 def _plain(answer: str) -> str:
     """Return an answer without what differs each time: ids, times, tokens."""
     answer = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|eyJ[\w.-]+|[\w-]{24,}", "<new>", answer)
-    return re.sub(r"(seconds|nanos): \d+|\d{4}-\d\d-\d\dT[\d:.+]+", "<time>", answer)
+    answer = re.sub(r"(seconds|nanos): \d+|\d{4}-\d\d-\d\d[T ][\d:.+]+( UTC)?", "<time>", answer)
+    # On pages: how long ago something was, the beginnings of ids, numbers of rows, ports and charts.
+    return re.sub(
+        r">(now|\d+ \w+ ago)<|\b[0-9a-f]{8}\b|(?<=>)[\d,]+(?=<)|:\d{5}\b|data-columns=\"[^\"]*\"", "<new>", answer
+    )
 
 
 def _one_answer(channel: grpc.Channel, method: MethodDescriptor, message: Message, key: str) -> str:
@@ -370,7 +382,8 @@ ANSWERED = {
 def test_every_path(two: Two) -> None:
     tally, nobody = Tally(), Ids()
     before = _state(two)
-    for (method, path), needed in ROUTE_PERMISSIONS.items():
+    # The audit log comes first: later it has what the stranger sent.
+    for (method, path), needed in sorted(ROUTE_PERMISSIONS.items(), key=lambda each: "audit" not in each[0][1]):
         if (method, path) in RUNNERS_SOCKET:
             continue
         for real, unreal in zip(_paths(path, two.ids), _paths(path, nobody), strict=True):
@@ -388,7 +401,7 @@ def test_every_path(two: Two) -> None:
             named = f"{two.ids.account} {two.ids.app}"
             tally.compare(f"POST {path}", two.ids, (got[0], got[1]), (named, ""), nobody)
     print(f"\n{tally.calls} calls of {len(ROUTE_PERMISSIONS)} paths, {len(tally.hints)} hints")
-    assert tally.hints == []
+    assert not tally.hints, tally.hints
     assert _state(two) == before
 
 
