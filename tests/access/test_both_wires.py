@@ -35,6 +35,7 @@ from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.metrics import MetricsRoutes
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, RUNNERS_SOCKET, Admission
 from fal_server.http.routes.platform.apps import PlatformAppRoutes
 from fal_server.http.routes.platform.files import PlatformFileRoutes
@@ -87,6 +88,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         *QueueAdminRoutes(nothing, ACCOUNTS, nothing, guard).routes,
         *StorageRoutes(nothing, nothing, guard, "http://here").routes,
         *TokenRoutes(nothing, guard).routes,
+        *MetricsRoutes(nothing, guard).routes,
         *RunnerRoutes(nothing, nothing, guard).routes,
         *AccountRoutes(nothing, nothing, nothing, ACCOUNTS, guard).routes,
         *AppFileRoutes(nothing, guard).routes,
