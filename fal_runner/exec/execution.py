@@ -44,7 +44,8 @@ class Execution:
         reader: the present reader; None for none.
         exit_code: None while it runs; 128 plus the number of a signal that ended it.
         signal: the signal that ended it, if one did.
-        started_ns, ended_ns: nanoseconds since the epoch; `ended_ns` is 0 while it runs.
+        started_ns, ended_ns: nanoseconds since the epoch, to show; `ended_ns` is 0 while it runs.
+        ended_at: when it ended, by the monotonic clock.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Execution:
         self.timed_out = False
         self.started_ns = time.time_ns()
         self.ended_ns = 0
+        self.ended_at = 0.0
         self._command = command
         self._linger_seconds = linger_seconds
         self._dropping = keep  # nobody reads it yet
@@ -245,7 +247,7 @@ class Execution:
         self._close_ends()
         self.signal = -code if code < 0 else None
         self.exit_code = _TIMED_OUT if self.timed_out else code if code >= 0 else 128 - code
-        self.ended_ns = time.time_ns()
+        self.ended_ns, self.ended_at = time.time_ns(), time.monotonic()
         if self.reader is None:
             self.output.rest()
         self._notify()

@@ -247,12 +247,12 @@ class ExecService:
 
     def _tidy(self) -> None:
         """Forget commands that ended long ago, and the oldest of many."""
-        now = time.time_ns()
+        now = time.monotonic()
         ended = [exec_id for exec_id, record in self._records.items() if record.execution.finished]
         surplus = max(0, len(ended) - MOST_COMMANDS)
         for position, exec_id in enumerate(ended):
             execution = self._records[exec_id].execution
-            if position < surplus or (now - execution.ended_ns > KEPT_SECONDS * 1e9 and execution.reader is None):
+            if position < surplus or (now - execution.ended_at > KEPT_SECONDS and execution.reader is None):
                 del self._records[exec_id]
                 task = asyncio.get_running_loop().create_task(execution.close())
                 self._closing.add(task)
