@@ -61,7 +61,10 @@ def credentials(metadata: Metadata) -> tuple[str, str] | str:
             return token
         key_id, secret = key or ("", "")
     if not key_id or not secret:
-        raise Unauthenticated("the call has no key: send the metadata auth-key-id and auth-key (set FAL_KEY=id:secret)")
+        raise Unauthenticated(
+            "the call has no key: send `Authorization: Key ID:SECRET`, or auth-key-id and auth-key, in its metadata "
+            "(set FAL_KEY=id:secret)"
+        )
     return key_id, secret
 
 
