@@ -57,7 +57,7 @@ def back_up(
         AlreadyExists: the target exists.
         Unavailable: something cannot be read or written; the target does not exist then.
     """
-    tell = report or (lambda what: None)
+    tell = report or _tell_nobody
     root, target = state_dir.expanduser().absolute(), target.expanduser().absolute()
     if not (root / "controller.lock").exists() or not (database or (root / "fal.db").exists()):
         raise NotFound(
@@ -90,6 +90,10 @@ def back_up(
         bytes=sum(size for _, size in counts),
         left_out=tuple(_left_out(root, data=data, keys=keys)),
     )
+
+
+def _tell_nobody(_: str) -> None:
+    pass
 
 
 async def _copy_database(file: Path, url: str | None, target: Path, tell: Callable[[str], None]) -> None:

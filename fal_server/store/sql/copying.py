@@ -77,10 +77,14 @@ async def copy_database(
         Unavailable: one of them cannot be used, or the copy differs.
         FailedPrecondition: a controller uses one of them, or the target has tables.
     """
-    tell = report or (lambda progress: None)
+    tell = report or _tell_nobody
     with driver_faults():
         async with _snapshot(source) if snapshot else _opened(source) as origin, _opened(target) as copy:
             return await _copied(origin, copy, tell)
+
+
+def _tell_nobody(_: CopyProgress) -> None:
+    pass
 
 
 async def _copied(origin: AsyncConnection, copy: AsyncConnection, tell: Callable[[CopyProgress], None]) -> int:
