@@ -456,7 +456,7 @@ class AsyncController:
         request = adapter.account.get_quotas_request(nickname)
         return adapter.account.quotas_of(await self._calls.unary(self._calls.accounts.GetQuotas, request))
 
-    async def set_quotas(self, nickname: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
+    async def set_quotas(self, nickname: str, wanted: Mapping[str, int | None]) -> Mapping[str, int]:
         """Change what an account may have."""
         request = adapter.account.set_quotas_request(nickname, wanted)
         message = await self._calls.unary(self._calls.accounts.SetQuotas, request)

@@ -25,6 +25,7 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 
 REPEATABLE = (
     # Reads.
+    "Accounts/GetQuotas",
     "Accounts/ListAccounts",
     "Accounts/ListMembers",
     "Apps/ListAliases",
@@ -47,6 +48,7 @@ REPEATABLE = (
     "Secrets/ListSecrets",
     # Writes of a whole state, so that a second one changes nothing.
     "Accounts/AddMember",
+    "Accounts/SetQuotas",
     "Apps/SetAlias",
     "Apps/UpdateApplication",
     "Execs/ResizeExec",

@@ -13,9 +13,12 @@ OURS_ALONE = frozenset(
     {
         "/fal.v1.Accounts/AddMember",
         "/fal.v1.Accounts/CreateAccount",
+        "/fal.v1.Accounts/GetQuotas",
         "/fal.v1.Accounts/ListAccounts",
         "/fal.v1.Accounts/ListMembers",
         "/fal.v1.Accounts/RemoveMember",
+        "/fal.v1.Accounts/RenameAccount",
+        "/fal.v1.Accounts/SetQuotas",
         "/fal.v1.Apps/ExplainApp",
         "/fal.v1.Apps/SimulateApp",
         "/fal.v1.Apps/WatchApps",

@@ -446,7 +446,7 @@ class Controller:
         request = adapter.account.get_quotas_request(nickname)
         return adapter.account.quotas_of(self._calls.unary(self._calls.accounts.GetQuotas, request))
 
-    def set_quotas(self, nickname: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
+    def set_quotas(self, nickname: str, wanted: Mapping[str, int | None]) -> Mapping[str, int]:
         """Change what an account may have."""
         request = adapter.account.set_quotas_request(nickname, wanted)
         message = self._calls.unary(self._calls.accounts.SetQuotas, request)

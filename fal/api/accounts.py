@@ -81,15 +81,43 @@ class AccountsNamespace:
         controller = self.client.controller()
         return controller.get_quotas(nickname)
 
-    def set_quotas(self, nickname: str, **bounds: int) -> Mapping[str, int]:
+    def set_quotas(
+        self,
+        nickname: str,
+        *,
+        requests_per_second: int | None = None,
+        caller_requests_per_second: int | None = None,
+        queued_requests: int | None = None,
+        queued_bytes: int | None = None,
+        runners: int | None = None,
+        log_bytes_per_minute: int | None = None,
+        data_bytes: int | None = None,
+    ) -> Mapping[str, int]:
         """Change what an account may have, and return all its bounds. The controller's owner alone may.
 
+        0 is no bound, and None leaves a bound as it is.
+
         Args:
-            bounds: by name, such as `runners=4`; 0 is no bound. Those that are not given stay.
+            requests_per_second: to its apps, of all callers together.
+            caller_requests_per_second: to its apps, of each key; to public apps, of each address.
+            queued_requests: those that are not completed.
+            queued_bytes: of the bodies of those.
+            runners: those that have a process.
+            log_bytes_per_minute: of its runners; further lines are dropped.
+            data_bytes: in /data.
 
         Raises:
-            ArgumentError: there is no quota of that name, or a bound is no whole number. It is a ValueError.
+            ArgumentError: a bound is no whole number. It is a ValueError.
         """
+        bounds = {
+            "requests_per_second": requests_per_second,
+            "caller_requests_per_second": caller_requests_per_second,
+            "queued_requests": queued_requests,
+            "queued_bytes": queued_bytes,
+            "runners": runners,
+            "log_bytes_per_minute": log_bytes_per_minute,
+            "data_bytes": data_bytes,
+        }
         controller = self.client.controller()
         return controller.set_quotas(nickname, bounds)
 

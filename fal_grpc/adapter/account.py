@@ -177,17 +177,18 @@ def rename_request(nickname: str, new_nickname: str, *, full_name: str | None) -
 def get_quotas_request(nickname: str) -> account_pb2.GetQuotasRequest:
     from fal_grpc.v1 import account_pb2
 
-    return account_pb2.GetQuotasRequest(nickname=nickname)
+    return account_pb2.GetQuotasRequest(
+        nickname=text("nickname", nickname, "must be a nickname; `fal teams list` lists them", empty=True)
+    )
 
 
 def set_quotas_request(nickname: str, wanted: Mapping[str, object]) -> account_pb2.SetQuotasRequest:
     from fal_grpc.v1 import account_pb2
 
-    names = account_pb2.Quotas.DESCRIPTOR.fields_by_name
     bounds: dict[str, int] = {}
     for name, bound in wanted.items():
-        if name not in names:
-            raise ArgumentError(name, f"is no quota; use {', '.join(names)}")
+        if bound is None:
+            continue
         if isinstance(bound, bool) or not isinstance(bound, int) or not 0 <= bound <= _MOST_BOUND:
             raise ArgumentError(name, f"must be a whole number, 0 for no bound, not {bound!r}")
         bounds[name] = bound

@@ -21,6 +21,7 @@ RIGHT: dict[str, object] = {
     "exec_id": "x",
     "key_id": "x",
     "name": "x",
+    "new_nickname": "x",
     "request_id": "x",
     "request_ids": ["x"],
     "nickname": "x",
