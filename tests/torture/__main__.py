@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from fal_runner.isolation.levels import Isolation
 from tests.torture.driver import NAMES
 from tests.torture.run import ENDING, Plan, run
 from tests.torture.sources import KINDS
@@ -44,6 +45,12 @@ def main() -> int:
     )
     parser.add_argument("--calm", type=float, default=25.0, help="seconds without, in each round (default 25)")
     parser.add_argument("--apps", type=int, default=len(KINDS), help="how many of the apps (default all)")
+    parser.add_argument(
+        "--isolation",
+        default="process",
+        choices=[level.value for level in Isolation],
+        help="the level of the runners (default process)",
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the history and the controller's log")
     options = parser.parse_args()
     if _ALONE not in os.environ:
@@ -60,6 +67,7 @@ def main() -> int:
         faults=options.faults,
         clients=options.clients,
         kinds=KINDS[: options.apps],
+        isolation=options.isolation,
     )
     print(f"seed {options.seed}, {options.minutes:g} minutes, in {folder}", flush=True)
     for number in ENDING:
@@ -88,7 +96,7 @@ def main() -> int:
 
 def _again(options: argparse.Namespace) -> str:
     """Return the command that repeats this run."""
-    names = ("seed", "minutes", "storm", "least", "calm", "apps", "clients")
+    names = ("seed", "minutes", "storm", "least", "calm", "apps", "clients", "isolation")
     given = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
     return shlex.join(["python", "-m", "tests.torture", *given, "--faults", ",".join(options.faults)])
 

@@ -23,7 +23,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The size of a run: seconds, least faults in a storm and which, clients for each app, and the apps."""
+    """The size of a run: seconds, least faults in a storm and which, clients for each app, the apps, their level."""
 
     seconds: float
     storm_seconds: float
@@ -32,6 +32,7 @@ class Plan:
     faults: tuple[str, ...]
     clients: int
     kinds: tuple[AppKind, ...]
+    isolation: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
         disk: whether this process may mount a small file system.
     """
     history = History(folder / "history.jsonl")
-    world = World(folder, history, disk=disk)
+    world = World(folder, history, disk=disk, isolation=plan.isolation)
     load = Load(history, world.port, seed)
     watch = Watch(world, history)
     driver = Driver(world, history, load, plan.kinds, seed, plan.faults)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from fal_runner.process import launch
+from fal_runner.worker import worker
 from tests.support.controller import Controller, start
 from tests.support.left_behind import groups, kill_everything, rows
 from tests.support.moved_clock import MovedClock
@@ -32,10 +34,12 @@ class World:
     Args:
         folder: has everything.
         disk: whether the state directory may be a small file system (this process has its own mount namespace).
+        isolation: the level of the runners.
     """
 
-    def __init__(self, folder: Path, history: History, *, disk: bool) -> None:
+    def __init__(self, folder: Path, history: History, *, disk: bool, isolation: str) -> None:
         self.folder = folder
+        self.isolation = isolation
         self.history = history
         self.state_dir = folder / "state"
         self.state_dir.mkdir()
@@ -72,7 +76,9 @@ class World:
                     self.filler.unlink(missing_ok=True)
 
     def _start(self) -> Controller:
-        return start(self.state_dir, "--port", str(self.port), environment=self._clock.environment)
+        return start(
+            self.state_dir, "--port", str(self.port), environment=self._clock.environment, isolation=self.isolation
+        )
 
     async def step_clock(self, by: float, seconds: float) -> None:
         """Move the wall clock of the controller and of what it starts, for some seconds."""
@@ -97,7 +103,9 @@ class World:
         known = {row[0] for row in await asyncio.to_thread(rows, self.state_dir, "select runner_id from runners")}
         said, foreign = "it started", set[object]()
         try:
-            started = await asyncio.to_thread(start, copy, *(["--adopt-copy"] if adopt else []))
+            started = await asyncio.to_thread(
+                start, copy, *(["--adopt-copy"] if adopt else []), isolation=self.isolation
+            )
         except AssertionError as error:
             said = str(error)[-300:]
         else:
@@ -205,10 +213,10 @@ class World:
         found = []
         for runner_id, members in sorted(groups(self.state_dir).items()):
             pids = {seen.pid for seen in members}
-            shims = [seen for seen in members if seen.parent not in pids]
-            workers = [seen for seen in members if shims and seen.parent == shims[0].pid]
-            if len(shims) == 1 and workers:
-                found.append((runner_id, shims[0].pid, workers[0].pid))
+            shims = [seen.pid for seen in members if seen.parent not in pids]
+            workers = [pid for pid in pids if _is_worker(pid)]
+            if len(shims) == 1 and len(workers) == 1:
+                found.append((runner_id, shims[0], workers[0]))
         return found
 
     def kill(self, pid: int) -> None:
@@ -260,6 +268,15 @@ async def pause(seconds: float) -> None:
         await over
     finally:
         timer.cancel()
+
+
+def _is_worker(pid: int) -> bool:
+    """Whether it runs the app, and does not only start it or keep its room."""
+    try:
+        command = psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    return worker.__file__ in command and launch.__file__ not in command
 
 
 def _fill(path: Path) -> None:
