@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from fal_cli.commands.runners import profiling
 from fal_cli.main import main
 from fal_grpc.v1.runner_pb2 import ShellRunnerOutput
 
@@ -91,3 +94,38 @@ def test_a_kernel_that_lets_nobody_look_is_named_with_what_allows_it(runner, fla
     error = capsys.readouterr().err
     assert "sysctl kernel.yama.ptrace_scope=1" in error
     assert "sudo" not in error
+
+
+SLOW_SPY = """#!{python}
+import pathlib, signal, sys, threading
+ended = threading.Event()
+print("Sampling", file=sys.stderr, flush=True)
+open({gate!r}).readline()  # as long as a machine under load takes between the two
+signal.signal(signal.SIGINT, lambda *_: ended.set())
+while not ended.wait(0.01):
+    pass
+pathlib.Path(sys.argv[sys.argv.index("--output") + 1]).write_text("what there is")
+"""
+
+
+def test_ctrl_c_before_py_spy_takes_it_still_draws_what_there_is(tmp_path):
+    spy = tmp_path / "py-spy"
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    spy.write_text(SLOW_SPY.format(python=sys.executable, gate=str(gate)))
+    spy.chmod(0o755)
+    variables = {"PATH": "/usr/bin:/bin", "FAL_WORKER_PID": "1", "FAL_PY_SPY": str(spy)}
+    with subprocess.Popen(
+        ["sh", "-c", profiling.FLAME, "profile"],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as shell:
+        assert shell.stderr is not None
+        assert "Sampling" in shell.stderr.readline()
+        os.killpg(shell.pid, signal.SIGINT)
+        gate.write_text("go\n")
+        drawn, _ = shell.communicate()
+    assert (drawn, shell.returncode) == ("what there is", 0)

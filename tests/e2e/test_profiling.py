@@ -108,7 +108,7 @@ def test_ctrl_c_draws_what_there_is_and_other_signals_leave_nothing(
 
 
 def _until_sampled(controller: Controller, runner_id: str) -> None:
-    """Wait until py-spy says that it samples: it then takes SIGINT as the end of the sampling."""
+    """Wait until py-spy says that it samples."""
     while not any(found["output_bytes"] for found in _running(controller, runner_id)):
         pass
 

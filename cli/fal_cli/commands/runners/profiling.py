@@ -54,13 +54,36 @@ below() {{
 below "$FAL_WORKER_PID"
 exit 0
 """
-# The traps keep the shell when SIGINT ends the sampling, and remove the file when the command is hung up.
-_FLAME = f"""{_FIND}
+# Ctrl-C ends the sampling, and what there is gets drawn. py-spy says that it samples before it takes a SIGINT, which
+# would then end it with nothing: so it runs in the background, where a shell has it ignore SIGINT, and gets one of its
+# own when it takes it. The traps also remove the file when the command is hung up.
+FLAME = f"""{_FIND}
 file=$(mktemp) || exit
 trap 'rm -f "$file"' EXIT
-trap 'exit 129' HUP TERM
-trap : INT
-"$FAL_PY_SPY" record --pid "$FAL_WORKER_PID" --output "$file" "$@" >&2 || exit
+asked= profiler=
+takes_interrupts() {{ grep -q '^SigCgt:.*[2367abef]$' "/proc/$profiler/status" 2>/dev/null; }}
+lives() {{ grep -q '^State:.[^XZ]' "/proc/$profiler/status" 2>/dev/null; }}
+interrupt() {{
+    asked=yes
+    [ -n "$profiler" ] || return
+    while lives; do
+        if takes_interrupts; then kill -INT "$profiler"; return; fi
+        sleep 0.02
+    done
+}}
+trap interrupt INT
+trap 'kill "$profiler" 2>/dev/null; exit 129' HUP TERM
+"$FAL_PY_SPY" record --pid "$FAL_WORKER_PID" --output "$file" "$@" >&2 &
+profiler=$!
+[ -z "$asked" ] || interrupt
+wait "$profiler"
+code=$?
+# A signal ends a wait before the process has ended.
+while kill -0 "$profiler" 2>/dev/null; do
+    wait "$profiler"
+    code=$?
+done
+[ "$code" = 0 ] || exit "$code"
 cat "$file"
 """
 
@@ -130,7 +153,7 @@ def _draw(args: argparse.Namespace, file: Path) -> None:
         raise CommandError(f"cannot write {file}: name a file in a folder that exists")
     more = [*(["--idle"] if args.idle else []), *(["--subprocesses"] if args.subprocesses else [])]
     print_note(f"Sampling for {seconds} s; Ctrl-C ends it early and draws what there is.")
-    found = _run(args, _FLAME, ["--duration", str(seconds), *more], timeout=seconds + _LEEWAY_SECONDS)
+    found = _run(args, FLAME, ["--duration", str(seconds), *more], timeout=seconds + _LEEWAY_SECONDS)
     if not found.stdout:
         raise CommandError("nothing was sampled: the app only waited; --idle counts threads that wait, too")
     file.write_bytes(found.stdout)
