@@ -335,6 +335,10 @@ class Fleet:
         if not leases and not slot.open:
             self._changed.notify()
 
+    def sent_before(self, runner_id: str, at: datetime) -> frozenset[Leased]:
+        """Return the requests on a runner that were sent by then."""
+        return frozenset(lease for lease in self._leases.get(runner_id, ()) if lease.sent_at <= at)
+
     async def first_byte(self, runner_id: str, request_at: datetime, answer_at: datetime) -> None:
         """Write when a runner got its first request and sent the first byte of a response, once."""
         await self.change(

@@ -19,6 +19,8 @@ from fal_server.ports import Clock, Engine
 
 log = logging.getLogger(__name__)
 _EVERY_SECONDS = 0.1
+# Within so long a worker begins a request that was sent to it; before, its count may lack the request.
+_BEGINS_WITHIN = timedelta(seconds=1)
 
 
 class AbandonedRequests:
@@ -78,11 +80,12 @@ class AbandonedRequests:
         count = await self._count(runner_id)
         if len(leases) > before:
             return  # another caller left while the runner was asked
-        own = self._fleet.usage(runner_id).in_flight - len(leases)
-        left = 0 if count is None else max(count - own, 0)
         now = self._clock.now()
+        begun = self._fleet.sent_before(runner_id, now - _BEGINS_WITHIN)
+        own = sum(lease not in leases for lease in begun)
+        left = 0 if count is None else max(count - own, 0)
         for number, (lease, until) in enumerate(tuple(leases.items())):
-            if number >= left or now >= until:
+            if (number >= left and (count is None or lease in begun)) or now >= until:
                 del leases[lease]
                 self._dispatcher.release(lease, Outcome.DONE)
         if not leases:

@@ -12,15 +12,16 @@ from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import Platform
 
 
-async def busy(platform: Platform, count: int) -> AbandonedRequests:
+async def busy(platform: Platform, count: int, **scaling: int) -> AbandonedRequests:
     """A platform that came back to one runner with requests inside."""
-    await platform.deploy()
+    await platform.deploy(scaling=scaling)
     revision = platform.app().revision_id
     await platform.fleet.add([make_runner(state=RunnerState.IDLE, ready_at=START, revision_id=revision)])
     platform.engine.alive["x"] = None
     platform.engine.busy["x"] = count
     earlier = AbandonedRequests(platform.catalog, platform.fleet, platform.dispatcher, platform.engine, platform.clock)
     earlier.hold(await reattach(platform.fleet, platform.engine))
+    platform.clock.advance(2)
     return earlier
 
 
@@ -63,8 +64,36 @@ async def test_a_caller_who_leaves_frees_the_slot_only_when_the_app_is_done(idle
     assert await abandoned.look() is not None
     assert (place(idle), idle.fleet.usage("x").in_flight) == (None, 1)
     idle.engine.busy["x"] = 0
+    idle.clock.advance(2)
     assert await abandoned.look() is None
     assert idle.fleet.usage("x").in_flight == 0
+    assert place(idle) is not None
+
+
+async def test_a_request_that_has_not_begun_opens_no_slot_of_another(idle: Platform) -> None:
+    abandoned = await busy(idle, 1, max_multiplexing=2)
+    lease = place(idle)
+    assert lease is not None
+    await abandoned.look()  # the runner counts 1: the earlier one, or the new one
+    assert (place(idle), idle.fleet.usage("x").in_flight) == (None, 2)
+    idle.clock.advance(2)
+    idle.engine.busy["x"] = 2
+    await abandoned.look()
+    assert (place(idle), idle.fleet.usage("x").in_flight) == (None, 2)
+    idle.engine.busy["x"] = 1
+    await abandoned.look()
+    assert idle.fleet.usage("x").in_flight == 1
+
+
+async def test_a_caller_who_leaves_before_the_request_begins_keeps_the_slot(idle: Platform) -> None:
+    abandoned = await busy(idle, 0)
+    lease = place(idle)
+    assert lease is not None
+    idle.dispatcher.release(lease, Outcome.CLIENT_GONE)
+    await abandoned.look()
+    assert place(idle) is None
+    idle.clock.advance(2)
+    await abandoned.look()
     assert place(idle) is not None
 
 
@@ -77,6 +106,7 @@ async def test_a_runner_that_cannot_be_asked_keeps_its_slots_and_stops_no_other(
     idle.engine.poisoned = {"x"}
     idle.engine.busy["y"] = 1
     abandoned.hold({"y": 1})
+    idle.clock.advance(2)
     idle.engine.busy["y"] = 0
     await abandoned.look()
     await abandoned.look()
