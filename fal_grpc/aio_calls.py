@@ -23,6 +23,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 T = TypeVar("T")
 S = TypeVar("S")
+Call = TypeVar("Call")
 
 
 class AsyncCalls(AsyncStubs, CallErrors):
@@ -98,11 +99,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
         self, method: grpc.aio.StreamStreamMultiCallable[Q, R], *, timeout_seconds: float | None
     ) -> grpc.aio.StreamStreamCall[Q, R]:
         """Open a call with many requests and many answers. Its reader translates errors."""
-        call = method(timeout=timeout_seconds, metadata=self._credentials.metadata())
-        inner = getattr(call, "_cython_call", None)
-        if inner is not None:
-            setattr(call, "_cython_call", _KeepsStatus(inner))  # noqa: B010  # no public way; see _KeepsStatus
-        return call
+        return keeping_status(method(timeout=timeout_seconds, metadata=self._credentials.metadata()))
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
@@ -125,6 +122,14 @@ class AsyncCalls(AsyncStubs, CallErrors):
             if self._closed:
                 self._refuse()
             raise
+
+
+def keeping_status(call: Call) -> Call:
+    """Make a call that is written to report the controller's status, whatever a write meets; return it."""
+    inner = getattr(call, "_cython_call", None)
+    if inner is not None:
+        setattr(call, "_cython_call", _KeepsStatus(inner))  # noqa: B010  # no public way; see _KeepsStatus
+    return call
 
 
 class _KeepsStatus:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
+from fal_grpc.aio_calls import keeping_status
 from fal_server.grpc import compat
 
 
@@ -15,8 +19,12 @@ async def answers(
     service = compat.FULL_NAME if second else method.containing_service.full_name
     path = f"/{service}/{method.name}"
     if method.client_streaming:
-        stream = channel.stream_stream(path)(iter([data]), metadata=metadata, timeout=60)
-        return [answer async for answer in stream]
+        call = keeping_status(channel.stream_stream(path)(metadata=metadata, timeout=60))
+        # Where the call is refused at once, the write meets its end; reading says why.
+        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await call.write(data)
+            await call.done_writing()
+        return [answer async for answer in call]
     if method.server_streaming:
         stream = channel.unary_stream(path)(data, metadata=metadata, timeout=60)
         return [answer async for answer in stream]
