@@ -81,11 +81,11 @@ class AbandonedRequests:
         if len(leases) > before:
             return  # another caller left while the runner was asked
         now = self._clock.now()
-        begun = self._fleet.sent_before(runner_id, now - _BEGINS_WITHIN)
-        own = sum(lease not in leases for lease in begun)
+        started = self._fleet.sent_before(runner_id, now - _BEGINS_WITHIN)
+        own = sum(lease not in leases for lease in started)
         left = 0 if count is None else max(count - own, 0)
         for number, (lease, until) in enumerate(tuple(leases.items())):
-            if (number >= left and (count is None or lease in begun)) or now >= until:
+            if (number >= left and (count is None or lease in started)) or now >= until:
                 del leases[lease]
                 self._dispatcher.release(lease, Outcome.DONE)
         if not leases:
