@@ -88,7 +88,7 @@ def test_lists_of_runners_name_the_apps_that_have_none_because_starts_fail(contr
 
 
 def test_the_table_shows_names_without_their_environment(apps, capsys):
-    assert main(["app", "list"]) == 0
+    assert main(["app", "list", "-o", "wide"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith("Name   Env      Revision  Auth     Min Concurrency")
     assert [row.split()[:2] for row in rows] == [["a", "main"], ["b", "staging"], ["hello", "main"]]
@@ -145,7 +145,7 @@ def test_list_rev(controller, capsys):
     revision.created_at.FromDatetime(datetime(2026, 1, 31, 9, tzinfo=UTC))
     old = revision_pb2.ApplicationInfo(application_id="rev-0")
     controller.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision, old])
-    assert main(["apps", "list-rev", "hello"]) == 0
+    assert main(["apps", "list-rev", "hello", "-o", "wide"]) == 0
     assert controller.request("ListApplications").application_name == "hello"
     head, row, _ = capsys.readouterr().out.splitlines()
     assert head.startswith("Revision  Env   Min Concurrency")

@@ -131,12 +131,19 @@ def test_a_narrow_list_of_runners_is_a_block_a_runner(full, monkeypatch):
     assert second.startswith("Alias:              b\n")
 
 
-def test_a_terminal_shows_few_columns_of_apps_and_a_pipe_all(full, monkeypatch, capsys):
+def test_the_list_of_apps_is_short_unless_it_is_asked_for_all(full, monkeypatch):
     head = shown(monkeypatch, ["apps", "list"], 200).splitlines()[0]
     assert head.split() == ["Name", "Env", "Revision", "Auth", "Machine", "Type", "Runners"]
     assert "Max Concurrency" in shown(monkeypatch, ["apps", "list", "-o", "wide"], 300)
-    main(["apps", "list"])
-    assert "Max Concurrency" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", LISTS, ids=" ".join)
+def test_a_pipe_has_the_columns_of_a_terminal(full, monkeypatch, capsys, arguments):
+    on_terminal = shown(monkeypatch, arguments, 1000).splitlines()
+    assert main(arguments) == 0
+    heads = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first = 0 if "runners" not in arguments else next(n for n, line in enumerate(on_terminal) if "Runner ID" in line)
+    assert on_terminal[first].split() in heads
 
 
 def test_times_are_local_and_relative_on_a_terminal_and_exact_in_a_pipe(full, monkeypatch, capsys):

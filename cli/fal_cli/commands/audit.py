@@ -22,9 +22,9 @@ ENTRIES: Listing[AuditEntry] = Listing(
         Field(title="Action", text=lambda entry: entry.action, folds=True),
         Field(title="Target", text=lambda entry: entry.target, folds=True),
         Field(title="From", text=lambda entry: entry.source, folds=True),
-        Field(title="Number", text=lambda entry: str(entry.number), wide=True, extra=True),
-        Field(title="Key ID", text=lambda entry: entry.key_id, wide=True, extra=True),
-        Field(title="Request", text=lambda entry: entry.request_id, wide=True, extra=True),
+        Field(title="Number", text=lambda entry: str(entry.number), wide=True),
+        Field(title="Key ID", text=lambda entry: entry.key_id, wide=True),
+        Field(title="Request", text=lambda entry: entry.request_id, wide=True),
     ),
     document=lambda entry: {
         "number": entry.number,

@@ -42,7 +42,7 @@ KEYS: Listing[UserKeyInfo] = Listing(
         Field(title="Description", text=lambda key: key.alias, folds=True),
         time_field("Expires At", lambda key: key.expires_at, wide=True),
         time_field("Last Used At", lambda key: key.last_used_at, wide=True),
-        Field(title="Permissions", text=lambda key: ", ".join(key.permissions), folds=True, wide=True, extra=True),
+        Field(title="Permissions", text=lambda key: ", ".join(key.permissions), folds=True, wide=True),
     ),
     document=lambda key: {
         "key_id": key.key_id,

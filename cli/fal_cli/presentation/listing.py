@@ -35,14 +35,12 @@ class Field(Column, Generic[Item]):
     Attributes:
         text: returns the cell of an item.
         sort_key: returns the value to sort by; the text if None.
-        wide: whether a terminal shows the column with `-o wide` only.
-        extra: whether a pipe shows it with `-o wide` only, too: the published client's table does not have it.
+        wide: whether the column is shown with `-o wide` only.
     """
 
     text: Callable[[Item], str]
     sort_key: Callable[[Item], float | str | None] | None = None
     wide: bool = False
-    extra: bool = False
 
     @property
     def name(self) -> str:
@@ -51,14 +49,13 @@ class Field(Column, Generic[Item]):
 
 
 def time_field(title: str, of: Callable[[Item], datetime | None], *, wide: bool = False) -> Field[Item]:
-    """Return the column of a time; a `wide` one is also `extra`."""
+    """Return the column of a time."""
     return Field(
         title=title,
         text=lambda item: shown_time(of(item)),
         sort_key=lambda item: at.timestamp() if (at := of(item)) is not None else None,
         folds=True,
         wide=wide,
-        extra=wide,
     )
 
 
@@ -213,7 +210,7 @@ def write_items(
 ) -> None:
     """Write a list as --output, --columns and --sort say.
 
-    A terminal gets the columns that are not `wide`; a pipe gets all of them, so that scripts do not depend on a width.
+    A pipe gets the columns that a terminal gets, in full width, so that a script sees what its author saw.
 
     Args:
         args: the parsed command line.
@@ -233,11 +230,7 @@ def write_items(
         if args.columns:
             fields: Sequence[Field[Item]] = args.columns
         else:
-            pretty, short = args.output == "pretty", args.output == "pretty" and sys.stdout.isatty()
-            fields = [
-                field
-                for field in listing.fields
-                if field.title not in hidden and not (pretty and field.extra) and not (short and field.wide)
-            ]
+            wide = args.output == "wide"
+            fields = [field for field in listing.fields if field.title not in hidden and (wide or not field.wide)]
         shown = [replace(field, shortens=field.shortens and args.output != "wide") for field in fields]
         write_table(shown, ([field.text(item) for field in fields] for item in items))

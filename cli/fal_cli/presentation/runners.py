@@ -220,7 +220,7 @@ def _shown(what: str) -> Callable[[RunnerInfo], str]:
 
 
 def _usage_field(title: str, what: str) -> Field[RunnerInfo]:
-    return Field(title=title, text=_shown(what), sort_key=_used(what), folds=" " in title, extra=True)
+    return Field(title=title, text=_shown(what), sort_key=_used(what), folds=" " in title, wide=True)
 
 
 def _own_gpus(runner: RunnerInfo) -> str:
@@ -262,7 +262,7 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
         Field(title="Revision", shortens=True, text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
-        Field(title="GPUs", text=_own_gpus, extra=True),
+        Field(title="GPUs", text=_own_gpus, wide=True),
         _usage_field("CPU", "cpu_cores"),
         _usage_field("Memory", "memory_bytes"),
         _usage_field("GPU", "gpu_cores"),
