@@ -85,11 +85,14 @@ class Driver:
         self._round += 1
         harm = [(self._harm, least_faults)] if self._faults else []
         await self._phase("storm", storm_seconds, (self._change_anything, 0), *harm)
+        self._load.crashing = False
+        while self._load.crashes:
+            await pause(0.1)
         await self.settle()
         self._load.calm = self._round
         self._history.note("phase", name="calm", number=self._round)
         await self._phase("calm", calm_seconds, (self._change_gently, 1))
-        self._load.calm = None
+        self._load.calm, self._load.crashing = None, True
         self._history.note("phase", name="storm", number=self._round + 1)
 
     async def settle(self) -> None:

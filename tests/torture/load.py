@@ -23,11 +23,15 @@ class Load:
 
     Attributes:
         calm: the number of the current calm phase, or None.
+        crashing: whether requests may crash their runners.
+        crashes: how many under way do; such a one also ends the requests beside it.
         over: no further request starts.
     """
 
     def __init__(self, history: History, port: int, seed: str) -> None:
         self.calm: int | None = None
+        self.crashing = True
+        self.crashes = 0
         self.over = asyncio.Event()
         self.queued: dict[str, tuple[str, str]] = {}
         self._history = history
@@ -45,9 +49,11 @@ class Load:
                 answered = await self._submit(kind, body)
             else:
                 # Never a queued one: its retries would crash runners in a calm phase.
-                if self.calm is None and self._chance.random() < kind.crashes:
+                if self.crashing and self._chance.random() < kind.crashes:
                     body["crash"] = True
+                self.crashes += "crash" in body
                 answered = await self._direct(kind, body)
+                self.crashes -= "crash" in body
             await pause(self._chance.uniform(0.01, 0.12) if answered else 0.4)
 
     async def _direct(self, kind: AppKind, body: dict[str, object]) -> bool:
