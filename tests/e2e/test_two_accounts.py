@@ -71,12 +71,16 @@ class Ids:
 
 @dataclass(frozen=True, kw_only=True)
 class Two:
-    """A controller, what one account has there, and the keys of both."""
+    """A controller, what one account has there, and the keys of it and of two strangers.
+
+    Each test has a stranger of its own, because the audit log of one holds what it sent.
+    """
 
     controller: Controller
     ids: Ids
     alice: Controller
     bob: Controller
+    carol: Controller
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,8 @@ def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Ite
         made = json.loads(controller.fal("teams", "create", nickname, *more, "--json").stdout)
         return replace(controller, key=f"{made['key_id']}:{made['key_secret']}")
 
-    alice, bob = account(names.account, "--user"), account(f"bob{secrets.token_hex(4)}", "--user")
+    alice = account(names.account, "--user")
+    bob, carol = (account(f"{name}{secrets.token_hex(4)}", "--user") for name in ("bob", "carol"))
     account(names.team)
     controller.fal("teams", "add", names.team, names.account)
     folder = tmp_path_factory.mktemp("shop")
@@ -98,7 +103,7 @@ def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Ite
     alice.fal("secrets", "set", f"{names.secret}=x")
     alice.fal("files", "upload", str(folder / names.file), f"/data/{names.file}")
     with grpc.insecure_channel(f"127.0.0.1:{controller.grpc_port}") as channel:
-        yield Two(controller=controller, ids=_rest_of(names, alice, folder, channel), alice=alice, bob=bob)
+        yield Two(controller=controller, ids=_rest_of(names, alice, folder, channel), alice=alice, bob=bob, carol=carol)
     alice.fal("apps", "delete", names.app)
 
 
@@ -388,14 +393,14 @@ def test_every_path(two: Two) -> None:
             continue
         for real, unreal in zip(_paths(path, two.ids), _paths(path, nobody), strict=True):
             got = [
-                _http(two.bob, method, each, None if method == "GET" else _body(ids))
+                _http(two.carol, method, each, None if method == "GET" else _body(ids))
                 for each, ids in ((real, two.ids), (unreal, nobody))
             ]
             sent = (real + json.dumps(_body(two.ids)), unreal)
             tally.compare(f"{method} {path}", two.ids, (got[0], got[1]), sent, nobody)
             if needed is Admission.CALLERS_OF_THE_APP:
                 assert got[0].startswith("404"), (method, path, got[0])
-    for who in (two.bob, replace(two.bob, key=""), replace(two.bob, key="no:key")):
+    for who in (two.carol, replace(two.carol, key=""), replace(two.carol, key="no:key")):
         for path in ("/{}/{}", "/{}/{}/", "/{}/{}/x", "/queue/{}/{}", "/queue/{}/{}/x"):
             got = [_http(who, "POST", path.format(ids.account, ids.app), {}) for ids in (two.ids, nobody)]
             named = f"{two.ids.account} {two.ids.app}"
