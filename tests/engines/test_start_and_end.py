@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -70,6 +71,25 @@ async def test_an_app_starts_answers_and_stops(rig: Any) -> None:
     await rig.engine.release(runner.runner_id)
     assert not (rig.root / "runners" / runner.runner_id).exists()
     assert process_info(rig.shim(runner).pid) is None
+
+
+async def test_a_machine_without_descriptors_deletes_the_files_later(rig: Any, monkeypatch: Any) -> None:
+    runner = await rig.start(serve, http=True)
+    await rig.until(runner, Event.READY)
+    await rig.engine.stop(runner, 5)
+    await rig.until(runner, Event.GONE)
+    directory = rig.root / "runners" / runner.runner_id
+    opened, failures = os.open, [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EMFILE, "the same")]
+
+    def short(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_DIRECTORY == 0 and Path(os.fsdecode(path)).name == runner.runner_id and failures:
+            raise failures.pop()
+        return opened(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", short)
+    await rig.engine.release(runner.runner_id)
+    assert not failures
+    assert not directory.exists()
 
 
 async def test_an_app_listens_on_loopback_alone(rig: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from fal_grpc.backoff import Backoff
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.levels import Isolation
 from fal_runner.process.proc import tag_of
@@ -62,6 +63,9 @@ from fal_server.ports import (
 log = logging.getLogger(__name__)
 
 _SILENT_SECONDS = 30.0
+# How often the files of an ended runner are tried to be deleted, over half a minute, while the machine lacks something.
+_MOST_DELETIONS = 12
+_PAUSES = Backoff(first_seconds=0.25, longest_seconds=5.0)
 
 
 class LocalEngine:
@@ -123,7 +127,7 @@ class LocalEngine:
         self._keeping = TaskSet(log)
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
-        self._closed = False
+        self._closed = self._closing = False
 
     def nodes(self) -> Sequence[Node]:
         return (replace(self._node, trouble=disk_trouble(self._runners_dir, self._least_free_mib)),)
@@ -233,9 +237,24 @@ class LocalEngine:
             raise Unavailable("the engine is closed, and what the runner has on disk may not be stored yet")
         if link is not None:
             await link.release()
-            await end_group(directory, tag_of(link.token))
-        await asyncio.to_thread(_delete, directory)
+        tries = 0
+        while (shortage := await self._deleted(directory, link)) is not None:
+            tries += 1
+            if self._closing or tries == _MOST_DELETIONS:
+                raise Unavailable(f"{directory} cannot be deleted: {shortage.strerror}") from shortage
+            await asyncio.sleep(_PAUSES.pause(tries))
         self._links.pop(runner_id, None)  # only now: if this is cancelled, close() finishes it
+
+    async def _deleted(self, directory: Path, link: RunnerLink | None) -> OSError | None:
+        """Delete a runner's groups and directory; return what the machine lacked for it, as descriptors."""
+        try:
+            if link is not None:
+                await end_group(directory, tag_of(link.token))
+        except OSError as error:
+            if not NodeTrouble.explains(error):
+                raise
+            return error
+        return await asyncio.to_thread(_delete, directory)
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
         names = await asyncio.to_thread(lambda: sorted(entry.name for entry in self._runners_dir.iterdir()))
@@ -254,8 +273,12 @@ class LocalEngine:
     async def close(self) -> None:
         await self.warm_pool.close()
         await self._keeping.wait()
-        ended = [runner_id for runner_id, link in self._links.items() if link.finished]
-        await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
+        self._closing = True
+        for runner_id in [runner_id for runner_id, link in self._links.items() if link.finished]:
+            try:
+                await self.release(runner_id)
+            except Unavailable as fault:
+                log.warning("the files of runner %s stay: %s", runner_id, fault.message)
         links, self._links, self._closed = list(self._links.values()), {}, True
         await asyncio.gather(*(link.close() for link in links))
         self._observations.put_nowait(None)
@@ -367,10 +390,21 @@ def _in_flight(status: shim_pb2.ShimStatus) -> int | None:
     return status.requests_in_flight if status.HasField("requests_in_flight") else None
 
 
-def _delete(path: Path) -> None:
-    """Delete a runner's directory and its container, if it has one."""
+def _delete(path: Path) -> OSError | None:
+    """Delete a runner's directory and its container, if it has one.
+
+    Returns:
+        What the machine lacked, if something stays that a later try may delete.
+    """
     remove_container(path)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return None
+    shortages: list[OSError] = []
+
+    def note(_function: object, _path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
+        if isinstance(error[1], OSError) and NodeTrouble.explains(error[1]):
+            shortages.append(error[1])
+
+    shutil.rmtree(path, onerror=note)
+    return shortages[0] if shortages else None
