@@ -69,7 +69,8 @@ def test_the_playground_calls_an_app(controller: Controller, page: Page) -> None
 def test_live_parts_follow_what_happens(controller: Controller, page: Page) -> None:
     page.open(f"http://{controller.host}/ui/apps")
     controller.fal("apps", "scale", "shop", "--min-concurrency", "2", "--max-concurrency", "3")
-    page.wait_for("document.querySelector('#live tbody td:nth-child(3)').textContent === '2'")
+    row = "document.querySelector('#live a[href=\"/ui/apps/shop\"]').closest('tr')"  # other tests have apps there, too
+    page.wait_for(f"{row}.children[2].textContent === '2'")
     controller.fal("apps", "scale", "shop", "--min-concurrency", "0")
 
 

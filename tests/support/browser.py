@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from websockets.sync.client import ClientConnection, connect
 
+_HANG_SECONDS = 60
 # Where Debian and others have it.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -63,10 +64,10 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, condition: str) -> None:
-        """Wait until a condition of the page holds, which is asked at each frame."""
+        """Wait until a condition of the page holds, which is asked at each frame; fail if it hangs."""
         self.run(
-            "new Promise((done) => { const look = () => "
-            f"({condition}) ? done() : requestAnimationFrame(look); look(); }})"
+            f"new Promise((done, fail) => {{ setTimeout(() => fail(new Error('it hangs')), {_HANG_SECONDS * 1000});"
+            f" const look = () => ({condition}) ? done() : requestAnimationFrame(look); look(); }})"
         )
 
     def click(self, selector: str) -> None:
