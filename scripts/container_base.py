@@ -96,7 +96,9 @@ def main() -> int:
         settle(root)
         install(root)
         draft = Path(folder, "base.tar")
-        subprocess.run(["tar", "--create", "--file", draft, "--numeric-owner", "--directory", root, "."], check=True)
+        # A controller may have filled the cache that packages came from, and lets nobody but its user read it.
+        options = ["--numeric-owner", "--mode=a+rX", "--directory", root]
+        subprocess.run(["tar", "--create", "--file", draft, *options, "."], check=True)
         draft.replace(target)
     return 0
 
