@@ -72,6 +72,7 @@ def back_up(
     draft = target.with_name(f"{target.name}.unfinished")
     try:
         shutil.rmtree(draft, ignore_errors=True)  # of a backup that was broken off
+        draft.mkdir(mode=0o700, parents=True)
         made = StateDir(draft)
         tell("the database")
         asyncio.run(_copy_database(root / "fal.db", database, made.database, tell))
@@ -81,7 +82,10 @@ def back_up(
         sync_directory(target.parent)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise Unavailable(f"the backup could not be written: {error.strerror or error}") from error
+        raise Unavailable(
+            f"the backup {target} could not be written: {error.strerror or error}; give a place with room that you may "
+            "write to"
+        ) from error
     except (Fault, shutil.Error):
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -113,9 +114,14 @@ async def test_a_disk_that_takes_no_more_leaves_nothing(state, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shutil.copy2", full)
-    with pytest.raises(Unavailable, match="could not be written: No space left"):
+    with pytest.raises(Unavailable, match="backup could not be written: No space left"):
         await in_thread(state, tmp_path / "backup")
     assert not list(tmp_path.glob("backup*"))
+
+
+async def test_a_place_that_takes_nothing_is_named(state):
+    with pytest.raises(Unavailable, match=r"the backup /proc/x could not be written: No such file"):
+        await in_thread(state, Path("/proc/x"))
 
 
 async def test_what_is_refused(state, tmp_path):
