@@ -145,7 +145,7 @@ async def build_use_cases(
     )
     workflows = Workflows(store.workflows, clock)
     accounts = Accounts(store.accounts, addresses.accounts, teams, keys, clock)
-    requests = Requests(store.requests, recording, clock)
+    requests = Requests(store.requests, recording, catalog, clock)
     return UseCases(
         access=access,
         analytics=Analytics(requests, store.requests, store, catalog, clock),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from fal_server.core.faults import InvalidArgument, NotFound
-from fal_server.core.identity import Scope
+from fal_server.core.identity import AppId, Scope
 from fal_server.core.requests import RequestPage, RequestQuery, RequestRecord, RequestStats
+from fal_server.live.catalog import Catalog
 from fal_server.ports import Clock
 from fal_server.ports.requests import RequestStore
 from fal_server.services.request_recording import RequestRecording
@@ -40,9 +41,10 @@ class StatsOfSpan:
 class Requests:
     """The use cases of the request history. What has ended before a call is in its answer."""
 
-    def __init__(self, store: RequestStore, recording: RequestRecording, clock: Clock) -> None:
+    def __init__(self, store: RequestStore, recording: RequestRecording, catalog: Catalog, clock: Clock) -> None:
         self._store = store
         self._recording = recording
+        self._catalog = catalog
         self._clock = clock
 
     async def page(self, scope: Scope, query: RequestQuery) -> RequestPage:
@@ -53,11 +55,15 @@ class Requests:
 
         Raises:
             InvalidArgument: the limit is out of range, or the cursor was not given out here.
+            NotFound: there is no such app, and no request of it.
         """
         if not 0 <= query.limit <= MOST_ON_A_PAGE:
             raise InvalidArgument("page_size", f"page_size is {query.limit}: give 1 to {MOST_ON_A_PAGE}")
         await self._recording.store()
-        return await self._store.page(scope.account, replace(query, limit=query.limit or _USUAL_PAGE))
+        page = await self._store.page(scope.account, replace(query, limit=query.limit or _USUAL_PAGE))
+        if not page.records:
+            self._require(scope, query.app_name)
+        return page
 
     async def get(self, scope: Scope, request_id: str) -> RequestRecord:
         """Return a request; of one that the queue took up again, its last end.
@@ -95,6 +101,7 @@ class Requests:
 
         Raises:
             InvalidArgument: the span is empty, or has too many steps.
+            NotFound: there is no such app, and no request of it.
         """
         last = until or self._clock.now()
         first = _floor(since or last - USUAL_SPAN)
@@ -110,6 +117,8 @@ class Requests:
         for key, numbers in await self._store.minutes(scope.account, app_name, first, last):
             place = ((key.at - first) // length, key.app_name, key.endpoint if by_endpoint else None)
             found.setdefault(place, RequestStats()).merge(numbers)
+        if not found:
+            self._require(scope, app_name)
         return [
             StatsOfSpan(
                 app_name=app,
@@ -120,6 +129,11 @@ class Requests:
             )
             for (number, app, endpoint), stats in found.items()
         ]
+
+    def _require(self, scope: Scope, app_name: str | None) -> None:
+        """Refuse a name that no app has: an empty answer would say that it had no requests."""
+        if app_name:
+            self._catalog.require(AppId.parse(scope.account, app_name))
 
     async def settle(self) -> None:
         """Store what has ended until now."""

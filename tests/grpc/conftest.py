@@ -469,7 +469,8 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     known = KnownAccounts(await store.accounts.all())
     tokens = Tokens(bytes(32), store, clock, lambda _: None)
     teams = Teams(store.accounts, known, tokens, access)
-    recording = RequestRecording(EndedRequests(), store.requests, Catalog(store, ChangeNotifier()), clock)
+    catalog = Catalog(store, ChangeNotifier())
+    recording = RequestRecording(EndedRequests(), store.requests, catalog, clock)
     recorder = Recorder(store.audit, clock, bytes(32))
     accounts, bounds = Accounts(store.accounts, known, teams, keys, clock), LogBounds(known.quotas, clock)
     no_runners, no_data = cast("Any", SimpleNamespace(runners=[])), EachAccount(lambda _: cast("Any", NoFiles()))
@@ -485,7 +486,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         secrets=secrets,
         environments=environments,
         logs=logs,
-        requests=Requests(store.requests, recording, clock),
+        requests=Requests(store.requests, recording, catalog, clock),
         **fakes,
     )
     server = GrpcServer(services)

@@ -39,7 +39,7 @@ async def numbers(idle: Platform) -> Analytics:
         await idle.catalog.register(make_revision(app.revision_id, name), lambda _, app=app: app)  # type: ignore[misc]
     idle.clock.advance((END - idle.clock.now()).total_seconds())
     recording = RequestRecording(EndedRequests(1), idle.store.requests, idle.catalog, idle.clock, 1.0)
-    requests = Requests(idle.store.requests, recording, idle.clock)
+    requests = Requests(idle.store.requests, recording, idle.catalog, idle.clock)
     return Analytics(requests, idle.store.requests, idle.store, idle.catalog, idle.clock)
 
 

@@ -24,7 +24,7 @@ from fal_server.live.ended_requests import EndedRequests
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.requests import Requests
 from fal_server.store.sql.requests import SqlRequestStore
-from tests.fakes.domain import SCOPE, START, app_id
+from tests.fakes.domain import SCOPE, START, app_id, make_app, make_revision
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import queueing
 
@@ -41,7 +41,7 @@ class History:
         self.recording = RequestRecording(
             self.ended, self.store, platform.catalog, platform.clock, share, monotonic=lambda: NOW
         )
-        self.requests = Requests(self.store, self.recording, platform.clock)
+        self.requests = Requests(self.store, self.recording, platform.catalog, platform.clock)
 
     def end(self, request_id: str = "1", **changes: object) -> None:
         made = DirectRequest(
@@ -180,6 +180,7 @@ async def test_numbers_of_a_span_in_steps(idle: Platform) -> None:
     assert sum(each.stats.total.count for each in steps) == 3
     by_endpoint = await history.requests.stats(SCOPE, None, **span, by_endpoint=True)  # type: ignore[arg-type]
     assert {each.endpoint: each.stats.count for each in by_endpoint} == {"/": 2, "/x": 1}
+    await idle.catalog.register(make_revision("rb", "b"), lambda _: make_app("b", "rb"))
     assert await history.requests.stats(SCOPE, "b", **span) == []  # type: ignore[arg-type]
 
 
@@ -228,3 +229,14 @@ async def test_pages_are_the_callers_own(idle: Platform) -> None:
     idle.clock.advance(8 * 86400)
     assert await history.requests.forget(timedelta(days=7)) == 1
     assert await history.ids() == []
+
+
+async def test_an_app_that_never_was_is_not_found(idle: Platform) -> None:
+    history = History(idle)
+    history.end()
+    for ask in (history.requests.page(SCOPE, RequestQuery(app_name="nosuch")), history.requests.stats(SCOPE, "nosuch")):
+        with pytest.raises(NotFound, match="nosuch"):
+            await ask
+    # What is gone, and what has no requests yet, is no error.
+    assert await history.ids(app_name="a") == ["1"]
+    assert [row.app_name for row in await history.requests.stats(SCOPE, "a")] == ["a"]
