@@ -108,24 +108,70 @@ pathlib.Path(sys.argv[sys.argv.index("--output") + 1]).write_text("what there is
 """
 
 
+def run_flame(spy: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["sh", "-c", profiling.FLAME, "profile", *arguments],
+        env={"PATH": "/usr/bin:/bin", "FAL_WORKER_PID": str(os.getpid()), "FAL_PY_SPY": str(spy)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+
+
 def test_ctrl_c_before_py_spy_takes_it_still_draws_what_there_is(tmp_path):
     spy = tmp_path / "py-spy"
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     spy.write_text(SLOW_SPY.format(python=sys.executable, gate=str(gate)))
     spy.chmod(0o755)
-    variables = {"PATH": "/usr/bin:/bin", "FAL_WORKER_PID": "1", "FAL_PY_SPY": str(spy)}
-    with subprocess.Popen(
-        ["sh", "-c", profiling.FLAME, "profile"],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    ) as shell:
+    with run_flame(spy) as shell:
         assert shell.stderr is not None
         assert "Sampling" in shell.stderr.readline()
         os.killpg(shell.pid, signal.SIGINT)
         gate.write_text("go\n")
         drawn, _ = shell.communicate()
     assert (drawn, shell.returncode) == ("what there is", 0)
+
+
+# What py-spy writes, and its exit code, if it took no sample; before that it waits for SIGINT if it is to.
+NO_SAMPLE_SPY = """#!{python}
+import signal, sys, threading
+ended = threading.Event()
+signal.signal(signal.SIGINT, lambda *_: ended.set())
+print("Sampling", file=sys.stderr, flush=True)
+while {waits} and not ended.wait(0.01):
+    pass
+sys.exit("Error: Failed to write flamegraph: No stack counts found")
+"""
+
+
+def test_ctrl_c_before_the_first_sample_is_an_interrupt_and_not_a_failure(tmp_path):
+    spy = tmp_path / "py-spy"
+    spy.write_text(NO_SAMPLE_SPY.format(python=sys.executable, waits=True))
+    spy.chmod(0o755)
+    with run_flame(spy) as shell:
+        assert shell.stderr is not None
+        assert "Sampling" in shell.stderr.readline()
+        os.killpg(shell.pid, signal.SIGINT)
+        drawn, _ = shell.communicate()
+    assert (drawn, shell.returncode) == ("", 92)
+
+
+def test_a_picture_of_an_app_that_only_waited_says_which_option_counts_it(runner, tmp_path, capsys):
+    spy = tmp_path / "py-spy"
+    spy.write_text(NO_SAMPLE_SPY.format(python=sys.executable, waits=False))
+    spy.chmod(0o755)
+    runner.update({"FAL_WORKER_PID": "1", "FAL_PY_SPY": str(spy)})
+    file = tmp_path / "x.svg"
+    assert main(["runners", "profile", "r", "--flame", str(file), "--seconds", "1"]) == 1
+    assert "the app only waited; --idle counts threads that wait" in capsys.readouterr().err
+    assert not file.exists()
+
+
+def test_an_interrupt_before_the_first_sample_ends_with_its_code(controller, tmp_path, capsys):
+    controller.answers["ShellRunner"] = lambda _requests, _context: iter([ShellRunnerOutput(exit_code=92)])
+    file = tmp_path / "x.svg"
+    assert main(["runners", "profile", "r", "--flame", str(file)]) == 130
+    assert "interrupted before anything was sampled" in capsys.readouterr().err
+    assert not file.exists()

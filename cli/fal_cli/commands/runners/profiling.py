@@ -33,7 +33,9 @@ _SECONDS = 10
 _MOST_SECONDS = 3600
 # Beyond the sampling: to start py-spy, and to draw.
 _LEEWAY_SECONDS = 60.0
-_NO_PROCESS, _NO_PROFILER = 90, 91
+_NO_PROCESS, _NO_PROFILER, _NO_SAMPLE_YET = 90, 91, 92
+# What py-spy says if it ends without a sample.
+_NOTHING_SAMPLED = "No stack counts found"
 # The shim names the worker's process and its own py-spy to commands.
 _FIND = f"""
 export RUST_BACKTRACE=0
@@ -79,12 +81,17 @@ profiler=$!
 wait "$profiler"
 code=$?
 # A signal ends a wait before the process has ended.
-while kill -0 "$profiler" 2>/dev/null; do
+while lives; do
     wait "$profiler"
     code=$?
 done
-[ "$code" = 0 ] || exit "$code"
-cat "$file"
+# The picture says more than the code: that of a wait which a signal ended is not py-spy's.
+if [ -s "$file" ]; then
+    cat "$file"
+    exit
+fi
+[ -z "$asked" ] || exit {_NO_SAMPLE_YET}
+exit "$code"
 """
 
 
@@ -154,8 +161,6 @@ def _draw(args: argparse.Namespace, file: Path) -> None:
     more = [*(["--idle"] if args.idle else []), *(["--subprocesses"] if args.subprocesses else [])]
     print_note(f"Sampling for {seconds} s; Ctrl-C ends it early and draws what there is.")
     found = _run(args, FLAME, ["--duration", str(seconds), *more], timeout=seconds + _LEEWAY_SECONDS)
-    if not found.stdout:
-        raise CommandError("nothing was sampled: the app only waited; --idle counts threads that wait, too")
     file.write_bytes(found.stdout)
     print_note(f"Wrote {file}. Open it in a browser; a click on a frame shows what is above it.")
 
@@ -174,9 +179,13 @@ def _run(args: argparse.Namespace, script: str, words: Sequence[str], *, timeout
             "py-spy is not installed on the runner's machine: install the extra `profile` where its controller is "
             "installed, with pip install 'fal-grpc[profile]'; the runner need not start again"
         )
+    if done.exit_code == _NO_SAMPLE_YET:
+        raise CommandError("interrupted before anything was sampled; nothing was written", ExitCode.INTERRUPTED)
     if done.exit_code:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         said = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else "it said nothing")
+        if _NOTHING_SAMPLED in said:
+            raise CommandError("nothing was sampled: the app only waited; --idle counts threads that wait, too")
         if "permission denied" in said.lower():
             raise CommandError(
                 "the kernel of the runner's machine lets nobody but root look into another process "
