@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from fal_server.composition.settings import Settings
 from fal_server.core.accounts import KnownAccounts
@@ -46,7 +47,7 @@ class Addresses:
         path = f"{self.accounts.of(app_id.account).nickname}/{app_id}"
         http = self._scheme("http")
         return Urls(
-            playground=f"{http}://{self.base}/{path}",
+            playground=f"{http}://{self.base}/ui/apps/{quote(str(app_id))}/playground",
             run=f"{http}://{self.base}/{path}",
             queue=f"{http}://{self.queue}/{path}",
             ws=f"{self._scheme('ws')}://{self.base}/{path}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,11 +37,17 @@ class Shop(fal.App, name="shop", keep_alive=300):
 
 
 @pytest.fixture(scope="module")
-def shop(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    """The controller with an app that has a runner."""
+def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the deploy of the app printed."""
     path = tmp_path_factory.mktemp("shop") / "shop.py"
     path.write_text(APP)
-    controller.fal("deploy", str(path))
+    return controller.fal("deploy", str(path)).stdout
+
+
+@pytest.fixture(scope="module")
+def shop(controller: Controller, deployed: str) -> Iterator[Controller]:
+    """The controller with an app that has a runner."""
+    assert "Deployed shop" in deployed
     assert controller.call("/local/shop/", {}, key=controller.key).status == 200
     yield controller
     controller.fal("apps", "delete", "shop")
@@ -162,6 +169,14 @@ def test_the_pages_of_an_app_and_its_runner(shop: Controller, owner: Browser) ->
         for text in wanted:
             assert text in page.text, (path, text)
     assert "sold" not in owner.get(f"/ui/runners/{runner}?search=never").text
+
+
+def test_a_deploy_prints_the_page_that_tries_the_app(shop: Controller, owner: Browser, deployed: str) -> None:
+    (printed,) = re.findall(r"  playground  (http://.*)", deployed)
+    place = urlsplit(printed).path
+    assert place == "/ui/apps/shop/playground/"
+    assert 'name="in.count" type="number"' in owner.get(place).text
+    assert Browser(shop.host).get(place).place.startswith("/ui/login")
 
 
 def test_an_app_is_called_from_its_form(shop: Controller, owner: Browser) -> None:

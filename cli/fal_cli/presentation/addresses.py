@@ -26,11 +26,12 @@ def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[s
     playground = result.urls.get("playground", {})
     if wanted == "none":
         return
-    # A controller without a page for it gives the app's own address.
-    if wanted == "playground" or playground != result.urls.get("sync"):
-        yield from (("playground", url) for url in playground.values())
     if wanted == "playground":
+        yield from (("playground", url) for url in playground.values())
         return
+    # The page of one endpoint leads to the others. A controller without such pages gives the app's own address.
+    if playground and playground != result.urls.get("sync"):
+        yield "playground", next(iter(playground.values()))
     for endpoint in result.endpoints:
         yield ",".join(endpoint.methods) or "websocket", endpoint.url
     if result.queue_url:

@@ -46,12 +46,16 @@ class PlaygroundPage:
         self._queue = queue
         self._urls = urls
         place = "/ui/apps/{app}/playground"
-        self.routes = [guard.route("GET", place, self._form), guard.route("POST", place, self._call)]
+        self.routes = [
+            guard.route("GET", place, self._form),
+            guard.route("GET", f"{place}/{{endpoint:path}}", self._form),
+            guard.route("POST", place, self._call),
+        ]
 
     async def _form(self, request: Request, caller: Principal) -> Response:
         app_id = app_of(request, caller)
         require_app(caller, app_id)
-        return await self._show(request, caller, app_id, request.query_params.get("path", ""), None, None)
+        return await self._show(request, caller, app_id, f"/{request.path_params.get('endpoint', '')}", None, None)
 
     async def _call(self, request: Request, caller: Principal) -> Response:
         app_id, form = app_of(request, caller), await form_of(request)
