@@ -10,11 +10,8 @@ from fal_grpc.v1 import runner_pb2 as pb
 from fal_server.core.faults import Fault, InvalidArgument, Unavailable
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.streams import closing
-from fal_server.ports import ExecOutput, ExecRequest, ExecSession
+from fal_server.ports import ExecOutput, ExecRequest, ExecSession, TerminalSize
 from fal_server.services.runners import Runners
-
-_MOST_CELLS = 10_000
-_MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
 
 
 async def serve_shell(
@@ -98,9 +95,9 @@ async def _send_input(
 async def _send(session: ExecSession, message: pb.ShellRunnerInput, *, tty: bool, open_input: bool) -> bool:
     """Pass one message on, and return whether the input is still open."""
     if message.HasField("tty_size"):
-        height, width = _size(message.tty_size)
+        size = _size(message.tty_size)
         if tty:
-            await session.resize(height, width)
+            await session.resize(size)
     if message.data:
         if not open_input:
             raise InvalidArgument("data", "data came after close: send close last")
@@ -112,24 +109,11 @@ async def _send(session: ExecSession, message: pb.ShellRunnerInput, *, tty: bool
 
 
 def _exec_request(first: pb.ShellRunnerInput) -> ExecRequest:
-    command = tuple(first.command)
-    if any("\0" in argument for argument in command):
-        raise InvalidArgument("command", "command holds a NUL character, which no argument can")
-    if sum(len(argument.encode()) for argument in command) > _MOST_COMMAND_BYTES:
-        raise InvalidArgument("command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input")
-    if command and not command[0]:
-        raise InvalidArgument("command", "command starts with an empty text: name the program to run")
     # Clients that are older than the field mean a terminal.
     tty = first.tty if first.HasField("tty") else True
-    if not first.HasField("tty_size"):
-        return ExecRequest(command=command, tty=tty)
-    height, width = _size(first.tty_size)
-    return ExecRequest(command=command, tty=tty, height=height, width=width)
+    size = _size(first.tty_size) if first.HasField("tty_size") else TerminalSize()
+    return ExecRequest(command=tuple(first.command), tty=tty, size=size)
 
 
-def _size(size: pb.TerminalSize) -> tuple[int, int]:
-    if not (1 <= size.height <= _MOST_CELLS and 1 <= size.width <= _MOST_CELLS):
-        raise InvalidArgument(
-            "tty_size", f"tty_size is {size.height} x {size.width}: both must lie between 1 and {_MOST_CELLS}"
-        )
-    return size.height, size.width
+def _size(size: pb.TerminalSize) -> TerminalSize:
+    return TerminalSize(height=size.height, width=size.width)

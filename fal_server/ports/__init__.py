@@ -17,6 +17,7 @@ from fal_server.ports.engine import (
     LaunchSpec,
     LogSink,
     RunResult,
+    TerminalSize,
 )
 from fal_server.ports.store import LogStore, Store
 
@@ -42,5 +43,6 @@ __all__ = [
     "LogStore",
     "RunResult",
     "Store",
+    "TerminalSize",
     "Vault",
 ]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry
@@ -20,6 +21,9 @@ LastSequence: TypeAlias = "Callable[[str], Awaitable[int]]"
 """Returns the highest sequence that is stored for a runner, by its id; 0 for none."""
 Building: TypeAlias = "Callable[[], Awaitable[object]]"
 """Notes that an image is being fetched or built for a runner."""
+
+_MOST_CELLS = 10_000
+_MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +68,46 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalSize:
+    """The size of a terminal, in character cells.
+
+    Raises:
+        InvalidArgument: a number is not one that a terminal can have.
+    """
+
+    height: int = 24
+    width: int = 80
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.height <= _MOST_CELLS and 1 <= self.width <= _MOST_CELLS):
+            raise InvalidArgument(
+                "tty_size", f"tty_size is {self.height} x {self.width}: both must lie between 1 and {_MOST_CELLS}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
-    """A command to run beside a runner's worker; an empty command is a login shell."""
+    """A command to run beside a runner's worker; an empty command is a login shell.
+
+    Raises:
+        InvalidArgument: no process can be started with such a command.
+    """
 
     command: tuple[str, ...]
     tty: bool
-    height: int = 24
-    width: int = 80
+    size: TerminalSize = TerminalSize()
     cwd: str | None = None
     variables: Mapping[str, str] = field(repr=False, default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        if any("\0" in argument for argument in self.command):
+            raise InvalidArgument("command", "command holds a NUL character, which no argument can")
+        if sum(len(argument.encode()) for argument in self.command) > _MOST_COMMAND_BYTES:
+            raise InvalidArgument(
+                "command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input"
+            )
+        if self.command and not self.command[0]:
+            raise InvalidArgument("command", "command starts with an empty text: name the program to run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +126,8 @@ class ExecSession(Protocol):
         """Send to its stdin; wait while the command does not read."""
         ...
 
-    async def resize(self, height: int, width: int) -> None:
-        """Set the size of its terminal, in character cells."""
+    async def resize(self, size: TerminalSize) -> None:
+        """Set the size of its terminal."""
         ...
 
     async def send_eof(self) -> None:

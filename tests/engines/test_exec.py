@@ -13,7 +13,7 @@ import pytest
 
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, Unavailable
 from fal_server.core.lifecycle import Event
-from fal_server.ports import ExecRequest
+from fal_server.ports import ExecRequest, TerminalSize
 
 # A shell would not do: a signal between its fork and its child's exec is lost on the child.
 SLEEPER = "import signal; signal.signal(2, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
@@ -178,12 +178,14 @@ async def test_a_background_child_does_not_hold_the_end_up(rig: Any, runner: Any
 
 
 async def test_a_terminal_is_one_and_can_be_resized(rig: Any, runner: Any) -> None:
-    session = await rig.engine.exec(runner, ExecRequest(command=("sh",), tty=True, height=30, width=90))
+    session = await rig.engine.exec(
+        runner, ExecRequest(command=("sh",), tty=True, size=TerminalSize(height=30, width=90))
+    )
     outputs = session.output()
     await session.write(b"test -t 0 && test -t 2 && echo is-a-$TERM; stty size; exec 3>&1\n")
     text = await read_until(outputs, b"is-a-xterm-256color")
     await read_until(outputs, b"30 90", text)
-    await session.resize(50, 132)
+    await session.resize(TerminalSize(height=50, width=132))
     await session.write(b"stty size\n")
     await read_until(outputs, b"50 132")
     await session.write(f'python -c "{SLEEPER}"\n'.encode())

@@ -34,7 +34,7 @@ from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
-from fal_server.ports import ExecOutput, ExecRequest
+from fal_server.ports import ExecOutput, ExecRequest, TerminalSize
 from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
 from fal_server.services.audit import Audit
@@ -373,8 +373,8 @@ class FakeSession:
         else:
             await self.outputs.put(ExecOutput(data=data.upper()))
 
-    async def resize(self, height: int, width: int) -> None:
-        self.sizes.append((height, width))
+    async def resize(self, size: TerminalSize) -> None:
+        self.sizes.append((size.height, size.width))
 
     async def send_eof(self) -> None:
         self.eof.set()

@@ -10,7 +10,7 @@ import pytest
 from fal_grpc.v1 import runner_pb2 as pb
 from fal_grpc.v1.runner_pb2_grpc import RunnersStub
 from fal_server.core.faults import Unavailable
-from fal_server.ports import ExecOutput, ExecRequest
+from fal_server.ports import ExecOutput, ExecRequest, TerminalSize
 
 Input = pb.ShellRunnerInput
 
@@ -68,7 +68,9 @@ async def test_the_first_message_may_hold_everything(stack, session) -> None:
         runner_id="r", tty=True, tty_size=pb.TerminalSize(height=10, width=20), data=b"exit 3", command=["sh"]
     )
     assert await seen(shell(stack, iter([first]))) == [(b"", 0, 3)]
-    assert stack.runners.calls == [("r", ExecRequest(command=("sh",), tty=True, height=10, width=20))]
+    assert stack.runners.calls == [
+        ("r", ExecRequest(command=("sh",), tty=True, size=TerminalSize(height=10, width=20)))
+    ]
 
 
 async def test_output_and_exit_code_in_one_become_two_messages(stack, session) -> None:

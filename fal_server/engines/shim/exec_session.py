@@ -12,7 +12,7 @@ from fal_grpc.v1 import exec_pb2, runner_pb2
 from fal_runner.exec.message_socket import ConnectionBroken, MessageSocket
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.engines.shim.exec_channel import ShimExecChannel
-from fal_server.ports import ExecOutput, ExecRequest
+from fal_server.ports import ExecOutput, ExecRequest, TerminalSize
 
 _CHUNK_BYTES = 128 * 1024
 _ACK_BYTES = 2 * 1024 * 1024
@@ -50,7 +50,7 @@ class ShimExecSession:
             exec_id=self._exec_id,
             command=request.command,
             tty=request.tty,
-            tty_size=runner_pb2.TerminalSize(height=request.height, width=request.width),
+            tty_size=_size(request.size),
             cwd=request.cwd or "",
             env=request.variables,
             linger_seconds=_LINGER_SECONDS,
@@ -69,9 +69,8 @@ class ShimExecSession:
             self._input_offset += len(piece)
             await self._send(self._input, message)
 
-    async def resize(self, height: int, width: int) -> None:
-        size = runner_pb2.TerminalSize(height=height, width=width)
-        await self._call("ResizeExec", exec_pb2.ResizeExecRequest(exec_id=self._exec_id, tty_size=size))
+    async def resize(self, size: TerminalSize) -> None:
+        await self._call("ResizeExec", exec_pb2.ResizeExecRequest(exec_id=self._exec_id, tty_size=_size(size)))
 
     async def send_eof(self) -> None:
         await self._send(self._input, exec_pb2.WriteExecRequest(offset=self._input_offset, eof=True))
@@ -136,3 +135,7 @@ class ShimExecSession:
         if link is not None:
             with suppress(ConnectionBroken):  # as above
                 await link.send(message.SerializeToString())
+
+
+def _size(size: TerminalSize) -> runner_pb2.TerminalSize:
+    return runner_pb2.TerminalSize(height=size.height, width=size.width)

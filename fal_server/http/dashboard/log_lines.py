@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import Principal, Scope
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.http.dashboard.pages import Pages, app_of, headers_of
 from fal_server.http.routes.event_stream import event, event_stream
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.line_events import line_events
+from fal_server.http.routes.parameters import given_time
 from fal_server.services.logs import LogBatch, Logs
 
 _MOST_LINES = 500
@@ -79,11 +79,13 @@ class LogLines:
         return self._pages.show(request, "app_logs.html", app=app, lines=lines)
 
     async def _follow_app(self, request: Request, caller: Principal) -> Response:
-        return self._follow(request, caller, LogQuery(app_name=str(app_of(request, caller)), since=_since(request)))
+        return self._follow(
+            request, caller, LogQuery(app_name=str(app_of(request, caller)), since=given_time(request, "since"))
+        )
 
     async def _follow_runner(self, request: Request, caller: Principal) -> Response:
         runner_id = request.path_params["runner_id"]
-        return self._follow(request, caller, LogQuery(runner_id=runner_id, since=_since(request)))
+        return self._follow(request, caller, LogQuery(runner_id=runner_id, since=given_time(request, "since")))
 
     def _follow(self, request: Request, caller: Principal, query: LogQuery) -> Response:
         draining: asyncio.Event = request.scope["state"]["draining"]
@@ -96,12 +98,3 @@ class LogLines:
 
     def _line(self, entry: LogEntry) -> bytes:
         return event(self._pages.text("line.html", entry=entry))
-
-
-def _since(request: Request) -> datetime | None:
-    """Return the time of the last line that the page has; the page leaves out what it has already."""
-    text = request.query_params.get("since", "")
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC) if text else None
-    except ValueError:
-        raise InvalidArgument("since", f"since is {text[:80]!r}: give a time in ISO 8601") from None

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fal_server.access.permissions import allows, require_app
-from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.faults import NotFound
 from fal_server.core.identity import AppId, Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.requests import RequestQuery, RequestRecord, RequestStats, RequestStatus
@@ -19,6 +19,7 @@ from fal_server.http.dashboard.log_lines import LogLines
 from fal_server.http.dashboard.media import media_of
 from fal_server.http.dashboard.pages import Pages, app_of, may
 from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.parameters import one_of
 from fal_server.services.queue import Queue
 from fal_server.services.requests import Requests
 
@@ -46,10 +47,7 @@ class RequestPages:
     async def _list(self, request: Request, caller: Principal) -> Response:
         app = str(app_of(request, caller)) if "app" in request.path_params else None
         asked = request.query_params
-        try:
-            status = RequestStatus(asked["status"]) if asked.get("status") else None
-        except ValueError:
-            raise InvalidArgument("status", f"status is one of {', '.join(RequestStatus)}") from None
+        status = RequestStatus(word) if (word := one_of(request, "status", tuple(RequestStatus))) else None
         chosen = asked.get("span", "") if asked.get("span") in _SPANS else "1h"
         span, minutes = _SPANS[chosen]
         query = RequestQuery(app_name=app, status=status, after=asked.get("after") or None, limit=_MOST_LISTED)

@@ -15,7 +15,7 @@ from fal_server.core.identity import AppId, Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
 from fal_server.http.routes.guard import Endpoint, Guard
-from fal_server.http.routes.parameters import number, switch
+from fal_server.http.routes.parameters import number, one_of, switch
 from fal_server.http.routes.queue import waits
 from fal_server.ports.queue import RequestFilter
 from fal_server.services.queue import Queue
@@ -88,7 +88,7 @@ class QueueAdminRoutes:
     async def _list(self, request: Request, caller: Principal) -> Response:
         query = RequestFilter(
             app_name=request.path_params["app"],
-            state=_state(request.query_params.get("state")),
+            state=State(state) if (state := one_of(request, "state", tuple(State))) else None,
             dead=True if switch(request, "dead") else None,
             limit=number(request, "limit", usual=100, most=_MOST_LISTED),
         )
@@ -163,13 +163,3 @@ def _delivery(delivery: Delivery) -> dict[str, object]:
 
 def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat()
-
-
-def _state(text: str | None) -> State | None:
-    if not text:
-        return None
-    if text.upper() not in tuple(State):
-        raise InvalidArgument(
-            "state", f"state is {text[:80]!r}: use one of {', '.join(state.value for state in State)}"
-        )
-    return State(text.upper())

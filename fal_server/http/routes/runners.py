@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,7 +18,7 @@ from fal_server.core.runners import Runner
 from fal_server.http.routes.event_stream import COMMENT_SECONDS, event, event_stream
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.line_events import line_events
-from fal_server.http.routes.parameters import number
+from fal_server.http.routes.parameters import given_time, number
 from fal_server.services.logs import Logs
 from fal_server.services.runners import Runners
 
@@ -51,8 +51,8 @@ class RunnerRoutes:
         """Answer with a page, newest first; `next_until` is the `until` of the next page, or null."""
         query = LogQuery(
             runner_id=_job_id(request),
-            since=_time(request, "since"),
-            until=_time(request, "until"),
+            since=given_time(request, "since"),
+            until=given_time(request, "until"),
             search=request.query_params.get("search") or None,
             newest_first=True,
             limit=number(request, "page_size", usual=1000, most=_MAX_PAGE),
@@ -92,7 +92,9 @@ class RunnerRoutes:
     async def _stream(self, request: Request, caller: Principal) -> Response:
         """Answer with lines as server-sent events, until the runner has ended or the controller drains."""
         draining: asyncio.Event = request.scope["state"]["draining"]
-        batches = self._logs.follow(caller.scope, LogQuery(runner_id=_job_id(request), since=_time(request, "since")))
+        batches = self._logs.follow(
+            caller.scope, LogQuery(runner_id=_job_id(request), since=given_time(request, "since"))
+        )
         return event_stream(line_events(batches, _line, draining, self._comment_seconds))
 
 
@@ -137,15 +139,3 @@ def _job_id(request: Request) -> str:
     if not value:
         raise InvalidArgument("job_id", "job_id is missing: give a runner's id, as `fal runners list` shows it")
     return value
-
-
-def _time(request: Request, field: str) -> datetime | None:
-    value = request.query_params.get(field)
-    if not value:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError as error:
-        message = f"{field} is {value[:80]!r}: give a time in ISO 8601, such as 2026-01-31T12:00:00+00:00"
-        raise InvalidArgument(field, message) from error
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

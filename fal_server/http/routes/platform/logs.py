@@ -15,14 +15,14 @@ from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.http.routes.event_stream import event, event_stream
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.line_events import line_events
-from fal_server.http.routes.parameters import number
-from fal_server.http.routes.platform.queries import iso, one_of, own_apps, span
+from fal_server.http.routes.parameters import number, one_of
+from fal_server.http.routes.platform.queries import iso, own_apps, span
 from fal_server.http.server.json_body import json_array
 from fal_server.ports import Clock
 from fal_server.services.log_search import LabelRule, LogChoice, LogSearch, labels_of
 
 _MOST_RULES = 50
-_LEVELS = {**{level.value: level for level in LogLevel}, "WARN": LogLevel.WARNING, "CRITICAL": LogLevel.ERROR}
+_LEVELS = {**{level.value.lower(): level for level in LogLevel}, "warn": LogLevel.WARNING, "critical": LogLevel.ERROR}
 # A build's lines come from a deploy, and all others from runners, whose calls come through the gateway.
 _RUN_SOURCES = {
     "grpc-run": frozenset[LogSource](),
@@ -85,7 +85,7 @@ class PlatformLogRoutes:
             since=since,
             until=until if named else None,
             search=query.get("search") or None,
-            least_level=_level(query.get("level") or None),
+            least_level=_LEVELS[level] if (level := one_of(request, "level", tuple(_LEVELS))) else None,
             revision_id=query.get("revision") or None,
             request_id=query.get("request_id") or None,
             sources=None if source is None else _RUN_SOURCES[source],
@@ -104,15 +104,6 @@ class PlatformLogRoutes:
             "revision": entry.revision_id,
             "labels": dict(labels_of(entry)),
         }
-
-
-def _level(text: str | None) -> LogLevel | None:
-    if text is None:
-        return None
-    level = _LEVELS.get(text.upper())
-    if level is None:
-        raise InvalidArgument("level", f"level is {text[:80]!r}: use one of {', '.join(_LEVELS).lower()}")
-    return level
 
 
 async def _rules(request: Request) -> list[object]:

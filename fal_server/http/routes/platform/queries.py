@@ -12,6 +12,7 @@ from fal_server.core.accounts import KnownAccounts
 from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import AppId, Principal
+from fal_server.http.routes.parameters import given_time
 
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,8 +53,8 @@ def span(
     Raises:
         InvalidArgument: one is no time, they are the wrong way round, or they lie too far apart.
     """
-    end = _time(request, "end", zone) or now
-    start = _time(request, "start", zone) or end - usual
+    end = given_time(request, "end", zone) or now
+    start = given_time(request, "start", zone) or end - usual
     if end <= start:
         raise InvalidArgument("end", "end does not lie behind start: swap them, or leave one out")
     if most is not None and end - start > most:
@@ -99,18 +100,6 @@ def expanded(request: Request, possible: Sequence[str]) -> set[str]:
     if unknown:
         raise InvalidArgument("expand", f"expand {unknown[0][:80]!r} is unknown: use {', '.join(possible)}")
     return asked
-
-
-def one_of(request: Request, name: str, possible: Sequence[str]) -> str | None:
-    """Return a word of some, or None.
-
-    Raises:
-        InvalidArgument: it is another.
-    """
-    text = request.query_params.get(name)
-    if text is not None and text not in possible:
-        raise InvalidArgument(name, f"{name} is {text[:80]!r}: use one of {', '.join(possible)}")
-    return text or None
 
 
 def position(request: Request) -> list[object] | None:
@@ -174,6 +163,26 @@ def iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def own_app(name: str, text: str, caller: Principal, accounts: KnownAccounts) -> tuple[AppId, str]:
+    """Return the app that a text names as `owner/name`, and what follows behind a further slash.
+
+    Args:
+        name: that of the parameter, for the error.
+
+    Raises:
+        InvalidArgument: it is written otherwise.
+        NotFound: it is of another account.
+    """
+    mine = accounts.of(caller.scope.account)
+    owner, _, rest = text.partition("/")
+    app, _, path = rest.partition("/")
+    if not app:
+        raise InvalidArgument(name, f"{name} is {text[:80]!r}: write it as `owner/name`")
+    if owner not in (mine.nickname, mine.user_id):
+        raise NotFound(f"app {text[:80]!r}", f"your key is of {mine.nickname}")
+    return AppId.parse(mine.id, app), path
+
+
 def own_apps(request: Request, name: str, caller: Principal, accounts: KnownAccounts) -> list[AppId]:
     """Return the apps that a parameter names as `owner/name`.
 
@@ -181,25 +190,10 @@ def own_apps(request: Request, name: str, caller: Principal, accounts: KnownAcco
         InvalidArgument: one is written otherwise.
         NotFound: one is of another account.
     """
-    mine, found = accounts.of(caller.scope.account), list[AppId]()
+    found = list[AppId]()
     for text in listed(request, name):
-        owner, slash, app = text.partition("/")
-        if not slash or not app:
+        app_id, path = own_app(name, text, caller, accounts)
+        if path:
             raise InvalidArgument(name, f"{name} is {text[:80]!r}: write it as `owner/name`")
-        if owner not in (mine.nickname, mine.user_id):
-            raise NotFound(f"app {text[:80]!r}", f"your key is of {mine.nickname}")
-        found.append(AppId.parse(mine.id, app))
+        found.append(app_id)
     return found
-
-
-def _time(request: Request, name: str, zone: tzinfo) -> datetime | None:
-    text = request.query_params.get(name)
-    if not text:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidArgument(
-            name, f"{name} is {text[:80]!r}: give a time in ISO 8601, such as 2026-01-31T12:00:00Z or 2026-01-31"
-        ) from error
-    return (time.replace(tzinfo=zone) if time.tzinfo is None else time).astimezone(UTC)

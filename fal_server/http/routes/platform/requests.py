@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fal_server.core.accounts import KnownAccounts
-from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AppId, Principal
 from fal_server.core.requests import RequestQuery, RequestRecord, RequestStats, RequestStatus
 from fal_server.core.runner_counts import Aggregation
 from fal_server.core.sketch import DurationSketch
 from fal_server.core.timeframes import Timeframe, begin_of, end_of, usual_timeframe
 from fal_server.http.routes.guard import Guard
-from fal_server.http.routes.parameters import number
+from fal_server.http.routes.parameters import number, one_of
 from fal_server.http.routes.platform.queries import (
     bad_cursor,
     endpoint_id,
@@ -27,7 +27,7 @@ from fal_server.http.routes.platform.queries import (
     listed,
     micros_of,
     named_app,
-    one_of,
+    own_app,
     paging,
     position,
     span,
@@ -251,19 +251,11 @@ class PlatformRequestRoutes:
 
     def _endpoints(self, request: Request, caller: Principal) -> list[Endpoint]:
         """Return the endpoints that a request names as `owner/name` or `owner/name/path`."""
-        mine, found = self._accounts.of(caller.scope.account), list[Endpoint]()
         named = listed(request, "endpoint_id")
         if not named:
             raise InvalidArgument("endpoint_id", "endpoint_id is missing: name an endpoint as `owner/name`")
-        for text in named:
-            owner, slash, rest = text.partition("/")
-            app, _, path = rest.partition("/")
-            if not slash or not app:
-                raise InvalidArgument("endpoint_id", f"endpoint_id is {text[:80]!r}: write it as `owner/name`")
-            if owner not in (mine.nickname, mine.user_id):
-                raise NotFound(f"endpoint {text[:80]!r}", f"your key is of {mine.nickname}")
-            found.append(Endpoint(app_id=AppId.parse(mine.id, app), path=f"/{path}" if path else None))
-        return found
+        found = [own_app("endpoint_id", text, caller, self._accounts) for text in named]
+        return [Endpoint(app_id=app_id, path=f"/{path}" if path else None) for app_id, path in found]
 
     def _named(self, app_id: AppId, path: str) -> str:
         return endpoint_id(self._accounts, app_id) + path.rstrip("/")
