@@ -17,7 +17,7 @@ JAVASCRIPT := .cache/interop-javascript
 OLDER_CLIENTS := 1.20 1.50 1.70 1.80
 OLDER_READY := $(foreach version,$(OLDER_CLIENTS),.cache/interop-$(version)-venv/.ready)
 CONTAINER_BASE := .cache/containers/base.tar
-SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchmarks
+SOURCES := fal fal_grpc fal_mcp fal_server fal_runner cli tests scripts examples benchmarks
 TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,access client contract core deploy grpc http loops services store)

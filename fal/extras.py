@@ -8,7 +8,8 @@ from importlib.util import find_spec
 APP = ("cloudpickle", "fastapi", "pydantic", "uvicorn")
 CONTROLLER = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
 """What only the extra `controller` installs."""
-EXTRAS = {"app": APP, "controller": CONTROLLER}
+MCP = ("mcp",)
+EXTRAS = {"app": APP, "controller": CONTROLLER, "mcp": MCP}
 
 
 def missing(modules: Iterable[str]) -> list[str]:

@@ -154,7 +154,7 @@ def status_error(status: int, headers: Mapping[str, str], content: bytes, url: s
         # A page for browsers, such as a proxy's, says nothing that can be read in a line.
         html = "html" in headers.get("content-type", "")
         body = "" if html else content.decode("utf-8", "replace").strip()
-    detail = body.get("detail", body) if isinstance(body, dict) else body
+    detail = _detail(body) if isinstance(body, dict) else body
     details = _in_words(detail)[:_LONGEST_DETAILS]
     stands_alone = isinstance(body, dict) and isinstance(detail, str)
     error = BY_HTTP_STATUS.get(status, UnknownError)
@@ -165,6 +165,16 @@ def status_error(status: int, headers: Mapping[str, str], content: bytes, url: s
         request_id=headers.get("x-fal-request-id", headers.get("x-request-id")),
         http_status=status,
     )
+
+
+def _detail(body: Mapping[str, object]) -> object:
+    """Return what an error says: each of REST, the platform API and the contract over HTTP has its own form."""
+    error = body.get("error")
+    if "detail" not in body and isinstance(error, dict) and isinstance(error.get("message"), str):
+        return error["message"]
+    if "detail" not in body and "code" in body and isinstance(body.get("message"), str):
+        return body["message"]
+    return body.get("detail", body)
 
 
 def _in_words(detail: object) -> str:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("fal", "fal_grpc", "fal_server", "fal_runner", "cli")
+PRODUCT = ("fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "cli")
 MAINS = ("origin/main", "main", "HEAD")
 
 

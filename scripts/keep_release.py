@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "upgrade"
-PACKAGES = ("fal_grpc", "fal_runner", "fal_server")
+PACKAGES = ("fal_grpc", "fal_mcp", "fal_runner", "fal_server")
 
 
 def newest_release(changelog: str) -> str:

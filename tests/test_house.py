@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-PRODUCT = ("fal", "fal_grpc", "fal_server", "fal_runner", "cli")
+PRODUCT = ("fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "cli")
 
 # Product files that are gone: their names without .py, with a folder before those that are fine elsewhere.
 OLD_FILES = re.compile(
@@ -189,7 +189,7 @@ def test_old_words_are_gone() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("room", ["cli", "fal", "fal_grpc", "fal_runner", "fal_server"])
+@pytest.mark.parametrize("room", ["cli", "fal", "fal_grpc", "fal_mcp", "fal_runner", "fal_server"])
 def test_a_class_name_stands_for_one_thing(room: str) -> None:
     places = defaultdict(list)
     for path in sources(room):

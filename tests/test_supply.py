@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?==(\S+)")
-BUILT = ("fal", "fal_grpc", "fal_server", "fal_runner", "cli")
+BUILT = ("fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "cli")
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -52,6 +52,7 @@ def test_two_builds_give_one_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(one) as opened:
         names = opened.namelist()
     assert "fal_server/__main__.py" in names
+    assert {"fal_cli/CHANGELOG.md", "fal_cli/skills/llms.txt", "fal_cli/skills/fal-debug/SKILL.md"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
 
 

@@ -59,9 +59,14 @@ GROUPS = {
         Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
         Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
     ),
+    "Agents": (
+        Command(name="mcp", help="Serve tools for agents over standard input and output.", module="mcp"),
+        Command(name="skills", aliases=("skill",), help="Texts that teach agents this command line.", module="skills"),
+    ),
     "Help": (
         Command(name="help", help="Show the help of fal or of a command.", module="help"),
         Command(name="doctor", help="Find what is wrong with settings or controller.", module="doctor.command"),
+        Command(name="changelog", help="Show what is new.", module="changelog"),
         Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
     ),
 }

@@ -26,7 +26,7 @@ from fal.app.functions import Function
 from fal.deploy.errors import AppFileError, AppNotFoundError, NoAppFileError
 
 NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
-_OWN_PACKAGES = frozenset({"fal", "fal_cli", "fal_grpc", "fal_runner", "fal_server"})
+_OWN_PACKAGES = frozenset({"fal", "fal_cli", "fal_grpc", "fal_mcp", "fal_runner", "fal_server"})
 # How alike two names must be for one to be a misspelling of the other, 0 to 1.
 _NEAR = 0.7
 _IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process

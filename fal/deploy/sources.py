@@ -34,7 +34,7 @@ _AHEAD = ("fal.app.targets", "fal.app.server", "fal.app.api")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # Compiled for this machine.
 _NOT_DATA = frozenset({".pyc", ".pyo", ".pyd", ".so", ".dylib", ".dll"})
-_OURS = frozenset({"fal", "fal_grpc", "fal_server", "fal_runner", "fal_cli"})
+_OURS = frozenset({"fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "fal_cli"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

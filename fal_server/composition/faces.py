@@ -28,6 +28,7 @@ from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import AllowedHosts
+from fal_server.http.routes.mcp import McpRoutes
 from fal_server.http.routes.metrics import MetricsRoutes
 from fal_server.http.routes.platform.apps import PlatformAppRoutes
 from fal_server.http.routes.platform.files import PlatformFileRoutes
@@ -100,6 +101,7 @@ async def open_faces(
             use_cases=use_cases,
             clock=clock,
             contract=grpc.unary_calls,
+            mcp_writes=settings.mcp_writes,
         ),
     )
     gateway = Gateway(
@@ -145,6 +147,7 @@ def _routes(
     use_cases: UseCases,
     clock: Clock,
     contract: ContractCalls,
+    mcp_writes: bool,
 ) -> list[Route]:
     return [
         *ConnectRoutes(contract, guard).routes,
@@ -173,6 +176,7 @@ def _routes(
         *PlatformLogRoutes(use_cases.log_search, addresses.accounts, clock, guard).routes,
         *PlatformRequestRoutes(use_cases.analytics, addresses.accounts, clock, guard).routes,
         *PlatformKeyRoutes(use_cases.keys, addresses.accounts, guard).routes,
+        *McpRoutes(guard, clock, version("fal-grpc"), writes=mcp_writes).routes,
     ]
 
 

@@ -164,6 +164,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "none). May be repeated.",
     )
     parser.add_argument(
+        "--mcp-writes",
+        action="store_true",
+        help="Let tools for agents at /v1/mcp/platform stop and kill runners, roll back and scale apps, and redrive "
+        "requests, if their caller's key permits it (defaults to tools that only read).",
+    )
+    parser.add_argument(
         "--drain-seconds",
         type=_seconds,
         default=30.0,

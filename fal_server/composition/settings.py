@@ -40,6 +40,7 @@ class Settings:
             keeps them.
         allowed_hosts: the names that requests over HTTP may use; none admits every name.
         webhook_allow: private networks that webhooks and uploads by URL may reach.
+        mcp_writes: whether tools for agents at /v1/mcp/platform may act, if their caller's key permits it.
         drain_seconds: how long a stop waits for requests in flight.
         new_key: make another administrator's key, whatever keys there are.
         new_database: start with an empty database although the state directory was in use.
@@ -66,6 +67,7 @@ class Settings:
     unused_retention_days: float = 7.0
     allowed_hosts: tuple[str, ...] = ()
     webhook_allow: tuple[Network, ...] = ()
+    mcp_writes: bool = False
     drain_seconds: float = 30.0
     tls: TlsSettings | None = None
     new_database: bool = False

@@ -35,6 +35,7 @@ from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.mcp import McpRoutes
 from fal_server.http.routes.metrics import MetricsRoutes
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, RUNNERS_SOCKET, Admission
 from fal_server.http.routes.platform.apps import PlatformAppRoutes
@@ -68,6 +69,8 @@ SAME = {
     ("DELETE", "/v1/keys/{key_id}"): "fal.v1.Keys.RevokeUserKey",
     ("POST", "/files/missing_hashes"): "fal.v1.Revisions.RegisterApplication",
 }
+# Those that refuse whoever has no key.
+OF_KEYS = (Admission.UPLOADERS, Admission.UPLOADING_KEYS, Admission.CALLERS_OF_THE_ROUTES)
 HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sorted(PERMISSIONS))]
 
 ACCOUNTS = KnownAccounts([Account()])
@@ -108,6 +111,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         *PlatformLogRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
         *PlatformRequestRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
         *PlatformKeyRoutes(nothing, ACCOUNTS, guard).routes,
+        *McpRoutes(guard, stack.clock, "1", writes=True).routes,
     ]
     rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1", routes=routes)
     return rest, Uploader(nothing, guard, "http://here"), dashboard_of(stack)
@@ -194,7 +198,8 @@ async def test_every_route_needs_its_permission_and_no_other(stack) -> None:
             wanted = {"no key": 401, "a wrong key": 401, "all others": 403}
             for name, headers in keys.items():
                 answer = await client.request(method, filled(path), headers=headers)
-                if open_to_all or name == "the permission":
+                any_key = needed is Admission.CALLERS_OF_THE_ROUTES and name == "all others"
+                if open_to_all or any_key or name == "the permission":
                     assert answer.status_code not in (401, 403), (method, path, name)
                 else:
                     assert answer.status_code == wanted[name], (method, path, name)
@@ -207,7 +212,7 @@ async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(stack) -> None
         raise AssertionError("the body was read")
 
     for (method, path), needed in ROUTE_PERMISSIONS.items():
-        if isinstance(needed, Admission) and needed not in (Admission.UPLOADERS, Admission.UPLOADING_KEYS):
+        if isinstance(needed, Admission) and needed not in OF_KEYS:
             continue
         sent: list[dict[str, Any]] = []
 

@@ -39,7 +39,7 @@ class Shop(fal.App, name="{name}", keep_alive=300, min_concurrency=1):
 SERVED = {
     operation_of(method, path): (method, path)
     for method, path in ROUTE_PERMISSIONS
-    if path.startswith("/v1/") and (method, path) not in RUNNERS_SOCKET
+    if path.startswith("/v1/") and (method, path) not in {*RUNNERS_SOCKET, ("POST", "/v1/mcp/platform")}
 }
 
 

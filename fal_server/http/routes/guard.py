@@ -26,7 +26,12 @@ from fal_server.live.dispatch import RoutedApp
 
 OpenEndpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 Endpoint: TypeAlias = "Callable[[Request, Principal], Awaitable[Response]]"
-_OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP, Admission.CALLERS_OF_THE_METHOD)
+_OPEN = (
+    Admission.ANYONE,
+    Admission.CALLERS_OF_THE_APP,
+    Admission.CALLERS_OF_THE_METHOD,
+    Admission.CALLERS_OF_THE_ROUTES,
+)
 
 
 class Guard:
@@ -94,6 +99,16 @@ class Guard:
             return await self.identify(request)
         except (Unauthenticated, PermissionDenied, NotFound):
             return None
+
+    async def known_holder(self, request: Request) -> Principal:
+        """Return who asks a route whose own calls are checked one by one: any valid key will do.
+
+        Raises:
+            Unauthenticated: there is no valid key or token.
+        """
+        caller = await self.identify(request)
+        self._note_caller(request, caller)
+        return caller
 
     async def is_of(self, caller: Principal | None, key_id: str | None, app: RoutedApp) -> bool:
         """Return whether a caller may see what was made with a key at an app.

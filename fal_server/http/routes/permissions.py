@@ -12,6 +12,7 @@ class Admission(Enum):
     UPLOADING_KEYS = "a key that may write files or call apps"
     UPLOADERS = "such a key, an upload token, or a runner's key"
     CALLERS_OF_THE_METHOD = "whoever may call the method over gRPC"
+    CALLERS_OF_THE_ROUTES = "any key: each call that a tool makes needs what its own route or method needs"
     CALLERS_OF_THE_APP = "anyone if the app is public, otherwise a key that may call apps"
 
 
@@ -149,6 +150,8 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("POST", "/v1/keys"): "keys:write",
     ("DELETE", "/v1/keys/{key_id}"): "keys:write",
     ("GET", "/v1/meta"): Admission.ANYONE,
+    # Tools for agents, over the routes above and the contract.
+    ("POST", "/v1/mcp/platform"): Admission.CALLERS_OF_THE_ROUTES,
     # Files of runners, on their unix socket.
     ("POST", "/v1/uploads"): Admission.UPLOADERS,
     ("GET", "/v1/uploads/{object_id}"): Admission.ANYONE,

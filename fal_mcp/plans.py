@@ -1,0 +1,113 @@
+"""Plans of actions: shown first, and carried out once by whoever shows the plan's token."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fal_mcp.calls import Call, Refused
+
+LIFE = timedelta(minutes=5)
+MOST_OF_ONE = 50
+MOST = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What an action is going to do.
+
+    Attributes:
+        does: in words.
+        now: how that is now, before it.
+        calls: what carries it out, in this order.
+    """
+
+    does: str
+    now: object
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan that waits for its token.
+
+    Attributes:
+        digest: of the token, which is kept nowhere.
+        bound_to: its caller, its tool and its arguments.
+    """
+
+    digest: bytes
+    bound_to: tuple[str, str, str]
+    prepared: Prepared
+    expires_at: datetime
+
+
+class Plans:
+    """The plans that wait for their tokens. They are in memory: a restart forgets them.
+
+    A token carries out what its plan showed, once, before it expires, and for the same key, tool and arguments alone.
+
+    Args:
+        now: tells the time.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._plans: dict[bytes, Plan] = {}
+
+    def make(self, holder: str, tool: str, arguments: Mapping[str, object], prepared: Prepared) -> tuple[str, datetime]:
+        """Keep a plan; return its token and when it expires. The oldest plans give way to new ones."""
+        self._forget_expired()
+        mine = [plan for plan in self._plans.values() if plan.bound_to[0] == holder]
+        for plan in mine[: max(0, len(mine) - MOST_OF_ONE + 1)]:
+            del self._plans[plan.digest]
+        while len(self._plans) >= MOST:
+            del self._plans[next(iter(self._plans))]
+        token, expires_at = secrets.token_urlsafe(24), self._now() + LIFE
+        digest = _digest(token)
+        self._plans[digest] = Plan(
+            digest=digest, bound_to=_binding(holder, tool, arguments), prepared=prepared, expires_at=expires_at
+        )
+        return token, expires_at
+
+    def take(self, token: str, holder: str, tool: str, arguments: Mapping[str, object]) -> Prepared:
+        """Return the plan of a token, which is then used up.
+
+        Raises:
+            Refused: the token is used up, expired or unknown, or for another key, tool or arguments.
+        """
+        self._forget_expired()
+        plan = self._plans.get(_digest(token))
+        if plan is None:
+            raise Refused(
+                409,
+                "the plan_token is used up, expired or unknown, and nothing was done: call without it for a new plan",
+            )
+        wanted = _binding(holder, tool, arguments)
+        if plan.bound_to != wanted:
+            what = ("key", "tool", "arguments")[next(n for n in range(3) if plan.bound_to[n] != wanted[n])]
+            raise Refused(
+                409,
+                f"the plan_token is for other {what}, and nothing was done: call without it for a new plan"
+                if what == "arguments"
+                else f"the plan_token is for another {what}, and nothing was done: call without it for a new plan",
+            )
+        del self._plans[plan.digest]
+        return plan.prepared
+
+    def _forget_expired(self) -> None:
+        now = self._now()
+        for plan in [plan for plan in self._plans.values() if plan.expires_at <= now]:
+            del self._plans[plan.digest]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _binding(holder: str, tool: str, arguments: Mapping[str, object]) -> tuple[str, str, str]:
+    return holder, tool, json.dumps(arguments, sort_keys=True)
