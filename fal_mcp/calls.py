@@ -69,7 +69,7 @@ class Platform(Protocol):
         ...
 
 
-def contract(method: str, **fields: object) -> Call:
+def contract(method: str, /, **fields: object) -> Call:
     """Return a call of the contract, such as `Runners.GetRunner`; fields that are None are left out."""
     service, _, name = method.partition(".")
     body = {key: value for key, value in fields.items() if value is not None}

@@ -129,10 +129,10 @@ def _line(name: str, namespace: str, about: str, permission: str, read_only: boo
 
 
 def _hits(line: Mapping[str, object], words: list[str]) -> int:
-    """Return how well a line fits words; a word in a name counts for two."""
+    """Return how well a line fits words; a word in a name counts for more."""
     name, about = f"{line['operation_id']} {line['namespace']}".casefold(), str(line["about"]).casefold()
     stems = [word.rstrip("s") for word in words]
-    return sum(2 * (stem in name) + (stem in about) for stem in stems)
+    return sum(3 * (stem in name) + (stem in about) for stem in stems)
 
 
 def _collect(value: object, schemas: object, wanted: dict[str, object]) -> None:

@@ -45,7 +45,14 @@ def serve(toolset: Toolset, version: str) -> Server[dict[str, object]]:
             text, failed = f"Error {refusal.status}: {refusal.message}", True
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 
-    return Server(NAME, version=version, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
+    return Server(
+        NAME,
+        version=version,
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        get_tool_input_schema=lambda name: toolset.tools[name].schema if name in toolset.tools else None,
+    )
 
 
 async def serve_stdio(toolset: Toolset, version: str) -> None:

@@ -212,7 +212,6 @@ async def test_runners_are_ended(controller: Controller, opened: Open, tool: str
 
 async def test_an_app_is_rolled_back_and_forth(controller: Controller, opened: Open) -> None:
     newest, oldest = revisions(controller)
-    until(lambda: not json.loads(controller.fal("apps", "list", "--json").stdout)["apps"][0]["is_rolling"], "still")
     current = next(each for each in revisions(controller) if each["is_current"])
     target = oldest if current["revision_id"] == newest["revision_id"] else newest
     named = {} if target is oldest else {"revision_id": target["revision_id"]}
@@ -255,6 +254,16 @@ async def test_a_key_does_what_it_may(controller: Controller, reader: str) -> No
             refused = await tools.call("fetch_requests", **SHOP)
             assert refused.text.startswith("Error 403: Insufficient permissions")
             assert "'serverless:requests:read'" in refused.text
+
+
+async def test_a_key_for_one_app_sees_and_scales_that_app(controller: Controller, opened: Open) -> None:
+    made = controller.fal("keys", "create", "--preset", "SERVERLESS", "--for-app", "shop", "--json").stdout
+    key = json.loads(made)
+    async with opened(controller, key=f"{key['key_id']}:{key['key_secret']}") as tools:
+        assert (await tools.call("get_current_state", **SHOP)).result["endpoint_id"] == "local/shop"
+        assert "max_concurrency" in (await tools.call("scale_app", **SHOP, max_concurrency=9)).result["plan"]
+        assert (await tools.call("get_current_state", endpoint_id="local/other")).failed
+        assert (await tools.call("list_apps")).failed
 
 
 async def test_tools_act_only_if_that_is_allowed(
