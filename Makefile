@@ -20,7 +20,7 @@ CONTAINER_BASE := .cache/containers/base.tar
 SOURCES := fal fal_grpc fal_mcp fal_server fal_runner cli tests scripts examples benchmarks
 TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
-COVERED_TESTS := $(addprefix tests/,access client contract core deploy grpc http loops services store)
+COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract core deploy grpc http loops services store)
 # These take minutes, and some need programs that a small machine lacks.
 SYSTEM_TESTS := $(addprefix tests/,clock e2e terminal torture upgrade cli/test_completion_in_shells.py)
 APART := $(SYSTEM_TESTS) $(addprefix tests/,containers interop signals)

@@ -52,7 +52,7 @@ def test_two_builds_give_one_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(one) as opened:
         names = opened.namelist()
     assert "fal_server/__main__.py" in names
-    assert {"fal_cli/CHANGELOG.md", "fal_cli/skills/llms.txt", "fal_cli/skills/fal-debug/SKILL.md"} <= set(names)
+    assert {"fal_cli/CHANGELOG.md", "fal_mcp/llms.txt", "fal_cli/skills/fal-debug/SKILL.md"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fal_cli.commands.skills import FOLDER, skills
+from fal_cli.commands.skills import FOLDER, OTHER, skills
 from fal_cli.main import main
 
 NAMES = ["fal-debug", "fal-deploy", "fal-scale", "fal-write-app"]
@@ -37,8 +37,7 @@ def test_a_skill_has_the_form_that_agents_read(skill) -> None:
 @pytest.mark.parametrize("name", [*NAMES, "AGENTS.md", "llms.txt"])
 def test_a_text_is_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["skills", "show", name]) == 0
-    path = FOLDER / name
-    assert capsys.readouterr().out == (path if path.is_file() else path / "SKILL.md").read_text()
+    assert capsys.readouterr().out == OTHER.get(name, FOLDER / name / "SKILL.md").read_text()
 
 
 def test_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +68,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_way_to_all_texts_names_them_all() -> None:
-    text = (FOLDER / "llms.txt").read_text()
+    text = OTHER["llms.txt"].read_text()
     for name in NAMES:
         assert f"fal skills show {name}" in text
     root = Path(__file__).resolve().parents[2]

@@ -25,8 +25,8 @@ A program that speaks the Model Context Protocol starts this command, for exampl
   {"mcpServers": {"fal": {"command": "fal", "args": ["mcp"]}}}
 
 Examples:
-  fal mcp                  tools that show apps, requests, logs, revisions, runners and files
-  fal mcp --allow-writes   also tools that stop, kill, roll back, scale and redrive, each after a plan"""
+  fal mcp                  tools that show apps, requests, logs and runners
+  fal mcp --allow-writes   also tools that act, each after a plan"""
 
 
 def add_arguments(parser: FalParser) -> None:

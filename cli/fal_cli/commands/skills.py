@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from fal_cli.completion import complete_words
@@ -17,7 +18,7 @@ from fal_cli.prompts import add_yes_option, confirm
 FOLDER = Path(__file__).resolve().parent.parent / "skills"
 _USUAL = Path(".agents/skills")
 # Texts that are no skills: one for the top of a project, one that leads to all others.
-_OTHER = ("AGENTS.md", "llms.txt")
+OTHER = {"AGENTS.md": FOLDER / "AGENTS.md", "llms.txt": files("fal_mcp") / "llms.txt"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def add_arguments(parser: FalParser) -> None:
     add_list_options(listed, SKILLS)
     show = add_command(commands, "show", "Print a skill, AGENTS.md or llms.txt.", _show)
     name = show.add_argument("name", help="The name of a skill, AGENTS.md or llms.txt.")
-    complete_words(name, lambda: [*(skill.name for skill in skills()), *_OTHER])
+    complete_words(name, lambda: [*(skill.name for skill in skills()), *OTHER])
     show.epilog = "Examples:\n  fal skills show fal-debug\n  fal skills show AGENTS.md >> AGENTS.md"
     install = add_command(commands, "install", "Write all skills into a folder that an agent reads.", _install)
     install.add_argument(
@@ -79,12 +80,12 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    if args.name in _OTHER:
-        text = (FOLDER / args.name).read_text()
+    if args.name in OTHER:
+        text = OTHER[args.name].read_text()
     else:
         found = {skill.name: skill for skill in skills()}
         if args.name not in found:
-            raise CommandError(f"there is no skill '{args.name}': use one of {', '.join([*found, *_OTHER])}")
+            raise CommandError(f"there is no skill '{args.name}': use one of {', '.join([*found, *OTHER])}")
         text = found[args.name].text
     sys.stdout.write(text)
 

@@ -1,4 +1,4 @@
-"""Tools for agents at /v1/mcp/platform, by streamable HTTP: each call is one of the controller's own routes."""
+"""Tools for agents by streamable HTTP, each call one of the controller's own routes, and a text that leads agents."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.resources import files
 from importlib.util import find_spec
 from urllib.parse import unquote
 
@@ -33,7 +34,7 @@ _TEAM = (USER_ID.encode(), f"x-{USER_ID}".encode())
 
 
 class McpRoutes:
-    """The route of tools.
+    """The routes of /v1/mcp/platform and /llms.txt.
 
     Args:
         version: of this distribution.
@@ -48,7 +49,14 @@ class McpRoutes:
         self._plans = Plans(clock.now)
         # It tells at every request that it begins and ends.
         logging.getLogger("mcp.server.streamable_http_manager").setLevel(logging.WARNING)
-        self.routes = [guard.open_route("POST", "/v1/mcp/platform", self._answer)]
+        self._guide = files("fal_mcp").joinpath("llms.txt").read_bytes()
+        self.routes = [
+            guard.open_route("POST", "/v1/mcp/platform", self._answer),
+            guard.open_route("GET", "/llms.txt", self._lead),
+        ]
+
+    async def _lead(self, request: Request) -> Response:
+        return Response(self._guide, media_type="text/plain")
 
     async def _answer(self, request: Request) -> Response:
         caller = await self._guard.known_holder(request)

@@ -24,6 +24,7 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     # The contract, whose methods have a table of their own, and its description.
     ("POST", "/fal.v1.{service}/{method}"): Admission.CALLERS_OF_THE_METHOD,
     ("GET", "/openapi.json"): Admission.ANYONE,
+    ("GET", "/llms.txt"): Admission.ANYONE,
     # The account, runners and their logs.
     ("GET", "/applications/metrics"): "serverless:metrics:read",
     ("GET", "/metrics"): "serverless:metrics:read",
