@@ -13,6 +13,7 @@ OURS_ALONE = frozenset(
     {
         "/fal.v1.Accounts/AddMember",
         "/fal.v1.Accounts/CreateAccount",
+        "/fal.v1.Accounts/DeleteAccount",
         "/fal.v1.Accounts/GetQuotas",
         "/fal.v1.Accounts/ListAccounts",
         "/fal.v1.Accounts/ListMembers",

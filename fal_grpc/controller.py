@@ -441,6 +441,11 @@ class Controller:
         message = self._calls.unary(self._calls.accounts.RenameAccount, request)
         return adapter.account.account_info(message.account)
 
+    def delete_account(self, nickname: str) -> bool:
+        """Delete an account; return whether everything that it had is removed already."""
+        request = adapter.account.delete_request(nickname)
+        return self._calls.unary(self._calls.accounts.DeleteAccount, request).removed
+
     def get_quotas(self, nickname: str) -> adapter.account.AccountQuotas:
         """Return what an account may have, and what it has."""
         request = adapter.account.get_quotas_request(nickname)

@@ -174,6 +174,12 @@ def rename_request(nickname: str, new_nickname: str, *, full_name: str | None) -
     )
 
 
+def delete_request(nickname: str) -> account_pb2.DeleteAccountRequest:
+    from fal_grpc.v1 import account_pb2
+
+    return account_pb2.DeleteAccountRequest(nickname=_nickname("nickname", nickname))
+
+
 def get_quotas_request(nickname: str) -> account_pb2.GetQuotasRequest:
     from fal_grpc.v1 import account_pb2
 

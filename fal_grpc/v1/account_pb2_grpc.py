@@ -66,6 +66,11 @@ class AccountsStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountResponse.FromString,
                 _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/fal.v1.Accounts/DeleteAccount',
+                request_serializer=fal__grpc_dot_v1_dot_account__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_account__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
         self.GetQuotas = channel.unary_unary(
                 '/fal.v1.Accounts/GetQuotas',
                 request_serializer=fal__grpc_dot_v1_dot_account__pb2.GetQuotasRequest.SerializeToString,
@@ -169,6 +174,22 @@ class AccountsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteAccount(self, request, context):
+        """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
+        returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
+        background, after a restart too. The controller's owner alone may.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - NOT_FOUND: there is no such account.
+        - FAILED_PRECONDITION: it is the account of the controller's owner.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQuotas(self, request, context):
         """GetQuotas returns what an account may have, and what it has.
 
@@ -228,6 +249,11 @@ def add_AccountsServicer_to_server(servicer, server):
                     servicer.RenameAccount,
                     request_deserializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_account__pb2.RenameAccountResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=fal__grpc_dot_v1_dot_account__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_account__pb2.DeleteAccountResponse.SerializeToString,
             ),
             'GetQuotas': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQuotas,
@@ -404,6 +430,33 @@ class Accounts(object):
             '/fal.v1.Accounts/RenameAccount',
             fal__grpc_dot_v1_dot_account__pb2.RenameAccountRequest.SerializeToString,
             fal__grpc_dot_v1_dot_account__pb2.RenameAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Accounts/DeleteAccount',
+            fal__grpc_dot_v1_dot_account__pb2.DeleteAccountRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_account__pb2.DeleteAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

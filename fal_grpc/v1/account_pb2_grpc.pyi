@@ -97,6 +97,18 @@ class AccountsStub:
     - ALREADY_EXISTS: another account has the new nickname.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    DeleteAccount: _grpc.UnaryUnaryMultiCallable[_account_pb2.DeleteAccountRequest, _account_pb2.DeleteAccountResponse]
+    """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
+    returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
+    background, after a restart too. The controller's owner alone may.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - NOT_FOUND: there is no such account.
+    - FAILED_PRECONDITION: it is the account of the controller's owner.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     GetQuotas: _grpc.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]
     """GetQuotas returns what an account may have, and what it has.
 
@@ -184,6 +196,18 @@ class AccountsAsyncStub(AccountsStub):
     - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
     - NOT_FOUND: there is no such account.
     - ALREADY_EXISTS: another account has the new nickname.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    DeleteAccount: _aio.UnaryUnaryMultiCallable[_account_pb2.DeleteAccountRequest, _account_pb2.DeleteAccountResponse]  # type: ignore[assignment]
+    """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
+    returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
+    background, after a restart too. The controller's owner alone may.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - NOT_FOUND: there is no such account.
+    - FAILED_PRECONDITION: it is the account of the controller's owner.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetQuotas: _aio.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]  # type: ignore[assignment]
@@ -306,6 +330,24 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
         - NOT_FOUND: there is no such account.
         - ALREADY_EXISTS: another account has the new nickname.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAccount(
+        self,
+        request: _account_pb2.DeleteAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_pb2.DeleteAccountResponse, _abc.Awaitable[_account_pb2.DeleteAccountResponse]]:
+        """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
+        returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
+        background, after a restart too. The controller's owner alone may.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - NOT_FOUND: there is no such account.
+        - FAILED_PRECONDITION: it is the account of the controller's owner.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Final
 
@@ -100,6 +100,13 @@ class OpenCalls:
                 tasks.discard(task)
                 if not tasks:
                     del self._tasks[name]
+
+    async def ended(self, names: Iterable[str]) -> None:
+        """Wait until no call of these names is under way, except the one that asks."""
+        asking = asyncio.current_task()
+        while tasks := {task for name in names for task in self._tasks.get(name, ()) if task is not asking}:
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # a task may end its call and go on
 
     def _end(self, name: str, reason: Fault) -> None:
         asking = asyncio.current_task()

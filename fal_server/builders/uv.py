@@ -70,15 +70,17 @@ class Uv:
         return await run_lines(
             (find_uv_bin(), *arguments),
             cwd=cwd,
-            variables={**self._variables, **self._cache_of(account)},
+            variables={**self._variables, "UV_CACHE_DIR": str(self.cache_of(account))},
             line=line,
             stdin=stdin,
             keep_open=keep_open,
             warnings=warnings,
         )
 
-    def _cache_of(self, account: AccountId) -> Mapping[str, str]:
-        return {} if account == LOCAL else {"UV_CACHE_DIR": f"{self._variables['UV_CACHE_DIR']}-{account}"}
+    def cache_of(self, account: AccountId) -> Path:
+        """Return where the packages of an account are cached."""
+        cache = Path(self._variables["UV_CACHE_DIR"])
+        return cache if account == LOCAL else cache.with_name(f"{cache.name}-{account}")
 
     async def find_python(self, version: str, cwd: Path) -> Path | None:
         """Find the interpreter of a version such as `3.11`, preferring the controller's own; None if there is none."""

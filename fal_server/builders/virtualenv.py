@@ -76,6 +76,10 @@ class VirtualenvBuilder:
                 return BuiltEnvironment(env_id=env_id, python=python)
         return None
 
+    def cache_of(self, account: AccountId) -> Path:
+        """Return where the packages of an account are cached."""
+        return self._uv.cache_of(account)
+
     def generations(self) -> Sequence[Generation]:
         found: list[Generation] = []
         try:

@@ -168,8 +168,11 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         isolation=isolation.level,
         stack=stack,
     )
-    files = build_files(state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock, quotas=quotas)
+    files = build_files(
+        state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock, accounts=addresses.accounts
+    )
     use_cases = await build_use_cases(
+        state=state,
         settings=settings,
         storage=storage,
         live=live,

@@ -188,6 +188,7 @@ def _grpc_services(use_cases: UseCases, tokens: Tokens) -> Services:
         audit=use_cases.audit,
         tokens=tokens,
         accounts=use_cases.accounts,
+        removal=use_cases.removal,
         quotas=use_cases.quotas,
         apps=use_cases.apps,
         explainer=use_cases.explainer,

@@ -20,9 +20,9 @@ from fal_server.composition.addresses import Addresses
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
-from fal_server.core.accounts import EachAccount
+from fal_server.core.accounts import EachAccount, KnownAccounts
 from fal_server.core.faults import Unavailable
-from fal_server.core.quotas import QuotasOf
+from fal_server.core.identity import AccountId
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.fetching import UrlFetcher
 from fal_server.http.routes.guard import Guard
@@ -54,12 +54,12 @@ class FileServices:
 
 
 def build_files(
-    *, state: StateDir, settings: Settings, storage: Storage, fleet: Fleet, clock: Clock, quotas: QuotasOf
+    *, state: StateDir, settings: Settings, storage: Storage, fleet: Fleet, clock: Clock, accounts: KnownAccounts
 ) -> FileServices:
     """Build the use cases of files.
 
     Args:
-        quotas: how much the /data of an account may hold.
+        accounts: whose runners have keys, and how much the /data of each may hold.
 
     Raises:
         Unavailable: the directory of the socket is not this user's alone.
@@ -67,17 +67,23 @@ def build_files(
     socket, fetcher = socket_path(state.api_socket), UrlFetcher(Destinations(settings.webhook_allow))
     return FileServices(
         data=EachAccount(
-            lambda account: Files(storage.data.of(account), fetcher, clock, lambda: quotas(account).data_bytes)
+            lambda account: Files(storage.data.of(account), fetcher, clock, lambda: accounts.quotas(account).data_bytes)
         ),
         app_files=EachAccount(lambda account: AppFiles(storage.app_files.of(account), storage.staging, clock)),
         objects=Objects(storage.objects, storage.staging, clock, settings.file_life),
-        tokens=Tokens(storage.master_key, storage.store, clock, fleet.account_of),
+        tokens=Tokens(
+            storage.master_key, storage.store, clock, lambda runner: _served(fleet.account_of(runner), accounts)
+        ),
         socket=socket,
         variables={
             "FAL_USE_LOCAL_UPLOADER": "1",
             "FAL_API_SOCKET": str(socket),
         },
     )
+
+
+def _served(account: AccountId | None, accounts: KnownAccounts) -> AccountId | None:
+    return account if account is not None and accounts.serves(account) else None
 
 
 async def listen_for_runners(

@@ -31,6 +31,7 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.resources import ResourceLoop
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.ports import Clock
+from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.attempts import AttemptRunner
 from fal_server.services.launch_spec import LaunchSpecs
 from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
@@ -54,6 +55,7 @@ class Loops:
     abandoned_requests: AbandonedRequests
     resources: ResourceLoop
     recording: RequestRecording
+    removal: AccountRemoval
     loop_lag: LoopLag
     certificates: Certificates | None
 
@@ -76,7 +78,13 @@ class Loops:
         tasks.create_task(self.queue.run(stopping))
         tasks.create_task(self.webhooks.run(stopping))
         tasks.create_task(self.run_webhooks.run(stopping))
-        endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run(), self.abandoned_requests.run())
+        endless = (
+            self.reconciler.run(),
+            self.reconciler.watch(),
+            self.health.run(),
+            self.abandoned_requests.run(),
+            self.removal.run(),
+        )
         return [tasks.create_task(loop) for loop in endless]
 
     async def _record_requests(self, stopping: asyncio.Event) -> None:
@@ -169,6 +177,7 @@ def build_loops(
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
         recording=use_cases.recording,
+        removal=use_cases.removal,
         loop_lag=live.loop_lag,
         certificates=certificates,
     )

@@ -113,14 +113,14 @@ class StateDir:
 
     def data_of(self, account: AccountId) -> Path:
         """The directory that runners of an account see as /data."""
-        return self.data if account == LOCAL else self._of(account) / "data"
+        return self.data if account == LOCAL else self.account(account) / "data"
 
     def app_files_of(self, account: AccountId) -> Path:
         """Files deployed with an account's apps, by hash."""
-        return self.app_files if account == LOCAL else self._of(account) / "app-files"
+        return self.app_files if account == LOCAL else self.account(account) / "app-files"
 
-    def _of(self, account: AccountId) -> Path:
-        """What an account has alone; the first one's is beside, since it is older than accounts."""
+    def account(self, account: AccountId) -> Path:
+        """What an account but the first has alone; the first one's is beside, since it is older than accounts."""
         return self.root / "accounts" / account
 
     @property

@@ -14,13 +14,16 @@ from fal_server.composition.execution import Execution
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
 from fal_server.composition.settings import Settings
+from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
+from fal_server.core.identity import AccountId
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.services.account_quotas import AccountQuotas
+from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.accounts import Accounts
 from fal_server.services.analytics import Analytics
 from fal_server.services.app_events import AppEvents
@@ -49,6 +52,7 @@ from fal_server.services.secrets import Secrets
 from fal_server.services.webhooks import RunWebhooks, SignedCalls, Webhooks
 from fal_server.services.workflow_runs import WorkflowRuns
 from fal_server.services.workflows import Workflows
+from fal_server.store.files.durable import remove_tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,7 @@ class UseCases:
     recorder: Recorder
     audit: Audit
     accounts: Accounts
+    removal: AccountRemoval
     quotas: AccountQuotas
     apps: Apps
     app_events: AppEvents
@@ -91,6 +96,7 @@ class UseCases:
 
 async def build_use_cases(
     *,
+    state: StateDir,
     settings: Settings,
     storage: Storage,
     live: LiveState,
@@ -146,6 +152,25 @@ async def build_use_cases(
     workflows = Workflows(store.workflows, clock)
     accounts = Accounts(store.accounts, addresses.accounts, teams, keys, clock)
     requests = Requests(store.requests, recording, catalog, clock)
+    workflow_runs = WorkflowRuns(store.workflows, workflows, queue, dispatcher, clock)
+    removal = AccountRemoval(
+        store,
+        store.accounts,
+        accounts,
+        access,
+        catalog,
+        fleet,
+        dispatcher,
+        queue,
+        workflow_runs,
+        recording,
+        execution.engine,
+        storage.blobs,
+        (execution.virtualenvs, execution.images),
+        storage.objects,
+        lambda account: _remove_directories(state, execution, account),
+        changed,
+    )
     return UseCases(
         access=access,
         analytics=Analytics(requests, store.requests, store, catalog, clock),
@@ -153,6 +178,7 @@ async def build_use_cases(
         recorder=recorder,
         audit=Audit(store.audit, recorder),
         accounts=accounts,
+        removal=removal,
         quotas=AccountQuotas(store.accounts, addresses.accounts, accounts, live.backlog, fleet, log_bounds, files.data),
         apps=apps,
         app_events=AppEvents(store, store.audit, catalog, clock),
@@ -206,5 +232,16 @@ async def build_use_cases(
         webhooks=Webhooks(store.queue, calls, clock),
         run_webhooks=RunWebhooks(store.workflows, calls, clock),
         workflows=workflows,
-        workflow_runs=WorkflowRuns(store.workflows, workflows, queue, dispatcher, clock),
+        workflow_runs=workflow_runs,
     )
+
+
+def _remove_directories(state: StateDir, execution: Execution, account: AccountId) -> None:
+    """Delete the directories that an account has alone, which the first one's are not.
+
+    Raises:
+        Unavailable: something in them cannot be deleted.
+    """
+    cache = execution.virtualenvs.cache_of(account)
+    for directory in (state.account(account), execution.engine.rooms.home_of(account), cache):
+        remove_tree(directory)

@@ -106,6 +106,19 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedAccount:
+    """An account that nobody can use any more, and whose things are not all removed yet.
+
+    Attributes:
+        keys: the ids of the keys that it had.
+    """
+
+    id: AccountId
+    keys: frozenset[str]
+    deleted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TeamMember:
     """A user who may act for a team.
 
@@ -196,6 +209,17 @@ class KnownAccounts:
         self._accounts[account.id] = account
         self._by_user_id[account.user_id] = account
         self._ids_by_nickname[account.nickname] = account.id
+
+    def remove(self, account: AccountId) -> None:
+        """Serve an account no longer; nothing happens if it is not served."""
+        known = self._accounts.pop(account, None)
+        if known is not None:
+            del self._by_user_id[known.user_id]
+            del self._ids_by_nickname[known.nickname]
+
+    def serves(self, account: AccountId) -> bool:
+        """Return whether an account is served."""
+        return account in self._accounts
 
     def all(self) -> Sequence[Account]:
         """Return every account, by nickname."""

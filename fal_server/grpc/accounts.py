@@ -10,6 +10,7 @@ from fal_server.core.quotas import Quotas
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, timestamp
 from fal_server.services.account_quotas import AccountQuotas
+from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.accounts import Accounts, MemberView
 
 _KINDS: dict[int, AccountKind] = {
@@ -29,8 +30,9 @@ _ROLE_NUMBERS = {role: pb.MemberRole.ValueType(number) for number, role in _ROLE
 class AccountHandlers:
     """fal.v1.Accounts."""
 
-    def __init__(self, accounts: Accounts, quotas: AccountQuotas) -> None:
+    def __init__(self, accounts: Accounts, removal: AccountRemoval, quotas: AccountQuotas) -> None:
         self._accounts = accounts
+        self._removal = removal
         self._quotas = quotas
 
     async def list_accounts(self, request: pb.ListAccountsRequest, caller: Caller) -> pb.ListAccountsResponse:
@@ -62,6 +64,9 @@ class AccountHandlers:
         full_name = request.full_name if request.HasField("full_name") else None
         account = await self._accounts.rename(request.nickname, request.new_nickname, full_name)
         return pb.RenameAccountResponse(account=_info(account))
+
+    async def delete_account(self, request: pb.DeleteAccountRequest, caller: Caller) -> pb.DeleteAccountResponse:
+        return pb.DeleteAccountResponse(removed=await self._removal.delete(request.nickname))
 
     async def get_quotas(self, request: pb.GetQuotasRequest, caller: Caller) -> pb.GetQuotasResponse:
         view = await self._quotas.of(caller.principal, request.nickname)

@@ -43,6 +43,7 @@ from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
 from fal_server.services.account_quotas import AccountQuotas
+from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.accounts import Accounts
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
@@ -97,6 +98,7 @@ class Services:
     recorder: Recorder
     audit: Audit
     accounts: Accounts
+    removal: AccountRemoval
     quotas: AccountQuotas
     apps: Apps
     explainer: Explainer
@@ -137,7 +139,7 @@ def handlers_by_path(services: Services) -> dict[str, grpc.RpcMethodHandler[Any,
         AttributeError: a method has no handler.
     """
     nouns: dict[str, object] = {
-        "Accounts": AccountHandlers(services.accounts, services.quotas),
+        "Accounts": AccountHandlers(services.accounts, services.removal, services.quotas),
         "Apps": AppHandlers(services.apps, services.explainer),
         "Audit": AuditHandlers(services.audit),
         "Environments": EnvironmentHandlers(services.environments),

@@ -10,6 +10,7 @@ ANY_KEY = ""
 RECORDED: dict[str, tuple[str, ...]] = {
     "fal.v1.Accounts.AddMember": ("team", "user", "role"),
     "fal.v1.Accounts.CreateAccount": ("nickname", "kind"),
+    "fal.v1.Accounts.DeleteAccount": ("nickname",),
     "fal.v1.Accounts.RemoveMember": ("team", "user"),
     "fal.v1.Accounts.RenameAccount": ("nickname", "new_nickname"),
     "fal.v1.Accounts.SetQuotas": ("nickname",),
@@ -65,6 +66,7 @@ APP_OF_REQUEST: dict[str, tuple[str, str]] = {
 METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Accounts.AddMember": "account:write",
     "fal.v1.Accounts.CreateAccount": "controller:accounts:write",
+    "fal.v1.Accounts.DeleteAccount": "controller:accounts:write",
     "fal.v1.Accounts.GetQuotas": "account:read",
     "fal.v1.Accounts.ListAccounts": "account:read",
     "fal.v1.Accounts.ListMembers": "account:read",

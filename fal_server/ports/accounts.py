@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
-from fal_server.core.accounts import Account, Environment, Key, TeamMember
+from fal_server.core.accounts import Account, DeletedAccount, Environment, Key, TeamMember
 from fal_server.core.identity import AccountId
 from fal_server.core.quotas import Quotas
 
@@ -17,7 +18,7 @@ class AccountStore(Protocol):
     """
 
     async def all(self) -> Sequence[Account]:
-        """Return every account, by nickname."""
+        """Return every account that is not deleted, by nickname."""
         ...
 
     async def add(self, account: Account, environment: Environment, key: Key) -> None:
@@ -38,6 +39,29 @@ class AccountStore(Protocol):
 
     async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
         """Replace the quotas of an account; False if there is none."""
+        ...
+
+    async def delete(self, account: AccountId, at: datetime) -> DeletedAccount | None:
+        """Mark an account as deleted, revoke its keys and end its memberships; its nickname is free from then on.
+
+        Returns:
+            None if there is none, or it is deleted already.
+        """
+        ...
+
+    async def deleted(self) -> Sequence[DeletedAccount]:
+        """Return the deleted accounts that have not been forgotten yet, the first deleted first."""
+        ...
+
+    async def erase(self, account: AccountId) -> int:
+        """Delete every row of a deleted account but its own, some thousands a transaction; return how many.
+
+        Nothing happens if the account is not deleted.
+        """
+        ...
+
+    async def forget(self, account: AccountId) -> bool:
+        """Delete the row of a deleted account; False if there is none."""
         ...
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:

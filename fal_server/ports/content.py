@@ -29,6 +29,14 @@ class Blobs(Protocol):
         """
         ...
 
+    def discard(self, blobs: Collection[str], before: datetime) -> None:
+        """Delete those of these that were last put before this time. Blocking.
+
+        Raises:
+            Unavailable: the disk cannot be written.
+        """
+        ...
+
 
 class ContentStore(Protocol):
     """Content by its hash, which retention deletes when nobody needs it. Blocking."""

@@ -204,3 +204,11 @@ class ObjectStore(Protocol):
     def forget(self, now: datetime) -> int:
         """Delete expired files, and return how many."""
         ...
+
+    def forget_account(self, account: AccountId) -> int:
+        """Delete the files of an account, and return how many.
+
+        Raises:
+            Unavailable: the disk cannot be written.
+        """
+        ...

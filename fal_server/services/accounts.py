@@ -9,17 +9,26 @@ from dataclasses import dataclass, replace
 
 from fal_server.access.acting import Teams
 from fal_server.access.permissions import ROLE_PERMISSIONS, SEE_ALL_ACCOUNTS, allows, excess, require
+from fal_server.aio.tasks import run_to_completion
 from fal_server.core.accounts import (
     Account,
     AccountKind,
+    DeletedAccount,
     Environment,
     KnownAccounts,
     Role,
     TeamMember,
     checked_nickname,
 )
-from fal_server.core.faults import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
-from fal_server.core.identity import AccountId, Principal
+from fal_server.core.faults import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
+from fal_server.core.identity import LOCAL, AccountId, Principal
 from fal_server.core.names import MAIN, checked_text
 from fal_server.ports import Clock
 from fal_server.ports.accounts import AccountStore
@@ -141,6 +150,38 @@ class Accounts:
             after = replace(self._known.of(before.id), nickname=new_nickname, full_name=shown)
             self._known.add(after)
         return after
+
+    async def end(self, nickname: str) -> DeletedAccount:
+        """Delete an account for its users: from then on none of its keys works, and their calls end.
+
+        What the account had is still there.
+
+        Raises:
+            NotFound: there is no such account.
+            FailedPrecondition: it is the account of the controller's owner.
+        """
+        async with self._changes:
+            account = self._known.named(nickname)
+            if account is None:
+                raise NotFound(f"account {nickname[:80]!r}", "`fal teams list --all` shows which exist")
+            if account.id == LOCAL:
+                raise FailedPrecondition(
+                    f"account {account.nickname} is the one of the controller's owner, without which nobody could make "
+                    "others: it stays"
+                )
+            return await run_to_completion(self._end(account))
+
+    async def _end(self, account: Account) -> DeletedAccount:
+        memberships = [*await self._store.members(account.id), *await self._store.memberships(account.id)]
+        deleted = await self._store.delete(account.id, min(self._clock.now(), self._clock.wall()))
+        if deleted is None:
+            raise NotFound(f"account {account.nickname!r}", "`fal teams list --all` shows which exist")
+        self._known.remove(account.id)
+        for key_id in deleted.keys:
+            self._keys.has_ended(key_id)
+        for member in memberships:
+            self._teams.has_ended(member.user, member.team, f"account {account.nickname} was deleted")
+        return deleted
 
     async def members(self, caller: Principal, team: str) -> Sequence[MemberView]:
         """Return the members of a team, the oldest first.

@@ -194,6 +194,10 @@ class Keys:
         """
         await self._revoke(scope.account, key_id)
 
+    def has_ended(self, key_id: str) -> None:
+        """Accept no call with a key that the store does not accept any more, and end those under way."""
+        self._access.forget(key_id)
+
     async def _revoke(self, account: AccountId, key_id: str) -> None:
         identifier(key_id, "key_id")
         async with self._changes:

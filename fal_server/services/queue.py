@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections import Counter
@@ -299,6 +300,22 @@ class Queue:
                 await self.cancel(app_id, live.request.request_id)
                 flushed += 1
         return flushed
+
+    async def end_account(self, account: AccountId) -> None:
+        """Cancel every request of an account, also those that runners work on; return when none is left.
+
+        One that a runner works on ends with the runner, so the runners have to end meanwhile.
+        """
+        while mine := [live for live in self._backlog if live.request.account == account]:
+            for live in mine:
+                live.cancelled.set()
+                if not _is_waiting(live):
+                    continue
+                if live.attempt is None:
+                    await run_to_completion(self._cancel_waiting(live))
+                else:
+                    live.attempt.cancel()
+            await asyncio.gather(*(live.finished.wait() for live in mine))
 
     def size(self, app_id: AppId) -> Mapping[str, int]:
         """Return how many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.

@@ -19,7 +19,7 @@ from datetime import timedelta
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import TaskSet, run_to_completion
 from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, Fault, NotFound, Unavailable
-from fal_server.core.identity import AppId, Principal, Scope
+from fal_server.core.identity import AccountId, AppId, Principal, Scope
 from fal_server.core.json_reader import read_json
 from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.revisions import Json
@@ -188,6 +188,13 @@ class WorkflowRuns:
         if live is None or live.finishing:
             raise FailedPrecondition(f"request {run_id} is completed: there is nothing to cancel")
         await run_to_completion(self._mark_cancelled(live))
+
+    async def end_account(self, account: AccountId) -> None:
+        """Cancel every run of an account; return when none is left."""
+        while mine := [live for live in self._live.values() if live.run.account == account]:
+            for live in mine:
+                await run_to_completion(self._mark_cancelled(live))
+            await asyncio.gather(*(live.finished.wait() for live in mine))
 
     async def forget(self, age: timedelta) -> int:
         """Delete the runs that were completed longer ago than this; return how many."""

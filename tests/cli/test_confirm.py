@@ -21,6 +21,14 @@ COMMANDS = (
     (["secrets", "unset", "HF"], "Unset secret 'HF'? (y/N): ", "SetSecret"),
     (["environments", "delete", "e"], "Delete environment 'e' and its secrets? (y/N): ", "DeleteEnvironment"),
     (["teams", "rename", "crew", "gang"], "Rename crew to gang? Its apps move to /gang/... (y/N): ", "RenameAccount"),
+    (
+        ["teams", "delete", "crew"],
+        (
+            "Delete crew with its apps, keys and secrets, 2 runners, 1 queued request and 3.0 KiB in /data? Nothing of "
+            "it can be brought back. (y/N): "
+        ),
+        "DeleteAccount",
+    ),
     (["teams", "remove", "crew", "ann"], "Remove ann from crew? (y/N): ", "RemoveMember"),
 )
 
@@ -58,6 +66,10 @@ def person(controller, monkeypatch):
         "DeleteEnvironment": environment_pb2.DeleteEnvironmentResponse(),
         "ListMembers": account_pb2.ListMembersResponse(members=[account_pb2.Member(user="ann")]),
         "RenameAccount": account_pb2.RenameAccountResponse(account=account_pb2.AccountInfo(nickname="gang")),
+        "GetQuotas": account_pb2.GetQuotasResponse(
+            used=account_pb2.Quotas(runners=2, queued_requests=1, data_bytes=3072)
+        ),
+        "DeleteAccount": account_pb2.DeleteAccountResponse(removed=True),
         "RemoveMember": account_pb2.RemoveMemberResponse(),
     }
 

@@ -162,6 +162,7 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     "CreateAccount": lambda i: [{"nickname": i.account, "kind": 1}, {"nickname": i.team, "kind": 2}],
     "ListAccounts": lambda i: [{}, {"all": True}],
     "RenameAccount": lambda i: [{"nickname": i.account, "new_nickname": "mine"}, {"nickname": i.team}],
+    "DeleteAccount": lambda i: [{"nickname": i.account}, {"nickname": i.team}],
     "GetQuotas": lambda i: [{"nickname": i.account}, {"nickname": i.team}],
     "SetQuotas": lambda i: [{"nickname": i.account, "quotas": {"runners": 1}}, {"nickname": i.team}],
     "ListMembers": lambda i: [{"team": i.team}, {"team": i.account}],

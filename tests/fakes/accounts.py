@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, cast
 
 from fal_server.access.acting import Teams
 from fal_server.access.audit import Recorder
-from fal_server.core.accounts import Account, Environment, Key, KnownAccounts, TeamMember
+from fal_server.core.accounts import Account, DeletedAccount, Environment, Key, KnownAccounts, TeamMember
 from fal_server.core.identity import AccountId, Principal
 from fal_server.core.quotas import Quotas
 from fal_server.services.accounts import Accounts
@@ -34,6 +35,18 @@ class FakeAccountStore:
         found = [each for each in self.accounts if each.id == account]
         self.accounts = [replace(each, quotas=quotas) if each in found else each for each in self.accounts]
         return bool(found)
+
+    async def delete(self, account: AccountId, at: datetime) -> DeletedAccount | None:
+        raise NotImplementedError
+
+    async def deleted(self) -> Sequence[DeletedAccount]:
+        raise NotImplementedError
+
+    async def erase(self, account: AccountId) -> int:
+        raise NotImplementedError
+
+    async def forget(self, account: AccountId) -> bool:
+        raise NotImplementedError
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:
         return [member for member in self.saved.values() if member.team == team]

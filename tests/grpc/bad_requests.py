@@ -29,6 +29,7 @@ from fal_grpc.v1 import (
 )
 
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
 
 def spec(**fields) -> run_pb2.EnvironmentDefinition:
@@ -83,6 +84,8 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("ListMembers", account_pb2.ListMembersRequest(team=HUGE), MISSING, ""),
     ("RenameAccount", account_pb2.RenameAccountRequest(nickname="nobody", new_nickname="x"), MISSING, ""),
     ("RenameAccount", account_pb2.RenameAccountRequest(nickname="local", new_nickname="A b"), INVALID, "new_nickname"),
+    ("DeleteAccount", account_pb2.DeleteAccountRequest(nickname="nobody"), MISSING, ""),
+    ("DeleteAccount", account_pb2.DeleteAccountRequest(nickname="local"), PRECONDITION, ""),
     ("GetQuotas", account_pb2.GetQuotasRequest(nickname="nobody"), MISSING, ""),
     ("SetQuotas", account_pb2.SetQuotasRequest(nickname=HUGE), MISSING, ""),
     (

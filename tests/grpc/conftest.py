@@ -435,6 +435,17 @@ GPU_NODE = Node(
 HOLDER = make_runner("r-1", state=RunnerState.IDLE, machine_type="GPU-A", gpus=("GPU-A/0",), app_name="shop")
 
 
+class RemovalInOneStep:
+    """Deletes accounts that have nothing to remove."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    async def delete(self, nickname: str) -> bool:
+        await self._accounts.end(nickname)
+        return True
+
+
 class NoFiles:
     """An empty /data."""
 
@@ -481,6 +492,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         recorder=recorder,
         audit=Audit(store.audit, recorder),
         accounts=accounts,
+        removal=cast("Any", RemovalInOneStep(accounts)),
         quotas=AccountQuotas(store.accounts, known, accounts, Backlog(clock), no_runners, bounds, no_data),
         keys=keys,
         secrets=secrets,

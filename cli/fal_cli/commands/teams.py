@@ -27,6 +27,9 @@ Only the owner of the controller may: with the key of `fal up`.
 Examples:
   fal teams create crew
   fal teams create alice --user --name 'Alice Liddell'"""
+_DELETE_EPILOG = """\
+Only the owner of the controller may: with the key of `fal up`. Whatever runs for the account ends at once; its apps,
+keys, secrets, requests, logs and files are removed, and nothing of it can be brought back."""
 _QUOTAS_EPILOG = """\
 The owner of the controller sets them: with the key of `fal up`. A bound is a number, with K, M, G or T after it if it
 counts bytes, or `none`.
@@ -45,6 +48,7 @@ _QUOTAS: dict[str, tuple[str, bool]] = {
     "log_bytes_per_minute": ("Bytes that its runners may log a minute.", True),
     "data_bytes": ("Bytes in /data.", True),
 }
+_COUNTED = {"runners": "runner", "queued_requests": "queued request"}
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MOST_DIGITS = 12
 _CHOSEN = "`--team NAME` acts for a team with a login token (`fal auth token`); a key acts for its own account alone"
@@ -156,6 +160,10 @@ def add_arguments(parser: FalParser) -> None:
         "new_nickname", metavar="NICKNAME", help="The first part of the paths of its apps from then on."
     )
     rename.add_argument("--name", metavar="NAME", help="Its name for people (stays, unless it was the nickname).")
+    delete = add_command(commands, "delete", "Delete an account with everything in it.", _delete, epilog=_DELETE_EPILOG)
+    add_client_options(delete)
+    add_yes_option(delete)
+    complete_ids(delete.add_argument("nickname", metavar="ACCOUNT", help="The account."), TEAM_NAMES)
     quotas = add_command(
         commands, "quotas", "Show what an account may have and has, or set it.", _quotas, epilog=_QUOTAS_EPILOG
     )
@@ -219,6 +227,29 @@ def _removal(client: SyncServerlessClient, args: argparse.Namespace) -> str:
         shows = f"`fal teams members {args.nickname}` shows who is"
         raise CommandError(f"'{args.user}' is no member of {args.nickname}: {shows}")
     return f"Remove {args.user} from {args.nickname}?"
+
+
+def _delete(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        confirm(args, lambda: _deletion(client, args.nickname))
+        removed = client.accounts.delete(args.nickname)
+    rest = "" if removed else " What it had is still being removed: the controller goes on with that by itself."
+    print_note(f"Deleted {args.nickname}; none of its keys works any more.{rest}")
+
+
+def _deletion(client: SyncServerlessClient, nickname: str) -> str:
+    """Return the question; it says what the account has."""
+    used = client.accounts.quotas(nickname).used
+    counts = [_counted(used.get(name, 0), what) for name, what in _COUNTED.items()]
+    size = shown_bytes(used.get("data_bytes", 0))
+    return (
+        f"Delete {nickname} with its apps, keys and secrets, {', '.join(counts)} and {size} in /data? "
+        "Nothing of it can be brought back."
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _quotas(args: argparse.Namespace) -> None:

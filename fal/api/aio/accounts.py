@@ -132,3 +132,17 @@ class AsyncAccountsNamespace:
         """
         controller = await self.client.controller()
         return await controller.rename_account(nickname, new_nickname, full_name=full_name)
+
+    async def delete(self, nickname: str) -> bool:
+        """Delete an account with everything that it has. The controller's owner alone may.
+
+        What runs for it ends at once, and nothing of it can be brought back.
+
+        Returns:
+            Whether everything is removed; if not, the controller goes on with it.
+
+        Raises:
+            FailedPreconditionError: it is the account of the controller's owner.
+        """
+        controller = await self.client.controller()
+        return await controller.delete_account(nickname)

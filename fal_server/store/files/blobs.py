@@ -46,6 +46,10 @@ class FileBlobs:
     def forget(self, needed: Collection[str], before: datetime) -> int:
         return self._uses.forget(needed, before)
 
+    def discard(self, blobs: Collection[str], before: datetime) -> None:
+        for blob in blobs:
+            self._uses.discard(self._place(blob), before)
+
     def _put(self, content: bytes) -> str:
         blob = hashlib.sha256(content).hexdigest()
         path = self._place(blob)

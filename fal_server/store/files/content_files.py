@@ -48,6 +48,19 @@ class ContentDirectory:
             raise Unavailable(f"the directory {self._directory} cannot be cleared up: {error.strerror}") from error
         return count
 
+    def discard(self, path: Path, before: datetime) -> None:
+        """Delete a file, unless it is gone already or was used since `before`.
+
+        Raises:
+            Unavailable: the disk cannot be written.
+        """
+        try:
+            self._delete(path, before.timestamp())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise Unavailable(f"the file {path} cannot be deleted: {error.strerror}") from error
+
     def _delete(self, path: Path, before: float) -> bool:
         with self._lock:  # not between a check for the file and its use
             if path.stat().st_mtime >= before:

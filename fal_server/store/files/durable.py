@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from fal_server.core.faults import Unavailable
@@ -26,6 +28,33 @@ def make_directory(directory: Path, *, leftovers: str = "") -> None:
             left.unlink()
     except OSError as error:
         raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+
+
+def remove_tree(directory: Path) -> None:
+    """Delete a directory with everything below it; nothing happens if there is none.
+
+    Raises:
+        Unavailable: something below it cannot be deleted.
+    """
+
+    def once_more(
+        remove: Callable[[str], object], path: str, failure: tuple[type[BaseException], BaseException, object]
+    ) -> None:
+        if isinstance(failure[1], FileNotFoundError):
+            return
+        # An app may have taken the right to write from a directory of its own.
+        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+            os.chmod(path, 0o700)  # noqa: PTH101
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)  # noqa: PTH108
+
+    try:
+        if directory.is_dir() and not directory.is_symlink():
+            shutil.rmtree(directory, onerror=once_more)
+    except OSError as error:
+        raise Unavailable(f"{error.filename or directory} cannot be deleted: {error.strerror}") from error
 
 
 def write_draft(directory: Path, content: bytes) -> Path:

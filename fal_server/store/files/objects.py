@@ -12,7 +12,7 @@ from pathlib import Path
 from fal_server.core.faults import NotFound, Unavailable
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.ports.files import StoredObject
-from fal_server.store.files.durable import make_directory, sync_directory, write_draft
+from fal_server.store.files.durable import make_directory, remove_tree, sync_directory, write_draft
 
 log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9A-Za-z_-]{16,64}")
@@ -68,6 +68,15 @@ class DiskObjects:
             found = self._read(place)
             if found is not None and found.expires_at is not None and found.expires_at <= now:
                 shutil.rmtree(place, ignore_errors=True)
+                deleted += 1
+        return deleted
+
+    def forget_account(self, account: AccountId) -> int:
+        deleted = 0
+        for place in self._directory.glob("*/*"):
+            found = self._read(place)
+            if found is not None and found.account == account:
+                remove_tree(place)
                 deleted += 1
         return deleted
 

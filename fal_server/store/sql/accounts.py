@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 
-from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, delete, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fal_server.core.accounts import Account, AccountKind, Environment, Key, Role, TeamMember
+from fal_server.core.accounts import Account, AccountKind, DeletedAccount, Environment, Key, Role, TeamMember
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.quotas import Quotas
 from fal_server.store.sql import environments, keys
 from fal_server.store.sql.database import Database, explained
 from fal_server.store.sql.dialect import upsert
-from fal_server.store.sql.tables import ACCOUNTS, MEMBERS, owned_by
+from fal_server.store.sql.tables import ACCOUNTS, KEYS, MEMBERS, METADATA, owned_by
+
+_ERASE_BATCH = 2000
+# Those that are about an account, in an order that the references between them allow; rows that have no account of
+# their own go with those that they belong to.
+_OF_ACCOUNTS = [table for table in reversed(METADATA.sorted_tables) if "account" in table.c and table is not ACCOUNTS]
 
 
 class SqlAccountStore:
@@ -23,7 +30,7 @@ class SqlAccountStore:
         self._database = database
 
     async def all(self) -> Sequence[Account]:
-        query = select(ACCOUNTS).order_by(ACCOUNTS.c.nickname)
+        query = select(ACCOUNTS).where(ACCOUNTS.c.deleted_at.is_(None)).order_by(ACCOUNTS.c.nickname)
 
         async def work(connection: AsyncConnection) -> list[Account]:
             return [_account(row) for row in (await connection.execute(query)).mappings()]
@@ -49,7 +56,8 @@ class SqlAccountStore:
         await self._database.write(work)
 
     async def rename(self, account: AccountId, nickname: str, full_name: str) -> bool:
-        change = update(ACCOUNTS).where(owned_by(ACCOUNTS, account)).values(nickname=nickname, full_name=full_name)
+        living = (owned_by(ACCOUNTS, account), ACCOUNTS.c.deleted_at.is_(None))
+        change = update(ACCOUNTS).where(*living).values(nickname=nickname, full_name=full_name)
 
         async def work(connection: AsyncConnection) -> bool:
             with explained(taken=f"account {nickname!r} exists already: choose another nickname"):
@@ -62,6 +70,47 @@ class SqlAccountStore:
 
         async def work(connection: AsyncConnection) -> bool:
             return (await connection.execute(change)).rowcount > 0
+
+        return await self._database.write(work)
+
+    async def delete(self, account: AccountId, at: datetime) -> DeletedAccount | None:
+        living = (owned_by(ACCOUNTS, account), ACCOUNTS.c.deleted_at.is_(None))
+        # No account can have such a nickname, and each is another one.
+        mark = update(ACCOUNTS).where(*living).values(deleted_at=at, nickname=f"deleted {account}")
+        ended = update(KEYS).where(owned_by(KEYS, account), KEYS.c.revoked_at.is_(None)).values(revoked_at=at)
+
+        async def work(connection: AsyncConnection) -> DeletedAccount | None:
+            if not (await connection.execute(mark)).rowcount:
+                return None
+            await connection.execute(ended)
+            await connection.execute(delete(MEMBERS).where(_either_side(account)))
+            return await _deleted(connection, account, at)
+
+        return await self._database.write(work)
+
+    async def deleted(self) -> Sequence[DeletedAccount]:
+        query = select(ACCOUNTS).where(ACCOUNTS.c.deleted_at.is_not(None)).order_by(ACCOUNTS.c.deleted_at)
+
+        async def work(connection: AsyncConnection) -> list[DeletedAccount]:
+            rows = (await connection.execute(query)).mappings().all()
+            return [await _deleted(connection, AccountId(row["account"]), row["deleted_at"]) for row in rows]
+
+        return await self._database.read(work)
+
+    async def erase(self, account: AccountId) -> int:
+        total = 0
+        for table in _OF_ACCOUNTS:
+            while erased := await self._database.write(partial(_erase_some, table=table, account=account)):
+                total += erased
+        if total:
+            await self._database.give_back()
+        return total
+
+    async def forget(self, account: AccountId) -> bool:
+        one = delete(ACCOUNTS).where(owned_by(ACCOUNTS, account), ACCOUNTS.c.deleted_at.is_not(None))
+
+        async def work(connection: AsyncConnection) -> bool:
+            return (await connection.execute(one)).rowcount > 0
 
         return await self._database.write(work)
 
@@ -95,6 +144,26 @@ class SqlAccountStore:
             return [_member(row) for row in (await connection.execute(query)).mappings()]
 
         return await self._database.read(work)
+
+
+async def _deleted(connection: AsyncConnection, account: AccountId, at: datetime) -> DeletedAccount:
+    had = select(KEYS.c.key_id).where(owned_by(KEYS, account))
+    return DeletedAccount(id=account, keys=frozenset((await connection.execute(had)).scalars()), deleted_at=at)
+
+
+async def _erase_some(connection: AsyncConnection, table: Table, account: AccountId) -> int:
+    deleted = select(ACCOUNTS.c.account).where(owned_by(ACCOUNTS, account), ACCOUNTS.c.deleted_at.is_not(None))
+    if (await connection.execute(deleted)).first() is None:
+        return 0
+    key = tuple(table.primary_key)
+    its = _either_side(account) if table is MEMBERS else owned_by(table, account)
+    some = select(*key).where(its).limit(_ERASE_BATCH)
+    return (await connection.execute(delete(table).where(tuple_(*key).in_(some)))).rowcount
+
+
+def _either_side(account: AccountId) -> ColumnElement[bool]:
+    """Restrict to the memberships of a team and of a user."""
+    return or_(owned_by(MEMBERS, account), MEMBERS.c.user == account)
 
 
 def _account(row: RowMapping) -> Account:

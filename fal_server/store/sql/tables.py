@@ -55,6 +55,7 @@ ACCOUNTS = Table(
     Column("full_name", Text, nullable=False),
     Column("created_at", UtcTimestamp, nullable=False),
     Column("quotas", _JSON, nullable=False, server_default="{}"),
+    Column("deleted_at", UtcTimestamp),
 )
 
 # The members of the teams among the accounts.
