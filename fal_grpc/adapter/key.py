@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fal_grpc.adapter.account import bounds_of
 from fal_grpc.adapter.values import duration, optional_text, text, texts, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
@@ -74,6 +75,8 @@ class Caller:
         alias: the description that the key was created with.
         created_at: None for a key that the controller itself made, such as a runner's.
         expires_at: None is never.
+        quotas: what the account may have, by name, and each key of it: `caller_requests_per_second`. 0 is no bound.
+        used: of each bound that is an amount, what the account has; empty if the key may not read the account.
     """
 
     account: str
@@ -83,6 +86,8 @@ class Caller:
     alias: str
     created_at: datetime | None
     expires_at: datetime | None
+    quotas: Mapping[str, int]
+    used: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,8 @@ def caller(message: key_pb2.GetCallerResponse) -> Caller:
         alias=message.alias,
         created_at=to_datetime(message.created_at) if message.HasField("created_at") else None,
         expires_at=to_datetime(message.expires_at) if message.HasField("expires_at") else None,
+        quotas=bounds_of(message.quotas),
+        used=bounds_of(message.used),
     )
 
 

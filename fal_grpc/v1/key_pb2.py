@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from fal_grpc.v1 import account_pb2 as fal__grpc_dot_v1_dot_account__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x61l_grpc/v1/key.proto\x12\x06\x66\x61l.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n\x14\x43reateUserKeyRequest\x12=\n\x05scope\x18\x01 \x01(\x0e\x32\".fal.v1.CreateUserKeyRequest.ScopeH\x00R\x05scope\x88\x01\x01\x12\x19\n\x05\x61lias\x18\x02 \x01(\tH\x01R\x05\x61lias\x88\x01\x01\x12(\n\rpolicy_preset\x18\x05 \x01(\tH\x02R\x0cpolicyPreset\x88\x01\x01\x12.\n\x06policy\x18\x06 \x01(\x0b\x32\x11.fal.v1.KeyPolicyH\x03R\x06policy\x88\x01\x01\x12:\n\nexpires_at\x18\xe8\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1d\n\x07\x66or_app\x18\xe9\x07 \x01(\tH\x04R\x06\x66orApp\x88\x01\x01\x12-\n\x0f\x66or_environment\x18\xea\x07 \x01(\tH\x05R\x0e\x66orEnvironment\x88\x01\x01\"\x1b\n\x05Scope\x12\t\n\x05\x41\x44MIN\x10\x00\x12\x07\n\x03\x41PI\x10\x01\x42\x08\n\x06_scopeB\x08\n\x06_aliasB\x10\n\x0e_policy_presetB\t\n\x07_policyB\n\n\x08_for_appB\x12\n\x10_for_environment\"-\n\tKeyPolicy\x12 \n\x0bpermissions\x18\x01 \x03(\tR\x0bpermissions\"R\n\x15\x43reateUserKeyResponse\x12\"\n\nkey_secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\tkeySecret\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\"b\n\x14RotateUserKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x33\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07overlap\"R\n\x15RotateUserKeyResponse\x12\"\n\nkey_secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\tkeySecret\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\"H\n\x17\x43reateLoginTokenRequest\x12-\n\x04life\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04life\"p\n\x18\x43reateLoginTokenResponse\x12\x19\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x39\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\"\x12\n\x10GetCallerRequest\"\x8e\x02\n\x11GetCallerResponse\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\x12 \n\x0bpermissions\x18\x03 \x03(\tR\x0bpermissions\x12\x14\n\x05\x61lias\x18\x04 \x01(\tR\x05\x61lias\x12\x39\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n\x08nickname\x18\x07 \x01(\tR\x08nickname\"\x15\n\x13ListUserKeysRequest\"H\n\x14ListUserKeysResponse\x12\x30\n\tuser_keys\x18\x01 \x03(\x0b\x32\x13.fal.v1.UserKeyInfoR\x08userKeys\"-\n\x14RevokeUserKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"\x17\n\x15RevokeUserKeyResponse\"\xcd\x02\n\x0bUserKeyInfo\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x39\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x38\n\x05scope\x18\x03 \x01(\x0e\x32\".fal.v1.CreateUserKeyRequest.ScopeR\x05scope\x12\x14\n\x05\x61lias\x18\x04 \x01(\tR\x05\x61lias\x12:\n\nexpires_at\x18\xe8\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12=\n\x0clast_used_at\x18\xe9\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastUsedAt\x12!\n\x0bpermissions\x18\xea\x07 \x03(\tR\x0bpermissions2\xd4\x03\n\x04Keys\x12L\n\rCreateUserKey\x12\x1c.fal.v1.CreateUserKeyRequest\x1a\x1d.fal.v1.CreateUserKeyResponse\x12I\n\x0cListUserKeys\x12\x1b.fal.v1.ListUserKeysRequest\x1a\x1c.fal.v1.ListUserKeysResponse\x12@\n\tGetCaller\x12\x18.fal.v1.GetCallerRequest\x1a\x19.fal.v1.GetCallerResponse\x12U\n\x10\x43reateLoginToken\x12\x1f.fal.v1.CreateLoginTokenRequest\x1a .fal.v1.CreateLoginTokenResponse\x12L\n\rRotateUserKey\x12\x1c.fal.v1.RotateUserKeyRequest\x1a\x1d.fal.v1.RotateUserKeyResponse\x12L\n\rRevokeUserKey\x12\x1c.fal.v1.RevokeUserKeyRequest\x1a\x1d.fal.v1.RevokeUserKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x61l_grpc/v1/key.proto\x12\x06\x66\x61l.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19\x66\x61l_grpc/v1/account.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n\x14\x43reateUserKeyRequest\x12=\n\x05scope\x18\x01 \x01(\x0e\x32\".fal.v1.CreateUserKeyRequest.ScopeH\x00R\x05scope\x88\x01\x01\x12\x19\n\x05\x61lias\x18\x02 \x01(\tH\x01R\x05\x61lias\x88\x01\x01\x12(\n\rpolicy_preset\x18\x05 \x01(\tH\x02R\x0cpolicyPreset\x88\x01\x01\x12.\n\x06policy\x18\x06 \x01(\x0b\x32\x11.fal.v1.KeyPolicyH\x03R\x06policy\x88\x01\x01\x12:\n\nexpires_at\x18\xe8\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1d\n\x07\x66or_app\x18\xe9\x07 \x01(\tH\x04R\x06\x66orApp\x88\x01\x01\x12-\n\x0f\x66or_environment\x18\xea\x07 \x01(\tH\x05R\x0e\x66orEnvironment\x88\x01\x01\"\x1b\n\x05Scope\x12\t\n\x05\x41\x44MIN\x10\x00\x12\x07\n\x03\x41PI\x10\x01\x42\x08\n\x06_scopeB\x08\n\x06_aliasB\x10\n\x0e_policy_presetB\t\n\x07_policyB\n\n\x08_for_appB\x12\n\x10_for_environment\"-\n\tKeyPolicy\x12 \n\x0bpermissions\x18\x01 \x03(\tR\x0bpermissions\"R\n\x15\x43reateUserKeyResponse\x12\"\n\nkey_secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\tkeySecret\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\"b\n\x14RotateUserKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x33\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07overlap\"R\n\x15RotateUserKeyResponse\x12\"\n\nkey_secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\tkeySecret\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\"H\n\x17\x43reateLoginTokenRequest\x12-\n\x04life\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04life\"p\n\x18\x43reateLoginTokenResponse\x12\x19\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x39\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\"\x12\n\x10GetCallerRequest\"\xda\x02\n\x11GetCallerResponse\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\x12 \n\x0bpermissions\x18\x03 \x03(\tR\x0bpermissions\x12\x14\n\x05\x61lias\x18\x04 \x01(\tR\x05\x61lias\x12\x39\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n\x08nickname\x18\x07 \x01(\tR\x08nickname\x12&\n\x06quotas\x18\x08 \x01(\x0b\x32\x0e.fal.v1.QuotasR\x06quotas\x12\"\n\x04used\x18\t \x01(\x0b\x32\x0e.fal.v1.QuotasR\x04used\"\x15\n\x13ListUserKeysRequest\"H\n\x14ListUserKeysResponse\x12\x30\n\tuser_keys\x18\x01 \x03(\x0b\x32\x13.fal.v1.UserKeyInfoR\x08userKeys\"-\n\x14RevokeUserKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"\x17\n\x15RevokeUserKeyResponse\"\xcd\x02\n\x0bUserKeyInfo\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x39\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x38\n\x05scope\x18\x03 \x01(\x0e\x32\".fal.v1.CreateUserKeyRequest.ScopeR\x05scope\x12\x14\n\x05\x61lias\x18\x04 \x01(\tR\x05\x61lias\x12:\n\nexpires_at\x18\xe8\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12=\n\x0clast_used_at\x18\xe9\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastUsedAt\x12!\n\x0bpermissions\x18\xea\x07 \x03(\tR\x0bpermissions2\xd4\x03\n\x04Keys\x12L\n\rCreateUserKey\x12\x1c.fal.v1.CreateUserKeyRequest\x1a\x1d.fal.v1.CreateUserKeyResponse\x12I\n\x0cListUserKeys\x12\x1b.fal.v1.ListUserKeysRequest\x1a\x1c.fal.v1.ListUserKeysResponse\x12@\n\tGetCaller\x12\x18.fal.v1.GetCallerRequest\x1a\x19.fal.v1.GetCallerResponse\x12U\n\x10\x43reateLoginToken\x12\x1f.fal.v1.CreateLoginTokenRequest\x1a .fal.v1.CreateLoginTokenResponse\x12L\n\rRotateUserKey\x12\x1c.fal.v1.RotateUserKeyRequest\x1a\x1d.fal.v1.RotateUserKeyResponse\x12L\n\rRevokeUserKey\x12\x1c.fal.v1.RevokeUserKeyRequest\x1a\x1d.fal.v1.RevokeUserKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,36 +40,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEUSERKEYRESPONSE'].fields_by_name['key_secret']._serialized_options = b'\200\001\001'
   _globals['_CREATELOGINTOKENRESPONSE'].fields_by_name['token']._loaded_options = None
   _globals['_CREATELOGINTOKENRESPONSE'].fields_by_name['token']._serialized_options = b'\200\001\001'
-  _globals['_CREATEUSERKEYREQUEST']._serialized_start=99
-  _globals['_CREATEUSERKEYREQUEST']._serialized_end=549
-  _globals['_CREATEUSERKEYREQUEST_SCOPE']._serialized_start=441
-  _globals['_CREATEUSERKEYREQUEST_SCOPE']._serialized_end=468
-  _globals['_KEYPOLICY']._serialized_start=551
-  _globals['_KEYPOLICY']._serialized_end=596
-  _globals['_CREATEUSERKEYRESPONSE']._serialized_start=598
-  _globals['_CREATEUSERKEYRESPONSE']._serialized_end=680
-  _globals['_ROTATEUSERKEYREQUEST']._serialized_start=682
-  _globals['_ROTATEUSERKEYREQUEST']._serialized_end=780
-  _globals['_ROTATEUSERKEYRESPONSE']._serialized_start=782
-  _globals['_ROTATEUSERKEYRESPONSE']._serialized_end=864
-  _globals['_CREATELOGINTOKENREQUEST']._serialized_start=866
-  _globals['_CREATELOGINTOKENREQUEST']._serialized_end=938
-  _globals['_CREATELOGINTOKENRESPONSE']._serialized_start=940
-  _globals['_CREATELOGINTOKENRESPONSE']._serialized_end=1052
-  _globals['_GETCALLERREQUEST']._serialized_start=1054
-  _globals['_GETCALLERREQUEST']._serialized_end=1072
-  _globals['_GETCALLERRESPONSE']._serialized_start=1075
-  _globals['_GETCALLERRESPONSE']._serialized_end=1345
-  _globals['_LISTUSERKEYSREQUEST']._serialized_start=1347
-  _globals['_LISTUSERKEYSREQUEST']._serialized_end=1368
-  _globals['_LISTUSERKEYSRESPONSE']._serialized_start=1370
-  _globals['_LISTUSERKEYSRESPONSE']._serialized_end=1442
-  _globals['_REVOKEUSERKEYREQUEST']._serialized_start=1444
-  _globals['_REVOKEUSERKEYREQUEST']._serialized_end=1489
-  _globals['_REVOKEUSERKEYRESPONSE']._serialized_start=1491
-  _globals['_REVOKEUSERKEYRESPONSE']._serialized_end=1514
-  _globals['_USERKEYINFO']._serialized_start=1517
-  _globals['_USERKEYINFO']._serialized_end=1850
-  _globals['_KEYS']._serialized_start=1853
-  _globals['_KEYS']._serialized_end=2321
+  _globals['_CREATEUSERKEYREQUEST']._serialized_start=126
+  _globals['_CREATEUSERKEYREQUEST']._serialized_end=576
+  _globals['_CREATEUSERKEYREQUEST_SCOPE']._serialized_start=468
+  _globals['_CREATEUSERKEYREQUEST_SCOPE']._serialized_end=495
+  _globals['_KEYPOLICY']._serialized_start=578
+  _globals['_KEYPOLICY']._serialized_end=623
+  _globals['_CREATEUSERKEYRESPONSE']._serialized_start=625
+  _globals['_CREATEUSERKEYRESPONSE']._serialized_end=707
+  _globals['_ROTATEUSERKEYREQUEST']._serialized_start=709
+  _globals['_ROTATEUSERKEYREQUEST']._serialized_end=807
+  _globals['_ROTATEUSERKEYRESPONSE']._serialized_start=809
+  _globals['_ROTATEUSERKEYRESPONSE']._serialized_end=891
+  _globals['_CREATELOGINTOKENREQUEST']._serialized_start=893
+  _globals['_CREATELOGINTOKENREQUEST']._serialized_end=965
+  _globals['_CREATELOGINTOKENRESPONSE']._serialized_start=967
+  _globals['_CREATELOGINTOKENRESPONSE']._serialized_end=1079
+  _globals['_GETCALLERREQUEST']._serialized_start=1081
+  _globals['_GETCALLERREQUEST']._serialized_end=1099
+  _globals['_GETCALLERRESPONSE']._serialized_start=1102
+  _globals['_GETCALLERRESPONSE']._serialized_end=1448
+  _globals['_LISTUSERKEYSREQUEST']._serialized_start=1450
+  _globals['_LISTUSERKEYSREQUEST']._serialized_end=1471
+  _globals['_LISTUSERKEYSRESPONSE']._serialized_start=1473
+  _globals['_LISTUSERKEYSRESPONSE']._serialized_end=1545
+  _globals['_REVOKEUSERKEYREQUEST']._serialized_start=1547
+  _globals['_REVOKEUSERKEYREQUEST']._serialized_end=1592
+  _globals['_REVOKEUSERKEYRESPONSE']._serialized_start=1594
+  _globals['_REVOKEUSERKEYRESPONSE']._serialized_end=1617
+  _globals['_USERKEYINFO']._serialized_start=1620
+  _globals['_USERKEYINFO']._serialized_end=1953
+  _globals['_KEYS']._serialized_start=1956
+  _globals['_KEYS']._serialized_end=2424
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 Keys: what a caller proves with who it is and what it may do."""
 
 from collections import abc as _abc
+from fal_grpc.v1 import account_pb2 as _account_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -301,6 +302,8 @@ class GetCallerResponse(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     NICKNAME_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The id of the account."""
     key_id: _builtins.str
@@ -321,6 +324,14 @@ class GetCallerResponse(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When it expires; without it, never."""
 
+    @_builtins.property
+    def quotas(self) -> _account_pb2.Quotas:
+        """What the account may have, and this key of it; every field is set."""
+
+    @_builtins.property
+    def used(self) -> _account_pb2.Quotas:
+        """What the account has of those that are amounts. It is there if the key may read the account."""
+
     def __init__(
         self,
         *,
@@ -331,10 +342,12 @@ class GetCallerResponse(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         nickname: _builtins.str = ...,
+        quotas: _account_pb2.Quotas | None = ...,
+        used: _account_pb2.Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "quotas", b"quotas", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alias", b"alias", "created_at", b"created_at", "expires_at", b"expires_at", "key_id", b"key_id", "nickname", b"nickname", "permissions", b"permissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "alias", b"alias", "created_at", b"created_at", "expires_at", b"expires_at", "key_id", b"key_id", "nickname", b"nickname", "permissions", b"permissions", "quotas", b"quotas", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

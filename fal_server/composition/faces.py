@@ -159,7 +159,9 @@ def _routes(
         *TokenRoutes(files.tokens, guard).routes,
         *MetricsRoutes(use_cases.metrics, guard).routes,
         *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
-        *AccountRoutes(use_cases.gpus, use_cases.revisions, use_cases.accounts, addresses.accounts, guard).routes,
+        *AccountRoutes(
+            use_cases.gpus, use_cases.revisions, use_cases.accounts, use_cases.quotas, addresses.accounts, guard
+        ).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
         *PlatformAppRoutes(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fal_grpc.v1 import key_pb2 as pb
+from fal_grpc.v1.account_pb2 import Quotas
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Key, KeyScope
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import duration, named, optional_time, timestamp
-from fal_server.services.accounts import Accounts
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.keys import Keys, coarse_scope
 
 _SCOPES: dict[int, KeyScope] = {
@@ -22,23 +25,26 @@ _NO_SCOPE = pb.CreateUserKeyRequest.Scope.ValueType(1000)
 class KeyHandlers:
     """fal.v1.Keys."""
 
-    def __init__(self, keys: Keys, accounts: Accounts, tokens: Tokens) -> None:
+    def __init__(self, keys: Keys, quotas: AccountQuotas, tokens: Tokens) -> None:
         self._keys = keys
-        self._accounts = accounts
+        self._quotas = quotas
         self._tokens = tokens
 
     async def get_caller(self, request: pb.GetCallerRequest, caller: Caller) -> pb.GetCallerResponse:
         principal = caller.principal
         key = await self._keys.find(caller.scope, principal.key_id)
+        view = await self._quotas.of_caller(principal)
         return pb.GetCallerResponse(
             account=caller.scope.account,
-            nickname=self._accounts.account_of(principal).nickname,
+            nickname=view.account.nickname,
             key_id=principal.key_id,
             # As the key lists them, with the app that they are for, unless it acts for a team.
             permissions=sorted(caller.scope.permissions if key is None or principal.role else key.permissions),
             alias="" if key is None else key.alias,
             created_at=None if key is None else timestamp(key.created_at),
             expires_at=None if key is None or key.expires_at is None else timestamp(key.expires_at),
+            quotas=Quotas(**asdict(view.quotas)),
+            used=Quotas(**view.used) if view.used else None,
         )
 
     async def create_user_key(self, request: pb.CreateUserKeyRequest, caller: Caller) -> pb.CreateUserKeyResponse:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from fal_server.access.permissions import allows
 from fal_server.core.accounts import Account, EachAccount, KnownAccounts
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import Principal
@@ -64,16 +65,24 @@ class AccountQuotas:
             PermissionDenied: the caller's role does not permit it.
         """
         account = await self._accounts.readable(caller, nickname)
+        return QuotasView(account=account, used=await self._used(account))
+
+    async def of_caller(self, caller: Principal) -> QuotasView:
+        """Return the quotas that hold for a caller; what is used, if it may read the whole account."""
+        account = self._accounts.account_of(caller)
+        may_read = allows(caller, "account:read") and not caller.scope.restrictions.limit
+        return QuotasView(account=account, used=await self._used(account) if may_read else {})
+
+    async def _used(self, account: Account) -> Mapping[str, int]:
         held = self._backlog.held(account.id)
         here = [r for r in self._fleet.runners if r.account == account.id and r.state not in NO_PROCESS]
-        used = {
+        return {
             "queued_requests": held.requests,
             "queued_bytes": held.size,
             "runners": len(here),
             "log_bytes_per_minute": self._log_bounds.used(account.id),
             "data_bytes": await self._data.of(account.id).used(),
         }
-        return QuotasView(account=account, used=used)
 
     async def change(self, nickname: str, changes: Mapping[str, int]) -> Account:
         """Change some quotas of an account.

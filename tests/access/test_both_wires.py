@@ -93,7 +93,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         *TokenRoutes(nothing, guard).routes,
         *MetricsRoutes(nothing, guard).routes,
         *RunnerRoutes(nothing, nothing, guard).routes,
-        *AccountRoutes(nothing, nothing, nothing, ACCOUNTS, guard).routes,
+        *AccountRoutes(nothing, nothing, nothing, nothing, ACCOUNTS, guard).routes,
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
         *ConnectRoutes(stack.server.unary_calls, guard).routes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 from fal_server.access.acting import Teams
@@ -12,7 +13,10 @@ from fal_server.access.audit import Recorder
 from fal_server.core.accounts import Account, DeletedAccount, Environment, Key, KnownAccounts, TeamMember
 from fal_server.core.identity import AccountId, Principal
 from fal_server.core.quotas import Quotas
+from fal_server.live.backlog import Backlog
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
+from fal_server.services.log_bounds import LogBounds
 
 
 class FakeAccountStore:
@@ -84,3 +88,17 @@ def accounts_of(accounts: KnownAccounts, store: FakeAccountStore | None = None) 
     """Return the use cases of accounts as far as they list accounts."""
     nothing = cast("Any", None)
     return Accounts(store or FakeAccountStore(), accounts, teams_of(None, None, accounts, store), nothing, nothing)
+
+
+def quotas_of(accounts: KnownAccounts) -> AccountQuotas:
+    """Return the use cases of quotas of accounts that use nothing."""
+    nothing = cast("Any", SimpleNamespace(runners=[], used=_none_used))
+    each = cast("Any", SimpleNamespace(of=lambda _: nothing))
+    clock = cast("Any", None)
+    store = FakeAccountStore()
+    bounds = LogBounds(accounts.quotas, clock)
+    return AccountQuotas(store, accounts, accounts_of(accounts, store), Backlog(clock), nothing, bounds, each)
+
+
+async def _none_used() -> int:
+    return 0

@@ -38,7 +38,7 @@ from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
-from tests.fakes.accounts import accounts_of, teams_of
+from tests.fakes.accounts import accounts_of, quotas_of, teams_of
 from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
@@ -73,7 +73,9 @@ class Desk:
         guard = self.guard = Guard(self.access, self.tokens, teams_of(self.access, self.tokens, ACCOUNTS), recorder)
         app_files = AppFiles(self.app_files, drafts, self.clock)
         data = Files(self.data, UrlFetcher(Destinations([ip_network("127.0.0.0/8")])), self.clock)
-        account = AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)
+        account = AccountRoutes(
+            cast("Any", Gpus()), cast("Any", NoRevisions()), accounts_of(ACCOUNTS), quotas_of(ACCOUNTS), ACCOUNTS, guard
+        )
         self.routes = [
             *AppFileRoutes(EachAccount(lambda _: app_files), guard).routes,
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,

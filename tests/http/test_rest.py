@@ -31,7 +31,7 @@ from fal_server.http.routes.rest import rest_app
 from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.logs import LogBatch
-from tests.fakes.accounts import NoAudit, accounts_of, teams_of
+from tests.fakes.accounts import NoAudit, accounts_of, quotas_of, teams_of
 from tests.http.support import App, Keys, Server, echo, runner, running_server
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -146,7 +146,9 @@ class Controller:
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncGenerator[Controller, None]:
     logs, runners, keys = Logs(lines), Runners(), TwoAccountsKeys()
     guard = Guard(cast("Any", keys), cast("Any", NoTokens()), teams_of(keys, NoTokens(), ACCOUNTS), NoAudit())
-    account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), accounts_of(ACCOUNTS), ACCOUNTS, guard)
+    account = AccountRoutes(
+        cast("Any", NoGpus()), cast("Any", Revisions()), accounts_of(ACCOUNTS), quotas_of(ACCOUNTS), ACCOUNTS, guard
+    )
     routes = [*RunnerRoutes(cast("Any", runners), cast("Any", logs), guard).routes, *account.routes]
     rest = rest_app(guard=guard, accounts=ACCOUNTS, version="1.2.3", routes=routes)
     async with (
@@ -217,6 +219,9 @@ async def test_the_current_user() -> None:
             "full_name": "Me Myself", "nickname": "me", "user_id": "local|1", "is_personal": True, "is_locked": False
         }  # fmt: skip
         assert wanted.items() <= user.items()
+        assert user["quotas"]["runners"] == {"limit": None, "used": 0}
+        assert user["quotas"]["queued_requests"] == {"limit": 100_000, "used": 0}
+        assert user["quotas"]["requests_per_second"] == {"limit": None, "used": None}
         stranger = (await c.client.get("/users/current", headers=STRANGER)).json()
         assert (stranger["nickname"], stranger["user_id"]) == ("you", "local|2")
 

@@ -10,6 +10,7 @@ from fal_cli.options import add_client_options, add_output_options, duration_typ
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import print_note, shown_time, write_document
 from fal_cli.presentation.printable import one_line
+from fal_cli.presentation.quotas import shown_use
 from fal_cli.registry import STORED_IN_PROFILES
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def _whoami(args: argparse.Namespace) -> None:
     facts |= {"permissions": ", ".join(caller.permissions), "expires_at": shown_time(caller.expires_at) or "never"}
     if caller.created_at is not None:
         facts["created_at"] = shown_time(caller.created_at)
+    del facts["quotas"]
+    # A rate counts each caller, which is this key.
+    facts |= {name: shown_use(name, bound, caller.used.get(name)) for name, bound in caller.quotas.items()}
     width = max(map(len, facts))
     for name, value in facts.items():
         if value:
@@ -81,4 +85,7 @@ def _facts(client: SyncServerlessClient, caller: Caller) -> dict[str, object]:
         "controller": settings.target.authority,
         "profile": settings.profile,
         "key_from": settings.sources.get("credentials"),
+        "quotas": {
+            name: {"limit": bound or None, "used": caller.used.get(name)} for name, bound in caller.quotas.items()
+        },
     }

@@ -13,6 +13,7 @@ from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
 from fal_cli.presentation.output import print_note, shown_bytes, write_document
+from fal_cli.presentation.quotas import QUOTAS_BY_NAME, shown_amount
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
@@ -38,16 +39,6 @@ Examples:
   fal teams quotas
   fal teams quotas crew --runners 4 --data-bytes 200G
   fal teams quotas crew --requests-per-second none"""
-# By the name of the quota, which is the option's too: its help, and whether it counts bytes.
-_QUOTAS: dict[str, tuple[str, bool]] = {
-    "requests_per_second": ("Requests to its apps a second.", False),
-    "caller_requests_per_second": ("Of each key; to public apps, of each address.", False),
-    "queued_requests": ("Queued requests that are not completed.", False),
-    "queued_bytes": ("Bytes of their bodies.", True),
-    "runners": ("Runners at once.", False),
-    "log_bytes_per_minute": ("Bytes that its runners may log a minute.", True),
-    "data_bytes": ("Bytes in /data.", True),
-}
 _COUNTED = {"runners": "runner", "queued_requests": "queued request"}
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MOST_DIGITS = 12
@@ -108,9 +99,15 @@ QUOTAS: Listing[Quota] = Listing(
     noun="quotas",
     fields=(
         Field(title="Quota", text=lambda quota: quota.name),
-        Field(title="Bound", text=lambda quota: _shown(quota.name, quota.bound) if quota.bound else "none", right=True),
         Field(
-            title="Used", text=lambda quota: "" if quota.used is None else _shown(quota.name, quota.used), right=True
+            title="Bound",
+            text=lambda quota: shown_amount(quota.name, quota.bound) if quota.bound else "none",
+            right=True,
+        ),
+        Field(
+            title="Used",
+            text=lambda quota: "" if quota.used is None else shown_amount(quota.name, quota.used),
+            right=True,
         ),
     ),
     document=lambda quota: quota._asdict(),
@@ -170,7 +167,7 @@ def add_arguments(parser: FalParser) -> None:
     add_client_options(quotas)
     account = quotas.add_argument("nickname", metavar="ACCOUNT", nargs="?", default="", help="Without it, your own.")
     complete_ids(account, TEAM_NAMES)
-    for name, (text, is_size) in _QUOTAS.items():
+    for name, (text, is_size) in QUOTAS_BY_NAME.items():
         flag = f"--{name.replace('_', '-')}"
         metavar = "SIZE" if is_size else "N"
         quotas.add_argument(flag, type=_size_bound if is_size else _bound, metavar=metavar, help=text)
@@ -253,7 +250,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _quotas(args: argparse.Namespace) -> None:
-    wanted = {name: getattr(args, name) for name in _QUOTAS if getattr(args, name) is not None}
+    wanted = {name: getattr(args, name) for name in QUOTAS_BY_NAME if getattr(args, name) is not None}
     if wanted:
         if not args.nickname:
             raise CommandError("name the account whose bounds to set: `fal teams quotas ACCOUNT ...`", ExitCode.USAGE)
@@ -265,11 +262,6 @@ def _quotas(args: argparse.Namespace) -> None:
 def _quotas_of(client: SyncServerlessClient, nickname: str) -> Sequence[Quota]:
     found = client.accounts.quotas(nickname)
     return [Quota(name, bound, found.used.get(name)) for name, bound in found.bounds.items()]
-
-
-def _shown(name: str, amount: int) -> str:
-    _, is_size = _QUOTAS.get(name, ("", False))  # a later controller may have others
-    return shown_bytes(amount) if is_size else str(amount)
 
 
 def _bound(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from fal_server.core.accounts import Account, AccountKind, KnownAccounts
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
+from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
 from fal_server.services.gpus import Gpus
 from fal_server.services.revisions import Revisions
@@ -19,8 +21,15 @@ class AccountRoutes:
     """The routes of a caller's account."""
 
     def __init__(
-        self, gpus: Gpus, revisions: Revisions, accounts: Accounts, known: KnownAccounts, guard: Guard
+        self,
+        gpus: Gpus,
+        revisions: Revisions,
+        accounts: Accounts,
+        quotas: AccountQuotas,
+        known: KnownAccounts,
+        guard: Guard,
     ) -> None:
+        self._quotas = quotas
         self._gpus = gpus
         self._revisions = revisions
         self._accounts = accounts
@@ -33,8 +42,11 @@ class AccountRoutes:
         ]
 
     async def _current_user(self, request: Request, caller: Principal) -> Response:
-        mine = self._accounts.account_of(caller)
-        return JSONResponse({**_names(mine), "is_paying": True, "members": []})
+        view = await self._quotas.of_caller(caller)
+        quotas = {
+            name: {"limit": bound or None, "used": view.used.get(name)} for name, bound in asdict(view.quotas).items()
+        }
+        return JSONResponse({**_names(view.account), "is_paying": True, "members": [], "quotas": quotas})
 
     async def _teams(self, request: Request, caller: Principal) -> Response:
         """Answer with the account too, as a team of one, since clients look their own user up here."""
