@@ -130,7 +130,9 @@ def build_loops(
         settings.unused_life,
     )
     client = HttpRunnerClient(lifecycle=files.objects.lifecycle)
-    attempts = AttemptRunner(queue, store.queue, live.dispatcher, live.catalog, client, use_cases.cancellations, clock)
+    attempts = AttemptRunner(
+        queue, store.queue, live.dispatcher, live.catalog, live.fleet, client, use_cases.cancellations, clock
+    )
     retention = timedelta(days=settings.retention_days)
     results = timedelta(hours=RESULT_HOURS)
     return Loops(

@@ -36,6 +36,12 @@ class Delays:
         self._catalog = catalog
         self._fleet = fleet
 
+    def not_in_time(self, app_id: AppId, seconds: float) -> str:
+        """Return what a caller is told whose request no runner took within its start timeout."""
+        delay = self.of(app_id)
+        why = "" if delay is None else f": {delay.reason}"
+        return f"no runner of {str(app_id)!r} took the request within {seconds:g} s{why}"
+
     def of(self, app_id: AppId) -> Delay | None:
         """Return why an app has no runner; None if one serves, or nothing speaks against its start."""
         app = self._catalog.get(app_id)

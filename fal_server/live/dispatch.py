@@ -21,6 +21,7 @@ from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
+from fal_server.live.delays import Delays
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
@@ -136,6 +137,7 @@ class Dispatcher:
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
+        self._delays = Delays(catalog, fleet)
         self._backlog = backlog
         self._clock = clock
         self._changed = changed
@@ -250,7 +252,7 @@ class Dispatcher:
                 return lease
         except TimeoutError:
             raise (None if patient else self._start_delayed(app)) or DeadlineExceeded(
-                f"no runner of {str(app_id)!r} took the request within {start_timeout:g} s"
+                self._delays.not_in_time(app_id, start_timeout or 0.0)
             ) from None
         finally:
             if lease is None:

@@ -26,7 +26,9 @@ from fal_server.core.queue import (
 from fal_server.core.routing import HEALTH_CHECK, RUNNER_HINTS, Outcome
 from fal_server.live.backlog import LiveRequest
 from fal_server.live.catalog import Catalog
+from fal_server.live.delays import Delays
 from fal_server.live.dispatch import Dispatcher, Lease
+from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
 from fal_server.services.cancellations import Cancellations
@@ -79,6 +81,7 @@ class AttemptRunner:
         store: QueueStore,
         dispatcher: Dispatcher,
         catalog: Catalog,
+        fleet: Fleet,
         client: RunnerClient,
         cancellations: Cancellations,
         clock: Clock,
@@ -87,6 +90,7 @@ class AttemptRunner:
         self._store = store
         self._dispatcher = dispatcher
         self._catalog = catalog
+        self._delays = Delays(catalog, fleet)
         self._client = client
         self._cancellations = cancellations
         self._clock = clock
@@ -121,7 +125,7 @@ class AttemptRunner:
 
     async def expire(self, live: LiveRequest) -> None:
         """Complete a request whose start deadline passed while it was in line."""
-        late = _too_late(live.request)
+        late = self._too_late(live.request)
         await self._queue.end(live, late.answer, error=late.error, error_type=late.error_type)
 
     async def _attempt(self, live: LiveRequest) -> Done | Retry | Requeue:
@@ -133,7 +137,7 @@ class AttemptRunner:
         if request.start_deadline is not None:
             left = (request.start_deadline - self._clock.now()).total_seconds()
             if left <= 0:
-                return _too_late(request)
+                return self._too_late(request)
         try:
             lease = await self._dispatcher.acquire(
                 app.app_id,
@@ -145,7 +149,7 @@ class AttemptRunner:
                 patient=True,
             )
         except DeadlineExceeded:
-            return _too_late(request)
+            return self._too_late(request)
         except NotFound as fault:
             return _gone(fault.message)
         except Fault as fault:
@@ -247,6 +251,13 @@ class AttemptRunner:
         )
         return Retry(request=again)
 
+    def _too_late(self, request: QueuedRequest) -> Done:
+        assert request.start_deadline is not None
+        seconds = (request.start_deadline - request.created_at).total_seconds()
+        detail = self._delays.not_in_time(request.app_id, seconds)
+        answer = refusal(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
+        return Done(answer=answer, error=detail, error_type="request_timeout")
+
     async def _policy(self, revision_id: str) -> Policy:
         try:
             revision = await self._catalog.find_revision(EVERY_ACCOUNT, revision_id)
@@ -274,14 +285,6 @@ def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest)
             error_type="internal_error",
             dead=True,
         )
-
-
-def _too_late(request: QueuedRequest) -> Done:
-    assert request.start_deadline is not None
-    seconds = (request.start_deadline - request.created_at).total_seconds()
-    detail = f"no runner of {request.app_name!r} took the request within {seconds:g} s"
-    answer = refusal(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
-    return Done(answer=answer, error=detail, error_type="request_timeout")
 
 
 def _gone(detail: str) -> Done:

@@ -15,6 +15,7 @@ from fal_server.core.history import StateChange
 from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.machines import MachineTypes
+from fal_server.core.quotas import USUAL
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
 from fal_server.live.backlog import Backlog
@@ -164,6 +165,7 @@ class Platform:
         self.faulty = FailingStore(store)
         shown: Store = self.faulty  # type: ignore[assignment]
         self.store = store
+        self.quotas = USUAL
         self.engine = engine or FakeEngine()
         self.engine.changed = self.changed
         self.builder = FakeBuilder()
@@ -220,6 +222,7 @@ class Platform:
             self.clock,
             self.changed,
             self.decisions,
+            lambda _: self.quotas,
         )
         self.prober = FakeProber()
         self.health_loop = HealthLoop(self.health, self.catalog, self.fleet, self.prober, self.clock, self.changed)

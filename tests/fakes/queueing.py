@@ -167,7 +167,14 @@ class Queueing:
         )
         cancellations = Cancellations(platform.catalog, self.client)
         attempts = AttemptRunner(
-            self.queue, self.store, platform.dispatcher, platform.catalog, self.client, cancellations, self.clock
+            self.queue,
+            self.store,
+            platform.dispatcher,
+            platform.catalog,
+            platform.fleet,
+            self.client,
+            cancellations,
+            self.clock,
         )
         self.worker = QueueWorker(
             self.queue,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fal_server.core.faults import DeadlineExceeded, NotFound, StartDelayed, Unavailable
 from fal_server.core.identity import LOCAL
 from fal_server.core.machines import Node, Resources
+from fal_server.core.quotas import Quotas
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
 from tests.fakes.domain import SCOPE, app_id
@@ -79,6 +80,21 @@ async def test_a_slot_given_while_the_caller_hangs_up_is_passed_on(platform: Pla
         got = await next_one
     assert leaving.cancelled()
     assert platform.fleet.usage(got.runner_id).in_flight == 1
+
+
+async def test_a_caller_that_the_quota_of_runners_holds_back_is_told_so(platform: Platform) -> None:
+    platform.quotas = Quotas(runners=1)
+    await platform.deploy("a")
+    await platform.deploy("b")
+    await platform.get("a")
+    patient = platform.ask("b")
+    await platform.until(lambda: any(r.not_before for r in platform.fleet.of_app(app_id("b"))))
+    why = r"no runner of 'b' took the request within 0.01 s: its account has all the runners that its quota allows: 1"
+    with pytest.raises(DeadlineExceeded, match=why):
+        await platform.ask("b", start_timeout=0.01)
+    patient.cancel()
+    held = [each.reason for each in platform.decisions.of(app_id("b")) if each.action == "hold"]
+    assert held == ["its account has all the runners that its quota allows: 1"]
 
 
 async def test_a_start_timeout_ends_the_wait_and_leaks_nothing(platform: Platform) -> None:
