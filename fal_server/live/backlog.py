@@ -25,7 +25,7 @@ class LiveRequest:
 
     Attributes:
         number: counts the requests in the order of their arrival, in which they are served.
-        size: of the body in bytes; of a request of an earlier controller, about.
+        size: of the body in bytes.
         attempt: the work on it, which may be cancelled; None while it waits in line.
         starting: whether the start of an attempt is being written; nothing is sent yet, so the request still waits.
         cancelled: set when its caller asked to cancel it.

@@ -49,7 +49,7 @@ class QueueStore(Protocol):
         ...
 
     async def body_sizes(self) -> Mapping[str, int]:
-        """Return about how many bytes the body of each request has that is not completed, by the request's id."""
+        """Return how many bytes the body of each request has that is not completed, by the request's id."""
         ...
 
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
@@ -88,11 +88,11 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def revive(self, requests: Sequence[QueuedRequest]) -> set[str]:
+    async def revive(self, requests: Sequence[QueuedRequest]) -> Mapping[str, int]:
         """Queue some hundred completed requests again and delete their answers, in one transaction.
 
         Returns:
-            The ids of those that were completed until now; the others stay as they are.
+            How many bytes the bodies of those have that were completed until now, by id; the others stay as they are.
         """
         ...
 

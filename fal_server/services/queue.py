@@ -469,7 +469,7 @@ class Queue:
         written = await self._store.revive(requests)
         revived = [request for request in requests if request.request_id in written]
         for request in revived:
-            self._backlog.add(request)
+            self._backlog.add(request, written[request.request_id])
         self._notify()
         return [request.request_id for request in revived]
 

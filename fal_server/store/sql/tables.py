@@ -291,6 +291,7 @@ REQUEST_CONTENTS = Table(
     Column("sealed_body", LargeBinary, nullable=False),
     Column("sealed_answer", LargeBinary),
     Column("sealed_answer_body", LargeBinary),
+    Column("body_bytes", BigInteger),
 )
 
 WEBHOOK_DELIVERIES = Table(

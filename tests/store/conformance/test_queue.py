@@ -145,7 +145,9 @@ async def test_the_dead_are_revived(store):
     await store.queue.complete(dead, ANSWER)
     tried = Delivery(request_id="q", number=1, at=some.later(10), status=500, error="500")
     await store.queue.delivered(replace(dead, webhook_attempts=1), tried)
-    assert await store.queue.revive([request(webhook=WebhookState.WAITING), request("none")]) == {"q"}
+    assert await store.queue.revive([request(webhook=WebhookState.WAITING), request("none")]) == {
+        "q": len(CONTENT.body)
+    }
     assert not await store.queue.revive([request()])
     assert await store.queue.get(LOCAL, "q") == request(webhook=WebhookState.WAITING)
     assert await store.queue.answer(LOCAL, "q") is None
