@@ -1,15 +1,21 @@
-"""Keeps what an environment's build wrote until an app is deployed on it, then stores it with the app's lines."""
+"""Keeps what an environment's build wrote until it fails or an app is deployed on it, then stores it as the app's."""
 
 from __future__ import annotations
 
+import logging
+import uuid
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import replace
 
+from fal_server.core.faults import Unavailable
+from fal_server.core.identity import AppId
 from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.revisions import Revision
 from fal_server.ports import BuildLog
 from fal_server.services.logs import Logs
 
+_log = logging.getLogger(__name__)
 _MOST_ENVIRONMENTS = 32
 _MOST_LINES = 5000  # the last ones of one build
 _AT_ONCE = 1000
@@ -46,19 +52,30 @@ class BuildLines:
 
         Lines are numbered by runner, so each build has an id that no runner can have.
         """
-        lines = self._kept.pop(env_id, None)
-        if self._logs is None or not lines:
+        lines = self._kept.pop(env_id, ())
+        build_id = f"build-{env_id[:12]}-{revision.revision_id[:8]}"
+        await self._store(lines, build_id, AppId.parse(revision.account, revision.app_name), revision.revision_id)
+
+    async def store_failed(self, env_id: str, app: AppId, fault: LogEntry) -> None:
+        """Store the lines of a build that failed, and why it did: the app gets no revision that could have them."""
+        lines = [*self._kept.pop(env_id, ()), fault]
+        try:
+            await self._store(lines, f"build-{env_id[:12]}-{uuid.uuid4().hex[:8]}", app, "")
+        except Unavailable as error:  # the caller has to be told of the build
+            _log.warning("what a build of %s wrote before it failed is lost: %s", app, error)
+
+    async def _store(self, lines: Iterable[LogEntry], build_id: str, app: AppId, revision_id: str) -> None:
+        if self._logs is None:
             return
-        runner_id = f"build-{env_id[:12]}-{revision.revision_id[:8]}"
         entries = [
             replace(
                 entry,
-                runner_id=runner_id,
+                runner_id=build_id,
                 sequence=number,
                 source=LogSource.BUILD,
-                account=revision.account,
-                app_name=revision.app_name,
-                revision_id=revision.revision_id,
+                account=app.account,
+                app_name=str(app),
+                revision_id=revision_id,
             )
             for number, entry in enumerate(lines, 1)
         ]

@@ -15,7 +15,7 @@ from typing import TypeVar
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.deploy_changes import lack_everywhere
-from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.machines import MachineTypes, Node
@@ -86,8 +86,8 @@ class Deploys:
         if missing := await self.missing_secrets(scope.account, code, environment):
             raise FailedPrecondition(missing)
         if lack := self.lack(code, scaling):
-            yield self._warning(lack)
-        async with aclosing(streamed(partial(self.built, code))) as events:
+            yield self._said(LogLevel.WARNING, lack)
+        async with aclosing(streamed(partial(self._built_for, scope.account, environment, code))) as events:
             async for event in events:
                 yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
 
@@ -121,6 +121,19 @@ class Deploys:
         if known is not None:
             return known
         return await self._builder.build(spec, force=code.force_build, log=self._build_lines.keeping(spec.env_id, log))
+
+    async def _built_for(
+        self, account: AccountId, environment: str, code: CodeRequest, log: BuildLog
+    ) -> BuiltEnvironment:
+        """Return the environment of an app. Whoever looks after it finds later why a build failed."""
+        try:
+            return await self.built(code, log)
+        except Fault as fault:
+            app = _app_of(account, environment, code)
+            if app is not None and code.environments:
+                env_id = code.environments[0].with_context(code.files).env_id
+                await self._build_lines.store_failed(env_id, app, self._said(LogLevel.ERROR, str(fault)))
+            raise
 
     async def missing_secrets(self, account: AccountId, code: CodeRequest, environment: str) -> str:
         """Say which secrets the code names that are not set, and what to do; empty if there are none."""
@@ -159,12 +172,12 @@ class Deploys:
         found = lack_everywhere(scaling.machine_types, code.num_gpus, self._nodes())
         return f"no machine can run it: {found}" if found else ""
 
-    def _warning(self, message: str) -> LogEntry:
+    def _said(self, level: LogLevel, message: str) -> LogEntry:
         return LogEntry(
             runner_id="",
             sequence=0,
             timestamp=self._clock.now(),
-            level=LogLevel.WARNING,
+            level=level,
             source=LogSource.SYSTEM,
             message=message,
         )
@@ -282,7 +295,7 @@ class Deploys:
         """Build and store a revision, and move the app to it or begin to."""
         code = request.code
         scaling = self.scaling_of(code.scaling)
-        built = await self.built(code, log)
+        built = await self._built_for(account, environment, code, log)
         revision = await self.revision_of(account, request, name, environment, scaling)
         previous_id: str | None = None
 
@@ -374,6 +387,14 @@ class Deploys:
             raise InvalidArgument(field, f"{field}'s method {method[:80]!r} is not a module's name: use cloudpickle")
         blob = await self._blobs.put(content) if keep else hashlib.sha256(content).hexdigest()
         return Payload(method=method, blob=blob)
+
+
+def _app_of(account: AccountId, environment: str, code: CodeRequest) -> AppId | None:
+    """Return which app a build is for; None if it names none that there could be."""
+    try:
+        return AppId.parse(account, names.app_name(code.application_name or "", environment))
+    except InvalidArgument:
+        return None
 
 
 def _differing(stored: Revision, asked: Revision) -> list[str]:

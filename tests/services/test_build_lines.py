@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+import pytest
+
+from fal_server.core.faults import FailedPrecondition
 from fal_server.core.identity import LOCAL
-from fal_server.core.logs import LogQuery, LogSource
+from fal_server.core.logs import LogLevel, LogQuery, LogSource
 from fal_server.services.build_lines import BuildLines
 from fal_server.services.views import Built
 from tests.fakes.domain import SCOPE, make_revision
@@ -65,3 +68,23 @@ async def test_only_the_latest_builds_and_their_last_lines_wait(platform: Platfo
     assert (await platform.log_store.page(LOCAL, LogQuery(app_name="first"))).entries == ()
     page = await platform.log_store.page(LOCAL, LogQuery(app_name="last", limit=10_000))
     assert [entry.sequence for entry in page.entries] == list(range(1, 5001))
+
+
+@pytest.mark.parametrize("by_deploy", [False, True])
+async def test_a_build_that_fails_is_told_with_the_app(platform: Platform, by_deploy: bool) -> None:
+    platform.builder.fails = "no such package"
+    for _ in range(2):
+        with pytest.raises(FailedPrecondition):
+            await (platform.deploy() if by_deploy else build(platform))
+    found = await lines_of(platform, "a")
+    assert sorted(found[index][1:] for index in range(6)) == [
+        *[(1, "resolving")] * 2,
+        *[(2, "installing")] * 2,
+        *[(3, "no such package")] * 2,
+    ]
+    assert len({runner_id for runner_id, _, _ in found}) == 2
+    page = await platform.logs.page(SCOPE, LogQuery(app_name="a"))
+    assert {(entry.revision_id, entry.level) for entry in page.entries if entry.sequence == 3} == {("", LogLevel.ERROR)}
+    platform.builder.fails = ""
+    await platform.deploy()
+    assert len(await lines_of(platform, "a")) == 8
