@@ -12,6 +12,7 @@ PROTO_VENV := .cache/proto-venv
 PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
 SBOM_VENV := .cache/sbom-venv
+DOCS_VENV := .cache/docs-venv
 JAVASCRIPT := .cache/interop-javascript
 # Older published clients, each in an environment of its own.
 OLDER_CLIENTS := 1.20 1.50 1.70 1.80
@@ -22,7 +23,7 @@ TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract core deploy grpc http loops services store)
 # These take minutes, and some need programs that a small machine lacks.
-SYSTEM_TESTS := $(addprefix tests/,clock e2e terminal torture upgrade cli/test_completion_in_shells.py)
+SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents terminal torture upgrade cli/test_completion_in_shells.py)
 APART := $(SYSTEM_TESTS) $(addprefix tests/,containers interop signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
@@ -149,6 +150,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory gen-check
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory sbom
+	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-system
@@ -224,6 +226,15 @@ sbom: $(SBOM_VENV)/.ready ## write dist/sbom.json, which lists what a controller
 $(SBOM_VENV)/.ready: requirements/sbom.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SBOM_VENV)
 	@$(BIN)/uv pip sync --quiet --python $(SBOM_VENV)/bin/python --require-hashes requirements/sbom.txt
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS_VENV)/.ready ## build the site of docs/ with strict links; the controller serves it at /docs, and wheels have it
+	@$(BIN)/python -m scripts.build_docs
+
+$(DOCS_VENV)/.ready: requirements/docs.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(DOCS_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(DOCS_VENV)/bin/python --require-hashes requirements/docs.txt
 	@touch $@
 
 .PHONY: bench

@@ -49,7 +49,7 @@ class Observation:
 
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
-        stop_cause: for STOPPING, if the stop has one.
+        stop_cause: for STOPPING and GONE, if the stop has one.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
         end: for GONE, what ended the worker.
     """
@@ -95,7 +95,10 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
         case Event.STOPPING:
             return replace(moved, stopping_at=now, stop_cause=seen.stop_cause or runner.stop_cause)
         case Event.GONE:
-            return replace(moved, ended_at=now, exit_code=seen.exit_code, own_end=_own_end(runner, seen))
+            cause = seen.stop_cause or runner.stop_cause
+            return replace(
+                moved, ended_at=now, exit_code=seen.exit_code, own_end=_own_end(runner, seen), stop_cause=cause
+            )
 
 
 _TARGETS: dict[Event, RunnerState] = {

@@ -50,11 +50,12 @@ class Desired(StrEnum):
 
 
 class StopCause(StrEnum):
-    """Why the platform ended a runner, if that decides what follows."""
+    """Why a runner ended, if that decides what follows."""
 
     STARTUP_TIMEOUT = "startup_timeout"
     BROKE_CONNECTION = "broke_connection"
     UNAVAILABLE = "unavailable"  # it answered 503
+    LOST = "lost"  # it ended while no controller watched, though nobody had told it to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class Runner:
         state: the observed state; only lifecycle.step changes it.
         desired: written by services and the reconciler.
         reason: why it is in this state, for people; programs read `stop_cause` and `own_end`.
-        stop_cause: why the platform ended it; None for all other reasons.
+        stop_cause: why it ended, if that decides what follows; None for all other reasons.
         own_end: how it ended, if it did so before anybody told it to; empty if not.
         node: the machine that it runs on; empty until its start is ordered.
         handle: how its engine finds its process again; empty until it was started. Only the engine reads it.

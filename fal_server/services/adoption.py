@@ -6,7 +6,7 @@ import asyncio
 
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.lifecycle import Event, Observation
-from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
+from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Engine
 
@@ -64,7 +64,8 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
             # Mark it unwanted first; otherwise its end would count as a failed start, which a machine that went down
             # is not. A runner that was being killed, for example by startup_timeout, keeps its reason.
             await fleet.drain(runner_id, _GONE)
-        await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE))
+        lost = StopCause.LOST if runner.desired is Desired.SERVE else None
+        await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE, stop_cause=lost))
         return 0
     # Store this here, although the engine reports it too: no plan may treat the runner as one without a process.
     await fleet.observe(

@@ -65,7 +65,7 @@ class Operator:
 
     def changes(self, action: str) -> list[Any]:
         """Return who made a change and when, the latest first."""
-        return self.ask("Audit.ListAuditEntries", action=action)["entries"]
+        return [row for row in self.ask("Audit.ListAuditEntries")["entries"] if row["action"] == action]
 
 
 def when(text: str) -> datetime:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from fal_server.core.identity import LOCAL
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.services.adoption import reattach
 from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import Platform
@@ -49,12 +49,14 @@ async def test_a_runner_that_ended_with_its_machine_is_no_failed_start(idle: Pla
     ready_at = START - timedelta(seconds=1)
     found = await after(idle, make_runner(state=state, ready_at=ready_at if state is S.IDLE else None), lives=False)
     assert (found.state, found.reason) == (S.TERMINATED, "it was gone when the controller came back")
+    assert found.stop_cause is StopCause.LOST
     assert idle.fleet.failures(app_id("a"), "r1").count == 0
 
 
 async def test_the_reason_for_an_end_is_kept(idle: Platform) -> None:
     runner = make_runner(state=S.TERMINATING, desired=Desired.DRAIN, reason="stopped by request")
-    assert (await after(idle, runner, lives=False)).reason == "stopped by request"
+    found = await after(idle, runner, lives=False)
+    assert (found.reason, found.stop_cause) == ("stopped by request", None)
 
 
 async def test_a_runner_whose_worker_has_ended_gets_no_request(idle: Platform) -> None:

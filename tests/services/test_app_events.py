@@ -157,6 +157,7 @@ def test_a_revision_is_its_last_deploy_s() -> None:
         ({"own_end": "it exited", "exit_code": 0}, Category.RUNNER_FINISHED, None),
         ({"own_end": "it exited", "exit_code": 3, "ready_at": at(1)}, Category.RUNNER_FAILED, RunnerState.IDLE),
         ({"stop_cause": StopCause.UNAVAILABLE, "ready_at": at(1)}, Category.RUNNER_FAILED, RunnerState.IDLE),
+        ({"stop_cause": StopCause.LOST, "ready_at": at(1)}, Category.RUNNER_FAILED, RunnerState.IDLE),
         ({"failed_starts": 1, "started_at": at(1)}, Category.RUNNER_STARTUP_FAILURE, RunnerState.SETUP),
         ({"stop_cause": StopCause.STARTUP_TIMEOUT}, Category.RUNNER_STARTUP_FAILURE, RunnerState.PENDING),
     ],
