@@ -106,7 +106,7 @@ test-client: $(STAMP) ## run the client's tests that meet another system, withou
 		-k "not terminal and not at_any_import" $(CLIENT_TESTS)
 
 .PHONY: test-interop
-test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.ready $(JAVASCRIPT)/.ready ## run the published packages and a browser against this controller; needs npm and chromium
+test-interop: $(STAMP) docs $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.ready $(JAVASCRIPT)/.ready ## run the published packages and a browser against this controller; needs npm and chromium
 	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python FAL_PROTO_PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python \
 		$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop
 	@$(BIN)/python -m tests.interop.report --check

@@ -14,6 +14,7 @@ LOCKS: dict[str, list[str]] = {
     # What `fal up` runs on, in the versions that are tested: `make sbom` lists it.
     "controller.txt": ["pyproject.toml", "--extra", "controller", "--constraint", "requirements/dev.txt"],
     "sbom.txt": ["requirements/sbom.in"],
+    "docs.txt": ["requirements/docs.in"],
     "bootstrap.txt": ["requirements/bootstrap.in"],
     "proto.txt": ["requirements/proto.in"],
     "interop.txt": ["requirements/interop.in"],

@@ -25,6 +25,7 @@ from fal_server.grpc.server import GrpcServer
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
+from fal_server.http.routes.documentation import DocumentationRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import AllowedHosts
@@ -164,6 +165,7 @@ def _routes(
         ).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
+        *DocumentationRoutes(guard).routes,
         *PlatformAppRoutes(
             apps=use_cases.apps,
             revisions=use_cases.revisions,

@@ -13,7 +13,7 @@ from tests.support.shell import Shell
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These start a controller themselves, from an empty shell.
-WHOLE = {"README.md", "docs/tutorials/first-app.md"}
+WHOLE = {"README.md", "docs/tutorials/first-app.md", "docs/tutorials/script-to-server.md"}
 # These are for a directory of the reader's own, and need no controller.
 ALONE = {"docs/howto/test-apps.md"}
 # Another test plays this one, for it edits files meanwhile.

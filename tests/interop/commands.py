@@ -240,7 +240,7 @@ JAVASCRIPT = (
     Command(name="fal.storage.upload"),
     Command(
         name="fal.realtime",
-        cannot="It connects to `wss://fal.run` past every `proxyUrl`. A page can open a WebSocket of its own "
+        remark="It connects to `wss://fal.run` past every `proxyUrl`: a few lines of the page lead that here "
         "(docs/howto/javascript.md).",
     ),
 )

@@ -135,7 +135,7 @@ show([answer.status, (await answer.json()).detail.includes("https://fal.run")]);
 def test_the_page_of_the_documentation_works(page: Controller, official: Official) -> None:
     official.fal("deploy", ROOT / "examples" / "hello.py", "--auth", "private")
     text = (ROOT / "docs" / "howto" / "javascript.md").read_text()
-    (block,) = re.findall(r"^```js\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    block, _ = re.findall(r"^```js\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     block = block.replace("127.0.0.1:7400", page.host).replace("ID:SECRET", page.key)
     said = node(f"globalThis.window = {{ document: {{}} }};\n{block}", {})
     assert "Hello, Ada!" in said

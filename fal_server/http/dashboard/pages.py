@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -19,10 +18,10 @@ from fal_server.access.permissions import allows
 from fal_server.core.accounts import KnownAccounts
 from fal_server.core.identity import AppId, Principal
 from fal_server.http.dashboard.wording import ago, amount, clock_time, day_time, plain, size, span, tone
+from fal_server.http.routes.hosts import folder_of
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS
 from fal_server.ports import Clock
 
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _NAVIGATION = (
     ("Overview", "/ui/"),
     ("Apps", "/ui/apps"),
@@ -154,8 +153,7 @@ def headers_of(request: Request, media: str = "") -> Mapping[str, str]:
     Args:
         media: where images, audio and video may come from besides.
     """
-    host = request.headers.get("host", "")
-    static = f"{host}/ui/static/" if _HOST.fullmatch(host) else "'self'"
+    static = folder_of(request, "/ui/static/")
     policy = (
         f"default-src 'none'; script-src {static}; style-src {static}; connect-src 'self'; "
         f"img-src 'self' data: {media}; media-src 'self' data: {media}; "

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from starlette.requests import Request
+
 _QUEUE_LABEL = "queue."
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _LABELS = (_QUEUE_LABEL, "ws.", "api.", "rest.")
 QUEUE_PREFIX = "/queue"
 CLOUD_HOSTS = (
@@ -60,3 +64,12 @@ def is_queue_host(host: str) -> bool:
 def queue_base(scheme: str, host: str) -> str:
     """Return the beginning of the queue's addresses, for a caller of this host."""
     return f"{scheme}://{host}" + ("" if is_queue_host(host) else QUEUE_PREFIX)
+
+
+def folder_of(request: Request, path: str) -> str:
+    """Return the source that a content security policy names for a folder of the controller's own pages.
+
+    Apps have the same origin, so the origin alone would let their files in.
+    """
+    host = request.headers.get("host", "")
+    return f"{host}{path}" if _HOST.fullmatch(host) else "'self'"

@@ -117,6 +117,9 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("PUT", "/files/app/multipart/{hash}/{upload_id}/{number}"): "serverless:revisions:write",
     ("POST", "/files/app/multipart/{hash}/{upload_id}/complete"): "serverless:revisions:write",
     ("POST", "/files/app/multipart/{hash}/{upload_id}/cancel"): "serverless:revisions:write",
+    # The documentation, which is the same for all.
+    ("GET", "/docs"): Admission.ANYONE,
+    ("GET", "/docs/{path:path}"): Admission.ANYONE,
     # Files with an address of their own.
     ("POST", "/storage/auth/token"): Admission.UPLOADING_KEYS,
     ("POST", "/storage/upload/initiate"): Admission.UPLOADERS,
