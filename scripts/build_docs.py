@@ -55,6 +55,7 @@ def configuration() -> dict[str, object]:
         "use_directory_urls": False,
         "nav": navigation(),
         "extra_css": ["site/site.css"],
+        "extra_javascript": ["site/site.js"],
         "extra": {"generator": False},
         "theme": {
             "font": False,

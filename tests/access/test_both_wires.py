@@ -33,6 +33,7 @@ from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
+from fal_server.http.routes.documentation import DocumentationRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.mcp import McpRoutes
@@ -96,6 +97,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         *AccountRoutes(nothing, nothing, nothing, nothing, ACCOUNTS, guard).routes,
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
+        *DocumentationRoutes(guard).routes,
         *ConnectRoutes(stack.server.unary_calls, guard).routes,
         *PlatformAppRoutes(
             apps=nothing,

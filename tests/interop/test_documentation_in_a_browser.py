@@ -64,8 +64,8 @@ def test_axe_finds_nothing_and_nothing_overflows(controller: Controller, page: P
         assert page.run("document.body.dataset.mdColorScheme") == ("slate" if dark else "default")
         page.run(AXE.read_text() + "; 0")
         bad = page.run(
-            "axe.run('main').then((found) => found.violations.map((each) => each.id + ': ' + each.nodes.map((node) => "
-            "node.html + ' ' + node.failureSummary).slice(0, 3).join(' | ')))"
+            "axe.run('.md-content').then((found) => found.violations.map((each) => "
+            "each.id + ': ' + each.nodes.map((node) => node.html + ' ' + node.failureSummary).slice(0, 3).join(' | ')))"
         )
         wide = page.run("document.documentElement.scrollWidth > innerWidth")
         found |= {path: bad} if bad or wide else {}
