@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from fal_mcp.acting import ACTS, acting
 from fal_mcp.calls import Call, Refused, contract, file_path, segment
-from fal_mcp.discovery import reads
+from fal_mcp.discovery import DISCOVERY, reads
 from fal_mcp.operations import OPERATIONS
 from fal_mcp.plans import LIFE, MOST_OF_ONE, Plans, Prepared
 from fal_mcp.platform_tools import READING
@@ -19,6 +20,7 @@ from fal_mcp.schemas import arguments
 from fal_mcp.tools import MOST_CHARACTERS, Tool, Toolset
 from fal_server.grpc.permissions import METHOD_PERMISSIONS, RECORDED
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
+from tests.support.controller import ROOT
 from tests.support.platform_shapes import OPERATIONS as DESCRIBED
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,6 +85,15 @@ def test_tools_that_act_need_what_their_calls_need() -> None:
     assert {tool.name: tool.permission for tool in tools} == needed
     assert tuple(tool.name for tool in tools) == ACTS
     assert not [tool.name for tool in READING if tool.acts]
+
+
+def test_the_page_of_tools_has_them_all() -> None:
+    page = (ROOT / "docs" / "reference" / "mcp.md").read_text()
+    rows = {
+        name: needed.strip("`") for name, needed in re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)
+    }
+    tools = (*READING, *DISCOVERY, *acting(Plans(Clock())))
+    assert rows == {tool.name: tool.permission or "any key" for tool in tools}
 
 
 def test_a_plan_is_used_once() -> None:
