@@ -8,13 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
-from fal_server.aio.rounds import every
+from fal_server.aio.rounds import Rounds, every
+from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore, Store
 from fal_server.services.retention import Deleted, Retention
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 600.0
-BOUND_SECONDS = 60.0
+# An app that always prints passes the bound many times a second: the log says so once in this time.
+_TELL_EVERY = timedelta(minutes=1)
+# Each time this part of the bound becomes free, so that the oldest lines are not looked for at every new one.
+_ROOM = 16
 
 
 class Reaper:
@@ -43,9 +47,14 @@ class Reaper:
         self._expired = expired or {}
         self._unused = unused
         self._log_bytes = log_bytes
+        self._log_bytes_passed = ChangeNotifier()
+        self._dropped = 0  # log lines whose end was not told yet
+        self._told_at: datetime | None = None
+        if log_bytes is not None:
+            log_store.bound(log_bytes, self._log_bytes_passed.notify)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Delete every ten minutes, and bound the logs every minute, until `stopping` is set."""
+        """Delete every ten minutes, and bound the logs whenever they pass their bound, until `stopping` is set."""
         works: dict[str, Callable[[], Awaitable[object]]] = {
             "old runners": partial(self._forget, self._store.forget_runners),
             "old log lines": partial(self._forget, self._log_store.forget),
@@ -55,8 +64,9 @@ class Reaper:
         async with asyncio.TaskGroup() as tasks:
             for what, work in works.items():
                 tasks.create_task(every(f"deleting {what}", EVERY_SECONDS, work).run_until(stopping))
-            if self._log_bytes is not None:
-                tasks.create_task(every("bounding the logs", BOUND_SECONDS, self.bound_logs).run_until(stopping))
+            bounding = tasks.create_task(Rounds("bounding the logs", self._bound_logs).run(self._log_bytes_passed))
+            await stopping.wait()
+            bounding.cancel()  # its transaction ends all the same
 
     async def _forget(self, forget: Callable[[datetime], Awaitable[int]]) -> None:
         await forget(self._clock.now() - self._retention)
@@ -65,12 +75,15 @@ class Reaper:
         if deleted := await forget():
             log.info("deleted %s: %d", what, deleted)
 
-    async def bound_logs(self) -> int:
-        """Delete the oldest log lines if the logs are larger than they may be; return how many."""
-        dropped = 0 if self._log_bytes is None else await self._log_store.shrink(self._log_bytes)
-        if dropped:
-            log.warning("dropped the oldest %d log lines: --log-bytes allows %d bytes", dropped, self._log_bytes)
-        return dropped
+    async def _bound_logs(self) -> float | None:
+        if self._log_bytes is None:
+            return None
+        self._dropped += await self._log_store.shrink(self._log_bytes, self._log_bytes // _ROOM)
+        now = self._clock.now()
+        if self._dropped and (self._told_at is None or now - self._told_at >= _TELL_EVERY):
+            log.warning("dropped the oldest %d log lines: --log-bytes allows %d bytes", self._dropped, self._log_bytes)
+            self._dropped, self._told_at = 0, now
+        return _TELL_EVERY.total_seconds()
 
     async def _clear(self) -> None:
         deleted = Deleted() if self._unused is None else await self._unused.sweep()

@@ -6,7 +6,7 @@ an id of another account is answered like one that nobody has. EVERY_ACCOUNT is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -232,6 +232,18 @@ class LogStore(Protocol):
         """Delete the lines of every account that are older than this time, and return how many."""
         ...
 
-    async def shrink(self, most_bytes: int) -> int:
-        """Delete the oldest lines of every account until the rest takes about so many bytes, and return how many."""
+    def bound(self, most_bytes: int, passed: Callable[[], None]) -> None:
+        """Call `passed` whenever lines are stored and all stored lines take more than about so many bytes.
+
+        Lines from before the start count from the first call of `shrink` on.
+        """
+        ...
+
+    async def shrink(self, most_bytes: int, room_bytes: int = 0) -> int:
+        """Delete the oldest lines of every account if all take more than about so many bytes; return how many.
+
+        Args:
+            most_bytes: what they may take.
+            room_bytes: how much less than that the rest takes, so that the next lines pass it later.
+        """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias, cast
@@ -39,11 +39,22 @@ class SqlLogStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._size = 0  # bytes that are stored; those from before the start are not in it until they are counted
+        self._counted = False
+        self._bound: tuple[int, Callable[[], None]] | None = None
 
     async def append(self, entries: Sequence[LogEntry]) -> None:
         if not entries:
             return
         await self._database.insert_missing(LOG_LINES, lambda: to_rows(entries))
+        if self._bound is not None:
+            most_bytes, passed = self._bound
+            self._size += sum([len(entry.message) for entry in entries]) + len(entries) * _LINE_BYTES
+            if self._size > most_bytes:
+                passed()
+
+    def bound(self, most_bytes: int, passed: Callable[[], None]) -> None:
+        self._bound = most_bytes, passed
 
     async def last_sequence(self, account: Accounts, runner_id: str) -> int:
         query = select(LOG_LINES.c.sequence).where(owned_by(LOG_LINES, account), LOG_LINES.c.runner_id == runner_id)
@@ -118,10 +129,11 @@ class SqlLogStore:
         total = 0
         while deleted := await self._database.write(some):
             total += deleted
+        self._counted = False
         await self._give_back(total)
         return total
 
-    async def shrink(self, most_bytes: int) -> int:
+    async def shrink(self, most_bytes: int, room_bytes: int = 0) -> int:
         size = func.length(LOG_LINES.c.message) + _LINE_BYTES
         oldest = select(*_APP_ORDER, size).order_by(*_APP_ORDER).limit(_FORGET_BATCH)
 
@@ -138,10 +150,15 @@ class SqlLogStore:
                 return 0, excess
             return (await connection.execute(delete(LOG_LINES).where(tuple_(*_APP_ORDER) <= last))).rowcount, freed
 
-        excess, total = await self._database.read(stored) - most_bytes, 0
-        while excess > 0:
-            deleted, freed = await self._database.write(some)
-            total, excess = total + deleted, excess - freed
+        if self._bound is None or not self._counted:
+            before = self._size
+            self._size += await self._database.read(stored) - before
+            self._counted = True
+        total = 0
+        if self._size > most_bytes:
+            while (excess := self._size - most_bytes + room_bytes) > 0:
+                deleted, freed = await self._database.write(some)
+                total, self._size = total + deleted, self._size - freed
         await self._give_back(total)
         return total
 

@@ -247,6 +247,23 @@ async def test_the_oldest_lines_go_when_the_logs_are_too_large(store):
     assert await store.logs.shrink(0) == 0
 
 
+async def test_lines_that_pass_a_bound_are_told(store):
+    told = []
+    await store.logs.append([some.line(n, "x" * 640, at=n) for n in range(1, 6)])  # 1000 bytes each
+    store.logs.bound(8_000, lambda: told.append(True))
+    assert await store.logs.shrink(8_000, 1_000) == 0
+    await store.logs.append([some.line(n, "x" * 640, at=n) for n in range(6, 9)])
+    assert told == []
+    await store.logs.append([some.line(9, "x" * 640, at=9)])
+    assert told == [True]
+    assert await store.logs.shrink(8_000, 1_000) == 2
+    await store.logs.append([some.line(10, "x" * 640, at=10)])
+    assert told == [True]
+    assert await store.logs.forget(some.later(9)) == 6
+    assert await store.logs.shrink(8_000, 1_000) == 0, "the lines that were too old count no more"
+    assert len(await messages(store)) == 2
+
+
 async def test_appending_while_reading_and_forgetting(store):
     async def write(runner_id):
         for start in range(1, 201, 20):
