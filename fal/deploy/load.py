@@ -89,10 +89,9 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
 def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
     root, name = _import_name(path)
     earlier_path, earlier_module = list(sys.path), sys.modules.get(name)
-    # Python takes a compiled file of the same second and size for current, and would miss a quick edit of a neighbour.
-    earlier_dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    earlier_dont_write = sys.dont_write_bytecode
     sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]
-    earlier_loggers, fresh = _loggers(), _FreshModules()
+    earlier_loggers, fresh = _loggers(), _FreshModules((root.resolve(), Path.cwd().resolve()))
     sys.meta_path.insert(0, fresh)
     try:
         module = _run(path, name)
@@ -124,17 +123,34 @@ class _FreshModules(importlib.abc.MetaPathFinder):
     """Notes which modules are imported from now on, by this thread and by those that it starts.
 
     What the program's other threads import meanwhile is theirs, and this project's own modules are nobody's app.
+
+    The app's neighbours leave no compiled files: Python takes one of the same second and size for current, and would
+    miss a quick edit. Libraries leave theirs, since compiling them takes most of a deploy.
+
+    Args:
+        places: where the neighbours are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: tuple[Path, ...]) -> None:
+        self._places = places
+        self._dont_write = sys.dont_write_bytecode
         self._earlier = set(sys.modules)
         self._others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
         self._of_others: set[str] = set()
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        """Note the import, and leave the finding to the other finders."""
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Note the import, and find the module where Python would."""
         if threading.get_ident() in self._others:
             self._of_others.add(fullname)
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        # The module is compiled right after this, before what it imports.
+        sys.dont_write_bytecode = self._dont_write or (
+            spec is not None and spec.origin is not None and is_beside(Path(spec.origin), self._places)
+        )
+        return None
 
     def names(self) -> set[str]:
         """Return the names of the modules that have come."""

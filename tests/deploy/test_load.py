@@ -216,3 +216,27 @@ def test_an_encoding_that_is_unknown_is_named(place):
     path.write_bytes(b"# coding: klingon\nimport fal\n")
     with pytest.raises(AppFileError, match="unknown encoding: klingon"), load_app(path):
         pass
+
+
+def test_libraries_leave_compiled_files_and_neighbours_none(place, tmp_path_factory, monkeypatch):
+    libraries = tmp_path_factory.mktemp("libraries")
+    (libraries / "far_library.py").write_text("import far_leaf\n")
+    (libraries / "far_leaf.py").write_text("")
+    write(place, "import far_library\n", name="near_helper.py")
+    monkeypatch.syspath_prepend(libraries)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    with load_app(write(place, "import near_helper\n", FUNCTION.format("one"))):
+        assert "far_leaf" in sys.modules
+    assert sys.dont_write_bytecode is False
+    compiled = {path.name.partition(".")[0] for top in (place, libraries) for path in top.rglob("*.pyc")}
+    assert compiled == {"far_library", "far_leaf"}
+
+
+def test_nothing_is_compiled_where_that_is_not_wanted(place, tmp_path_factory, monkeypatch):
+    libraries = tmp_path_factory.mktemp("libraries")
+    (libraries / "far_silent.py").write_text("")
+    monkeypatch.syspath_prepend(libraries)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with load_app(write(place, "import far_silent\n", FUNCTION.format("one"))):
+        assert "far_silent" in sys.modules
+    assert not list(libraries.rglob("*.pyc"))
