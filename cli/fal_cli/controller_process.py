@@ -46,6 +46,7 @@ class ControllerProcess:
         boot_id: the boot of the machine; None if the controller is too old to say.
         owner_socket: where whoever owns the directory needs no key; empty if the controller is too old for that.
         isolation: how strongly its runners are kept apart, for people to read; empty if it is too old to say.
+        few_files: that it may open few files, likewise; empty if it may open enough, or is too old to say.
         shared: the directories of this machine that runners see, likewise.
     """
 
@@ -62,6 +63,7 @@ class ControllerProcess:
     boot_id: str | None = None
     owner_socket: str = ""
     isolation: str = ""
+    few_files: str = ""
     shared: tuple[str, ...] = ()
 
     @property
@@ -202,6 +204,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             boot_id=str(found["boot_id"]) if found.get("boot_id") else None,
             owner_socket=str(found.get("owner_socket") or ""),
             isolation=str(found.get("isolation") or ""),
+            few_files=str(found.get("few_files") or ""),
             shared=tuple(map(str, found.get("shared") or ())),
         )
         inode = int(found.get("inode") or 0)

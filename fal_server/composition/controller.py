@@ -31,6 +31,7 @@ from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
+from fal_server.engines.local.machine import few_files
 from fal_server.loops.state_watch import StateWatch
 from fal_server.services.adoption import give_up, reattach
 from fal_server.services.log_bounds import LogBounds
@@ -137,6 +138,7 @@ class Controller:
             grpc_port=parts.faces.grpc_port,
             version=version("fal-grpc"),
             isolation=parts.isolation.line,
+            few_files=few_files(),
             shared=[str(each) for each in self._settings.shared],
             tls=parts.addresses.tls,
             local_authority=certificates is not None and certificates.ca_file is not None,

@@ -29,7 +29,7 @@ from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
 from fal_server.core.machines import MachineTypes
-from fal_server.engines.local.machine import raise_descriptor_limit
+from fal_server.engines.local.machine import few_files, raise_descriptor_limit
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 3
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging(options.log_file, debug=options.debug)
     try:
         raise_descriptor_limit()
+        if few := few_files():
+            log.warning("%s", few)
         state = StateDir(options.state_dir)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)

@@ -30,6 +30,7 @@ class Running:
         stopping: what the stop waits for; empty while the controller serves.
         owner_socket: where whoever owns the directory needs no key; empty if an earlier version wrote the file.
         isolation: how strongly its runners are kept apart, for people to read.
+        few_files: that it may open few files, likewise; empty if it may open enough.
         shared: the directories of this machine that runners see, likewise.
     """
 
@@ -46,6 +47,7 @@ class Running:
     inode: int = 0
     owner_socket: str = ""
     isolation: str = ""
+    few_files: str = ""
     shared: Sequence[str] = ()
 
 

@@ -113,6 +113,17 @@ def test_the_controller_raises_its_limit_of_files_and_runners_keep_theirs(tmp_pa
         start(tmp_path / "other", ulimit="-n 30")
 
 
+def test_a_start_with_few_open_files_says_for_how_much_they_are_enough(tmp_path: Path) -> None:
+    controller = start(tmp_path / "state", ulimit="-n 300")
+    try:
+        assert "may open only 300 files" in (controller.state_dir / "controller.log").read_text()
+        greeting = controller.fal("up", "--state-dir", str(controller.state_dir))
+        assert "so 65 runners with a request each are about the most" in greeting.stderr
+        assert "`ulimit -n 4096`" in controller.fal("doctor", "--state-dir", str(controller.state_dir)).stdout
+    finally:
+        assert controller.stop() == 0
+
+
 def test_a_stop_without_its_database_waits_for_no_write(original: Controller, tmp_path: Path) -> None:
     (runner,) = runner_of(original)
     original.state_dir.rename(tmp_path / "away")

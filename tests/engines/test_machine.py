@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -40,6 +42,15 @@ async def test_a_full_disk_is_the_nodes_trouble(rig: Any) -> None:
     with pytest.raises(Unavailable) as raised:
         await rig.engine.start(wrong)
     assert not isinstance(raised.value, NodeTrouble)
+
+
+@pytest.mark.parametrize(("hard", "said"), [(300, "so 65 runners"), (4095, "so 1013 runners"), (4096, "")])
+def test_few_open_files_are_said_with_what_they_are_enough_for(hard: int, said: str) -> None:
+    program = "from fal_server.engines.local.machine import few_files; print(few_files())"
+    command = ["sh", "-c", f'ulimit -n {hard} && exec "$0" -c "{program}"', sys.executable]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said in printed
+    assert bool(said) == (f"only {hard} files" in printed) == ("`ulimit -n 4096`" in printed)
 
 
 def test_a_directory_that_is_gone_is_trouble(rig: Any) -> None:

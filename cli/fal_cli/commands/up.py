@@ -226,6 +226,8 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         f'  eval "$(fal env{controller.option})"    points every fal client of this shell at it'
     )
     sys.stdout.flush()
+    if controller.few_files:
+        print_note(f"Note: {controller.few_files}.")
     if (other := other_package()) is not None:
         print_note(f"The package fal {other} is in the same environment, and each breaks the other: see `fal doctor`.")
     if no_key:

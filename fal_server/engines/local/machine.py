@@ -8,8 +8,10 @@ from pathlib import Path
 
 from fal_server.core.faults import Unavailable
 
-# A connection costs two, a runner about two, and the controller itself some forty.
+# What they cost was measured.
+_OWN, _PER_RUNNER, _PER_REQUEST = 40, 2, 2
 LEAST = 128
+_USUAL = 4096
 _ENOUGH = 1 << 20
 LEAST_FREE_MIB = 8
 """What a runner's directory, its log and its rows need at first."""
@@ -28,9 +30,22 @@ def raise_descriptor_limit() -> None:
     if limit < LEAST:
         raise Unavailable(
             f"this process may open {limit} files, and a controller needs at least {LEAST}: raise the limit, as with "
-            f"`ulimit -n {LEAST * 32}`"
+            f"`ulimit -n {_USUAL}`"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def few_files() -> str:
+    """Say that this process may open few files, and how that is changed; empty if it may open enough."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= _USUAL:
+        return ""
+    both = (hard - _OWN) // (_PER_RUNNER + _PER_REQUEST)
+    return (
+        f"the controller may open only {hard} files: it needs {_OWN} itself, {_PER_RUNNER} for each runner and "
+        f"{_PER_REQUEST} for each request under way, so {both} runners with a request each are about the most. Start "
+        f"it with a higher limit: `ulimit -n {_USUAL}`, as root where that is refused, or LimitNOFILE= in its unit"
+    )
 
 
 def restore_descriptor_limit(pid: int) -> None:

@@ -53,6 +53,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
         )
     else:
         yield Check(name="controller here", status=Status.OK, detail=f"{VERSION}, pid {controller.pid}, {state_dir}")
+        yield _check_open_files(controller)
         yield from _check_limits(controller)
     yield _check_uv()
     yield _check_container_engine(state_dir)
@@ -80,6 +81,14 @@ def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
             fix="" if whole else "As root, or in a unit of `fal up --install`, control groups enforce all of them.",
         )
         yield Check(name="GPUs", status=Status.OK, detail=shown_gpus(node.gpus))
+
+
+def _check_open_files(controller: ControllerProcess) -> Check:
+    """Say whether the controller may open enough files."""
+    if controller.few_files:
+        detail, _, fix = controller.few_files.partition(". ")
+        return Check(name="open files", status=Status.NOTE, detail=detail, fix=f"{fix}.")
+    return Check(name="open files", status=Status.OK, detail="the controller may open enough")
 
 
 def _check_port() -> Check:
