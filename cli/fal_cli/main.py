@@ -61,6 +61,7 @@ def _run_and_flush(arguments: list[str]) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
+        sys.stderr.flush()
     except BrokenPipeError:
         from fal_cli.exit_codes import ExitCode
 
@@ -172,4 +173,8 @@ def _drop_output() -> None:
 
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(null, sys.stderr.fileno())
     os.close(null)

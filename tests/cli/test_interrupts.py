@@ -90,3 +90,12 @@ def test_a_signal_erases_the_live_line(number):
         os.close(own)
     # What is on the line after its last erasure.
     assert re.split(rb"\r\x1b\[K", shown)[-1] == b""
+
+
+@pytest.mark.parametrize("arguments", [["runners", "logs"], ["nonsense"], ["runners", "list", "--since", "never"]])
+def test_messages_that_nobody_reads_end_a_command_as_output_does(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "fal_cli", *arguments], stderr=writer, check=False)
+    os.close(writer)
+    assert done.returncode == 141
