@@ -19,10 +19,14 @@ MAX_TTL_SECONDS = 30 * 24 * 3600
 _TEMPORARY = ".draft-"
 _OLD_TEMPORARY_SECONDS = 3600
 _LOCK = ".lock"
+# An attribute of a file: a boot of the machine, the second of that boot at which the value expires, and its ttl.
+_KEPT = "user.fal.kept"
 
 
 class KVStore:
     """A store of texts. The last write wins; there are no locks or counters.
+
+    A ttl is counted by a clock that no step of the wall clock reaches, and over a reboot by the wall clock.
 
         store = KVStore("my-app")
         store.set("greeting", "hello", ttl=3600)
@@ -47,8 +51,7 @@ class KVStore:
         """
         try:
             with self._path(key).open(encoding="utf-8", newline="") as file:
-                # `set` stores the expiry as the modification time.
-                return file.read() if os.fstat(file.fileno()).st_mtime > time.time() else None
+                return file.read() if _remaining(file.fileno()) > 0 else None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -81,6 +84,7 @@ class KVStore:
             handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=_TEMPORARY)
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 file.write(value)
+                _keep(file.fileno(), seconds, seconds)
             end = time.time() + seconds
             os.utime(temporary, (end, end))
             with self._locked(shared=True):
@@ -110,10 +114,12 @@ class KVStore:
         with self._locked(), os.scandir(self._directory) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # a temporary file whose writer has removed it
-                    age = now - entry.stat().st_mtime
-                    if entry.name != _LOCK and age > (
-                        _OLD_TEMPORARY_SECONDS if entry.name.startswith(_TEMPORARY) else 0
-                    ):
+                    if entry.name.startswith(_TEMPORARY):
+                        over = now - entry.stat().st_mtime > _OLD_TEMPORARY_SECONDS
+                    else:
+                        with Path(entry.path).open("rb") as file:
+                            over = entry.name != _LOCK and _remaining(file.fileno()) <= 0
+                    if over:
                         Path(entry.path).unlink()
 
     @contextmanager
@@ -123,6 +129,33 @@ class KVStore:
         with (self._directory / _LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
+
+
+def _remaining(file: int) -> float:
+    """Return for how many seconds a value is kept still; 0 or less if it has expired."""
+    by_wall_clock = os.fstat(file).st_mtime - time.time()
+    try:
+        boot, end, ttl = os.getxattr(file, _KEPT).decode().split()
+        if boot == _boot():
+            return float(end) - time.clock_gettime(time.CLOCK_BOOTTIME)
+        # Set before a reboot, or in a container with a kernel of its own. From now on this boot's clock counts, so that
+        # a wall clock that was wrong when it was set keeps it for one more ttl at most.
+        left = min(by_wall_clock, float(ttl))
+        _keep(file, left, float(ttl))
+    except (OSError, ValueError):  # an earlier version set it, or the file system has no attributes
+        return by_wall_clock
+    return left
+
+
+def _keep(file: int, seconds: float, ttl: float) -> None:
+    """Note by this boot's clock when a value expires; a file system without attributes has its file's time alone."""
+    end = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
+    with suppress(OSError):
+        os.setxattr(file, _KEPT, f"{_boot()} {end:.3f} {ttl:.0f}".encode())
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _hashed(text: str) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from base64 import b64encode
 from pathlib import Path
@@ -70,13 +71,47 @@ def test_a_store_keeps_texts_by_name_and_key(data: Path) -> None:
     assert [path.name for path in (data / ".fal" / "kv").iterdir()] == [store._directory.name]
 
 
-def test_what_has_expired_is_gone_and_swept(data: Path) -> None:
+@pytest.mark.parametrize("step", [-10 * 365 * 86_400, -3600, 3600, 10 * 365 * 86_400])
+def test_a_step_of_the_wall_clock_moves_no_ttl(data: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    store = KVStore("a")
+    store.set("before", "x", ttl=600)
+    wall, since_boot = time.time, time.clock_gettime
+    monkeypatch.setattr(kv.time, "time", lambda: wall() + step)
+    store.set("after", "y", ttl=600)
+    KVStore("a").set("other", "z")  # sweeps
+    assert (store.get("before"), store.get("after")) == ("x", "y")
+    monkeypatch.setattr(kv.time, "clock_gettime", lambda clock: since_boot(clock) + 601)
+    assert (store.get("before"), store.get("after")) == (None, None)
+
+
+@pytest.mark.parametrize(("step", "kept"), [(-10 * 365 * 86_400, True), (-3600, True), (300, True), (3600, False)])
+def test_over_a_reboot_a_ttl_goes_on_and_is_never_longer(
+    data: Path, monkeypatch: pytest.MonkeyPatch, step: int, kept: bool
+) -> None:
+    store = KVStore("a")
+    store.set("key", "x", ttl=600)
+    wall = time.time
+    monkeypatch.setattr(kv, "_boot", lambda: "another")
+    monkeypatch.setattr(kv.time, "time", lambda: wall() + step)
+    assert store.get("key") == ("x" if kept else None)
+    since_boot = time.clock_gettime
+    monkeypatch.setattr(kv.time, "clock_gettime", lambda clock: since_boot(clock) + 601)
+    assert store.get("key") is None
+
+
+def test_what_has_expired_is_gone_and_swept(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = KVStore("a")
     store.set("short", "x", ttl=60)
     path = store._path("short")
     assert store.get("short") == "x"
     os.utime(path, (0, 0))
-    assert store.get("short") is None
+    assert store.get("short") == "x", "the wall clock alone ends nothing within a boot"
+    since_boot = time.clock_gettime
+    with monkeypatch.context() as later:
+        later.setattr(kv.time, "clock_gettime", lambda clock: since_boot(clock) + 61)
+        assert store.get("short") is None
+    os.removexattr(path, "user.fal.kept")
+    assert store.get("short") is None, "an earlier version's value has its file's time alone"
     (path.parent / ".draft-left").touch()
     os.utime(path.parent / ".draft-left", (0, 0))
     KVStore("a").set("other", "y")
