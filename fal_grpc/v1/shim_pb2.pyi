@@ -74,6 +74,7 @@ class RunnerSpec(_message.Message):
     ROOM_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    GATE_KEY_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -115,6 +116,8 @@ class RunnerSpec(_message.Message):
     is. Else a room, which has what these lines name and nothing else; a line is r (read only) or w, the path on the
     machine and the path in the room, with tabs between them; or l, where a link leads, and its path.
     """
+    gate_key: _builtins.str
+    """The key of the gate that the worker puts before the app's port; empty: it takes connections from everybody."""
     @_builtins.property
     def function(self) -> Global___SerializedFile:
         """A serialised function in a file."""
@@ -170,10 +173,11 @@ class RunnerSpec(_message.Message):
         room: _builtins.str = ...,
         limits: Global___ResourceLimits | None = ...,
         gpus: _abc.Iterable[_builtins.str] | None = ...,
+        gate_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015
@@ -719,19 +723,23 @@ class WorkerReady(_message.Message):
 
     PORT_FIELD_NUMBER: _builtins.int
     METRICS_PORT_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """The port; 0 if the app serves none."""
     metrics_port: _builtins.int
     """The port of its metrics; 0 if it serves none."""
+    gated: _builtins.bool
+    """Whether a gate stands before the app's port: a connection begins with a proof by RunnerSpec.gate_key."""
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         metrics_port: _builtins.int = ...,
+        gated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics_port", b"metrics_port", "port", b"port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "metrics_port", b"metrics_port", "port", b"port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import sys
 from pathlib import Path
 
 _LOWEST = 20000
@@ -72,6 +73,33 @@ def owners_inode(port: int) -> int | None:
         if fields[3] == "0A" and int(number, 16) == port and address in {"0100007F", "00000000"}:
             return int(fields[9])
     return None
+
+
+def connected_inode(own: tuple[str, int], other: tuple[str, int]) -> int | None:
+    """The inode of the socket that connects these addresses, of which `own` is its own; None if there is none."""
+    ends = [_in_table(own), _in_table(other)]
+    if None in ends:
+        return None
+    for table in ("tcp", "tcp6"):
+        try:
+            rows = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if [fields[1][-13:], fields[2][-13:]] == ends:
+                return int(fields[9])
+    return None
+
+
+def _in_table(address: tuple[str, int]) -> str | None:
+    """How the kernel's tables end an address of IPv4, alone or within one of IPv6; None for another."""
+    host, port = address
+    try:
+        packed = socket.inet_pton(socket.AF_INET, host.removeprefix("::ffff:"))
+    except OSError:
+        return None
+    return f"{int.from_bytes(packed, sys.byteorder):08X}:{port:04X}"
 
 
 def holds(pid: int, inode: int) -> bool:

@@ -25,7 +25,7 @@ from fal_runner.log.redaction import Redactor
 from fal_runner.log.spool import DEFAULT_MAX_BYTES
 from fal_runner.process.gpus import foreign_users
 from fal_runner.process.groups import GROUPS_VARIABLE
-from fal_runner.process.ports import PORTS_VARIABLE, Reservation, holds, owners_inode, reserve
+from fal_runner.process.ports import PORTS_VARIABLE, Reservation, connected_inode, holds, owners_inode, reserve
 from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id, process_info, tag_of
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.shim.memory import MemoryBound
@@ -263,6 +263,8 @@ class Supervisor:
             "app_metrics_port": spec.app_metrics_port,
             "imports": spec.imports_file,
             "requests": process.requests_fd,
+            "gate": spec.gate_key,
+            "answers": process.answers_fd,
         }
         if prewarmed:
             job["environ"] = self.env
@@ -289,6 +291,8 @@ class Supervisor:
                 elif "listening" in message.head:
                     self._listens_on.add(message.head["listening"])
                     self._listening.set()
+                elif "visitor" in message.head:
+                    process.answer(yes=await asyncio.to_thread(self._connected, message.head["visitor"]))
                 elif message.head.get("took") is False:
                     self.journal.note(f"started cold, without the modules imported ahead: {message.head.get('why')}")
         finally:
@@ -318,10 +322,13 @@ class Supervisor:
         if self.state != State.STATE_STARTING:
             return
         self.state = State.STATE_READY
+        gated = self._process is not None and self._process.gated
         if port:
             metrics = f", metrics on {self._port('metrics_port')}" if self._port("metrics_port") else ""
-            self.journal.note(f"ready after {time.monotonic() - self._started:.2f} s: listens on {port}{metrics}")
-        ready = shim_pb2.WorkerReady(port=port, metrics_port=self._port("metrics_port"))
+            reached = "" if gated else ", open to every program of this machine"
+            seconds = f"{time.monotonic() - self._started:.2f}"
+            self.journal.note(f"ready after {seconds} s: listens on {port}{reached}{metrics}")
+        ready = shim_pb2.WorkerReady(port=port, metrics_port=self._port("metrics_port"), gated=gated)
         self._emit(shim_pb2.ShimEvent(ready=ready))
 
     async def _port_open(self, port: int) -> None:
@@ -349,6 +356,18 @@ class Supervisor:
         inode = owners_inode(port)
         if inode is None or holds(self.identity.pid, inode):
             return True
+        return self._one_holds(inode)
+
+    def _connected(self, ends: object) -> bool:
+        """Whether a process of this runner has the socket with these ends."""
+        match ends:
+            case [str(host), int(port), str(other_host), int(other_port)]:
+                inode = connected_inode((host, port), (other_host, other_port))
+                return inode is not None and self._one_holds(inode)
+            case _:
+                return False
+
+    def _one_holds(self, inode: int) -> bool:
         return any(holds(process.pid, inode) for process in self._reaper.living_descendants())
 
     async def _watch_end(self, worker: Child) -> None:

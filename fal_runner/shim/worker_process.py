@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -100,8 +101,9 @@ class WorkerProcess:
         self._messages, message_write = os.pipe()
         self.stdout, out_write = os.pipe()
         self.stderr, err_write = os.pipe()
+        self._answers_read, self._answers = os.pipe()
         self._requests = os.memfd_create("fal-requests")
-        os.ftruncate(self._requests, 16)
+        os.ftruncate(self._requests, 24)
         null = os.open(os.devnull, os.O_RDONLY)
         self._received = bytearray()
         command = [python, _WORKER, str(job_read), str(message_write)]
@@ -114,17 +116,18 @@ class WorkerProcess:
                 stdin=null,
                 stdout=out_write,
                 stderr=err_write,
-                pass_fds=(job_read, message_write, self._requests),
+                pass_fds=(job_read, message_write, self._answers_read, self._requests),
             )
         except (OSError, ValueError):
-            for fd in (self._job, self._messages, self.stdout, self.stderr, self._requests):
+            for fd in (self._job, self._messages, self.stdout, self.stderr, self._answers, self._requests):
                 os.close(fd)
             raise
         finally:
-            for fd in (job_read, message_write, out_write, err_write, null):
+            for fd in (job_read, message_write, out_write, err_write, self._answers_read, null):
                 os.close(fd)
         os.set_blocking(self._job, False)
         os.set_blocking(self._messages, False)
+        os.set_blocking(self._answers, False)
 
     @property
     def requests_fd(self) -> int:
@@ -132,10 +135,25 @@ class WorkerProcess:
         return self._requests
 
     @property
+    def answers_fd(self) -> int:
+        """The worker's descriptor from which it reads the answers to what it asks."""
+        return self._answers_read
+
+    def answer(self, *, yes: bool) -> None:
+        """Answer what the worker asked; one that reads no answers gets none."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._answers, b"y" if yes else b"n")
+
+    @property
     def requests_in_flight(self) -> int | None:
         """How many requests the worker is working on; None if it does not count them."""
         counts, count = struct.unpack("<QQ", os.pread(self._requests, 16, 0))
         return count if counts else None
+
+    @property
+    def gated(self) -> bool:
+        """Whether the worker has put a gate before the app's port; it says so before it listens there."""
+        return os.pread(self._requests, 8, 16) != bytes(8)
 
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
         """Send a line, and close the pipe after the last one; do nothing if the worker has died."""
@@ -162,13 +180,14 @@ class WorkerProcess:
         return WorkerMessage(head=head, body=body)
 
     def hang_up(self) -> None:
-        """Stop listening to it."""
+        """Stop listening to it, and answering."""
         os.close(self._messages)
+        os.close(self._answers)
 
     async def discard(self) -> None:
         """Kill a process that has had no job."""
         self.child.signal(signal.SIGKILL)
-        for fd in (self._job, self._messages, self.stdout, self.stderr, self._requests):
+        for fd in (self._job, self._messages, self.stdout, self.stderr, self._answers, self._requests):
             os.close(fd)
         await self.child.wait()
 

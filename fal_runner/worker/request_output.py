@@ -193,11 +193,12 @@ class RequestCount:
     """Counts the requests in progress, in memory that the shim reads.
 
     Args:
-        fd: the memory, as the shim made it: whether requests are counted, and how many there are, eight bytes each.
+        fd: the memory, as the shim made it: whether requests are counted, how many there are, and whether the app's
+            port has a gate, eight bytes each.
     """
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, 16)
+        self._memory = mmap.mmap(fd, 24)
         self._lock = threading.Lock()
         self._forked = False
         os.register_at_fork(after_in_child=self._note_fork)
@@ -209,6 +210,9 @@ class RequestCount:
         with self._lock:
             count = _COUNT.unpack_from(self._memory, 8)[0] + number
             _COUNT.pack_into(self._memory, 8, max(0, count))
+
+    def note_gate(self) -> None:
+        _COUNT.pack_into(self._memory, 16, 1)
 
     def _note_fork(self) -> None:
         self._forked = True
@@ -262,6 +266,13 @@ class RequestStreams:
                 self._count = RequestCount(fd)
         except (OSError, ValueError):
             self._count = None  # then the shim does not know how many there are
+
+    def note_gate(self) -> bool:
+        """Tell the shim that the app's port has a gate; return False if that cannot be told."""
+        if self._count is None:
+            return False
+        self._count.note_gate()
+        return True
 
     def one_entry(self, level: int) -> Any:
         """Make what is written in the `with` block one entry of the log, see the function."""

@@ -51,12 +51,24 @@ class Binding:
         host: replaces "any address".
         ports: the port that the code names -> the port that it gets.
         listening: called with each port that is listened on.
+        port: the one that has a gate, if the servers on it are those of an event loop.
+        gate: makes the gate; None for none. It is called before the port is listened on.
     """
 
-    def __init__(self, host: str, ports: Dict[int, int], listening: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        ports: Dict[int, int],
+        listening: Callable[[int], None],
+        port: int = 0,
+        gate: Optional[Callable[[], Any]] = None,
+    ) -> None:
         self._host = host
         self._ports = ports
         self._listening = listening
+        self._port = port
+        self._make_gate = gate
+        self._gate: Any = None
 
     def install(self) -> None:
         """Apply this from now on, in uvloop as soon as that is imported."""
@@ -76,6 +88,8 @@ class Binding:
         @functools.wraps(plain_listen)
         def listen(sock: socket.socket, *backlog: int) -> None:
             plain_listen(sock, *backlog)
+            if self._gate is None and self._port in _ports_of([sock]):
+                self._make_gate = None  # who accepts here does not know of it
             self._report([sock])
 
         socket.socket.bind = bind  # type: ignore[method-assign, assignment]
@@ -96,6 +110,9 @@ class Binding:
             if options.get("sock") is None and port:
                 port = self._ports.get(port, port)
                 host = self._host if host is None or (isinstance(host, str) and host in _ANY_ADDRESS) else host
+            given = options.get("sock")
+            if self._port in ([port] if given is None else _ports_of([given])) and not options.get("ssl"):
+                factory = self._guarded(factory)
             server = await plain(loop, factory, host, port, **options)
             if server.is_serving():
                 self._report(server.sockets)
@@ -103,10 +120,19 @@ class Binding:
 
         loop_class.create_server = create_server
 
+    def _guarded(self, factory: Any) -> Any:
+        if self._gate is None and self._make_gate is not None:
+            self._gate = self._make_gate()
+        return factory if self._gate is None else self._gate.guard(factory)
+
     def _report(self, sockets: Any) -> None:
-        for sock in sockets:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                self._listening(sock.getsockname()[1])
+        for port in _ports_of(sockets):
+            self._listening(port)
+
+
+def _ports_of(sockets: Any) -> List[int]:
+    """The ports of those that are of the internet's families."""
+    return [sock.getsockname()[1] for sock in sockets if sock.family in (socket.AF_INET, socket.AF_INET6)]
 
 
 def after_import(name: str, callback: Callable[[Any], None]) -> None:
@@ -335,6 +361,25 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
     return message
 
 
+def gate_of(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> Callable[[], Any]:
+    """Return what makes the gate before the app's port, if there is to be one."""
+    worker = os.getpid()
+
+    def is_own(*ends: Any) -> bool:
+        if os.getpid() != worker:
+            return False  # a fork would take the answers to others
+        channel.send({"visitor": ends})
+        return os.read(job["answers"], 1) == b"y"
+
+    def make() -> Any:
+        if not job.get("gate") or not streams.note_gate():
+            return None
+        os.set_inheritable(job["answers"], False)
+        return sibling("gate").Gate(job["gate"], is_own)
+
+    return make
+
+
 def main() -> None:
     """Read the job, then do it."""
     job_fd, result_fd = int(sys.argv[1]), int(sys.argv[2])
@@ -375,7 +420,7 @@ def main() -> None:
         streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
         after_import("fastapi.routing", streams.beginnings.watch)
-        Binding(job["bind_host"], moved, listening).install()
+        Binding(job["bind_host"], moved, listening, job["port"], gate_of(job, channel, streams)).install()
     try:
         code = run(job, channel, streams)
     finally:

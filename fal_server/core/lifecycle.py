@@ -49,6 +49,7 @@ class Observation:
 
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
+        gated: for READY, whether a gate stands before the port.
         stop_cause: for STOPPING and GONE, if the stop has one.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
         end: for GONE, what ended the worker.
@@ -62,6 +63,7 @@ class Observation:
     host: str = ""
     port: int | None = None
     metrics_port: int | None = None
+    gated: bool = False
     stop_cause: StopCause | None = None
     exit_code: int | None = None
     end: End = End.ORDERED
@@ -89,7 +91,8 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
         case Event.LAUNCHED:
             return replace(moved, started_at=now, node=seen.node, handle=seen.handle, not_before=None)
         case Event.READY:
-            return replace(moved, ready_at=now, host=seen.host, port=seen.port, metrics_port=seen.metrics_port)
+            reached = replace(moved, host=seen.host, port=seen.port, metrics_port=seen.metrics_port, gated=seen.gated)
+            return replace(reached, ready_at=now)
         case Event.UNROUTED:
             return replace(moved, draining_at=now)
         case Event.STOPPING:

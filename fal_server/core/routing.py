@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fal_server.core.addresses import RunnerAddress
+
 # Headers of an app's answers that are meant for the platform.
 RUNNER_HINTS = "x-fal-runner-hints"
 HEALTH_CHECK = "x-fal-runner-health-check"
@@ -41,6 +43,7 @@ class Slot:
     """A runner as the router sees it; mutable, because it changes with every request.
 
     Attributes:
+        host, port, gate_key: see RunnerAddress.
         open: whether requests may be sent to it; closed once it is to stop.
         hints: what it last said that it is warm for.
         answered: whether the first byte of any of its answers has come.
@@ -51,11 +54,17 @@ class Slot:
     revision_id: str = ""
     host: str
     port: int
+    gate_key: str = field(default="", repr=False)
     in_flight: int = 0
     open: bool = True
     hints: frozenset[str] = field(default_factory=frozenset[str])
     answered: bool = False
     shared: bool = False
+
+    @property
+    def address(self) -> RunnerAddress:
+        """Where its app is reached."""
+        return RunnerAddress(self.host, self.port, self.gate_key)
 
 
 def parse_hints(value: str) -> frozenset[str]:

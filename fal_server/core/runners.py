@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fal_server.core.addresses import RunnerAddress, gate_key_of
 from fal_server.core.identity import AccountId, AppId, app_id_of_row
 
 
@@ -73,6 +74,7 @@ class Runner:
         handle: how its engine finds its process again; empty until it was started. Only the engine reads it.
         host: the address at which the controller reaches its ports; empty until ready.
         port: where the app answers HTTP; None until ready, or without HTTP.
+        gated: whether a gate stands before its port, which runners of earlier versions and containers have not.
         ordered_at: when its start was ordered on a node.
         first_request_at: when its first request was sent to it. Like `first_byte_at`, it is written once.
         first_byte_at: when the first byte of its first answer came.
@@ -105,6 +107,7 @@ class Runner:
     host: str = ""
     port: int | None = None
     metrics_port: int | None = None
+    gated: bool = False
     ordered_at: datetime | None = None
     started_at: datetime | None = None
     ready_at: datetime | None = None
@@ -129,6 +132,11 @@ class Runner:
     def app_id(self) -> AppId:
         """The app's identity: names repeat in other accounts."""
         return app_id_of_row(self.account, self.app_name)
+
+    @property
+    def address(self) -> RunnerAddress:
+        """Where its app is reached, once it has a port."""
+        return RunnerAddress(self.host, self.port or 0, gate_key_of(self.token) if self.gated else "")
 
     @property
     def ended(self) -> bool:

@@ -12,6 +12,7 @@ from math import ceil
 
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import TaskSet
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartDelayed, StartTimedOut, Unavailable
@@ -87,13 +88,16 @@ class Lease:
     """
 
     runner_id: str
-    host: str
-    port: int
     slot: Slot
     request_id: str
     caller: str | None
     sent_at: datetime
     cold_start: bool = False
+
+    @property
+    def address(self) -> RunnerAddress:
+        """Where its runner's app is reached."""
+        return self.slot.address
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -267,8 +271,6 @@ class Dispatcher:
         leases = [
             Lease(
                 runner_id=runner_id,
-                host=slot.host,
-                port=slot.port,
                 slot=slot,
                 request_id="",
                 caller=None,
@@ -401,8 +403,6 @@ class Dispatcher:
         now = self._clock.now()
         lease = Lease(
             runner_id=slot.runner_id,
-            host=slot.host,
-            port=slot.port,
             slot=slot,
             request_id=request_id,
             caller=caller,

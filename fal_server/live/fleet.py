@@ -427,6 +427,7 @@ class Fleet:
                     revision_id=runner.revision_id,
                     host=runner.host,
                     port=runner.port,
+                    gate_key=runner.address.gate_key,
                     answered=runner.first_byte_at is not None,
                 )
                 self._slots[runner_id] = slot

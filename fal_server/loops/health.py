@@ -97,7 +97,7 @@ class HealthLoop:
         runner_id = runner.runner_id
         self._fleet.record_health(runner_id, health.started(self._health.vitals(runner_id), now))
         try:
-            problem = await self._prober.probe(runner.host, runner.port or 0, check)
+            problem = await self._prober.probe(runner.address, check)
             if problem is None:
                 self._fleet.record_health(runner_id, health.passed(self._health.vitals(runner_id)))
             else:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Observation
@@ -181,11 +182,11 @@ class RunResult:
 class HealthProber(Protocol):
     """Checks whether runners are healthy."""
 
-    async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
+    async def probe(self, address: RunnerAddress, check: HealthCheck) -> str | None:
         """Make one check.
 
         Args:
-            host, port: where the app listens.
+            address: where the app listens.
 
         Returns:
             None if the answer was 2xx in time, else what is wrong, for people to read.

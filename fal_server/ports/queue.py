@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.queue import Answer, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import Delivery, SignedCall
@@ -127,8 +128,7 @@ class RunnerClient(Protocol):
 
     async def send(
         self,
-        host: str,
-        port: int,
+        address: RunnerAddress,
         request: QueuedRequest,
         content: Content,
         timeout_seconds: float,
@@ -145,7 +145,7 @@ class RunnerClient(Protocol):
         """
         ...
 
-    async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
+    async def cancel(self, address: RunnerAddress, request_id: str, path: str) -> int | None:
         """Tell an app that a request to a path is cancelled; return the status of its answer, None without one.
 
         To be called when the request is on its way. A worker of ours lets the word wait until the app's endpoint has
@@ -156,7 +156,7 @@ class RunnerClient(Protocol):
         """
         ...
 
-    async def accepts(self, host: str, port: int) -> bool:
+    async def accepts(self, address: RunnerAddress) -> bool:
         """Return whether a runner still accepts connections."""
         ...
 

@@ -197,7 +197,7 @@ class AttemptRunner:
         cancellation = asyncio.create_task(self._tell_when_cancelled(live, lease, sent))
         seconds = float(app.scaling.request_timeout)
         try:
-            seen = await self._client.send(lease.host, lease.port, started, content, seconds, sent)
+            seen = await self._client.send(lease.address, started, content, seconds, sent)
         except NodeTrouble as fault:
             log.warning("request %s waits: %s", waiting.request_id, fault.message)
             later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
@@ -217,7 +217,7 @@ class AttemptRunner:
             self._dispatcher.answered(lease, fields.get(RUNNER_HINTS), health_check=asked)
         decision = decide_retry(started, seen, await self._policy(lease.slot.revision_id))
         outcome = decision.outcome
-        if decision.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
+        if decision.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.address):
             outcome = Outcome.RUNNER_FAILED
         return self._follow(started, seen, decision), None if broken else outcome
 

@@ -32,7 +32,7 @@ class Cancellations:
             if revision is not None and takes_post(revision.metadata, cancel_path(path)) is False:
                 log.info("request %s is cancelled, but its app has no endpoint for that: it goes on", request_id)
                 return
-            status = await self._client.cancel(lease.host, lease.port, request_id, path)
+            status = await self._client.cancel(lease.address, request_id, path)
         except (Fault, AnswerTooLarge) as error:
             log.warning("the app of request %s was not told that it is cancelled: %s", request_id, error)
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import pickle
 import shutil
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from fal_server.core.lifecycle import Event
 from tests.engines.conftest import program_of
+from tests.support.gate import address_of, ask
 
 
 def children(pid: int) -> bytes:
@@ -145,9 +145,8 @@ async def test_streams_that_an_import_kept_know_the_request(warm: Any) -> None:
     for _ in range(2):
         runner = await warm.rig.start_launch(warm.launch(serve, http=True))
         ready = await warm.rig.until(runner, Event.READY)
-        request = urllib.request.Request(f"http://127.0.0.1:{ready.port}/", headers={"x-fal-request-id": "request-1"})
-        with await asyncio.to_thread(urllib.request.urlopen, request, timeout=30) as answer:
-            assert answer.read() == b"hello"
+        headers = {"x-fal-request-id": "request-1"}
+        assert await asyncio.to_thread(ask, address_of(runner, ready), "GET", "/", headers) == b"hello"
         entry = await warm.rig.lines.until(runner.runner_id, "kept by an import")
         assert entry.request_id == "request-1"
         assert waiting == 0 or program_of(waiting) in warm.rig.alive(runner)

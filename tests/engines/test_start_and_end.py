@@ -18,6 +18,7 @@ from fal_runner.process.proc import process_info
 from fal_server.core.faults import InvalidArgument, Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogLevel
+from tests.support.gate import address_of, ask
 
 
 def serve(exposed_port: int, greeting: bytes = b"hello") -> None:
@@ -114,8 +115,9 @@ async def test_an_asyncio_server_gets_its_ports_and_loopback(rig: Any) -> None:
     runner = await rig.start(app, http=True, metrics=True)
     ready = await rig.until(runner, Event.READY)
     assert ready.port != ready.metrics_port
-    for port in (ready.port, ready.metrics_port):
-        assert await asyncio.to_thread(get, port) == b"from asyncio"
+    assert ready.gated
+    assert await asyncio.to_thread(ask, address_of(runner, ready), "GET", "/") == b"from asyncio"
+    assert await asyncio.to_thread(get, ready.metrics_port) == b"from asyncio"
 
 
 async def test_uvloop_gets_them_too(rig: Any) -> None:

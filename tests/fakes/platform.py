@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.apps import App
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.history import StateChange
@@ -133,10 +134,10 @@ class FakeProber:
         self.unhealthy: dict[int | str, str] = {}
         self.asked: list[int] = []
 
-    async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
-        self.asked.append(port)
+    async def probe(self, address: RunnerAddress, check: HealthCheck) -> str | None:
+        self.asked.append(address.port)
         await asyncio.sleep(0)
-        return self.unhealthy.get(port) or self.unhealthy.get("*")
+        return self.unhealthy.get(address.port) or self.unhealthy.get("*")
 
 
 class FailingStore:

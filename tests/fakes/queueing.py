@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from fal_server.core.accounts import Account, KnownAccounts
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.quotas import USUAL
@@ -57,8 +58,7 @@ class FakeRunners:
 
     async def send(
         self,
-        host: str,
-        port: int,
+        address: RunnerAddress,
         request: QueuedRequest,
         content: Content,
         timeout_seconds: float,
@@ -80,14 +80,14 @@ class FakeRunners:
             raise answer
         return answer or self.usual
 
-    async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
+    async def cancel(self, address: RunnerAddress, request_id: str, path: str) -> int | None:
         self.told.append((request_id, path))
         if self.on_cancel is None:
             return 404
         self.on_cancel()
         return 200
 
-    async def accepts(self, host: str, port: int) -> bool:
+    async def accepts(self, address: RunnerAddress) -> bool:
         self.probes += 1
         return self.alive
 

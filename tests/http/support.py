@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from fal_server.access.open_calls import OpenCalls
 from fal_server.access.permissions import CALL_APPS, EVERYTHING
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.identity import LOCAL, AppId, Principal, Scope
 from fal_server.core.quotas import USUAL, Quotas
@@ -60,6 +61,10 @@ class Place:
     @property
     def slot(self) -> Slot:
         return Slot(runner_id=self.runner_id, revision_id="rev", host=self.host, port=self.port)
+
+    @property
+    def address(self) -> RunnerAddress:
+        return self.slot.address
 
 
 class Ledger:

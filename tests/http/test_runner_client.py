@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.http.gateway.runner_client import HttpRunnerClient
@@ -51,7 +52,8 @@ async def send(port: int, client: HttpRunnerClient | None = None, seconds: float
     from dataclasses import replace
 
     client = client or HttpRunnerClient()
-    return await client.send("127.0.0.1", port, replace(REQUEST, **changes), CONTENT, seconds, asyncio.Event())
+    here = RunnerAddress("127.0.0.1", port)
+    return await client.send(here, replace(REQUEST, **changes), CONTENT, seconds, asyncio.Event())
 
 
 async def test_a_request_and_its_answer():
@@ -114,11 +116,11 @@ async def test_no_whole_answer(reply, kind):
 
 async def test_nobody_listens():
     async with runner(None) as (port, _, _):
-        assert await HttpRunnerClient().accepts("127.0.0.1", port)
+        assert await HttpRunnerClient().accepts(RunnerAddress("127.0.0.1", port))
     answer = await send(port)
     assert isinstance(answer, Failure)
     assert answer.error_type == "runner_connection_refused"
-    assert not await HttpRunnerClient().accepts("127.0.0.1", port)
+    assert not await HttpRunnerClient().accepts(RunnerAddress("127.0.0.1", port))
 
 
 async def test_too_long_is_cut_off():
@@ -133,7 +135,7 @@ async def test_too_long_is_cut_off():
 async def test_a_word_that_a_request_is_cancelled():
     reply = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     async with runner(reply) as (port, asked, _):
-        status = await HttpRunnerClient().cancel("127.0.0.1", port, "an-id", "/slow?x=1")
+        status = await HttpRunnerClient().cancel(RunnerAddress("127.0.0.1", port), "an-id", "/slow?x=1")
     assert status == 200
     head, *fields = asked[0].decode().strip().split("\r\n")
     assert head == "POST /slow/cancel HTTP/1.1"
@@ -144,7 +146,7 @@ async def test_a_word_that_a_request_is_cancelled():
 async def test_what_follows_a_request_is_sent_when_all_of_it_is_on_its_way():
     hold, sent = asyncio.Event(), asyncio.Event()
     async with runner(None, hold=hold) as (port, _, _):
-        sending = HttpRunnerClient().send("127.0.0.1", port, REQUEST, CONTENT, 20, sent)
+        sending = HttpRunnerClient().send(RunnerAddress("127.0.0.1", port), REQUEST, CONTENT, 20, sent)
         task = asyncio.create_task(sending)
         await asyncio.wait_for(sent.wait(), 20)
         await asyncio.wait_for(hold.wait(), 20)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.queue import Content
 from fal_server.core.routing import Outcome
@@ -40,8 +41,8 @@ async def test_a_connection_waits_for_a_descriptor_and_then_blames_the_machine()
     async with runner(_silent) as port:
         pool = Pool()
         with no_descriptors(), pytest.raises(NodeTrouble, match=r"Too many open files.*try again later"):
-            await pool.connect("r", "127.0.0.1", port, seconds=0.2)
-        upstream = await pool.connect("r", "127.0.0.1", port, seconds=5)
+            await pool.connect("r", RunnerAddress("127.0.0.1", port), seconds=0.2)
+        upstream = await pool.connect("r", RunnerAddress("127.0.0.1", port), seconds=5)
         upstream.transport.abort()
 
 
@@ -61,6 +62,6 @@ async def test_a_queued_request_is_not_answered_for_it() -> None:
     client = HttpRunnerClient(connect_seconds=0.2)
     async with runner(_silent) as port:
         with no_descriptors(), pytest.raises(NodeTrouble):
-            await client.send("127.0.0.1", port, request(), Content(), 5, asyncio.Event())
+            await client.send(RunnerAddress("127.0.0.1", port), request(), Content(), 5, asyncio.Event())
         with no_descriptors():
-            assert await client.accepts("127.0.0.1", port), "nothing was learned of the runner"
+            assert await client.accepts(RunnerAddress("127.0.0.1", port)), "nothing was learned of the runner"

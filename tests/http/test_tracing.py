@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Content, QueuedRequest
 from fal_server.http.gateway.runner_client import HttpRunnerClient
@@ -59,7 +60,7 @@ async def test_a_queued_request(headers: tuple[tuple[str, str], ...], passed: bo
     request = QueuedRequest(account=LOCAL, request_id=str(request_id), app_name="a", path="/", created_at=START)
     async with runner(answering) as port:
         answer = await HttpRunnerClient().send(
-            "127.0.0.1", port, request, Content(headers=headers, body=b"x"), 20, asyncio.Event()
+            RunnerAddress("127.0.0.1", port), request, Content(headers=headers, body=b"x"), 20, asyncio.Event()
         )
     assert isinstance(answer, Answer)
     trace = heads[0][b"traceparent"].split(b"-")[1].decode()

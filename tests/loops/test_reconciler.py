@@ -230,7 +230,7 @@ async def test_a_restart_scales_nothing_down_for_lack_of_history(store: SqlStore
         await after.reconciler.tick()
         assert states(after) == ["idle"]
         [slot] = after.fleet.slots(app_id("a"))
-        assert (slot.runner_id, slot.port) == (lease.runner_id, lease.port)
+        assert (slot.runner_id, slot.address) == (lease.runner_id, lease.address)
         after.clock.advance(60)
         await after.until(lambda: not after.fleet.runners)
 

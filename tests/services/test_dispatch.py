@@ -26,7 +26,7 @@ async def test_a_request_starts_a_runner_and_a_second_one_finds_it(platform: Pla
     platform.dispatcher.release(first, Outcome.DONE)
     second = platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller="key", hint=None)
     assert second is not None
-    assert (second.runner_id, second.port) == (first.runner_id, first.port)
+    assert (second.runner_id, second.address) == (first.runner_id, first.address)
     assert len(platform.engine.launched) == 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL, AppId, Principal, Restrictions, Scope
 from fal_server.core.queue import Answer, Content, QueuedRequest, WebhookState
@@ -93,8 +94,8 @@ def echoing(client: Any) -> None:
     """Let the app answer with the text that it gets and a `+`."""
     plain = client.send
 
-    async def send(host: str, port: int, request: QueuedRequest, content: Content, *rest: Any) -> Any:
-        answer = await plain(host, port, request, content, *rest)
+    async def send(address: RunnerAddress, request: QueuedRequest, content: Content, *rest: Any) -> Any:
+        answer = await plain(address, request, content, *rest)
         if answer is not client.usual:
             return answer
         return Answer(status=200, body=json.dumps({"text": json.loads(content.body)["text"] + "+"}).encode())

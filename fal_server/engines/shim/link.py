@@ -185,6 +185,7 @@ class RunnerLink:
                 host=self._host if ready else "",
                 port=(ready.port or None) if ready else None,
                 metrics_port=(ready.metrics_port or None) if ready else None,
+                gated=ready.gated if ready else False,
                 exit_code=_exit_code(self._exited) if event is Event.GONE else None,
                 end=_end(self._exited) if event is Event.GONE else End.ORDERED,
             )

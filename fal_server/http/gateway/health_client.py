@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.revisions import HealthCheck
 from fal_server.http.gateway.upstream import Pool, Upstream
 
@@ -14,11 +15,11 @@ class HttpHealthProber:
     def __init__(self) -> None:
         self._pool = Pool()
 
-    async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
+    async def probe(self, address: RunnerAddress, check: HealthCheck) -> str | None:
         endpoint = f"{check.method.value} {check.path}"
         until = asyncio.get_running_loop().time() + check.timeout_seconds
         try:
-            upstream = await self._pool.connect("health", host, port, seconds=check.timeout_seconds)
+            upstream = await self._pool.connect("health", address, seconds=check.timeout_seconds)
             async with asyncio.timeout_at(until):
                 return await self._ask(upstream, check, endpoint)
         except TimeoutError:

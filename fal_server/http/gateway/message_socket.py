@@ -288,7 +288,7 @@ class MessageSocket(asyncio.Protocol):
     async def _send(self, message: _Message, lease: Lease) -> Outcome:
         try:
             upstream = await self._context.pool.connect(
-                lease.runner_id, lease.host, lease.port, seconds=self._context.connect_seconds
+                lease.runner_id, lease.address, seconds=self._context.connect_seconds
             )
         except OSError as error:
             raise HttpError(503, "runner_connection_error", f"the runner cannot be reached: {error}") from error

@@ -125,7 +125,7 @@ class Relay:
         lease = self._lease
         try:
             upstream = await self._context.pool.connect(
-                lease.runner_id, lease.host, lease.port, seconds=self._context.connect_seconds
+                lease.runner_id, lease.address, seconds=self._context.connect_seconds
             )
         except NodeTrouble as fault:
             self._send_failure(Outcome.DONE, HttpError(503, "runner_scheduling_failure", fault.message))
@@ -496,7 +496,7 @@ class Relay:
         """Return whether the runner accepts connections, as far as that can be found out."""
         try:
             upstream = await self._context.pool.connect(
-                self._lease.runner_id, self._lease.host, self._lease.port, seconds=self._context.connect_seconds
+                self._lease.runner_id, self._lease.address, seconds=self._context.connect_seconds
             )
         except NodeTrouble:
             return True  # nothing was learned of the runner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
@@ -38,8 +39,7 @@ class HttpRunnerClient:
 
     async def send(
         self,
-        host: str,
-        port: int,
+        address: RunnerAddress,
         request: QueuedRequest,
         content: Content,
         timeout_seconds: float,
@@ -47,24 +47,24 @@ class HttpRunnerClient:
     ) -> Answer | Failure:
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._send(host, port, request.method, request.path, request.request_id, content, sent)
+                return await self._send(address, request.method, request.path, request.request_id, content, sent)
         except TimeoutError:
             detail = f"the app did not answer within its request_timeout of {timeout_seconds:g} s"
             return Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail=detail)
 
-    async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
+    async def cancel(self, address: RunnerAddress, request_id: str, path: str) -> int | None:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 # Servers refuse requests without a host (RFC 9112, 3.2).
-                content = Content(headers=(("host", f"{host}:{port}"), _CANCELLATION))
-                answer = await self._send(host, port, "POST", cancel_path(path), request_id, content)
+                content = Content(headers=(("host", f"{address.host}:{address.port}"), _CANCELLATION))
+                answer = await self._send(address, "POST", cancel_path(path), request_id, content)
         except TimeoutError:
             return None
         return answer.status if isinstance(answer, Answer) else None
 
-    async def accepts(self, host: str, port: int) -> bool:
+    async def accepts(self, address: RunnerAddress) -> bool:
         try:
-            upstream = await self._pool.connect("probe", host, port, seconds=self._connect_seconds)
+            upstream = await self._pool.connect("probe", address, seconds=self._connect_seconds)
         except NodeTrouble:
             return True  # nothing was learned of the runner
         except OSError:
@@ -74,8 +74,7 @@ class HttpRunnerClient:
 
     async def _send(
         self,
-        host: str,
-        port: int,
+        address: RunnerAddress,
         method: str,
         path: str,
         request_id: str,
@@ -83,7 +82,7 @@ class HttpRunnerClient:
         sent: asyncio.Event | None = None,
     ) -> Answer | Failure:
         try:
-            upstream = await self._pool.connect(request_id, host, port, seconds=self._connect_seconds)
+            upstream = await self._pool.connect(request_id, address, seconds=self._connect_seconds)
         except TimeoutError:
             return _failure("runner_connection_timeout", "the runner does not accept connections")
         except ConnectionRefusedError:

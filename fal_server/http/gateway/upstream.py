@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Protocol, cast
 
 import httptools
 
+from fal_runner.worker.gate import APP, CALLER, KNOCK, NONCE_BYTES
+from fal_runner.worker.gate import proof as prove
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import NodeTrouble
 from fal_server.http.server.messages import Headers
 
@@ -18,6 +22,13 @@ _SHORTAGE_SECONDS = 0.05
 _ESTABLISHED = 1  # TCP_ESTABLISHED in the kernel's tcp_states.h
 _MAX_HEAD_BYTES = 256 * 1024
 _NO_BODY_END = (b"content-length", b"transfer-encoding")
+
+
+def knock_and_proof(gate_key: str) -> tuple[bytes, bytes]:
+    """Return what opens a gate, and what it answers; see fal_runner.worker.gate."""
+    nonce = os.urandom(NONCE_BYTES)
+    secret = gate_key.encode()
+    return KNOCK + nonce + prove(secret, CALLER, nonce), prove(secret, APP, nonce)
 
 
 class ResponseListener(Protocol):
@@ -43,6 +54,12 @@ class ResponseListener(Protocol):
 class Upstream(asyncio.Protocol):
     """A connection to a runner, for one request at a time.
 
+    Args:
+        pool: keeps it while it is idle.
+        key: the runner's.
+        sock: its socket.
+        proof: what the gate before the app answers first; empty without a gate.
+
     Attributes:
         listener: gets the response; None while the connection is idle.
         status, phrase, headers: the response's head, once `head` is set.
@@ -59,6 +76,7 @@ class Upstream(asyncio.Protocol):
         "_head_bytes",
         "_parser",
         "_pool",
+        "_proof",
         "_reusable",
         "_socket",
         "answered",
@@ -76,8 +94,9 @@ class Upstream(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, pool: Pool, key: str, sock: socket.socket) -> None:
+    def __init__(self, pool: Pool, key: str, sock: socket.socket, proof: bytes = b"") -> None:
         self._pool = pool
+        self._proof = proof
         self._socket = sock
         self.key = key
         self._parser = httptools.HttpResponseParser(self)
@@ -137,6 +156,10 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         listener = self.listener
+        if self._proof:
+            data = self._checked(data)
+            if not data:
+                return
         if listener is None:
             self.transport.abort()  # a response without a request
             return
@@ -160,6 +183,17 @@ class Upstream(asyncio.Protocol):
                 listener.on_broken(f"the head of the runner's answer is larger than {_MAX_HEAD_BYTES} bytes")
             return
         listener.on_response()
+
+    def _checked(self, data: bytes) -> bytes:
+        """Take the gate's proof from the front of what came, and return the rest; a wrong one ends the connection."""
+        proof, rest = data[: len(self._proof)], data[len(self._proof) :]
+        if not self._proof.startswith(proof):
+            if self.listener is not None:
+                self.listener.on_broken("what answers on the runner's port is not its app")
+            self.transport.abort()
+            return b""
+        self._proof = self._proof[len(proof) :]
+        return rest
 
     def eof_received(self) -> bool | None:
         """End a response without a length."""
@@ -267,7 +301,7 @@ class Pool:
         if idle is not None and upstream in idle:
             idle.remove(upstream)
 
-    async def connect(self, key: str, host: str, port: int, *, seconds: float) -> Upstream:
+    async def connect(self, key: str, address: RunnerAddress, *, seconds: float) -> Upstream:
         """Open a connection, and wait while this machine lacks what that takes.
 
         Args:
@@ -283,7 +317,7 @@ class Pool:
             async with asyncio.timeout(seconds):
                 while True:
                     try:
-                        return await self._open(key, host, port)
+                        return await self._open(key, address)
                     except OSError as error:
                         if not NodeTrouble.explains(error):
                             raise
@@ -296,15 +330,17 @@ class Pool:
                 f"the controller's machine cannot open a connection to a runner ({shortage.strerror}): try again later"
             ) from shortage
 
-    async def _open(self, key: str, host: str, port: int) -> Upstream:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    async def _open(self, key: str, address: RunnerAddress) -> Upstream:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         # Made here, because `Upstream.alive` needs the socket and uvloop hides its own.
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.sock_connect(sock, (host, port))
-            _, upstream = await self._loop.create_connection(lambda: Upstream(self, key, sock), sock=sock)
+            await self._loop.sock_connect(sock, (address.host, address.port))
+            knock, proof = knock_and_proof(address.gate_key) if address.gate_key else (b"", b"")
+            _, upstream = await self._loop.create_connection(lambda: Upstream(self, key, sock, proof), sock=sock)
+            upstream.transport.write(knock)
         except BaseException:
             sock.close()
             raise

@@ -61,6 +61,7 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "host": runner.host,
         "port": runner.port,
         "metrics_port": runner.metrics_port,
+        "gated": runner.gated,
         "ordered_at": runner.ordered_at,
         "started_at": runner.started_at,
         "ready_at": runner.ready_at,

@@ -16,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
+    false,
     true,
 )
 
@@ -149,6 +150,7 @@ RUNNERS = Table(
     Column("host", Text, nullable=False, server_default=""),
     Column("port", Integer),
     Column("metrics_port", Integer),
+    Column("gated", Boolean, nullable=False, server_default=false()),
     Column("ordered_at", UtcTimestamp),
     Column("started_at", UtcTimestamp),
     Column("ready_at", UtcTimestamp),

@@ -1,0 +1,147 @@
+"""Lets through to the app's server what the controller and the runner itself connect, and nobody else of the machine.
+
+Ports of loopback are open to every program of the machine, and the app behind one asks nobody for a key. So what the
+controller connects begins with a knock: KNOCK, a nonce and a proof by the runner's key. The gate answers with a proof
+of its own, by which the controller knows that what it reached is the app. What follows is the app's.
+
+Part of the worker: the standard library alone, Python 3.8.
+"""
+
+# ruff: noqa: ANN401
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+KNOCK = b"\0fal-gate"
+NONCE_BYTES = 16
+PROOF_BYTES = 32
+CALLER, APP = b"caller", b"app"
+_LENGTH = len(KNOCK) + NONCE_BYTES + PROOF_BYTES
+_MOST_SECONDS = 10.0
+_TEXT = b"this app takes calls from its controller alone: call it by its address there\n"
+_REFUSAL = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+
+
+def proof(key: bytes, side: bytes, nonce: bytes) -> bytes:
+    """Prove to the other side that this one has the key.
+
+    Args:
+        side: CALLER or APP, so that neither proof is the other.
+    """
+    return hmac.new(key, side + nonce, "sha256").digest()
+
+
+class Gate:
+    """Stands before the servers of an app.
+
+    Args:
+        key: the runner's.
+        is_own: says whether a socket is one of the runner's processes, by its address and that of its other end. It
+            may take milliseconds, and is called one at a time.
+    """
+
+    def __init__(self, key: str, is_own: Callable[[str, int, str, int], bool]) -> None:
+        self._key = key.encode()
+        self._is_own = is_own
+        # Not the app's threads, which whoever knocks in vain would take from it.
+        self._looks = concurrent.futures.ThreadPoolExecutor(1, "fal-gate")
+
+    def guard(self, factory: Callable[[], Any]) -> Callable[[], Any]:
+        """Stand before the protocols that a server makes."""
+        return lambda: _Entrant(self, factory)
+
+    def admits(self, knock: bytes) -> bytes | None:
+        """Return the answer to a knock; None to a wrong one."""
+        nonce = knock[len(KNOCK) : len(KNOCK) + NONCE_BYTES]
+        if not hmac.compare_digest(knock[-PROOF_BYTES:], proof(self._key, CALLER, nonce)):
+            return None
+        return proof(self._key, APP, nonce)
+
+    async def knows(self, here: Any, there: Any) -> bool:
+        """Whether the other end of a connection is a process of the runner itself."""
+        asked = (there[0], there[1], here[0], here[1])
+        return await asyncio.get_running_loop().run_in_executor(self._looks, self._is_own, *asked)
+
+
+class _Entrant(asyncio.Protocol):
+    """A connection before the gate.
+
+    Args:
+        gate: knows who may pass.
+        factory: makes the app's protocol, once it may.
+    """
+
+    def __init__(self, gate: Gate, factory: Callable[[], Any]) -> None:
+        self._gate = gate
+        self._factory = factory
+        self._received = bytearray()
+        self._asking: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the knock."""
+        self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(_MOST_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in the knock, and what follows it."""
+        self._received += data
+        if self._asking is not None:
+            return
+        started = bytes(self._received[: len(KNOCK)])
+        if started != KNOCK[: len(started)]:
+            # Calls of the app to itself, and those of commands beside it, do not knock.
+            self._transport.pause_reading()
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        elif len(self._received) >= _LENGTH:
+            answer = self._gate.admits(bytes(self._received[:_LENGTH]))
+            if answer is None:
+                self._refuse()
+                return
+            self._transport.write(answer)
+            del self._received[:_LENGTH]
+            self._pass()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._timer.cancel()
+
+    async def _ask(self) -> None:
+        here, there = (self._transport.get_extra_info(name) for name in ("sockname", "peername"))
+        known = await self._gate.knows(here, there)
+        if self._transport.is_closing():
+            return
+        if known:
+            self._transport.resume_reading()
+            self._pass()
+        else:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self._transport.write(_REFUSAL + b"content-length: %d\r\n\r\n" % len(_TEXT) + _TEXT)
+        self._transport.close()
+
+    def _pass(self) -> None:
+        """Hand the connection over to the app."""
+        self._timer.cancel()
+        protocol = self._factory()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        if self._received and not self._transport.is_closing():
+            _feed(protocol, bytes(self._received))
+
+
+def _feed(protocol: Any, data: bytes) -> None:
+    if not hasattr(protocol, "get_buffer"):
+        protocol.data_received(data)
+        return
+    while data:
+        buffer = protocol.get_buffer(len(data))
+        length = min(len(buffer), len(data))
+        buffer[:length] = data[:length]
+        protocol.buffer_updated(length)
+        data = data[length:]

@@ -1,0 +1,35 @@
+"""Reaches the app of a runner as the controller does, through the gate before its port."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+
+from fal_server.core.addresses import RunnerAddress, gate_key_of
+from fal_server.core.lifecycle import Observation
+from fal_server.core.runners import Runner
+from fal_server.http.gateway.upstream import knock_and_proof
+
+
+def address_of(runner: Runner, ready: Observation) -> RunnerAddress:
+    """Where a runner that was seen to be ready is reached."""
+    return RunnerAddress(ready.host, ready.port or 0, gate_key_of(runner.token) if ready.gated else "")
+
+
+def ask(address: RunnerAddress, method: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """Send a request without a body; return the body of the answer, which must be 200."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+    connection.connect()
+    if address.gate_key:
+        knock, proof = knock_and_proof(address.gate_key)
+        connection.sock.sendall(knock)
+        answered = b""
+        while len(answered) < len(proof):
+            answered += connection.sock.recv(len(proof) - len(answered))
+        assert answered == proof
+    connection.request(method, path, headers=dict(headers or {}))
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    assert response.status == 200, body
+    return body
