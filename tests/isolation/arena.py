@@ -23,23 +23,32 @@ from typing import Any
 
 from fal_runner.isolation.levels import Isolation
 from fal_server.composition.hardening import harden
+from fal_server.core.lifecycle import Event
 from fal_server.engines.local.rooms import Rooms
 from tests.engines.conftest import Rig
 from tests.isolation.hostile import Targets
 from tests.support.controller import ROOT
+from tests.support.gate import address_of, ask
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _IPC_CREAT, _IPC_RMID = 0o1000, 0
 
 
-def neighbour() -> None:
+async def neighbour(exposed_port: int, exposed_metrics_port: int) -> None:
     """Another runner's app, with a secret in its variables and in its directory."""
-    import threading
+    import asyncio
     from pathlib import Path
 
-    Path("model.txt").write_text("weights")
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    await asyncio.to_thread(Path("model.txt").write_text, "weights")
+    await asyncio.start_server(answer, "0.0.0.0", exposed_metrics_port)
+    await asyncio.start_server(answer, "0.0.0.0", exposed_port)
     print("idle", flush=True)
-    threading.Event().wait()
+    await asyncio.Event().wait()
 
 
 @contextmanager
@@ -88,10 +97,14 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     rig = Rig(state, rooms)
     try:
         with _machine(state) as machine:
-            victim = await rig.start(neighbour, variables={"PASSPHRASE": "neighbour's"})
+            victim = await rig.start(neighbour, http=True, metrics=True, variables={"PASSPHRASE": "neighbour's"})
             await rig.lines.until(victim.runner_id, "idle")
+            ready = await rig.until(victim, Event.READY)
+            assert await asyncio.to_thread(ask, address_of(victim, ready), "GET", "/") == b"", "the app can be called"
             targets = {
                 **machine,
+                "app_port": ready.port,
+                "metrics_port": ready.metrics_port,
                 "environment": str(environment),
                 "worker": rig.programs(victim)[0],
                 "runner": str(state / "runners" / victim.runner_id),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hmac
 import json
 import os
 import resource
@@ -106,6 +107,28 @@ def connects_to_a_port(targets: Targets) -> bool:
     return connects(socket.AF_INET, ("127.0.0.1", targets["port"]))
 
 
+def calls_an_app(targets: Targets) -> bool:
+    return said_by(targets["app_port"], b"") == 200
+
+
+def calls_an_app_with_a_key_of_its_own(targets: Targets) -> bool:
+    nonce, key = bytes(16), b"0" * 64
+    return (
+        said_by(targets["app_port"], b"\0fal-gate" + nonce + hmac.new(key, b"caller" + nonce, "sha256").digest()) == 200
+    )
+
+
+def reads_an_apps_metrics(targets: Targets) -> bool:
+    return said_by(targets["metrics_port"], b"") == 200
+
+
+def said_by(port: int, knock: bytes) -> int:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(knock + b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        with sock.makefile("rb") as answer:
+            return int(answer.readline().split()[1])
+
+
 def attaches_shared_memory(targets: Targets) -> bool:
     libc.shmat.restype = ctypes.c_ssize_t
     return bool(libc.shmat(targets["shared_memory"], None, _SHM_RDONLY) != -1)
@@ -195,7 +218,10 @@ ATTACKS: dict[str, tuple[Callable[[Targets], bool], str]] = {
         (reads_a_runners_app_by_proc, "read another runner's `/app` through `/proc`"),
         (connects_to_a_shim, "connect to another runner's shim"),
         (connects_to_an_abstract_socket, "connect to an abstract socket of the machine"),
-        (connects_to_a_port, "connect to a port on loopback, as another runner's"),
+        (connects_to_a_port, "connect to a port of the machine on loopback"),
+        (calls_an_app, "call another runner's app on its port"),
+        (calls_an_app_with_a_key_of_its_own, "call it with the key of another gate"),
+        (reads_an_apps_metrics, "read another runner's metrics"),
         (attaches_shared_memory, "attach shared memory of the machine"),
         (opens_a_terminal, "open a terminal of the machine"),
         (writes_the_environment, "write to the environment that runners share"),
@@ -216,7 +242,7 @@ def attack(targets: Targets) -> dict[str, bool]:
     results: dict[str, bool] = {}
     for name, (function, _) in ATTACKS.items():
         results[name] = False
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, IndexError):
             results[name] = function(targets)
     return results
 
