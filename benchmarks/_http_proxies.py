@@ -17,6 +17,7 @@ import uvloop
 from aiohttp import web
 from starlette.types import Receive, Scope, Send
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
@@ -55,7 +56,7 @@ class OwnClient:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         upstream: Upstream = self.pool.get("app") or await self.pool.connect(
-            "app", _HOST, self.port, seconds=_CONNECT_SECONDS
+            "app", RunnerAddress(_HOST, self.port), seconds=_CONNECT_SECONDS
         )
         conversation = Conversation()
         upstream.start_request(conversation, bodyless=False)

@@ -7,17 +7,21 @@ import contextlib
 import os
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
+from fal_runner.worker.gate import Gate
 from fal_server.access.authentication import Authenticator
 from fal_server.aio.rounds import every
 from fal_server.composition.gc_tuning import freeze_startup_objects
+from fal_server.core.addresses import gate_key_of
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import EnvironmentSpec, Revision
@@ -40,6 +44,8 @@ from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
 from fal_server.store import AesVault, open_store
+
+_TOKEN = "-"
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,10 +71,28 @@ class Clock:
         return self.now()
 
 
-async def serve_app() -> None:
-    """Print the port, then serve until stdin is closed."""
+def _is_nobodys(*_ends: object) -> bool:
+    return False
+
+
+async def serve_app(*, gated: bool) -> None:
+    """Print the port, then serve until stdin is closed.
+
+    Args:
+        gated: stand behind a gate, as the apps of runners do.
+    """
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
+    if gated:
+        loop: Any = asyncio.get_running_loop()
+        config.load()
+        protocol: Any = config.http_protocol_class
+        made = partial(protocol, config=config, server_state=server.server_state, app_state={})
+        guarded = Gate(gate_key_of(_TOKEN), _is_nobodys).guard(made)
+        async with await loop.create_server(guarded, "127.0.0.1", 0) as open_server:
+            print(open_server.sockets[0].getsockname()[1], flush=True)
+            await _end_of_input()
+        return
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -78,13 +102,14 @@ async def serve_app() -> None:
     await serving
 
 
-async def serve_gateway(port: int, *, history: bool) -> None:
+async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
     """Like `serve_app`: the gateway with everything that a request passes, and a database on disk, before that port.
 
     Also prints a caller's key. The only runner is that port, which already listens, so nothing starts.
 
     Args:
         history: whether requests that have ended are stored, as a controller does.
+        gated: whether the app at the port is behind a gate.
     """
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
@@ -125,11 +150,12 @@ async def serve_gateway(port: int, *, history: bool) -> None:
             environment="main",
             revision_id="r",
             machine_type="XS",
-            token="-",
+            token=_TOKEN,
             created_at=now,
             state=RunnerState.IDLE,
             host="127.0.0.1",
             port=port,
+            gated=gated,
         )
         await fleet.add([runner])
         key = await Keys(store, clock, access).create(None)
@@ -170,7 +196,7 @@ async def _end_of_input() -> None:
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(
-            serve_app()
+            serve_app(gated="gated" in sys.argv)
             if sys.argv[1] == "app"
-            else serve_gateway(int(sys.argv[2]), history="no-history" not in sys.argv)
+            else serve_gateway(int(sys.argv[2]), history="no-history" not in sys.argv, gated="gated" in sys.argv)
         )

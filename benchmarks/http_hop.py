@@ -79,17 +79,19 @@ def main() -> None:
     app = Server("app")
     gateway = Server("gateway", str(app.port))
     forgetful = Server("gateway", str(app.port), "no-history")
+    gated_app = Server("app", "gated")
+    gated = Server("gateway", str(gated_app.port), "gated")
     nginx = Nginx(app.port) if is_installed() else None
     runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for connections, rounds in _ROUNDS.items():
         for _ in range(rounds):
             runs["direct", connections].append(load(app.port, b"/run", gateway.key, connections, app.pids()))
-            for name, proxy in (("gateway", gateway), ("no history", forgetful), ("nginx", nginx)):
+            for name, proxy in (("gateway", gateway), ("gated", gated), ("no history", forgetful), ("nginx", nginx)):
                 if proxy is not None:
                     key = "" if isinstance(proxy, Nginx) else proxy.key
                     run = load(proxy.port, b"/me/bench/run", key, connections, proxy.pids())
                     runs[name, connections].append(run)
-    for server in (nginx, gateway, forgetful, app):
+    for server in (nginx, gateway, gated, gated_app, forgetful, app):
         if server is not None:
             server.close()
     _show(runs)
@@ -105,7 +107,7 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
 
     heads = ("p50, p99 ms at 1", "p50, p99 ms at 32", "requests/s at 32")
     print(" " * 10 + "".join(f"{head:>20}" for head in heads) + f"{'of direct':>12}{'CPU us':>10}")
-    for name in ("direct", "gateway", "no history", "nginx"):
+    for name in ("direct", "gateway", "gated", "no history", "nginx"):
         if not runs[name, 32]:
             continue
         times = [f"{median(name, at, 'p50_ms'):.3f}, {median(name, at, 'p99_ms'):.3f}" for at in (1, 32)]
@@ -118,6 +120,9 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
     least = min(run["cpu_us"] for run in runs["gateway", 32])  # least affected by other work on the machine
     cpu = median("gateway", 32, "cpu_us")
     print(f"gateway: {cpu:.1f} us CPU a request at 32, {least:.1f} in the best round (to beat: {_CPU_TARGET})")
+    apart = sorted(b["loop_us"] - a["loop_us"] for a, b in zip(runs["gateway", 32], runs["gated", 32], strict=True))
+    shown = ", ".join(f"{cost:.1f}" for cost in apart)
+    print(f"a gate costs the loop {statistics.median(apart):.1f} us a request (rounds: {shown})")
     pairs = zip(runs["gateway", 32], runs["no history", 32], strict=True)
     costs = sorted(kept["loop_us"] - forgot["loop_us"] for kept, forgot in pairs)
     shown = ", ".join(f"{cost:.1f}" for cost in costs)
