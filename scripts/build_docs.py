@@ -20,6 +20,7 @@ SITE = ROOT / "fal_server" / "http" / "documentation"
 WORK = ROOT / ".cache" / "docs"
 _SECTION = re.compile(r"^## (?P<name>.+)\n(?P<rows>(?:(?!^##).*\n)*)", re.MULTILINE)
 _ROW = re.compile(r"^\| \[(?P<title>[^\]]+)\]\((?P<page>[^)]+\.md)\) \|", re.MULTILINE)
+_OUTWARD = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>(?:\.\./)+[^)#\s]+)\)")
 # The page that lists the others of its folder stands for them.
 _LISTED_BY_THEIR_INDEX = ("explanation/decisions/", "reference/rpc/")
 _LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
@@ -137,10 +138,24 @@ def faults(site: Path) -> list[str]:
     return found
 
 
+def without_links_to_sources(page: Path, text: str) -> str:
+    """Return a page for the site, which has no sources: a link to one becomes its path, if there is such a file."""
+
+    def path_of(link: re.Match[str]) -> str:
+        target = (page.parent / link["target"]).resolve()
+        if target.is_relative_to(DOCS) or not target.exists():
+            return link[0]
+        return f"{link['text']} (`{target.relative_to(ROOT).as_posix()}`)"
+
+    return _OUTWARD.sub(path_of, text)
+
+
 def main() -> int:
     """Build, check, and put the site into its place."""
     shutil.rmtree(WORK, ignore_errors=True)
     shutil.copytree(DOCS, WORK / "docs")  # the builder wants them below its settings
+    for page in sorted(DOCS.rglob("*.md")):
+        (WORK / "docs" / page.relative_to(DOCS)).write_text(without_links_to_sources(page, page.read_text()))
     settings = WORK / "mkdocs.yml"
     settings.write_text(json.dumps(configuration()))  # JSON is YAML
     done = subprocess.run(

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?==(\S+)")
+SITE = Path("fal_server/http/documentation")
 BUILT = ("fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "cli")
 
 
@@ -31,8 +32,12 @@ def build(directory: Path, *, umask: int, time: int) -> Path:
     sources.mkdir(parents=True)
     for name in BUILT:
         shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+    for name in (".gitignore", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, sources / name)
+    shutil.rmtree(sources / SITE, ignore_errors=True)
+    (sources / SITE / "assets").mkdir(parents=True)  # as `make docs` leaves it, though git ignores it
+    (sources / SITE / "index.html").write_text("<h1>Documentation</h1>")
+    (sources / SITE / "assets" / "page.css").write_text("")
     for path in sources.rglob("*"):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
         os.utime(path, (time, time))
@@ -51,7 +56,7 @@ def test_two_builds_give_one_wheel(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1]
     with zipfile.ZipFile(one) as opened:
         names = opened.namelist()
-    assert "fal_server/__main__.py" in names
+    assert {"fal_server/__main__.py", f"{SITE}/index.html", f"{SITE}/assets/page.css"} <= set(names)
     assert {"fal_cli/CHANGELOG.md", "fal_mcp/llms.txt", "fal_cli/skills/fal-debug/SKILL.md"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
 

@@ -28,7 +28,7 @@ class Studio(fal.App, name="studio", keep_alive=300, max_concurrency=1):
     def render(self) -> dict:
         import threading
         print("rendering in software, for there is no GPU", flush=True)
-        threading.Event().wait(0.4)
+        threading.Event().wait(2)
         return {{"done": True}}
 
     @fal.endpoint("/wait")
@@ -49,13 +49,13 @@ def studio(controller: Controller, deploy: Deploy) -> Iterator[None]:
 
 
 def test_a_slow_endpoint(controller: Controller, operator: Operator, studio: None) -> None:
-    for path in ("/", "/render", "/", "/render"):
+    for path in ("/", "/render") * 3:
         assert controller.call(f"/local/studio{path}", {}).status == 200
 
     stats = operator.ask("Requests.GetRequestStats", application_name="studio", by_endpoint=True)["stats"]
     run = {each["endpoint"]: seconds(each["run"]["p50"]) for each in stats}
     assert max(run, key=lambda endpoint: run[endpoint]) == "/render"
-    assert run["/render"] > 10 * run["/"]
+    assert run["/render"] >= 2
     slow = next(each for each in stats if each["endpoint"] == "/render")
     assert seconds(slow["wait"]["p50"]) < run["/render"] / 2, "it is the app, not the lack of runners"
     request = operator.requests("studio", endpoint="/render")[0]
