@@ -51,7 +51,8 @@ class Config:
     Attributes:
         path: the file of the published client, which need not exist.
         own_path: our own, which need not exist either.
-        profiles: each profile's settings by its name; the client uses `key`, `host` and `ca_file`.
+        profiles: each profile's settings by its name; the client uses `key`, `host`, `ca_file`,
+            `client_cert_file` and `client_key_file`.
         current_profile: the profile to use unless another is named.
         chosen_in: the file that chose it.
         team: the team that a login token acts for.

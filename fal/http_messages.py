@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
-from fal_grpc.channel import root_certificates
+from fal_grpc.channel import client_certificate, root_certificates
 from fal_grpc.channel import user_agent as user_agent
 from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError
 from fal_grpc.target import is_loopback
@@ -258,13 +258,16 @@ def client_arguments(url: str, options: ChannelOptions) -> ClientArguments:
 
 
 def tls_context(options: ChannelOptions) -> ssl.SSLContext:
-    """Return how to verify a server's certificate.
+    """Return how to verify a server's certificate, and which one to present if it asks.
 
     Raises:
-        ConfigError: the file of authorities cannot be read.
+        ConfigError: the file of authorities, or that of the certificate, cannot be used.
     """
-    roots = root_certificates(options)
-    return ssl.create_default_context(cafile=None if roots is None else str(roots))
+    roots, own = root_certificates(options), client_certificate(options)
+    context = ssl.create_default_context(cafile=None if roots is None else str(roots))
+    if own is not None:
+        context.load_cert_chain(*own)
+    return context
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from fal.config import Config, home_dir, load, truthy
@@ -97,7 +98,7 @@ def resolve(
     return Settings(
         target=target,
         credentials=found,
-        options=_options(environ, _ca_file(config, chosen, target_by)),
+        options=_options(environ, partial(_file, config, chosen, target_by)),
         rest_url=rest_url,
         account_url=account_url,
         profile=chosen,
@@ -184,11 +185,11 @@ def find_credentials(
     raise MissingCredentialsError(NO_CREDENTIALS)
 
 
-def _ca_file(config: Config, profile: str | None, target_by: str) -> Path | None:
-    """Return the authorities to trust, if the profile that names the host names them too."""
+def _file(config: Config, profile: str | None, target_by: str, name: str) -> Path | None:
+    """Return a file of TLS, if the profile that names the host names it too."""
     if profile is None or target_by != _by_profile(profile):
         return None
-    path = config.setting(profile, "ca_file")
+    path = config.setting(profile, name)
     return None if path is None else Path(path).expanduser()
 
 
@@ -196,17 +197,26 @@ def _by_profile(profile: str | None) -> str:
     return f"host of profile {profile!r}"
 
 
-def _options(environ: Mapping[str, str], ca_file: Path | None) -> ChannelOptions:
+def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) -> ChannelOptions:
+    own, key = environ.get("FAL_CLIENT_CERT_FILE"), environ.get("FAL_CLIENT_KEY_FILE")
+    # Certificate and key come from one place, because they belong together.
+    options = ChannelOptions(
+        root_certificates=file_of("ca_file"),
+        client_certificate=Path(own) if own else file_of("client_cert_file"),
+        client_key=(Path(key) if key else None) if own else file_of("client_key_file"),
+    )
+    if key and not own:
+        raise ConfigError("FAL_CLIENT_KEY_FILE is set without FAL_CLIENT_CERT_FILE: name the certificate too")
     text = environ.get("FAL_GRPC_TIMEOUT")
     if not text:
-        return ChannelOptions(root_certificates=ca_file)
+        return options
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e9:
         raise ConfigError(f"FAL_GRPC_TIMEOUT must be a number of seconds above 0, not {text!r}")
-    return ChannelOptions(deadline_seconds=seconds, root_certificates=ca_file)
+    return replace(options, deadline_seconds=seconds)
 
 
 def _colab_secret() -> str | None:

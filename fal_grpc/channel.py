@@ -78,6 +78,8 @@ class ChannelOptions:
             ("isolate"), or by those of fal.v1 ("fal.v1"). See docs/explanation/decisions/0006-method-names.md.
         root_certificates: a PEM file with the authorities to trust; None means the file of
             GRPC_DEFAULT_SSL_ROOTS_FILE_PATH or SSL_CERT_FILE, or those of gRPC itself.
+        client_certificate: a PEM file with the certificate, and its chain, for controllers that ask for one.
+        client_key: a PEM file with its key; None means that the certificate's file has it too.
     """
 
     deadline_seconds: float = 60.0
@@ -86,6 +88,8 @@ class ChannelOptions:
     attempts: int = 4
     wire: Literal["isolate", "fal.v1"] = "isolate"
     root_certificates: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
 
 
 def check_secure(target: Target, credentials: Credentials) -> None:
@@ -126,6 +130,30 @@ def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.e
                 raise ConfigError(f"{source} names {path}, which is not a readable file")
             return Path(path)
     return None
+
+
+def client_certificate(options: ChannelOptions) -> tuple[Path, Path] | None:
+    """Return the files of the certificate to present and of its key, if there is one.
+
+    Raises:
+        ConfigError: one cannot be read, or they are no certificate and its key.
+    """
+    if options.client_certificate is None:
+        return None
+    files = options.client_certificate, options.client_key or options.client_certificate
+    for path in files:
+        if not os.access(path, os.R_OK) or not path.is_file():
+            raise ConfigError(f"the client's certificate is to be in {path}, which is not a readable file")
+    import ssl  # only who has a certificate needs it
+
+    try:
+        # gRPC itself would only say that the handshake failed. No passphrase, so that nobody is asked for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
+    except ssl.SSLError:
+        raise ConfigError(
+            f"{files[0]} and {files[1]} are no certificate and its key, in PEM and without a passphrase"
+        ) from None
+    return files
 
 
 def user_agent() -> str:
@@ -202,4 +230,9 @@ def _transport(target: Target, options: ChannelOptions) -> grpc.ChannelCredentia
         # gRPC itself then refuses any peer but this machine, whatever the name resolves to.
         return grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
     roots = root_certificates(options)
-    return grpc.ssl_channel_credentials(None if roots is None else roots.read_bytes())
+    own = client_certificate(options)
+    return grpc.ssl_channel_credentials(
+        None if roots is None else roots.read_bytes(),
+        private_key=None if own is None else own[1].read_bytes(),
+        certificate_chain=None if own is None else own[0].read_bytes(),
+    )

@@ -191,8 +191,15 @@ def _tls(options: argparse.Namespace) -> TlsSettings | None:
                 f"--host {options.host} can be reached from other machines, and keys would travel in plaintext: add "
                 "--tls (with --tls-name for the name that they use) or --tls-cert and --tls-key",
             )
+        if options.tls_client_ca:
+            raise InvalidArgument("tls_client_ca", "--tls-client-ca needs TLS: add --tls, or --tls-cert and --tls-key")
         return None
-    return TlsSettings(certificate=options.tls_cert, key=options.tls_key, names=tuple(options.tls_name))
+    return TlsSettings(
+        certificate=options.tls_cert,
+        key=options.tls_key,
+        names=tuple(options.tls_name),
+        client_authorities=options.tls_client_ca,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -203,6 +203,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         metavar="NAME",
         help="A further host name for the certificate. May be repeated.",
     )
+    tls.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="Let in only who has a certificate by this authority, PEM, beside a key.",
+    )
 
 
 def as_arguments(options: argparse.Namespace) -> list[str]:

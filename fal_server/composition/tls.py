@@ -50,11 +50,13 @@ class TlsSettings:
         certificate: PEM with its chain; None uses the local authority.
         key: PEM, the certificate's key.
         names: further names and addresses for the local authority's certificate.
+        client_authorities: PEM; who connects needs a certificate by one of them. None asks for none.
     """
 
     certificate: Path | None = None
     key: Path | None = None
     names: tuple[str, ...] = ()
+    client_authorities: Path | None = None
 
 
 def is_due(not_after: datetime, now: datetime) -> bool:
@@ -70,7 +72,7 @@ class Certificates:
         now: returns the time.
 
     Raises:
-        Unavailable: the operator's certificate cannot be used, or the directory cannot be written.
+        Unavailable: the operator's certificate or authorities cannot be used, or the directory cannot be written.
     """
 
     def __init__(self, directory: Path, settings: TlsSettings, now: Callable[[], datetime]) -> None:
@@ -86,6 +88,8 @@ class Certificates:
             raise Unavailable("--tls-cert and --tls-key belong together: give both, or none for a local authority")
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.client_authorities is not None:
+            _require_client_certificates(self.context, settings.client_authorities)
         self._loaded = self._load()
 
     @property
@@ -265,6 +269,25 @@ class LocalAuthority:
             .not_valid_before(now - _SKEW)
             .not_valid_after(now + life)
         )
+
+
+def _require_client_certificates(context: ssl.SSLContext, authorities: Path) -> None:
+    """Have the listener refuse connections without a certificate by one of these authorities.
+
+    The handshake admits a client without one, so that the listener can tell it what is missing.
+
+    Raises:
+        Unavailable: the file cannot be read, or holds no authority.
+    """
+    try:
+        context.load_verify_locations(cafile=authorities)
+    except ssl.SSLError as error:  # which is an OSError too
+        raise Unavailable(f"--tls-client-ca {authorities} holds no certificate in PEM") from error
+    except OSError as error:
+        raise Unavailable(f"--tls-client-ca {authorities} cannot be read: {error.strerror}") from error
+    if not context.get_ca_certs():
+        raise Unavailable(f"--tls-client-ca {authorities} holds no authority: give the one that issues certificates")
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 def check_pair(certificate_file: Path, key_file: Path, now: datetime) -> None:

@@ -91,6 +91,12 @@ def test_no_keys_go_over_the_network_in_plaintext(host, tmp_path, capsys):
     assert "add --tls" in capsys.readouterr().err
 
 
+def test_certificates_are_asked_for_over_tls_alone(tmp_path, capsys):
+    arguments = ["--state-dir", str(tmp_path / "state"), "--tls-client-ca", str(tmp_path / "ca.pem")]
+    assert main(arguments) != 0
+    assert "--tls-client-ca needs TLS: add --tls" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("host", "names", "address"),
     [

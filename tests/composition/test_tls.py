@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fal_server.composition.tls import NAMES, RENEW_BEFORE, Certificates, TlsSettings, check_pair, is_due
 from fal_server.core.faults import Unavailable
+from tests.support.certificates import Authority
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -201,3 +202,21 @@ def test_a_client_that_speaks_an_older_tls_is_refused(tmp_path: Path) -> None:
     willing.load_cert_chain(tmp_path / "tls" / "leaf.pem", tmp_path / "tls" / "leaf.key")
     again = _older(ssl.create_default_context(cafile=str(certificates.ca_file)))
     assert not _handshake(willing, again, "localhost"), "this client can speak it with a server that does"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: No such file"), (b"", "holds no certificate"), (b"words", "holds no certificate")],
+)
+def test_a_file_without_authorities_of_clients_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "clients.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Unavailable, match=message):
+        Certificates(tmp_path / "tls", TlsSettings(client_authorities=file), ManualNow())
+
+
+def test_a_certificate_of_a_client_is_no_authority(tmp_path: Path) -> None:
+    certificate, _ = Authority(tmp_path, "ours").issue("ann")
+    with pytest.raises(Unavailable, match="holds no authority"):
+        Certificates(tmp_path / "tls", TlsSettings(client_authorities=certificate), ManualNow())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import ssl
@@ -14,6 +15,7 @@ from fal_server.http.server.acceptor import Acceptor
 from fal_server.http.server.connection import HttpConnection
 from fal_server.http.server.exchange import RequestHandler
 from fal_server.http.server.peers import named_socket
+from fal_server.http.server.refused_grpc import RefusedGrpc
 from fal_server.http.server.registry import Registry
 from fal_server.http.server.rules import Limits
 from fal_server.http.server.splice import GrpcClient, Splice
@@ -25,6 +27,17 @@ _PREFACE = b"PRI * HTTP/2.0\r\n"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
+_NO_CERTIFICATE = (
+    "this controller lets in only who shows a client certificate by its authority: its owner issues them, and fal "
+    "takes yours from FAL_CLIENT_CERT_FILE"
+)
+_NO_CERTIFICATE_BODY = json.dumps({"detail": _NO_CERTIFICATE}).encode()
+_NO_CERTIFICATE_HTTP = (
+    b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_NO_CERTIFICATE_BODY), _NO_CERTIFICATE_BODY)
+)
+
+
 class Listener:
     """Accept connections on one port and hand each to the gRPC server or to HTTP/1.1.
 
@@ -32,7 +45,7 @@ class Listener:
         handler: answers requests in HTTP/1.1.
         grpc_address: where the gRPC server listens: `unix:/path` or `host:port`.
         tls: with a context, every connection has to use TLS, and ALPN decides: a client that offers only `h2` gets
-            gRPC, any other HTTP/1.1.
+            gRPC, any other HTTP/1.1. If it verifies clients, those without a certificate are refused.
         limits: what a client may use.
         first_byte_seconds: how long a connection may be silent or in its TLS handshake.
 
@@ -56,6 +69,7 @@ class Listener:
         self.registry = Registry()
         self._grpc_links = Registry()
         self._tls = tls
+        self.asks_for_certificates = tls is not None and tls.verify_mode is not ssl.CERT_NONE
         self._acceptors: list[Acceptor] = []
         self._tasks = TaskSet(_log)
         if tls is not None:
@@ -165,11 +179,12 @@ def _enable_keepalive(listening: socket.socket) -> None:
 class _ProtocolSniffer(asyncio.Protocol):
     """A connection whose protocol is not known yet."""
 
-    __slots__ = ("_data", "_listener", "_timer", "_transport")
+    __slots__ = ("_data", "_listener", "_refused", "_timer", "_transport")
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._data = b""
+        self._refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -178,11 +193,23 @@ class _ProtocolSniffer(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(listener.first_byte_seconds, self.abort)
         listener.registry.add(self)
-        if tls is not None and tls.selected_alpn_protocol() == "h2":
+        grpc = tls is not None and tls.selected_alpn_protocol() == "h2"
+        # Without this, who shows no certificate would be let in, since the handshake leaves that to us.
+        self._refused = listener.asks_for_certificates and not (tls and tls.getpeercert(binary_form=True))
+        if self._refused and grpc:
+            refused = RefusedGrpc(_NO_CERTIFICATE, listener.first_byte_seconds)
+            self._transport.set_protocol(refused)
+            refused.connection_made(self._transport)
+            self._leave()
+        elif grpc:
             listener.link_grpc(self._transport, b"")
             self._leave()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            self._transport.write(_NO_CERTIFICATE_HTTP)
+            self._transport.close()
+            return
         data = self._data = self._data + data if self._data else data
         listener = self._listener
         if self._transport.get_extra_info("ssl_object") is None:

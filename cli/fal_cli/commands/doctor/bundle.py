@@ -96,7 +96,9 @@ def _read(path: Path) -> str | None:
 
 def _without_values(toml: str) -> str:
     """Return a configuration file with its names, and of its values only hosts, places and profiles."""
-    kept = re.compile(r"\s*(\[.*\]|(host|state_dir|ca_file|profile|team)\s*=.*)?\s*(#.*)?")
+    kept = re.compile(
+        r"\s*(\[.*\]|(host|state_dir|ca_file|client_cert_file|client_key_file|profile|team)\s*=.*)?\s*(#.*)?"
+    )
     lines = []
     for line in toml.splitlines():
         name, equals, _ = line.partition("=")

@@ -154,6 +154,12 @@ def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
             yield Check(name="controller", status=Status.PROBLEM, detail=f"{target}: {refused}", fix=fix)
             yield key
             return
+        certificate = None if target.plaintext else _check_client_certificate(client.settings)
+        if certificate is not None:
+            yield certificate
+            if certificate.status is Status.PROBLEM:
+                yield key
+                return
         start = time.monotonic()
         try:
             client.apps.list()
@@ -247,14 +253,57 @@ def _check_answer(settings: Settings) -> Iterator[Check]:
     )
 
 
+def _check_client_certificate(settings: Settings) -> Check | None:
+    """Say whether the controller takes this client's certificate; None if there is none, and none is asked for."""
+    import socket
+
+    from fal.api import FalError
+    from fal.http_messages import tls_context
+
+    target, own = settings.target, settings.options.client_certificate
+    answer = b""
+    try:
+        context = tls_context(settings.options)
+        with (
+            socket.create_connection((target.host, target.port), _CALL_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=target.host) as connection,
+        ):
+            connection.sendall(f"GET /health HTTP/1.0\r\nHost: {target.authority}\r\n\r\n".encode())
+            while piece := connection.recv(4096):
+                answer += piece
+    except FalError as error:
+        return Check(name="client certificate", status=Status.PROBLEM, detail=str(error))
+    except OSError as error:
+        if own is None:
+            return None  # the call says what else is wrong
+        return _refused_certificate(f"{own} is not taken: {error}")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if own is None:
+        asked = b" 403 " in head.partition(b"\r\n")[0] and b"client certificate" in body
+        return _refused_certificate("there is none, and the controller asks for one") if asked else None
+    if not answer:
+        return _refused_certificate(f"{own} is not taken: the controller closed the connection")
+    return Check(name="client certificate", status=Status.OK, detail=f"{own}")
+
+
+def _refused_certificate(detail: str) -> Check:
+    return Check(
+        name="client certificate",
+        status=Status.PROBLEM,
+        detail=detail,
+        fix="FAL_CLIENT_CERT_FILE and FAL_CLIENT_KEY_FILE name one by the authority that the controller trusts.",
+    )
+
+
 def _check_certificate(settings: Settings) -> Check:
     """Say when the controller's certificate ends."""
     import socket
     import ssl
 
+    from fal.http_messages import tls_context
+
     target = settings.target
-    trusted = settings.options.root_certificates
-    context = ssl.create_default_context(cafile=None if trusted is None else str(trusted))
+    context = tls_context(settings.options)
     try:
         with (
             socket.create_connection((target.host, target.port), _CALL_SECONDS) as plain,
