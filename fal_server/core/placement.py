@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeAlias, TypeVar
 
-from fal_server.core.actions import Abandon, Action, Drop, Due, Hold, Launch
+from fal_server.core.actions import Abandon, Drop, Due, Hold, Launch
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.gpus import assign
+from fal_server.core.identity import AccountId
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.quotas import QuotasOf, usual_quotas
-from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
+from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
 
+_Key = TypeVar("_Key", bound=Hashable)
+Placing: TypeAlias = Due | Launch | Hold | Drop | Abandon
+"""What can become of a runner that is to start."""
 # How long until the next attempt if no node had room.
 UNSCHEDULABLE_DELAY_SECONDS = 20
 
@@ -38,44 +43,121 @@ class Needs:
     ephemeral: bool = False
 
 
+class Room:
+    """Count what runners with a process hold: of each node, and of what an account may have."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, Counter[tuple[str, int | None]]] = defaultdict(Counter)
+        self._gpus: dict[str, Counter[str]] = defaultdict(Counter)
+        self._runners: Counter[AccountId] = Counter()
+
+    def change(self, held: Held, by: int) -> None:
+        """Count what some runners hold once more (1), or no longer (-1)."""
+        for (node, machine_type, num_gpus), count in held.places.items():
+            _count(self._taken[node], (machine_type, num_gpus), count * by)
+        for node, gpu in held.gpus:
+            _count(self._gpus[node], gpu, by)
+        for account, count in held.runners.items():
+            _count(self._runners, account, count * by)
+
+    def runners(self, account: AccountId) -> int:
+        """Return how many runners with a process an account has."""
+        return self._runners[account]
+
+    def gpus(self, node: str) -> set[str]:
+        """Return the ids of the GPUs of a node that runners have."""
+        return set(self._gpus.get(node, ()))
+
+    def free(self, node: Node) -> Resources:
+        """Return what a node has left."""
+        left = node.total
+        for (machine_type, num_gpus), count in self._taken.get(node.name, {}).items():
+            try:
+                each = node.machine_types.resources_of(machine_type, num_gpus)
+            except InvalidArgument:  # its runner goes on, but its size is unknown
+                continue
+            left = left.minus(each.times(count))
+        return left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What some runners hold.
+
+    Attributes:
+        count: how many runners these are.
+        places: how many there are of each node, machine type and number of GPUs.
+        gpus: the node and the id of each GPU.
+        runners: how many with a process each account has.
+    """
+
+    count: int
+    places: Mapping[tuple[str, str, int | None], int]
+    gpus: tuple[tuple[str, str], ...]
+    runners: Mapping[AccountId, int]
+
+    @classmethod
+    def of(cls, runners: Iterable[Runner], num_gpus: Callable[[Runner], int | None]) -> Held:
+        """Return what runners hold; those without a process, and those that have ended, hold nothing.
+
+        Args:
+            num_gpus: how many GPUs a runner takes, in place of what its machine type has.
+        """
+        living = [r for r in runners if r.state not in NO_PROCESS and not r.ended]
+        return cls(
+            count=len(living),
+            places=Counter((r.node, r.machine_type, num_gpus(r)) for r in living),
+            gpus=tuple((r.node, gpu) for r in living if r.gpus for gpu in r.gpus),
+            runners=Counter(r.account for r in living),
+        )
+
+
+def _count(counter: Counter[_Key], key: _Key, by: int) -> None:
+    counter[key] += by
+    if not counter[key]:
+        del counter[key]
+
+
 def plan_launches(
-    runners: Sequence[Runner],
+    waiting: Iterable[tuple[Runner, Needs]],
+    room: Room,
     nodes: Sequence[Node],
-    needs: Callable[[Runner], Needs],
     now: datetime,
     quotas: QuotasOf = usual_quotas,
-) -> list[Action]:
+) -> list[Placing]:
     """Place PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
 
     Args:
-        runners: all that have not ended; those with a process hold what their machine type reserves.
+        waiting: the runners without a process that are to start, with what each needs.
+        room: what all others hold.
         nodes: with their total resources.
-        needs: what a runner must have to start.
         now: the time of the plan.
         quotas: how many runners with a process an account may have.
     """
-    waiting = [r for r in runners if r.state in NO_PROCESS and r.desired is Desired.SERVE]
-    if not waiting:
+    due = [(runner, needs) for runner, needs in waiting if launch_due_at(runner, needs, now) <= now]
+    if not due:
         return []
-    actions: list[Action] = []
-    free = _free(runners, nodes, needs)
-    held = {name: set(ids) for name, ids in held_gpus(runners).items()}
-    there = Counter(runner.account for runner in runners if runner.state not in NO_PROCESS and not runner.ended)
-    for runner in sorted(waiting, key=lambda r: (r.created_at, r.runner_id)):
-        wanted = needs(runner)
-        delayed = wanted.delayed or runner.state is not RunnerState.FAILURE_DELAY
-        if delayed and runner.not_before is not None and now < runner.not_before:
-            continue
+    actions: list[Placing] = []
+    free = {node.name: room.free(node) for node in nodes}
+    held = {node.name: room.gpus(node.name) for node in nodes}
+    launched: Counter[AccountId] = Counter()
+    for runner, wanted in sorted(due, key=lambda item: (item[0].created_at, item[0].runner_id)):
         if runner.state is RunnerState.FAILURE_DELAY:
             actions.append(Due(runner_id=runner.runner_id))
         else:
             most = quotas(runner.account).runners
             full = f"its account has all the runners that its quota allows: {most}"
-            used_up = full if most and there[runner.account] >= most else ""
+            used_up = full if most and room.runners(runner.account) + launched[runner.account] >= most else ""
             action = _place(runner, wanted, free, held, nodes, now, used_up)
-            there[runner.account] += isinstance(action, Launch)
+            launched[runner.account] += isinstance(action, Launch)
             actions.append(action)
     return actions
+
+
+def launch_due_at(runner: Runner, needs: Needs, now: datetime) -> datetime:
+    """Return when something is to be done about a runner that is to start, which may be now."""
+    delayed = needs.delayed or runner.state is not RunnerState.FAILURE_DELAY
+    return runner.not_before if delayed and runner.not_before is not None else now
 
 
 def held_gpus(runners: Iterable[Runner]) -> dict[str, dict[str, Runner]]:
@@ -95,7 +177,7 @@ def _place(
     nodes: Sequence[Node],
     now: datetime,
     used_up: str,
-) -> Action:
+) -> Launch | Hold | Drop | Abandon:
     lacks = [used_up] if used_up else []
     troubles = {node.name: node.trouble for node in nodes if node.trouble}
     by_name = {node.name: node for node in nodes}
@@ -107,7 +189,7 @@ def _place(
         machine_type, lack = _choose(wanted, node.machine_types, free[name])
         if machine_type is not None:
             taken = node.machine_types.resources_of(machine_type, wanted.num_gpus)
-            gpus = assign(node.gpus, held.setdefault(name, set()), taken.gpus)
+            gpus = assign(node.gpus, held[name], taken.gpus)
             free[name] = free[name].minus(taken)
             held[name] |= set(gpus)
             return Launch(runner_id=runner.runner_id, node=name, machine_type=machine_type, gpus=gpus)
@@ -138,22 +220,3 @@ def _choose(wanted: Needs, types: MachineTypes, room: Resources) -> tuple[str | 
         return types.choose(wanted.machine_types, wanted.num_gpus, room)
     except InvalidArgument as fault:  # a type of an earlier version, or one that was taken out of the operator's file
         return None, fault.message
-
-
-def _free(runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Runner], Needs]) -> dict[str, Resources]:
-    """Return what each node has left; sums by machine type, because there may be thousands of runners."""
-    taken: dict[str, dict[tuple[str, int | None], int]] = {node.name: defaultdict(int) for node in nodes}
-    for runner in runners:
-        if runner.state not in NO_PROCESS and not runner.ended and runner.node in taken:
-            taken[runner.node][runner.machine_type, needs(runner).num_gpus] += 1
-    free: dict[str, Resources] = {}
-    for node in nodes:
-        left = node.total
-        for (machine_type, num_gpus), count in taken[node.name].items():
-            try:
-                each = node.machine_types.resources_of(machine_type, num_gpus)
-            except InvalidArgument:  # its runner goes on, but its size is unknown
-                continue
-            left = left.minus(each.times(count))
-        free[node.name] = left
-    return free

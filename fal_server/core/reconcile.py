@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 
 from fal_server.core import autoscale
 from fal_server.core.actions import (
@@ -24,7 +26,7 @@ from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.identity import AppId
 from fal_server.core.machines import Node
-from fal_server.core.placement import Needs, plan_launches
+from fal_server.core.placement import Held, Needs, Room, launch_due_at, plan_launches
 from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
@@ -33,6 +35,9 @@ S = RunnerState
 # Each failed start in a row makes the next one wait this much longer, up to the maximum.
 FAILURE_DELAY_SECONDS = 30
 FAILURE_DELAY_MOST_SECONDS = 600
+# An app at which nobody looked for this long is looked at again, and in one plan so many runners at most, or one app.
+_LONGEST_REST = timedelta(minutes=1)
+_MOST_RESTED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +95,31 @@ def failure_delay(failures: int) -> timedelta:
     return timedelta(seconds=min(FAILURE_DELAY_MOST_SECONDS, FAILURE_DELAY_SECONDS * failures))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """All that a plan must know of one app.
+
+    Attributes:
+        given: None if there is no such app any more; its runners are then drained.
+        runners: its runners that have not ended, oldest first.
+        usage: what the router knows, by runner id.
+    """
+
+    app_id: AppId
+    given: AppInput | None
+    runners: Sequence[Runner]
+    usage: Mapping[str, Usage]
+
+
 def plan(
     apps: Iterable[AppInput],
-    runners: Sequence[Runner],
+    runners: Iterable[Runner],
     usage: Mapping[str, Usage],
     nodes: Sequence[Node],
     now: datetime,
     quotas: QuotasOf = usual_quotas,
 ) -> list[Action]:
-    """Return all actions that are due now.
+    """Return all actions that are due now, for everything that there is.
 
     Args:
         apps: every app, ephemeral ones too; runners of other apps are drained.
@@ -108,32 +129,146 @@ def plan(
         now: the time of the plan.
         quotas: how many runners an account may have.
     """
-    inputs = {given.app.app_id: given for given in apps}
     by_app: dict[AppId, list[Runner]] = defaultdict(list)
-    actions: list[Action] = []
     for runner in runners:
-        given = inputs.get(runner.app_id)
-        if given is None:
+        by_app[runner.app_id].append(runner)
+    inputs = {given.app.app_id: given for given in apps}
+    looks = [
+        Look(app_id=app_id, given=inputs.get(app_id), runners=by_app.get(app_id, ()), usage=usage)
+        for app_id in dict.fromkeys((*inputs, *by_app))
+    ]
+    return StandingPlan().plan(looks, nodes, now, quotas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outlook:
+    """What was found at an app the last time.
+
+    Attributes:
+        held: what its runners hold.
+        looked_at: when that was.
+    """
+
+    held: Held
+    looked_at: datetime
+
+
+class StandingPlan:
+    """Plan from time to time, and look only at what may have changed.
+
+    An app for which nothing is to be done rests until something of it changes, or until the time that its last look
+    named. So whoever looks at the apps that changed, and at those that `due` names, gets the actions of a plan over
+    everything.
+    """
+
+    def __init__(self) -> None:
+        self._outlooks: dict[AppId, _Outlook] = {}  # the one that was looked at longest ago comes first
+        self._active: set[AppId] = set()
+        self._times: list[tuple[datetime, int, AppId]] = []
+        self._listed: dict[AppId, datetime] = {}  # the earliest of its times
+        self._number = count()
+        self._room = Room()
+
+    def due(self, now: datetime) -> set[AppId]:
+        """Return the apps that have to be looked at though nothing of them has changed.
+
+        Some of them only rested for long: whatever a change failed to say is found in the end.
+        """
+        found = set(self._active)
+        while self._times and self._times[0][0] <= now:
+            due_at, _, app_id = heapq.heappop(self._times)
+            found.add(app_id)
+            if self._listed.get(app_id) == due_at:
+                del self._listed[app_id]
+        rested = 0
+        for app_id, outlook in self._outlooks.items():
+            if rested >= _MOST_RESTED or now - outlook.looked_at < _LONGEST_REST:
+                break
+            rested += 1 + outlook.held.count
+            found.add(app_id)
+        return found
+
+    def plan(
+        self, looks: Iterable[Look], nodes: Sequence[Node], now: datetime, quotas: QuotasOf = usual_quotas
+    ) -> list[Action]:
+        """Return the actions that are due now for the apps that are looked at.
+
+        Args:
+            looks: all apps that changed since the last look, and all that `due` names, as they are now.
+            nodes: with their total resources; what all runners reserve is subtracted here.
+            now: the time of the plan.
+            quotas: how many runners an account may have.
+        """
+        actions: list[Action] = []
+        waiting: list[tuple[Runner, Needs]] = []
+        self._active.clear()
+        owners: dict[str, AppId] = {}
+        for look in looks:
+            found, due_at = _plan_look(look, now)
+            # What requests that wait ask for changes with the time, and once more when they are gone.
+            if found or (look.given is not None and look.given.load.queued):
+                self._active.add(look.app_id)
+            # A drained runner holds its room until it is gone; a dropped one never had any.
+            dropped = {action.runner_id for action in found if isinstance(action, Drop)}
+            for runner in look.runners:
+                if runner.state in NO_PROCESS and runner.desired is Desired.SERVE and runner.runner_id not in dropped:
+                    needs = _needs(look.given, runner)
+                    waiting.append((runner, needs))
+                    owners[runner.runner_id] = look.app_id
+                    due_at = _earliest(due_at, launch_due_at(runner, needs, now), now)
+            self._remember(look, due_at, now)
+            actions += found
+        launches = plan_launches(waiting, self._room, nodes, now, quotas)
+        self._active |= {a.app_id if isinstance(a, Abandon) else owners[a.runner_id] for a in launches}
+        return actions + launches
+
+    def _remember(self, look: Look, due_at: datetime | None, now: datetime) -> None:
+        before = self._outlooks.pop(look.app_id, None)
+        if before is not None:
+            self._room.change(before.held, -1)
+        if look.given is None and not look.runners:
+            return
+        given = look.given
+        held = Held.of(look.runners, lambda r: None if given is None else given.num_gpus.get(r.revision_id))
+        self._room.change(held, 1)
+        self._outlooks[look.app_id] = _Outlook(held=held, looked_at=now)
+        listed_at = self._listed.get(look.app_id)
+        # A later time than the listed one is listed when that has come: a busy app moves its time all the while.
+        if due_at is not None and (listed_at is None or due_at < listed_at):
+            self._listed[look.app_id] = due_at
+            heapq.heappush(self._times, (due_at, next(self._number), look.app_id))
+
+
+def _plan_look(look: Look, now: datetime) -> tuple[list[Action], datetime | None]:
+    """Return the actions for an app, without launches, and when time alone may bring some if there are none."""
+    given = look.given
+    actions: list[Action] = []
+    due_at: datetime | None = None
+    if given is None:
+        for runner in look.runners:
             if runner.desired is Desired.SERVE and not runner.ended:
                 why = "the call that started it has ended" if runner.ephemeral else "its app was deleted"
                 actions.append(_leave(runner, why))
-        elif not given.ephemeral and not runner.ended:
-            by_app[runner.app_id].append(runner)
-    for app_id, given in inputs.items():
-        if not given.ephemeral:
-            actions += _plan_app(given, by_app[app_id], usage, now)
-    # A drained runner holds its room until it is gone; a dropped one never had any.
-    dropped = {action.runner_id for action in actions if isinstance(action, Drop)}
-    for runner in runners:
-        given = inputs.get(runner.app_id)
-        startup_timeout = None if given is None else given.scaling_of(runner).startup_timeout
-        actions += _plan_end(runner, usage.get(runner.runner_id, _UNUSED), startup_timeout, now)
-    staying = [r for r in runners if r.runner_id not in dropped] if dropped else runners
-    actions += plan_launches(staying, nodes, lambda runner: _needs(inputs.get(runner.app_id), runner), now, quotas)
-    return actions
+    elif not given.ephemeral:
+        actions, due_at = _plan_app(given, [r for r in look.runners if not r.ended], look.usage, now)
+    for runner in look.runners:
+        over = _startup_over(given, runner)
+        actions += _plan_end(runner, look.usage.get(runner.runner_id, _UNUSED), given, over, now)
+        due_at = _earliest(due_at, over, now)
+    return actions, due_at
 
 
-def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage], now: datetime) -> list[Action]:
+def _earliest(one: datetime | None, other: datetime | None, now: datetime) -> datetime | None:
+    """Return the earlier of two times; the second counts only if it lies ahead."""
+    if other is None or other <= now:
+        return one
+    return other if one is None or other < one else one
+
+
+def _plan_app(
+    given: AppInput, runners: list[Runner], usage: Mapping[str, Usage], now: datetime
+) -> tuple[list[Action], datetime | None]:
+    """Return the actions for an app, and when a runner may have been idle for long enough."""
     app = given.app
     serving = [r for r in runners if r.desired is Desired.SERVE]
     current = [r for r in serving if r.revision_id == app.revision_id]
@@ -151,7 +286,7 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
     else:
         actions += _plan_replacement(given, counted, extra, now)
     if not given.serves_http:
-        return actions
+        return actions, None
     decision = autoscale.decide(app.scaling, given.load)
     missing = decision.start_below - len(counted)
     if missing > 0:
@@ -167,8 +302,9 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
         )
         actions += [create] * missing
     elif len(counted) > decision.keep:
-        actions += [_leave(r, why) for r, why in _victims(app, counted, usage, decision.keep, now)]
-    return actions
+        victims, due_at = _victims(app, counted, usage, decision.keep, now)
+        return actions + [_leave(r, why) for r, why in victims], due_at
+    return actions, None
 
 
 def _not_before(given: AppInput, now: datetime) -> datetime | None:
@@ -220,16 +356,20 @@ def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner
 
 def _victims(
     app: App, counted: list[Runner], usage: Mapping[str, Usage], keep: int, now: datetime
-) -> list[tuple[Runner, str]]:
+) -> tuple[list[tuple[Runner, str]], datetime | None]:
     """Choose surplus runners: the youngest without a process, then the longest idle past keep_alive.
 
     Ready runners go only while enough ready ones stay: one that still starts does not count for that.
+
+    Returns:
+        They, and when the next one will have been idle for long enough.
     """
     scaling = app.scaling
     floor = scaling.min_concurrency or scaling.concurrency_buffer
     surplus = len(counted) - keep
     without_process = [(r, "no longer needed") for r in reversed(counted) if r.state in NO_PROCESS][:surplus]
     idle: list[tuple[datetime, Runner, str]] = []
+    due_at: datetime | None = None
     for runner in counted:
         known = usage.get(runner.runner_id, _UNUSED)
         if runner.state is not S.IDLE or known.in_flight or runner.ready_at is None:
@@ -237,13 +377,15 @@ def _victims(
         since = known.last_request_at or runner.ready_at
         used = known.last_request_at is not None
         patience = scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS
-        if now - since >= timedelta(seconds=patience):
+        over = since + timedelta(seconds=patience)
+        due_at = _earliest(due_at, over, now)
+        if now >= over:
             why = f"idle for keep_alive {patience} s" if used or floor else f"never used in {patience} s"
             idle.append((since, runner, why))
     idle.sort(key=lambda item: (item[0], item[1].runner_id))
     ready = sum(r.state is S.IDLE for r in counted)
     count = max(0, min(surplus - len(without_process), ready - keep))
-    return without_process + [(r, why) for _, r, why in idle[:count]]
+    return without_process + [(r, why) for _, r, why in idle[:count]], due_at
 
 
 def _leave(runner: Runner, reason: str) -> Action:
@@ -252,19 +394,23 @@ def _leave(runner: Runner, reason: str) -> Action:
     return Drain(runner_id=runner.runner_id, reason=reason)
 
 
-def _plan_end(runner: Runner, known: Usage, startup_timeout: int | None, now: datetime) -> list[Action]:
+def _startup_over(given: AppInput | None, runner: Runner) -> datetime | None:
+    """Return when a runner that starts is too late; None if it does not start, or nothing says so."""
+    if given is None or runner.state is not S.SETUP or runner.desired is not Desired.SERVE or runner.started_at is None:
+        return None
+    return runner.started_at + timedelta(seconds=given.scaling_of(runner).startup_timeout)
+
+
+def _plan_end(
+    runner: Runner, known: Usage, given: AppInput | None, startup_over: datetime | None, now: datetime
+) -> list[Action]:
     """Return the next action for a runner that is to end."""
     runner_id = runner.runner_id
     if runner.ended:
         return []
     if runner.desired is Desired.SERVE and runner.state is not S.TERMINATING:
-        if (
-            runner.state is S.SETUP
-            and startup_timeout is not None
-            and runner.started_at is not None
-            and now - runner.started_at >= timedelta(seconds=startup_timeout)
-        ):
-            reason = f"not ready within startup_timeout {startup_timeout} s"
+        if given is not None and startup_over is not None and now >= startup_over:
+            reason = f"not ready within startup_timeout {given.scaling_of(runner).startup_timeout} s"
             return [Kill(runner_id=runner_id, reason=reason, cause=StopCause.STARTUP_TIMEOUT)]
         return []
     if runner.state in NO_PROCESS:

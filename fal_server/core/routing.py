@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import heappop, heappush
+from itertools import count
 
 from fal_server.core.addresses import RunnerAddress
 
@@ -13,6 +15,9 @@ RUNNER_HINTS = "x-fal-runner-hints"
 HEALTH_CHECK = "x-fal-runner-health-check"
 # The rest of a longer header is ignored, so that no runner can fill the controller's memory.
 MOST_HINT_CHARACTERS = 4096
+_NOWHERE = -1
+# So many runners that are gone may be left in the order from which runners are chosen, beside as many as are there.
+_MOST_LEFT = 64
 
 
 class Outcome(StrEnum):
@@ -38,7 +43,7 @@ def error_type_of(status: int) -> str:
     return "request_timeout" if status == 504 else "runner_server_error"
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Slot:
     """A runner as the router sees it; mutable, because it changes with every request.
 
@@ -48,6 +53,7 @@ class Slot:
         hints: what it last said that it is warm for.
         answered: whether the first byte of any of its answers has come.
         shared: whether several requests were on it when it failed, so that none of them can be blamed.
+        places: what it is chosen from, and its number there; while it is closed, none.
     """
 
     runner_id: str
@@ -60,6 +66,143 @@ class Slot:
     hints: frozenset[str] = field(default_factory=frozenset[str])
     answered: bool = False
     shared: bool = False
+    places: Places | None = field(default=None, repr=False)
+    number: int = _NOWHERE
+
+    def take(self) -> None:
+        """Count a request that is sent to it."""
+        self.in_flight += 1
+        if self.places is not None:
+            self.places.moved(self, 1)
+
+    def give_back(self) -> None:
+        """Count a request that has left it."""
+        self.in_flight -= 1
+        if self.places is not None:
+            self.places.moved(self, -1)
+
+    def warm_for(self, hints: frozenset[str]) -> None:
+        """Replace what it is warm for."""
+        self.hints = hints
+        if self.places is not None:
+            self.places.warmed(self)
+
+
+class Places:
+    """Choose among runners: of those with room the one with the fewest requests, of these the first that came.
+
+    So idle runners stay idle while others have room, and end in time. A choice costs no more with many runners than
+    with few.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._numbers = count(_NOWHERE + 1)
+        self._removed = 0
+        self._all = _ByLoad()
+        self._warm: dict[str, _ByLoad] = {}
+        self.in_flight = 0
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._slots.values())
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def add(self, slot: Slot) -> None:
+        """Let requests be sent to a runner, which comes behind the others."""
+        slot.places, slot.number = self, next(self._numbers)
+        self._slots[slot.runner_id] = slot
+        self.in_flight += slot.in_flight
+        self._all.put(slot)
+        self.warmed(slot)
+
+    def remove(self, slot: Slot) -> None:
+        """Let no further request be sent to a runner."""
+        del self._slots[slot.runner_id]
+        slot.places, slot.number = None, _NOWHERE
+        self.in_flight -= slot.in_flight
+        self._removed += 1
+        if self._removed > len(self._slots) + _MOST_LEFT:
+            self._removed = 0
+            self._all, self._warm = _ByLoad(), {}
+            for left in self._slots.values():
+                self._all.put(left)
+                self.warmed(left)
+
+    def moved(self, slot: Slot, by: int) -> None:
+        """Note that a runner has more or fewer requests."""
+        self.in_flight += by
+        self._all.put(slot)
+        if slot.hints:
+            self.warmed(slot)
+
+    def warmed(self, slot: Slot) -> None:
+        """Note what a runner is warm for."""
+        for hint in slot.hints:
+            warm = self._warm.get(hint)
+            if warm is None:
+                warm = self._warm[hint] = _ByLoad(hint)
+            warm.put(slot)
+
+    def choose(self, max_multiplexing: int, hint: str | None = None) -> Slot | None:
+        """Return the runner that gets the next request; one with a matching hint goes first.
+
+        Returns:
+            None if every runner is full. A hint is a preference: no request waits for it.
+        """
+        if hint is not None and (warm := self._warm.get(hint)) is not None:
+            found = warm.first(max_multiplexing)
+            if found is not None:
+                return found
+            if warm.empty:
+                del self._warm[hint]
+        return self._all.first(max_multiplexing)
+
+
+class _ByLoad:
+    """Runners by the number of their requests, the first that came first.
+
+    One that has another number by now is dropped when it comes up. Each is at a number once at most.
+    """
+
+    __slots__ = ("_heaps", "_hint", "_least", "_there")
+
+    def __init__(self, hint: str | None = None) -> None:
+        self._hint = hint
+        self._heaps: list[list[tuple[int, Slot]]] = []
+        self._there: list[set[int]] = []
+        self._least = 0  # below it there is none
+
+    @property
+    def empty(self) -> bool:
+        return not any(self._heaps)
+
+    def put(self, slot: Slot) -> None:
+        load = slot.in_flight
+        while load >= len(self._heaps):
+            self._heaps.append([])
+            self._there.append(set())
+        there = self._there[load]
+        if slot.number not in there:
+            there.add(slot.number)
+            heappush(self._heaps[load], (slot.number, slot))
+        if load < self._least:
+            self._least = load
+
+    def first(self, max_multiplexing: int) -> Slot | None:
+        hint, load = self._hint, self._least
+        while load < max_multiplexing and load < len(self._heaps):
+            heap = self._heaps[load]
+            while heap:
+                number, slot = heap[0]
+                if slot.number == number and slot.in_flight == load and (hint is None or hint in slot.hints):
+                    return slot
+                heappop(heap)
+                self._there[load].discard(number)
+            load += 1
+            self._least = load
+        return None
 
     @property
     def address(self) -> RunnerAddress:
@@ -71,23 +214,3 @@ def parse_hints(value: str) -> frozenset[str]:
     """Return the values of an X-Fal-Runner-Hints header, which replace those of earlier answers."""
     hints = (hint.strip() for hint in value[:MOST_HINT_CHARACTERS].split(","))
     return frozenset(hint for hint in hints if hint)
-
-
-def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:
-    """Return the runner with room that has the fewest requests; one with a matching hint goes first.
-
-    Returns:
-        None if every runner is full or closed. A hint is a preference: no request waits for it.
-    """
-    best: Slot | None = None
-    warm: Slot | None = None
-    fewest = fewest_warm = max_multiplexing
-    for slot in slots:
-        load = slot.in_flight
-        if not slot.open:
-            continue
-        if load < fewest:
-            best, fewest = slot, load
-        if hint is not None and load < fewest_warm and hint in slot.hints:
-            warm, fewest_warm = slot, load
-    return best if warm is None else warm

@@ -1,4 +1,4 @@
-"""Play a trace of requests through the rules that the controller runs by: plan, step and pick.
+"""Play a trace of requests through the rules that the controller runs by: plan, step and choose.
 
 The simulated nodes have endless room. Each start takes the same time and succeeds, unless that time is longer than
 `startup_timeout`. Runners stop as soon as they have nothing to do. There are three kinds of events: a request comes, a
@@ -22,7 +22,7 @@ from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation, step
 from fal_server.core.reconcile import AppInput, Usage, plan
-from fal_server.core.routing import Slot, pick
+from fal_server.core.routing import Places, Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 
@@ -133,6 +133,7 @@ class _Simulation:
         for arrival in arrivals:
             self._later(arrival.at, arrival)
         self._live: dict[str, _SimulatedRunner] = {}
+        self._places = Places()
         self._waiting: deque[tuple[float, Arrival]] = deque()
         self._app = App(
             account=LOCAL,
@@ -193,10 +194,11 @@ class _Simulation:
             if what.runner.runner_id in self._live and what.runner.state is RunnerState.SETUP:
                 self._see(what, Event.READY)
                 what.slot.open = True
+                self._places.add(what.slot)
                 self._failures = 0
             return True
         live, timed_out = what
-        live.slot.in_flight -= 1
+        live.slot.give_back()
         live.last_request_at = self._time()
         self._moved_at = self._now if self._moved_at is None else self._moved_at
         if timed_out or (not live.slot.open and not live.slot.in_flight):
@@ -205,14 +207,13 @@ class _Simulation:
         return False
 
     def _route(self) -> None:
-        slots = [live.slot for live in self._live.values()]
         while self._waiting:
-            self._looks += len(slots)
-            slot = pick(slots, self._scaling.max_multiplexing)
+            self._looks += 1
+            slot = self._places.choose(self._scaling.max_multiplexing)
             if slot is None:
                 return
             came, arrival = self._waiting.popleft()
-            slot.in_flight += 1
+            slot.take()
             self._moved_at = self._now if self._moved_at is None else self._moved_at
             self._waits.append(self._now - came)
             timed_out = arrival.duration > self._scaling.request_timeout
@@ -261,7 +262,7 @@ class _Simulation:
                 self._create(due)
             case Drain(runner_id=runner_id, reason=reason):
                 live = self._live[runner_id]
-                live.slot.open = False
+                self._close(live)
                 live.runner = replace(live.runner, desired=Desired.DRAIN, reason=reason, unrouted_at=self._time())
                 if not live.slot.in_flight:
                     self._end(live)
@@ -299,8 +300,13 @@ class _Simulation:
         seen = Observation(runner_id=live.runner.runner_id, event=event, port=1)
         live.runner = step(live.runner, seen, self._time())
 
+    def _close(self, live: _SimulatedRunner) -> None:
+        if live.slot.open:
+            live.slot.open = False
+            self._places.remove(live.slot)
+
     def _end(self, live: _SimulatedRunner) -> None:
-        live.slot.open = False
+        self._close(live)
         self._live.pop(live.runner.runner_id, None)
         started_at = live.runner.started_at
         if started_at is not None:
@@ -337,7 +343,7 @@ class _Simulation:
     def _load(self) -> Load:
         eligible_before = self._now - self._scaling.scaling_delay
         return Load(
-            in_flight=sum(live.slot.in_flight for live in self._live.values() if live.slot.open),
+            in_flight=self._places.in_flight,
             queued=len(self._waiting),
             eligible=sum(came <= eligible_before for came, _ in self._waiting),
         )

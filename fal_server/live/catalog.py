@@ -51,10 +51,17 @@ class Catalog:
         self._apps: dict[AppId, App] = {}
         self._ephemeral: dict[AppId, App] = {}
         self._revisions: dict[str, Revision] = {}
+        self._touched: set[AppId] = set()
+
+    def take_touched(self) -> set[AppId]:
+        """Return the apps of which anything changed here since this was called before."""
+        touched, self._touched = self._touched, set()
+        return touched
 
     async def load(self) -> None:
         """Read everything from the store, once at the start."""
         self._apps = {app.app_id: app for app in await self._store.list_apps(EVERY_ACCOUNT, None)}
+        self._touched |= self._apps.keys()
         for app in self._apps.values():
             for revision_id in filter(None, (app.revision_id, app.next_revision_id)):
                 await self.find_revision(EVERY_ACCOUNT, revision_id)
@@ -109,6 +116,10 @@ class Catalog:
         """Return the apps of `fal run`."""
         return self._ephemeral.values()
 
+    def is_ephemeral(self, app_id: AppId) -> bool:
+        """Return whether an app is one of `fal run`."""
+        return app_id in self._ephemeral and app_id not in self._apps
+
     async def change(self, app_id: AppId, change: Callable[[App], App]) -> App:
         """Change an app in the store, then here; if `change` raises, nothing changes.
 
@@ -140,6 +151,7 @@ class Catalog:
                 await self._store.register(revision, app)
                 self._revisions[revision.revision_id] = revision
                 self._apps[app.app_id] = app
+                self._touched.add(app.app_id)
             self.changed.notify()
             return app
 
@@ -157,6 +169,7 @@ class Catalog:
                 app = self.require(app_id)
                 await self._store.delete_app(app.account, app.name)
                 self._apps.pop(app_id, None)
+                self._touched.add(app_id)
             self.changed.notify()
             return app
 
@@ -166,11 +179,13 @@ class Catalog:
         """Add an app of `fal run`, so that the router knows it."""
         self._ephemeral[app.app_id] = app
         self._revisions[revision.revision_id] = revision
+        self._touched.add(app.app_id)
 
     def drop_ephemeral(self, app: App) -> None:
         """Drop an app of `fal run`."""
         self._ephemeral.pop(app.app_id, None)
         self._revisions.pop(app.revision_id, None)
+        self._touched.add(app.app_id)
         self.changed.notify()
 
     def known_revision(self, revision_id: str) -> Revision | None:
@@ -182,7 +197,9 @@ class Catalog:
         known = self._revisions.get(revision_id) or await self._store.get_revision(account, revision_id)
         if known is None or not within(account, known.account):
             return None
-        self._revisions[revision_id] = known
+        if self._revisions.get(revision_id) is not known:
+            self._revisions[revision_id] = known
+            self._touched.add(known.app_id)
         return known
 
     async def metadata(self, app_id: AppId) -> Mapping[str, Json]:
@@ -197,7 +214,8 @@ class Catalog:
 
     def forget_revision(self, revision_id: str) -> None:
         """Drop a revision that was deleted from the store."""
-        self._revisions.pop(revision_id, None)
+        if (known := self._revisions.pop(revision_id, None)) is not None:
+            self._touched.add(known.app_id)
 
     def prune(self, in_use: Container[str]) -> None:
         """Drop the revisions that neither an app nor `in_use` names; the store keeps them."""
@@ -246,5 +264,6 @@ class Catalog:
     async def _save(self, app: App) -> App:
         await self._store.save_app(app)
         self._apps[app.app_id] = app
+        self._touched.add(app.app_id)
         self.changed.notify()
         return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
@@ -18,7 +18,7 @@ from fal_server.core.autoscale import Load
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartDelayed, StartTimedOut, Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId
 from fal_server.core.reconcile import failure_delay
-from fal_server.core.routing import Outcome, Slot, parse_hints, pick
+from fal_server.core.routing import Outcome, Slot, parse_hints
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
@@ -176,18 +176,26 @@ class Dispatcher:
     def load(self, app: App) -> Load:
         """Return what an app has to do now."""
         waiting = self._waiting.get(app.app_id, ())
-        eligible_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
-        queued = self._backlog.load(app)
+        queued, delay = self._backlog.load(app), app.scaling.scaling_delay
+        eligible = len(waiting)
+        if waiting and delay:  # without a delay, the usual case, do not look at each request
+            eligible_before = self._clock.now() - timedelta(seconds=delay)
+            eligible = sum(w.since <= eligible_before for w in waiting)
         return Load(
             in_flight=self._fleet.in_flight(app.app_id, app.revision_id),
             queued=len(waiting) + queued.queued,
-            eligible=sum(w.since <= eligible_before for w in waiting) + queued.eligible,
+            eligible=eligible + queued.eligible,
         )
+
+    @property
+    def waiting_apps(self) -> set[AppId]:
+        """The apps for which requests wait, in the queue too."""
+        return {*(app_id for app_id, line in self._waiting.items() if line), *self._backlog.apps}
 
     @property
     def busy(self) -> bool:
         """Return whether any request waits for a runner."""
-        return self._backlog.busy or any(self._waiting.values())
+        return bool(self.waiting_apps)
 
     def try_acquire(self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
         """Return a lease at once; None if no slot is free or other requests wait already."""
@@ -234,7 +242,7 @@ class Dispatcher:
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
             raise NotFound(f"port of app {str(app_id)!r}", "a function without a port cannot be called over HTTP")
-        if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
+        if app.scaling.max_concurrency == 0 and self._fleet.places(app.app_id, app.revision_id) is None:
             raise Unavailable(f"app {str(app_id)!r} is paused: `fal apps scale {app_id} --max-concurrency 1` wakes it")
         delayed = None if patient else self._start_delayed(app)
         if delayed is not None and (start_timeout is None or delayed.retry_after_seconds > start_timeout):
@@ -302,8 +310,7 @@ class Dispatcher:
             )
         elif outcome is Outcome.STOP_RUNNER:
             self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", self._fleet.drain)
-        runner = self._fleet.get(lease.runner_id)
-        if runner is not None:
+        if self._waiting and (runner := self._fleet.get(lease.runner_id)) is not None:
             self._serve_waiting(runner.app_id)
 
     def runner_failed(self, lease: Lease, detail: str) -> asyncio.Task[RunnerFailure]:
@@ -356,7 +363,7 @@ class Dispatcher:
         """
         slot = lease.slot
         if hints is not None:
-            slot.hints = parse_hints(hints)
+            slot.warm_for(parse_hints(hints))
         if health_check:
             self._fleet.request_health_check(lease.runner_id)
         if not slot.answered:
@@ -392,12 +399,9 @@ class Dispatcher:
         self._changed.notify()
         await self._tasks.wait()
 
-    def _routes(self, app: App) -> Iterable[Slot]:
-        """Return the slots of the revision that the app is on."""
-        return (slot for slot in self._fleet.slots(app.app_id) if slot.revision_id == app.revision_id)
-
     def _place(self, app: App, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
-        slot = pick(self._routes(app), app.scaling.max_multiplexing, hint)
+        places = self._fleet.places(app.app_id, app.revision_id)
+        slot = None if places is None else places.choose(app.scaling.max_multiplexing, hint)
         if slot is None:
             return None
         now = self._clock.now()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core.failures import Failures, failed_to_start
@@ -15,7 +16,7 @@ from fal_server.core.history import StateChange, change_between
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, within
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
-from fal_server.core.routing import Slot
+from fal_server.core.routing import Places, Slot
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.health import Health
@@ -50,10 +51,13 @@ class Fleet:
         self._runners: dict[str, Runner] = {}
         self._of_app: dict[AppId, dict[str, Runner]] = {}
         self._slots: dict[str, Slot] = {}
-        self._open: dict[AppId, dict[str, Slot]] = {}
+        self._open: dict[AppId, dict[str, Places]] = {}
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._unrouted: set[str] = set()
+        # Since they were taken: apps of which something changed, and runners whose requests did.
+        self._touched: set[AppId] = set()
+        self._used: set[str] = set()
         self._starts = StartFailures()
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
@@ -82,6 +86,18 @@ class Fleet:
                     # When it was last used is not known: count it as used now, so that it is not scaled down for that.
                     self._last_request_at[runner.runner_id] = now
         self._starts.load((runner for runner in known if not runner.ephemeral), self._health.must_prove)
+
+    def take_touched(self) -> set[AppId]:
+        """Return the apps of which anything changed here that a plan looks at, since this was called before."""
+        touched, self._touched = self._touched, set()
+        used, self._used = self._used, set()
+        touched.update(runner.app_id for i in used if (runner := self._runners.get(i)) is not None)
+        return touched
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no runner that has not ended."""
+        return not self._runners
 
     @property
     def runners(self) -> list[Runner]:
@@ -142,6 +158,8 @@ class Fleet:
                 moved = replace(moved, failed_starts=self._starts.with_one_more(moved))
             await self._save(runner, moved)
             self._put(moved)
+        # The lines below change what is known of the app's starts, after its runner has been put.
+        self._touched.add(moved.app_id)
         if moved.state is RunnerState.IDLE and not self._health.must_prove(moved):
             self._starts.succeeded(moved)
         if moved.routable:
@@ -231,6 +249,7 @@ class Fleet:
         before = self.failures(runner.app_id, runner.revision_id)
         failed_starts = self._starts.with_one_more(runner)
         self._starts.failed(replace(runner, failed_starts=failed_starts, reason=reason), self._clock.now())
+        self._touched.add(runner.app_id)
         try:
             rejected = await self._take_out(
                 runner_id,
@@ -238,6 +257,7 @@ class Fleet:
             )
         except Fault:
             self._starts.undo(runner, before)
+            self._touched.add(runner.app_id)
             raise
         if rejected is not None:
             for failed in self._on_failed_start:
@@ -254,6 +274,7 @@ class Fleet:
         if vitals.proven and not self._health.vitals(runner_id).proven:
             self._starts.succeeded(runner)
         self._health.record(runner_id, vitals)
+        self._touched.add(runner.app_id)
         self._changed.notify()
 
     def request_health_check(self, runner_id: str) -> None:
@@ -305,7 +326,11 @@ class Fleet:
 
     def slots(self, app_id: AppId) -> Iterable[Slot]:
         """Return the slots of the runners of an app that may get requests."""
-        return self._open.get(app_id, {}).values()
+        return chain.from_iterable(self._open.get(app_id, {}).values())
+
+    def places(self, app_id: AppId, revision_id: str) -> Places | None:
+        """Return what a runner of a revision is chosen from; None if none of it may get requests."""
+        return self._open.get(app_id, {}).get(revision_id)
 
     def slot(self, runner_id: str) -> Slot | None:
         """Return the slot of a runner that may get requests, or None."""
@@ -319,7 +344,8 @@ class Fleet:
             AssertionError: routing to the runner has stopped, which may be confirmed already.
         """
         assert slot.open, f"runner {slot.runner_id} gets no further requests"
-        slot.in_flight += 1
+        slot.take()
+        self._used.add(slot.runner_id)
         self._leases.setdefault(slot.runner_id, {})[lease] = None
 
     def holds(self, slot: Slot, lease: Leased) -> bool:
@@ -330,7 +356,8 @@ class Fleet:
         """Count a request that has left a runner, which held it."""
         leases = self._leases[slot.runner_id]
         del leases[lease]
-        slot.in_flight -= 1
+        slot.give_back()
+        self._used.add(slot.runner_id)
         self._last_request_at[slot.runner_id] = self._clock.now()
         if not leases and not slot.open:
             self._changed.notify()
@@ -353,7 +380,8 @@ class Fleet:
 
     def in_flight(self, app_id: AppId, revision_id: str) -> int:
         """Return how many requests the serving runners of a revision are working on."""
-        return sum(slot.in_flight for slot in self.slots(app_id) if slot.revision_id == revision_id)
+        places = self.places(app_id, revision_id)
+        return 0 if places is None else places.in_flight
 
     def failures(self, app_id: AppId, revision_id: str | None) -> Failures:
         """Return the starts of a revision that failed in a row."""
@@ -362,6 +390,7 @@ class Fleet:
     def forgive(self, app_id: AppId, revision_id: str | None = None) -> None:
         """Reset the failed starts of an app, or of one revision, because somebody wants another try."""
         self._starts.forgive(app_id, revision_id)
+        self._touched.add(app_id)
         self._changed.notify()
 
     def active(self, app_id: AppId, revision_id: str | None = None) -> int:
@@ -406,6 +435,7 @@ class Fleet:
 
     def _put(self, runner: Runner) -> None:
         runner_id = runner.runner_id
+        self._touched.add(runner.app_id)
         if runner.ended:
             self._runners.pop(runner_id, None)
             self._leases.pop(runner_id, None)
@@ -432,12 +462,14 @@ class Fleet:
                 )
                 self._slots[runner_id] = slot
             slot.open = True
-            self._open.setdefault(runner.app_id, {})[runner_id] = slot
-        elif slot is not None:
-            slot.open = False
-            if (routed := self._open.get(runner.app_id)) is not None:
-                routed.pop(runner_id, None)
-                if not routed:
-                    del self._open[runner.app_id]
+            if slot.places is None:
+                self._open.setdefault(runner.app_id, {}).setdefault(slot.revision_id, Places()).add(slot)
+        elif slot is not None and slot.places is not None:
+            slot.open, places, routed = False, slot.places, self._open[runner.app_id]
+            places.remove(slot)
+            if not places:
+                del routed[slot.revision_id]
+            if not routed:
+                del self._open[runner.app_id]
         if runner.ended:
             self._slots.pop(runner_id, None)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +13,6 @@ from fal_server.aio.retry import until_stored
 from fal_server.aio.rounds import Rounds
 from fal_server.aio.set_aside import SetAside
 from fal_server.aio.tasks import TaskSet
-from fal_server.core import reconcile
 from fal_server.core.actions import (
     Abandon,
     Action,
@@ -36,7 +34,7 @@ from fal_server.core.identity import EVERY_ACCOUNT, AppId
 from fal_server.core.lifecycle import End, Event, Observation
 from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.quotas import QuotasOf, usual_quotas
-from fal_server.core.reconcile import AppInput
+from fal_server.core.reconcile import AppInput, Look, StandingPlan
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
@@ -50,6 +48,8 @@ log = logging.getLogger(__name__)
 # Look this often while there is anything that time can change: keep_alive, delays, timeouts.
 BUSY_SECONDS = 0.5
 QUIET_SECONDS = 30.0
+# Revisions and decisions that nobody needs any more are dropped this often.
+PRUNE_AFTER = timedelta(minutes=1)
 
 
 class Reconciler:
@@ -96,6 +96,9 @@ class Reconciler:
         self._stopping = False
         self._closing = asyncio.Event()
         self._unstored_ends: set[str] = set()
+        self._plan = StandingPlan()
+        self._unplanned: set[AppId] = set()
+        self._prune_at = clock.now()
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
@@ -103,21 +106,31 @@ class Reconciler:
 
     async def _round(self) -> float:
         await self.tick()
-        return BUSY_SECONDS if self._fleet.runners or self._dispatcher.busy else QUIET_SECONDS
+        return QUIET_SECONDS if self._fleet.empty and not self._dispatcher.busy else BUSY_SECONDS
 
     async def tick(self) -> None:
         """Plan and apply once."""
         self._dispatcher.serve_waiting()
-        runners = self._fleet.runners
-        # A runner that is being started holds its machine already, and is planned for as if it were there.
-        planned = [replace(r, state=RunnerState.SETUP) if r.runner_id in self._starting else r for r in runners]
-        usage = {r.runner_id: self._fleet.usage(r.runner_id) for r in runners if r.state not in NO_PROCESS}
-        now, nodes = self._clock.now(), self._engine.nodes()
-        for action in reconcile.plan(self._inputs(runners), planned, usage, nodes, now, self._quotas):
+        for action in self.planned():
             await self._try(action)
         self._fail_hopeless()
-        self._catalog.prune({r.revision_id for r in runners})
-        self._decisions.prune({app.app_id for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
+        if (now := self._clock.now()) >= self._prune_at:
+            self._prune_at = now + PRUNE_AFTER
+            self._catalog.prune({runner.revision_id for runner in self._fleet.runners})
+            self._decisions.prune({app.app_id for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
+
+    def planned(self) -> list[Action]:
+        """Plan for the apps that changed or whose time came, and return what is due now."""
+        now = self._clock.now()
+        # They stay here until they were planned, so that a plan that fails does not lose one.
+        self._unplanned |= self._fleet.take_touched()
+        self._unplanned |= self._catalog.take_touched()
+        self._unplanned |= self._dispatcher.waiting_apps
+        self._unplanned |= self._plan.due(now)
+        looks = [self.look(app_id) for app_id in self._unplanned]
+        actions = self._plan.plan(looks, self._engine.nodes(), now, self._quotas)
+        self._unplanned.clear()
+        return actions
 
     async def _try(self, action: Action) -> None:
         key = action.app_id if isinstance(action, Create | Promote | Abandon) else action.runner_id
@@ -237,14 +250,22 @@ class Reconciler:
         what = f"{seen.event} of runner {seen.runner_id}"
         return bool(await until_stored(what, write, stopping=self._closing))
 
-    def _inputs(self, runners: list[Runner]) -> list[AppInput]:
-        revisions: dict[AppId, set[str]] = defaultdict(set)
-        for runner in runners:
-            revisions[runner.app_id].add(runner.revision_id)
-        deployed = [self._input(app, revisions[app.app_id], ephemeral=False) for app in self._catalog.apps]
-        return deployed + [self._input(a, revisions[a.app_id], ephemeral=True) for a in self._catalog.ephemeral_apps]
+    def look(self, app_id: AppId) -> Look:
+        """Return what a plan must know of an app, as it is now."""
+        app = self._catalog.get(app_id)
+        # A runner that is being started holds its machine already, and is planned for as if it were there.
+        runners = [
+            replace(r, state=RunnerState.SETUP) if r.runner_id in self._starting else r
+            for r in self._fleet.of_app(app_id)
+        ]
+        return Look(
+            app_id=app_id,
+            given=None if app is None else self._input(app, {runner.revision_id for runner in runners}),
+            runners=runners,
+            usage={r.runner_id: self._fleet.usage(r.runner_id) for r in runners if r.state not in NO_PROCESS},
+        )
 
-    def _input(self, app: App, revision_ids: set[str], *, ephemeral: bool) -> AppInput:
+    def _input(self, app: App, revision_ids: set[str]) -> AppInput:
         known = {i: self._catalog.known_revision(i) for i in (app.revision_id, *revision_ids)}
         current = known[app.revision_id]
         coming = self._catalog.known_revision(app.next_revision_id) if app.next_revision_id else None
@@ -261,7 +282,7 @@ class Reconciler:
             next_scaling=None if coming is None else coming.scaling,
             num_gpus={i: revision.num_gpus for i, revision in known.items() if revision is not None},
             serves_http=current is None or current.serves_http,
-            ephemeral=ephemeral,
+            ephemeral=self._catalog.is_ephemeral(app.app_id),
             unproven=self._fleet.unproven(app.app_id) if checked else frozenset(),
         )
 
@@ -408,6 +429,7 @@ class Reconciler:
                 await self._observed(seen)
         # Without an await since the last look at `_early`, so that nothing can come between.
         self._starting.discard(runner_id)
+        self._unplanned.add(runner.app_id)
         self._changed.notify()
 
     async def _postponed(self, runner_id: str, reason: str) -> Observation | None:

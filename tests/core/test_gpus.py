@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fal_server.core.actions import Launch
 from fal_server.core.gpus import Gpu, assign, counts_of, label_of, made_up, offered
 from fal_server.core.machines import MachineType, MachineTypes, Node, Resources
-from fal_server.core.placement import Needs, held_gpus, plan_launches
+from fal_server.core.placement import Held, Needs, Room, held_gpus, plan_launches
 from fal_server.core.runners import Runner, RunnerState
 from tests.fakes.domain import at, make_runner
 
@@ -105,12 +105,11 @@ def test_no_two_runners_ever_have_the_same_gpu(history: tuple[Node, list[tuple[s
         name = f"r{number}"
         wanted[name] = (machine_type, num_gpus)
         runners.append(make_runner(name, state=RunnerState.PENDING, created_at=at(number)))
-        plan = plan_launches(
-            runners,
-            [node],
-            lambda r: Needs(machine_types=(wanted[r.runner_id][0],), num_gpus=wanted[r.runner_id][1]),
-            at(number),
-        )
+        room = Room()
+        room.change(Held.of(runners, lambda r: wanted[r.runner_id][1]), 1)
+        asking = [(r, *wanted[r.runner_id]) for r in runners if r.state is RunnerState.PENDING]
+        waiting = [(r, Needs(machine_types=(kind,), num_gpus=num_gpus)) for r, kind, num_gpus in asking]
+        plan = plan_launches(waiting, room, [node], at(number))
         launched = {action.runner_id: action for action in plan if isinstance(action, Launch)}
         for place, runner in enumerate(runners):
             if (action := launched.get(runner.runner_id)) is not None:

@@ -25,8 +25,8 @@ from fal_server.core.actions import (
 from fal_server.core.autoscale import Load
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.machines import Node, Resources
-from fal_server.core.placement import Needs, plan_launches
-from fal_server.core.quotas import Quotas
+from fal_server.core.placement import Held, Needs, Placing, Room, plan_launches
+from fal_server.core.quotas import Quotas, QuotasOf
 from fal_server.core.reconcile import AppInput, Usage, failure_delay, plan
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
@@ -405,13 +405,15 @@ def test_an_account_has_no_more_runners_than_its_quota_allows() -> None:
     waiting = [make_runner(name, S.PENDING, created_at=at(index)) for index, name in enumerate("abc")]
     bounded = {LOCAL: Quotas(runners=2), AccountId("other"): Quotas()}
 
+    def launches(runners: Sequence[Runner], quotas: QuotasOf) -> list[Placing]:
+        room = Room()
+        room.change(Held.of(runners, lambda _: None), 1)
+        waiting = [(r, Needs(machine_types=("XS",))) for r in runners if r.state is S.PENDING]
+        return plan_launches(waiting, room, (BIG_NODE,), at(9), quotas)
+
     def actions(*runners: Runner) -> list[Action]:
         return [
-            action
-            for action in plan_launches(
-                runners, (BIG_NODE,), lambda runner: Needs(machine_types=("XS",)), at(9), lambda owner: bounded[owner]
-            )
-            if isinstance(action, Launch | Hold)
+            action for action in launches(runners, lambda owner: bounded[owner]) if isinstance(action, Launch | Hold)
         ]
 
     first, second, third = actions(*waiting)

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.routing import Slot, pick
+from fal_server.core.routing import Places, Slot
+
+
+def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:
+    """Return the choice by the rule itself, which looks at every runner."""
+    possible = [slot for slot in slots if slot.open and slot.in_flight < max_multiplexing]
+    warm = [slot for slot in possible if hint in slot.hints]
+    return min(warm or possible, key=lambda slot: slot.in_flight, default=None)
+
+
+def placed(slots: Iterable[Slot]) -> Places:
+    places = Places()
+    for slot in slots:
+        if slot.open:
+            places.add(slot)
+    return places
+
 
 slots = st.lists(
     st.builds(
@@ -22,61 +42,87 @@ slots = st.lists(
 
 
 @given(slots, st.integers(1, 6), st.none() | st.sampled_from("abc"))
-def test_the_pick(given_slots: list[Slot], most: int, hint: str | None) -> None:
-    possible = [slot for slot in given_slots if slot.open and slot.in_flight < most]
-    best = pick(given_slots, most, hint)
-    if best is None:
-        assert not possible
-        return
-    assert best in possible
-    warm = [slot for slot in possible if hint in slot.hints]
-    rivals = warm or possible
-    assert best in rivals
-    assert best.in_flight == min(slot.in_flight for slot in rivals)
+def test_the_choice_is_that_of_the_rule(given_slots: list[Slot], most: int, hint: str | None) -> None:
+    for number, slot in enumerate(given_slots):
+        slot.runner_id = f"{number}"
+    assert placed(given_slots).choose(most, hint) is pick(given_slots, most, hint)
+
+
+steps = st.tuples(
+    st.sampled_from(["begin"] * 4 + ["end"] * 3 + ["open", "close", "warm"]),
+    st.integers(0, 30),
+    st.none() | st.sampled_from("abc"),
+)
+
+
+@given(st.integers(1, 4), st.lists(steps, max_size=200))
+def test_the_choice_is_that_of_the_rule_after_whatever_happened(
+    most: int, history: list[tuple[str, int, str | None]]
+) -> None:
+    places = Places()
+    routed: list[Slot] = []  # in the order in which they came
+    under_way: list[Slot] = []
+    made = 0
+    for what, number, hint in history:
+        if what == "open":
+            routed.append(Slot(runner_id=f"{made}", host="h", port=1, in_flight=number % 3))
+            under_way += [routed[-1]] * (number % 3)
+            places.add(routed[-1])
+            made += 1
+        elif what == "close" and routed:
+            slot = routed.pop(number % len(routed))
+            slot.open = False
+            places.remove(slot)
+            if number % 2:  # it is routed to again, because that could not be stored
+                slot.open = True
+                places.add(slot)
+                routed.append(slot)
+        elif what == "warm" and routed:
+            routed[number % len(routed)].warm_for(frozenset(f"{hint or ''}ab"[: number % 3]))
+        elif what == "end" and under_way:
+            under_way.pop(number % len(under_way)).give_back()
+        elif what == "begin":
+            chosen = places.choose(most, hint)
+            assert chosen is pick(routed, most, hint)
+            if chosen is not None:
+                chosen.take()
+                under_way.append(chosen)
+        assert list(places) == routed
+        assert places.in_flight == sum(slot.in_flight for slot in routed)
+
+
+def test_runners_that_are_gone_leave_nothing_behind() -> None:
+    places, kept = Places(), weakref.WeakSet[Slot]()
+    stays = Slot(runner_id="stays", host="h", port=1)
+    places.add(stays)
+    for number in range(1000):
+        slot = Slot(runner_id=f"{number}", host="h", port=1, hints=frozenset({"m"}))
+        kept.add(slot)
+        places.add(slot)
+        slot.take()
+        places.remove(slot)
+    gc.collect()
+    assert len(kept) < 100
+    assert places.choose(1) is stays
 
 
 def test_a_warm_runner_goes_before_an_emptier_one_but_is_not_waited_for() -> None:
     warm = Slot(runner_id="warm", host="h", port=1, in_flight=1, hints=frozenset({"m"}))
     cold = Slot(runner_id="cold", host="h", port=2)
-    assert pick([cold, warm], 2, "m") is warm
-    assert pick([cold, warm], 1, "m") is cold
-    assert pick([], 1) is None
-
-
-@given(
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.lists(st.tuples(st.sampled_from(["begin", "begin", "end", "close"]), st.integers(0, 15)), max_size=80),
-)
-def test_no_runner_has_more_than_its_share_and_none_is_passed_over(
-    runners: int, most: int, history: list[tuple[str, int]]
-) -> None:
-    slots = [Slot(runner_id=f"{n}", host="h", port=n) for n in range(runners)]
-    under_way: list[Slot] = []
-    for what, number in history:
-        if what == "close":
-            slots[number % runners].open = False
-        elif what == "end" and under_way:
-            under_way.pop(number % len(under_way)).in_flight -= 1
-        elif what == "begin":
-            room = [slot for slot in slots if slot.open and slot.in_flight < most]
-            slot = pick(slots, most)
-            assert (slot is None) == (not room)
-            if slot is not None:
-                assert slot.open
-                slot.in_flight += 1
-                under_way.append(slot)
-        assert all(0 <= slot.in_flight <= most for slot in slots)
-        assert sum(slot.in_flight for slot in slots) == len(under_way)
+    places = placed([cold, warm])
+    assert places.choose(2, "m") is warm
+    assert places.choose(1, "m") is cold
+    assert Places().choose(1) is None
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 30))
 def test_requests_are_spread_evenly(runners: int, most: int, requests: int) -> None:
     slots = [Slot(runner_id=f"{n}", host="h", port=n) for n in range(runners)]
+    places = placed(slots)
     for _ in range(requests):
-        slot = pick(slots, most)
+        slot = places.choose(most)
         if slot is not None:
-            slot.in_flight += 1
+            slot.take()
     loads = [slot.in_flight for slot in slots]
     assert max(loads) - min(loads) <= 1
     assert sum(loads) == min(requests, runners * most)

@@ -10,7 +10,7 @@ from fal_server.core.autoscale import Load
 from fal_server.core.lifecycle import MOVES, Event, Observation, step
 from fal_server.core.machines import Node, Resources
 from fal_server.core.reconcile import AppInput, Usage, plan
-from fal_server.core.routing import Slot, pick
+from fal_server.core.routing import Places, Slot
 from fal_server.core.runners import RANK, Desired, Runner, RunnerState
 from tests.fakes.domain import at, make_app, make_runner
 
@@ -83,14 +83,14 @@ class World:
 
     def route(self) -> None:
         """Give waiting requests to runners, like the dispatcher."""
-        slots = [
-            Slot(runner_id=r.runner_id, host="h", port=1, in_flight=self.in_flight.get(r.runner_id, 0))
-            for r in self.current()
-            if r.routable
-        ]
-        while self.arrived and (slot := pick(slots, self.app.scaling.max_multiplexing)) is not None:
+        places = Places()
+        for runner in self.current():
+            if runner.routable:
+                busy = self.in_flight.get(runner.runner_id, 0)
+                places.add(Slot(runner_id=runner.runner_id, host="h", port=1, in_flight=busy))
+        while self.arrived and (slot := places.choose(self.app.scaling.max_multiplexing)) is not None:
             self.arrived.pop(0)
-            slot.in_flight += 1
+            slot.take()
             assert slot.in_flight <= self.app.scaling.max_multiplexing
             self.in_flight[slot.runner_id] = slot.in_flight
 
