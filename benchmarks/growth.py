@@ -1,4 +1,4 @@
-"""Measure what grows: ended runners listed, waiting requests flushed, log lines searched; 1, 10 and 100 thousand each.
+"""Measure what grows: runners and apps listed and watched, requests flushed, log lines searched; 1 to 100 thousand.
 
 The store is a SQLite file and everything above it real. It prints the time of each whole, what one item costs compared
 with the smallest count, and the longest time for which the event loop did nothing else.
@@ -11,17 +11,19 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from fal_grpc.v1.runner_pb2 import ListRunnersRequest
+from fal_grpc.v1.app_pb2 import ListAliasesRequest
+from fal_grpc.v1.runner_pb2 import ListRunnersRequest, ListRunnersResponse, WatchRunnersRequest
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.identity import LOCAL, Principal
 from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
 from fal_server.core.machines import MachineTypes
 from fal_server.core.runners import RunnerState
+from fal_server.grpc.apps import AppHandlers
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.runners import RunnerHandlers, runner_info
 from fal_server.live.runner_view import RunnerView
@@ -29,11 +31,12 @@ from fal_server.services.logs import READS_AT_ONCE
 from fal_server.services.nodes import Nodes
 from fal_server.services.runners import MOST_ON_A_PAGE
 from fal_server.store import AesVault, open_store
-from tests.fakes.domain import SCOPE, app_id, make_runner
+from tests.fakes.domain import SCOPE, app_id, make_app, make_runner
 from tests.fakes.platform import KEY, Platform
 from tests.fakes.queueing import Queueing
 
 COUNTS = (1_000, 10_000, 100_000)
+MOST_LIVING = 10_000
 MOST_HELD_MILLISECONDS = 50.0
 _TOGETHER = 1_000
 
@@ -74,6 +77,7 @@ async def measured(work: Callable[[], Awaitable[int]], expected: int) -> Measure
         started = time.process_time()
         done = await work()
         seconds = time.process_time() - started
+        await asyncio.sleep(0)  # the round ends in which the work did
     assert done == expected, (done, expected)
     return Measured(seconds=seconds, held_milliseconds=max(found))
 
@@ -105,7 +109,7 @@ async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
         principal = Principal(scope=SCOPE, key_id="bench")
         caller = Caller(principal=principal, request_id="bench", accept=_accept)
         handlers = RunnerHandlers(platform.runners, Nodes(platform.fleet, platform.engine.nodes, MachineTypes()))
-        return len((await handlers.list_runners(request, caller)).runners)
+        return len(ListRunnersResponse.FromString(await handlers.list_runners(request, caller)).runners)
 
     async def in_pages() -> int:
         token, done = "", 0
@@ -122,6 +126,62 @@ async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
         "runners listed at once": await measured(at_once, count),
         "runners listed in pages": await measured(in_pages, count),
     }
+
+
+async def list_living(directory: Path, count: int) -> dict[str, Measured]:
+    """List and watch apps, each with one ready runner, and plan for them."""
+    store = await open_store(directory / f"living-{count}.db", AesVault(KEY))
+    platform = Platform(store, directory / f"living-{count}")
+    try:
+        return await _living(platform, count)
+    finally:
+        await platform.dispatcher.close()
+        await store.close()
+
+
+async def _living(platform: Platform, count: int) -> dict[str, Measured]:
+    revision = (await platform.deploy("a00000", scaling={"min_concurrency": 1})).revision_id
+    for number in range(1, count):
+        await platform.store.save_app(make_app(f"a{number:05}", revision, min_concurrency=1))
+    await platform.catalog.load()
+    runners = [
+        make_runner(f"x{n:05}", RunnerState.IDLE, revision_id=revision, app_name=f"a{n:05}", port=n)
+        for n in range(count)
+    ]
+    await platform.fleet.add(runners)
+    caller = Caller(principal=Principal(scope=SCOPE, key_id="bench"), request_id="bench", accept=_accept)
+    handlers = RunnerHandlers(platform.runners, Nodes(platform.fleet, platform.engine.nodes, MachineTypes()))
+    apps = AppHandlers(platform.apps, platform.insight)
+
+    async def runners_listed() -> int:
+        answer = await handlers.list_runners(ListRunnersRequest(list_pending=True), caller)
+        return len(answer) and count
+
+    async def apps_listed() -> int:
+        return len(await apps.list_aliases(ListAliasesRequest(), caller)) and count
+
+    async def runners_watched() -> int:
+        seen = 0
+        async with aclosing(handlers.watch_runners(WatchRunnersRequest(), caller)) as messages:
+            async for message in messages:
+                seen += len(message.runners)
+                message.SerializeToString()
+                await asyncio.sleep(0)  # gRPC sends it
+                if message.version:
+                    return seen
+        return seen
+
+    async def planned() -> int:
+        platform.reconciler.planned()
+        return count
+
+    found = {
+        "living runners listed": await measured(runners_listed, count),
+        "living runners watched": await measured(runners_watched, count),
+        "apps listed": await measured(apps_listed, count),
+        "first plan": await measured(planned, count),
+    }
+    return found | {"plan at rest": await measured(planned, count)}
 
 
 async def flush_requests(platform: Platform, count: int, path: Path) -> dict[str, Measured]:
@@ -179,7 +239,8 @@ async def measure(directory: Path, count: int) -> dict[str, Measured]:
         await platform.deploy("a")
         found = await list_runners(platform, count)
         found |= await flush_requests(platform, count, directory / f"{count}.db")
-        return found | await search_lines(platform, count)
+        found |= await search_lines(platform, count)
+        return found | (await list_living(directory, count) if count <= MOST_LIVING else {})
     finally:
         await platform.dispatcher.close()
         await store.close()
@@ -194,10 +255,11 @@ def main() -> None:
     for name, least in found[COUNTS[0]].items():
         cells: list[str] = []
         for count in COUNTS:
-            one = found[count][name]
+            if (one := found[count].get(name)) is None:
+                continue
             ratio = (one.seconds / count) / (least.seconds / COUNTS[0])
             cells.append(f"{one.seconds:8.2f} s {ratio:5.2f}x {one.held_milliseconds:5.1f} ms")
-        most = max(found[count][name].held_milliseconds for count in COUNTS)
+        most = max(one.held_milliseconds for of_count in found.values() if (one := of_count.get(name)) is not None)
         print(
             f"{name:28}"
             + "".join(f"{cell:>26}" for cell in cells)

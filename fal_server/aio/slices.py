@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
-_SLICE = 200
+SLICE_SECONDS = 0.002
 
 
-async def in_slices(items: Iterable[T]) -> AsyncGenerator[T]:
-    """Yield the items; let other tasks run after some hundred."""
-    for number, item in enumerate(items, 1):
+class Turns:
+    """Give others their turn whenever a loop has kept the event loop to itself for some time."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._until = clock() + SLICE_SECONDS
+
+    @property
+    def over(self) -> bool:
+        """Whether it is the others' turn; then await `give`."""
+        return self._clock() >= self._until
+
+    async def give(self) -> None:
+        """Let other tasks run."""
+        await asyncio.sleep(0)
+        self._until = self._clock() + SLICE_SECONDS
+
+
+async def in_slices(items: Iterable[T], *, clock: Callable[[], float] = time.perf_counter) -> AsyncGenerator[T]:
+    """Yield the items; let other tasks run after some time, in which what is done with the items counts."""
+    turns = Turns(clock)
+    for item in items:
         yield item
-        if not number % _SLICE:
-            await asyncio.sleep(0)
+        if turns.over:
+            await turns.give()

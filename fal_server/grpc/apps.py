@@ -14,6 +14,7 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc import explain
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
+from fal_server.grpc.lists import serialised
 from fal_server.grpc.streams import closing, pages
 from fal_server.services.apps import Apps
 from fal_server.services.explain import Explainer
@@ -45,9 +46,9 @@ class AppHandlers:
         self._apps = apps
         self._explainer = explainer
 
-    async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> pb.ListAliasesResult:
+    async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> bytes:
         views = await self._apps.list(caller.scope, request.environment_name or MAIN)
-        return pb.ListAliasesResult(aliases=[alias_info(view) for view in views])
+        return await serialised(views, alias_info, lambda infos: pb.ListAliasesResult(aliases=infos))
 
     async def watch_apps(self, request: pb.WatchAppsRequest, caller: Caller) -> AsyncGenerator[pb.WatchAppsResponse]:
         found = self._apps.watch(caller.scope, request.environment_name or MAIN, request.version)

@@ -12,6 +12,7 @@ from fal_server.core.requests import RequestQuery, RequestRecord, RequestStatus
 from fal_server.core.sketch import DurationSketch
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, optional_time, timestamp
+from fal_server.grpc.lists import serialised
 from fal_server.services.requests import Requests, StatsOfSpan
 
 _STATUS_NUMBERS: dict[RequestStatus, pb.RequestStatus.ValueType] = {
@@ -30,7 +31,7 @@ class RequestHandlers:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    async def list_requests(self, request: pb.ListRequestsRequest, caller: Caller) -> pb.ListRequestsResponse:
+    async def list_requests(self, request: pb.ListRequestsRequest, caller: Caller) -> bytes:
         query = RequestQuery(
             app_name=_app_name(request),
             endpoint=request.endpoint or None,
@@ -44,11 +45,9 @@ class RequestHandlers:
             limit=request.page_size,
         )
         page = await self._requests.page(caller.scope, query)
-        return pb.ListRequestsResponse(
-            requests=[_record(record) for record in page.records],
-            next_page_token=page.cursor if page.more else "",
-            cursor=page.cursor,
-        )
+        behind = pb.ListRequestsResponse(next_page_token=page.cursor if page.more else "", cursor=page.cursor)
+        records = await serialised(page.records, _record, lambda some: pb.ListRequestsResponse(requests=some))
+        return records + behind.SerializeToString()
 
     async def get_request(self, request: pb.GetRequestRequest, caller: Caller) -> pb.GetRequestResponse:
         request_id = names.identifier(request.request_id, "request_id")

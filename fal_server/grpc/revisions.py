@@ -13,6 +13,7 @@ from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import build_request, deploy_request
 from fal_server.grpc.convert import timestamp
 from fal_server.grpc.lines import short_line
+from fal_server.grpc.lists import serialised
 from fal_server.grpc.streams import closing
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
@@ -87,11 +88,11 @@ class RevisionHandlers:
             problems=plan.problems,
         )
 
-    async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> pb.ListApplicationsResult:
+    async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> bytes:
         views = await self._revisions.list(
             caller.scope, request.application_name or None, request.environment_name or MAIN
         )
-        return pb.ListApplicationsResult(applications=[application_info(view) for view in views])
+        return await serialised(views, application_info, lambda infos: pb.ListApplicationsResult(applications=infos))
 
     async def delete_application(
         self, request: pb.DeleteApplicationRequest, caller: Caller

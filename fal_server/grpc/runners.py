@@ -9,13 +9,13 @@ from google.protobuf.struct_pb2 import Struct
 
 from fal_grpc.v1 import runner_pb2 as pb
 from fal_grpc.v1.node_pb2 import ListNodesRequest, ListNodesResponse
-from fal_server.aio.slices import in_slices
 from fal_server.core.history import StartPhases
 from fal_server.core.names import MAIN
 from fal_server.core.resources import ResourceUse
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import optional_time, timestamp
+from fal_server.grpc.lists import serialised
 from fal_server.grpc.nodes import machine_type, node_info
 from fal_server.grpc.shell import serve_shell
 from fal_server.grpc.streams import closing, pages
@@ -47,27 +47,23 @@ class RunnerHandlers:
         self._runners = runners
         self._nodes = nodes
 
-    async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
-        response = pb.ListRunnersResponse()
-        await self._fill(response, request, None, MAIN, caller)
-        return response
+    async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> bytes:
+        return await self._list(pb.ListRunnersResponse, request, None, MAIN, caller)
 
-    async def list_alias_runners(
-        self, request: pb.ListAliasRunnersRequest, caller: Caller
-    ) -> pb.ListAliasRunnersResponse:
-        response = pb.ListAliasRunnersResponse()
-        await self._fill(response, request, request.alias, request.environment_name or MAIN, caller)
-        return response
+    async def list_alias_runners(self, request: pb.ListAliasRunnersRequest, caller: Caller) -> bytes:
+        environment = request.environment_name or MAIN
+        return await self._list(pb.ListAliasRunnersResponse, request, request.alias, environment, caller)
 
-    async def _fill(
-        self, response: _Listed, request: _Listing, app: str | None, environment: str, caller: Caller
-    ) -> None:
-        """Add a page of runners; or all of them, page by page, to who asks for no page, as published clients do.
+    async def _list(
+        self, kind: type[_Listed], request: _Listing, app: str | None, environment: str, caller: Caller
+    ) -> bytes:
+        """Return a page of runners; or all of them, page by page, to who asks for no page, as published clients do.
 
         So few of them are Python's at a time that a collection of garbage holds the event loop for milliseconds only.
         """
         one = request.HasField("page_size")
         token = request.page_token if one else ""
+        parts: list[bytes] = []
         while True:
             page = await self._runners.page(
                 caller.scope,
@@ -78,14 +74,12 @@ class RunnerHandlers:
                 size=request.page_size if one else MOST_ON_A_PAGE,
                 token=token,
             )
-            async for view in in_slices(page.views):
-                response.runners.append(runner_info(view))
+            parts.append(await serialised(page.views, runner_info, lambda infos: kind(runners=infos)))
             token = page.next_token
-            if not token:
-                return
-            if one:
-                response.next_page_token = token
-                return
+            if one and token:
+                parts.append(kind(next_page_token=token).SerializeToString())
+            if one or not token:
+                return b"".join(parts)
 
     async def watch_runners(
         self, request: pb.WatchRunnersRequest, caller: Caller

@@ -10,8 +10,9 @@ from typing import TypeVar
 from fal_server.live.feed import Changes
 
 T = TypeVar("T")
-# A message of so many runners stays far below the 4 MB that clients take by default.
-_MOST_ROWS = 500
+# A message of so many rows is made in a millisecond or two, in which the event loop does nothing else, and stays far
+# below the 4 MB that clients take by default.
+_MOST_ROWS = 100
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Itera
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fal_server.aio.slices import in_slices
 from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.live.events import ChangeNotifier
@@ -92,8 +93,12 @@ class Feed(Generic[Key, Row]):
         loop = asyncio.get_running_loop()
         while True:
             # Before the yield: another reader may find more while this one's caller takes its time.
-            changes, position = self._since(position, mine), self._version
-            yield changes
+            if position is None or position < self._forgotten:
+                position = self._version
+                yield await self._snapshot(mine)
+            else:
+                changes, position = self._since(position, mine), self._version
+                yield changes
             until = loop.time() + HEARTBEAT_SECONDS
             while self._version == position and loop.time() < until:
                 await self._advance()
@@ -113,12 +118,15 @@ class Feed(Generic[Key, Row]):
                 "version", "this controller did not make that version: start again without it"
             ) from None
 
-    def _since(self, position: int | None, mine: Callable[[Row], bool]) -> Changes[Row]:
+    async def _snapshot(self, mine: Callable[[Row], bool]) -> Changes[Row]:
+        # Before the first await: what changes while others have their turn is told with the next version.
+        version, order = write_cursor([self._life, self._version]), self._order
+        every = sorted(self._rows.items(), key=lambda item: order.get(item[0], 0))
+        rows = [row async for _, (_, row) in in_slices(every) if mine(row)]
+        return Changes(snapshot=True, rows=rows, removed=(), version=version)
+
+    def _since(self, position: int, mine: Callable[[Row], bool]) -> Changes[Row]:
         version = write_cursor([self._life, self._version])
-        if position is None or position < self._forgotten:
-            ordered = sorted(self._rows, key=lambda key: self._order.get(key, 0))
-            rows = [row for row in (self._rows[key][1] for key in ordered) if mine(row)]
-            return Changes(snapshot=True, rows=rows, removed=(), version=version)
         rows = [row for row in _later(self._rows, position) if mine(row)]
         removed = [row for row in _later(self._gone, position) if mine(row)]
         return Changes(snapshot=False, rows=rows[::-1], removed=removed[::-1], version=version)
@@ -140,13 +148,14 @@ class Feed(Generic[Key, Row]):
         self._seen = self._changed.count
         found = await self._look()
         self._order = {key: number for number, key in enumerate(found)}
-        for key, row in found.items():
+        async for key, row in in_slices(found.items()):
             before = self._rows.get(key)
             if before is None or not self._alike(before[1], row):
                 self._version += 1
                 self._rows.pop(key, None)
                 self._gone.pop(key, None)
                 self._rows[key] = (self._version, row)
+        # What was found is all that there is: without an await, no key that is gone comes back in between.
         for key in [key for key in self._rows if key not in found]:
             self._version += 1
             self._gone[key] = (self._version, self._rows.pop(key)[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import fields, replace
+from operator import attrgetter
 
 from fal_server.aio.slices import in_slices
 from fal_server.core import names
@@ -52,7 +53,8 @@ class Apps:
         """
         wanted = await self._catalog.existing_environment(scope.account, environment) if environment else None
         apps = [app for app in self._catalog.apps if app.account == scope.account and wanted in (None, app.environment)]
-        return [self.view(app) for app in sorted(apps, key=lambda app: app.name)]
+        apps.sort(key=attrgetter("name"))
+        return [self.view(app) async for app in in_slices(apps)]
 
     async def watch(self, scope: Scope, environment: str, version: str) -> AsyncGenerator[Changes[AppView]]:
         """Yield the apps of an environment, or what changed since a version; then changes as they come.

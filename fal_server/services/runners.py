@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import merge
+from operator import attrgetter
 
 from fal_server.aio.slices import in_slices
 from fal_server.core import autoscale, names
@@ -34,6 +35,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # are gone.
 _MOST_ENDED = 500
 _ROUNDING_SECONDS = 1.5
+_age: Callable[[Runner], tuple[datetime, str]] = attrgetter("created_at", "runner_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +115,15 @@ class Runners:
             app = (await self._catalog.require_in(scope.account, name, environment, "alias")).app_id
         self._check_since(since)
         # Those that have not ended first: one that ends in between is then in both, and shown as ended.
-        others = sorted(self._fleet.of_account(scope.account), key=_age)
+        others = self._fleet.of_account(scope.account)
         ended: list[Runner] = []
         if since is not None:
             ended = await self._fleet.page_ended(scope.account, since, app, after, size)
         if len(ended) == size:
             return RunnerPage(views=await self._views(ended, include_pending), next_token=_token_after(ended[-1]))
         ids = {r.runner_id for r in ended}
-        mine = (r for r in others if r.runner_id not in ids and app in {None, r.app_id})
+        others.sort(key=_age)
+        mine = (r for r in others if r.runner_id not in ids and (app is None or app == r.app_id))
         return RunnerPage(views=await self._views([*ended, *mine], include_pending), next_token="")
 
     async def watch(
@@ -154,7 +157,7 @@ class Runners:
 
     async def _look(self) -> Mapping[str, RunnerView]:
         views = await self._views([*self._ended, *self._fleet.runners], include_pending=True)
-        return {view.runner.runner_id: view for view in views}
+        return {view.runner.runner_id: view async for view in in_slices(views)}
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         """Return one runner, even an ended one, with its history.
@@ -258,7 +261,8 @@ class Runners:
         app = self._catalog.get(app_id)
         if app is None:
             return True
-        ready = sum(r.routable and r.revision_id == app.revision_id for r in self._fleet.of_app(app_id))
+        places = self._fleet.places(app_id, app.revision_id)
+        ready = 0 if places is None else len(places)
         return ready <= autoscale.decide(app.scaling, self._dispatcher.load(app)).keep
 
     def _view(self, runner: Runner, *, held: bool) -> RunnerView:
@@ -291,10 +295,6 @@ def _same_end(before: RunnerView, now: RunnerView) -> bool:
         return before.expires_in_seconds is now.expires_in_seconds
     passed = now.uptime_seconds - before.uptime_seconds
     return abs(before.expires_in_seconds - passed - now.expires_in_seconds) < _ROUNDING_SECONDS
-
-
-def _age(runner: Runner) -> tuple[datetime, str]:
-    return runner.created_at, runner.runner_id
 
 
 def _token_after(runner: Runner) -> str:

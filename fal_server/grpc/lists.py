@@ -1,0 +1,33 @@
+"""Long lists as messages, made in slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from fal_server.aio.slices import in_slices
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+_PART = 100
+
+
+async def serialised(items: Iterable[T], convert: Callable[[T], M], message: Callable[[list[M]], Message]) -> bytes:
+    """Return a message with a repeated field; others get their turn while it is made.
+
+    Serialised parts of a message, one behind the other, are the whole message.
+
+    Args:
+        convert: makes an element of the field.
+        message: makes a message that has some of the elements.
+    """
+    parts: list[bytes] = []
+    elements: list[M] = []
+    async for item in in_slices(items):
+        elements.append(convert(item))
+        if len(elements) == _PART:
+            parts.append(message(elements).SerializeToString())
+            elements = []
+    return b"".join((*parts, message(elements).SerializeToString()))
