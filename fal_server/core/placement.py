@@ -51,7 +51,7 @@ class Room:
         self._gpus: dict[str, Counter[str]] = defaultdict(Counter)
         self._runners: Counter[AccountId] = Counter()
 
-    def change(self, held: Held, by: int) -> None:
+    def change(self, held: TakenRoom, by: int) -> None:
         """Count what some runners hold once more (1), or no longer (-1)."""
         for (node, machine_type, num_gpus), count in held.places.items():
             _count(self._taken[node], (machine_type, num_gpus), count * by)
@@ -81,7 +81,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class TakenRoom:
     """What some runners hold.
 
     Attributes:
@@ -97,7 +97,7 @@ class Held:
     runners: Mapping[AccountId, int]
 
     @classmethod
-    def of(cls, runners: Iterable[Runner], num_gpus: Callable[[Runner], int | None]) -> Held:
+    def of(cls, runners: Iterable[Runner], num_gpus: Callable[[Runner], int | None]) -> TakenRoom:
         """Return what runners hold; those without a process, and those that have ended, hold nothing.
 
         Args:

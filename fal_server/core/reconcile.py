@@ -26,7 +26,7 @@ from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.identity import AppId
 from fal_server.core.machines import Node
-from fal_server.core.placement import Held, Needs, Room, launch_due_at, plan_launches
+from fal_server.core.placement import Needs, Room, TakenRoom, launch_due_at, plan_launches
 from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
@@ -149,7 +149,7 @@ class _Outlook:
         looked_at: when that was.
     """
 
-    held: Held
+    held: TakenRoom
     looked_at: datetime
 
 
@@ -229,7 +229,7 @@ class StandingPlan:
         if look.given is None and not look.runners:
             return
         given = look.given
-        held = Held.of(look.runners, lambda r: None if given is None else given.num_gpus.get(r.revision_id))
+        held = TakenRoom.of(look.runners, lambda r: None if given is None else given.num_gpus.get(r.revision_id))
         self._room.change(held, 1)
         self._outlooks[look.app_id] = _Outlook(held=held, looked_at=now)
         listed_at = self._listed.get(look.app_id)

@@ -66,7 +66,7 @@ class Slot:
     hints: frozenset[str] = field(default_factory=frozenset[str])
     answered: bool = False
     shared: bool = False
-    places: Places | None = field(default=None, repr=False)
+    places: OpenSlots | None = field(default=None, repr=False)
     number: int = _NOWHERE
 
     def take(self) -> None:
@@ -88,7 +88,7 @@ class Slot:
             self.places.warmed(self)
 
 
-class Places:
+class OpenSlots:
     """Choose among runners: of those with room the one with the fewest requests, of these the first that came.
 
     So idle runners stay idle while others have room, and end in time. A choice costs no more with many runners than

@@ -22,7 +22,7 @@ from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation, step
 from fal_server.core.reconcile import AppInput, Usage, plan
-from fal_server.core.routing import Places, Slot
+from fal_server.core.routing import OpenSlots, Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 
@@ -133,7 +133,7 @@ class _Simulation:
         for arrival in arrivals:
             self._later(arrival.at, arrival)
         self._live: dict[str, _SimulatedRunner] = {}
-        self._places = Places()
+        self._places = OpenSlots()
         self._waiting: deque[tuple[float, Arrival]] = deque()
         self._app = App(
             account=LOCAL,

@@ -16,7 +16,7 @@ from fal_server.core.history import StateChange, change_between
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, within
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
-from fal_server.core.routing import Places, Slot
+from fal_server.core.routing import OpenSlots, Slot
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.health import Health
@@ -51,7 +51,7 @@ class Fleet:
         self._runners: dict[str, Runner] = {}
         self._of_app: dict[AppId, dict[str, Runner]] = {}
         self._slots: dict[str, Slot] = {}
-        self._open: dict[AppId, dict[str, Places]] = {}
+        self._open: dict[AppId, dict[str, OpenSlots]] = {}
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._unrouted: set[str] = set()
@@ -328,7 +328,7 @@ class Fleet:
         """Return the slots of the runners of an app that may get requests."""
         return chain.from_iterable(self._open.get(app_id, {}).values())
 
-    def places(self, app_id: AppId, revision_id: str) -> Places | None:
+    def places(self, app_id: AppId, revision_id: str) -> OpenSlots | None:
         """Return what a runner of a revision is chosen from; None if none of it may get requests."""
         return self._open.get(app_id, {}).get(revision_id)
 
@@ -463,7 +463,7 @@ class Fleet:
                 self._slots[runner_id] = slot
             slot.open = True
             if slot.places is None:
-                self._open.setdefault(runner.app_id, {}).setdefault(slot.revision_id, Places()).add(slot)
+                self._open.setdefault(runner.app_id, {}).setdefault(slot.revision_id, OpenSlots()).add(slot)
         elif slot is not None and slot.places is not None:
             slot.open, places, routed = False, slot.places, self._open[runner.app_id]
             places.remove(slot)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fal_server.core.actions import Launch
 from fal_server.core.gpus import Gpu, assign, counts_of, label_of, made_up, offered
 from fal_server.core.machines import MachineType, MachineTypes, Node, Resources
-from fal_server.core.placement import Held, Needs, Room, held_gpus, plan_launches
+from fal_server.core.placement import Needs, Room, TakenRoom, held_gpus, plan_launches
 from fal_server.core.runners import Runner, RunnerState
 from tests.fakes.domain import at, make_runner
 
@@ -106,7 +106,7 @@ def test_no_two_runners_ever_have_the_same_gpu(history: tuple[Node, list[tuple[s
         wanted[name] = (machine_type, num_gpus)
         runners.append(make_runner(name, state=RunnerState.PENDING, created_at=at(number)))
         room = Room()
-        room.change(Held.of(runners, lambda r: wanted[r.runner_id][1]), 1)
+        room.change(TakenRoom.of(runners, lambda r: wanted[r.runner_id][1]), 1)
         asking = [(r, *wanted[r.runner_id]) for r in runners if r.state is RunnerState.PENDING]
         waiting = [(r, Needs(machine_types=(kind,), num_gpus=num_gpus)) for r, kind, num_gpus in asking]
         plan = plan_launches(waiting, room, [node], at(number))

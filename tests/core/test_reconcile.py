@@ -25,7 +25,7 @@ from fal_server.core.actions import (
 from fal_server.core.autoscale import Load
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.machines import Node, Resources
-from fal_server.core.placement import Held, Needs, Placing, Room, plan_launches
+from fal_server.core.placement import Needs, Placing, Room, TakenRoom, plan_launches
 from fal_server.core.quotas import Quotas, QuotasOf
 from fal_server.core.reconcile import AppInput, Usage, failure_delay, plan
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
@@ -407,7 +407,7 @@ def test_an_account_has_no_more_runners_than_its_quota_allows() -> None:
 
     def launches(runners: Sequence[Runner], quotas: QuotasOf) -> list[Placing]:
         room = Room()
-        room.change(Held.of(runners, lambda _: None), 1)
+        room.change(TakenRoom.of(runners, lambda _: None), 1)
         waiting = [(r, Needs(machine_types=("XS",))) for r in runners if r.state is S.PENDING]
         return plan_launches(waiting, room, (BIG_NODE,), at(9), quotas)
 

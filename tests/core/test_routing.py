@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.routing import Places, Slot
+from fal_server.core.routing import OpenSlots, Slot
 
 
 def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:
@@ -19,8 +19,8 @@ def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) 
     return min(warm or possible, key=lambda slot: slot.in_flight, default=None)
 
 
-def placed(slots: Iterable[Slot]) -> Places:
-    places = Places()
+def placed(slots: Iterable[Slot]) -> OpenSlots:
+    places = OpenSlots()
     for slot in slots:
         if slot.open:
             places.add(slot)
@@ -59,7 +59,7 @@ steps = st.tuples(
 def test_the_choice_is_that_of_the_rule_after_whatever_happened(
     most: int, history: list[tuple[str, int, str | None]]
 ) -> None:
-    places = Places()
+    places = OpenSlots()
     routed: list[Slot] = []  # in the order in which they came
     under_way: list[Slot] = []
     made = 0
@@ -92,7 +92,7 @@ def test_the_choice_is_that_of_the_rule_after_whatever_happened(
 
 
 def test_runners_that_are_gone_leave_nothing_behind() -> None:
-    places, kept = Places(), weakref.WeakSet[Slot]()
+    places, kept = OpenSlots(), weakref.WeakSet[Slot]()
     stays = Slot(runner_id="stays", host="h", port=1)
     places.add(stays)
     for number in range(1000):
@@ -112,7 +112,7 @@ def test_a_warm_runner_goes_before_an_emptier_one_but_is_not_waited_for() -> Non
     places = placed([cold, warm])
     assert places.choose(2, "m") is warm
     assert places.choose(1, "m") is cold
-    assert Places().choose(1) is None
+    assert OpenSlots().choose(1) is None
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 30))

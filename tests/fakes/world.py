@@ -10,7 +10,7 @@ from fal_server.core.autoscale import Load
 from fal_server.core.lifecycle import MOVES, Event, Observation, step
 from fal_server.core.machines import Node, Resources
 from fal_server.core.reconcile import AppInput, Usage, plan
-from fal_server.core.routing import Places, Slot
+from fal_server.core.routing import OpenSlots, Slot
 from fal_server.core.runners import RANK, Desired, Runner, RunnerState
 from tests.fakes.domain import at, make_app, make_runner
 
@@ -83,7 +83,7 @@ class World:
 
     def route(self) -> None:
         """Give waiting requests to runners, like the dispatcher."""
-        places = Places()
+        places = OpenSlots()
         for runner in self.current():
             if runner.routable:
                 busy = self.in_flight.get(runner.runner_id, 0)
