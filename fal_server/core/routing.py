@@ -69,6 +69,11 @@ class Slot:
     places: OpenSlots | None = field(default=None, repr=False)
     number: int = _NOWHERE
 
+    @property
+    def address(self) -> RunnerAddress:
+        """Where its app is reached."""
+        return RunnerAddress(self.host, self.port, self.gate_key)
+
     def take(self) -> None:
         """Count a request that is sent to it."""
         self.in_flight += 1
@@ -203,11 +208,6 @@ class _ByLoad:
             load += 1
             self._least = load
         return None
-
-    @property
-    def address(self) -> RunnerAddress:
-        """Where its app is reached."""
-        return RunnerAddress(self.host, self.port, self.gate_key)
 
 
 def parse_hints(value: str) -> frozenset[str]:
