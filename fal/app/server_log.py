@@ -17,7 +17,8 @@ class ServerFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
         text = super().format(record)
-        return text if record.levelno == logging.INFO else f"{record.levelname}: {text}"
+        # uvicorn's own form, which the log of a runner knows: it reads the level and leaves the word out.
+        return text if record.levelno == logging.INFO else f"{record.levelname + ':':<10}{text}"
 
 
 class AccessFormatter(logging.Formatter):

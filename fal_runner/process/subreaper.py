@@ -135,6 +135,19 @@ class Subreaper:
         own = (process for process in self.living_descendants() if process.parent == child.pid)
         return next((process.pid for process in own if process.session == process.pid), child.pid)
 
+    def kill_program(self, child: Child) -> None:
+        """Send SIGKILL to the program that a child stands for in a room; to the child if there is none yet.
+
+        A program that ends already keeps its exit code, with which the child ends too: SIGKILL to the child would lose
+        it.
+        """
+        own = [found for found in all_processes() if found.parent == child.pid and found.session == found.pid]
+        if own and not child.exited.done():
+            for program in own:
+                send_signal(program)
+        else:
+            child.signal(signal.SIGKILL)
+
     def _reap(self) -> bool:
         """Take in all that ended; return whether there are children left."""
         while True:

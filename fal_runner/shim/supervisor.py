@@ -35,6 +35,7 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
 _EAGER_SECONDS = 3.0
+_KILL_SECONDS = 2.0  # how long a killed program may take to end before the process that stands for it is killed too
 _LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
 _LONGEST_CAUSE = 300
 # What a fault beneath Python sends; Python then reports where it was.
@@ -74,6 +75,7 @@ class Supervisor:
         self._grace: asyncio.TimerHandle | None = None
         self._kill_at = float("inf")
         self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
+        self._reason_before_kill = self._reason
         self._crash = ""
         self._cause = ""
         self._asked = False
@@ -196,13 +198,18 @@ class Supervisor:
         if self._worker is None or self.state == State.STATE_EXITED:
             return
         if self._reason != Reason.REASON_KILLED and not self._worker.exited.done():
-            self._reason = Reason.REASON_KILLED
+            self._reason_before_kill, self._reason = self._reason, Reason.REASON_KILLED
             self.journal.note("killed: SIGKILL sent to all of its processes")
             if not self._asked:
                 self._asked = True
                 self.state = State.STATE_STOPPING
                 self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=0)))
-        self._worker.signal(signal.SIGKILL)  # the sweep after its end kills all others
+        # The sweep after its end kills all others.
+        if has_room(self.spec.room):
+            self._reaper.kill_program(self._worker)
+            asyncio.get_running_loop().call_later(_KILL_SECONDS, self._worker.signal, signal.SIGKILL)
+        else:
+            self._worker.signal(signal.SIGKILL)
 
     async def changed(self) -> None:
         """Wait for the next event."""
@@ -293,6 +300,8 @@ class Supervisor:
                     self._listening.set()
                 elif "visitor" in message.head:
                     process.answer(yes=await asyncio.to_thread(self._connected, message.head["visitor"]))
+                elif "cause" in message.head:
+                    self._cause = self._redactor.redact(_first_line(str(message.head["cause"])))
                 elif message.head.get("took") is False:
                     self.journal.note(f"started cold, without the modules imported ahead: {message.head.get('why')}")
         finally:
@@ -394,6 +403,8 @@ class Supervisor:
         self._crash = crash
 
     def _exit(self, code: int) -> shim_pb2.WorkerExited:
+        if self._reason == Reason.REASON_KILLED and code != -signal.SIGKILL:
+            self._reason = self._reason_before_kill  # the kill came too late: it had ended, or was about to
         itself, killed = self._reason == Reason.REASON_EXITED, self._reason == Reason.REASON_KILLED
         # The end of a runner for lack of memory is known later than its broken connections, for which it may be killed.
         starved = self._memory.explains(code, itself=itself, killed=killed)

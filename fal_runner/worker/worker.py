@@ -316,7 +316,9 @@ def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
         if value is not None or not job.get("port"):
             body = dumped(method, value)
             channel.send(dict(outcome(method, None), length=len(body)), body)
-    except SystemExit:
+    except SystemExit as end:
+        if isinstance(end.code, str):  # a message: Python prints it, and ends with 1
+            channel.send({"cause": end.code})
         raise
     except BaseException as error:
         head = outcome(method, error)

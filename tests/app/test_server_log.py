@@ -20,7 +20,7 @@ def record(level: int, message: str, *fields: object) -> logging.LogRecord:
 
 @pytest.mark.parametrize(
     ("level", "line"),
-    [(logging.INFO, "it starts"), (logging.WARNING, "WARNING: it starts"), (logging.ERROR, "ERROR: it starts")],
+    [(logging.INFO, "it starts"), (logging.WARNING, "WARNING:  it starts"), (logging.ERROR, "ERROR:    it starts")],
 )
 def test_only_what_is_not_info_names_its_level(level: int, line: str) -> None:
     assert ServerFormatter().format(record(level, "it %s", "starts")) == line

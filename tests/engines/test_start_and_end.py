@@ -233,6 +233,21 @@ async def test_a_crash_tells_its_traceback_and_code(rig: Any) -> None:
     assert messages[-1] == gone.reason
 
 
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("no weights at hidden-place", "worker exited with code 1: no weights at ******"),
+        (3, "worker exited with code 3"),
+    ],
+)
+async def test_an_exit_tells_its_message_and_code(rig: Any, told: object, reason: str) -> None:
+    def app() -> None:
+        sys.exit(told)  # type: ignore[arg-type]
+
+    gone = await rig.until(await rig.start(app, redact=("hidden-place",)), Event.GONE)
+    assert gone.reason == reason
+
+
 async def test_a_crash_shows_the_apps_frames_alone_and_records_keep_their_level(rig: Any) -> None:
     async def app() -> None:
         import logging
