@@ -257,7 +257,7 @@ async def build(
         except BuildFailedError:
             if not app.other_ways or app.serving is None or not app.serving.is_blamed(lines):
                 raise
-        app = app.served_otherwise()
+        app = app.served_otherwise(app.serving.conflict_in(lines) or app.serving.cause)
         if handler is not None:
             handler(said_between(app))
 

@@ -103,9 +103,14 @@ class PreparedApp:
         """Whether the controller takes the app's code as modules, rather than as a pickle."""
         return METHOD in self.methods
 
-    def served_otherwise(self) -> PreparedApp:
-        """Return the app with the next way to serve it."""
+    def served_otherwise(self, cause: str = "") -> PreparedApp:
+        """Return the app with the next way to serve it.
+
+        Args:
+            cause: what of its requirements stands against the way that it has.
+        """
         serving, *others = self.other_ways
+        serving = replace(serving, cause=cause)
         options = {**self.options, _requirements_key(self.kind): serving.requirements}
         return replace(self, options=options, serving=serving, other_ways=tuple(others))
 
@@ -114,7 +119,7 @@ class PreparedApp:
         app = self
         while app.serving != way and app.other_ways:
             app = app.served_otherwise()
-        return app if app.serving == way else self
+        return replace(app, serving=way) if app.serving == way else self
 
 
 def prepare(

@@ -223,7 +223,7 @@ def said_between(app: PreparedApp) -> BuildResult:
     line = Log(
         timestamp=datetime.now(UTC),
         level=LogLevel.WARNING,
-        message=f"{serving.reason}: building again with {', '.join(serving.added) or 'its requirements alone'}",
+        message=f"{serving.why()}: building again with {', '.join(serving.added) or 'its requirements alone'}",
         source=LogSource.BUILDER,
     )
     return BuildResult(env_id="", state=None, logs=(line,))

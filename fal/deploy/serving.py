@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ _MINIMAL = ("uvicorn",)
 _FIRST = {"pydantic": "1.10", "fastapi": "0.52"}
 # What uv says if it cannot get a package; another version is as far away.
 _UNREACHABLE = re.compile(r"failed to (fetch|download)\b|error sending request", re.IGNORECASE)
+# How uv says what a package asks for. Where that is several ranges, they are lines of their own.
+_DEPENDS = re.compile(r"(?P<who>\S+) depends? on (?:one of:\s+(?P<some>\S+(?:\n[ \t]+\S+(?=\n|$))*)|(?P<one>\S+))")
+_REQUIRES = re.compile(r"\byou require (?P<what>[^\s,]\S*)")
 _NO_ROOM = "FastAPI and its requirements exclude one another"
 _OTHER_VERSIONS = "the FastAPI and pydantic that are installed here and its requirements exclude one another"
 
@@ -36,12 +39,18 @@ class WayToServe:
         added: what is added.
         minimal: whether the minimal server serves it, since there is no FastAPI.
         reason: why it is not served as usual; "" if it is.
+        cause: what of the app's requirements a build named before this way was taken; "" if it named nothing.
     """
 
     requirements: Requirements
     added: tuple[str, ...]
     minimal: bool = False
     reason: str = ""
+    cause: str = field(default="", compare=False)
+
+    def why(self) -> str:
+        """Return why it is not served as usual, with what of its requirements is the cause."""
+        return f"{self.reason} ({self.cause})" if self.cause else self.reason
 
     def is_blamed(self, lines: Sequence[str]) -> bool:
         """Whether the log of a failed build says that something added is the trouble."""
@@ -50,6 +59,18 @@ class WayToServe:
         if _UNREACHABLE.search(said):
             return False
         return any(_stands_in(package_name(one), said) for one in self.added)
+
+    def conflict_in(self, lines: Sequence[str]) -> str:
+        """Return what of the app's requirements the log of a failed build sets against what is added; "" if nothing."""
+        log = "\n".join(lines)
+        added = {package_name(one) for one in self.added}
+        for found in _DEPENDS.finditer(log):
+            asked = [text.rstrip(",") for text in (found["some"] or found["one"]).split()]
+            if package_name(asked[0]) in added and package_name(found["who"]) not in added:
+                return f"{found['who']} depends on {' or '.join(asked)}"
+        required = (found["what"].rstrip(",.") for found in _REQUIRES.finditer(log))
+        own = next((one for one in required if package_name(one) not in added), "")
+        return f"it requires {own}" if own else ""
 
     def named_in(self, lines: Sequence[str]) -> list[str]:
         """Return what is added that a log names, as it was asked for."""

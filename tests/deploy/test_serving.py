@@ -106,13 +106,48 @@ def test_only_a_failure_that_names_what_was_added_is_blamed_on_it() -> None:
     assert not own.is_blamed(CONFLICT)
 
 
+RANGES = [
+    "error: No solution found when resolving dependencies",
+    """  cause: Because only confect==1.0 is available and confect==1.0 depends on one of:
+             pydantic>=1.7.4,<1.8
+             pydantic>1.8,<1.9
+         we can conclude that all versions of confect depend on one of:
+             pydantic>=1.7.4,<1.8
+             pydantic>1.8,<1.9""",
+    "         And because you require confect and pydantic==2.14.3, we can conclude that ...",
+]
+ONE = ["  cause: Because confect==1.0 depends on pydantic<2 and you require confect==1.0, we can conclude that ..."]
+EVERY = [
+    "  cause: Because all versions of confect depend on pydantic<2 and you require confect, we can conclude that ..."
+]
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (RANGES, "confect==1.0 depends on pydantic>=1.7.4,<1.8 or pydantic>1.8,<1.9"),
+        ([line for entry in RANGES for line in entry.split("\n")], "confect==1.0 depends on pydantic>=1.7.4,<1.8"),
+        (ONE, "confect==1.0 depends on pydantic<2"),
+        (EVERY, "confect depends on pydantic<2"),
+        (CONFLICT, "it requires anyio<3"),
+        (UNREACHABLE, ""),
+    ],
+)
+def test_the_requirement_that_leaves_no_room_is_named(log: list[str], cause: str) -> None:
+    usual = ways_to_serve(["confect"], realtime=False, sources=[])[0]
+    assert usual.conflict_in(log).startswith(cause)
+    assert bool(usual.conflict_in(log)) == bool(cause)
+
+
 def test_an_app_that_is_prepared_again_keeps_the_way_in_which_it_was_built(tmp_path: Path) -> None:
     source = tmp_path / "app.py"
     app = "import fal\nclass A(fal.App):\n    requirements = {}\n"
     text = app + "    @fal.endpoint('/')\n    def run(self) -> int: return 1\n"
     source.write_text(text.format("['anyio<3']"))
-    built = prepare(str(source)).served_otherwise()
+    built = prepare(str(source)).served_otherwise("it requires anyio<3")
     again = prepare(str(source)).served_as(built.serving)
     assert (again.serving, again.options) == (built.serving, built.options)
+    assert again.serving is not None
+    assert again.serving.why().endswith("(it requires anyio<3)")
     source.write_text(text.format("['anyio']"))
     assert prepare(str(source)).served_as(built.serving).serving == prepare(str(source)).serving

@@ -257,8 +257,8 @@ def _sent(result: DeploymentResult) -> str:
 def _served(serving: WayToServe) -> str:
     """Say how an app is served that is not served as usual."""
     if serving.minimal:
-        return f"It is served by the minimal server, without WebSockets, forms and /openapi.json: {serving.reason}"
-    return f"It is served by other versions than those here, see the build's log: {serving.reason}"
+        return f"It is served by the minimal server, without WebSockets, forms and /openapi.json: {serving.why()}"
+    return f"It is served by other versions than those here, see the build's log: {serving.why()}"
 
 
 def _show(form: str, result: DeploymentResult, status: str) -> None:
