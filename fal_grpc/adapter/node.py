@@ -60,6 +60,7 @@ class MachineTypeInfo:
         cores: its share of a busy machine.
         memory_bytes: the most that it may use; None sets no bound.
         processes: the most that it may have at a time, threads included.
+        disk_bytes: the most that it may keep in /app and /tmp; None if an older controller does not bound that.
         gpu: the label of its GPUs; empty for none.
         gpus: how many of them, if the app does not say.
     """
@@ -68,6 +69,7 @@ class MachineTypeInfo:
     cores: float
     memory_bytes: int | None
     processes: int
+    disk_bytes: int | None
     gpu: str
     gpus: int
 
@@ -123,6 +125,7 @@ def _machine_type(message: node_pb2.MachineType) -> MachineTypeInfo:
         cores=message.cores,
         memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
         processes=message.processes,
+        disk_bytes=message.disk_bytes if message.HasField("disk_bytes") else None,
         gpu=message.gpu,
         gpus=message.gpus,
     )

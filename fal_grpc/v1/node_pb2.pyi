@@ -150,6 +150,7 @@ class MachineType(_message.Message):
     CORES_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
     GPU_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -160,6 +161,8 @@ class MachineType(_message.Message):
     """Bytes of memory; unset if that is not bounded."""
     processes: _builtins.int
     """Processes and threads at a time."""
+    disk_bytes: _builtins.int
+    """Bytes of disk that it may use in /app and /tmp; unset if that is not bounded."""
     gpu: _builtins.str
     """The label of its GPUs; empty if it has none."""
     gpus: _builtins.int
@@ -171,15 +174,21 @@ class MachineType(_message.Message):
         cores: _builtins.float = ...,
         memory_bytes: _builtins.int | None = ...,
         processes: _builtins.int = ...,
+        disk_bytes: _builtins.int | None = ...,
         gpu: _builtins.str = ...,
         gpus: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes", "cores", b"cores", "gpu", b"gpu", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "name", b"name", "processes", b"processes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "gpu", b"gpu", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "name", b"name", "processes", b"processes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
 
 Global___MachineType: _TypeAlias = MachineType  # noqa: Y015

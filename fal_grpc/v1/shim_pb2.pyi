@@ -196,6 +196,7 @@ class ResourceLimits(_message.Message):
     LARGER_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     MEMORY_GROUP_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
     machine_type: _builtins.str
     """The machine type that these are the limits of."""
     memory_bytes: _builtins.int
@@ -204,6 +205,8 @@ class ResourceLimits(_message.Message):
     """A machine type with more memory, to be named if that is too little; empty if there is none."""
     memory_group: _builtins.str
     """Which of these bounds the memory; empty: the shim measures it, and ends the worker that uses more."""
+    disk_bytes: _builtins.int
+    """Bytes on disk of what it keeps in its own directories; 0 sets no bound."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Absolute paths of the control groups that every process of the runner enters before it runs anything."""
@@ -216,10 +219,11 @@ class ResourceLimits(_message.Message):
         larger: _builtins.str = ...,
         groups: _abc.Iterable[_builtins.str] | None = ...,
         memory_group: _builtins.str = ...,
+        disk_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "larger", b"larger", "machine_type", b"machine_type", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "groups", b"groups", "larger", b"larger", "machine_type", b"machine_type", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -815,6 +819,8 @@ class WorkerExited(_message.Message):
         """Kill or Shutdown killed it."""
         REASON_OUT_OF_MEMORY: WorkerExited._Reason.ValueType  # 5
         """It ended for want of memory: the machine's, or what its machine type has."""
+        REASON_OUT_OF_DISK: WorkerExited._Reason.ValueType  # 6
+        """It used more disk than its machine type has."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Reason is why the worker ended, as far as the shim can tell."""
@@ -831,6 +837,8 @@ class WorkerExited(_message.Message):
     """Kill or Shutdown killed it."""
     REASON_OUT_OF_MEMORY: WorkerExited.Reason.ValueType  # 5
     """It ended for want of memory: the machine's, or what its machine type has."""
+    REASON_OUT_OF_DISK: WorkerExited.Reason.ValueType  # 6
+    """It used more disk than its machine type has."""
 
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int

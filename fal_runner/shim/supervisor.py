@@ -16,7 +16,7 @@ from pathlib import Path
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.isolation.container import NOTE_VARIABLE
 from fal_runner.isolation.mounts import JOIN_VARIABLE
-from fal_runner.isolation.room import ROOM_VARIABLE, SHARED, has_room, isolation_of, seen_in_room
+from fal_runner.isolation.room import APP, ROOM_VARIABLE, SHARED, TEMPORARY, has_room, isolation_of, seen_in_room
 from fal_runner.log.capture import capture
 from fal_runner.log.frames import new_mark
 from fal_runner.log.journal import Journal
@@ -28,6 +28,7 @@ from fal_runner.process.groups import GROUPS_VARIABLE
 from fal_runner.process.ports import PORTS_VARIABLE, Reservation, connected_inode, holds, owners_inode, reserve
 from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id, process_info, tag_of
 from fal_runner.process.subreaper import Child, Subreaper
+from fal_runner.shim.disk import DiskBound
 from fal_runner.shim.memory import MemoryBound
 from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess, note_imports, place_of
 from fal_runner.worker.process_tag import TAG_VARIABLE
@@ -81,6 +82,7 @@ class Supervisor:
         self._asked = False
         container = spec.env.get(NOTE_VARIABLE)
         self._memory = MemoryBound(spec.limits, Path(container) if container else None)
+        self._disk = DiskBound(spec.limits, [directory / APP, directory / TEMPORARY], self._pids)
         self._started = 0.0
 
     @property
@@ -172,6 +174,7 @@ class Supervisor:
         self._tasks.append(self._spawn(self._memory.follow_kills(self._warn)))
         end = partial(self._worker.signal, signal.SIGKILL)
         self._tasks.append(self._spawn(self._memory.enforce(end)))
+        self._tasks.append(self._spawn(self._disk.enforce(end, self._warn)))
         if self.spec.gpus:
             self._tasks.append(self._spawn(self._name_strangers()))
 
@@ -377,7 +380,10 @@ class Supervisor:
                 return False
 
     def _one_holds(self, inode: int) -> bool:
-        return any(holds(process.pid, inode) for process in self._reaper.living_descendants())
+        return any(holds(pid, inode) for pid in self._pids())
+
+    def _pids(self) -> list[int]:
+        return [process.pid for process in self._reaper.living_descendants()]
 
     async def _watch_end(self, worker: Child) -> None:
         """End all else of the runner when the worker ends; only then is it reported as exited."""
@@ -393,7 +399,8 @@ class Supervisor:
         for reservation in self._ports.values():
             reservation.release()
         exited = self._exit(code)
-        failed = code != 0 and self._reason in {Reason.REASON_EXITED, Reason.REASON_OUT_OF_MEMORY}
+        own = {Reason.REASON_EXITED, Reason.REASON_OUT_OF_MEMORY, Reason.REASON_OUT_OF_DISK}
+        failed = code != 0 and self._reason in own
         self.journal.note(exited.message, log_pb2.ERROR if failed else log_pb2.INFO)
         self.journal.close()
         self.state = State.STATE_EXITED
@@ -408,6 +415,7 @@ class Supervisor:
         itself, killed = self._reason == Reason.REASON_EXITED, self._reason == Reason.REASON_KILLED
         # The end of a runner for lack of memory is known later than its broken connections, for which it may be killed.
         starved = self._memory.explains(code, itself=itself, killed=killed)
+        filled = self._disk.exceeded and code == -signal.SIGKILL
         if code >= 0:
             message = f"worker exited with code {code}"
             if code and self._cause and itself:
@@ -415,13 +423,16 @@ class Supervisor:
         else:
             name = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else ""
             message = f"worker was killed by signal {-code}{name}"
-            if -code == signal.SIGKILL and itself and not starved:
+            if -code == signal.SIGKILL and itself and not starved and not filled:
                 message += ", which was not sent by the platform"
             elif self._crash and itself and -code in _CRASHES:
                 message += f": {self._crash}"
         if starved:
             self._reason = Reason.REASON_OUT_OF_MEMORY
             message += f": {self._memory.explanation()}"
+        elif filled:
+            self._reason = Reason.REASON_OUT_OF_DISK
+            message += f": {self._disk.explanation()}"
         if code >= 0:
             return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=message)
         return shim_pb2.WorkerExited(signal=-code, reason=self._reason, message=message)

@@ -8,14 +8,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.machines import MOST_GPU_PROCESSES, MOST_PROCESSES, MachineType, is_gpu_label
+from fal_server.core.machines import (
+    MOST_DISK_MIB,
+    MOST_GPU_DISK_MIB,
+    MOST_GPU_PROCESSES,
+    MOST_PROCESSES,
+    MachineType,
+    is_gpu_label,
+)
 from fal_server.core.revisions import MOST_GPUS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIZE = re.compile(r"(\d{1,9}) ?([MGT])(?:i?B)?", re.IGNORECASE)
 _GPUS = re.compile(r"(GPU(?:-[A-Za-z0-9._-]{1,59})?)(?:=(\d{1,3}))?", re.IGNORECASE)
 _MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
-_FIELDS = ("cpu", "memory", "gpus", "processes")
+_FIELDS = ("cpu", "memory", "gpus", "processes", "disk")
 _LEAST_MIB, _MOST_MIB = 64, 1 << 24
 _PROCESSES = range(16, (1 << 22) + 1)
 _MOST_CORES = 1024
@@ -65,11 +72,13 @@ class _Reader:
             raise self._wrong(name, unknown, f"is unknown: use {', '.join(_FIELDS)}")
         gpu, gpus = self._gpus(name, table.get("gpus"))
         memory = self._memory(name, table.get("memory"), optional=bool(gpu))
+        disk = self._size(name, "disk", table.get("disk", f"{MOST_GPU_DISK_MIB if gpu else MOST_DISK_MIB}M"))
         return MachineType(
             name=name.upper(),
             milli_cpus=self._milli_cpus(name, table.get("cpu")),
             memory_mib=memory,
             processes=self._processes(name, table.get("processes"), MOST_GPU_PROCESSES if gpu else MOST_PROCESSES),
+            disk_mib=disk,
             gpu=gpu,
             gpus=gpus,
         )
@@ -86,10 +95,13 @@ class _Reader:
             return None
         if value is None:
             raise self._wrong(name, "", 'has no memory: say how much it has, as memory = "4G"')
+        return self._size(name, "memory", value)
+
+    def _size(self, name: str, field: str, value: object) -> int:
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         mib = int(match[1]) * _MIB[match[2].upper()] if match else 0
         if not _LEAST_MIB <= mib <= _MOST_MIB:
-            raise self._wrong(name, "memory", f'is {value!r}: use a size from "{_LEAST_MIB}M" to "16T", such as "4G"')
+            raise self._wrong(name, field, f'is {value!r}: use a size from "{_LEAST_MIB}M" to "16T", such as "4G"')
         return mib
 
     def _processes(self, name: str, value: object, usual: int) -> int:

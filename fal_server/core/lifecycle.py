@@ -41,6 +41,7 @@ class End(StrEnum):
     ORDERED = "ordered"  # the platform, or it is not known
     ITSELF = "itself"  # it exited before anybody told it to
     OUT_OF_MEMORY = "out of memory"
+    OUT_OF_DISK = "out of disk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +128,7 @@ def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
     if seen.end is not End.ORDERED and runner.kill and runner.reason and seen.reason:
         # The order to kill it came too late: what it did says more than what others saw of that.
         return f"{seen.reason}; {runner.reason}"
-    if seen.end is End.OUT_OF_MEMORY:
+    if seen.end in {End.OUT_OF_MEMORY, End.OUT_OF_DISK}:
         return seen.reason  # which is the cause of what the platform answered by a stop
     asked_to_stop = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
     return runner.reason if asked_to_stop and runner.reason else seen.reason or runner.reason

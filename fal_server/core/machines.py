@@ -10,6 +10,8 @@ from fal_server.core.gpus import Gpu, made_up
 
 MOST_PROCESSES = 2048
 MOST_GPU_PROCESSES = 16384
+MOST_DISK_MIB = 20 * 1024
+MOST_GPU_DISK_MIB = 200 * 1024
 _GPU_RESERVED_MIB = 1024
 
 
@@ -66,6 +68,7 @@ class MachineType:
         milli_cpus: its share of a busy machine, in thousandths of a core; idle cores are for whoever can use them.
         memory_mib: the most that it may use, which is reserved for it; None reserves a little and sets no bound.
         processes: the most that it may have at a time, threads included.
+        disk_mib: the most that it may keep in /app and /tmp.
         gpu: the label of its GPUs; empty for none.
         gpus: how many of them.
     """
@@ -74,6 +77,7 @@ class MachineType:
     milli_cpus: int
     memory_mib: int | None
     processes: int = MOST_PROCESSES
+    disk_mib: int = MOST_DISK_MIB
     gpu: str = ""
     gpus: int = 0
 
@@ -83,7 +87,7 @@ class RunnerLimits:
     """What bounds one runner, and what its owner can do if that is too little.
 
     Attributes:
-        memory_mib: None sets no bound.
+        memory_mib, disk_mib: None sets no bound.
         cpu_weight: its share of a busy machine, where 100 is one core.
         larger: a machine type with more memory and the same GPUs; empty if there is none.
     """
@@ -92,6 +96,7 @@ class RunnerLimits:
     memory_mib: int | None
     processes: int
     cpu_weight: int
+    disk_mib: int | None = None
     larger: str = ""
 
 
@@ -129,7 +134,13 @@ class MachineTypes:
             return found
         if is_gpu_label(label):
             return MachineType(
-                name=label, milli_cpus=8000, memory_mib=None, processes=MOST_GPU_PROCESSES, gpu=label, gpus=1
+                name=label,
+                milli_cpus=8000,
+                memory_mib=None,
+                processes=MOST_GPU_PROCESSES,
+                disk_mib=MOST_GPU_DISK_MIB,
+                gpu=label,
+                gpus=1,
             )
         known = ", ".join(self.named)
         raise InvalidArgument("machine_types", f"machine type {name!r} is unknown: use one of {known}, or GPU-<model>")
@@ -180,6 +191,7 @@ class MachineTypes:
             memory_mib=memory,
             processes=found.processes,
             cpu_weight=max(1, min(10_000, found.milli_cpus // 10)),
+            disk_mib=found.disk_mib,
             larger="" if best is None else best.name,
         )
 

@@ -31,6 +31,7 @@ def machine_type(found: MachineType) -> pb.MachineType:
         cores=found.milli_cpus / 1000,
         memory_bytes=None if found.memory_mib is None else found.memory_mib * _MIB,
         processes=found.processes,
+        disk_bytes=found.disk_mib * _MIB,
         gpu=found.gpu,
         gpus=found.gpus,
     )

@@ -27,7 +27,7 @@ NODES = pb.ListNodesResponse(
         pb.Node(name="full", trouble="the disk is full: make room"),
     ],
     machine_types=[
-        pb.MachineType(name="XS", cores=0.5, memory_bytes=GIB // 2, processes=2048),
+        pb.MachineType(name="XS", cores=0.5, memory_bytes=GIB // 2, processes=2048, disk_bytes=20 * GIB),
         pb.MachineType(name="TRAIN", cores=16, processes=16384, gpu="GPU-H100", gpus=2),
     ],
 )
@@ -61,12 +61,29 @@ def test_types(controller, capsys):
     controller.answers["ListNodes"] = NODES
     assert main(["runners", "types", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["types"] == [
-        {"name": "XS", "memory_bytes": GIB // 2, "cores": 0.5, "processes": 2048, "gpu": None, "gpus": 0},
-        {"name": "TRAIN", "memory_bytes": None, "cores": 16.0, "processes": 16384, "gpu": "GPU-H100", "gpus": 2},
+        {
+            "name": "XS",
+            "memory_bytes": GIB // 2,
+            "cores": 0.5,
+            "processes": 2048,
+            "disk_bytes": 20 * GIB,
+            "gpu": None,
+            "gpus": 0,
+        },
+        {
+            "name": "TRAIN",
+            "memory_bytes": None,
+            "cores": 16.0,
+            "processes": 16384,
+            "disk_bytes": None,
+            "gpu": "GPU-H100",
+            "gpus": 2,
+        },
     ]
     assert main(["runners", "types"]) == 0
     out = capsys.readouterr().out
     assert "512 MiB" in out
+    assert "20 GiB" in out
     assert "GPU-H100=2" in out
     assert "not bounded" in out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,14 +41,16 @@ gpus = "gpu-h100=2"
 cpu = 0.25
 memory = "256 MiB"
 processes = 100
+disk = "2G"
 
 [GPU-A100]
 cpu = 4
 """
+    with_gpus = partial(MachineType, processes=16_384, disk_mib=204_800)
     assert read(tmp_path, text) == [
-        MachineType(name="TRAIN", milli_cpus=16_000, memory_mib=65_536, processes=16_384, gpu="GPU-H100", gpus=2),
-        MachineType(name="XS", milli_cpus=250, memory_mib=256, processes=100),
-        MachineType(name="GPU-A100", milli_cpus=4000, memory_mib=None, processes=16_384, gpu="GPU-A100", gpus=1),
+        with_gpus(name="TRAIN", milli_cpus=16_000, memory_mib=65_536, gpu="GPU-H100", gpus=2),
+        MachineType(name="XS", milli_cpus=250, memory_mib=256, processes=100, disk_mib=2048),
+        with_gpus(name="GPU-A100", milli_cpus=4000, memory_mib=None, gpu="GPU-A100", gpus=1),
     ]
 
 
@@ -67,6 +70,7 @@ cpu = 4
         ('[A]\ncpu = 1\nmemory = "1G"\ngpus = "H100=1"\n', "line 4: gpus of A is 'H100=1'"),
         ('[A]\ncpu = 1\nmemory = "1G"\ngpus = "GPU-H100=0"\n', "line 4: gpus of A is 'GPU-H100=0'"),
         ('[A]\ncpu = 1\nmemory = "1G"\nprocesses = 3\n', "line 4: processes of A is 3: use a whole number from 16"),
+        ('[A]\ncpu = 1\nmemory = "1G"\ndisk = 3\n', "line 4: disk of A is 3: use a size from"),
         (
             '[A]\ncpu = 1\nmemory = "1G"\n[B]\ncpu = 1\nmemroy = "1G"\n',
             "line 6: memroy of B is unknown: use cpu, memory",

@@ -6,12 +6,14 @@ import pickle
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fal_server.core.lifecycle import End, Event
+from fal_server.core.logs import LogLevel
 from fal_server.core.machines import RunnerLimits
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Places, find_places
@@ -210,4 +212,38 @@ async def test_a_killed_child_is_told_and_the_worker_goes_on(rig: Any) -> None:
         return
     await rig.lines.until(runner.runner_id, "the child ended with -9")
     await rig.lines.until(runner.runner_id, f"1 process was killed: {TAKES_TOO_MUCH}")
+    assert rig.alive(runner)
+
+
+def writes(directory: str, mib: int, deleted: bool) -> Callable[[], None]:
+    def app() -> None:
+        import os
+        import threading
+
+        path = Path(directory) / "large"
+        file = path.open("wb")
+        if deleted:
+            path.unlink()
+        file.writelines(os.urandom(1 << 20) for _ in range(mib))
+        file.flush()
+        print("written", flush=True)
+        threading.Event().wait()
+
+    return app
+
+
+@pytest.mark.parametrize(("directory", "deleted"), [("/app", False), ("/tmp", False), ("/tmp", True)])
+async def test_a_runner_that_fills_its_disk_ends_and_says_so(rig: Any, directory: str, deleted: bool) -> None:
+    runner = await rig.start(writes(directory, 40, deleted), limits=replace(SMALL, disk_mib=32))
+    gone = await rig.until(runner, Event.GONE)
+    assert gone.end is End.OUT_OF_DISK
+    assert gone.reason.startswith("worker was killed by signal 9 (SIGKILL): machine type ")
+    assert "with 32 MiB of disk has used it up in /app and /tmp" in gone.reason
+    assert rig.lines.of(runner.runner_id)[-1].message == gone.reason
+
+
+async def test_a_runner_near_its_disks_end_is_warned_and_lives(rig: Any) -> None:
+    runner = await rig.start(writes("/tmp", 30, False), limits=replace(SMALL, disk_mib=32))
+    said = await rig.lines.until(runner.runner_id, "/app and /tmp hold 30 of 32 MiB")
+    assert said.level is LogLevel.WARNING
     assert rig.alive(runner)

@@ -27,6 +27,7 @@ async def test_nodes_and_types(stack: Stack, service: str) -> None:
     types = {one.name: one for one in answer.machine_types}
     assert list(types) == ["XS", "S", "M", "L", "XL"]
     assert (types["XS"].memory_bytes, types["XS"].cores, types["XS"].processes) == (512 << 20, 0.5, 2048)
+    assert types["XS"].disk_bytes == 20 << 30
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(pb.ListNodesRequest())
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -92,6 +92,11 @@ MACHINE_TYPES: Listing[MachineTypeInfo] = Listing(
         ),
         Field(title="Cores", text=lambda one: f"{one.cores:g}", sort_key=lambda one: one.cores),
         Field(title="Processes", text=lambda one: str(one.processes), sort_key=lambda one: one.processes),
+        Field(
+            title="Disk",
+            text=lambda one: "not bounded" if one.disk_bytes is None else shown_bytes(one.disk_bytes),
+            sort_key=lambda one: one.disk_bytes,
+        ),
         Field(title="GPUs", text=lambda one: f"{one.gpu}={one.gpus}" if one.gpu else ""),
     ),
     document=lambda one: {
@@ -99,6 +104,7 @@ MACHINE_TYPES: Listing[MachineTypeInfo] = Listing(
         "memory_bytes": one.memory_bytes,
         "cores": one.cores,
         "processes": one.processes,
+        "disk_bytes": one.disk_bytes,
         "gpu": one.gpu or None,
         "gpus": one.gpus,
     },

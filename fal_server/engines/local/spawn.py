@@ -238,6 +238,7 @@ def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceL
     return shim_pb2.ResourceLimits(
         machine_type=limits.machine_type,
         memory_bytes=(limits.memory_mib or 0) * 1024 * 1024,
+        disk_bytes=(limits.disk_mib or 0) * 1024 * 1024,
         larger=limits.larger,
         groups=map(str, group.entered),
         memory_group=str(group.memory or ""),

@@ -29,6 +29,7 @@ _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
 _ENDS = {
     shim_pb2.WorkerExited.REASON_EXITED: End.ITSELF,
     shim_pb2.WorkerExited.REASON_OUT_OF_MEMORY: End.OUT_OF_MEMORY,
+    shim_pb2.WorkerExited.REASON_OUT_OF_DISK: End.OUT_OF_DISK,
 }
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 

@@ -1,0 +1,146 @@
+"""Bounds what a runner keeps on disk in its own directories, by measuring it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fal_grpc.v1 import shim_pb2
+
+_MIB = 1024 * 1024
+_BLOCK = 512  # the unit of st_blocks, see stat(2)
+_PAUSE_SECONDS = 2.0
+# Of a core at most so much goes into measuring, however many files there are.
+_SHARE = 0.05
+_WARN_AT = 0.9
+_LONG_PATH = 3000  # the kernel takes 4,095 bytes
+_OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class DiskBound:
+    """What bounds /app and /tmp of a runner.
+
+    Args:
+        limits: those of the runner.
+        places: its directories on the machine; those that are missing are left out.
+        processes: lists the runner's processes, whose open files count if they have been deleted.
+    """
+
+    def __init__(
+        self, limits: shim_pb2.ResourceLimits, places: Sequence[Path], processes: Callable[[], Sequence[int]]
+    ) -> None:
+        self._limits = limits
+        self._places = [place for place in places if place.is_dir()]
+        self._processes = processes
+        self.exceeded = False
+
+    def explanation(self) -> str:
+        """What used up the disk, and what to do about it."""
+        most = self._limits.disk_bytes // _MIB
+        return (
+            f"machine type {self._limits.machine_type} with {most} MiB of disk has used it up in /app and /tmp: "
+            "keep large files in /data, or deploy with a machine type that has more"
+        )
+
+    async def enforce(self, end: Callable[[], None], warn: Callable[[str], None]) -> None:
+        """Measure again and again, say when most is used, and end the runner once it uses more than it has.
+
+        Args:
+            end: kills the worker, upon which everything else is swept.
+        """
+        most = self._limits.disk_bytes
+        warned = False
+        while most and self._places:
+            before = time.monotonic()
+            used = await asyncio.to_thread(self.measure)
+            if used > most:
+                self.exceeded = True
+                end()
+                return
+            if used > most * _WARN_AT and not warned:
+                warn(f"/app and /tmp hold {used // _MIB} of {most // _MIB} MiB: at more than that the runner ends")
+            warned = used > most * _WARN_AT
+            await asyncio.sleep(max(_PAUSE_SECONDS, (time.monotonic() - before) / _SHARE))
+
+    def measure(self) -> int:
+        """Return the bytes on disk of all files in its places, and of its deleted ones that a process has open."""
+        counted: dict[tuple[int, int], int] = {}
+        devices: set[int] = set()
+        for place in self._places:
+            with suppress(OSError):
+                devices.add(place.stat().st_dev)
+            for found in _files(place):
+                counted[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+        for pid in self._processes():
+            for found in _open_files(pid):
+                if found.st_nlink == 0 and found.st_dev in devices:
+                    counted[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+        return sum(counted.values())
+
+
+def _files(root: Path) -> Iterator[os.stat_result]:
+    """Look at everything below a directory; links are not followed, and what cannot be read is made readable.
+
+    An app may take its directories the right to be read, and nest them so deep that no path reaches them.
+    """
+    device = root.stat().st_dev
+    waiting: list[list[str]] = [[]]
+    while waiting:
+        names = waiting.pop()
+        with suppress(OSError), _entries(root, names) as entries:  # it has just been deleted or renamed
+            for entry in entries:
+                with suppress(OSError):
+                    found = entry.stat(follow_symlinks=False)
+                    yield found
+                    if stat.S_ISDIR(found.st_mode) and found.st_dev == device:
+                        waiting.append([*names, entry.name])
+
+
+class _entries:  # noqa: N801 - it reads as a function
+    """Lists a directory, by its path or, where that is too long, step by step."""
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self._fd = _opened(root, names)
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        self._scan = os.scandir(self._fd)
+        return self._scan
+
+    def __exit__(self, *_: object) -> None:
+        self._scan.close()
+        os.close(self._fd)
+
+
+def _opened(root: Path, names: Sequence[str]) -> int:
+    here = os.open(root, _OPEN)
+    try:
+        while names:
+            take, length = 1, len(names[0])
+            while take < len(names) and length < _LONG_PATH:
+                length += len(os.fsencode(names[take])) + 1
+                take += 1
+            there = os.open("/".join(names[:take]), _OPEN, dir_fd=here)
+            os.close(here)
+            here, names = there, names[take:]
+        try:
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+        except PermissionError:
+            os.chmod(f"/proc/self/fd/{here}", 0o700)  # noqa: PTH101 - a directory by its descriptor
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def _open_files(pid: int) -> Iterator[os.stat_result]:
+    directory = f"/proc/{pid}/fd"
+    with suppress(OSError):  # it has ended
+        for name in os.listdir(directory):  # noqa: PTH208
+            with suppress(OSError):
+                found = os.stat(f"{directory}/{name}")  # noqa: PTH116
+                if stat.S_ISREG(found.st_mode):
+                    yield found
