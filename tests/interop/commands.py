@@ -188,9 +188,9 @@ FAL = (
     Command(name="auth logout", cannot=_CLOUD),
     Command(
         name="account list, set, unset",
-        cannot="The official client needs a login with the service; keys do not suffice. There is one account here.",
+        remark="With a login token (`fal auth token` of ours), as with the service: a key belongs to one account.",
     ),
-    Command(name="--team", remark="Ignored, as with every key: the key decides the account."),
+    Command(name="--team", remark="With a login token. Ignored with a key, which decides the account."),
     Command(name="profile list"),
     Command(name="profile create, set, host, unset, delete", remark="They call no controller."),
     Command(

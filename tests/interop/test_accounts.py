@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,33 @@ def test_profiles_and_teams(official: Official, tmp_path: Path) -> None:
     output = official.fal("apps", "list", "--team", "another").stdout
     assert "Ignoring explicit team" in output
     assert "local" in output
+
+
+@covers("account list, set, unset", "--team", "auth whoami")
+def test_a_member_acts_for_a_team(controller: Controller, official: Official, tmp_path: Path) -> None:
+    user, team = (f"{name}{secrets.token_hex(4)}" for name in ("ann", "crew"))
+    made = json.loads(controller.fal("teams", "create", user, "--user", "--json").stdout)
+    ann = replace(controller, key=f"{made['key_id']}:{made['key_secret']}")
+    controller.fal("teams", "create", team)
+    controller.fal("teams", "add", team, user, "--role", "developer")
+    token = json.loads(ann.fal("auth", "token", "--json").stdout)["token"]
+    login = tmp_path / ".fal" / "auth0_token"
+    login.parent.mkdir()
+    login.write_text(f"\n{token}\n")
+    member = Official(
+        python=official.python, home=tmp_path, host=official.host, key="", extra={"FAL_FORCE_AUTH_BY_USER": "1"}
+    )
+    listed = member.fal("account", "list").stdout
+    assert (user in listed, team in listed) == (True, True), listed
+    assert f"'{user}'" in member.fal("auth", "whoami").stdout
+    member.fal("account", "set", team)
+    assert f"'{team}'" in member.fal("auth", "whoami").stdout
+    assert member.json("apps", "list") == {"apps": []}
+    member.fal("account", "unset")
+    assert f"'{user}'" in member.fal("auth", "whoami").stdout
+    assert "Ignoring" not in member.fal("apps", "list", "--team", team).stdout
+    refused = member.fal("apps", "list", "--team", "nobody", check=False)
+    assert (refused.returncode != 0, "nobody not found" in refused.stdout) == (True, True), refused.stdout
 
 
 @covers("completion")
