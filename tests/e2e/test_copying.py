@@ -34,8 +34,8 @@ def test_a_folder_goes_there_and_back(place: Place, tmp_path: Path) -> None:
     (source / "run me").write_text("#!/bin/sh\n")
     (source / "run me").chmod(0o755)
     copy, fal = f"{place.runner_id}:copy", place.controller.fal
-    assert "Copied" in fal("runners", "cp", str(source), copy).stderr
-    assert "Copied" in fal("runners", "cp", copy, str(tmp_path / "back")).stderr
+    assert "(2.9 MiB)" in fal("runners", "cp", str(source), copy).stderr
+    assert "(2.9 MiB)" in fal("runners", "cp", copy, str(tmp_path / "back")).stderr
     assert tree(tmp_path / "back") == tree(source)
     fal("runners", "cp", str(source / "empty"), copy)  # the folder is there, so it goes into it
     (tmp_path / "into").mkdir()

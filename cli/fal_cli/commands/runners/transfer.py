@@ -92,7 +92,6 @@ class _Archive:
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        self.size += len(data)
         self.pieces.put(bytes(data))
         return len(data)
 
@@ -100,11 +99,17 @@ class _Archive:
         """Write a file or a folder, in a thread of its own."""
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", self), mode="w|", bufsize=_CHUNK) as archive:
-                archive.add(source, arcname=source.resolve().name, filter=_plain)
+                archive.add(source, arcname=source.resolve().name, filter=self._plain)
         except BaseException as error:  # noqa: BLE001 - the reader of the pieces raises it
             self.pieces.put(error)
         else:
             self.pieces.put(None)
+
+    def _plain(self, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if not (member.isfile() or member.isdir()):
+            return None
+        self.size += member.size
+        return member
 
     def __iter__(self) -> Iterator[bytes]:
         while (piece := self.pieces.get()) is not None:
@@ -166,6 +171,7 @@ class _Arriving:
     def __init__(self, directory: Path) -> None:
         self.digest = hashlib.sha256()
         self.size = 0
+        self._came = False
         self._failed: list[BaseException] = []
         reader, writer = os.pipe()
         self._pipe = os.fdopen(writer, "wb", buffering=0)
@@ -175,7 +181,7 @@ class _Arriving:
     def take(self, data: bytes) -> bool:
         """Take in a piece; return False if it can no longer be unpacked."""
         self.digest.update(data)
-        self.size += len(data)
+        self._came = True
         try:
             view = memoryview(data)
             while view:
@@ -188,13 +194,13 @@ class _Arriving:
         """Wait until all is unpacked; raise why it could not be, unless nothing came."""
         self._pipe.close()
         self._thread.join()
-        if self._failed and self.size:
+        if self._failed and self._came:
             raise self._failed[0]
 
     def _run(self, reader: int, directory: Path) -> None:
         try:
             with os.fdopen(reader, "rb") as stream:
-                unpack(stream, directory)
+                self.size = unpack(stream, directory)
                 while stream.read(_CHUNK):
                     pass
         except BaseException as error:  # noqa: BLE001 - `finish` raises it in the main thread
@@ -211,12 +217,13 @@ def _put(found: Path, target: Path) -> None:
         found.replace(target)
 
 
-def unpack(stream: IO[bytes], directory: Path) -> None:
-    """Unpack files and folders below a directory.
+def unpack(stream: IO[bytes], directory: Path) -> int:
+    """Unpack files and folders below a directory; return how many bytes the files have.
 
     Raises:
         CommandError: a name leads out of it. A runner's code is not ours to trust.
     """
+    size = 0
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             name = PurePosixPath(member.name)
@@ -232,10 +239,8 @@ def unpack(stream: IO[bytes], directory: Path) -> None:
                 with target.open("wb") as file:
                     shutil.copyfileobj(content, file, _CHUNK)
                 target.chmod(member.mode & 0o777 | 0o200)
-
-
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return member if member.isfile() or member.isdir() else None
+                size += member.size
+    return size
 
 
 def _reason(stderr: bytes, place: Place) -> str:
