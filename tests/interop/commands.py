@@ -229,7 +229,11 @@ FAL_CLIENT = (
     Command(name="the metadata of an app", remark="By the published REST client."),
     Command(name="workflows (publish, list, get, change, run, stream, delete)"),
     Command(name="workflows (webhook)"),
-    Command(name="older clients (1.20, 1.50, 1.70, 1.80)", remark="`deploy`, `runners`; 1.20 by what it knows."),
+    Command(
+        name="older clients (1.20, 1.50, 1.70, 1.80)",
+        remark="`deploy`, `runners`; 1.20 by what it knows. 1.20 and 1.50 also need `FAL_HOST`, with the value of "
+        "`FAL_GRPC_HOST`.",
+    ),
 )
 
 JAVASCRIPT = (
