@@ -254,6 +254,7 @@ def _paths(path: str, ids: Ids) -> list[str]:
     """Return a path of the table with the ids in their places."""
     values = {
         "app": ids.app,
+        "endpoint:path": "x",
         "key_id": ids.key_id,
         "hash": ids.file_hash,
         "name": ids.workflow,
