@@ -33,7 +33,7 @@ def proof(key: bytes, side: bytes, nonce: bytes) -> bytes:
     Args:
         side: CALLER or APP, so that neither proof is the other.
     """
-    return hmac.new(key, side + nonce, "sha256").digest()
+    return hmac.digest(key, side + nonce, "sha256")
 
 
 class Gate:

@@ -109,7 +109,7 @@ def left_in_memory() -> list[Path]:
 def test_an_image_that_runs_itself_is_published_on_loopback(controller, tmp_path, podman: Podman):
     (tmp_path / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nRUN mkdir /web && echo itself > /web/index.html\n")
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.fal.apps.itself]\nauth = 'public'\nexposed_port = 8123\nmachine_type = 'S'\n"
+        "[tool.fal.apps.itself]\nauth = 'public'\nexposed_port = 8123\nmachine_type = 'S'\nkeep_alive = 600\n"
         "image = { dockerfile = 'Dockerfile', cmd = 'python3 -m http.server --directory /web 8123' }\n"
     )
     done = subprocess.run(
