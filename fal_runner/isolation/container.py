@@ -140,11 +140,21 @@ def engine_environment(note: Note, variables: Mapping[str, str], names: Sequence
     return {**passed, **note["variables"]}
 
 
+def kill(note: Note) -> None:
+    """Kill what runs in the container; one that ends already keeps its exit code."""
+    _ask(note, ["kill", note["name"]])
+
+
 def remove(note: Note) -> None:
     """Remove the container if it is still there, without a grace."""
     now = [] if Path(note["engine"]).name == "docker" else ["--time", "0"]
+    _ask(note, ["rm", "--force", *now, note["name"]])
+
+
+def _ask(note: Note, words: Sequence[str]) -> None:
+    """Run the engine with these words, whatever comes of it."""
     subprocess.run(
-        [*_program(note), "rm", "--force", *now, note["name"]],
+        [*_program(note), *words],
         env=note["variables"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

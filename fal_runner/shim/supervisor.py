@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.isolation.container import NOTE_VARIABLE
+from fal_runner.isolation.container import NOTE_VARIABLE, read_note
+from fal_runner.isolation.container import kill as kill_container
 from fal_runner.isolation.mounts import JOIN_VARIABLE
 from fal_runner.isolation.room import APP, ROOM_VARIABLE, SHARED, TEMPORARY, has_room, isolation_of, seen_in_room
 from fal_runner.log.capture import capture
@@ -81,7 +82,8 @@ class Supervisor:
         self._cause = ""
         self._asked = False
         container = spec.env.get(NOTE_VARIABLE)
-        self._memory = MemoryBound(spec.limits, Path(container) if container else None)
+        self._container = Path(container) if container else None
+        self._memory = MemoryBound(spec.limits, self._container)
         self._disk = DiskBound(spec.limits, [directory / APP, directory / TEMPORARY], self._pids)
         self._started = 0.0
 
@@ -210,9 +212,17 @@ class Supervisor:
         # The sweep after its end kills all others.
         if has_room(self.spec.room):
             self._reaper.kill_program(self._worker)
-            asyncio.get_running_loop().call_later(_KILL_SECONDS, self._worker.signal, signal.SIGKILL)
+        elif self._container is not None:
+            self._tasks.append(self._spawn(self._kill_in(self._container)))
         else:
             self._worker.signal(signal.SIGKILL)
+            return
+        asyncio.get_running_loop().call_later(_KILL_SECONDS, self._worker.signal, signal.SIGKILL)
+
+    async def _kill_in(self, container: Path) -> None:
+        """Have the engine kill what runs in the container, which keeps the exit code of what ends already."""
+        with contextlib.suppress(OSError, ValueError):  # without engine or note, the kill that follows is all there is
+            await asyncio.to_thread(lambda: kill_container(read_note(container)))
 
     async def changed(self) -> None:
         """Wait for the next event."""

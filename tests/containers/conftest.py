@@ -133,6 +133,10 @@ USER 1234
     def leave(self) -> dict[str, int]:
         return {"pid": subprocess.Popen(["setsid", "sleep", "1234"]).pid}
 
+    @fal.endpoint("/end")
+    def end(self) -> dict[str, int]:
+        os._exit(3)
+
     @fal.endpoint("/eat")
     def eat(self) -> dict[str, int]:
         return {"eaten": len(bytearray(700 << 20))}

@@ -160,6 +160,14 @@ def test_a_kill_leaves_nothing(controller, runner, podman):
     assert f"fal-{runner}" not in podman.containers()
 
 
+def test_a_worker_that_ends_in_a_request_keeps_its_exit_code(controller, runner):
+    answer = controller.call("/local/boxed/end", {})
+    assert answer.status == 503
+    assert b"ended with exit code 3 while it worked on this request" in answer.body
+    until(lambda: is_over(controller, runner), "the runner ends")
+    assert "worker exited with code 3" in logs(controller, runner)
+
+
 def test_a_runner_that_takes_more_memory_than_its_machine_type_ends_and_says_so(controller, runner):
     assert controller.call("/local/boxed/eat", {}).status >= 500
     until(lambda: is_over(controller, runner), "the runner ends")
