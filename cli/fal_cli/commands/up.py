@@ -214,7 +214,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     print_line(
         f"The controller is up (pid {controller.pid}). {ending}\n"
         f"  address    {address} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
-        f"  dashboard  {controller.url}/ui/, for a browser; admin.key has the key\n"
+        f"  dashboard  {controller.url}/ui/, for a browser{'' if no_key else '; admin.key has the key'}\n"
         f"  state      {controller.state_dir}\n"
         f"  profile    {profile.name}{use}\n"
         f"{machine}"
