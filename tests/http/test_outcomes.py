@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from fal_server.core.addresses import RunnerAddress
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.upstream import Pool, Upstream
 from tests.http.support import App, answering, ask, echo, error_of, read_head, read_message, runner, running_server
@@ -138,8 +139,8 @@ class _Late(Pool):
     def forget(self, upstream: Upstream) -> None:
         self._told.set()
 
-    async def connect(self, key: str, host: str, port: int, *, seconds: float) -> Upstream:
-        upstream = await super().connect(key, host, port, seconds=seconds)
+    async def connect(self, key: str, address: RunnerAddress, *, seconds: float) -> Upstream:
+        upstream = await super().connect(key, address, seconds=seconds)
         await self._told.wait()
         return upstream
 
