@@ -55,7 +55,7 @@ def test_a_slow_endpoint(controller: Controller, operator: Operator, studio: Non
     stats = operator.ask("Requests.GetRequestStats", application_name="studio", by_endpoint=True)["stats"]
     run = {each["endpoint"]: seconds(each["run"]["p50"]) for each in stats}
     assert max(run, key=lambda endpoint: run[endpoint]) == "/render"
-    assert run["/render"] >= 2
+    assert run["/render"] >= 2 * 0.99  # quantiles are within a hundredth
     slow = next(each for each in stats if each["endpoint"] == "/render")
     assert seconds(slow["wait"]["p50"]) < run["/render"] / 2, "it is the app, not the lack of runners"
     request = operator.requests("studio", endpoint="/render")[0]
