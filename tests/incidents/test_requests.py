@@ -59,7 +59,10 @@ def test_a_slow_endpoint(controller: Controller, operator: Operator, studio: Non
     slow = next(each for each in stats if each["endpoint"] == "/render")
     assert seconds(slow["wait"]["p50"]) < run["/render"] / 2, "it is the app, not the lack of runners"
     request = operator.requests("studio", endpoint="/render")[0]
-    assert "rendering in software" in operator.lines_of_request("studio", request["requestId"])
+    until(
+        lambda: "rendering in software" in operator.lines_of_request("studio", request["requestId"]),
+        "its line is stored",
+    )
 
 
 def test_a_timeout(controller: Controller, operator: Operator, deploy: Deploy) -> None:
@@ -70,7 +73,9 @@ def test_a_timeout(controller: Controller, operator: Operator, deploy: Deploy) -
     assert (request["statusCode"], request["errorType"], request["endpoint"]) == (504, "request_timeout", "/wait")
     spent = when(request["endedAt"]) - when(request["startedAt"])
     assert spent >= timedelta(seconds=operator.app("studio")["requestTimeout"])
-    assert "waiting for a lock" in operator.lines_of_request("studio", request["requestId"])
+    until(
+        lambda: "waiting for a lock" in operator.lines_of_request("studio", request["requestId"]), "its line is stored"
+    )
     until(lambda: "stateReason" in operator.runner(request["runnerId"]), "its runner is ended")
     why = operator.runner(request["runnerId"])["stateReason"]
     assert why == f"request {request['requestId']} outlived request_timeout"

@@ -41,7 +41,10 @@ def test_a_failing_setup(controller: Controller, operator: Operator, deploy: Dep
     assert (seen.get("activeRunners", 0), seen["failedStarts"]) == (0, 1)
     assert "FileNotFoundError" in seen["lastFailure"]
     assert "/models/weights" in seen["lastFailure"]
-    assert "in setup\n    open('/models/weights')" in operator.lines_of_runner(seen["failedRunnerId"])
+    until(
+        lambda: "in setup\n    open('/models/weights')" in operator.lines_of_runner(seen["failedRunnerId"]),
+        "its line is stored",
+    )
     (event,) = operator.events("no-weights", "runner_startup_failure")
     assert event["payload"]["job_id"] == seen["failedRunnerId"]
     assert event["payload"]["state"] == "setup"
@@ -57,7 +60,7 @@ def test_a_crash_loop(controller: Controller, operator: Operator, deploy: Deploy
     until(again, "it has crashed twice")
     seen = operator.app("loop")
     assert seen["lastFailure"] == "worker exited with code 3"
-    assert "no licence" in operator.lines_of_runner(seen["failedRunnerId"])
+    until(lambda: "no licence" in operator.lines_of_runner(seen["failedRunnerId"]), "its line is stored")
     (next_one,) = operator.runners("loop")
     assert next_one["state"] == "FAILURE_DELAY"
     ended = operator.events("loop", "runner_startup_failure")
@@ -87,7 +90,7 @@ def test_out_of_memory(controller: Controller, operator: Operator, deploy: Deplo
     runner = operator.runner(request["runnerId"])
     why = "machine type TINY with 200 MiB ran out of memory: deploy it with a larger one, such as XS"
     assert why in runner["stateReason"]
-    assert why in operator.lines_of_runner(request["runnerId"])
+    until(lambda: why in operator.lines_of_runner(request["runnerId"]), "its line is stored")
     (event,) = operator.events("hungry", "runner_failed")
     assert event["payload"]["reason"] == runner["stateReason"]
     types = {each["name"]: int(each["memoryBytes"]) for each in operator.ask("Runners.ListNodes")["machineTypes"]}
@@ -110,7 +113,7 @@ def test_a_bad_revision(controller: Controller, operator: Operator, deploy: Depl
     assert deployed["new_application_id"] == newest["revision_id"]
     assert controller.key.partition(":")[0] in deployed["actor"]["full_name"]
     failed = operator.requests("shop", status="REQUEST_STATUS_ERROR", page_size=1)[0]
-    assert "KeyError: 'price'" in operator.lines_of_request("shop", failed["requestId"])
+    until(lambda: "KeyError: 'price'" in operator.lines_of_request("shop", failed["requestId"]), "its line is stored")
 
     operator.ask("Apps.SetAlias", alias="shop", revision=before["revision_id"])
     until(lambda: controller.call("/local/shop/", {}).status == 200, "the revision before serves again")
@@ -126,7 +129,10 @@ def test_a_wrong_secret(controller: Controller, operator: Operator, deploy: Depl
     until(lambda: controller.call("/local/asks-service/", {}).status == 500, "a new runner has the new value")
 
     failed = operator.requests("asks-service", status="REQUEST_STATUS_ERROR")[0]
-    assert "401: the service refuses API_TOKEN" in operator.lines_of_request("asks-service", failed["requestId"])
+    until(
+        lambda: "401: the service refuses API_TOKEN" in operator.lines_of_request("asks-service", failed["requestId"]),
+        "its line is stored",
+    )
     revisions = {request["revisionId"] for request in operator.requests("asks-service")}
     assert revisions == {failed["revisionId"]}, "the code is the same"
     worked = operator.requests("asks-service", status="REQUEST_STATUS_SUCCESS")[0]
