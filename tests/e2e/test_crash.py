@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -10,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +20,11 @@ import pytest
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState
 from fal_runner.process.proc import ProcessInfo, all_processes, process_info
+from fal_server.core.addresses import RunnerAddress
+from fal_server.core.identity import EVERY_ACCOUNT
+from fal_server.store import AesVault, open_store
+from fal_server.store.crypto.master_key import load_master_key
+from tests.support import gate
 from tests.support.controller import BIN, Controller, start
 from tests.support.left_behind import (
     groups,
@@ -92,11 +97,18 @@ class Site:
         return str(json.loads(answer.body)["runner"])
 
     def ask_directly(self, runner_id: str) -> str:
-        """Send a request to the runner's own port."""
-        ((port,),) = rows(self.state_dir, "select port from runners where runner_id = ?", runner_id)
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/", b"{}", {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return str(json.load(response)["runner"])
+        """Send a request to the runner's own port, as a controller does."""
+        address = asyncio.run(self._address(runner_id))
+        return str(json.loads(gate.ask(address, "POST", "/"))["runner"])
+
+    async def _address(self, runner_id: str) -> RunnerAddress:
+        store = await open_store(self.state_dir / "fal.db", AesVault(load_master_key(self.state_dir, {})))
+        try:
+            runner = await store.get_runner(EVERY_ACCOUNT, runner_id)
+            assert runner is not None
+            return runner.address
+        finally:
+            await store.close()
 
     def release(self) -> None:
         """Let the request that `hold` started end."""
