@@ -157,6 +157,29 @@ async def test_a_runner_that_closes_before_it_is_asked() -> None:
         assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
 
 
+async def test_a_runner_that_ends_and_listens_a_little_longer_than_it_answers() -> None:
+    """The kernel resets what was connected to a process that ends: nobody accepted it."""
+    connected = 0
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        if connected == 1:
+            await read_message(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await read_message(reader)
+        writer.transport.abort()
+
+    async with running_server() as h, runner(end) as port:
+        h.ledger.add(App("hello"), port)
+        request = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        assert (await ask(h, request))[0] == 200
+        status, fields, body = await ask(h, request)
+        assert (status, error_of(fields, body)) == (503, "runner_disconnected")
+        assert await h.ledger.ended(2) == [Outcome.DONE, Outcome.RUNNER_FAILED]
+    assert connected == 2
+
+
 async def test_a_request_that_takes_too_long() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)

@@ -14,7 +14,7 @@ from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.passing import kept_in_app
-from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream, stays_open
 from fal_server.http.gateway.waiting import BodyClock, too_slow
 from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
@@ -503,5 +503,4 @@ class Relay:
         except OSError as error:
             _log.info("runner %s accepts no connections: %s", self._lease.runner_id, error)
             return False
-        upstream.transport.abort()
-        return True
+        return await stays_open(upstream)

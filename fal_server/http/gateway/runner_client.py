@@ -10,7 +10,7 @@ from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.core.tracing import TRACEPARENT, TRACESTATE, is_traceparent, new_traceparent
 from fal_server.http.gateway.app_request import LIFECYCLE
-from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream, stays_open
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.ports.queue import AnswerTooLarge
 
@@ -69,8 +69,7 @@ class HttpRunnerClient:
             return True  # nothing was learned of the runner
         except OSError:
             return False
-        upstream.transport.abort()
-        return True
+        return await stays_open(upstream)
 
     async def _send(
         self,

@@ -19,6 +19,7 @@ from fal_server.http.server.messages import Headers
 # just as its next request is sent.
 _IDLE_SECONDS = 4.0
 _SHORTAGE_SECONDS = 0.05
+_ENDING_SECONDS = 0.2
 _ESTABLISHED = 1  # TCP_ESTABLISHED in the kernel's tcp_states.h
 _MAX_HEAD_BYTES = 256 * 1024
 _NO_BODY_END = (b"content-length", b"transfer-encoding")
@@ -266,6 +267,18 @@ class Upstream(asyncio.Protocol):
         else:  # 100 Continue and the like: the response follows
             self.headers = []
             self.phrase = b""
+
+
+async def stays_open(upstream: Upstream) -> bool:
+    """Close a new connection after a little; return whether the runner had left it open.
+
+    A process that ends may close the connection of a request before the port on which it listens. What is connected in
+    between is reset.
+    """
+    await asyncio.sleep(_ENDING_SECONDS)
+    lost = upstream.lost
+    upstream.transport.abort()
+    return not lost
 
 
 class Pool:
