@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -88,7 +89,23 @@ class _McpResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from fal_mcp.server import serve_request
 
-        await serve_request(self._tools, self._version, scope, receive, send)
+        whole = False
+
+        async def take() -> Message:
+            nonlocal whole
+            message = await receive()
+            if message["type"] == "http.disconnect" and not whole:
+                whole = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            whole = whole or not message.get("more_body", False)
+            return message
+
+        async def give(message: Message) -> None:
+            with suppress(OSError):
+                await send(message)
+
+        # The SDK takes a client that has gone for a fault of its own, and logs a traceback.
+        await serve_request(self._tools, self._version, scope, take, give)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
