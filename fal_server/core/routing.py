@@ -88,9 +88,9 @@ class Slot:
 
     def warm_for(self, hints: frozenset[str]) -> None:
         """Replace what it is warm for."""
-        self.hints = hints
+        before, self.hints = self.hints, hints
         if self.places is not None:
-            self.places.warmed(self)
+            self.places.warmed(self, before)
 
 
 class OpenSlots:
@@ -120,35 +120,46 @@ class OpenSlots:
         self._slots[slot.runner_id] = slot
         self.in_flight += slot.in_flight
         self._all.put(slot)
-        self.warmed(slot)
+        self.warmed(slot, frozenset())
 
     def remove(self, slot: Slot) -> None:
         """Let no further request be sent to a runner."""
         del self._slots[slot.runner_id]
         slot.places, slot.number = None, _NOWHERE
         self.in_flight -= slot.in_flight
+        self._cool(slot.hints)
         self._removed += 1
         if self._removed > len(self._slots) + _MOST_LEFT:
             self._removed = 0
             self._all, self._warm = _ByLoad(), {}
             for left in self._slots.values():
                 self._all.put(left)
-                self.warmed(left)
+                self.warmed(left, frozenset())
 
     def moved(self, slot: Slot, by: int) -> None:
         """Note that a runner has more or fewer requests."""
         self.in_flight += by
         self._all.put(slot)
-        if slot.hints:
-            self.warmed(slot)
-
-    def warmed(self, slot: Slot) -> None:
-        """Note what a runner is warm for."""
         for hint in slot.hints:
+            self._warm[hint].put(slot)
+
+    def warmed(self, slot: Slot, before: frozenset[str]) -> None:
+        """Note what a runner is warm for, which was warm for something else before."""
+        for hint in slot.hints - before:
             warm = self._warm.get(hint)
             if warm is None:
                 warm = self._warm[hint] = _ByLoad(hint)
+            warm.runners += 1
             warm.put(slot)
+        self._cool(before - slot.hints)
+
+    def _cool(self, hints: frozenset[str]) -> None:
+        """Note that a runner is no longer warm for these: an app may name new ones with each answer."""
+        for hint in hints:
+            warm = self._warm[hint]
+            warm.runners -= 1
+            if not warm.runners:
+                del self._warm[hint]
 
     def choose(self, max_multiplexing: int, hint: str | None = None) -> Slot | None:
         """Return the runner that gets the next request; one with a matching hint goes first.
@@ -160,8 +171,6 @@ class OpenSlots:
             found = warm.first(max_multiplexing)
             if found is not None:
                 return found
-            if warm.empty:
-                del self._warm[hint]
         return self._all.first(max_multiplexing)
 
 
@@ -169,19 +178,19 @@ class _ByLoad:
     """Runners by the number of their requests, the first that came first.
 
     One that has another number by now is dropped when it comes up. Each is at a number once at most.
+
+    Attributes:
+        runners: how many are warm for the hint, if it is of one.
     """
 
-    __slots__ = ("_heaps", "_hint", "_least", "_there")
+    __slots__ = ("_heaps", "_hint", "_least", "_there", "runners")
 
     def __init__(self, hint: str | None = None) -> None:
         self._hint = hint
         self._heaps: list[list[tuple[int, Slot]]] = []
         self._there: list[set[int]] = []
         self._least = 0  # below it there is none
-
-    @property
-    def empty(self) -> bool:
-        return not any(self._heaps)
+        self.runners = 0
 
     def put(self, slot: Slot) -> None:
         load = slot.in_flight

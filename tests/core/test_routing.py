@@ -106,6 +106,30 @@ def test_runners_that_are_gone_leave_nothing_behind() -> None:
     assert places.choose(1) is stays
 
 
+class Hint(str):
+    """A text that can be referred to weakly."""
+
+
+def test_hints_that_are_replaced_leave_nothing_behind() -> None:
+    places, kept = OpenSlots(), weakref.WeakSet[Hint]()
+    slot = Slot(runner_id="r", host="h", port=1)
+    places.add(slot)
+    for number in range(1000):
+        hint = Hint(f"model {number}")
+        kept.add(hint)
+        slot.warm_for(frozenset({hint}))
+        assert places.choose(1, hint) is slot
+        slot.take()
+        slot.give_back()
+    del hint
+    gc.collect()
+    assert len(kept) == 1
+    places.remove(slot)
+    slot.hints = frozenset()
+    gc.collect()
+    assert not kept
+
+
 def test_a_warm_runner_goes_before_an_emptier_one_but_is_not_waited_for() -> None:
     warm = Slot(runner_id="warm", host="h", port=1, in_flight=1, hints=frozenset({"m"}))
     cold = Slot(runner_id="cold", host="h", port=2)
