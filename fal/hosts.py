@@ -53,7 +53,7 @@ def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> H
         InsecureChannelError: the key would go in plaintext to another machine.
     """
     target = settings.target
-    cloud = target.host.startswith("api.")
+    cloud = target.is_cloud
     run = environ.get("FAL_RUN_HOST", "").strip().rstrip("/") or (_cloud(target) if cloud else target.url)
     queue = environ.get("FAL_QUEUE_RUN_HOST") or (_below("queue", run) if cloud else f"{run}/queue")
     ws = environ.get("FAL_WS_RUN_HOST") or (_below("ws", run) if cloud else run)

@@ -30,6 +30,11 @@ class Target:
         return is_loopback(self.host)
 
     @property
+    def is_cloud(self) -> bool:
+        """Whether it is named like the fal cloud, which has a host for each kind of call."""
+        return self.host.startswith("api.")
+
+    @property
     def authority(self) -> str:
         """`host:port`, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

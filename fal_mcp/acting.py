@@ -209,6 +209,3 @@ def acting(plans: Plans) -> tuple[Tool, ...]:
             ["endpoint_id"],
         ),
     )
-
-
-ACTS = ("stop_runner", "kill_runner", "rollback_app", "scale_app", "redrive_requests")

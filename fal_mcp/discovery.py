@@ -108,8 +108,7 @@ async def _invoke(platform: Platform, given: Arguments) -> object:
 def _method(methods: Mapping[str, dict[str, object]], name: str) -> dict[str, object]:
     if name not in methods:
         served = next((text for area, text in NOT_SERVED.items() if name.casefold().startswith(area)), None)
-        hint = f"{served}" if served else "search_operations finds them"
-        raise Refused(404, f"there is no operation {name[:80]!r}: {hint}")
+        raise Refused(404, f"there is no operation {name[:80]!r}: {served or 'search_operations finds them'}")
     return methods[name]
 
 

@@ -89,13 +89,9 @@ class Plans:
             )
         wanted = _binding(holder, tool, arguments)
         if plan.bound_to != wanted:
-            what = ("key", "tool", "arguments")[next(n for n in range(3) if plan.bound_to[n] != wanted[n])]
-            raise Refused(
-                409,
-                f"the plan_token is for other {what}, and nothing was done: call without it for a new plan"
-                if what == "arguments"
-                else f"the plan_token is for another {what}, and nothing was done: call without it for a new plan",
-            )
+            named = zip(("another key", "another tool", "other arguments"), plan.bound_to, wanted, strict=True)
+            what = next(name for name, had, asked in named if had != asked)
+            raise Refused(409, f"the plan_token is for {what}, and nothing was done: call without it for a new plan")
         del self._plans[plan.digest]
         return plan.prepared
 

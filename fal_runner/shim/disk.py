@@ -43,7 +43,7 @@ class DiskBound:
         """What used up the disk, and what to do about it."""
         most = self._limits.disk_bytes // _MIB
         return (
-            f"machine type {self._limits.machine_type} with {most} MiB of disk has used it up in /app and /tmp: "
+            f"machine type {self._limits.machine_type} has {most} MiB for /app and /tmp, and these held more: "
             "keep large files in /data, or deploy with a machine type that has more"
         )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fal_mcp.acting import ACTS
 from fal_mcp.discovery import DISCOVERY
 from fal_mcp.platform_tools import READING
 from tests.agents.conftest import Open, key_of, over_http, over_stdio
 from tests.support.controller import BIN, Controller, running
 from tests.support.waiting import until
 
+ACTING = {"stop_runner", "kill_runner", "rollback_app", "scale_app", "redrive_requests"}
 PUBLISHED = {
     "list_apps", "fetch_requests", "fetch_request_logs", "get_analytics", "fetch_events", "list_revisions",
     "get_runner_history", "get_current_state", "get_usage", "list_files", "read_file", "fetch_model_requests",
@@ -53,7 +53,7 @@ async def test_the_published_names_are_there_and_say_that_they_only_read(control
     assert {tool.name for tool in (*READING, *DISCOVERY)} == PUBLISHED
     async with opened(controller) as tools:
         found = {tool.name: tool for tool in (await tools.client.list_tools()).tools}
-    assert set(found) == PUBLISHED | set(ACTS)
+    assert set(found) == PUBLISHED | ACTING
     for name, tool in found.items():
         assert tool.annotations.read_only_hint == (name in PUBLISHED), name
         assert tool.description, name

@@ -238,7 +238,7 @@ async def test_a_runner_that_fills_its_disk_ends_and_says_so(rig: Any, directory
     gone = await rig.until(runner, Event.GONE)
     assert gone.end is End.OUT_OF_DISK
     assert gone.reason.startswith("worker was killed by signal 9 (SIGKILL): machine type ")
-    assert "with 32 MiB of disk has used it up in /app and /tmp" in gone.reason
+    assert "has 32 MiB for /app and /tmp, and these held more" in gone.reason
     assert rig.lines.of(runner.runner_id)[-1].message == gone.reason
 
 

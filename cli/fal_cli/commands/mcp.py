@@ -51,7 +51,7 @@ def _mcp(args: argparse.Namespace) -> None:
     from fal.settings import resolve
 
     settings = resolve(host=args.host, team=args.team)
-    if settings.target.host.startswith("api."):
+    if settings.target.is_cloud:
         raise CommandError(
             f"{settings.target.host} is the fal cloud, which serves such tools itself: `fal mcp` is for a controller; "
             "FAL_GRPC_HOST or --host names one"
