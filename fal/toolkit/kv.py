@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -134,6 +135,8 @@ class KVStore:
 def _remaining(file: int) -> float:
     """Return for how many seconds a value is kept still; 0 or less if it has expired."""
     by_wall_clock = os.fstat(file).st_mtime - time.time()
+    if sys.platform != "linux":
+        return by_wall_clock
     try:
         boot, end, ttl = os.getxattr(file, _KEPT).decode().split()
         if boot == _boot():
@@ -148,10 +151,11 @@ def _remaining(file: int) -> float:
 
 
 def _keep(file: int, seconds: float, ttl: float) -> None:
-    """Note by this boot's clock when a value expires; a file system without attributes has its file's time alone."""
-    end = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
-    with suppress(OSError):
-        os.setxattr(file, _KEPT, f"{_boot()} {end:.3f} {ttl:.0f}".encode())
+    """Note by this boot's clock when a value expires; elsewhere than on Linux, its file's time alone says it."""
+    if sys.platform == "linux":
+        end = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
+        with suppress(OSError):
+            os.setxattr(file, _KEPT, f"{_boot()} {end:.3f} {ttl:.0f}".encode())
 
 
 def _boot() -> str:

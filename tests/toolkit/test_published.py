@@ -84,6 +84,19 @@ def test_a_step_of_the_wall_clock_moves_no_ttl(data: Path, monkeypatch: pytest.M
     assert (store.get("before"), store.get("after")) == (None, None)
 
 
+def test_a_ttl_counts_on_a_desk_without_attributes_of_files(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv.sys, "platform", "darwin")
+    monkeypatch.delattr(os, "getxattr")
+    monkeypatch.delattr(os, "setxattr")
+    monkeypatch.delattr(kv.time, "CLOCK_BOOTTIME")
+    store = KVStore("desk")
+    store.set("key", "x", ttl=600)
+    assert store.get("key") == "x"
+    wall = kv.time.time
+    monkeypatch.setattr(kv.time, "time", lambda: wall() + 601)
+    assert store.get("key") is None
+
+
 @pytest.mark.parametrize(("step", "kept"), [(-10 * 365 * 86_400, True), (-3600, True), (300, True), (3600, False)])
 def test_over_a_reboot_a_ttl_goes_on_and_is_never_longer(
     data: Path, monkeypatch: pytest.MonkeyPatch, step: int, kept: bool
