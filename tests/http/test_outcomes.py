@@ -113,18 +113,22 @@ async def test_a_connection_is_not_used_again_after_a_failure_of_the_app() -> No
         assert await h.ledger.ended(3) == [Outcome.DONE] * 3
 
 
-async def test_a_used_connection_that_breaks_does_not_end_a_runner_that_still_listens() -> None:
-    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_message(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        await read_message(reader)
-        writer.transport.abort()
+REQUEST = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
+
+async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the first request of a connection, and break it at the second."""
+    await read_message(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    await read_message(reader)
+    writer.transport.abort()
+
+
+async def test_a_used_connection_that_breaks_does_not_end_a_runner_that_still_listens() -> None:
     async with running_server() as h, runner(answer_once) as port:
         h.ledger.add(App("hello"), port)
-        request = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-        assert (await ask(h, request))[0] == 200
-        status, fields, body = await ask(h, request)
+        assert (await ask(h, REQUEST))[0] == 200
+        status, fields, body = await ask(h, REQUEST)
         assert (status, error_of(fields, body)) == (503, "runner_disconnected")
         assert await h.ledger.ended(2) == [Outcome.DONE] * 2
 
@@ -165,19 +169,42 @@ async def test_a_runner_that_ends_and_listens_a_little_longer_than_it_answers() 
         nonlocal connected
         connected += 1
         if connected == 1:
-            await read_message(reader)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            await read_message(reader)
+            await answer_once(reader, writer)
         writer.transport.abort()
 
     async with running_server() as h, runner(end) as port:
         h.ledger.add(App("hello"), port)
-        request = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-        assert (await ask(h, request))[0] == 200
-        status, fields, body = await ask(h, request)
+        assert (await ask(h, REQUEST))[0] == 200
+        status, fields, body = await ask(h, REQUEST)
         assert (status, error_of(fields, body)) == (503, "runner_disconnected")
         assert await h.ledger.ended(2) == [Outcome.DONE, Outcome.RUNNER_FAILED]
     assert connected == 2
+
+
+class _Broken(Pool):
+    """Connects so often, and then fails as nobody expects."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self._good = good
+
+    async def connect(self, key: str, address: RunnerAddress, *, seconds: float) -> Upstream:
+        self._good -= 1
+        if self._good < 0:
+            raise RuntimeError("a fault of the controller")
+        return await super().connect(key, address, seconds=seconds)
+
+
+async def test_a_fault_of_the_controller_is_answered_and_frees_the_runner() -> None:
+    async with running_server() as h, runner(answer_once) as port:
+        h.gateway.pool = _Broken(1)
+        h.ledger.add(App("hello"), port)
+        assert (await ask(h, REQUEST))[0] == 200
+        status, fields, body = await ask(h, REQUEST)
+        assert (status, error_of(fields, body)) == (503, "runner_disconnected")
+        status, fields, body = await ask(h, REQUEST)
+        assert (status, error_of(fields, body)) == (500, "internal_error")
+        assert await h.ledger.ended(3) == [Outcome.DONE, Outcome.RUNNER_FAILED, Outcome.DONE]
 
 
 async def test_a_request_that_takes_too_long() -> None:

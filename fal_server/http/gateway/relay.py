@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from typing import Protocol
 
-from fal_server.core.faults import NodeTrouble
+from fal_server.core.faults import CONTROLLER_FAILED, NodeTrouble
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
@@ -135,6 +135,10 @@ class Relay:
             self._fail("runner_connection_refused", "the runner refuses connections: its app has stopped listening")
         except OSError as error:
             self._fail("runner_connection_error", f"the runner cannot be reached: {error}")
+        except Exception:
+            # Whatever it is, the client gets a response and the runner's place is free; the log gets the rest.
+            self._send_failure(Outcome.DONE, HttpError(500, "internal_error", CONTROLLER_FAILED))
+            raise
         else:
             self._task = None
             if upstream.lost:  # before it had a listener to report that to
@@ -422,8 +426,10 @@ class Relay:
         dispatcher = self._context.dispatcher
         try:
             listens = await self._listens()
-        except BaseException:
+        except BaseException as failure:
             dispatcher.release(self._lease, Outcome.RUNNER_FAILED)
+            if isinstance(failure, Exception):
+                self._answer_failure(error)
             raise
         if listens:
             dispatcher.release(self._lease, Outcome.DONE)
