@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.platform import Platform, opened, running
+from tests.fakes.queueing import Queueing, queueing
 
 
 @pytest.fixture
@@ -21,3 +22,11 @@ async def idle(tmp_path: Path) -> AsyncIterator[Platform]:
 async def platform(idle: Platform) -> AsyncIterator[Platform]:
     async with running(idle):
         yield idle
+
+
+@pytest.fixture
+async def q(platform: Platform) -> AsyncIterator[Queueing]:
+    """Provide the queue, and an app with one runner at most."""
+    await platform.deploy("a", scaling={"max_concurrency": 1})
+    async with queueing(platform) as found:
+        yield found

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
-from fal_server.core.quotas import Quotas
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
-from fal_server.live.backlog import Backlog
 from fal_server.ports.queue import AnswerTooLarge, RequestFilter
 from fal_server.services.attempts import RETRIES
 from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
-from tests.fakes.platform import Platform
 from tests.fakes.queueing import BROKEN, Queueing, queueing
 
 TIMED_OUT = Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail="too long")
-
-
-@pytest.fixture
-async def q(platform: Platform) -> AsyncIterator[Queueing]:
-    await platform.deploy("a", scaling={"max_concurrency": 1})
-    async with queueing(platform) as found:
-        yield found
 
 
 async def answer_of(q: Queueing, request_id: str) -> Answer:
@@ -553,75 +541,3 @@ async def test_requests_that_cannot_be_cancelled_together_are_cancelled_each(q):
     assert [(await q.get(one)).state for one in waiting] == [State.COMPLETED] * 2
     q.client.held.set()
     assert (await q.completed(first)).status == 200
-
-
-async def test_no_more_is_queued_than_the_account_may_have(q):
-    q.client.held.clear()
-    q.quotas = Quotas(queued_requests=2, queued_bytes=10)
-    with pytest.raises(ResourceExhausted, match="0 bytes of requests and cannot take 11 more, of the 10"):
-        await q.submit(body=b"x" * 11)
-    first = await q.submit(body=b"x" * 8)
-    with pytest.raises(ResourceExhausted, match="cancel some"):
-        await q.submit(body=b"x" * 3)
-    await q.submit(body=b"x" * 2)
-    with pytest.raises(ResourceExhausted, match="holds 2 requests"):
-        await q.submit()
-    assert len(await q.queue.find(LOCAL, RequestFilter(app_name="a"))) == 2, "what is refused is not stored"
-    q.client.held.set()
-    await q.completed(first)
-    await q.until(lambda: q.backlog.held(LOCAL).requests == 0)
-    assert q.backlog.held(LOCAL).size == 0
-    await q.completed(await q.submit(body=b"x" * 10))
-
-
-async def test_requests_that_come_at_once_do_not_pass_the_bound_together(q):
-    q.client.held.clear()
-    q.quotas = Quotas(queued_requests=3)
-    found = await asyncio.gather(*(q.submit() for _ in range(10)), return_exceptions=True)
-    assert sum(isinstance(each, str) for each in found) == 3
-    assert sum(isinstance(each, ResourceExhausted) for each in found) == 7
-    assert q.backlog.held(LOCAL).requests == 3
-    q.client.held.set()
-
-
-async def test_a_restart_knows_what_is_queued(platform: Platform):
-    await platform.deploy("a", scaling={"max_concurrency": 1})
-    signer = await platform.store.webhook_signer()
-    before = Queueing(platform, signer)
-    for _ in range(3):
-        await before.submit(body=b"x" * 1000)
-    platform.backlog = Backlog(platform.clock)
-    after = Queueing(platform, signer)
-    await after.queue.load()
-    held = after.backlog.held(LOCAL)
-    assert held.requests == 3
-    assert held.size == 3000
-
-
-async def test_a_request_that_the_quota_of_runners_holds_back_is_told_so(q):
-    q.platform.quotas = Quotas(runners=1)
-    await q.platform.deploy("b")
-    await q.platform.get("a")
-    why = "its account has all the runners that its quota allows: 1"
-    waiting = await q.submit("b")
-    await q.until(lambda: any(runner.not_before for runner in q.platform.fleet.of_app(app_id("b"))))
-    delay = (await q.queue.status(app_id("b"), waiting)).delay
-    assert delay is not None
-    assert delay.reason == why
-    done = await q.completed(await q.submit("b", start_seconds=1), "b")
-    assert (done.status, done.error) == (504, f"no runner of 'b' took the request within 1 s: {why}")
-
-
-async def test_what_is_put_in_line_again_counts_as_what_it_has(q):
-    body = bytes(range(256)) * 4
-    q.client.answers.append(BROKEN)
-    request_id = await q.submit(body=body, no_retry=True)
-    assert (await q.completed(request_id)).dead
-    assert q.backlog.held(LOCAL).size == 0
-    q.client.held.clear()
-    await q.queue.redrive(app_id("a"), request_id)
-    assert (q.backlog.held(LOCAL).requests, q.backlog.held(LOCAL).size) == (1, len(body))
-    q.client.held.set()
-    await q.completed(request_id)
-    await q.until(lambda: q.backlog.held(LOCAL).requests == 0)
-    assert q.backlog.held(LOCAL).size == 0
