@@ -32,11 +32,17 @@ def none(root: Path) -> RunnerGroups:
     return RunnerGroups(Places(), root / "control-groups")
 
 
-def takes(mib: int) -> Callable[[], int]:
+def takes(mib: int, *, stays: bool = False) -> Callable[[], int]:
+    """Take so much memory and return, or hold it until the end: a shim that watches looks only now and then."""
+
     def app() -> int:
+        import threading
+
         held = bytearray(mib * 1024 * 1024)
         for page in range(0, len(held), 4096):
             held[page] = 1
+        if stays:
+            threading.Event().wait()
         return len(held)
 
     return app
@@ -58,7 +64,7 @@ async def bounded(request: pytest.FixtureRequest, rig: Any) -> Any:
 
 
 async def test_a_runner_that_takes_too_much_ends_and_says_so(bounded: Any) -> None:
-    runner = await bounded.start(takes(300), limits=SMALL)
+    runner = await bounded.start(takes(300, stays=True), limits=SMALL)
     gone = await bounded.until(runner, Event.GONE)
     assert gone.end is End.OUT_OF_MEMORY
     assert gone.exit_code == 128 + signal.SIGKILL
