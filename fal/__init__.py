@@ -54,10 +54,10 @@ _WHERE = {
     "sync_dir": "fal.sync",
 }
 
-# These are there after `import fal`, as in the published package.
+# `import fal` alone makes these available, as in the published package.
 _MODULES = frozenset({"api", "app", "apps", "config", "container", "exceptions", "flags", "sdk", "sync", "toolkit"})
 
-# In a runner this package is in no folder. pathlib's import would cost more than all of this.
+# In a runner this package does not lie in a folder. Importing pathlib would cost more than the rest of this file.
 if any(os.path.exists(f"{folder}/_fal_version.py") for folder in __path__):  # noqa: PTH110
     import warnings
 

@@ -1,4 +1,4 @@
-"""Opens httpx clients for calls of apps: with this program's key, authorities and proxies."""
+"""Opens httpx clients for calls to apps, with this program's key, CA certificates and proxies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WebSocketArguments(TypedDict):
-    """Headers, TLS and proxy of a WebSocket; `proxy` is True for that of the environment."""
+    """Headers, TLS and proxy of a WebSocket; `proxy=True` means the environment's."""
 
     additional_headers: dict[str, str]
     ssl: SSLContext | None
@@ -26,12 +26,12 @@ class WebSocketArguments(TypedDict):
 
 
 def authorization() -> dict[str, str]:
-    """Return the header of this program's key; an empty mapping if it has none, for apps that are public."""
+    """Return the header with this program's key, or an empty mapping if it has no key, for public apps."""
     return dict(_settings().credentials.headers())
 
 
 def find_app_hosts() -> Hosts:
-    """Return where this program calls apps. Raises as `find_hosts`."""
+    """Return the addresses where this program calls apps. Raises the errors of `find_hosts`."""
     return find_hosts(_settings())
 
 
@@ -40,11 +40,11 @@ def open_client(url: str, headers: Mapping[str, str], timeout: httpx.Timeout | f
 
     Args:
         url: the address.
-        headers: of each request.
-        timeout: seconds that each step of a request may take; None waits.
+        headers: sent with each request.
+        timeout: seconds that each step of a request may take; None means no limit.
 
     Raises:
-        InsecureChannelError: the headers' key would go in plaintext to another machine.
+        InsecureChannelError: the key in the headers would go to another machine in plaintext.
         ModuleNotFoundError: httpx is not installed.
     """
     require_httpx()
@@ -62,7 +62,7 @@ def open_async_client(url: str, headers: Mapping[str, str], timeout: httpx.Timeo
 
 
 def websocket_arguments(url: str, headers: Mapping[str, str]) -> WebSocketArguments:
-    """Return what the library websockets connects with; url is that of HTTP. Raises as `open_client`."""
+    """Return the arguments for the websockets library; `url` is the HTTP address. Raises as `open_client` does."""
     _check_headers(url, headers)
     kind = kind_of(url)
     return WebSocketArguments(
@@ -73,7 +73,7 @@ def websocket_arguments(url: str, headers: Mapping[str, str]) -> WebSocketArgume
 
 
 def require_httpx() -> None:
-    """Raise an error if httpx is missing: a runner has it only if its app asks for it.
+    """Raise an error if httpx is missing: only runners whose app asks for it have it.
 
     Raises:
         ModuleNotFoundError: it is not installed; the message says what to do.

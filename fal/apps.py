@@ -1,4 +1,4 @@
-"""Calls apps by their names: through the queue, as a stream, or over a WebSocket.
+"""Calls apps by name: through the queue, as a stream, or over a WebSocket.
 
 from fal import apps
 
@@ -31,10 +31,10 @@ _AGAIN = frozenset({408, 409, 429, 502, 503, 504})
 
 
 class Credentials(Protocol):
-    """What names the caller."""
+    """Authenticates the caller."""
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers of a request."""
+        """Return the headers that authenticate a request."""
         ...
 
 
@@ -45,7 +45,7 @@ class _Status:
 
 @dataclass
 class Queued(_Status):
-    """The request waits; `position` is the number of those before it."""
+    """The request waits; `position` counts the requests ahead of it."""
 
     position: int
 
@@ -59,7 +59,7 @@ class InProgress(_Status):
 
 @dataclass
 class Completed(_Status):
-    """The request has ended; `error` and `error_type` say why it failed, if it did."""
+    """The request has ended; `error` and `error_type` say why it failed, or are None."""
 
     logs: list[dict[str, object]] | None
     error: str | None = None
@@ -67,7 +67,7 @@ class Completed(_Status):
 
 
 class _Caller:
-    """The credentials of this program, found when they are first used."""
+    """The credentials of this program, resolved at first use."""
 
     def headers(self) -> Mapping[str, str]:
         return authorization()
@@ -79,7 +79,7 @@ class RequestHandle:
 
     Attributes:
         app_id: the app with its owner, without a path.
-        request_id: the id of the request.
+        request_id: the request's id.
     """
 
     app_id: str
@@ -92,10 +92,10 @@ class RequestHandle:
         self.app_id = "/".join(parts[: 3 if parts[0] == "workflows" else 2])
 
     def status(self, *, logs: bool = False) -> Queued | InProgress | Completed:
-        """Return where the request is.
+        """Return the current status of the request.
 
         Args:
-            logs: ask for the app's log lines.
+            logs: also return the app's log lines.
 
         Raises:
             httpx.HTTPStatusError: the platform refused.
@@ -112,7 +112,7 @@ class RequestHandle:
         raise FalServerlessException(f"the request {self.request_id} has a status that is not known here: {state}")
 
     def iter_events(self, *, logs: bool = False, poll_seconds: float = _POLL_SECONDS) -> Generator[Queued | InProgress]:
-        """Yield where the request is, again and again, until it is completed."""
+        """Yield the request's status repeatedly until it is completed."""
         while not isinstance(found := self.status(logs=logs), Completed):
             yield found
             time.sleep(poll_seconds)
@@ -121,12 +121,12 @@ class RequestHandle:
         """Ask the platform to cancel the request.
 
         Raises:
-            httpx.HTTPStatusError: it refused; one that is completed cannot be cancelled.
+            httpx.HTTPStatusError: the platform refused, for example because the request is completed.
         """
         _send("PUT", f"{self._place}/cancel", self._creds.headers())
 
     def fetch_raw_response(self) -> httpx.Response:
-        """Return the answer of a completed request.
+        """Return the app's response to a completed request.
 
         Raises:
             httpx.HTTPStatusError: the app answered with an error; the message has its text.
@@ -134,12 +134,15 @@ class RequestHandle:
         return self._read("", {})
 
     def fetch_result(self) -> dict[str, object]:
-        """Return the JSON of the answer of a completed request. Raises as `fetch_raw_response`."""
+        """Return the JSON of a completed request's response. Raises the errors of `fetch_raw_response`."""
         found: dict[str, object] = self.fetch_raw_response().json()
         return found
 
     def get(self) -> dict[str, object]:
-        """Wait until the request is completed, and return the JSON of its answer. Raises as `fetch_raw_response`."""
+        """Wait until the request is completed, and return the response's JSON.
+
+        Raises the errors of `fetch_raw_response`.
+        """
         for _ in self.iter_events():
             continue
         return self.fetch_result()
@@ -153,12 +156,12 @@ class RequestHandle:
 
 
 def run(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> dict[str, object]:
-    """Call an app through its queue, and return the JSON of its answer.
+    """Call an app through its queue, and return the response's JSON.
 
     Args:
-        app_id: "owner/my-app", also with a path.
-        arguments: the body.
-        path: the endpoint's path; "" means that of the app id, else "/".
+        app_id: "owner/my-app", optionally followed by a path.
+        arguments: the request's body.
+        path: the endpoint's path; "" means the path in `app_id`, or "/" if it has none.
 
     Raises:
         httpx.HTTPStatusError: the platform refused, or the app answered with an error.
@@ -167,19 +170,19 @@ def run(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> dict
 
 
 def submit(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> RequestHandle:
-    """Put a request into an app's queue, and return it. Arguments and errors as of `run`."""
+    """Submit a request to an app's queue, and return its handle. Takes the arguments of `run` and raises its errors."""
     place = f"{find_app_hosts().queue}/{_path(app_id, path)}"
     answer = _send("POST", place, _Caller().headers(), arguments)
     return RequestHandle(app_id=app_id, request_id=answer.json()["request_id"])
 
 
 def stream(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> Iterator[str | bytes]:
-    """Call an app, and yield its answer as it comes.
+    """Call an app, and yield its response as it arrives.
 
-    Arguments and errors as of `run`.
+    Takes the arguments of `run` and raises its errors.
 
     Yields:
-        The lines of a text/event-stream that are not empty; the bytes of any other answer.
+        The non-empty lines of a text/event-stream, or the bytes of any other response.
     """
     require_httpx()
     import httpx
@@ -200,30 +203,30 @@ def stream(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> I
 
 
 class WebSocketCall:
-    """Calls an HTTP endpoint again and again over one WebSocket; `ws` makes it."""
+    """Calls an HTTP endpoint repeatedly over one WebSocket; created by `ws`."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._held: str | bytes | None = None
 
     def run(self, arguments: Mapping[str, object]) -> bytes:
-        """Send a request, and return its whole answer."""
+        """Send a request, and return its complete response."""
         self.send(arguments)
         return self.recv()
 
     def send(self, arguments: Mapping[str, object]) -> None:
-        """Send a request, whose answer `recv` or `stream` gives."""
+        """Send a request; `recv` or `stream` returns its response."""
         self._connection.send(json.dumps(arguments))
 
     def recv(self) -> bytes:
-        """Return the whole answer of the oldest request that has none yet."""
+        """Return the complete response to the oldest unanswered request."""
         return b"".join(part.encode() if isinstance(part, str) else part for part in self.stream())
 
     def stream(self) -> Generator[str | bytes]:
-        """Yield the parts of an answer as they come.
+        """Yield the parts of a response as they arrive.
 
         Raises:
-            FalServerlessException: the messages are not those of one answer.
+            FalServerlessException: the messages do not belong to one response.
         """
         started = _about(self._connection.recv())
         if started is None or started.get("type") != "start":
@@ -236,10 +239,10 @@ class WebSocketCall:
 
 @contextmanager
 def ws(app_id: str, *, path: str = "") -> Generator[WebSocketCall]:
-    """Open a WebSocket to an HTTP endpoint, over which many requests are made.
+    """Open a WebSocket to an HTTP endpoint for many requests.
 
     Args:
-        app_id, path: as of `run`.
+        app_id, path: as in `run`.
     """
     from websockets.sync.client import connect
 
@@ -250,12 +253,12 @@ def ws(app_id: str, *, path: str = "") -> Generator[WebSocketCall]:
 
 
 def address(app_id: str) -> str:
-    """Return where an app is called directly."""
+    """Return the address for direct calls to an app."""
     return f"{find_app_hosts().run}/{_path(app_id)}"
 
 
 def _named(app_id: str) -> str:
-    """Return the app with its owner; an older form has a dash between the two."""
+    """Return the app id with its owner; an older form separates the two with a dash."""
     return app_id.strip("/") if "/" in app_id else app_id.replace("-", "/", 1)
 
 
@@ -273,7 +276,7 @@ def _lines(answer: httpx.Response) -> Iterator[str]:
 
 
 def _about(part: str | bytes) -> Mapping[str, object] | None:
-    """Return a message about an answer; None for a part of the answer itself."""
+    """Return a control message about the response, or None if `part` belongs to the response itself."""
     if not isinstance(part, str):
         return None
     try:
@@ -289,7 +292,7 @@ def _worth_another(error: Exception) -> bool:
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
-        # An answer of an app has the id of its request; that it will be the same again is no reason to ask again.
+        # A response with the request's id came from the app itself: asking again would give the same one.
         return error.response.status_code in _AGAIN and "x-fal-request-id" not in error.response.headers
     return isinstance(error, httpx.TransportError)
 

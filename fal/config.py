@@ -1,7 +1,7 @@
-"""Reads profiles, and keeps our own beside the published client's, which it never changes.
+"""Reads profiles from the published client's file and from our own; writes only our own.
 
-The published client reads ~/.fal/config.toml when it is imported, and that fails if the current profile has a host that
-does not begin with "api". So the profiles that we make, and which one is current, are in a file of our own.
+The published client reads ~/.fal/config.toml at import, and fails if the current profile's host does not begin with
+"api". So our profiles, and the choice of the current one, live in a separate file.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from tomlkit.items import Table
 
 INTERNAL = "__internal__"
-"""The table with a client's own state: the current profile and the team that it acts for."""
+"""The table for the client's own state: the current profile and the team to act for."""
 
 
 def truthy(environ: Mapping[str, str], name: str) -> bool:
-    """Return whether a variable is set to something other than 0, false or nothing."""
+    """Return whether a variable is set to something other than 0, false or an empty text."""
     return environ.get(name, "").strip().lower() not in ("", "0", "false")
 
 
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where the client keeps its files: FAL_HOME_DIR, or ~/.fal."""
+    """Return the directory for the client's files: FAL_HOME_DIR, or ~/.fal."""
     return Path(environ.get("FAL_HOME_DIR") or "~/.fal").expanduser()
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the file that the published client reads, too: FAL_CONFIG_PATH, or ~/.fal/config.toml."""
+    """Return the file that we share with the published client: FAL_CONFIG_PATH, or ~/.fal/config.toml."""
     return Path(environ.get("FAL_CONFIG_PATH") or "~/.fal/config.toml").expanduser()
 
 
@@ -46,15 +46,15 @@ def own_path(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The content of both files; where both have a profile of one name, ours wins.
+    """The merged content of both files; if both define a profile, ours wins.
 
     Attributes:
-        path: the file of the published client, which need not exist.
-        own_path: our own, which need not exist either.
+        path: the published client's file, which need not exist.
+        own_path: our own file, which need not exist either.
         profiles: each profile's settings by its name; the client uses `key`, `host`, `ca_file`,
             `client_cert_file` and `client_key_file`.
-        current_profile: the profile to use unless another is named.
-        chosen_in: the file that chose it.
+        current_profile: the profile to use unless the caller names another.
+        chosen_in: the file that names the current profile.
         team: the team that a login token acts for.
     """
 
@@ -66,11 +66,11 @@ class Config:
     team: str | None
 
     def __repr__(self) -> str:
-        """Leave out the settings: keys are among them."""
+        """Omit the settings, because they include keys."""
         return f"Config(path={str(self.path)!r}, profiles={list(self.profiles)!r}, current={self.current_profile!r})"
 
     def setting(self, profile: str, name: str) -> str | None:
-        """Return a setting of a profile; None if it is unset or empty.
+        """Return a profile's setting, or None if it is unset or empty.
 
         Raises:
             ConfigError: there is no such profile, or the setting is not text.
@@ -85,7 +85,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ProfileFile:
-    """One of the two files, as it was read."""
+    """The content of one of the two files."""
 
     path: Path
     profiles: Mapping[str, Mapping[str, object]]
@@ -96,14 +96,14 @@ class _ProfileFile:
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read both files; a missing one counts as empty.
+    """Read both files; a missing file counts as empty.
 
     Args:
-        path: the file of the published client; ours is beside it.
+        path: the published client's file; ours lies beside it.
         environ: the environment variables.
 
     Raises:
-        ConfigError: one cannot be read, or is not TOML of the expected form.
+        ConfigError: a file cannot be read, is not TOML, or does not have the expected form.
     """
     path = config_path(environ) if path is None else path
     shared, own = _read(path), _read(own_path(path))
@@ -120,7 +120,7 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
 
 def _read(path: Path) -> _ProfileFile:
     try:
-        # Editors on Windows may begin a file with a byte order mark.
+        # Editors on Windows may start a file with a byte order mark.
         document: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         document = {}
@@ -136,7 +136,7 @@ def _read(path: Path) -> _ProfileFile:
 
 
 class ConfigEditor:
-    """Changes our own file, within `edit`. A profile of the published client is copied when it is changed."""
+    """Changes our own file inside `edit`. Changing one of the published client's profiles copies it first."""
 
     def __init__(self, document: TOMLDocument, shared: _ProfileFile, path: Path) -> None:
         self._document = document
@@ -149,7 +149,7 @@ class ConfigEditor:
 
     @property
     def current_profile(self) -> str | None:
-        """The profile in use unless another is named."""
+        """The profile in use unless the caller names another."""
         table = self._document.get(INTERNAL, {})
         if "profile" in table:
             return _text(table, "profile", where=f"{INTERNAL} in {self._path}")
@@ -167,7 +167,7 @@ class ConfigEditor:
         """Add a profile without settings.
 
         Raises:
-            ConfigError: there is one of that name, or the name is not allowed.
+            ConfigError: the name is taken or not allowed.
         """
         import tomlkit
 
@@ -192,10 +192,10 @@ class ConfigEditor:
             self._document.add(name, table)
 
     def require_own(self, name: str) -> None:
-        """Raise if a profile cannot be removed.
+        """Raise an error if a profile cannot be removed.
 
         Raises:
-            ConfigError: there is no such profile, or the published client's file has it.
+            ConfigError: there is no such profile, or it is in the published client's file.
         """
         self._check(name)
         if name in self._shared.profiles:
@@ -207,7 +207,7 @@ class ConfigEditor:
         """Remove a profile; if it was the current one, no profile is current.
 
         Raises:
-            ConfigError: as `require_own`.
+            ConfigError: see `require_own`.
         """
         self.require_own(name)
         was_current = self.current_profile == name
@@ -224,13 +224,13 @@ class ConfigEditor:
         self._profile(profile)[setting] = value
 
     def unset(self, profile: str, setting: str) -> None:
-        """Remove a setting of a profile, if it is there."""
+        """Remove a setting of a profile if it is set."""
         table = self._profile(profile)
         if setting in table:
             table.remove(setting)
 
     def set_current(self, profile: str | None) -> None:
-        """Choose the profile to use, or none, whatever the published client's file says."""
+        """Choose the profile to use, or none; this overrides the published client's file."""
         import tomlkit
         from tomlkit.items import Table
 
@@ -267,9 +267,9 @@ class ConfigEditor:
 
 @contextmanager
 def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Generator[ConfigEditor, None, None]:
-    """Change our own file: the block's changes are written at its end, or none if it raises.
+    """Change our own file: write the block's changes at its end, or none if it raises.
 
-    Only its owner can read the file (0600). Comments stay. Another process that edits it at the same time waits.
+    Only the file's owner can read it (0600). Comments are kept. A concurrent edit by another process waits.
 
     Raises:
         ConfigError: it cannot be read or written, or is not TOML.
@@ -280,12 +280,12 @@ def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
 
 
 def take_over(profile: str, path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> bool:
-    """Move a profile, and that it is current, from the published client's file into ours.
+    """Move a profile from the published client's file into ours, along with being current.
 
-    Earlier versions wrote it there, and the published client cannot be imported with such a host.
+    Earlier versions wrote it there, but the published client cannot be imported with such a host.
 
     Returns:
-        Whether there was one to move.
+        Whether there was such a profile.
 
     Raises:
         ConfigError: a file cannot be read or written, or is not TOML.
@@ -312,12 +312,12 @@ def take_over(profile: str, path: Path | None = None, *, environ: Mapping[str, s
 
 @contextmanager
 def _written(path: Path) -> Generator[TOMLDocument, None, None]:
-    """Read a file, and replace it by what the block makes of it."""
+    """Read a file, let the block edit it, and write it back."""
     import tomlkit
     from filelock import FileLock
     from tomlkit.exceptions import TOMLKitError
 
-    path = path.resolve()  # so that a symbolic link stays one
+    path = path.resolve()  # keep a symbolic link as it is
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
@@ -362,6 +362,6 @@ def _text(table: Mapping[str, object], name: str, *, where: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        # The value is not repeated: it may be a secret.
+        # Do not repeat the value: it may be a secret.
         raise ConfigError(f"{where}: {name} must be text, not {type(value).__name__}")
     return value

@@ -1,4 +1,4 @@
-"""The image that an app runs in, described by a Dockerfile."""
+"""Describes the image that an app runs in by a Dockerfile."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FLAG = re.compile(r"--[\w-]+(?:=(?:\"[^\"]*\"|\S+))?\s*")
 
 
 class ImageOptions(TypedDict, total=False):
-    """The attributes of a ContainerImage, without its Dockerfile."""
+    """The attributes of `ContainerImage`, except its Dockerfile."""
 
     build_args: dict[str, str]
     registries: dict[str, dict[str, str]]
@@ -59,21 +59,21 @@ class ContainerImage:
     Attributes:
         dockerfile_str: the Dockerfile's text.
         build_args: values for its ARGs.
-        registries: for each registry's host, `username` and `password`.
-        builder: the program that builds it; None leaves it to the platform.
-        compression: compression of the layers.
-        force_compression: compress layers again that are compressed already.
-        secrets: values for the build's secret mounts. They and the registries' passwords go to the controller, but
+        registries: `username` and `password` by registry host.
+        builder: the program that builds the image; None leaves the choice to the platform.
+        compression: how to compress the layers.
+        force_compression: compress layers again even if they are already compressed.
+        secrets: values for the build's secret mounts. Secrets and registry passwords go to the controller, but
             never into a pickle or a repr.
-        entrypoint, cmd: instead of the image's own.
-        use_isolate: whether the app's Python code runs in it; False runs the image as it is.
+        entrypoint, cmd: replace those of the image.
+        use_isolate: whether the app's Python code runs in the image; False runs the image unchanged.
         context_dir: the directory that COPY and ADD copy from.
         dockerignore: patterns of files to leave out, as in a .dockerignore.
-        dockerignore_path: a file with such patterns; by default `.dockerignore` of the context directory.
+        dockerignore_path: a file with such patterns; by default `.dockerignore` in the context directory.
 
     Raises:
-        ValueError: an empty Dockerfile, a registry without username or password, or a value of the wrong type.
-        FileNotFoundError: there is no such `dockerignore_path`.
+        ValueError: the Dockerfile is empty, a registry lacks its username or password, or a value has the wrong type.
+        FileNotFoundError: `dockerignore_path` does not exist.
     """
 
     dockerfile_str: str
@@ -105,22 +105,22 @@ class ContainerImage:
 
     @classmethod
     def from_dockerfile_str(cls, text: str, **options: Unpack[ImageOptions]) -> ContainerImage:
-        """Return an image from a Dockerfile's text; options as the attributes."""
+        """Return an image from a Dockerfile's text; the options are the class's attributes."""
         return cls(text, **options)
 
     @classmethod
     def from_dockerfile(cls, path: str | os.PathLike[str], **options: Unpack[ImageOptions]) -> ContainerImage:
-        """Return an image from a Dockerfile; options as the attributes."""
+        """Return an image from a Dockerfile; the options are the class's attributes."""
         try:
             text = Path(path).read_text()
         except FileNotFoundError:
             if not os.environ.get("IS_ISOLATE_AGENT"):
                 raise
-            text = "FROM scratch"  # a runner is made of the image already; its Dockerfile stays with the deployer
+            text = "FROM scratch"  # the runner already has its image, so its Dockerfile stays with the deployer
         return cls.from_dockerfile_str(text, **options)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Leave out secrets and passwords: the controller keeps pickles, and every runner loads them."""
+        """Omit secrets and passwords: the controller keeps pickles, and every runner loads them."""
         return _bare_image, (self.dockerfile_str,)
 
     def to_dict(self) -> dict[str, object]:
@@ -152,10 +152,10 @@ class ContainerImage:
     def add_dockerignore(
         self, patterns: Sequence[str] | None = None, path: str | os.PathLike[str] | None = None
     ) -> None:
-        """Set which files are left out: by patterns, or by a file of patterns.
+        """Set the files to leave out, by patterns or by a file of patterns.
 
         Raises:
-            ValueError: both are given, or neither.
+            ValueError: both or neither are given.
         """
         if (patterns is None) == (path is None):
             raise ValueError("add_dockerignore: give either patterns or a path")
@@ -163,7 +163,7 @@ class ContainerImage:
         self.dockerignore_path = path
 
     def get_copy_add_sources(self) -> list[str]:
-        """Return what COPY and ADD copy from the context directory, in order."""
+        """Return the sources of COPY and ADD in the context directory, in order."""
         joined = re.sub(r"\\\n\s*", " ", self.dockerfile_str)
         found: list[str] = []
         for instruction, rest in _INSTRUCTION.findall(joined):
@@ -174,7 +174,7 @@ class ContainerImage:
 
 
 def _sources(rest: str) -> list[str]:
-    """Return the sources of one COPY or ADD, in either form; the last word is the destination."""
+    """Return the sources of one COPY or ADD in either form; its last word is the destination."""
     while match := _FLAG.match(rest):
         rest = rest[match.end() :]
     if rest.startswith("["):

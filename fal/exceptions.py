@@ -1,4 +1,4 @@
-"""The errors that users catch, under their published names."""
+"""The errors that users catch, under the published names."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ UnauthenticatedException = UnauthenticatedError
 
 
 class InternalFalServerlessError(FalServerlessException):
-    """The platform failed to run what it had accepted."""
+    """The platform failed to run a request that it had accepted."""
 
 
 class FalSerializationError(FalServerlessException):
-    """Code or a value could not be serialised or read back."""
+    """Code or a value could not be serialised or deserialised."""
 
 
 class FalMissingDependencyError(FalSerializationError):
-    """A package is missing on the side that reads the bytes."""
+    """A package is missing on the deserialising side."""
 
 
 class UserFunctionException(FalServerlessException):
@@ -76,7 +76,7 @@ class AppException(FalServerlessException):
 
 @dataclass(eq=False)
 class GPUException(AppException):
-    """The GPU failed; the answer is 503, so that the platform replaces the runner."""
+    """The GPU failed; the response is 503, so that the platform replaces the runner."""
 
     message: str = "GPU error"
     status_code: int = 503
@@ -95,16 +95,16 @@ class CUDAOutOfMemoryException(GPUOutOfMemoryException):
 
 
 class catch_gpu_exceptions(ContextDecorator):  # noqa: N801 - the published name
-    """Raise a `GPUException` in the place of errors that mean that the GPU does not work, so that the answer is 503.
+    """Turn errors of a broken GPU into a `GPUException`, so that the response is 503.
 
-    A block or a decorator:
+    Use it as a context manager or a decorator:
 
         with catch_gpu_exceptions():
             draw()
 
     Raises:
         CUDAOutOfMemoryException: the GPU is out of memory.
-        GPUException: it has failed in another way.
+        GPUException: the GPU failed in another way.
     """
 
     def __enter__(self) -> Self:
@@ -124,14 +124,14 @@ class catch_gpu_exceptions(ContextDecorator):  # noqa: N801 - the published name
 
 @dataclass(eq=False)
 class FieldException(FalServerlessException):
-    """Answers a request with an error in one of its fields.
+    """Answers a request with an error about one of its fields.
 
     Attributes:
         field: the field.
-        message: what is wrong with it.
-        status_code: the HTTP status of the answer.
+        message: what is wrong with the field.
+        status_code: the HTTP status of the response.
         type: the kind of error, in pydantic's terms.
-        billable_units: units to charge for the answer.
+        billable_units: units to charge for the response.
     """
 
     field: str
@@ -141,20 +141,20 @@ class FieldException(FalServerlessException):
     billable_units: int | float | str | None = 0
 
     def to_pydantic_format(self) -> dict[str, list[dict[str, object]]]:
-        """Return the body of the answer, in the form of a validation error."""
+        """Return the response's body in the form of a validation error."""
         return {"detail": [{"loc": ["body", self.field], "msg": self.message, "type": self.type}]}
 
 
 @dataclass(eq=False)
 class RequestCancelledException(FalServerlessException):
-    """The caller went away."""
+    """The caller disconnected."""
 
     message: str = "The caller cancelled the request."
 
 
 @dataclass(eq=False)
 class FileTooLargeError(FalServerlessException):
-    """A file is larger than may be sent."""
+    """A file exceeds the size limit for uploads."""
 
     message: str = "The file is too large."
 

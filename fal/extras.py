@@ -1,4 +1,4 @@
-"""Which packages the extras of this project install, to say early what is missing."""
+"""Lists the packages that this project's extras install, to report missing ones early."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 APP = ("cloudpickle", "fastapi", "pydantic", "uvicorn")
 CONTROLLER = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
-"""What only the extra `controller` installs."""
+"""Packages that only the extra `controller` installs."""
 MCP = ("mcp",)
 EXTRAS = {"app": APP, "controller": CONTROLLER, "mcp": MCP}
 

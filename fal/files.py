@@ -44,7 +44,7 @@ class Files:
         self._rest = rest
 
     def entries(self, path: str = "/") -> list[RemoteFile]:
-        """Return the entries of a directory, sorted by path; `/` has only /data.
+        """Return the entries of a directory, sorted by path; `/` contains only /data.
 
         Raises:
             NotFoundError: there is no such directory.
@@ -60,7 +60,7 @@ class Files:
         """Return a file or directory.
 
         Raises:
-            NotFoundError: there is none of this name.
+            NotFoundError: it does not exist.
         """
         whole = absolute(path)
         parent = str(PurePosixPath(whole).parent)
@@ -124,10 +124,10 @@ class Files:
         return [self._upload_file(path, f"{target}/{name}") for path, name in _files_in(local)]
 
     def upload_url(self, url: str, remote: str) -> None:
-        """Have the controller download from an address.
+        """Let the controller download a file from a URL.
 
         Raises:
-            CallError: the controller refused, or cannot reach the address.
+            CallError: the controller refused, or cannot reach the URL.
         """
         self._post(f"/files/file/url/{quote(absolute(remote))}", {"url": url})
 
@@ -204,7 +204,7 @@ class Files:
         return path
 
     def _upload_parts(self, local: Path, upload: str) -> tuple[list[JSON], str]:
-        """Send the parts, a few at a time; return what the controller said of each, and the MD5 of the whole."""
+        """Send the parts, several at a time; return the controller's answer to each, and the MD5 of the whole file."""
         md5 = hashlib.md5(usedforsecurity=False)
         said: list[JSON] = []
         with local.open("rb") as file, ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
@@ -228,7 +228,7 @@ class Files:
         try:
             self._post(f"{upload}/cancel", {})
         except CallError:
-            return  # the controller forgets the upload by itself; the first error matters
+            return  # the controller discards the upload by itself, and only the first error matters
 
     def _form(self, method: str, path: str, content: bytes, name: str) -> JSON:
         body, content_type = file_form(content, name)
@@ -240,14 +240,14 @@ class Files:
 
 
 def _local_name(entry: RemoteFile) -> str:
-    """Return the name of a file as a part of a path here; the name came from the controller."""
+    """Return an entry's name if it is safe in a local path: the controller chose it."""
     if entry.name in {"", ".", ".."} or Path(entry.name).name != entry.name:
         raise UnknownError(f"{entry.path!r} is no name that a file can have on this machine")
     return entry.name
 
 
 def absolute(path: str) -> str:
-    """Return an absolute path; relative ones are below /data."""
+    """Return an absolute path; a relative path is below /data."""
     return str(PurePosixPath(DATA) / path) if path not in ("", ".") else DATA
 
 

@@ -1,6 +1,6 @@
-"""Where this program finds its controller, as values that are worked out when they are read.
+"""Resolves where this program finds its controller, at each access.
 
-The sources are those of every command: see docs/reference/configuration.md.
+The sources are the same as for every command: see docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NAMES = frozenset(
 
 
 def bool_envvar(name: str) -> bool:
-    """Return whether a variable is set to something other than 0, false or nothing."""
+    """Return whether a variable is set to something other than 0, false or an empty text."""
     from fal.config import truthy
 
     return truthy(os.environ, name)

@@ -1,4 +1,4 @@
-"""How many GPUs are in use, by the short names of their models."""
+"""Counts the GPUs in use by their models' short names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.values import JSON
 
 METRICS_PATH = "/applications/metrics"
-"""Where a controller answers with the GPUs that its runners hold."""
+"""The controller's path that lists the GPUs that its runners hold."""
 
 _NO_GPUS = frozenset({"XS", "S", "M", "L", "XL"})
 _MODEL = re.compile(r"\b(?:(?P<mig>H100[ _-]?MIG)|(?P<rtx>RTX[ _-]?\d{4})|(?P<plain>[BHAL]\d{2,3}S?|\d{4}))\b")
 
 
 class GpuUsage(TypedDict):
-    """GPUs in use: `gpus` by model, such as {"H100": 3}, and their `total`."""
+    """GPUs in use: `gpus` by model, for example {"H100": 3}, and their `total`."""
 
     gpus: dict[str, int]
     total: int
 
 
 def usage_of_all(metrics: JSON) -> GpuUsage:
-    """Return the GPUs of all runners from the answer of `METRICS_PATH`."""
+    """Return the GPUs of all runners from the response of `METRICS_PATH`."""
     summary = metrics.get("summary") if isinstance(metrics, dict) else None
     return _counted(summary.get("total_gpu_by_type") if isinstance(summary, dict) else None)
 
@@ -51,7 +51,7 @@ def _counted(raw: object) -> GpuUsage:
 
 
 def count_by_model(raw: Mapping[str, object]) -> dict[str, int]:
-    """Add up counts by short model name: `NVIDIA H100 80GB HBM3` and `GPU-H100` are both `H100`."""
+    """Sum counts by short model name: `NVIDIA H100 80GB HBM3` and `GPU-H100` both become `H100`."""
     counts: dict[str, int] = {}
     for name, count in raw.items():
         if isinstance(count, int) and count > 0 and name not in _NO_GPUS:
@@ -61,7 +61,7 @@ def count_by_model(raw: Mapping[str, object]) -> dict[str, int]:
 
 
 def short_name(name: str) -> str:
-    """Return the name that people use for a model."""
+    """Return the common short name of a model."""
     found = _MODEL.search(name.upper().replace("_", " "))
     if found is None:
         return name.removeprefix("GPU-")

@@ -1,4 +1,4 @@
-"""Resolves where apps are called: directly, by their queues, over WebSockets."""
+"""Resolves the addresses for calling apps: directly, through their queues, and over WebSockets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PLAINTEXT = ("ISOLATE_TEST_MODE", "ISOLATE_AUTH_DISABLED")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """The base addresses of calls: each has a scheme, may have a path, and ends without a slash.
+    """The base addresses for calls: each has a scheme, may have a path, and has no slash at the end.
 
     Attributes:
         run: for direct calls.
-        queue: for requests that wait in an app's queue.
-        ws: for many calls over one WebSocket; its scheme is that of HTTP.
+        queue: for requests through an app's queue.
+        ws: for many calls over one WebSocket; its scheme is http or https.
     """
 
     run: str
@@ -34,15 +34,15 @@ class Hosts:
 
     @property
     def realtime(self) -> str:
-        """The address of realtime endpoints, which are at that of direct calls."""
+        """The address for realtime endpoints, which is the one for direct calls."""
         return websocket_url(self.run)
 
 
 def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> Hosts:
-    """Return FAL_RUN_HOST, FAL_QUEUE_RUN_HOST and FAL_WS_RUN_HOST, or the addresses that belong to the controller.
+    """Return FAL_RUN_HOST, FAL_QUEUE_RUN_HOST and FAL_WS_RUN_HOST, or the controller's own addresses.
 
-    Each variable may have a scheme, a port and a path. A self-hosted controller has its queue at /queue; the fal cloud
-    has a host for each kind of call, below that of direct calls.
+    Each variable may have a scheme, a port and a path. A self-hosted controller serves its queue at /queue; the fal
+    cloud has a host for each kind of call, below the one for direct calls.
 
     Args:
         settings: the controller, and what the calls carry.
@@ -50,7 +50,7 @@ def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> H
 
     Raises:
         ConfigError: a variable is malformed.
-        InsecureChannelError: the key would go in plaintext to another machine.
+        InsecureChannelError: the key would go to another machine in plaintext.
     """
     target = settings.target
     cloud = target.is_cloud
@@ -74,17 +74,17 @@ def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> H
 def base_url(text: str, target: Target, environ: Mapping[str, str], *, source: str) -> str:
     """Return a base address with its scheme.
 
-    Without one, it is that of the controller if both are this machine, "http" under ISOLATE_TEST_MODE or
-    ISOLATE_AUTH_DISABLED, and else "https", or "http" on this machine.
+    An address without a scheme gets the controller's if both are on this machine. Otherwise it gets "http" if
+    ISOLATE_TEST_MODE or ISOLATE_AUTH_DISABLED is set or it is on this machine, and "https" if not.
 
     Args:
         text: a host, which may have a scheme, a port and a path.
         target: the controller.
         environ: the environment variables.
-        source: where the text comes from, for the error.
+        source: the setting that the text comes from, for the error message.
 
     Raises:
-        ConfigError: it is malformed.
+        ConfigError: the address is malformed.
     """
     scheme, separator, rest = text.strip().rpartition("://")
     authority, slash, path = rest.partition("/")
@@ -96,23 +96,23 @@ def base_url(text: str, target: Target, environ: Mapping[str, str], *, source: s
 
 
 def check_private_url(url: str) -> None:
-    """Raise an error if others could read what is sent to an address.
+    """Raise an error if others could read the data sent to an address.
 
     Raises:
         ConfigError: the address is malformed.
-        InsecureChannelError: it is on another machine, called in plaintext.
+        InsecureChannelError: the address is on another machine and uses plaintext.
     """
     scheme, _, rest = url.partition("://")
     check_private(parse_target(f"{scheme}://{rest.partition('/')[0]}", source="address"))
 
 
 def websocket_url(url: str) -> str:
-    """Return an address of HTTP as that of a WebSocket."""
+    """Return the WebSocket form of an HTTP address."""
     return "ws" + url.removeprefix("http")
 
 
 def _cloud(target: Target) -> str:
-    """Return the host of calls that belongs to the gRPC host api.NAME."""
+    """Return the host for calls that belongs to the gRPC host api.NAME."""
     name = target.host.removeprefix("api.").removeprefix("alpha.")
     name = name.removesuffix(".ai") + ".run" if name.endswith(".ai") else name
     return Target(host=name, port=target.port, plaintext=target.plaintext).url

@@ -1,6 +1,6 @@
 """HTTP calls to a controller.
 
-They stand on httpx, which is imported at the first call: commands that speak gRPC alone never load it.
+They use httpx, imported at the first call: commands that only speak gRPC never load it.
 """
 
 # Generated from fal/http_aio.py by scripts/gen_blocking.py; do not edit.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class HttpStream:
-    """A response whose body is still to be read.
+    """A response whose body has not been read yet.
 
     Attributes:
         length: bytes of the body, if the server says it.
@@ -64,12 +64,12 @@ class HttpStream:
 class HttpClient:
     """Makes HTTP calls. It can be used from several threads.
 
-    Redirects are followed within one scheme, host and port only, since the headers carry credentials. Proxies are
-    those of the environment, except for this machine's own addresses.
+    It follows redirects only within one scheme, host and port, because the headers carry credentials. It uses the
+    environment's proxies, except for this machine's own addresses.
 
     Args:
         options: which certificates to trust.
-        keep_connections: whether connections stay open between calls; then `close` must be called.
+        keep_connections: whether connections stay open between calls; then the caller must call `close`.
     """
 
     def __init__(self, options: ChannelOptions, *, keep_connections: bool = False) -> None:
@@ -89,10 +89,10 @@ class HttpClient:
 
     @contextmanager
     def stream(self, request: HttpRequest) -> Generator[HttpStream, None, None]:
-        """Send a request; the response's body is read inside the `with` block.
+        """Send a request; read the response's body inside the `with` block.
 
         Raises:
-            CallError: as `send`.
+            CallError: see `send`.
         """
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
@@ -116,7 +116,7 @@ class HttpClient:
         raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")
 
     def close(self) -> None:
-        """Close connections that were kept."""
+        """Close the kept connections."""
         while self._clients:
             self._clients.popitem()[1].close()
 

@@ -1,6 +1,6 @@
 """HTTP calls to a controller, for asyncio.
 
-They stand on httpx, which is imported at the first call: commands that speak gRPC alone never load it.
+They use httpx, imported at the first call: commands that only speak gRPC never load it.
 """
 
 # The source of fal/http.py: run `make gen` after a change.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class AsyncHttpStream:
-    """A response whose body is still to be read.
+    """A response whose body has not been read yet.
 
     Attributes:
         length: bytes of the body, if the server says it.
@@ -66,12 +66,12 @@ class AsyncHttpStream:
 class AsyncHttpClient:
     """Makes HTTP calls. It belongs to the event loop of its first call.
 
-    Redirects are followed within one scheme, host and port only, since the headers carry credentials. Proxies are
-    those of the environment, except for this machine's own addresses.
+    It follows redirects only within one scheme, host and port, because the headers carry credentials. It uses the
+    environment's proxies, except for this machine's own addresses.
 
     Args:
         options: which certificates to trust.
-        keep_connections: whether connections stay open between calls; then `close` must be called.
+        keep_connections: whether connections stay open between calls; then the caller must call `close`.
     """
 
     def __init__(self, options: ChannelOptions, *, keep_connections: bool = False) -> None:
@@ -91,10 +91,10 @@ class AsyncHttpClient:
 
     @asynccontextmanager
     async def stream(self, request: HttpRequest) -> AsyncGenerator[AsyncHttpStream, None]:
-        """Send a request; the response's body is read inside the `with` block.
+        """Send a request; read the response's body inside the `with` block.
 
         Raises:
-            CallError: as `send`.
+            CallError: see `send`.
         """
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
@@ -116,7 +116,7 @@ class AsyncHttpClient:
         raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")
 
     async def close(self) -> None:
-        """Close connections that were kept."""
+        """Close the kept connections."""
         while self._clients:
             await self._clients.popitem()[1].aclose()
 

@@ -1,4 +1,4 @@
-"""What HTTP calls send and receive, and what the blocking client and the one for asyncio share."""
+"""Requests, responses and their parsing, shared by the blocking and the asyncio HTTP client."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _LONGEST_DETAILS = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """A request to make.
+    """An HTTP request.
 
     Attributes:
-        timeout_seconds: how long each step (connect, send, receive) may take; None waits for as long as it takes.
+        timeout_seconds: how long each step (connect, send, receive) may take; None means no limit.
     """
 
     method: str
@@ -45,7 +45,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """A response with its whole body; header names are in lower case."""
+    """A response with its complete body; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,7 +53,7 @@ class HttpResponse:
     url: str
 
     def json(self) -> JSON:
-        """Parse the body; an empty one is None.
+        """Parse the body; an empty body is None.
 
         Raises:
             UnknownError: it is not JSON.
@@ -76,9 +76,9 @@ class ServerSentEvent:
 
 
 class LineSplitter:
-    """Cuts bytes, fed in chunks, into lines, by the rules of the HTML standard.
+    """Splits chunks of bytes into lines by the rules of the HTML standard.
 
-    Lines end at LF, CR or CRLF only: `str.splitlines` would cut data at other characters.
+    Lines end only at LF, CR or CRLF: `str.splitlines` would also split at other characters.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class LineSplitter:
         self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Take in the next bytes, and return the lines that they complete."""
+        """Add the next bytes, and return the lines that they complete."""
         if self._after_cr and chunk:
             self._after_cr, chunk = False, chunk.removeprefix(b"\n")
         self._after_cr = self._after_cr or chunk.endswith(b"\r")
@@ -97,12 +97,12 @@ class LineSplitter:
         return [line.decode("utf-8", "replace") for line in lines]
 
     def rest(self) -> str:
-        """Return the last line, if nothing ended it."""
+        """Return the last line if it has no line ending."""
         return self._pending.decode("utf-8", "replace")
 
 
 class EventParser:
-    """Parses a text/event-stream, fed in chunks."""
+    """Parses a text/event-stream that arrives in chunks."""
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
@@ -110,7 +110,7 @@ class EventParser:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Take in the next bytes, and return the events that they complete."""
+        """Add the next bytes, and return the events that they complete."""
         return [event for line in self._lines.feed(chunk) if (event := self._take(line)) is not None]
 
     def _take(self, line: str) -> ServerSentEvent | None:
@@ -131,8 +131,8 @@ def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tup
     """Return a multipart/form-data body (RFC 7578) with one file, and its content type.
 
     Args:
-        content: of the file.
-        file_name: its name; characters that cannot stand in a header become "_".
+        content: the file's content.
+        file_name: the file's name; characters that a header cannot hold become "_".
         field: the form's field.
     """
     boundary = uuid4().hex
@@ -145,13 +145,13 @@ def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tup
 
 
 def status_error(status: int, headers: Mapping[str, str], content: bytes, url: str) -> CallError:
-    """Return the error that an HTTP status stands for, with what the body says as its message."""
+    """Return the error for an HTTP status, with the message from the body."""
     where = without_query(url)
     answered = f"{where} answered {status} {_phrase(status)}".rstrip()
     try:
         body: object = json.loads(content)
     except (ValueError, RecursionError):
-        # A page for browsers, such as a proxy's, says nothing that can be read in a line.
+        # An HTML page, for example a proxy's, has no message that fits on one line.
         html = "html" in headers.get("content-type", "")
         body = "" if html else content.decode("utf-8", "replace").strip()
     detail = _detail(body) if isinstance(body, dict) else body
@@ -168,7 +168,7 @@ def status_error(status: int, headers: Mapping[str, str], content: bytes, url: s
 
 
 def _detail(body: Mapping[str, object]) -> object:
-    """Return what an error says: each of REST, the platform API and the contract over HTTP has its own form."""
+    """Return the message of an error body: REST, the platform API and gRPC over HTTP each have their own form."""
     error = body.get("error")
     if "detail" not in body and isinstance(error, dict) and isinstance(error.get("message"), str):
         return error["message"]
@@ -181,7 +181,7 @@ def _in_words(detail: object) -> str:
     if isinstance(detail, str):
         return detail
     if detail and isinstance(detail, list) and all(isinstance(item, dict) and "msg" in item for item in detail):
-        # FastAPI's list of wrong arguments.
+        # FastAPI's list of invalid arguments.
         places = (".".join(str(part) for part in item.get("loc", ()) if part != "body") for item in detail)
         told = zip(places, detail, strict=True)
         return "; ".join(f"{place}: {item['msg']}" if place else str(item["msg"]) for place, item in told)
@@ -189,7 +189,7 @@ def _in_words(detail: object) -> str:
 
 
 def without_query(url: str) -> str:
-    """Return the address as messages show it: a query can hold what the user typed."""
+    """Return the address without its query for messages: the query can hold the user's input."""
     return url.partition("?")[0]
 
 
@@ -203,8 +203,8 @@ def _phrase(status: int) -> str:
 
 
 def headers_of(request: HttpRequest) -> dict[str, str]:
-    """Return what to send as headers."""
-    # Compressed bodies have no length that says how much of a file is missing.
+    """Return the headers to send."""
+    # The length of a compressed body would not tell how much of a file is missing.
     return {"User-Agent": user_agent(), "Accept-Encoding": "identity", **request.headers}
 
 
@@ -216,13 +216,13 @@ def timeout_of(seconds: float | None) -> httpx.Timeout:
 
 
 def length_of(response: httpx.Response) -> int | None:
-    """Return how long the body is, if the server says it."""
+    """Return the body's length, if the server says it."""
     text = response.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None
 
 
 def redirect_of(response: httpx.Response, url: str) -> str | None:
-    """Return where a response redirects to, if it stays on the same scheme, host and port."""
+    """Return the redirect's target if it stays on the same scheme, host and port."""
     if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
         return None
     target = urljoin(url, response.headers["location"])
@@ -238,30 +238,30 @@ class ClientArguments(TypedDict):
 
 
 class ClientKind(NamedTuple):
-    """Which httpx client a URL needs: whether it is on this machine, and whether it is TLS."""
+    """Whether a URL is on this machine, and whether it uses TLS."""
 
     local: bool
     tls: bool
 
 
 def kind_of(url: str) -> ClientKind:
-    """Return which httpx client a URL needs."""
+    """Return the kind of httpx client for a URL."""
     parts = urlsplit(url)
     return ClientKind(local=is_loopback(parts.hostname or ""), tls=parts.scheme == "https")
 
 
 def client_arguments(url: str, options: ChannelOptions) -> ClientArguments:
-    """Return how an httpx client for a URL is made: a proxy must not see this machine's keys."""
+    """Return the arguments of a URL's httpx client: a proxy must not see this machine's keys."""
     kind = kind_of(url)
-    # Plaintext has nothing to verify, and loading the system's authorities takes time.
+    # Plaintext needs no verification, and loading the system's CA certificates takes time.
     return ClientArguments(verify=tls_context(options) if kind.tls else False, trust_env=not kind.local)
 
 
 def tls_context(options: ChannelOptions) -> ssl.SSLContext:
-    """Return how to verify a server's certificate, and which one to present if it asks.
+    """Return how to verify a server's certificate, and which client certificate to present if asked.
 
     Raises:
-        ConfigError: the file of authorities, or that of the certificate, cannot be used.
+        ConfigError: the CA file or the client certificate cannot be used.
     """
     roots, own = root_certificates(options), client_certificate(options)
     context = ssl.create_default_context(cafile=None if roots is None else str(roots))
@@ -272,7 +272,7 @@ def tls_context(options: ChannelOptions) -> ssl.SSLContext:
 
 @contextmanager
 def translated(url: str) -> Generator[None]:
-    """Raise the client's own error for whatever goes wrong on the way."""
+    """Raise the client's own error for any error of httpx."""
     import httpx
 
     try:
@@ -285,11 +285,11 @@ def translated(url: str) -> Generator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the operating system's own words if there are any: httpx often keeps them in a cause."""
+    """Return the operating system's message if there is one: httpx often keeps it in a cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno:
-            # asyncio replaces the words, name resolution has numbers of its own.
+            # asyncio replaces the message, and name resolution has its own error numbers.
             return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
         cause = cause.__cause__ or cause.__context__
     return str(error).rstrip(".") or type(error).__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 from fal_grpc.errors import ConfigError, MissingCredentialsError
 
 MARGIN_SECONDS = 30 * 60
-"""A token is used only if it is valid for this much longer."""
+"""Seconds before its expiry from which a token is no longer used."""
 
 
 def access_token(home: Path, *, now: float | None = None) -> str | None:
@@ -21,11 +21,11 @@ def access_token(home: Path, *, now: float | None = None) -> str | None:
         now: seconds since 1970; None means the current time.
 
     Returns:
-        The token; None if nobody has logged in.
+        The token, or None if nobody has logged in.
 
     Raises:
-        MissingCredentialsError: it has expired, or will within half an hour.
-        ConfigError: the file cannot be read, or holds no token.
+        MissingCredentialsError: the token has expired or will expire within half an hour.
+        ConfigError: the file cannot be read or contains no token.
     """
     path = home / "auth0_token"
     try:
@@ -44,7 +44,7 @@ def access_token(home: Path, *, now: float | None = None) -> str | None:
 
 
 def _expiry(token: str, path: Path) -> float:
-    """Return when a JWT expires. The controller checks its signature."""
+    """Return a JWT's expiry. The controller checks its signature."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,4 +1,4 @@
-"""The queues of apps as those see them who run the apps: sizes, requests, cancelling, and queueing again."""
+"""The owner's view of app queues: sizes, requests, cancelling, and queueing again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fal_grpc.errors import ArgumentError, UnknownError
 MAX_LISTED = 1000
 """The most requests that one listing returns."""
 MAX_REDRIVEN = 100
-"""The most requests that one call queues again."""
+"""The most requests that one call can queue again."""
 
 
 class QueueState(StrEnum):
-    """Where a request is; UNKNOWN for a word that this version does not know."""
+    """The state of a request; UNKNOWN is a state that this version does not know."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -35,7 +35,7 @@ class QueueState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookDelivery:
-    """One try to deliver a webhook: the status that the receiver answered, or the error that there was instead."""
+    """One attempt to deliver a webhook: the receiver's HTTP status, or the error."""
 
     number: int
     at: datetime | None
@@ -45,29 +45,29 @@ class WebhookDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedRequest:
-    """What is known of a queued request, but nothing of what it carries.
+    """A queued request, without its body and headers.
 
     Attributes:
         request_id: its id, the same in every attempt.
         app: the app.
-        method: of HTTP.
-        path: below the app, without its query.
-        caller: the id of the key that it came with, or "public".
+        method: the HTTP method.
+        path: the path below the app, without its query.
+        caller: the id of the caller's key, or "public".
         priority: "normal" or "low".
-        state: where it is.
-        attempt: the number of the last attempt that began; 0 before the first.
-        not_before: when it may be tried again at the earliest; None where it need not rest.
+        state: its current state.
+        attempt: the number of the last attempt that started; 0 before the first.
+        not_before: the earliest time of the next attempt; None if there is no pause.
         runner_id: the runner of the last attempt.
-        status: of the answer, once it is completed.
-        error: why it failed, for people; `error_type` is the same for programs.
-        dead: it was given up, though another attempt might help.
-        webhook: how far its webhook is.
-        webhook_attempts: how often that was tried.
-        webhook_at: when it will be tried next.
-        queue_position: how many are before it; None but from `get` of one that waits.
-        reason: why else it waits, such as a start that failed; only from `get`, and None if nothing speaks against it.
-        next_try_at: when that is tried again, if it is known.
-        deliveries: the tries to deliver its webhook; only from `get`.
+        status: the response's HTTP status, once the request is completed.
+        error: why it failed, for people; `error_type` is for programs.
+        dead: it was given up, though another attempt might succeed.
+        webhook: the state of its webhook.
+        webhook_attempts: the number of deliveries attempted.
+        webhook_at: the time of the next delivery.
+        queue_position: the number of requests ahead; only `get` sets it, and only for a waiting request.
+        reason: another cause of the wait, for example a failed start; only `get` sets it, and None means no such cause.
+        next_try_at: when the controller tries that again, if known.
+        deliveries: the attempts to deliver its webhook; only `get` sets it.
     """
 
     request_id: str
@@ -97,15 +97,15 @@ class QueuedRequest:
 
 
 def queue_path(owner: str, app_name: str, *parts: str) -> str:
-    """Return the path of an app's queue, or of something in it."""
+    """Return the path of an app's queue, or of a resource in it."""
     return "/".join(["/applications", *(quote(part, safe="") for part in (owner, app_name, "queue", *parts))])
 
 
 def owner_name(user: JSON) -> str:
-    """Return the account's name from the answer of /users/current.
+    """Return the account's name from the response of /users/current.
 
     Raises:
-        UnknownError: the answer does not have it.
+        UnknownError: the response lacks it.
     """
     nickname = user.get("nickname") if isinstance(user, dict) else None
     if not isinstance(nickname, str):
@@ -117,7 +117,7 @@ def list_parameters(state: QueueState | str | None, *, dead: bool, limit: int) -
     """Return the query parameters of a listing.
 
     Raises:
-        ArgumentError: there is no such state, or the limit is out of range.
+        ArgumentError: the state is unknown, or the limit is out of range.
     """
     if not 1 <= (checked_count("limit", limit) or 0) <= MAX_LISTED:
         raise ArgumentError("limit", f"{limit} is not from 1 to {MAX_LISTED}")
@@ -126,12 +126,12 @@ def list_parameters(state: QueueState | str | None, *, dead: bool, limit: int) -
 
 
 def count(answer: Mapping[str, JSON], name: str) -> int:
-    """Return a number of an answer; 0 if it is missing."""
+    """Return a number of a response; 0 if it is missing."""
     return _number(answer, name)
 
 
 def counts_by_user(answer: Mapping[str, JSON]) -> dict[str, int]:
-    """Return how many requests wait, by the ids of their callers."""
+    """Return the number of waiting requests by the caller's id."""
     found = answer.get("by_user")
     return (
         {name: number for name, number in found.items() if isinstance(number, int)} if isinstance(found, dict) else {}
@@ -144,13 +144,13 @@ def queued_requests(answer: Mapping[str, JSON]) -> list[QueuedRequest]:
 
 
 def request_ids(answer: Mapping[str, JSON]) -> list[str]:
-    """Return the ids that an answer lists."""
+    """Return the ids that a response lists."""
     ids = answer.get("request_ids")
     return [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
 
 
 def parse_state(state: QueueState | str) -> QueueState:
-    """A state by its word, upper or lower case.
+    """Return the state of a name in upper or lower case.
 
     Raises:
         ArgumentError: there is no such state.
@@ -166,7 +166,7 @@ def parse_state(state: QueueState | str) -> QueueState:
 
 
 def queued_request(item: Mapping[str, JSON]) -> QueuedRequest:
-    """Return the request that an answer describes."""
+    """Return the request that a response describes."""
     state = item.get("state")
     deliveries = item.get("deliveries")
     return QueuedRequest(

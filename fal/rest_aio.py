@@ -1,4 +1,4 @@
-"""The few HTTP calls of the asyncio client: app files, queues, logs of controllers without our rpcs, teams."""
+"""The asyncio client's few HTTP calls: app files, queues, teams, and logs of controllers that lack our rpcs."""
 
 # The source of fal/rest.py: run `make gen` after a change.
 
@@ -29,10 +29,10 @@ class AsyncRest:
         url: the base address, without a slash at the end.
         credentials: sent with each request.
         options: the deadline, and the certificates to trust.
-        account_url: the base address for accounts and app files, which FAL_REST_HOST can move; None means `url`.
+        account_url: the base address for accounts and app files, which FAL_REST_HOST overrides; None means `url`.
 
     Raises:
-        InsecureChannelError: credentials would go in plaintext to another machine.
+        InsecureChannelError: credentials would go to another machine in plaintext.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class AsyncRest:
         """Send a body.
 
         Args:
-            method: such as "POST".
+            method: the HTTP method, for example "POST".
             path: starts with a slash.
             body: the bytes.
             content_type: the media type of the body.
             timeout_seconds: how long each step of the exchange may take.
-            own: send it to the controller itself, whatever FAL_REST_HOST says.
+            own: send it to the controller itself even if FAL_REST_HOST is set.
 
         Returns:
             The JSON of the response; None if it is empty.
@@ -97,13 +97,13 @@ class AsyncRest:
 
     @asynccontextmanager
     async def receive(self, path: str, *, timeout_seconds: float) -> AsyncGenerator[AsyncHttpStream]:
-        """Open the content at a path of the controller itself, to read it in chunks. Raises as `send`."""
+        """Open a path of the controller itself to read its content in chunks. Raises the errors of `send`."""
         request = self._request("GET", f"{self._url}{path}", accept="*/*", timeout_seconds=timeout_seconds)
         async with self._client.stream(request) as stream:
             yield stream
 
     async def runner_times(self, runner_id: str) -> tuple[datetime | None, datetime | None]:
-        """Return when a runner started and ended; None for what has not happened.
+        """Return when a runner started and ended; None for an event that has not happened.
 
         Raises:
             NotFoundError: there is no such runner.
@@ -121,7 +121,7 @@ class AsyncRest:
         search: str | None,
         page_size: int = 1000,
     ) -> LogPage:
-        """Return stored lines of a runner, the newest first; the token is the `until` of the next page."""
+        """Return stored lines of a runner, newest first; the token is the next page's `until`."""
         query = {"job_id": runner_id, "page_size": str(page_size), "search": search, "since": since, "until": until}
         request = self._request("POST", address(self._url, "/logs/history", query), body=b"")
         return log_page(await self._json(request), runner_id)
@@ -148,15 +148,15 @@ class AsyncRest:
                 try:
                     item: JSON = json.loads(event.data)
                 except ValueError:
-                    continue  # the published client passes over a line that is not JSON, too
+                    continue  # the published client also skips lines that are not JSON
                 yield log_entry(item, runner_id)
 
     async def teams(self) -> list[dict[str, JSON]]:
-        """Return the teams of a login token's user, as the controller describes them."""
+        """Return the controller's description of the teams of a login token's user."""
         return objects(await self._json(self._request("GET", f"{self._account_url}/users/teams")))
 
     async def user(self) -> dict[str, JSON]:
-        """Return the account of the credentials, as the controller describes it."""
+        """Return the controller's description of the credentials' account."""
         url = f"{self._account_url}/users/current"
         return next(iter(objects([await self._json(self._request("GET", url))])))
 

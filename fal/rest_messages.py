@@ -1,4 +1,4 @@
-"""JSON of a controller's HTTP side, as the SDK's objects."""
+"""Converts JSON of a controller's HTTP side into the SDK's objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ORIGINS = {origin.value: origin for origin in LogOrigin}
 
 
 def address(base: str, path: str, query: Mapping[str, str | datetime | None]) -> str:
-    """Return a URL; parameters that are None are left out, times are written in UTC."""
+    """Return a URL; parameters that are None are omitted, and times are written in UTC."""
     parts = {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
         for name, value in query.items()
@@ -23,12 +23,12 @@ def address(base: str, path: str, query: Mapping[str, str | datetime | None]) ->
 
 
 def objects(answer: JSON) -> list[dict[str, JSON]]:
-    """Return the objects of a JSON array; anything else has none."""
+    """Return the objects of a JSON array, or an empty list for anything else."""
     return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
 
 
 def parse_time(text: JSON) -> datetime | None:
-    """Parse an ISO 8601 time; without a zone it is UTC, as controllers write it. None if it is no time."""
+    """Parse an ISO 8601 time; without a zone it means UTC, as controllers write it. Return None if it is invalid."""
     if not isinstance(text, str):
         return None
     try:
@@ -39,7 +39,7 @@ def parse_time(text: JSON) -> datetime | None:
 
 
 def log_page(answer: JSON, runner_id: str) -> LogPage:
-    """Return stored lines; the token of the next page is the `until` to ask for it with."""
+    """Return stored lines; the token of the next page is its `until`."""
     fields = answer if isinstance(answer, dict) else {}
     items = fields.get("items")
     token = fields.get("next_until")
@@ -50,7 +50,7 @@ def log_page(answer: JSON, runner_id: str) -> LogPage:
 
 
 def log_entry(item: JSON, runner_id: str) -> LogEntry:
-    """Return a log line; what a controller leaves out gets a neutral value."""
+    """Return a log line; fields that the controller omits get neutral values."""
     fields = item if isinstance(item, dict) else {"message": str(item)}
     level = str(fields.get("level") or "INFO").upper()
     origin = str(fields.get("source") or "").lower()

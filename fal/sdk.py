@@ -1,4 +1,4 @@
-"""Types of the SDK at the published import path; `fal.api` has them too. Names load at first use."""
+"""The SDK's types at the published import path; `fal.api` has them too. Names load at first use."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def get_credentials(team: str | None = None, key: str | None = None, profile: st
 
     Args:
         team: the team to act for, with a login token.
-        key: "KEY_ID:KEY_SECRET", instead of the one that would be found.
+        key: "KEY_ID:KEY_SECRET", overriding the configured key.
         profile: the profile to use.
 
     Raises:

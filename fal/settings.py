@@ -22,9 +22,9 @@ from fal_grpc.target import Target, parse_target
 
 DEFAULT_HOST = "api.alpha.fal.ai"
 DEFAULT_SOURCE = "default"
-"""The source of a host that nothing chose."""
+"""The source of a host that no setting chose."""
 NO_SOURCE = "none"
-"""The source of credentials that there are not."""
+"""The source of missing credentials."""
 NO_CREDENTIALS = (
     "No key was found. `fal up` starts a controller here and makes one, `eval $(fal env)` takes it into this shell; "
     "or set FAL_KEY to a key of another controller, as KEY_ID:KEY_SECRET, or store it with `fal profile key`."
@@ -33,16 +33,16 @@ NO_CREDENTIALS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The controller to call and the credentials to call it with.
+    """The controller to call, and the credentials to use.
 
     Attributes:
         target: the controller.
-        rest_url: where the controller answers HTTP, without a slash at the end.
-        account_url: where accounts and teams are; FAL_REST_HOST changes it.
+        rest_url: the controller's HTTP address, without a slash at the end.
+        account_url: the address for accounts and teams; FAL_REST_HOST overrides it.
         profile: the profile in use, if any.
         team: the team to act for, if any.
         environment_name: the default environment of commands (FAL_ENV); None means "main".
-        sources: for each of `host`, `credentials`, `profile` and `team`, where it came from, for people to read.
+        sources: where `host`, `credentials`, `profile` and `team` came from, for people to read.
     """
 
     target: Target
@@ -68,11 +68,11 @@ def resolve(
     """Resolve the settings.
 
     Args:
-        host: of the controller, as `parse_target` reads it.
+        host: the controller, in a form that `parse_target` reads.
         api_key: "KEY_ID:KEY_SECRET".
         profile: the profile to use.
         team: the team to act for; ignored with a key, which belongs to one team.
-        needs_key: False allows that there are no credentials, as for calls of public apps.
+        needs_key: False allows missing credentials, for calls to public apps.
         environ: the environment variables.
 
     Raises:
@@ -109,7 +109,7 @@ def resolve(
 
 
 def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the profile and its source: argument, FAL_PROFILE, the file."""
+    """Return the profile and its source: argument, FAL_PROFILE or file, in this order."""
     if profile:
         return profile, "argument"
     if environ.get("FAL_PROFILE"):
@@ -120,7 +120,7 @@ def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]
 def find_target(
     config: Config, profile: str | None, host: str | None, environ: Mapping[str, str]
 ) -> tuple[Target, str]:
-    """Return the controller and its source: argument, FAL_GRPC_HOST, FAL_HOST, profile, the fal cloud."""
+    """Return the controller and its source: argument, FAL_GRPC_HOST, FAL_HOST, profile or fal cloud, in this order."""
     plaintext: bool | None = None
     if "FAL_GRPC_TLS" in environ:
         plaintext = not truthy(environ, "FAL_GRPC_TLS")
@@ -138,7 +138,7 @@ def find_target(
 
 
 def find_rest_urls(target: Target, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return where the controller answers HTTP, and where accounts are, which FAL_REST_HOST can move.
+    """Return the controller's HTTP address and the address for accounts, which FAL_REST_HOST overrides.
 
     Raises:
         ConfigError: FAL_REST_HOST is malformed.
@@ -155,11 +155,11 @@ def find_credentials(
 ) -> tuple[Credentials, str]:
     """Return the credentials and their source.
 
-    In this order: argument, FAL_KEY, the profile's key, a Colab secret, FAL_KEY_ID with FAL_KEY_SECRET, login token.
+    The order is: argument, FAL_KEY, the profile's key, a Colab secret, FAL_KEY_ID with FAL_KEY_SECRET, login token.
 
     Raises:
         MissingCredentialsError: there are none.
-        ConfigError: the first ones found are malformed; later ones are not tried, so that a typing error shows.
+        ConfigError: the first ones found are malformed. Later ones are not tried, so that a typing error is noticed.
     """
     if api_key:
         return KeyCredentials.parse(api_key, source="api_key"), "argument"
@@ -186,7 +186,7 @@ def find_credentials(
 
 
 def _file(config: Config, profile: str | None, target_by: str, name: str) -> Path | None:
-    """Return a file of TLS, if the profile that names the host names it too."""
+    """Return a TLS file of the profile that also names the host, if there is one."""
     if profile is None or target_by != _by_profile(profile):
         return None
     path = config.setting(profile, name)
@@ -199,7 +199,7 @@ def _by_profile(profile: str | None) -> str:
 
 def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) -> ChannelOptions:
     own, key = environ.get("FAL_CLIENT_CERT_FILE"), environ.get("FAL_CLIENT_KEY_FILE")
-    # Certificate and key come from one place, because they belong together.
+    # Certificate and key come from one source, because they belong together.
     options = ChannelOptions(
         root_certificates=file_of("ca_file"),
         client_certificate=Path(own) if own else file_of("client_cert_file"),
@@ -220,7 +220,7 @@ def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) 
 
 
 def _colab_secret() -> str | None:
-    """Return the secret FAL_KEY of a Colab notebook; None if there is none or the notebook may not read it."""
+    """Return the secret FAL_KEY of a Colab notebook, or None if there is none or the notebook may not read it."""
     colab = sys.modules.get("google.colab")
     userdata = getattr(colab, "userdata", None)
     if userdata is None:

@@ -1,4 +1,4 @@
-"""Keeps a directory in /data the same as one here."""
+"""Mirrors a local directory to /data."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _MARK = ".fal_hash"
 
 
 def sync_dir(local_dir: str | Path, remote_dir: str, force_upload: bool = False) -> str:
-    """Upload a directory, unless it was uploaded already as it is now.
+    """Upload a directory, unless its current content is already uploaded.
 
-    What its `.gitignore` names is left out.
+    Files that its `.gitignore` matches are left out.
 
     Args:
-        local_dir: the directory here.
-        remote_dir: its place, which begins with /data/.
+        local_dir: the local directory.
+        remote_dir: the destination, which begins with /data/.
         force_upload: upload it even if it was uploaded already.
 
     Returns:
-        The place.
+        The destination.
 
     Raises:
-        ValueError: the place is not in /data.
-        ConfigError: there is no such directory here.
+        ValueError: the destination is not in /data.
+        ConfigError: the local directory does not exist.
         CallError: the controller refused, or cannot be reached.
     """
     from fal.api import SyncServerlessClient
@@ -54,7 +54,7 @@ def sync_dir(local_dir: str | Path, remote_dir: str, force_upload: bool = False)
             with tempfile.TemporaryDirectory(prefix="fal-sync-") as temporary:
                 mark = Path(temporary, _MARK)
                 mark.write_text(digest)
-                files.upload(mark, f"{place}/{_MARK}")  # last: what broke off before it is uploaded again
+                files.upload(mark, f"{place}/{_MARK}")  # written last, so that an interrupted upload is repeated
     return place
 
 
@@ -78,7 +78,7 @@ def _digest(directory: Path, files: list[Path]) -> str:
 
 
 def _marked(files: Files, place: str) -> str | None:
-    """Return the digest of what is there; None if nothing is."""
+    """Return the digest of the uploaded content; None if there is none."""
     from fal_grpc.errors import NotFoundError
 
     with tempfile.TemporaryDirectory(prefix="fal-sync-") as directory:

@@ -1,4 +1,4 @@
-"""Workflows: graphs of apps, whose inputs are what the caller gave or what other apps answered.
+"""Workflows: graphs of apps whose inputs come from the caller or from other apps.
 
 workflow = create_workflow("portrait", Input, Output)
 drawn = workflow.run("owner/draw", {"prompt": workflow.input.prompt})
@@ -34,21 +34,21 @@ WORKFLOW_EXPORT_VERSION = "0.1"
 
 
 class WorkflowSyntaxError(FalServerlessException):
-    """A workflow is written in a way that has no meaning."""
+    """A workflow is malformed."""
 
 
 class MisconfiguredGraphError(WorkflowSyntaxError):
-    """A workflow uses something that none of its nodes gives."""
+    """A workflow refers to a value that none of its nodes produces."""
 
 
 @dataclass
 class Context:
-    """What is known while a workflow runs: the input and what the nodes gave, by name."""
+    """The state of a running workflow: the input and the nodes' outputs, by name."""
 
     vars: dict[str, JSONType]
 
     def hydrate(self, input: JSONType) -> JSONType:  # noqa: A002 - the published name
-        """Return data with each reference replaced by what it stands for."""
+        """Return data with each reference replaced by its value."""
         if isinstance(input, Leaf):
             return input.execute(self)
         if isinstance(input, dict):
@@ -58,14 +58,14 @@ class Context:
 
 @dataclass
 class Leaf:
-    """A reference to a value: an attribute or an item of one is another reference."""
+    """A reference to a value; its attributes and items are references too."""
 
     def execute(self, context: Context) -> JSONType:
-        """Return what it stands for."""
+        """Return the value that it refers to."""
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> AttributeLeaf:
-        if name.startswith("__"):  # what copy and pickle look for
+        if name.startswith("__"):  # names that copy and pickle look up
             raise AttributeError(name)
         return AttributeLeaf(self, name)
 
@@ -77,7 +77,7 @@ class Leaf:
 
     @property
     def referee(self) -> ReferenceLeaf:
-        """The node's reference that it goes out from."""
+        """The reference to the input or node at its root."""
         raise NotImplementedError
 
 
@@ -125,7 +125,7 @@ class IndexLeaf(Leaf):
 
 @dataclass(repr=False)
 class ReferenceLeaf(Leaf):
-    """The input, or what a node gave."""
+    """A reference to the input or to a node's output."""
 
     id: str
 
@@ -143,10 +143,10 @@ class ReferenceLeaf(Leaf):
 
 
 def parse_leaf(raw_leaf: str) -> Leaf:
-    """Return the reference that a text such as "$node.images.0.url" writes.
+    """Parse a reference such as "$node.images.0.url".
 
     Raises:
-        WorkflowSyntaxError: it is no reference.
+        WorkflowSyntaxError: it is not a reference.
     """
     name, *parts = raw_leaf.split(".")
     if not name.startswith(VARIABLE_PREFIX) or name == VARIABLE_PREFIX:
@@ -163,7 +163,7 @@ def parse_leaf(raw_leaf: str) -> Leaf:
 
 
 def export_workflow_json(data: JSONType) -> JSONType:
-    """Return data with each reference as a text."""
+    """Return data with each reference written as text."""
     if isinstance(data, Leaf):
         return repr(data)
     if isinstance(data, dict):
@@ -172,7 +172,7 @@ def export_workflow_json(data: JSONType) -> JSONType:
 
 
 def import_workflow_json(data: JSONType) -> JSONType:
-    """Return data with each text that begins with "$" as a reference."""
+    """Return data with each text that begins with "$" parsed as a reference."""
     if isinstance(data, str) and data.startswith(VARIABLE_PREFIX):
         return parse_leaf(data)
     if isinstance(data, dict):
@@ -190,23 +190,23 @@ def iter_leaves(data: JSONType) -> Iterator[JSONType]:
 
 
 def depends(data: JSONType) -> set[str]:
-    """Return the names of the nodes that data refers to."""
+    """Return the names of the nodes that the data refers to."""
     return {leaf.referee.id for leaf in iter_leaves(data) if isinstance(leaf, Leaf)}
 
 
 @dataclass
 class Node:
-    """A step of a workflow; `depends` has the names of those before it."""
+    """A step of a workflow; `depends` names the steps that must run before it."""
 
     id: str
     depends: set[str]
 
     @classmethod
     def from_json(cls, data: Mapping[str, JSONType]) -> Node:
-        """Return the step that an exported one describes.
+        """Return the step that exported JSON describes.
 
         Raises:
-            WorkflowSyntaxError: it is of no known kind.
+            WorkflowSyntaxError: its kind is unknown.
         """
         kinds: dict[str, type[Node]] = {"run": Run, "display": Display}
         kind = kinds.get(str(data.get("type")))
@@ -221,7 +221,7 @@ class Node:
         raise NotImplementedError
 
     def execute(self, context: Context) -> JSONType:
-        """Do what the step does, and return what it gives."""
+        """Run the step, and return its output."""
         raise NotImplementedError
 
 
@@ -257,7 +257,7 @@ class Run(Node):
 
 @dataclass
 class Display(Node):
-    """Shows addresses in a browser, or prints them where FAL_DONT_OPEN_LINKS is set."""
+    """Shows addresses in a browser, or prints them if FAL_DONT_OPEN_LINKS is set."""
 
     fields: list[Leaf]
 
@@ -309,9 +309,9 @@ class Workflow:
 
     Attributes:
         name: its name.
-        input_schema, output_schema: JSON schemas of what it takes and gives.
+        input_schema, output_schema: JSON schemas of its input and output.
         nodes: its steps by name.
-        output: what it gives, with references.
+        output: its output, with references.
     """
 
     name: str
@@ -326,10 +326,10 @@ class Workflow:
 
     @classmethod
     def from_json(cls, data: Mapping[str, JSONType]) -> Self:
-        """Return the workflow that an exported one describes.
+        """Return the workflow that exported JSON describes.
 
         Raises:
-            WorkflowSyntaxError: it lacks a part, or has a step of no known kind.
+            WorkflowSyntaxError: a part is missing, or a step's kind is unknown.
         """
         schema, nodes = data.get("schema"), data.get("nodes")
         if not isinstance(schema, dict) or not isinstance(nodes, dict) or "name" not in data:
@@ -344,14 +344,14 @@ class Workflow:
 
     @property
     def input(self) -> ReferenceLeaf:
-        """What the workflow is given."""
+        """The reference to the workflow's input."""
         return ReferenceLeaf(INPUT_VARIABLE_NAME)
 
     def run(self, app: str, input: JSONType) -> ReferenceLeaf:  # noqa: A002 - the published name
-        """Add a call of an app, and return the reference to its answer.
+        """Add a call to an app, and return the reference to its response.
 
         Args:
-            app: "owner/my-app", also with a path.
+            app: "owner/my-app", optionally followed by a path.
             input: the body, with references.
         """
         name = self._named(app)
@@ -364,15 +364,15 @@ class Workflow:
         self.nodes[name] = Display(name, depends(list[JSONType](fields)), list(fields))
 
     def set_output(self, output: JSONType) -> None:
-        """Set what the workflow gives, with references."""
+        """Set the workflow's output, with references."""
         self.output = output
 
     def execute(self, input: JSONType) -> JSONType:  # noqa: A002 - the published name
-        """Run the workflow from here, and return its output.
+        """Run the workflow from this process, and return its output.
 
         Raises:
             WorkflowSyntaxError: it has no output.
-            MisconfiguredGraphError: it refers to something that is not there, or goes round in a circle.
+            MisconfiguredGraphError: it refers to a missing value, or contains a cycle.
             httpx.HTTPStatusError: an app answered with an error.
         """
         self._check_output()
@@ -382,7 +382,7 @@ class Workflow:
         return context.hydrate(self.output)
 
     def to_json(self) -> dict[str, JSONType]:
-        """Return the workflow as JSON, as `from_json` takes it.
+        """Return the workflow as JSON for `from_json`.
 
         Raises:
             WorkflowSyntaxError: it has no output.
@@ -399,7 +399,7 @@ class Workflow:
     to_dict = to_json
 
     def publish(self, title: str, *, is_public: bool = True) -> str:
-        """Give the workflow to the controller, and return its name with its owner.
+        """Publish the workflow on the controller, and return its name with its owner.
 
         Args:
             title: its name for people.
@@ -442,16 +442,16 @@ def create_workflow(name: str, input: type[BaseModel], output: type[BaseModel]) 
 
     Args:
         name: its name.
-        input, output: models of what it takes and gives.
+        input, output: models of its input and output.
     """
     return Workflow(name, input.model_json_schema(), output.model_json_schema())
 
 
 def _read(path: Path) -> Workflow:
-    """Return the workflow of a file.
+    """Read a workflow from a file.
 
     Raises:
-        WorkflowSyntaxError: there is no such file, or it holds no workflow.
+        WorkflowSyntaxError: the file does not exist or contains no workflow.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The SDK: `from fal.api import SyncServerlessClient`, its namespaces, and the types that they take and return.
+"""The SDK: `from fal.api import SyncServerlessClient`, its namespaces and their types.
 
-Each name is loaded when it is first used, so that a program without asyncio does not wait for asyncio's import.
+Names load at first use, so that a program without asyncio does not pay for importing it.
 """
 
 from __future__ import annotations

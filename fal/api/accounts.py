@@ -28,10 +28,10 @@ class AccountsNamespace:
         self.client = client
 
     def list(self, *, everything: bool = False) -> builtins.list[AccountInfo]:
-        """List the caller's account, and the teams that it is a member of.
+        """List the caller's account and the teams that it belongs to.
 
         Args:
-            everything: all accounts of the controller, for its owner.
+            everything: list all accounts of the controller; only its owner may.
         """
         controller = self.client.controller()
         return controller.list_accounts(everything=everything)
@@ -39,22 +39,22 @@ class AccountsNamespace:
     def create(
         self, nickname: str, *, kind: AccountKind | str = AccountKind.TEAM, full_name: str | None = None
     ) -> NewAccount:
-        """Create an account and its first key, which may do everything in it. The controller's owner alone may.
+        """Create an account and its first key, which may do everything in it. Only the controller's owner may.
 
         Args:
             nickname: the first part of the paths of its apps: 1 to 40 lower-case letters, digits and hyphens.
             kind: "team", or "user" for one person.
-            full_name: its name for people; None is the nickname.
+            full_name: its name for people; None means the nickname.
 
         Raises:
             ArgumentError: the kind is unknown. It is a ValueError.
-            AlreadyExistsError: there is an account of that nickname.
+            AlreadyExistsError: the nickname is taken.
         """
         controller = self.client.controller()
         return controller.create_account(nickname, kind=kind, full_name=full_name)
 
     def members(self, team: str) -> builtins.list[TeamMember]:
-        """List the members of a team, the oldest first."""
+        """List the members of a team, oldest first."""
         controller = self.client.controller()
         return controller.list_members(team)
 
@@ -72,12 +72,12 @@ class AccountsNamespace:
         return controller.add_member(team, user, role=role)
 
     def remove_member(self, team: str, user: str) -> None:
-        """Remove a user from a team; from then on none of its login tokens acts for the team."""
+        """Remove a user from a team; the user's login tokens then no longer act for the team."""
         controller = self.client.controller()
         controller.remove_member(team, user)
 
     def quotas(self, nickname: str = "") -> AccountQuotas:
-        """Return what an account may have, and what it has; without a nickname, the caller's own."""
+        """Return an account's quotas and usage; without a nickname, the caller's."""
         controller = self.client.controller()
         return controller.get_quotas(nickname)
 
@@ -93,21 +93,21 @@ class AccountsNamespace:
         log_bytes_per_minute: int | None = None,
         data_bytes: int | None = None,
     ) -> Mapping[str, int]:
-        """Change what an account may have, and return all its bounds. The controller's owner alone may.
+        """Change an account's quotas, and return all of them. Only the controller's owner may.
 
-        0 is no bound, and None leaves a bound as it is.
+        0 removes a limit, and None leaves it unchanged.
 
         Args:
-            requests_per_second: to its apps, of all callers together.
-            caller_requests_per_second: to its apps, of each key; to public apps, of each address.
-            queued_requests: those that are not completed.
-            queued_bytes: of the bodies of those.
-            runners: those that have a process.
+            requests_per_second: to its apps, by all callers together.
+            caller_requests_per_second: to its apps, by each key; to public apps, by each address.
+            queued_requests: requests that are not completed.
+            queued_bytes: the size of their bodies.
+            runners: runners that have a process.
             log_bytes_per_minute: of its runners; further lines are dropped.
             data_bytes: in /data.
 
         Raises:
-            ArgumentError: a bound is no whole number. It is a ValueError.
+            ArgumentError: a limit is not a whole number. It is a ValueError.
         """
         bounds = {
             "requests_per_second": requests_per_second,
@@ -122,10 +122,10 @@ class AccountsNamespace:
         return controller.set_quotas(nickname, bounds)
 
     def rename(self, nickname: str, new_nickname: str, *, full_name: str | None = None) -> AccountInfo:
-        """Give an account another nickname, which moves the paths of its apps. The controller's owner alone may.
+        """Rename an account, which moves the paths of its apps. Only the controller's owner may.
 
         Args:
-            full_name: its name for people; None leaves it, unless it was the nickname.
+            full_name: its name for people; None keeps it, unless it was the nickname.
 
         Raises:
             AlreadyExistsError: another account has the new nickname.
@@ -134,12 +134,12 @@ class AccountsNamespace:
         return controller.rename_account(nickname, new_nickname, full_name=full_name)
 
     def delete(self, nickname: str) -> bool:
-        """Delete an account with everything that it has. The controller's owner alone may.
+        """Delete an account with everything that it has. Only the controller's owner may.
 
-        What runs for it ends at once, and nothing of it can be brought back.
+        All its runners end at once, and nothing can be restored.
 
         Returns:
-            Whether everything is removed; if not, the controller goes on with it.
+            Whether everything is removed; if not, the controller continues in the background.
 
         Raises:
             FailedPreconditionError: it is the account of the controller's owner.

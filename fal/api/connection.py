@@ -1,4 +1,4 @@
-"""Decides which controller to call with which credentials, once, when first needed."""
+"""Resolves the controller and credentials of an asyncio client once, at first use."""
 
 # Generated from fal/api/aio/connection.py by scripts/gen_blocking.py; do not edit.
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ClientConnection:
-    """The settings of a client, resolved once, and whether it may still make calls."""
+    """The settings of a client, resolved once, and whether it is closed."""
 
     def __init__(self, host: str | None, api_key: str | None, profile: str | None, team: str | None) -> None:
         self._host = host
@@ -32,12 +32,12 @@ class ClientConnection:
 
     @cached_property
     def settings(self) -> Settings:
-        """What arguments, environment and profile say. It makes no call."""
+        """The settings from arguments, environment and profile. Reading them makes no call."""
         return resolve(host=self._host, api_key=self._api_key, profile=self._profile, team=self._team)
 
     @property
     def credentials(self) -> Credentials:
-        """The credentials to make calls with. A property cannot await, so looking a team up blocks here."""
+        """The credentials for calls. A property cannot await, so looking up the team blocks here."""
         self._check_open()
         if self._ready is not None or not needs_team(self.settings):
             return (self._ready or self.settings).credentials
@@ -48,11 +48,11 @@ class ClientConnection:
         return for_team(settings, rest.teams()).credentials
 
     def ready(self) -> Settings:
-        """Return the settings to make calls with, in which a login token acts for the team.
+        """Return the settings for calls, in which a login token acts for the team.
 
         Raises:
             ClientClosedError: `close` was called.
-            ConfigError: the team is unknown, or the key is of another account.
+            ConfigError: the team is unknown, or the key belongs to another account.
         """
         with self._lock:
             self._check_open()
@@ -64,11 +64,11 @@ class ClientConnection:
             return self._ready
 
     def rest(self) -> Rest:
-        """Return the HTTP side of the controller. Raises as `ready`."""
+        """Return the HTTP side of the controller. Raises the errors of `ready`."""
         return _rest(self.ready())
 
     def close(self) -> None:
-        """Allow no more calls."""
+        """Reject further calls."""
         self._closed = True
 
     def _check_open(self) -> None:

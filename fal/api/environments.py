@@ -1,4 +1,4 @@
-"""`client.environments`: the places, such as "main" and "staging", that apps and secrets are in."""
+"""`client.environments`: separate sets of apps and secrets, such as "main" and "staging"."""
 
 # Generated from fal/api/aio/environments.py by scripts/gen_blocking.py; do not edit.
 
@@ -29,7 +29,7 @@ class EnvironmentsNamespace:
 
         Args:
             name: lower-case letters, digits and hyphens.
-            description: what it is for.
+            description: the environment's purpose.
         """
         controller = self.client.controller()
         return controller.create_environment(name, description=description)
@@ -40,6 +40,6 @@ class EnvironmentsNamespace:
         return controller.list_environments()
 
     def delete(self, name: str) -> None:
-        """Delete an environment and its secrets; it must not have apps."""
+        """Delete an environment and its secrets; it must have no apps."""
         controller = self.client.controller()
         controller.delete_environment(name)

@@ -23,7 +23,7 @@ _Batches: TypeAlias = "Generator[Sequence[LogEntry], None, None]"
 
 
 class LogLines(Generator["LogEntry", None, None]):
-    """Lines one by one, or in the batches in which they arrive.
+    """Log lines, one by one or in the batches in which they arrive.
 
     Args:
         batches: the lines.
@@ -34,7 +34,7 @@ class LogLines(Generator["LogEntry", None, None]):
         self._lines = _one_by_one(batches)
 
     def batches(self) -> _Batches:
-        """Return the lines in batches. Read either these or the single lines."""
+        """Return the lines in batches. Iterate over either the batches or the single lines."""
         return self._batches
 
     def __iter__(self) -> Generator[LogEntry, None, None]:  # noqa: PYI058 - what the base class says
@@ -58,7 +58,7 @@ def read(
     """Return the lines, oldest first.
 
     Args:
-        on_progress: called with the time that the reading of stored lines has reached, again and again.
+        on_progress: called repeatedly with the time that reading stored lines has reached.
     """
     if on_progress is not None and not callable(on_progress):
         raise ArgumentError("on_progress", "must be callable")

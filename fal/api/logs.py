@@ -1,4 +1,4 @@
-"""Reading logs, apart from I/O: the query, joining stored with followed lines, reconnecting, paging over HTTP."""
+"""Log reading without I/O: the query, joining stored with followed lines, reconnecting, paging over HTTP."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLLOW_BACK = timedelta(minutes=1)
-"""How far back a followed log begins unless the caller says otherwise."""
+"""How far back a followed log starts by default."""
 
 MAX_RECONNECTS = 160
-"""Attempts in a row to reconnect a followed log: about ten minutes."""
+"""Consecutive attempts to reconnect a followed log: about ten minutes."""
 
 _BACKOFF = Backoff(first_seconds=0.2, longest_seconds=5.0)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,7 +79,7 @@ def _origins(sources: Sequence[LogOrigin | str]) -> tuple[LogOrigin, ...]:
 
 
 class TailFollowJoin:
-    """Joins the newest stored lines with those that are followed: without a gap, and no line twice.
+    """Joins the newest stored lines with followed lines, without gaps or duplicates.
 
     Args:
         query: the query, with `lines`.
@@ -87,21 +87,21 @@ class TailFollowJoin:
     """
 
     def __init__(self, query: LogQuery, shown: Sequence[LogEntry]) -> None:
-        # If none is stored, every line that comes is new.
+        # If none is stored, every line that arrives is new.
         since = shown[0].timestamp if shown else query.since or _BEGINNING
         self.rest = replace(query, since=since, lines=None)
         self._shown = {(entry.runner_id, entry.sequence) for entry in shown}
         self._first = _position(shown[0]) if shown else None
 
     def is_new(self, entry: LogEntry) -> bool:
-        """Return whether a line is neither among the newest nor before them; lines can share a timestamp."""
+        """Return whether a line comes after the newest ones; several lines can share a timestamp."""
         if self._first is not None and _position(entry) < self._first:
             return False
         return (entry.runner_id, entry.sequence) not in self._shown
 
 
 def _position(entry: LogEntry) -> tuple[datetime, str, int]:
-    """Return what the lines of an app are sorted by."""
+    """Return the sort key of an app's lines."""
     return entry.timestamp, entry.runner_id, entry.sequence
 
 
@@ -112,7 +112,7 @@ class LogReconnectPolicy:
         self._failures = 0
 
     def succeeded(self) -> None:
-        """Note that something arrived: the next failure is the first of its row."""
+        """Record that data arrived, which resets the count of failures."""
         if self._failures:
             log.info("The controller is reached again: the log goes on where it was.")
         self._failures = 0
@@ -121,11 +121,11 @@ class LogReconnectPolicy:
         """Return the seconds to wait before the next attempt.
 
         Args:
-            error: what ended the stream; None if it just ended, though the runner has not.
+            error: what ended the stream; None if it ended without an error although the runner is alive.
             resumable: whether there is a position to resume from.
 
         Raises:
-            UnavailableError: the given one, if it cannot resume or has failed too often in a row.
+            UnavailableError: `error`, if the stream cannot resume or has failed too often in a row.
         """
         self._failures += 1
         error = error or UnavailableError("The controller ended the stream of log lines.")
@@ -137,10 +137,10 @@ class LogReconnectPolicy:
 
 
 def http_runner_id(query: LogQuery, error: UnimplementedError) -> str:
-    """Return the runner whose lines to read over HTTP, since the controller lacks our rpcs.
+    """Return the runner whose lines to read over HTTP, because the controller lacks our rpcs.
 
     Raises:
-        UnimplementedError: it cannot answer this query over HTTP either.
+        UnimplementedError: HTTP cannot answer this query either.
     """
     if query.runner_id is None or query.sources or query.request_id:
         raise UnimplementedError(
@@ -151,11 +151,11 @@ def http_runner_id(query: LogQuery, error: UnimplementedError) -> str:
 
 
 class HttpHistory:
-    """Collects stored lines over HTTP, where a controller gives pages from the newest line back.
+    """Collects stored lines over HTTP from a controller whose pages go back from the newest line.
 
     Args:
         query: which lines.
-        started_at, ended_at: of the runner; None for what has not happened.
+        started_at, ended_at: the runner's times; None for an event that has not happened.
     """
 
     def __init__(self, query: LogQuery, started_at: datetime | None, ended_at: datetime | None) -> None:
@@ -167,21 +167,21 @@ class HttpHistory:
         if started_at is not None and (self.since is None or self.since.astimezone(UTC) < started_at):
             self.since = started_at
         if self.until is None and ended_at is not None:
-            # The last lines are written while the runner ends.
+            # A runner writes its last lines while it ends.
             self.until = ended_at + timedelta(seconds=1)
 
     def take(self, page: LogPage) -> bool:
-        """Add a page, and return whether another one is needed: until `until` and back to `since`."""
+        """Add a page, and return whether another is needed: until `until` and back to `since`."""
         self._found.extend(page.entries)
         following = parse_time(page.next_page_token)
         if following is None or (self.since is not None and following <= self.since.astimezone(UTC)):
             return False
         if self.until is not None and following >= self.until.astimezone(UTC):
-            return False  # a controller that does not go back would be asked forever
+            return False  # a controller whose pages do not go back would be asked forever
         self.until = following
         return self._wanted is None or len(self._found) < self._wanted
 
     def lines(self) -> list[LogEntry]:
-        """Return the lines, oldest first. Which are the oldest is known only when all are here."""
+        """Return the lines, oldest first. The oldest are only known once all pages are here."""
         oldest_first = self._found[: self._wanted][::-1]
         return oldest_first[: self._query.lines] if self._query.oldest else oldest_first

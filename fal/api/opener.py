@@ -1,4 +1,4 @@
-"""What the namespaces need of a client: the gRPC and the HTTP side of its controller."""
+"""Protocols of the client that namespaces use: the gRPC and HTTP side of its controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Opener(Protocol):
     """Opens the connections of a blocking client. `SyncServerlessClient` is one."""
 
     def controller(self) -> Controller:
-        """Return the controller's calls; opens the channel if this is the first use.
+        """Return the controller's calls, opening the channel at first use.
 
         Raises:
             ClientClosedError: the client was closed.
@@ -24,7 +24,7 @@ class Opener(Protocol):
         ...
 
     def rest(self) -> Rest:
-        """Return the HTTP side of the controller. Raises as `controller`."""
+        """Return the HTTP side of the controller. Raises the errors of `controller`."""
         ...
 
 

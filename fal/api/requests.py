@@ -1,4 +1,4 @@
-"""`client.requests`: which requests to apps ended how, and how long they took."""
+"""`client.requests`: how requests to apps ended, and how long they took."""
 
 # Generated from fal/api/aio/requests.py by scripts/gen_blocking.py; do not edit.
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fal.api.opener import Opener
 
 FOLLOW_SECONDS = 1.0
-"""How often `follow` asks for what has ended."""
+"""Seconds between two polls of `follow`."""
 _PAGE = 1000
 _LONGEST_STEP = timedelta(days=366)
 
@@ -53,13 +53,13 @@ class RequestsNamespace:
         """List requests, those that ended last first.
 
         Args:
-            app: only those to this app; None means all of the account.
-            status: only those that ended like this: "success", "user_error", "error" or "left".
-            since: only those that ended at or after this time; this and `until` are local time if naive.
-            until: only those that ended before this time.
-            runner_id: only those that this runner got.
-            key_id: only those that this key was shown for, by its public half.
-            endpoint: only those to this path, as the app describes it.
+            app: only requests to this app; None means all of the account.
+            status: only requests with this outcome: "success", "user_error", "error" or "left".
+            since: only requests that ended at or after this time; this and `until` are local time if naive.
+            until: only requests that ended before this time.
+            runner_id: only requests to this runner.
+            key_id: only requests made with this key, by its public half.
+            endpoint: only requests to this path, as the app describes it.
             environment_name: the app's environment; None means the default one.
             limit: how many at most.
 
@@ -92,7 +92,7 @@ class RequestsNamespace:
         return found
 
     def get(self, request_id: str) -> RequestRecord:
-        """Return one request; if the queue took it up again, its last end.
+        """Return one request; if the queue ran it again, its last outcome.
 
         Raises:
             NotFoundError: no such request has ended, or it is no longer kept.
@@ -108,12 +108,12 @@ class RequestsNamespace:
         since: datetime | None = None,
         environment_name: str | None = None,
     ) -> Generator[RequestRecord, None, None]:
-        """Yield requests as they end, each once; a controller that cannot be reached for a while is waited for.
+        """Yield requests as they end, each once; wait if the controller is unreachable for a while.
 
         Args:
-            app: only those to this app; None means all of the account.
-            status: only those that ended like this.
-            since: also those that ended at or after this time; None begins now.
+            app: only requests to this app; None means all of the account.
+            status: only requests with this outcome.
+            since: also requests that ended at or after this time; None starts now.
             environment_name: the app's environment; None means the default one.
         """
         controller = self.client.controller()
@@ -151,18 +151,18 @@ class RequestsNamespace:
         by_endpoint: bool = False,
         environment_name: str | None = None,
     ) -> builtins.list[RequestStats]:
-        """Return numbers of the requests that ended in a span, by app, in whole minutes.
+        """Return statistics of the requests that ended in a span, by app, in whole minutes.
 
         Args:
-            app: only those to this app; None means each app of the account.
+            app: only requests to this app; None means each app of the account.
             since: from the minute of this time on; None means an hour ago.
             until: before this time; None means now.
-            step: numbers for each part of the span that is so long; None means the span as one.
-            by_endpoint: numbers for each endpoint, in place of one sum.
+            step: statistics for each interval of this length; None means the whole span as one.
+            by_endpoint: statistics for each endpoint instead of one sum.
             environment_name: the app's environment; None means the default one.
 
         Raises:
-            ArgumentError: the step is not whole minutes. It is a ValueError.
+            ArgumentError: the step is not in whole minutes. It is a ValueError.
         """
         length = timedelta(0) if step is None else duration("step", step, at_most=_LONGEST_STEP)
         controller = self.client.controller()

@@ -1,4 +1,4 @@
-"""`client.runners`: list the processes that serve apps, read them, enter them, stop them."""
+"""`client.runners`: list the processes that serve apps, read their logs, enter them and stop them."""
 
 # Generated from fal/api/aio/runners.py by scripts/gen_blocking.py; do not edit.
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fal_grpc.shell_session import ShellSession
 
 LOOK_BACK = timedelta(days=1)
-"""How long ago a runner may have ended for `get` to find it, if the controller can only list runners."""
+"""How long ago a runner may have ended for `get` to find it on a controller that can only list runners."""
 
 
 class RunnersNamespace:
@@ -67,9 +67,9 @@ class RunnersNamespace:
         app: str | None = None,
         environment_name: str | None = None,
     ) -> Generator[builtins.list[RunnerInfo], None, None]:
-        """List the runners again and again: at each change, and about every two seconds.
+        """Yield the list of runners at each change, and about every two seconds.
 
-        If the controller cannot be reached for a while, it goes on with what is then. Close it to stop.
+        If the controller is unreachable for a while, it continues with the list at that time. Close it to stop.
 
         Args:
             since: also list those that ended at or after this time; a naive one is local time.
@@ -102,7 +102,7 @@ class RunnersNamespace:
         try:
             return controller.get_runner(runner_id)
         except UnimplementedError:
-            # This controller can only list: the list has what ended within the last day.
+            # This controller can only list runners, so search those of the last day.
             listed = controller.list_runners(since=datetime.now(UTC) - LOOK_BACK)
         for runner in listed:
             if runner.runner_id == runner_id:
@@ -112,12 +112,12 @@ class RunnersNamespace:
     def stop(
         self, runner_id: str, replace_first: bool = False, *, grace: int | None = None
     ) -> None:  # the first two as published
-        """Stop a runner once it has finished its requests; it gets no more.
+        """Stop a runner once it has finished its requests; it gets no new ones.
 
         Args:
             runner_id: the runner.
             replace_first: start another in its place, and stop this one only when that one is ready.
-            grace: seconds that its process then has to end by itself, at most 30; None leaves that to its app.
+            grace: seconds that its process then has to end by itself, at most 30; None means the app's setting.
         """
         seconds = count("grace", grace)
         controller = self.client.controller()
@@ -131,7 +131,7 @@ class RunnersNamespace:
     def nodes(self) -> NodeList:
         """List the machines that runners run on, with their GPUs, and the machine types.
 
-        Only this project's controllers know them.
+        Only this project's controllers support it.
         """
         controller = self.client.controller()
         return controller.list_nodes()
@@ -157,21 +157,21 @@ class RunnersNamespace:
         request_id: str | None = None,
         on_progress: Callable[[datetime], None] | None = None,
     ) -> Generator[LogEntry, None, None]:
-        """Read what a runner has printed, oldest line first.
+        """Read the log lines of a runner, oldest first.
 
         Args:
             runner_id: the runner, live or ended.
-            follow: go on with lines as they are written, until the runner ends. If the controller cannot be reached
+            follow: continue with lines as they are written, until the runner ends. If the controller is unreachable
                 for a while, it resumes without a gap and repeats no line.
             since: only lines at or after this time; None means all, or with follow those of the last minute. This and
                 `until` are local time if naive.
             until: only lines before this time; not with follow.
-            search: only lines that contain this text; case does not matter.
+            search: only lines that contain this text, ignoring case.
             lines: at most this many, the newest ones; with follow, they come before the new lines.
             oldest: with `lines`, the oldest ones instead; not with follow.
             sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
-            request_id: only lines that were written for this request.
-            on_progress: called with the time that a search through stored lines has reached, again and again.
+            request_id: only lines written for this request.
+            on_progress: called repeatedly with the time that a search through stored lines has reached.
 
         Returns:
             The lines. Close it (or break out of the loop and drop it) to stop following.
@@ -237,21 +237,22 @@ class RunnersNamespace:
 
         Args:
             runner_id: the runner.
-            command: the command and its arguments, which no shell reads, such as ["ls", "-l"].
-            tty: give it a terminal; then all its output is in stdout.
-            stdin: its input; None is empty.
+            command: the command and its arguments, for example ["ls", "-l"]; no shell interprets them.
+            tty: allocate a terminal; all output is then in stdout.
+            stdin: its input; None means empty.
             timeout: seconds after which the command is ended; None sets no limit.
-            cwd: the directory to run it in; None is the app's.
-            env: environment variables on top of the app's.
+            cwd: the directory to run it in; None means the app's.
+            env: environment variables in addition to the app's.
             keep: keep it running if this process goes away; otherwise it then gets SIGHUP.
-            detach: return once it runs, without reading it. It is kept; `attach` reads it and can give it input.
+            detach: return once it runs, without reading its output. The command is kept; `attach` reads its output and
+                can send input.
 
         Returns:
-            Its exit code, whatever that is, and its output; with `detach` its id and state.
+            Its exit code and its output; with `detach`, its id and state.
 
         Raises:
-            ExecLinkError: the link broke for good, so how the command ended is not known.
-            DeadlineExceededError: it had not ended in time. It is a TimeoutError.
+            ExecLinkError: the link broke for good, so the command's outcome is unknown.
+            DeadlineExceededError: it did not end in time. It is a TimeoutError.
         """
         if not command:
             raise ArgumentError("command", "must have at least one entry; `shell` opens a login shell")
@@ -287,15 +288,15 @@ class RunnersNamespace:
         term: str | None = None,
         on_notice: Callable[[str], None] = no_notice,
     ) -> ExecSession | ShellSession:
-        """Run a command in a runner and read its output as it comes.
+        """Run a command in a runner and read its output as it arrives.
 
-        Iterate over the result for the output; `exit_code` is set after that, and `wait()` returns it. If the link
-        breaks, or the controller restarts, it resumes with the next byte. The arguments are those of `exec`, and:
+        Iterate over the result for the output; afterwards `exit_code` is set, and `wait()` returns it. If the link
+        breaks, or the controller restarts, it resumes with the next byte. It takes the arguments of `exec`, and:
 
         Args:
-            interactive: input comes by the session's `send`, `resize` and `close_input`, not by `stdin`.
+            interactive: send input with the session's `send`, `resize` and `close_input` instead of `stdin`.
             size: rows and columns of the terminal at the start.
-            term: what kind of terminal it is, as TERM says it.
+            term: the type of the terminal, as in TERM.
             on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
         spec = ExecSpec(
@@ -315,11 +316,11 @@ class RunnersNamespace:
     def attach(
         self, exec_id: str, *, runner_id: str | None = None, on_notice: Callable[[str], None] = no_notice
     ) -> ExecSession:
-        """Read a command that is running or recently ended, from the earliest output that is kept.
+        """Read a running or recently ended command, from the earliest output that is kept.
 
         Args:
-            exec_id: the command, as `exec` with `detach` or `execs` names it.
-            runner_id: its runner; without it, all runners are searched.
+            exec_id: the command's id, from `exec` with `detach` or from `execs`.
+            runner_id: its runner; None searches all runners.
             on_notice: as for `exec_stream`.
 
         Raises:
@@ -331,7 +332,7 @@ class RunnersNamespace:
         return controller.attach_exec(info, on_notice=on_notice)
 
     def execs(self, runner_id: str | None = None) -> builtins.list[ExecInfo]:
-        """List the commands that run or have ended within the last ten minutes, oldest first.
+        """List the commands that run or ended within the last ten minutes, oldest first.
 
         Args:
             runner_id: only those of this runner; None means all.
@@ -340,6 +341,6 @@ class RunnersNamespace:
         return controller.list_execs(runner_id=runner_id)
 
     def shell(self, runner_id: str) -> ExecSession | ShellSession:
-        """Open a login shell with a terminal in a runner; input comes by the session's `send`."""
+        """Open a login shell with a terminal in a runner; send input with the session's `send`."""
         controller = self.client.controller()
         return controller.start_exec(ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True)

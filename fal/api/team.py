@@ -1,4 +1,4 @@
-"""The team that a caller acts for."""
+"""Resolves the team that a caller acts for."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def check_team(team: str, user: Mapping[str, object]) -> None:
-    """Refuse a key that is to act for another account than its own.
+    """Raise an error if a key is to act for an account other than its own.
 
     Args:
         team: the nickname of an account.
-        user: the key's account, as the controller describes it.
+        user: the controller's description of the key's account.
 
     Raises:
-        ConfigError: it says whose key it is.
+        ConfigError: the key belongs to another account; the message names it.
     """
     owner = str(user.get("nickname", ""))
     if owner.lower() != team.lower():
@@ -32,7 +32,7 @@ def check_team(team: str, user: Mapping[str, object]) -> None:
 
 
 def needs_team(settings: Settings) -> bool:
-    """Return whether the user id of the settings' team must be looked up before the first call."""
+    """Return whether the team's user id must be looked up before the first call."""
     return bool(settings.team) and isinstance(settings.credentials, TokenCredentials)
 
 
@@ -40,8 +40,8 @@ def for_team(settings: Settings, teams: Sequence[Mapping[str, object]]) -> Setti
     """Return the settings with a login token that acts for their team.
 
     Args:
-        settings: with a team and a login token.
-        teams: those of the token's user, as the controller describes them.
+        settings: have a team and a login token.
+        teams: the controller's description of the token user's teams.
 
     Raises:
         ConfigError: the team is not among them.

@@ -26,13 +26,13 @@ def read(
     stream: Callable[[Controller, str], Generator[Changes[T], None, None]],
     fetch: Callable[[Controller], list[T]],
 ) -> Generator[list[T], None, None]:
-    """Yield the whole list at each change, and at least about every two seconds.
+    """Yield the complete list at each change, and at least about every two seconds.
 
     Args:
         client: opens the controller.
-        watched: takes in what comes.
+        watched: applies the changes.
         stream: watches from a version on.
-        fetch: returns the list, for controllers that cannot be watched.
+        fetch: returns the list, for controllers without watches.
     """
     controller = client.controller()
     while True:

@@ -1,4 +1,4 @@
-"""Watched lists, apart from I/O: what the messages of a watch add up to, and reconnecting."""
+"""Watched lists without I/O: applying changes, and reconnecting."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 POLL_SECONDS = 2.0
-"""How often a list is fetched if the controller cannot send its changes."""
+"""Seconds between two fetches of a list from a controller without watches."""
 
 MAX_RECONNECTS = 160
-"""Attempts in a row to reconnect: about ten minutes."""
+"""Consecutive attempts to reconnect: about ten minutes."""
 
 _BACKOFF = Backoff(first_seconds=0.2, longest_seconds=5.0)
 _ENDED = (RunnerState.TERMINATED, RunnerState.DEAD)
 
 
 class WatchedList(ABC, Generic[T]):
-    """A list that the messages of a watch keep up to date; it logs at INFO that the controller is lost and back.
+    """A list that a watch's messages keep up to date; logs a lost and restored connection at INFO.
 
     Attributes:
-        version: of what was taken in, to go on from there.
+        version: the last version applied, to resume from.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class WatchedList(ABC, Generic[T]):
         self._failures = 0
 
     def take(self, changes: Changes[T]) -> bool:
-        """Take in a message; return whether the list is whole again."""
+        """Apply a message; return whether the list is complete again."""
         if self._failures:
             log.info("The controller is reached again.")
         self._failures = 0
@@ -63,13 +63,13 @@ class WatchedList(ABC, Generic[T]):
         return True
 
     def pause(self, error: UnavailableError | None) -> float:
-        """Return the seconds to wait before the next attempt to go on.
+        """Return the seconds to wait before the next attempt to resume.
 
         Args:
-            error: what ended the stream; None if it just ended.
+            error: what ended the stream; None if it ended without an error.
 
         Raises:
-            UnavailableError: the given one, if nothing was ever received, or if this failed too often in a row.
+            UnavailableError: `error`, if nothing was ever received or the stream failed too often in a row.
         """
         self._pages.clear()
         self._failures += 1
@@ -81,15 +81,15 @@ class WatchedList(ABC, Generic[T]):
 
     @abstractmethod
     def items(self) -> list[T]:
-        """Return the list as it is now."""
+        """Return the current list."""
 
     @abstractmethod
     def _put(self, item: T) -> None:
-        """Add an item, or replace it."""
+        """Add or replace an item."""
 
 
 def filtered(apps: list[AliasInfo], text: str | None) -> list[AliasInfo]:
-    """Return the apps whose name contains a text; None takes all."""
+    """Return the apps whose name contains a text; None matches all."""
     return [app for app in apps if text in app.alias] if text else apps
 
 
@@ -97,7 +97,7 @@ class WatchedApps(WatchedList["AliasInfo"]):
     """The apps of an environment, by name.
 
     Args:
-        filter: only apps whose name contains this text; None takes all.
+        filter: only apps whose name contains this text; None matches all.
     """
 
     def __init__(self, filter: str | None) -> None:  # noqa: A002 - as the list's argument
@@ -112,11 +112,11 @@ class WatchedApps(WatchedList["AliasInfo"]):
 
 
 class WatchedRunners(WatchedList["RunnerInfo"]):
-    """Runners, the oldest first, whose times go on between two messages.
+    """Runners, oldest first, whose durations advance between two messages.
 
     Args:
-        since: keep those that ended at or after this time; None keeps none that ended.
-        states: only those in one of these; None takes any.
+        since: keep those that ended at or after this time; None keeps no ended ones.
+        states: only those in one of these; None matches any.
     """
 
     def __init__(self, *, since: datetime | None, states: Collection[RunnerState] | None) -> None:

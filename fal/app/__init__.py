@@ -1,4 +1,4 @@
-"""How apps are written and served. Names load at first use.
+"""Writing and serving apps. Names load at first use.
 
 This package travels with every deploy, since a runner has no `fal` installed. It imports only itself, the standard
 library, FastAPI, pydantic and uvicorn (and websockets and msgpack if an app has realtime endpoints).

@@ -49,7 +49,7 @@ def build_api(served: Served) -> FastAPI:
     api.add_api_route(
         "/health", health, methods=["GET"], response_model=None, include_in_schema=served.describes_health
     )
-    # FastAPI's own pages come last: each route before an endpoint's costs its requests a comparison.
+    # FastAPI's own pages come last: a request is compared with every route before its own.
     api.router.routes[:] = [route for route in api.router.routes if route not in usual] + usual
     _add_answers(api)
     base = api.openapi
@@ -58,10 +58,10 @@ def build_api(served: Served) -> FastAPI:
 
 
 class _AnyOrigin(CORSMiddleware):
-    """Lets pages of any origin call, and costs a call that no page makes next to nothing."""
+    """Allows pages of any origin to call, at almost no cost to calls that do not come from a page."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or pass on a request."""
+        """Answer a preflight request, or pass any other one on."""
         if scope["type"] != "http" or any(name == b"origin" for name, _ in scope["headers"]):
             await super().__call__(scope, receive, send)
             return
@@ -117,7 +117,7 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
 
 
 async def _on_invalid(_request: Request, error: RequestValidationError) -> Response:
-    """Answer 422 as FastAPI does, also for binary input and numbers that JSON lacks."""
+    """Answer 422 like FastAPI, but also for binary input and numbers that JSON lacks."""
     detail = jsonable_encoder(
         error.errors(),
         custom_encoder={

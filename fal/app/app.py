@@ -1,4 +1,4 @@
-"""The class that apps derive from."""
+"""The base class of apps."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ class App:
         machine_type: the machine, or machines in order of preference.
         num_gpus: GPUs of each runner.
         regions: where runners may be.
-        keep_alive: seconds that an idle runner is kept.
-        min_concurrency, max_concurrency: least and most runners.
+        keep_alive: seconds to keep an idle runner.
+        min_concurrency, max_concurrency: the fewest and the most runners.
         concurrency_buffer, concurrency_buffer_perc: runners kept above the load, as a number and as a percentage.
         scaling_delay: seconds that a request waits before another runner starts for it.
-        max_multiplexing: requests at a time on one runner.
+        max_multiplexing: concurrent requests on one runner.
         request_timeout: seconds after which a request is cut off.
-        request_start_timeout: seconds that a request of the owner may wait to be started; 0 takes the limit away.
+        request_start_timeout: seconds that a request of the owner may wait for a runner; 0 removes the limit.
         startup_timeout: seconds that a runner may take to become ready.
-        termination_grace_period_seconds: seconds between a runner's SIGTERM and its end by force.
+        termination_grace_period_seconds: seconds between a runner's SIGTERM and its SIGKILL.
         metrics_port: the port of /metrics.
         app_files: files and directories to send along, relative to the app's file or `app_files_context_dir`.
-        app_files_ignore: regular expressions for paths that are left out.
+        app_files_ignore: regular expressions for paths to leave out.
         image: a container image to run in, instead of a virtual environment.
-        secrets: names of the secrets to give, instead of those that are exposed by default.
+        secrets: names of the secrets to get, instead of those exposed by default.
         data_mounts: paths such as "/data" that keep what is written to them.
         skip_retry_conditions: failures that are not retried: "timeout", "server_error", "connection_error".
         retry_config: how often queued requests are retried, by kind of failure.
@@ -127,7 +127,7 @@ class App:
     describes_health: ClassVar[bool] = True
 
     host_kwargs: ClassVar[dict[str, object]] = {}
-    """Options as a mapping, for older apps; an attribute of the same name wins."""
+    """Options as a mapping, for older apps; an attribute of the same name takes precedence."""
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Unpack[Options]) -> None:
         super().__init_subclass__()
@@ -137,7 +137,7 @@ class App:
             raise ValueError(f"{owner}: {refused} is an option of functions, not of apps")
         check_options(given, owner)
         if "host_kwargs" in cls.__dict__:
-            # As published: an own mapping lacks the defaults that the mapping otherwise has.
+            # As in the published package: a mapping of the app's own lacks the mapping's usual defaults.
             given = {**dict.fromkeys(_DEFAULTS_OF_HOST_KWARGS), **given}
         for key, value in given.items():
             if key not in cls.__dict__:
@@ -159,7 +159,7 @@ class App:
 
     @classmethod
     def options(cls) -> dict[str, object]:
-        """Return the options that are set, by name; the health check is among them.
+        """Return the options that are set, by name, including the health check.
 
         Raises:
             ValueError: more than one endpoint is the health check.
@@ -172,7 +172,7 @@ class App:
 
     @classmethod
     def near_misses(cls) -> dict[str, str]:
-        """Return attributes that look like misspelt options, and the options that they look like."""
+        """Return attributes that look like misspelt options, each with the option that it resembles."""
         known = set(dir(App)) | Options.__annotations__.keys()
         own = {name for base in cls.__mro__ if base is not App and issubclass(base, App) for name in vars(base)}
         plain = {name for name in own - known if not name.startswith("_") and not callable(getattr(cls, name))}
@@ -181,7 +181,7 @@ class App:
 
     @classmethod
     def get_health_check_config(cls) -> HealthCheckConfig | None:
-        """Return the health check and its path, if an endpoint is the health check.
+        """Return the health check and its path, or None if no endpoint is the health check.
 
         Raises:
             ValueError: more than one is.
@@ -203,7 +203,7 @@ class App:
 
     @classmethod
     def build_metadata(cls) -> dict[str, object]:
-        """Return what is kept with the revision: `openapi`, and `billing_components` if there are some."""
+        """Return the metadata of the revision: `openapi`, and `billing_components` if there are any."""
         billing = cls.get_billing_components()
         return {
             "openapi": cls(_allow_init=True).openapi(),
@@ -212,10 +212,10 @@ class App:
 
     @classmethod
     def get_billing_components(cls) -> dict[str, BillingComponents]:
-        """Return what the endpoints report for billing, by path.
+        """Return the endpoints' billing declarations, by path.
 
         Raises:
-            ValueError: a declaration has another form.
+            ValueError: a declaration is malformed.
         """
         found = {route.path: getattr(getattr(cls, name), BILLING_ATTRIBUTE, None) for route, name in _routes_of(cls)}
         return {path: check_declaration(path, each.declaration()) for path, each in found.items() if each is not None}
@@ -227,20 +227,23 @@ class App:
         return build_api(self).openapi()
 
     def setup(self) -> object:
-        """Prepare to serve: load models, open connections. May be `async def`. Requests come afterwards."""
+        """Prepare to serve: load models, open connections. May be `async def`. No request arrives before it ends."""
 
     def teardown(self) -> object:
         """Clean up after the last request. May be `async def`."""
 
     def handle_exit(self) -> object:
-        """React to the runner's stop while requests are still open. May be `async def`."""
+        """React to the runner's stop while requests are still in flight. May be `async def`."""
 
     def health(self) -> object:
         """Return the answer of GET /health. May be `async def`."""
         return {"version": self.version}
 
     def provide_hints(self) -> list[str] | None:
-        """Return names of what this runner has loaded; requests with such a hint prefer it. None gives no hints."""
+        """Return names of the things that this runner has loaded, or None.
+
+        Requests with such a hint prefer this runner.
+        """
         return None
 
     @asynccontextmanager
@@ -257,7 +260,7 @@ class App:
 
     @property
     def current_request(self) -> RequestContext | None:
-        """The current request; None outside of one."""
+        """The current request; None outside of a request."""
         return current_request()
 
     async def serve(
@@ -276,15 +279,15 @@ class App:
 
     @classmethod
     def spawn(cls) -> AppSpawnInfo:
-        """Serve the app in a runner, without deploying it, while this process lasts.
+        """Serve the app in a runner, without deploying it, until this process ends.
 
-        The file that the class is in is sent; a script that is such a file needs `if __name__ == "__main__":`.
+        The file of the class is sent; if this script is that file, it needs `if __name__ == "__main__":`.
 
         Returns:
-            What it serves: `wait()` until it does, `url`, `logs`, and `stream.cancel()` to end it.
+            A handle: `wait()` waits until the app serves; it also has `url`, `logs`, and `stream.cancel()` to end it.
 
         Raises:
-            DeployError: the class is not at the top of a file.
+            DeployError: the class is not at the top level of a file.
         """
         from fal.app.clients import AppSpawnInfo
         from fal.app.spawning import spawn
@@ -295,7 +298,7 @@ class App:
     def run_local(
         cls, *, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None] | None:
-        """Serve the app in this process until Ctrl-C; in a running event loop, return the coroutine that does.
+        """Serve the app in this process until Ctrl-C; in a running event loop, return the coroutine to await.
 
         Args:
             exposed_port: the port; 8080 by default.

@@ -1,4 +1,4 @@
-"""What an endpoint reports for billing, declared beside it and published with the revision."""
+"""Billing declarations of endpoints, published with the revision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEYS = frozenset({"version", "schema_id", "app"})
 
 
 class BillingComponents(TypedDict):
-    """What an endpoint reports.
+    """The values that an endpoint reports for billing.
 
     `app` is the JSON schema of the report, an object whose properties are the metrics; `schema_id` names it.
     """
@@ -23,22 +23,22 @@ class BillingComponents(TypedDict):
 
 @runtime_checkable
 class BillingDeclaration(Protocol):
-    """An object that says what an endpoint reports."""
+    """Declares the values that an endpoint reports for billing."""
 
     def declaration(self) -> BillingComponents:
-        """Return what it reports."""
+        """Return the declaration."""
         ...
 
 
 def check_declaration(path: str, value: object) -> BillingComponents:
-    """Return a declaration, checked.
+    """Check and return a declaration.
 
     Args:
-        path: the endpoint's, for messages.
-        value: what `declaration()` returned.
+        path: the endpoint's path, for messages.
+        value: the result of `declaration()`.
 
     Raises:
-        ValueError: it has another form, or something that JSON would not carry unchanged.
+        ValueError: it is malformed, or JSON would not carry it unchanged.
     """
     problem = _problem(value)
     if problem is not None:

@@ -1,6 +1,6 @@
 """Checks and converts JSON values by type hints, for the server without FastAPI.
 
-Errors have pydantic's form, so that a caller reads the same of both servers. Models of pydantic, of any version, check
+Errors have pydantic's form, so that callers see the same from both servers. Models of any pydantic version check
 themselves.
 """
 
@@ -25,7 +25,7 @@ class ValueRefusedError(Exception):
     """A value does not fit its type.
 
     Attributes:
-        errors: what does not, each with `type`, `loc`, `msg` and `input`.
+        errors: the mismatches, each with `type`, `loc`, `msg` and `input`.
     """
 
     def __init__(self, errors: list[dict[str, object]]) -> None:
@@ -34,17 +34,17 @@ class ValueRefusedError(Exception):
 
 
 def refused(kind: str, place: Place, message: str, value: object) -> ValueRefusedError:
-    """Return the error of one value."""
+    """Return the error for one value."""
     return ValueRefusedError([{"type": kind, "loc": list(place), "msg": message, "input": value}])
 
 
 def missing(place: Place, parent: object) -> ValueRefusedError:
-    """Return the error of a value that was not sent."""
+    """Return the error for a missing value."""
     return refused("missing", place, "Field required", parent)
 
 
 def is_scalar(hint: object) -> bool:
-    """Whether FastAPI would take a parameter of this type from the query, rather than from the body."""
+    """Return whether FastAPI would take a parameter of this type from the query rather than from the body."""
     hint = _plain(hint)
     if _is_union(hint):
         return all(is_scalar(part) for part in typing.get_args(hint))
@@ -57,14 +57,14 @@ def is_scalar(hint: object) -> bool:
 
 
 def check(hint: object, value: object, place: Place) -> object:
-    """Return a value as its type has it.
+    """Check a value against its type, and return it converted.
 
-    A type that is not known here checks nothing.
+    An unknown type checks nothing.
 
     Args:
         hint: the type.
-        value: a value as JSON or a query has it.
-        place: where it stands, for the error.
+        value: a value from JSON or a query.
+        place: its location, for the error.
 
     Raises:
         ValueRefusedError: it does not fit.
@@ -100,7 +100,7 @@ def _is_union(hint: object) -> bool:
 
 
 def _is_model(kind: type) -> bool:
-    """Whether a class is a model of pydantic, of any version."""
+    """Return whether a class is a model of any pydantic version."""
     return hasattr(kind, "model_validate") or (hasattr(kind, "parse_obj") and hasattr(kind, "__fields__"))
 
 
@@ -113,7 +113,8 @@ def _check_class(kind: type, value: object, place: Place) -> object:
         except ValueError:
             wanted = " or ".join(repr(member.value) for member in kind)
             raise refused("enum", place, f"Input should be {wanted}", value) from None
-    if issubclass(kind, dict) and hasattr(kind, "__required_keys__"):  # a TypedDict, also of typing_extensions
+    # a TypedDict, including that of typing_extensions
+    if issubclass(kind, dict) and hasattr(kind, "__required_keys__"):
         return _check_fields(kind, value, place, required=getattr(kind, "__required_keys__", frozenset()))
     if dataclasses.is_dataclass(kind):
         needed = frozenset(
@@ -128,7 +129,7 @@ def _check_class(kind: type, value: object, place: Place) -> object:
 def _check_model(kind: type, value: object, place: Place) -> object:
     validate: Callable[..., object] | None = getattr(kind, "model_validate", None)
     try:
-        # As FastAPI does it; its messages say so.
+        # FastAPI calls the model in the same way, and its error messages show it.
         return kind.parse_obj(value) if validate is None else validate(value, from_attributes=True)  # type: ignore[attr-defined]  # pydantic 1
     except ValueError as error:
         errors = getattr(error, "errors", None)
@@ -141,7 +142,7 @@ def _check_model(kind: type, value: object, place: Place) -> object:
 
 def _loc(error: Mapping[str, object]) -> Sequence[object]:
     where = error.get("loc", ())
-    # pydantic before 2 says one of these of a value that is no object at all.
+    # pydantic before version 2 reports one of these for a value that is not an object.
     return where if isinstance(where, Sequence) and tuple(where) not in (("__root__",), ("__obj__",)) else ()
 
 
@@ -199,7 +200,7 @@ def _check_tuple(arguments: tuple[object, ...], value: object, place: Place) -> 
 
 
 def _each(items: Iterable[tuple[object, object, str | int]], place: Place) -> list[object]:
-    """Check the parts of a value, each (type, part, where), and raise what is wrong with all of them together."""
+    """Check the parts of a value, each (type, part, location), and raise all their errors together."""
     found: list[object] = []
     errors: list[dict[str, object]] = []
     for hint, part, where in items:

@@ -1,4 +1,4 @@
-"""Calls the endpoints of an app by the names of its methods."""
+"""Calls the endpoints of an app by their methods' names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.log import Log
 
 _STARTING = frozenset({404, 500, 502, 503, 504})
-_HEALTH_SECONDS = 5.0  # httpx's own
+_HEALTH_SECONDS = 5.0  # httpx's own default
 
 
 @dataclass(eq=False)
@@ -36,8 +36,8 @@ class AppClientError(FalServerlessException):
 
     Attributes:
         message: what is wrong.
-        status_code: the status of the answer; 500 if there was none.
-        headers: those of the answer.
+        status_code: the HTTP status of the response; 500 if there was none.
+        headers: the headers of the response.
     """
 
     message: str
@@ -49,7 +49,7 @@ class AppClientError(FalServerlessException):
 
 
 class AppSpawnInfo:
-    """An app that is served in a runner; `fal.App.spawn` makes it."""
+    """Handle of an app that is served in a runner; `fal.App.spawn` returns it."""
 
     def __init__(self, info: SpawnInfo) -> None:
         self.info = info
@@ -76,7 +76,7 @@ class AppSpawnInfo:
 
     @property
     def future(self) -> object:
-        """The end of the run, a `concurrent.futures.Future`."""
+        """A `concurrent.futures.Future` that completes when the run ends."""
         return self.info.future
 
     def wait(
@@ -90,13 +90,13 @@ class AppSpawnInfo:
         """Wait until the app answers GET /health.
 
         Args:
-            health_request_timeout: seconds that one answer may take.
-            startup_timeout: seconds that it may take in all.
+            health_request_timeout: seconds that one response may take.
+            startup_timeout: seconds to wait in total.
             health_check_interval: seconds between two requests.
-            headers: headers of the requests; None means those of the key of FAL_KEY, if there is one.
+            headers: headers of the requests; None means the header with FAL_KEY, if it is set.
 
         Raises:
-            AppClientError: the app ended, refuses, or did not start in time; the message says which and why.
+            AppClientError: the app ended, refused, or did not start in time; the message says which and why.
         """
         require_httpx()
         import httpx
@@ -131,8 +131,8 @@ class EndpointClient:
     Args:
         url: the app's address.
         endpoint: the method.
-        signature: where it is served.
-        timeout: seconds that each step of a call may take; None waits.
+        signature: its route.
+        timeout: seconds that each step of a call may take; None means no limit.
         headers: headers of the calls.
     """
 
@@ -152,7 +152,7 @@ class EndpointClient:
         self.return_type: type | None = typing.get_type_hints(endpoint).get("return")
 
     def __call__(self, data: object) -> object:
-        """Call the endpoint with a model or a mapping, and return its answer, in the type that it is annotated with.
+        """Call the endpoint with a model or a mapping, and return its response in the annotated type.
 
         Raises:
             AppClientError: it answered with an error, or cannot be reached.
@@ -193,15 +193,15 @@ class EndpointClient:
 
 
 class AppClient:
-    """Calls an app's endpoints by the names of its methods.
+    """Calls an app's endpoints by their methods' names.
 
         with AppClient.connect(Greeter) as client:
             client.greet(Input(name="you"))
 
     Args:
         cls: the app's class.
-        url: the app's address; an id such as "owner/my-app", also with a path, means that app of the controller.
-        timeout: seconds that each step of a call may take; None waits.
+        url: the app's address, or an app id such as "owner/my-app", optionally followed by a path.
+        timeout: seconds that each step of a call may take; None means no limit.
     """
 
     def __init__(self, cls: type[App], url: str, timeout: int | None = None) -> None:
@@ -231,18 +231,19 @@ class AppClient:
         startup_timeout: int = 60,
         health_check_interval: float = 0.5,
     ) -> Generator[AppClient]:
-        """Serve an app in a runner for the time of the block, with its log on standard error.
+        """Serve an app in a runner for the duration of the block, with its log on standard error.
 
         If this program has neither a controller nor a key, the app is served in this process instead, with the
-        packages that are installed here.
+        installed
+        packages.
 
         Args:
             app_cls: the app's class.
-            health_request_timeout, startup_timeout, health_check_interval: as of `AppSpawnInfo.wait`.
+            health_request_timeout, startup_timeout, health_check_interval: as in `AppSpawnInfo.wait`.
 
         Raises:
             AppClientError: it did not start.
-            MissingCredentialsError: a controller was chosen, but no key.
+            MissingCredentialsError: a controller is configured, but no key.
         """
         if not _has_controller():
             with _served_here(app_cls, startup_timeout) as url:
@@ -266,7 +267,7 @@ class AppClient:
             printing.join()
 
     def health(self) -> object:
-        """Return the answer of GET /health.
+        """Return the response of GET /health.
 
         Raises:
             AppClientError: it is an error.
@@ -284,14 +285,14 @@ class AppClient:
 
 
 def _has_controller() -> bool:
-    """Return whether a controller or a key was chosen, by variables, profile or login."""
+    """Return whether variables, profile or login configure a controller or a key."""
     from fal.settings import DEFAULT_SOURCE, NO_SOURCE, resolve
 
     sources = resolve(needs_key=False).sources
     if sources["credentials"] != NO_SOURCE:
         return True
     if sources["host"] != DEFAULT_SOURCE:
-        resolve()  # raises: it says where a key is to be had
+        resolve()  # raises an error that says how to get a key
     return False
 
 

@@ -1,4 +1,4 @@
-"""The current request, for code inside of an app that does not have it as an argument."""
+"""The current request, for code of an app that does not have it as an argument."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LIFECYCLE_HEADER = "x-fal-object-lifecycle-preference"
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What the platform knows about a request.
+    """The platform's information about a request.
 
     Attributes:
-        request_id: the platform's id (header x-fal-request-id); None if it did not come through the platform.
+        request_id: the platform's id (header x-fal-request-id); None if the request did not come through the platform.
         endpoint: the path of the call (header x-fal-endpoint).
-        lifecycle_preference: how long files that the request makes are kept, as the caller or the platform asks for it
-            (header x-fal-object-lifecycle-preference, JSON); None if nobody does.
+        lifecycle_preference: how long to keep files that the request creates, as the caller or the platform asks
+            (header x-fal-object-lifecycle-preference, JSON); None if neither does.
         headers: the request's headers, names in lower case. A changed `x-fal-cdn-token` goes back to the caller.
     """
 
@@ -34,7 +34,7 @@ class RequestContext:
 
 
 def context_of(headers: dict[str, str]) -> RequestContext:
-    """Return what a request's headers say; their names are in lower case."""
+    """Return the context in a request's headers, whose names are in lower case."""
     return RequestContext(
         request_id=headers.get(REQUEST_ID_KEY),
         endpoint=headers.get(REQUEST_ENDPOINT_KEY),
@@ -44,7 +44,7 @@ def context_of(headers: dict[str, str]) -> RequestContext:
 
 
 def lifecycle_preference(text: str | None) -> dict[str, str] | None:
-    """Return a caller's preference; one that is not a JSON object is nobody's wish, with a line on stderr."""
+    """Return the caller's preference; report one that is not a JSON object on stderr, and return None."""
     if text is None:
         return None
     try:
@@ -58,10 +58,10 @@ def lifecycle_preference(text: str | None) -> dict[str, str] | None:
 
 
 class ReceivedRequest:
-    """A request as it came, whose context is made when it is asked for: most endpoints never do.
+    """A received request, whose context is built on demand: most endpoints never use it.
 
     Args:
-        headers: names and values as the server gives them.
+        headers: names and values in the server's form.
     """
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -70,15 +70,15 @@ class ReceivedRequest:
 
     @property
     def context(self) -> RequestContext:
-        """The context, the same each time."""
+        """The context; every access returns the same object."""
         made = self._made.get("context")
         if made is not None:
             return made
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers}
-        return self._made.setdefault("context", context_of(headers))  # threads may ask at once
+        return self._made.setdefault("context", context_of(headers))  # threads may access it at once
 
     def changed_token(self) -> str | None:
-        """Return the token that the app has set for its caller, if there is another than came."""
+        """Return the CDN token that the app set for its caller, or None if it is unchanged."""
         made = self._made.get("context")
         token = None if made is None else made.headers.get(CDN_TOKEN_KEY)
         if not token:
@@ -91,6 +91,6 @@ CURRENT: ContextVar[ReceivedRequest | RequestContext | None] = ContextVar("fal_c
 
 
 def current_request() -> RequestContext | None:
-    """Return the current request, also in threads of endpoints; None outside of one."""
+    """Return the current request, even in threads of endpoints; None outside of a request."""
     current = CURRENT.get()
     return current.context if isinstance(current, ReceivedRequest) else current

@@ -22,12 +22,12 @@ class Realtime:
     """How a realtime endpoint exchanges messages.
 
     Attributes:
-        buffering: inputs that a session holds; above that the oldest is dropped. None drops none.
+        buffering: the most inputs that a session holds; beyond that it drops the oldest. None drops none.
         session_timeout: seconds without an input after which a session ends; None never ends it.
-        max_batch_size: inputs that one call may be given.
+        max_batch_size: the most inputs that one call gets.
         content_type: media type of the messages.
         input_modal, output_modal: the messages' types; None leaves them unchecked.
-        encode_message, decode_message: to and from bytes; None means msgpack.
+        encode_message, decode_message: convert to and from bytes; None means msgpack.
     """
 
     buffering: int | None = None
@@ -45,9 +45,9 @@ class Route:
     """Where and how a method is served.
 
     Attributes:
-        path: the path, from "/" on.
+        path: the path, starting with "/".
         is_websocket: served as a WebSocket, rather than as an HTTP POST.
-        health_check: set on the endpoint that the platform calls to see whether the runner is healthy.
+        health_check: set on the endpoint that the platform calls to check the runner's health.
         realtime: set if the method handles single messages of a realtime session.
     """
 
@@ -71,12 +71,12 @@ def endpoint(
         is_websocket: serve it as a WebSocket; then it must be `async def` and take a `fastapi.WebSocket`. The arguments
             of an HTTP endpoint are the body, the query and so on by FastAPI's rules.
         health_check: make this endpoint the health check.
-        billing: says what the endpoint reports for billing; published with the revision as `billing_components`.
+        billing: declares what the endpoint reports for billing; published with the revision as `billing_components`.
 
     Raises:
-        TypeError: `billing` is no object with a `declaration()`.
-        ValueError: the path does not begin with "/", the method has a path already, or a health check or a billing
-            declaration is asked of a WebSocket.
+        TypeError: `billing` has no `declaration()`.
+        ValueError: the path does not begin with "/", the method already has a path, or a WebSocket has a health check
+            or a billing declaration.
     """
     if not path.startswith("/"):
         raise ValueError(f'the path of an endpoint is {path!r}: begin it with "/"')
@@ -115,20 +115,21 @@ def realtime(
 ) -> Callable[[_F], _F]:
     """Serve the decorated method of an App for realtime sessions over a WebSocket.
 
-    The annotations say what streams: an `AsyncIterator` argument takes all inputs of a session, an iterator
-    result gives many outputs for one input; otherwise each input is answered by one output.
+    The annotations decide what streams: an `AsyncIterator` argument receives all inputs of a session, and an iterator
+    result sends many outputs for one input; otherwise each input gets one output.
 
     Args:
         path: the path to serve it at, "/realtime" for `fal_client.realtime`.
-        buffering: inputs to hold while the method works on one; above that the oldest is dropped. None drops none.
+        buffering: the most inputs to hold while the method works on one; beyond that the oldest is dropped. None drops
+            none.
         session_timeout: seconds without an input after which the session ends.
         input_modal, output_modal: types of the messages, instead of the annotations; None leaves them unchecked.
         max_batch_size: the most inputs that one call gets, if several wait.
         content_type: media type of the messages, for the app's description.
-        encode_message, decode_message: from and to Python values, instead of msgpack.
+        encode_message, decode_message: convert from and to Python values, instead of msgpack.
 
     Raises:
-        ValueError: the path does not begin with "/", or the method has a path already.
+        ValueError: the path does not begin with "/", or the method already has a path.
     """
     if not path.startswith("/"):
         raise ValueError(f'the path of a realtime endpoint is {path!r}: begin it with "/"')
@@ -151,10 +152,10 @@ def realtime(
 
 
 def set_route(method: Callable[..., object], route: Route) -> None:
-    """Set where a method is served.
+    """Set a method's route.
 
     Raises:
-        ValueError: the method has a path already.
+        ValueError: the method already has one.
     """
     earlier = route_of(method)
     if earlier is not None:
@@ -163,6 +164,6 @@ def set_route(method: Callable[..., object], route: Route) -> None:
 
 
 def route_of(method: object) -> Route | None:
-    """Return where a method is served; None if it is no endpoint."""
+    """Return a method's route, or None if it is not an endpoint."""
     route = getattr(method, ROUTE_ATTRIBUTE, None)
     return route if isinstance(route, Route) else None

@@ -1,4 +1,4 @@
-"""Functions that run or are served in an environment of their own, and `cached`."""
+"""Functions that run or are served in their own environment, and `cached`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _R = TypeVar("_R")
 
 
 class Function(Generic[_P, _R]):
-    """A function and the environment that it runs in. Calling it runs it in a runner; `func` runs here.
+    """A function and the environment that it runs in. Calling it runs it in a runner; `func` runs it here.
 
     Attributes:
         raw_func: the plain function.
-        options: the given options by name; `fal.app.options.FUNCTION_DEFAULTS` has the defaults of others.
+        options: the given options by name; `fal.app.options.FUNCTION_DEFAULTS` has the others' defaults.
         app_name: the name to deploy it under.
     """
 
@@ -38,12 +38,13 @@ class Function(Generic[_P, _R]):
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Run the function in a runner, show its log lines on standard error, and return its result.
 
-        See `submit` for what is sent. An exception of the function is raised as what it is, if its class is in the
-        function's file, or this program has imported it; its notes have the traceback of the runner.
+        See `submit` for what is sent. If the function raises an exception whose class is in its own file, or is
+        imported in
+        this program, that exception is raised here, with the runner's traceback in its notes.
 
         Raises:
             UserFunctionError: the function raised another exception.
-            DeployError: it could not be prepared, built or run; also if its own file calls it while it is imported.
+            DeployError: it could not be prepared, built or run, or its own file calls it during its import.
         """
         from fal.app.spawning import call
 
@@ -59,48 +60,52 @@ class Function(Generic[_P, _R]):
 
     @property
     def serves(self) -> bool:
-        """Whether the function is served over HTTP, rather than called once."""
+        """Whether the function is served over HTTP instead of called once."""
         return bool(self.options.get("serve"))
 
     def on(self, **options: Unpack[Options]) -> Function[_P, _R]:
         """Return the same function with other options.
 
         Raises:
-            ValueError: an unknown option, or a value of the wrong kind.
+            ValueError: an option is unknown, or its value has the wrong kind.
         """
         return Function(self.raw_func, _checked({**self.options, **options}, self.raw_func.__name__))
 
     def submit(self, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
         """Run the function in a runner, without waiting for it.
 
-        The file that it is in is sent; a script that is such a file needs `if __name__ == "__main__":`. A result is
-        plain data, as with `fal run`.
+        The function's file is sent; if this script is that file, it needs `if __name__ == "__main__":`. A result is
+        plain
+        data, as with `fal run`.
 
         Returns:
-            Its result, or what it raised, once it has ended.
+            A future of its result or exception.
         """
         from fal.app.spawning import submit
 
         return cast("Future[_R]", submit(self, self.raw_func.__qualname__, args, kwargs))
 
     def spawn(self, *args: _P.args, **kwargs: _P.kwargs) -> SpawnInfo:
-        """`submit`, with the log lines and, if it is served, the address. `stream.cancel()` ends it."""
+        """Like `submit`, with the log lines and, if the function is served, its address.
+
+        `stream.cancel()` ends it.
+        """
         from fal.app.spawning import spawn
 
         return spawn(self, self.raw_func.__qualname__, args, kwargs)
 
     def map(self, *arguments: Iterable[object]) -> Iterator[_R]:
-        """Run the function for each item, all at once, and yield the results in the order of the items.
+        """Run the function for all items at once, and yield the results in the order of the items.
 
         Args:
-            arguments: as for the built-in `map`: as many iterables as the function takes arguments.
+            arguments: one iterable for each argument of the function, as for the built-in `map`.
         """
         submit = cast("Callable[..., Future[_R]]", self.submit)
         waiting = [submit(*each) for each in zip(*arguments, strict=False)]
         return (future.result() for future in waiting)
 
     def build_metadata(self) -> dict[str, object]:
-        """Return what is kept with the revision: the OpenAPI description, if it is served."""
+        """Return the metadata of the revision: the OpenAPI description, if the function is served."""
         given = self.options.get("metadata")
         metadata: dict[str, object] = dict(given) if isinstance(given, dict) else {}
         if self.serves:
@@ -141,7 +146,7 @@ class Function(Generic[_P, _R]):
 def function(
     kind: str = "virtualenv", *, force_env_build: bool = False, **options: Unpack[FunctionOptions]
 ) -> Callable[[Callable[_P, _R]], Function[_P, _R]]:
-    """Make the decorated function one that `fal run` runs and `fal deploy` deploys.
+    """Let `fal run` run and `fal deploy` deploy the decorated function.
 
         @fal.function(requirements=["pyjokes"], machine_type="S", serve=True)
         def joke() -> str: ...
@@ -149,11 +154,11 @@ def function(
     Args:
         kind: "virtualenv", "container" (which needs `image`) or "conda".
         force_env_build: build the environment again even if it was built before.
-        options: the attributes of `fal.App`, and `serve=True` to serve the function at POST /. Otherwise it is called
+        options: the attributes of `fal.App`, and `serve=True` to serve the function at POST /; otherwise it is called
             once and its result returned. The machine type is "XS" and keep_alive 10 seconds by default.
 
     Raises:
-        ValueError: an unknown option, or a value of the wrong kind.
+        ValueError: an option is unknown, or its value has the wrong kind.
     """
     given: dict[str, object] = {"kind": kind, **options}
     if force_env_build:
@@ -175,7 +180,7 @@ def _checked(options: dict[str, object], name: str) -> dict[str, object]:
 
 
 def cached(func: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Keep the function's results by its arguments, for the life of the process."""
+    """Cache the function's results by its arguments, for the life of the process."""
     kept = functools.cache(func)
 
     @functools.wraps(func)

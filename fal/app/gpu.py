@@ -1,4 +1,4 @@
-"""Recognises exceptions that mean that the runner's GPU does not work, so that the platform replaces it."""
+"""Recognises exceptions of a broken GPU, so that the platform replaces the runner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MEMORY_PHRASES = (
 
 
 def gpu_fault(error: BaseException) -> GPUException | None:
-    """Return the GPU fault that an exception stands for, by its text; None for any other."""
+    """Return the GPU fault that an exception's text describes, or None."""
     if isinstance(error, GPUException):
         return error
     text = str(error)

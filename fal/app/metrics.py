@@ -1,7 +1,7 @@
-"""Serves a runner's metrics: request counts and times as Prometheus text, in plain asyncio.
+"""Serves a runner's metrics: request counts and durations as Prometheus text, in plain asyncio.
 
-Importing a library would take longer than everything else here. If the app has loaded prometheus_client, its metrics
-are served, too.
+Importing a library would take longer than the rest of this file. If the app has loaded prometheus_client, its
+metrics are served, too.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Metrics:
-    """The metrics of a runner. Times are seconds.
+    """The metrics of a runner, with durations in seconds.
 
     Attributes:
         version: the app's version.
-        in_progress: requests under way.
+        in_progress: the number of requests in progress.
     """
 
     version: str
@@ -26,7 +26,10 @@ class Metrics:
     _seconds: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     def count(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Count an answered request; `path` is the route's: ids in paths would multiply the series."""
+        """Count an answered request.
+
+        `path` is the route's, because ids in paths would multiply the series.
+        """
         key = (method, path, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._seconds[key] = self._seconds.get(key, 0.0) + seconds
@@ -60,7 +63,10 @@ def _escaped(value: str) -> str:
 
 
 async def serve_metrics(metrics: Metrics, host: str, port: int) -> asyncio.Server | None:
-    """Serve GET /metrics; None, with a line on stderr, if the port is taken: the app runs without metrics."""
+    """Serve GET /metrics; if the port is taken, write a line on stderr and return None.
+
+    The app runs without metrics then.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -75,7 +81,7 @@ async def serve_metrics(metrics: Metrics, host: str, port: int) -> asyncio.Serve
             )
             await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            pass  # a caller that went away or does not speak HTTP gets no answer
+            pass  # a caller that left or does not speak HTTP gets no response
         finally:
             writer.close()
 

@@ -1,6 +1,6 @@
-"""Serves an app's methods as JSON over HTTP without FastAPI, for environments that have no room for it.
+"""Serves an app's methods as JSON over HTTP, for environments that have no room for FastAPI.
 
-It needs nothing but the standard library. It has no WebSockets, forms, uploads and no /openapi.json.
+It uses only the standard library. It supports no WebSockets, forms, uploads or /openapi.json.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from fal.app.checking import ValueRefusedError, check, is_scalar, missing, refus
 from fal.app.endpoints import Route
 from fal.app.served import UNBILLED, ErrorAnswer, Served, answer_to, path_not_found, routes_of
 
-# ASGI's own types are those of any mapping.
+# ASGI's types are plain mappings.
 Scope: TypeAlias = "MutableMapping[str, Any]"
 Receive: TypeAlias = "Callable[[], Awaitable[MutableMapping[str, Any]]]"
 Send: TypeAlias = "Callable[[MutableMapping[str, Any]], Awaitable[None]]"
 
-# As many as FastAPI's.
+# The same number as in FastAPI.
 _THREADS = 40
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
 
 class MinimalServer:
-    """An ASGI app with the paths of an App or of a served function.
+    """An ASGI app that serves an App or a function.
 
     Args:
         served: what to serve.
 
     Raises:
-        ValueError: there is no endpoint, or one that this server lacks: a WebSocket.
+        ValueError: there is no endpoint, or one is a WebSocket, which this server does not support.
     """
 
     def __init__(self, served: Served) -> None:
@@ -121,7 +121,7 @@ class _Parameter:
 
 
 class _Handler:
-    """A method and where its arguments come from: the path, the query or the body."""
+    """A method and the sources of its arguments: path, query and body."""
 
     def __init__(self, route: Route, method: Callable[..., object], threads: ThreadPoolExecutor) -> None:
         self.route = route
@@ -222,7 +222,7 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _parsed(content: bytes, headers: Mapping[str, str]) -> object:
-    """Return a body's JSON; a body of another type as text; None for none."""
+    """Return the JSON of a body, the text of another type, or None if there is no body."""
     if not content:
         return None
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -239,7 +239,7 @@ def _parsed(content: bytes, headers: Mapping[str, str]) -> object:
 
 
 def _http_exception(error: Exception) -> ErrorAnswer | None:
-    """Return the answer of starlette's HTTPException, which an app may raise though no such server runs."""
+    """Return the answer for starlette's HTTPException, which an app may raise even on this server."""
     status = getattr(error, "status_code", None)
     if type(error).__name__ != "HTTPException" or not isinstance(status, int):
         return None
@@ -252,12 +252,12 @@ def _not_allowed(method: str) -> ErrorAnswer:
 
 
 def _sendable(result: object) -> object:
-    """Return a result as JSON has it; a framework's response as it is."""
+    """Return a result in the form of JSON, or a framework's response unchanged."""
     return result if _sends_itself(result) else _plain(result)
 
 
 def _sends_itself(result: object) -> TypeGuard[Callable[[Scope, Receive, Send], Awaitable[None]]]:
-    """Whether a result is a response of some framework."""
+    """Return whether a result is a framework's response."""
     return callable(result) and hasattr(result, "status_code") and not isinstance(result, type)
 
 
@@ -274,7 +274,7 @@ def _plain(value: object) -> object:
     if dump is not None:
         return _plain(dump(mode="json", by_alias=True))
     dump = getattr(value, "dict", None)
-    if dump is not None and hasattr(value, "__fields__"):  # a model of pydantic 1
+    if dump is not None and hasattr(value, "__fields__"):  # a pydantic 1 model
         return _plain(dump(by_alias=True))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
@@ -294,7 +294,7 @@ def _text(value: object) -> object:
         return value.decode() if value.isascii() else base64.b64encode(value).decode()
     if isinstance(value, UUID | PurePath):
         return str(value)
-    item = getattr(value, "item", None)  # a number of numpy
+    item = getattr(value, "item", None)  # a NumPy number
     if callable(item):
         return _plain(item())
     raise TypeError(
@@ -320,7 +320,7 @@ def _preflight(origin: str, headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _for_pages(send: Send, origin: str | None) -> Send:
-    """Return a sender that lets pages of any origin read the answer."""
+    """Return a sender that allows pages of any origin to read the response."""
     extra = [(b"vary", b"Origin")]
     if origin is not None:
         allowed = (b"access-control-allow-origin", origin.encode("latin-1"))

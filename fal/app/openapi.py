@@ -1,4 +1,4 @@
-"""Describes an app by FastAPI's OpenAPI, with order and WebSockets added as `x-fal-*`."""
+"""Describes an app with FastAPI's OpenAPI document, plus field order and WebSockets as `x-fal-*`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def describe(
     """Return the description of `api`.
 
     Args:
-        api: the app, for its cache of the description.
+        api: the app, which caches the description.
         base: FastAPI's own description.
         sockets: the WebSocket routes and their methods, which OpenAPI cannot describe.
     """
@@ -42,7 +42,7 @@ def _table(parent: dict[str, object], key: str) -> dict[str, object]:
 
 
 def _order(schema: object) -> None:
-    """Record the order of fields: JSON objects lose it, and forms need it."""
+    """Record the order of fields, which JSON objects lose but forms need."""
     if not isinstance(schema, dict):
         return
     for part in schema.get("allOf", []):
@@ -81,7 +81,7 @@ def _add_socket(spec: dict[str, object], route: Route, method: Callable[..., obj
 def _mirror(
     method: Callable[..., object], kind: str, input_name: str | None, output_name: str | None
 ) -> dict[str, object]:
-    """Return a POST that is not served: forms learn the types of a socket's messages from it."""
+    """Return a POST that is not served: forms read the types of a socket's messages from it."""
     operation: dict[str, object] = {
         "operationId": f"{method.__name__}_post",
         "summary": f"{kind} endpoint: {method.__name__}",

@@ -17,7 +17,7 @@ RETRY_CONDITIONS = ("timeout", "server_error", "connection_error")
 
 
 class FunctionOptions(TypedDict, total=False):
-    """Every option except the kind of environment; `fal.App` says what they mean."""
+    """Every option except the kind of environment; `fal.App` documents them."""
 
     image: ContainerImage | dict[str, object]
     requirements: list[str] | list[list[str]]
@@ -130,10 +130,10 @@ def check_options(options: Mapping[str, object], owner: str) -> None:
 
     Args:
         options: the options by name.
-        owner: their owner for messages, such as "class MyApp".
+        owner: what they belong to, for messages, for example "class MyApp".
 
     Raises:
-        ValueError: an unknown option (with the nearest known one), or a value of the wrong kind.
+        ValueError: an option is unknown (the message suggests the nearest one), or its value has the wrong kind.
     """
     for name, value in options.items():
         if name not in Options.__annotations__:
@@ -147,7 +147,7 @@ def check_kind(options: Mapping[str, object], owner: str) -> str:
     """Check that the options fit the kind of environment, and return the kind; an image makes it "container".
 
     Raises:
-        ValueError: an unknown kind, an option of another kind, or app files in a container.
+        ValueError: the kind is unknown, an option belongs to another kind, or a container has app files.
     """
     kind = "container" if options.get("image") is not None else str(options.get("kind") or "virtualenv")
     known = ENVIRONMENT_KEYS.get(kind)
@@ -164,14 +164,14 @@ def check_kind(options: Mapping[str, object], owner: str) -> str:
 
 
 def nearest_option(name: str) -> str | None:
-    """Return the option that a name is a misspelling of; None if it looks like none."""
+    """Return the option that a name probably misspells, or None."""
     plain = {option.replace("_", ""): option for option in Options.__annotations__ if not option.startswith("_")}
     near = difflib.get_close_matches(name.replace("_", ""), plain, n=1, cutoff=0.85)
     return plain[near[0]] if near else None
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names in lines of their own that fit a terminal."""
+    """Return names on separate lines that fit a terminal."""
     lines = textwrap.wrap(", ".join(sorted(names)), 76, break_on_hyphens=False)
     return "".join(f"\n  {line}" for line in lines)
 

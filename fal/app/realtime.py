@@ -24,7 +24,7 @@ _SYNC = (collections.abc.Iterator, collections.abc.Generator, collections.abc.It
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What streams in a session, and the types of its messages (None: not checked)."""
+    """Which side of a session streams, and the types of its messages (None: not checked)."""
 
     mode: str
     input_model: type | None
@@ -48,7 +48,7 @@ def shape_of(method: Callable[..., object], how: Realtime) -> Shape:
 
 
 def _streamed(annotation: object, kinds: tuple[type, ...]) -> tuple[bool, object]:
-    """Return whether an annotation is an iterator, and of what; else the annotation itself."""
+    """Return whether an annotation is an iterator, and the type of its items; otherwise the annotation itself."""
     origin = typing.get_origin(annotation) or annotation
     if origin not in kinds:
         return False, annotation
@@ -158,7 +158,7 @@ class _Session:
         return await run_in_threadpool(self._method, *arguments)
 
     async def _inputs(self, websocket: WebSocket) -> AsyncIterator[object]:
-        """Yield the checked inputs of a session; ends if none comes within the session's timeout."""
+        """Yield the checked inputs of a session until none arrives within the session's timeout."""
         while True:
             try:
                 async with asyncio.timeout(self._how.session_timeout):

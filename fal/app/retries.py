@@ -1,4 +1,4 @@
-"""How often queued requests of an app are retried, by kind of failure."""
+"""Retry settings of an app's queued requests, by kind of failure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CONDITIONS = ("timeout", "server_error", "connection_error")
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """Retries of a queued request by kind of failure; None leaves the platform's default.
+    """Retries of a queued request by kind of failure; None means the platform's default.
 
     Attributes:
-        timeout: retries after a request that took too long.
-        server_error: retries after an answer with a status of 5xx.
-        connection_error: retries after a connection to the runner that failed or broke.
+        timeout: retries after a request that timed out.
+        server_error: retries after a response with a 5xx status.
+        connection_error: retries after the connection to the runner failed or broke.
     """
 
     timeout: int | None = None
@@ -33,16 +33,16 @@ def retry_config_json(config: RetryConfig | Mapping[str, object]) -> str:
     """Return a retry config as the JSON that a deploy sends.
 
     Raises:
-        ValueError: no condition, an unknown one, or a count that is not a whole number of 0 or more.
+        ValueError: there is no condition, one is unknown, or a count is not a whole number of at least 0.
     """
     return json.dumps(checked_retry_config(config), sort_keys=True)
 
 
 def checked_retry_config(config: object) -> dict[str, dict[str, int]]:
-    """A retry config as a mapping, checked.
+    """Check a retry config, and return it as a mapping.
 
     Raises:
-        ValueError: no condition, an unknown one, or a count that is not a whole number of 0 or more.
+        ValueError: there is no condition, one is unknown, or a count is not a whole number of at least 0.
     """
     given = config.to_dict() if isinstance(config, RetryConfig) else config
     if not isinstance(given, Mapping) or not given:

@@ -1,4 +1,4 @@
-"""What serves an app, whichever server it is: its routes, their types, and the answers to its errors."""
+"""The parts of serving an app that both servers share: routes, their types, and error answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OUR_PACKAGES = frozenset(
 
 
 class Served(Protocol):
-    """An App, or a function that is served like one.
+    """An App, or a function served like one.
 
     Attributes:
         describes_health: whether the OpenAPI description has GET /health.
@@ -49,7 +49,7 @@ class ErrorAnswer:
 
 
 def routes_of(served: Served) -> dict[Route, Callable[..., object]]:
-    """Return what an app serves, with its annotations resolved.
+    """Return an app's routes, with resolved annotations.
 
     Raises:
         ValueError: there is no endpoint, or the annotation of a parameter cannot be resolved.
@@ -63,10 +63,10 @@ def routes_of(served: Served) -> dict[Route, Callable[..., object]]:
 
 
 def resolve_annotations(function: Callable[..., object]) -> None:
-    """Replace a function's textual annotations by what they mean, each by itself.
+    """Resolve each of a function's textual annotations separately.
 
-    One that cannot be resolved is dropped from the result, which then is not checked. FastAPI would take a parameter
-    with such an annotation for one of the query.
+    A result annotation that cannot be resolved is dropped, and the result is then not checked. FastAPI would treat a
+    parameter with such an annotation as a query parameter.
 
     Raises:
         ValueError: the annotation of a parameter cannot be resolved.
@@ -91,7 +91,7 @@ def resolve_annotations(function: Callable[..., object]) -> None:
 
 
 def answer_to(error: Exception) -> ErrorAnswer:
-    """Return the answer to a request whose endpoint raised; what is a bug is printed, too."""
+    """Return the answer to a request whose endpoint raised; print the traceback of a bug."""
     if isinstance(error, FieldException):
         headers: Mapping[str, str] = {}
         if error.billable_units:
@@ -111,12 +111,12 @@ def answer_to(error: Exception) -> ErrorAnswer:
 
 
 def path_not_found(path: str) -> ErrorAnswer:
-    """Name the path in a 404 of no endpoint, to distinguish it from the platform's 404."""
+    """Return a 404 that names the path, to distinguish it from the platform's 404."""
     return ErrorAnswer(status=404, content={"detail": f"Path {path} not found"}, headers=UNBILLED)
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print a traceback on stderr, starting at the first frame of the app."""
+    """Print a traceback on stderr, starting at the app's first frame."""
     own = error.__traceback__
     while own is not None and _package(own) in _OUR_PACKAGES:
         own = own.tb_next

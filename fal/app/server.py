@@ -55,7 +55,7 @@ class HasLifespan(Protocol):
         ...
 
     def provide_hints(self) -> list[str] | None:
-        """Return what the runner has loaded, for routing requests to it."""
+        """Return names of the things that the runner has loaded, for routing requests to it."""
         ...
 
 
@@ -72,17 +72,17 @@ async def serve(
     """Serve until SIGTERM or SIGINT, on the interface of FAL_RUNNER_HOST (all, if it is not set).
 
     Args:
-        served: an App or a function as one.
+        served: an App or a served function.
         version: the app's version in /metrics.
         port: the port of the app.
         metrics_port: the port of /metrics; None serves none.
         limit_max_requests: end after this many requests.
-        sock: listen with this socket instead.
+        sock: listen on this socket instead.
         on_start: called before setup() with the server, whose `handle_exit` stops it.
 
     Raises:
-        Exception: what setup() or teardown() raised.
-        SystemExit: the port cannot be listened on; uvicorn has said why.
+        Exception: setup() or teardown() raised it.
+        SystemExit: the port cannot be opened; uvicorn has logged why.
     """
     host = os.environ.get(HOST_VARIABLE) or "0.0.0.0"  # noqa: S104 - a runner is reached from outside
     api = _build_api(served)
@@ -93,10 +93,10 @@ async def serve(
         host=host,
         port=port,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        ws="auto" if has_sockets else "none",  # a start does not wait for what the app does not use
+        ws="auto" if has_sockets else "none",  # a start must not wait for something the app does not use
         log_config=LOGGING,
         proxy_headers=False,  # see _RequestMiddleware
-        lifespan="off",  # runs below: its exceptions end the runner, and it must see a stop during setup()
+        lifespan="off",  # `serve` runs it: its exceptions must end the runner, and it must notice a stop during setup()
         limit_max_requests=limit_max_requests,
     )
     write_access_lines_directly()
@@ -114,7 +114,7 @@ async def serve(
 
 
 def _build_api(served: Served) -> Api:
-    """Return FastAPI's server of an app; the minimal one if this environment's FastAPI is missing or too old."""
+    """Return FastAPI's server of an app, or the minimal one if FastAPI is missing or too old here."""
     try:
         from fal.app.api import build_api
     except Exception as error:  # noqa: BLE001 - with an old pydantic, the import of FastAPI raises anything
@@ -132,7 +132,7 @@ def _build_api(served: Served) -> Api:
 async def _listen(
     server: _Server, metrics: Metrics, host: str, metrics_port: int | None, sock: socket.socket | None
 ) -> None:
-    if server.should_exit:  # stopped during setup()
+    if server.should_exit:  # a signal arrived during setup()
         return
     endpoint = None if metrics_port is None else await serve_metrics(metrics, host, metrics_port)
     try:
@@ -143,7 +143,7 @@ async def _listen(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which calls the app's handle_exit at once and exits cleanly on signals."""
+    """uvicorn's server, with an immediate call of the app's handle_exit and a clean exit on signals."""
 
     def __init__(self, config: uvicorn.Config, on_exit: Callable[[], object] | None) -> None:
         super().__init__(config)
@@ -153,7 +153,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def catching_signals(self) -> Generator[None, None, None]:
-        """Handle SIGTERM and SIGINT, from before setup() until after teardown()."""
+        """Handle SIGTERM and SIGINT from before setup() until after teardown()."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -164,7 +164,7 @@ class _Server(uvicorn.Server):
                 if signal.getsignal(number) == self.handle_exit:
                     signal.signal(number, handler)
 
-        # A process that the app forks is no server: SIGTERM must end it.
+        # A process forked by the app is not a server: SIGTERM must end it.
         os.register_at_fork(after_in_child=restore)
         try:
             yield
@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Call the app's handler once, and stop accepting. A second Ctrl-C ends a setup() that goes on."""
+        """Call the app's handler once, and stop accepting. A second Ctrl-C ends a running setup()."""
         first = not self.should_exit
         super().handle_exit(sig, frame)
         if not first and sig == signal.SIGINT and not self.started:
@@ -207,13 +207,14 @@ class _Server(uvicorn.Server):
 
 
 class _RequestMiddleware:
-    """Sets the caller's address and the context, adds hints, counts, and keeps an exception to one traceback."""
+    """Sets the caller's address and the context, adds hints, counts requests, and prints each traceback once."""
 
     def __init__(self, inner: Api, app: HasLifespan | None, metrics: Metrics) -> None:
         self._inner = inner
         self._app = app
         self._metrics = metrics
-        # uvicorn's own way, for what is not as the controller sends it; it changes the scope and calls nothing.
+        # uvicorn's own middleware, for headers in another form than the controller's; it changes the scope and calls
+        # nothing.
         trusted = os.environ.get("FORWARDED_ALLOW_IPS")
         self._takes_plainly = trusted is None
         self._proxied = ProxyHeadersMiddleware(_pass, trusted or "127.0.0.1")  # type: ignore[arg-type]
@@ -232,7 +233,7 @@ class _RequestMiddleware:
             CURRENT.reset(token)
 
     async def _observed(self, request: ReceivedRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request to the app and its answer back, and count it."""
+        """Pass a request to the app and its response back, and count it."""
         metrics = self._metrics
         answer = _Answer(self._app, request, send)
         started = time.perf_counter()
@@ -241,8 +242,8 @@ class _RequestMiddleware:
             await self._inner(scope, receive, answer)
         except Exception:
             if not answer.finished:
-                raise  # uvicorn cuts the connection, which is how a caller learns that a stream broke
-            # Else the answer was a 500 and the traceback was printed with it; starlette raises again for the log.
+                raise  # uvicorn then cuts the connection, which tells the caller that the stream broke
+            # Otherwise the response was a 500 and the traceback is already printed; starlette raises again for the log.
         finally:
             metrics.in_progress -= 1
             route = getattr(scope.get("route"), "path", None)
@@ -255,7 +256,7 @@ async def _pass(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _take_forwarded(scope: Scope) -> bool:
-    """Take the caller's address and scheme from the controller's headers; False if they are not in its form."""
+    """Set the caller's address and scheme from the controller's headers; return False if they have another form."""
     client = scope.get("client")
     if client is None or client[0] != "127.0.0.1" or scope["type"] != "http":
         return False
@@ -277,7 +278,7 @@ def _take_forwarded(scope: Scope) -> bool:
 
 
 class _Answer:
-    """Sends the answer to a request, with the app's hints, and notes what becomes of it."""
+    """Sends the response to a request with the app's hints, and records its status."""
 
     __slots__ = ("_app", "_request", "_send", "finished", "status")
 
@@ -311,7 +312,7 @@ class _Answer:
 
 
 def _hints(app: HasLifespan | None) -> bytes | None:
-    """Return an app's hints as a header; those that no header can carry are left out, with a line on stderr."""
+    """Return an app's hints as a header; report hints that no header can carry on stderr, and omit them."""
     if app is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What uvicorn writes, without what the log of a runner has already."""
+"""Formats uvicorn's log lines without what a runner's log already contains."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _PHRASES = {status.value: f"{status.value} {status.phrase}" for status in HTTPSt
 
 
 class ServerFormatter(logging.Formatter):
-    """Write a level only if it is not INFO: a line of the log has one, and reads it from the text."""
+    """Writes the level unless it is INFO: the runner's log reads it from the text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
+        """Return the line for a record."""
         text = super().format(record)
-        # uvicorn's own form, which the log of a runner knows: it reads the level and leaves the word out.
+        # The runner's log knows uvicorn's form: it reads the level and drops the word.
         return text if record.levelno == logging.INFO else f"{record.levelname + ':':<10}{text}"
 
 
 class AccessFormatter(logging.Formatter):
-    """Write one line for a request: the caller's address if a proxy told it, what was asked, what was answered."""
+    """Writes one line for a request: the caller's address if a proxy sent it, the request, and the status."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
+        """Return the line for a record."""
         fields = record.args
         if not isinstance(fields, tuple) or len(fields) != _ACCESS_FIELDS:
             return super().format(record)
@@ -33,16 +33,16 @@ class AccessFormatter(logging.Formatter):
 
 
 def _access_line(address: object, method: object, path: object, version: object, status: object) -> str:
-    caller = str(address).removesuffix(":0")  # the controller tells no port
+    caller = str(address).removesuffix(":0")  # the controller sends no port
     answer = _PHRASES.get(int(str(status)), str(status))
     return f'{caller or "-"} "{method} {path} HTTP/{version}" {answer}'
 
 
 def write_access_lines_directly() -> None:
-    """Let uvicorn's access lines reach their stream without a record for each, which costs more than all else of them.
+    """Write uvicorn's access lines to their stream without a log record, which would cost more than the rest.
 
-    As soon as an app has changed anything of that logger or its handler, records are made as usual. To be called once
-    the logger is configured by `LOGGING`.
+    If the app changes anything about that logger or its handler, records are created as usual. Call it once `LOGGING`
+    has configured the logger.
     """
     logger = logging.getLogger("uvicorn.access")
     if isinstance(vars(logger).get("info"), _DirectLines) or len(logger.handlers) != 1:
@@ -53,7 +53,7 @@ def write_access_lines_directly() -> None:
 
 
 class _DirectLines:
-    """Stands for the method `info` of the access logger."""
+    """Replaces the method `info` of the access logger."""
 
     def __init__(self, logger: logging.Logger, handler: logging.StreamHandler[TextIO]) -> None:
         self._logger = logger
@@ -70,7 +70,7 @@ class _DirectLines:
         stream = self._handler.stream
         line = _access_line(*fields) + "\n"
         try:
-            # In a runner, the stream makes it an entry of the log with a level, as it does with a record.
+            # In a runner, the stream turns it into a log entry with a level, as it does with a record.
             write_entry = getattr(getattr(stream, "buffer", None), "write_entry", None)
             if write_entry is not None:
                 write_entry(line, "I")
@@ -90,7 +90,8 @@ class _DirectLines:
             and handler.level == logging.NOTSET
             and handler.formatter is self._formatter
             and logging.getLogRecordFactory() is logging.LogRecord
-            and logging.Logger.callHandlers.__code__.co_filename == _LOGGING_FILE  # else a library watches all records
+            # otherwise a library watches all records
+            and logging.Logger.callHandlers.__code__.co_filename == _LOGGING_FILE
         )
 
     def _record(self, message: str, fields: tuple[object, ...]) -> logging.LogRecord:

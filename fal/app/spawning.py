@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RemoteRun:
-    """A run that can be ended."""
+    """A run that can be cancelled."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -27,11 +27,11 @@ class RemoteRun:
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was ended by `cancel`."""
+        """Whether `cancel` ended it."""
         return self._ended.is_set()
 
     def opened(self, client: object) -> None:
-        """Remember the connection that the run lives by."""
+        """Set the connection that keeps the run alive."""
         self._close.append(client)
         if self.cancelled:
             self.cancel()
@@ -44,10 +44,10 @@ class RemoteRun:
 
 
 class SpawnInfo:
-    """What is known of something that runs in a runner.
+    """Handle of an app or function that runs in a runner.
 
     Attributes:
-        future: its result, or what it raised.
+        future: its result or exception.
         logs: its log lines, and those of the build of its environment.
         stream: `stream.cancel()` ends it.
     """
@@ -61,22 +61,22 @@ class SpawnInfo:
 
     @property
     def return_value(self) -> object:
-        """The result, once it has ended."""
+        """The result, once the run has ended."""
         return self.future.result()
 
     @property
     def url(self) -> str | None:
-        """The address that it is served at, once that is known; None if it ended without one."""
+        """The address that it is served at, once known; None if it ended without one."""
         self._known.wait()
         return self._url
 
     @property
     def application(self) -> str:
-        """The name of what is served, with its owner."""
+        """The app's name, with its owner."""
         return urlsplit(self.url or "").path.strip("/")
 
     def saw(self, result: RunResult) -> None:
-        """Take in a message of the run."""
+        """Process a message of the run."""
         for line in result.logs:
             self.logs.put(line)
         if result.service_urls is not None and self._url is None:
@@ -84,12 +84,12 @@ class SpawnInfo:
             self._known.set()
 
     def built(self, result: BuildResult) -> None:
-        """Take in a message of the build of its environment."""
+        """Process a message of the build."""
         for line in result.logs:
             self.logs.put(line)
 
     def ended(self) -> None:
-        """Say that nothing more comes."""
+        """Mark the logs and the address as complete."""
         self._known.set()
 
 
@@ -99,15 +99,15 @@ def spawn(
     arguments: Sequence[object] = (),
     keywords: Mapping[str, object] | None = None,
 ) -> SpawnInfo:
-    """Run something of this program in a runner.
+    """Run an app or function of this program in a runner.
 
     Args:
         target: the class of the app, or the function of `fal.function`.
         name: its name in its file.
-        arguments, keywords: of the function.
+        arguments, keywords: the function's arguments.
 
     Raises:
-        DeployError: it is not at the top of a file.
+        DeployError: it is not at the top level of a file.
     """
     info = SpawnInfo()
     reference = _reference(target, name)
@@ -139,12 +139,12 @@ def spawn(
 
 
 def submit(target: object, name: str, arguments: Sequence[object], keywords: Mapping[str, object]) -> Future[object]:
-    """Run a function in a runner, and return its result once it has ended; see `spawn`."""
+    """Run a function in a runner, and return a future of its result; see `spawn`."""
     return spawn(target, name, arguments, keywords).future
 
 
 def call(target: object, name: str, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:
-    """Run a function in a runner, show what it writes, and return its result; see `spawn`."""
+    """Run a function in a runner, show its output, and return its result; see `spawn`."""
     from fal.api import SyncServerlessClient
     from fal.deploy import run
     from fal.deploy.errors import UserFunctionError
@@ -173,7 +173,7 @@ def call(target: object, name: str, arguments: Sequence[object], keywords: Mappi
 
 
 def _own_exception(target: object, error: UserFunctionError) -> Exception | None:
-    """Return the exception of a function if its class is in the function's own file and takes a text."""
+    """Return the function's exception if its class is in the function's own file and takes one text."""
     names = getattr(getattr(target, "raw_func", None), "__globals__", {})
     found = names.get(error.exception_type_name)
     if not (isinstance(found, type) and issubclass(found, Exception)):
@@ -205,7 +205,10 @@ def _reference(target: object, name: str) -> tuple[str, str]:
 
 
 def _check_not_imported_now(target: object, name: str) -> None:
-    """Refuse what a file does while it is imported: the deploy and the runner import it, and would do it again."""
+    """Raise an error if the target's file is being imported.
+
+    The deploy and the runner import it, too, and would run the target again.
+    """
     from fal.deploy.errors import DeployError
 
     names: Mapping[str, object] = getattr(getattr(target, "raw_func", None), "__globals__", {})

@@ -1,4 +1,4 @@
-"""Deploying apps and running code. The names are loaded when first used, since they need the extra `app`."""
+"""Deploys apps and runs code. Names load at first use, because they need the extra `app`."""
 
 from __future__ import annotations
 

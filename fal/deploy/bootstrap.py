@@ -1,8 +1,8 @@
 """Restores a deployed app in its runner, which has no `fal` to import.
 
 An app travels in one of two ways. As modules: this file is in the bundle, and `open_bundle` writes the sources to disk
-and imports them. By value: the functions here are pickled with the app, and `restore` is the first that is called.
-This file imports the standard library only, and nothing else of this project.
+and imports them. By value: the functions here are pickled with the app, and `restore` is called first.
+This file imports only the standard library.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from types import ModuleType
 APP_DIR_VARIABLE = "FAL_APP_DIR"
 SOURCE_DIR = "source/"
 RUNTIME_NAME = "runtime.zip"
-"""This project's modules in a bundle: an archive, from which they are imported as it is."""
+"""Archive of this project's modules in a bundle; Python imports from it directly."""
 RUNTIME_FILE = ".fal-runtime.zip"
-"""Where it is in the app's directory; a worker that waited for the job may have put it there already."""
+"""Its name in the app's directory; a worker that waited for the job may already have put it there."""
 _OURS = frozenset({"fal", "fal_grpc"})
 
 
 def open_bundle(path: str) -> object:
     """Import the app of a bundle, and return the callable that a runner calls.
 
-    If the app's file cannot be imported here, the pickle that may be in the bundle takes its place, with a word on
-    stderr: what the file needed at the deploy can be missing in a runner.
+    If the app's file cannot be imported here, the pickle in the bundle, if any, takes its place, and a line on stderr
+    says so: the file may depend on something that existed only at the deploy.
 
     Args:
-        path: a bundle as `fal.deploy.sources.pack` makes it.
+        path: a bundle from `fal.deploy.sources.pack`.
     """
     with zipfile.ZipFile(path) as archive:
         manifest = json.loads(archive.read("manifest.json"))
@@ -56,7 +56,7 @@ def open_bundle(path: str) -> object:
             runtime.write_bytes(archive.read(RUNTIME_NAME))
         names = archive.namelist()
         made: set[str] = set()
-        for entry in names:  # by os.path, since a start waits for this
+        for entry in names:  # os.path, because a start waits for this
             if entry.startswith(SOURCE_DIR):
                 target = os.path.join(root, entry[len(SOURCE_DIR) :])  # noqa: PTH118
                 parent = os.path.dirname(target)  # noqa: PTH120
@@ -83,7 +83,7 @@ def open_bundle(path: str) -> object:
 
 
 def _base_dir() -> Path:
-    """Return where the app's files are, or a new directory if that cannot be written."""
+    """Return the directory of the app's files, or a new one if that is not writable."""
     given = os.environ.get(APP_DIR_VARIABLE)
     if given and os.access(given, os.W_OK):
         return Path(given)
@@ -91,12 +91,12 @@ def _base_dir() -> Path:
 
 
 def _source_root(base: Path, root: str | None, context: str | None) -> Path:
-    """Return the directory to import from, so that `__file__` and the app's files lie as they did at the deploy.
+    """Return the directory to import from, so that `__file__` and the app's files are laid out as at the deploy.
 
     Args:
         base: the directory of the app's files.
-        root: the import root relative to the files' context directory; None if it is not inside of that.
-        context: then, the context directory relative to the import root, if it is inside of that.
+        root: the import root relative to the files' context directory; None if it is outside of that.
+        context: if so, the context directory relative to the import root; None if it is outside of that.
     """
     if root is not None:
         return base / root
@@ -108,7 +108,7 @@ def _source_root(base: Path, root: str | None, context: str | None) -> Path:
 
 
 def _search(root: Path, runtime: Path, names: list[str]) -> None:
-    """Have the app's modules and this project's found first, as they were at the deploy."""
+    """Make the app's modules and this project's come first on the import path, as at the deploy."""
     for directory in (str(root), str(runtime)):
         if directory in sys.path:
             sys.path.remove(directory)
@@ -125,7 +125,7 @@ def _search(root: Path, runtime: Path, names: list[str]) -> None:
 
 
 def _take_over(runtime: str) -> None:
-    """Have modules that the worker imported before it had the job lie where the others are found."""
+    """Point modules that the worker imported before it had the job at the archive's files."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if name.partition(".")[0] not in _OURS or spec is None or spec.origin is None:
@@ -161,7 +161,7 @@ def _target(module: ModuleType, manifest: Mapping[str, object], call: bytes | No
 
 
 def _return_by_value(names: object) -> None:
-    """Have results carry the classes of the app's modules, which their receiver cannot import."""
+    """Pickle classes of the app's modules by value in results, because their receiver cannot import them."""
     assert isinstance(names, list)
     with contextlib.suppress(ImportError):
         cloudpickle = importlib.import_module("cloudpickle")
@@ -180,13 +180,13 @@ def _say_by_value(file: str, error: Exception) -> None:
 
 
 class NotInRunners:
-    """Says which modules of this project no runner has."""
+    """Explains that runners lack a module of this project."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
-        """Refuse a module of `fal` that no other finder has found.
+        """Raise for a module of `fal` that no other finder has found.
 
         Raises:
-            ModuleNotFoundError: always, for a module of `fal`.
+            ModuleNotFoundError: the module belongs to `fal`.
         """
         if name.startswith("fal."):
             raise _not_in_runners(name)
@@ -198,7 +198,7 @@ def _not_in_runners(name: str) -> ModuleNotFoundError:
 
 
 class BundledModules:
-    """Imports the modules of this project that came along with a pickle.
+    """Imports this project's modules that came with a pickle.
 
     Args:
         modules: for each name, whether it is a package, and its marshalled code.
@@ -208,12 +208,12 @@ class BundledModules:
         self.modules = modules
 
     def find_spec(self, name: str, path: object = None, _target: object = None) -> ModuleSpec | None:
-        """Return the module's spec, or None if it did not come along.
+        """Return the module's spec, or None if it did not come with the pickle.
 
-        If the app's requirements have this project too, its other modules are imported from there.
+        If the app's requirements include this project, its other modules are imported from there.
 
         Raises:
-            ModuleNotFoundError: it is a module of `fal` that is nowhere.
+            ModuleNotFoundError: it is a module of `fal` that exists nowhere.
         """
         if name in self.modules:
             is_package = self.modules[name][0]
@@ -236,10 +236,10 @@ class BundledModules:
 
 
 def restore(bundle: bytes, payload: bytes, app_dir: str | None) -> object:
-    """Return the callable that was pickled.
+    """Return the pickled callable.
 
     Args:
-        bundle: the modules of this project that it needs, as `pack_modules` made them.
+        bundle: the modules of this project that it needs, from `pack_modules`.
         payload: a pickle of the callable and of the pydantic models to rebuild.
         app_dir: directory of the app's file, relative to the app's files; None if no files were sent.
     """
@@ -251,7 +251,7 @@ def restore(bundle: bytes, payload: bytes, app_dir: str | None) -> object:
 
 
 def load_payload(payload: bytes) -> object:
-    """Unpickle a callable, with modules behind it as they were at the deploy."""
+    """Unpickle a callable into modules like those at the deploy."""
     file = io.BytesIO(payload)
     header = pickle.load(file)  # noqa: S301 - what this file's other half wrote
     for name, about in header["modules"].items():
@@ -267,7 +267,7 @@ def load_payload(payload: bytes) -> object:
     models: list[type] = []
     for end in others:
         feed.begin(start + end)
-        with contextlib.suppress(Exception):  # a name that nothing uses may need what only the deployer has
+        with contextlib.suppress(Exception):  # an unused name may need something that only the deployer has
             item = unpickler.load()
             if isinstance(item, list):
                 models += item
@@ -282,7 +282,7 @@ def load_payload(payload: bytes) -> object:
 
 
 def _make_module(name: str, about: Mapping[str, object]) -> None:
-    """Put an empty module behind the app's objects: type hints, pickles and imports look names up in it."""
+    """Create an empty module behind the app's objects: type hints, pickles and imports look up names in it."""
     module = ModuleType(name)
     package = about["package"]
     module.__file__ = str(about["file"])
@@ -295,7 +295,7 @@ def _make_module(name: str, about: Mapping[str, object]) -> None:
         setattr(parent, name.rpartition(".")[2], module)
     source = about["source"]
     if isinstance(source, str):
-        # Without a time of modification, linecache never looks at the disk of whoever runs this.
+        # Without a modification time, linecache never looks at this machine's disk.
         linecache.cache[module.__file__] = (len(source), None, source.splitlines(keepends=True), module.__file__)
 
 
@@ -309,7 +309,7 @@ def _configure_logging(loggers: Mapping[str, tuple[int, bool, list[logging.Handl
 
 
 class Chunk:
-    """A part of a file: what follows it is found also after an unpickler failed in its middle."""
+    """A part of a file: the next part is found even if an unpickler failed in the middle of this one."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
@@ -323,16 +323,16 @@ class Chunk:
         return self._file.readline(self.end - self._file.tell())
 
     def begin(self, end: int) -> None:
-        """Go on with the part that follows this one."""
+        """Continue with the part that follows this one."""
         self._file.seek(self.end)
         self.end = end
 
 
 class AppUnpickler(pickle.Unpickler):
-    """Reads what `fal.deploy.pickler` writes."""
+    """Reads the output of `fal.deploy.pickler`."""
 
     def persistent_load(self, pid: object) -> object:
-        """Return a module of the app or its namespace, or the object of this process that has the name."""
+        """Return a module of the app, its namespace, or this process's object of that name."""
         if isinstance(pid, tuple):
             kind, name = pid
             if kind == "restore":
@@ -353,9 +353,9 @@ def make_class(
     bases: tuple[type, ...],
     attributes: dict[str, object],
 ) -> type:
-    """Make an empty class, whose attributes follow, without what a class statement does.
+    """Create an empty class without the effects of a class statement; its attributes follow.
 
-    What `__init_subclass__` and the metaclass did at the deploy is in the attributes.
+    The attributes already include the work of `__init_subclass__` and the metaclass at the deploy.
     """
     with _quiet_subclassing(bases):
         made: type = maker.__new__(metaclass, name, bases, dict(attributes))
@@ -367,7 +367,7 @@ def _quiet_subclassing(bases: tuple[type, ...]) -> Generator[None, None, None]:
     def ignore(_cls: object, /, **_options: object) -> None:
         """Do nothing."""
 
-    # Classes that a program made and may change; those of C are neither.
+    # Classes that a program defines and may change; C classes are neither.
     every = [cls for base in bases for cls in base.__mro__ if "__init_subclass__" in vars(cls)]
     changed = {cls: vars(cls)["__init_subclass__"] for cls in every if cls.__flags__ & (3 << 8) == 1 << 9}
     for cls in changed:
@@ -380,13 +380,13 @@ def _quiet_subclassing(bases: tuple[type, ...]) -> Generator[None, None, None]:
 
 
 def make_enum(metaclass: type, name: str, bases: tuple[type, ...], module: str, qualname: str) -> type:
-    """Make an empty enum; `fill_enum` follows."""
+    """Create an empty enum; `fill_enum` follows."""
     made: type = type.__new__(metaclass, name, bases, {"__module__": module, "__qualname__": qualname})
     return made
 
 
 def fill_enum(cls: type, state: tuple[dict[str, object], dict[str, dict[str, object]]]) -> type:
-    """Give an enum its attributes, and its members what their `__new__` and `__init__` gave them."""
+    """Restore an enum's attributes, and its members' state from their `__new__` and `__init__`."""
     attributes, details = state
     for name, value in attributes.items():
         type.__setattr__(cls, name, value)
@@ -396,7 +396,7 @@ def fill_enum(cls: type, state: tuple[dict[str, object], dict[str, dict[str, obj
 
 
 def member_of(cls: type, name: str, base: type, arguments: tuple[object, ...]) -> object:
-    """Return a member of an enum; while the enum is being filled, make it."""
+    """Return a member of an enum; create it while the enum is being filled."""
     known = vars(cls).get("_member_map_")
     if isinstance(known, dict) and name in known:
         return known[name]
@@ -407,7 +407,7 @@ def member_of(cls: type, name: str, base: type, arguments: tuple[object, ...]) -
 
 
 def named_type(kind: Callable[..., object], arguments: tuple[object, ...], module: str) -> object:
-    """Make a NewType, ParamSpec or the like of the app's module."""
+    """Create a NewType, ParamSpec or the like in the app's module."""
     made = kind(*arguments)
     with contextlib.suppress(AttributeError):
         made.__module__ = module
@@ -415,15 +415,16 @@ def named_type(kind: Callable[..., object], arguments: tuple[object, ...], modul
 
 
 def context_variable(name: str, *default: object) -> ContextVar[object]:
-    """Make a context variable; its value at the deploy stays there."""
+    """Create a context variable; its value at the deploy stays there."""
     return ContextVar(name, default=default[0]) if default else ContextVar(name)
 
 
 def build_models(models: list[type]) -> None:
-    """Have pydantic compile its models again, when all that they refer to is there.
+    """Let pydantic compile its models again, once everything that they refer to exists.
 
-    An unpickled class starts empty. All of them must forget what was compiled from that before one is compiled again,
-    since a model's compilation uses those of others.
+    An unpickled class starts empty. A model's compilation uses those of others, so all of them must discard theirs
+    before
+    any is compiled again.
     """
     for model in models:
         for name in ("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__"):
@@ -435,9 +436,9 @@ def build_models(models: list[type]) -> None:
 
 
 def enter_app_dir(app_dir: str) -> None:
-    """Work in the directory of the app's file and import from there.
+    """Change to the directory of the app's file and import from there.
 
-    The app's files are in FAL_APP_DIR if that is set, else in /app if there is such a directory, else nowhere.
+    The app's files are in FAL_APP_DIR if that is set, otherwise in /app if it exists, otherwise nowhere.
     """
     base = Path(os.environ.get(APP_DIR_VARIABLE) or "/app")
     if not base.is_dir():
@@ -467,4 +468,4 @@ RESTORERS: dict[str, Callable[..., object]] = {
     "member_of": member_of,
     "named_type": named_type,
 }
-"""The functions that a payload calls, by the names that it has for them."""
+"""The functions that a payload calls, by their names there."""

@@ -1,4 +1,4 @@
-"""Calls a function for several items at a time, in threads or in tasks."""
+"""Calls a function for several items concurrently, in threads or in tasks."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ _PAUSES = Backoff(first_seconds=0.25, longest_seconds=4)
 
 
 class Client(Protocol):
-    """What a deploy needs of a client. `SyncServerlessClient` is one."""
+    """The part of a client that a deploy uses. `SyncServerlessClient` is one."""
 
     def controller(self) -> Controller:
         """Return the controller's calls."""
@@ -80,24 +80,24 @@ def deploy(
 
     Args:
         client: the controller to deploy to.
-        app_ref: "file.py", "file.py::Name", a name from pyproject.toml, or None to find what there is.
+        app_ref: "file.py", "file.py::Name", a name from pyproject.toml, or None to find the only app.
         app_name: deploy it under this name.
-        auth: who may call it: "private", "public" or "shared"; None keeps what the app has.
-        strategy: "rolling" moves the app once the new revision is ready, "recreate" at once. Where it is "rolling",
-            pyproject.toml may say otherwise.
-        reset_scale: take the scaling settings of the code also where the app has some.
-        attach_to_deployment: True stays until the app has moved, False does not; None leaves it to the controller.
-            Only for rolling deploys.
-        force_env_build, no_cache: build the environment again; two names of one thing.
+        auth: who may call it: "private", "public" or "shared"; None keeps the app's setting.
+        strategy: "rolling" moves the app once the new revision is ready, "recreate" at once. pyproject.toml may
+            override "rolling".
+        reset_scale: apply the code's scaling settings even if the app has its own.
+        attach_to_deployment: True waits until the app has moved, False does not; None leaves the choice to the
+            controller. Only for rolling deploys.
+        force_env_build, no_cache: build the environment again; two names for one option.
         environment_name: the environment to deploy to; None means "main".
         message: a note on the revision.
         annotations: notes by name.
         result_handler: gets each message of the deploy, with its log lines.
-        build_result_handler: the same of the build; by default `result_handler` gets none of these.
+        build_result_handler: gets each message of the build, which `result_handler` does not.
 
     Raises:
-        DeployError: it could not be prepared or built, or the answer was incomplete; see the subclasses.
-        CallError: what the controller answered.
+        DeployError: it could not be prepared or built, or the response was incomplete; see the subclasses.
+        CallError: the controller refused, or cannot be reached.
     """
     check_types(
         texts={
@@ -161,15 +161,15 @@ def deploy_built(
 
     Args:
         client: the controller to deploy to.
-        app: the app, as `build` returned it.
+        app: the result of `build`.
         strategy: "rolling" or "recreate".
         reset_scale, attach_to_deployment, environment_name: as for `deploy`.
-        notes: parts of the revision's metadata, as `checked_notes` returns them.
+        notes: parts of the revision's metadata, from `checked_notes`.
         result_handler: as for `deploy`.
 
     Raises:
-        DeployError: the answer was incomplete; see the subclasses.
-        CallError: what the controller answered.
+        DeployError: the response was incomplete; see the subclasses.
+        CallError: the controller refused, or cannot be reached.
     """
     metadata = fetch_metadata(client, app, environment_name) if app.entrypoint else app.metadata
     request = register_request(
@@ -179,7 +179,7 @@ def deploy_built(
         environment_name=environment_name,
         attach_to_deployment=attach_to_deployment,
         metadata={**metadata, **(notes or {})},
-        # A controller that does not say how it takes code knows no such id, and would deploy a second time.
+        # A controller that does not say how it takes code ignores this id, and a repeated call would deploy twice.
         revision_id=str(uuid.uuid4()) if app.methods else None,
     )
     return _register(client, request, app, metadata, result_handler)
@@ -195,16 +195,16 @@ def plan(
     reset_scale: bool = False,
     environment_name: str | None = None,
 ) -> DeployPlan:
-    """Say what `deploy` would do with the same arguments. Nothing is uploaded, built or changed.
+    """Return what `deploy` would do with the same arguments, without uploading, building or changing anything.
 
     Raises:
         DeployError: the app could not be prepared; see the subclasses.
-        UnimplementedError: the controller gives no plans.
-        CallError: what else the controller answered.
+        UnimplementedError: the controller does not support plans.
+        CallError: the controller refused for another reason, or cannot be reached.
     """
     app = prepare(app_ref, app_name=app_name, auth=auth)
     request = register_request(
-        replace(app, methods=(METHOD,)),  # who gives plans takes modules
+        replace(app, methods=(METHOD,)),  # a controller that supports plans takes modules
         strategy=app.strategy if strategy == "rolling" and app.strategy else strategy,
         reset_scale=reset_scale or app.reset_scale,
         environment_name=environment_name,
@@ -224,16 +224,16 @@ def build(
     built: PreparedApp | None = None,
     handler: Callable[[BuildResult], object] | None = None,
 ) -> PreparedApp:
-    """Send an app's files and build its environment, or find that it is built.
+    """Send an app's files and build its environment unless it is already built.
 
     Args:
         client: the controller to send it to.
-        app: the app. If it is served, and what serves it and its requirements exclude one another, it is built again
-            with the next way to serve it.
-        environment_name: the environment that it is for; None means "main".
+        app: the app. If its requirements conflict with the packages that serve it, it is built again with the next
+            way to serve it.
+        environment_name: the environment to build for; None means "main".
         no_cache: build it again.
-        built: what this returned for the app as it was before: its files, and its environment if that is still the
-            same, are not asked for again.
+        built: the previous result for this app: its files, and its environment if it is unchanged, are not checked
+            again.
         handler: gets each message of the build, with its log lines.
 
     Returns:
@@ -242,7 +242,7 @@ def build(
     Raises:
         UploadError: a file could not be sent.
         BuildFailedError: it could not be built.
-        CallError: what the controller answered.
+        CallError: the controller refused, or cannot be reached.
     """
     sent = {file.hash for file in built.files} if built is not None else set[str]()
     files = [file for file in app.files if file.hash not in sent]
@@ -271,7 +271,7 @@ def _built(
     no_cache: bool,
     handler: Callable[[BuildResult], object] | None,
 ) -> PreparedApp:
-    """Build an environment once; the log's lines are added to `lines`."""
+    """Build an environment once, and append the log's lines to `lines`."""
     request = build_request(app, environment_name=environment_name, no_cache=no_cache)
     controller = client.controller()
     with closing(controller.build_environment(request)) as stream:
@@ -292,11 +292,11 @@ def _built(
 
 
 def fetch_metadata(client: Client, app: PreparedApp, environment_name: str | None) -> Mapping[str, object]:
-    """Ask an app that is an import path for its description, by a run in its own environment.
+    """Fetch the description of an app that is an import path, by a run in its own environment.
 
     Raises:
-        DeployError: it answered something that is no description.
-        CallError: what the controller answered.
+        DeployError: the response is not a description.
+        CallError: the controller refused, or cannot be reached.
     """
     request = run_request(app, environment_name=environment_name, build_environment=False, attribute="build_metadata")
     lines: list[str] = []
@@ -332,18 +332,18 @@ def run(
     result_handler: Callable[[RunResult], object] | None = None,
     build_result_handler: Callable[[BuildResult], object] | None = None,
 ) -> object:
-    """Run a function and return what it returned; or serve an app until this is interrupted, which ends it.
+    """Run a function and return its result, or serve an app until this call is interrupted.
 
     Args:
-        client: the controller to run it at.
-        func_ref: as `app_ref` of `deploy`.
+        client: the controller to run it on.
+        func_ref: like `app_ref` of `deploy`.
         arguments, keywords: the function's arguments.
         app_name: serve and log it under this name.
-        auth: who may call what it serves; "public" by default, whatever the code says.
-        machine_type: instead of the code's.
+        auth: who may call the served app; "public" by default, whatever the code says.
+        machine_type: overrides the code's.
         limit_max_requests: end an app after this many requests.
         forward_compat: ask the scheduler for a machine with newer drivers.
-        force_env_build, no_cache: build the environment again; two names of one thing.
+        force_env_build, no_cache: build the environment again; two names for one option.
         environment_name: the environment to run in; None means "main".
         allow_pickle: read a result that is more than plain data; only from a controller that may run code here.
         result_handler: gets each message of the run, with its log lines and the addresses that it serves, if any.
@@ -352,7 +352,7 @@ def run(
     Raises:
         UserFunctionError: the function raised an exception.
         DeployError: it could not be prepared, built or run; see the subclasses.
-        CallError: what the controller answered.
+        CallError: the controller refused, or cannot be reached.
     """
     app = prepare(
         func_ref,
@@ -376,7 +376,7 @@ def run(
     serves = app.exposed_port is not None or app.function is None
     controller = client.controller()
     with closing(controller.run(request)) as stream:
-        # Addresses come with every run; at those of a function that serves nothing, nothing answers.
+        # Every run sends addresses, but nothing answers at those of a function that is not served.
         shown = stream if serves else (replace(result, service_urls=None) for result in stream)
         return read_result(_returned(shown, result_handler), allow_pickle=allow_pickle)
 
@@ -388,7 +388,7 @@ def _register(
     metadata: Mapping[str, object],
     handler: Callable[[RegisterResult], object] | None,
 ) -> DeploymentResult:
-    """Deploy. If the link breaks, repeat it, which the controller recognises by the revision's id."""
+    """Deploy. Repeat the call if the link breaks; the controller recognises it by the revision's id."""
     stored: list[str] = []
 
     def handle(result: RegisterResult) -> None:
@@ -442,7 +442,7 @@ def _registered(
 
 def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object] | None) -> ReturnValue:
     returned: ReturnValue | None = None
-    for result in stream:  # to its end, so that the run is over for the controller too
+    for result in stream:  # read to its end, so that the run also ends for the controller
         if handler is not None:
             handler(result)
         if result.state is RunState.INTERNAL_FAILURE:

@@ -19,15 +19,15 @@ class NoAppFileError(AppNotFoundError, FileNotFoundError):
 
 
 class AppFileError(DeployError):
-    """The app's file raised an exception, or what it describes is not acceptable."""
+    """The app's file raised an exception, or its description is invalid."""
 
 
 class ProjectFileError(DeployError):
-    """[tool.fal] in pyproject.toml has something that is not acceptable."""
+    """[tool.fal] in pyproject.toml is invalid."""
 
 
 class SerializationError(DeployError, FalSerializationError):
-    """The app cannot be sent: something in it cannot be pickled."""
+    """The app cannot be sent, because a part of it cannot be pickled."""
 
 
 class UploadError(DeployError):

@@ -20,12 +20,12 @@ class AppFile:
     """A file to send with an app.
 
     Attributes:
-        path: its place here.
-        relative_path: its place in the runner, below the app's directory, with "/" between its parts.
+        path: its local path.
+        relative_path: its path in the runner, below the app's directory, with "/" as separator.
         hash: SHA-256, in hexadecimal, of the content followed by the decimal digits of the mode.
         size: bytes.
         mtime: seconds since 1970.
-        mode: type and permissions, as stat says.
+        mode: type and permissions, as returned by stat.
     """
 
     path: Path
@@ -40,8 +40,8 @@ def context_dir(app_path: Path | None, given: str | None) -> Path:
     """Return the directory that an app's files are relative to; by default the app's own.
 
     Args:
-        app_path: the app's file; None means that there is none, and the current directory counts.
-        given: relative to the app's directory.
+        app_path: the app's file; None means the current directory.
+        given: a path relative to the app's directory.
     """
     base = Path.cwd() if app_path is None else app_path.resolve().parent
     return (base / given).resolve() if given else base
@@ -54,23 +54,23 @@ def app_dir_in(app_path: Path | None, context: Path) -> str:
 
 
 def relative_to(path: Path, directory: Path) -> str | None:
-    """Return the path below the directory; None if it is not inside of it."""
+    """Return the path relative to the directory; None if it is outside of it."""
     return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else None
 
 
 def collect_files(
     names: Sequence[str], context: Path, *, ignore: Sequence[str] = (), leave_out: Path | None = None
 ) -> list[AppFile]:
-    """Return the named files, and all files in the named directories, sorted by their place in the runner.
+    """Return the named files, and all files in the named directories, sorted by their path in the runner.
 
     Args:
         names: files and directories, relative to `context`.
-        context: the directory that the files keep their places in.
+        context: the directory that the paths in the runner are relative to.
         ignore: regular expressions; a file whose relative path matches one is left out.
-        leave_out: the app's own file, which travels another way.
+        leave_out: the app's own file, which travels separately.
 
     Raises:
-        AppFileError: there is no such file, it is outside of `context`, it is too large, or a pattern is malformed.
+        AppFileError: a file does not exist, is outside of `context` or is too large, or a pattern is malformed.
     """
     try:
         patterns = [re.compile(pattern) for pattern in ignore]
@@ -103,7 +103,7 @@ def _files_of(name: str, context: Path) -> Iterator[Path]:
     for directory, _, files in os.walk(path):
         for file in files:
             inner = Path(directory) / file
-            if inner.is_file():  # no socket, no broken link
+            if inner.is_file():  # neither a socket nor a broken link
                 yield inner
 
 

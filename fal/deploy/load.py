@@ -27,7 +27,7 @@ from fal.deploy.errors import AppFileError, AppNotFoundError, NoAppFileError
 
 NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _OWN_PACKAGES = frozenset({"fal", "fal_cli", "fal_grpc", "fal_mcp", "fal_runner", "fal_server"})
-# How alike two names must be for one to be a misspelling of the other, 0 to 1.
+# The least similarity, 0 to 1, of a name and the name that it misspells.
 _NEAR = 0.7
 _IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process
 
@@ -42,10 +42,10 @@ class LoadedApp:
     Attributes:
         symbol: the name in the file.
         root: the directory that the code is imported from.
-        packages: the top-level package that the file is part of, if any; it travels along.
-        imported: names of the modules that were imported when the file was run, but for those of other threads.
-        loggers: what running it set of loggers: level, whether lines propagate, and the handlers that were added.
-        source: the file's bytes, in the encoding that it names.
+        packages: the top-level package that contains the file, if any; it travels along.
+        imported: names of the modules that running the file imported, except those of other threads.
+        loggers: changes that running the file made to loggers: level, propagation, and added handlers.
+        source: the file's bytes, in the encoding that it declares.
     """
 
     target: type[App] | Function[..., object]
@@ -76,7 +76,7 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
         symbol: the app or function in it; None takes the only app or, if there is no app, the only function.
 
     Raises:
-        AppNotFoundError: no such file (NoAppFileError), no such app, or several and none is named.
+        AppNotFoundError: the file (NoAppFileError) or the app does not exist, or there are several and none is named.
         AppFileError: the file raised an exception.
     """
     path = path.absolute()
@@ -120,15 +120,14 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
 
 
 class _FreshModules(importlib.abc.MetaPathFinder):
-    """Notes which modules are imported from now on, by this thread and by those that it starts.
+    """Records the modules that this thread and threads it starts import from now on.
 
-    What the program's other threads import meanwhile is theirs, and this project's own modules are nobody's app.
-
-    The app's neighbours leave no compiled files: Python takes one of the same second and size for current, and would
-    miss a quick edit. Libraries leave theirs, since compiling them takes most of a deploy.
+    Imports by the program's other threads, and this project's own modules, do not belong to the app.
+    The app's neighbours leave no compiled files: Python considers one of the same second and size up to date, and would
+    miss a quick edit. Libraries do, because compiling them takes most of a deploy.
 
     Args:
-        places: where the neighbours are.
+        places: the directories of the neighbours.
     """
 
     def __init__(self, places: tuple[Path, ...]) -> None:
@@ -141,19 +140,19 @@ class _FreshModules(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Note the import, and find the module where Python would."""
+        """Record the import, and let Python's finders find the module."""
         if threading.get_ident() in self._others:
             self._of_others.add(fullname)
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        # The module is compiled right after this, before what it imports.
+        # Python compiles the module right after this, before the module's own imports.
         sys.dont_write_bytecode = self._dont_write or (
             spec is not None and spec.origin is not None and is_beside(Path(spec.origin), self._places)
         )
         return None
 
     def names(self) -> set[str]:
-        """Return the names of the modules that have come."""
+        """Return the names of the recorded modules."""
         came = set(sys.modules) - self._earlier - self._of_others
         return {name for name in came if name.partition(".")[0] not in _OWN_PACKAGES}
 
@@ -169,7 +168,7 @@ def _loggers() -> dict[str, LoggerState]:
 
 
 def _reset(earlier: Mapping[str, LoggerState]) -> None:
-    """Take back what the file set of loggers: they are this process's."""
+    """Undo the file's changes to loggers, which belong to this process."""
     for name, state in _loggers().items():
         before = earlier.get(name) or (logging.NOTSET, True, [])
         if _changed(state, before):
@@ -184,7 +183,7 @@ def _changed(state: LoggerState, earlier: LoggerState | None) -> bool:
 
 
 def _forget(names: set[str], places: tuple[Path, ...]) -> None:
-    """Have the app's neighbours run again at the next deploy of this process, as its file is."""
+    """Drop the app's neighbours from sys.modules, so that the next deploy of this process runs them again."""
     for name in names:
         file = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(file, str) and is_beside(Path(file), places):
@@ -192,7 +191,7 @@ def _forget(names: set[str], places: tuple[Path, ...]) -> None:
 
 
 def is_beside(path: Path, places: tuple[Path, ...]) -> bool:
-    """Whether a module's file is the deployer's own: in one of these directories, and not installed there."""
+    """Return whether a module's file is the deployer's own: in one of these directories, and not installed there."""
     resolved = path.resolve()
     if not NOT_SOURCES.isdisjoint(resolved.parts) or resolved.is_relative_to(sys.prefix):
         return False
@@ -214,7 +213,7 @@ def _import_name(path: Path) -> tuple[Path, str]:
 
 
 def _is_taken(name: str, path: Path) -> bool:
-    """Whether another module than the file has the name, here or in every runner."""
+    """Return whether the name belongs to another module, here or in every runner."""
     if name in sys.stdlib_module_names or name in _OWN_PACKAGES:
         return True
     try:
@@ -227,12 +226,12 @@ def _is_taken(name: str, path: Path) -> bool:
 class _FromSource(importlib.machinery.SourceFileLoader):
     """Compiles the source each time.
 
-    Python recognises stale compiled files by whole seconds and size only, and would miss an edit right after a deploy.
-    Also, nothing is written beside the user's file.
+    Python recognises stale compiled files only by whole seconds and size, and would miss an edit right after a deploy.
+    It also writes nothing beside the user's file.
     """
 
     def path_stats(self, path: str) -> NoReturn:
-        """Fail, so that no compiled file is read or written."""
+        """Raise, so that no compiled file is read or written."""
         raise OSError(f"{path} is always compiled from its source")
 
 
@@ -263,13 +262,13 @@ def _why(path: Path, error: Exception | SystemExit) -> str:
 
 
 def _pointed_at(error: SyntaxError) -> str:
-    """Return the line and the caret below it, as Python shows them; nothing if the source is not known."""
-    shown = traceback.format_exception_only(error)[1:-1]  # between the file's name and the message
+    """Return the source line and the caret below it in Python's form, or nothing if the source is unknown."""
+    shown = traceback.format_exception_only(error)[1:-1]  # the lines between the file's name and the message
     return "".join(f"\n{line.rstrip()}" for line in shown)
 
 
 def _missing_hint(path: Path, name: str) -> str:
-    """Say what to do about a module that is not found: it may be a misspelt neighbour, or not installed here."""
+    """Return a hint for a module that is not found: it may be a misspelt neighbour, or not installed here."""
     near = difflib.get_close_matches(name, sorted(_neighbours(path, name)), n=1, cutoff=_NEAR)
     if near:
         return f". Did you mean {near[0]!r}, which is beside it?"
@@ -277,7 +276,7 @@ def _missing_hint(path: Path, name: str) -> str:
 
 
 def _neighbours(path: Path, name: str) -> set[str]:
-    """Return the modules that could be imported from beside a file, in the package that `name` is in."""
+    """Return the modules beside a file that can be imported, in the package that `name` is in."""
     root, _ = _import_name(path)
     parent, _, _ = name.rpartition(".")
     found: set[str] = set()
@@ -322,5 +321,5 @@ def _is_app(value: object) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """Return the path as one would type it here."""
+    """Return the path as a user would type it here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

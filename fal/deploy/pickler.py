@@ -1,4 +1,4 @@
-"""The pickler of apps: cloudpickle, taught what apps hold at the top of their file, and what must not leave here."""
+"""The pickler of apps: cloudpickle, extended for common top-level objects and for objects that must stay here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROCESS_OBJECTS = (
     *("sys:stdin", "sys:stdout", "sys:stderr", "sys:__stdin__", "sys:__stdout__", "sys:__stderr__"),
     *("sys:stdin.buffer", "sys:stdout.buffer", "sys:stderr.buffer"),
 )
-# What pydantic compiles from a model, which a runner compiles itself.
+# The parts of a model that pydantic compiles; the runner compiles them itself.
 _COMPILED = (
     "__pydantic_core_schema__",
     "__pydantic_validator__",
@@ -39,7 +39,7 @@ _COMPILED = (
     "__pydantic_parent_namespace__",
     "__pydantic_setattr_handlers__",
 )
-# What cloudpickle returns for a class: how to make it, with what, its attributes, and how to set them.
+# cloudpickle's description of a class: constructor, its arguments, attributes, and their setter.
 _ClassArguments: TypeAlias = "tuple[type, str, tuple[type, ...], dict[str, object], str, None]"
 _ClassState: TypeAlias = "tuple[dict[str, object], dict[str, object]]"
 _ClassReduction: TypeAlias = "tuple[object, _ClassArguments, _ClassState, None, None, object]"
@@ -50,22 +50,22 @@ _PARAMETERS = tuple(
 
 
 class HeldSecretError(Exception):
-    """The app holds something of the deployer's process that must stay here."""
+    """The app holds an object of the deployer's process that must stay here."""
 
 
 class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
     """Pickles an app by value, for `bootstrap.AppUnpickler`.
 
     Attributes:
-        models: pydantic models that travel by value. A runner compiles their validators when everything is loaded,
-            since models refer to each other.
+        models: pydantic models that travel by value. A runner compiles their validators once everything is loaded,
+            because models refer to each other.
         referenced: names of the modules that the other side must be able to import.
 
     Args:
         file: where the pickle goes.
-        bootstrap: the functions that restore things, see `fal.deploy.bootstrap`.
-        modules: the modules that travel by value, by name: the runner makes modules of these names, whose namespaces
-            are the globals of their functions.
+        bootstrap: the functions that restore objects, see `fal.deploy.bootstrap`.
+        modules: the modules that travel by value, by name: the runner creates modules of these names, whose namespaces
+            become the globals of their functions.
     """
 
     def __init__(self, file: io.BytesIO, bootstrap: ModuleType, modules: Mapping[str, ModuleType]) -> None:
@@ -85,7 +85,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         self._indexes: dict[str, dict[int, str]] = {}
 
     def persistent_id(self, obj: object) -> object:
-        """Refer by name to the process's objects, whose content is the deployer's, and to the app's modules."""
+        """Pickle by name objects of the process, whose content is the deployer's, and modules of the app."""
         name = self._names.get(id(obj))
         if name is not None:
             return name
@@ -108,7 +108,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         if isinstance(obj, type):
             return self._class(obj)
         if isinstance(obj, FunctionType) and obj.__code__.co_filename.endswith("_validate_call.py"):
-            # What pydantic compiled for it refers to itself: it is compiled again.
+            # pydantic's compiled validator refers to itself, so the runner compiles it again.
             return sys.modules["pydantic"].validate_call, (obj.raw_function,)  # type: ignore[attr-defined]
         if isinstance(obj, FunctionType | ModuleType):
             reduced = super().reducer_override(obj)
@@ -154,7 +154,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         return (self._bootstrap.make_class, (maker, metaclass, name, cls.__bases__, first), state, *more)
 
     def _maker(self, metaclass: type) -> type | None:
-        """Return whose `__new__` makes an empty class of a metaclass; None if only the metaclass itself can."""
+        """Return the class whose `__new__` creates an empty class of a metaclass; None if only the metaclass can."""
         for cls in metaclass.__mro__:
             if cls in (type, abc.ABCMeta):
                 return cls
@@ -166,7 +166,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         attributes = _without(vars(cls), _NOT_OF_A_CLASS)
         by_value = attributes.get("_value2member_map_")
         members = cls.__members__
-        if isinstance(by_value, dict):  # without the combinations of flags, which are made when they are asked for
+        if isinstance(by_value, dict):  # without the combinations of flags, which are created on demand
             named = {id(member) for member in members.values()}
             attributes["_value2member_map_"] = {key: one for key, one in by_value.items() if id(one) in named}
         details = {name: _without(vars(one), ("_inverted_",)) for name, one in members.items() if one.name == name}
@@ -192,7 +192,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         return self._bootstrap.member_of, (cls, member._name_, base, plain)
 
     def _made_again(self, obj: object) -> object:
-        """Return how to make an object of this process again, empty; None if it is no such object."""
+        """Return how to create an empty counterpart of a process's object; None for any other object."""
         if isinstance(obj, _LOCK_TYPE):
             return threading.Lock, ()
         if isinstance(obj, _RLOCK_TYPE):
@@ -207,7 +207,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         if type(obj) is concurrent.futures.ThreadPoolExecutor:
             return concurrent.futures.ThreadPoolExecutor, (obj._max_workers,)  # noqa: SLF001 - nothing else tells
         if isinstance(obj, io.TextIOWrapper | io.BufferedIOBase | io.RawIOBase) and not isinstance(obj, io.BytesIO):
-            raise TypeError("cannot pickle an open file")  # cloudpickle would send what is in it
+            raise TypeError("cannot pickle an open file")  # cloudpickle would send its content
         if isinstance(obj, struct.Struct):
             return struct.Struct, (obj.format,)
         if type(obj) is weakref.ref:
@@ -228,7 +228,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
     def _name_in_its_module(self, obj: object) -> str | None:
         """Return the name of a library's object in the module of its class, such as `dataclasses.MISSING`.
 
-        Such an object is compared by identity, or is the one of its process (`random.seed` is a method of one).
+        Such an object is compared by identity, or is a singleton of its process (`random.seed` is a method of one).
         """
         name = type(obj).__module__
         if name == "builtins" or name in self._modules:
@@ -243,7 +243,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
 
 
 def process_objects() -> dict[int, str]:
-    """Return the objects that stand for this process, by identity: "module:attribute.attribute" names them."""
+    """Return the objects that represent this process, by identity, named "module:attribute.attribute"."""
     found: dict[int, str] = {}
     for name in _PROCESS_OBJECTS:
         module, _, path = name.partition(":")
@@ -256,7 +256,7 @@ def process_objects() -> dict[int, str]:
 
 
 def _values_of(variable: contextvars.ContextVar[object]) -> list[object]:
-    """Return a variable's value, or nothing; in an empty context that is its default."""
+    """Return a context variable's value in a list; in an empty context that is its default. No value gives no item."""
     try:
         return [variable.get()]
     except LookupError:

@@ -107,7 +107,7 @@ _LOCK = threading.Lock()
 
 
 class _Bundle:
-    """Unpickles as what `bootstrap.restore` returns."""
+    """Unpickles as the result of `bootstrap.restore`."""
 
     def __init__(self, payload: bytes, app_dir: str | None) -> None:
         self._arguments = (pack_modules(), payload, app_dir)
@@ -121,7 +121,7 @@ class Pickled:
     """A callable by value.
 
     Attributes:
-        payload: a pickle that `bootstrap.load_payload` reads, where this project can be imported.
+        payload: a pickle for `bootstrap.load_payload`, in a process that can import this project.
         missing: modules that it refers to, whose code is in the deployer's directory and does not travel.
     """
 
@@ -129,7 +129,7 @@ class Pickled:
     missing: tuple[str, ...]
 
     def definition(self, app_dir: str | None) -> bytes:
-        """Return a pickle that any runner reads: this project's modules go along.
+        """Return a pickle that any runner can read, with this project's modules.
 
         Args:
             app_dir: directory of the app's file relative to the app's files; None if none are sent.
@@ -157,13 +157,13 @@ def pickled(
 
     Args:
         target: the callable; see `fal.app.targets`.
-        modules: local modules, or names of them, that travel by value; with a package, all of it does.
+        modules: local modules, or names of them, that travel by value; a package travels completely.
         refuse_modules_in: a directory of code that the runner does not have, unless it travels by value.
-        more: modules to import there if they are asked for: whether each is a package, its file and its source.
-        loggers: what the file set of loggers, as `bootstrap._configure_logging` takes it.
+        more: modules that can be imported there: whether each is a package, its file and its source.
+        loggers: the file's changes to loggers, in the form of `bootstrap._configure_logging`.
 
     Raises:
-        SerializationError: something in it cannot be pickled, or a module cannot be imported here.
+        SerializationError: a part of it cannot be pickled, or a module cannot be imported here.
     """
     with _by_value([imported(module) for module in modules]):
         behind = _behind()
@@ -201,7 +201,7 @@ def pickled(
 
 
 def _behind() -> dict[str, ModuleType]:
-    """Return the modules that travel by value, packages before what is in them."""
+    """Return the modules that travel by value, packages before their modules."""
     return {name: sys.modules[name] for name in sorted(sys.modules) if _travels(name)}
 
 
@@ -209,13 +209,13 @@ def _described(module: ModuleType) -> dict[str, object]:
     file = getattr(module, "__file__", None)
     try:
         source = decode_source(Path(file).read_bytes()) if file else None
-    except (OSError, SyntaxError, UnicodeDecodeError):  # an encoding that is not known is a SyntaxError
+    except (OSError, SyntaxError, UnicodeDecodeError):  # an unknown encoding is a SyntaxError
         source = None
     return {"package": hasattr(module, "__path__"), "file": file or f"<{module.__name__}>", "source": source}
 
 
 def _other_names(behind: Mapping[str, ModuleType]) -> list[tuple[str, str, object]]:
-    """Return everything else in the modules that can be pickled, for code that looks up names in them."""
+    """Return all other names of the modules that can be pickled, for code that looks up names in them."""
     every = [
         (module.__name__, name, value)
         for module in behind.values()
@@ -240,7 +240,7 @@ def _first_that_pickles(values: Iterable[object], behind: Mapping[str, ModuleTyp
 
 
 def _explained(error: Exception, behind: Mapping[str, ModuleType]) -> str:
-    """Say which name of which file cannot be pickled, and what to do instead."""
+    """Return which name of which file cannot be pickled, and what to do instead."""
     where = _blamed(behind)
     if isinstance(error, HeldSecretError):
         return f"{where or 'the app'} {error}"
@@ -278,7 +278,7 @@ def _parts_of(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def _place_of(module: ModuleType, name: str) -> str:
-    """Return the file and, if it can be found, the line where a name is set."""
+    """Return the file and, if it can be found, the line that sets a name."""
     path = getattr(module, "__file__", None) or module.__name__
     first, _, second = name.partition(".")
     try:
@@ -314,7 +314,7 @@ def _travels(name: str) -> bool:
 def _only_here(names: set[str], directory: Path | None) -> list[str]:
     """Return modules whose code is in `directory` and in no installed package: a runner cannot install them.
 
-    This project's own travel with every app, also from a checkout inside that directory.
+    This project's own travel with every app, even from a checkout inside that directory.
     """
     if directory is None:
         return []
@@ -366,7 +366,7 @@ def imported(module: str | ModuleType) -> ModuleType:
 
 @contextmanager
 def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
-    """Have cloudpickle pickle modules by value inside the `with` block."""
+    """Let cloudpickle pickle modules by value inside the `with` block."""
     with _LOCK:
         fresh = [module for module in modules if module.__name__ not in machinery.list_registry_pickle_by_value()]
         named = [module for module in fresh if sys.modules.get(module.__name__) is module]

@@ -31,14 +31,14 @@ DEFAULT_METRICS_PORT = 9090
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A callable in the two ways in which it can travel.
+    """A callable in its two forms of transport.
 
     Attributes:
         bundle: as modules, see `fal.deploy.sources`.
-        by_value: as a pickle; or the reason why there is none.
+        by_value: as a pickle, or the reason why there is none.
         app_dir: directory of the app's file relative to the app's files; None if none are sent.
         files: the sources in the bundle, by their paths below the directory to import from.
-        paths: the same files here.
+        paths: the same files on this machine.
     """
 
     bundle: bytes
@@ -51,7 +51,7 @@ class Code:
         """Return the pickle.
 
         Raises:
-            SerializationError: it cannot be pickled; the message names what and where.
+            SerializationError: it cannot be pickled; the message says which name and where.
         """
         if isinstance(self.by_value, SerializationError):
             raise self.by_value
@@ -65,18 +65,18 @@ class PreparedApp:
     Attributes:
         app_name: the name to deploy it under, without an environment's suffix.
         display_name: the class, function or import path that it comes from.
-        auth: who may call it, if it is known.
-        strategy, reset_scale: what pyproject.toml says about the deploy.
+        auth: who may call it, if known.
+        strategy, reset_scale: pyproject.toml's settings for the deploy.
         options: its options, by name, with requirements and Python version complete.
-        function: the callable; None for an import path or an image alone.
-        setup: a function that is called first.
+        function: the callable; None for an import path or a bare image.
+        setup: a function to call first.
         entrypoint: an import path of the form "module:attribute", instead of a definition.
         metadata: its OpenAPI description and more.
-        files: the files that go with it.
-        exposed_port, metrics_port: where it listens; None if it serves nothing.
-        serving: how it is served; None for what serves nothing or itself.
-        other_ways: how else, if its environment cannot be built like that.
-        methods: how the controller's runners load code, beside pickles; known after the build.
+        files: the files to send with it.
+        exposed_port, metrics_port: the ports it listens on; None if it serves nothing.
+        serving: how it is served; None if it serves nothing or serves itself.
+        other_ways: alternatives, if its environment cannot be built that way.
+        methods: how the controller's runners load code, besides pickles; known after the build.
     """
 
     app_name: str
@@ -100,14 +100,14 @@ class PreparedApp:
 
     @property
     def travels_as_modules(self) -> bool:
-        """Whether the controller takes the app's code as modules, rather than as a pickle."""
+        """Whether the controller takes the app's code as modules rather than as a pickle."""
         return METHOD in self.methods
 
     def served_otherwise(self, cause: str = "") -> PreparedApp:
         """Return the app with the next way to serve it.
 
         Args:
-            cause: what of its requirements stands against the way that it has.
+            cause: the requirement that conflicts with the current way.
         """
         serving, *others = self.other_ways
         serving = replace(serving, cause=cause)
@@ -115,7 +115,7 @@ class PreparedApp:
         return replace(self, options=options, serving=serving, other_ways=tuple(others))
 
     def served_as(self, way: WayToServe | None) -> PreparedApp:
-        """Return the app served in the way in which it was built before, if that is still one of its ways."""
+        """Return the app with the way of serving of its previous build, if it is still available."""
         app = self
         while app.serving != way and app.other_ways:
             app = app.served_otherwise()
@@ -132,17 +132,16 @@ def prepare(
     keywords: Mapping[str, object] | None = None,
     limit_max_requests: int | None = None,
 ) -> PreparedApp:
-    """Load an app and make it ready to be sent. Nothing is sent yet.
+    """Load an app and prepare it for sending. Nothing is sent yet.
 
     Args:
         app_ref: as for `resolve_reference`.
-        app_name, auth: instead of what the code or pyproject.toml say.
-        machine_type: instead of what they say.
-        arguments, keywords: arguments of a function that is to be called.
+        app_name, auth, machine_type: override the code and pyproject.toml.
+        arguments, keywords: arguments of a function to call.
         limit_max_requests: end an app after this many requests.
 
     Raises:
-        DeployError: it is not found, cannot be loaded or pickled, or is not acceptable; see the subclasses.
+        DeployError: it is not found, is invalid, or cannot be loaded or pickled; see the subclasses.
     """
     reference = resolve_reference(app_ref)
     forced = {} if machine_type is None else {"machine_type": machine_type}
@@ -158,7 +157,7 @@ def prepare(
 def _without_code(
     reference: AppReference, app_name: str | None, auth: str | None, forced: Mapping[str, object]
 ) -> PreparedApp:
-    """Prepare an import path of the environment, or an image that runs as it is."""
+    """Prepare an import path of the environment, or an image that runs unchanged."""
     name = app_name or reference.name or ""
     options = {**FUNCTION_DEFAULTS, **reference.options, **forced}
     kind = _kind(options, name)
@@ -243,7 +242,7 @@ def _requirements_key(kind: str) -> str:
 
 
 def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, object]) -> tuple[dict[str, object], str]:
-    """Return the options: those of the code, else of pyproject.toml, else the defaults; and the kind."""
+    """Return the options (those of the code, else of pyproject.toml, else the defaults) and the kind."""
     target = loaded.target
     if isinstance(target, type):
         every = target.options()
@@ -271,7 +270,7 @@ def _kind(options: Mapping[str, object], owner: str) -> str:
 
 
 def _metadata(loaded: LoadedApp) -> dict[str, object]:
-    # FastAPI logs the same words that it raises.
+    # FastAPI logs the same text that it raises.
     fastapi_log = logging.getLogger("fastapi")
     disabled, fastapi_log.disabled = fastapi_log.disabled, True
     try:
@@ -297,7 +296,7 @@ def _warn_of_near_misses(loaded: LoadedApp) -> None:
 
 
 class _Packer:
-    """Packs an app's code, once for its callable and once for a setup function."""
+    """Packs an app's code: once for its callable, and once for a setup function."""
 
     def __init__(
         self, loaded: LoadedApp, options: Mapping[str, object], kind: str, limit_max_requests: int | None
@@ -392,7 +391,7 @@ def _warn_of_large_files(sources: Sources) -> None:
 
 
 def _files(options: Mapping[str, object], kind: str, anchor: Path | None, app_path: Path | None) -> tuple[AppFile, ...]:
-    """Return the files that go with an app; for a container, those that its Dockerfile copies."""
+    """Return the files to send with an app; for a container, those that its Dockerfile copies."""
     if kind == "container":
         image = options.get("image")
         described = image.to_dict() if isinstance(image, ContainerImage) else image

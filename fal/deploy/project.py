@@ -46,11 +46,11 @@ class AppReference:
 
     Attributes:
         path, symbol: the file, and the app or function in it.
-        entrypoint: an import path of the form "module:attribute", found in the environment.
-        name: the app's name, if pyproject.toml decides it.
-        auth, strategy: if they are given there.
-        reset_scale: take the scaling settings of the code, rather than keep the app's.
-        options: options of the app, by name; the code's own go first.
+        entrypoint: an import path of the form "module:attribute" in the environment.
+        name: the app's name, if pyproject.toml sets it.
+        auth, strategy: pyproject.toml's settings, if any.
+        reset_scale: apply the code's scaling settings instead of keeping the app's.
+        options: options of the app, by name; the code's own take precedence.
         directory: directory of pyproject.toml, or None.
     """
 
@@ -71,11 +71,11 @@ def resolve_reference(app_ref: str | tuple[str | None, str | None] | None) -> Ap
 
     Args:
         app_ref: "path/to/file.py", "path/to/file.py::Name", the name of an app in pyproject.toml, or a tuple of file
-            and name. None means the only app of pyproject.toml or, where that has none, the only Python file here.
+            and name. None means the only app of pyproject.toml or, if it has none, the only Python file here.
 
     Raises:
-        AppNotFoundError: nothing is found, or more than one.
-        ProjectFileError: pyproject.toml has something that is not acceptable.
+        AppNotFoundError: there is no match, or more than one.
+        ProjectFileError: pyproject.toml is invalid.
     """
     if isinstance(app_ref, tuple):
         file, symbol = app_ref
@@ -109,7 +109,7 @@ def app_of_project(name: str) -> AppReference:
 
     Raises:
         AppNotFoundError: there is no such app, or no pyproject.toml with apps.
-        ProjectFileError: its entry has something that is not acceptable.
+        ProjectFileError: its entry is invalid.
     """
     project = _project_file()
     if project is None:
@@ -255,7 +255,7 @@ def _reset_scale(table: Mapping[str, object], owner: str) -> bool:
         value = table.get(key)
         if value is not None and not isinstance(value, bool):
             raise ProjectFileError(f"{owner}: {key} is {value!r}: give true or false")
-    if "no_scale" in table:  # the older name, for the opposite
+    if "no_scale" in table:  # the older name, with the opposite meaning
         return not table["no_scale"]
     return bool(table.get("app_scale_settings", False))
 
@@ -278,13 +278,13 @@ def _image(table: object, owner: str, directory: Path, *, bare: bool) -> dict[st
     """Return an image as a deploy sends it.
 
     Args:
-        table: what pyproject.toml has.
-        owner: whose it is, for messages.
+        table: the settings in pyproject.toml.
+        owner: what the image belongs to, for messages.
         directory: directory of pyproject.toml, which paths are relative to.
-        bare: whether the image is run as it is, with no Python code of the app in it.
+        bare: whether the image runs unchanged, without Python code of the app.
 
     Raises:
-        ValueError: it is neither a Dockerfile nor an image, or a value is not acceptable.
+        ValueError: it is neither a Dockerfile nor an image, or a value is invalid.
         OSError: the Dockerfile cannot be read.
     """
     if not isinstance(table, Mapping) or ("dockerfile" in table) == ("image" in table):
@@ -301,6 +301,6 @@ def _image(table: object, owner: str, directory: Path, *, bare: bool) -> dict[st
         raise ValueError(f"{owner}: image names no {'dockerfile' if 'dockerfile' in table else 'image'}")
     if "dockerfile" in table:
         return ContainerImage.from_dockerfile(directory / source, context_dir=directory, **rest).to_dict()
-    # Checks the shared keys by the same rules; the text is not used.
+    # Only checks the shared keys by the same rules; the text is not used.
     ContainerImage(f"FROM {source}", context_dir=directory, **rest)
     return {"image": source, **rest}

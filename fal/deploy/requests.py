@@ -1,4 +1,4 @@
-"""Makes the requests of deploys and runs, field by field as the published client sends them."""
+"""Builds the requests of deploys and runs, field by field as the published client sends them."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def checked_notes(message: str | None, annotations: Mapping[str, object] | None)
 
     Args:
         message: at most 2048 characters.
-        annotations: at most 32, keys of at most 64 characters, 16384 bytes as JSON in all.
+        annotations: at most 32, keys of at most 64 characters, 16384 bytes as JSON in total.
 
     Raises:
-        DeployError: a limit is exceeded, a key is reserved or empty, or a value is no text.
+        DeployError: a limit is exceeded, a key is reserved or empty, or a value is not text.
     """
     notes: dict[str, object] = {}
     if message is not None:
@@ -122,11 +122,11 @@ def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: b
 
 
 def builds_alike(app: PreparedApp, other: PreparedApp) -> bool:
-    """Return whether the build of one is that of the other, so that one of them need not be asked for."""
+    """Return whether two apps have the same build, so that one request is enough."""
     if app.options.get("force"):
         return False
     mine, its = (build_request(each, environment_name=None, no_cache=False) for each in (app, other))
-    # Only an image is built with the app's files.
+    # Only an image build uses the app's files.
     return mine == its if app.kind == "container" else replace(mine, files=()) == replace(its, files=())
 
 
@@ -145,10 +145,10 @@ def register_request(
     Args:
         app: the app.
         strategy: "rolling" or "recreate".
-        reset_scale: take the scaling settings of the code.
+        reset_scale: apply the code's scaling settings.
         environment_name: the environment to deploy to; None means "main".
-        attach_to_deployment: stay until the app has moved, or do not; None leaves it to the controller.
-        metadata: kept with the revision.
+        attach_to_deployment: whether to wait until the app has moved; None leaves the choice to the controller.
+        metadata: stored with the revision.
         revision_id: for the new revision; None lets the controller choose.
     """
     options = app.options
@@ -219,7 +219,7 @@ def environment_spec(app: PreparedApp, *, force: bool = False) -> EnvironmentSpe
 
 
 def machine_requirements(app: PreparedApp) -> MachineRequirements:
-    """Return the machine and the scaling; what the app does not set is left to the controller."""
+    """Return the machine and the scaling; settings that the app omits are left to the controller."""
     options = app.options
     types = options.get("machine_type")
     scheduler_options = options.get("_scheduler_options")

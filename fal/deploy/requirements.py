@@ -1,4 +1,4 @@
-"""The packages of an app's environment: its own, and then others."""
+"""Combines an app's own requirements with the packages that serve it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fal.deploy.errors import DeployError
 
 Requirements: TypeAlias = "list[str] | list[list[str]]"
 BOUND_TOGETHER = frozenset({"fastapi", "pydantic", "pydantic-core", "starlette"})
-"""Packages whose versions follow from one another."""
-# What serves an app, and what that needs.
+"""Packages whose versions depend on one another."""
+# The packages that serve an app, and their dependencies.
 _SERVING = BOUND_TOGETHER | {
     "annotated-doc",
     "annotated-types",
@@ -39,8 +39,8 @@ _DIRECT = re.compile(r"^\s*(?:-e\s|--editable|\.{1,2}(?:$|[/\\\[])|/|file:)")
 def with_requirements(given: object, added: list[str]) -> Requirements:
     """Return the app's requirements and then others; if the app's are layers, the others are the last layer.
 
-    What is added yields to what the app asks for: a package that the app names is left out, and if it is one of those
-    that serve, the others are added without a version, so that those are found which go with it.
+    The app's requirements take precedence: a package that the app names is not added. If it is one of the serving
+    packages, the others are added without a version, so that the resolver finds compatible ones.
     """
     present = given if isinstance(given, list) else []
     layered = bool(present) and all(isinstance(item, list) for item in present)
@@ -53,25 +53,25 @@ def with_requirements(given: object, added: list[str]) -> Requirements:
         left = [package_name(one) for one in left]
     if not layered:
         return [*present, *left]
-    # A layer is installed without regard to those before it, so it repeats what must stay.
+    # A layer is installed without regard to earlier ones, so it repeats the packages that must stay.
     kept = [item for item in asked if package_name(item) in _SERVING]
     return [*present, [*kept, *left]] if left else present
 
 
 def flat(given: object) -> list[str]:
-    """Return all requirements, whether they are in layers or not."""
+    """Return all requirements as one list, whether they are in layers or not."""
     present = given if isinstance(given, list) else []
     return [str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])]
 
 
 def package_name(requirement: str) -> str:
-    """Return the package that a requirement names, in its normal form; "" for an option or an address."""
+    """Return the normalised name of a requirement's package; "" for an option or an address."""
     found = _NAME.match(requirement)
     return re.sub(r"[-_.]+", "-", found.group(1)).lower() if found else ""
 
 
 def refuse_local_requirements(requirements: object, owner: str) -> None:
-    """Refuse requirements that are directories here, which a runner does not have.
+    """Refuse requirements that are local directories, which a runner does not have.
 
     Raises:
         DeployError: there is one.
@@ -87,7 +87,7 @@ def refuse_local_requirements(requirements: object, owner: str) -> None:
 
 
 OLDEST_PYTHON = (3, 11)
-"""The oldest Python that runs the modules of this project that serve an app."""
+"""The oldest Python that runs this project's serving modules."""
 
 
 def python_version(options: Mapping[str, object], *, code: bool, owner: str) -> str:
@@ -96,10 +96,10 @@ def python_version(options: Mapping[str, object], *, code: bool, owner: str) -> 
     Args:
         options: the app's options.
         code: whether code is sent, which this project's modules load there.
-        owner: whose they are, for messages.
+        owner: what the options belong to, for messages.
 
     Raises:
-        DeployError: code is sent, and the version is too old for that.
+        DeployError: code is sent, and the version is too old for it.
     """
     asked = str(options.get("python_version") or f"{sys.version_info.major}.{sys.version_info.minor}")
     oldest = ".".join(map(str, OLDEST_PYTHON))
@@ -112,7 +112,7 @@ def python_version(options: Mapping[str, object], *, code: bool, owner: str) -> 
 
 
 def is_this_python(asked: str) -> bool:
-    """Return whether a version is of this interpreter's minor version, which alone reads what this one compiles."""
+    """Return whether a version is this interpreter's minor version, the only one that reads its compiled files."""
     return asked.split(".")[:2] == [str(sys.version_info.major), str(sys.version_info.minor)]
 
 

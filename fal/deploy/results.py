@@ -1,4 +1,4 @@
-"""What deploys and runs take and return, apart from I/O."""
+"""Arguments and results of deploys and runs, without I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fal_grpc.adapter.run import ReturnValue, ServiceURLs
 from fal_grpc.errors import UnavailableError
 
 _SHOWN_LINES = 20
-# Every app answers this; an endpoint that its author wrote is a POST.
+# Every app answers this path; an endpoint written by its author is a POST.
 _HEALTH = ("/health", ("GET",))
 _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 _PICKLES = ("pickle", "cloudpickle")
@@ -47,7 +47,7 @@ class Endpoint:
     """A path that an app answers.
 
     Attributes:
-        path: as in a URL, below the app's own.
+        path: the URL path below the app's own.
         methods: the HTTP methods in upper case; empty for a WebSocket.
         url: its address; ws:// or wss:// for a WebSocket.
     """
@@ -64,14 +64,14 @@ class DeploymentResult:
     Attributes:
         revision: the new revision's id.
         app_name: the app's name, without an environment's suffix.
-        urls: for each of "playground", "sync" and "async", the address of each path.
-        log_url: where its logs are shown.
+        urls: the address of each path, for each of "playground", "sync" and "async".
+        log_url: the page that shows its logs.
         auth_mode: who may call it; "private" if the deploy did not say.
         endpoints: the paths that the app answers, each once, with its method and address.
-        queue_url: below which requests are queued.
-        code: how the code went: "modules", "pickle", or "" for an import path or an image alone.
-        sources: the sources that went as modules, by their paths below the directory that they are imported from.
-        serving: how it is served; None for an import path or an image alone.
+        queue_url: the base address of queued requests.
+        code: the transport of the code: "modules", "pickle", or "" for an import path or a bare image.
+        sources: the sources sent as modules, by their paths below the directory to import from.
+        serving: how it is served; None for an import path or a bare image.
     """
 
     revision: str
@@ -87,14 +87,14 @@ class DeploymentResult:
 
 
 def endpoint_paths(metadata: Mapping[str, object]) -> list[str]:
-    """Return the paths that an app's OpenAPI document has."""
+    """Return the paths in an app's OpenAPI document."""
     openapi = metadata.get("openapi")
     paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
     return [str(path) for path in paths] if isinstance(paths, Mapping) and paths else ["/"]
 
 
 def endpoints_of(metadata: Mapping[str, object], services: ServiceURLs) -> tuple[Endpoint, ...]:
-    """Return what an app answers, by its OpenAPI document; a POST to its root without one."""
+    """Return the endpoints in an app's OpenAPI document, or a POST to its root if there is no document."""
     openapi = metadata.get("openapi")
     paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
     if not isinstance(paths, Mapping) or not paths:
@@ -106,7 +106,7 @@ def endpoints_of(metadata: Mapping[str, object], services: ServiceURLs) -> tuple
 def _endpoint(path: str, item: object, services: ServiceURLs) -> Endpoint:
     described: Mapping[object, object] = item if isinstance(item, Mapping) else {}
     if "x-fal-protocol" in described:
-        # OpenAPI knows no WebSockets: a POST that is described beside this one is not served.
+        # OpenAPI does not describe WebSockets: a POST described beside this one is not served.
         return Endpoint(path=path, methods=(), url=f"ws{services.run.removeprefix('http')}{path}")
     methods = tuple(method.upper() for method in _METHODS if method in described)
     return Endpoint(path=path, methods=methods, url=f"{services.run}{path}")
@@ -119,14 +119,14 @@ def endpoint_urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads texts, numbers, lists, dicts and the like: what needs no class, and so cannot run any code."""
+    """Unpickles texts, numbers, lists, dicts and the like, which need no class and so cannot run code."""
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
         raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
 
 
 class _ExceptionUnpickler(pickle.Unpickler):
-    """Reads plain data and exceptions whose classes this program has imported; imports and calls nothing else."""
+    """Unpickles plain data and exceptions whose classes this program has imported; imports and calls nothing else."""
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
         found = getattr(sys.modules.get(module_name), global_name, None)
@@ -136,9 +136,9 @@ class _ExceptionUnpickler(pickle.Unpickler):
 
 
 def _exception_of(value: ReturnValue) -> Exception | None:
-    """Return the exception that the function raised, with the traceback as a note; None if it cannot be read.
+    """Return the function's exception with the traceback as a note; None if it cannot be read.
 
-    Runners send the classes of the function's own file with their code, which is not read.
+    Runners send classes of the function's own file with their code, which is not read.
     """
     if value.method not in _PICKLES:
         return None
@@ -157,12 +157,12 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
     """Return the object that a function returned.
 
     Args:
-        value: the result as it came.
-        allow_pickle: read pickles of other objects than plain data too: its sender may then run code here.
+        value: the received result.
+        allow_pickle: also read pickles of objects other than plain data, which lets the sender run code here.
 
     Raises:
-        UserFunctionError: the function raised instead; the cause is its exception, if this program has its class.
-        FalError: it is a pickle of other objects than plain data, and those are not allowed.
+        UserFunctionError: the function raised an exception, which is the cause if this program has its class.
+        FalError: it is a pickle of objects other than plain data, and `allow_pickle` is False.
     """
     if value.was_it_raised:
         name = value.exception_type_name or "an exception"
@@ -177,17 +177,17 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
         try:
             plain: object = _PlainUnpickler(io.BytesIO(value.definition)).load()
         except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError):
-            return value.load()  # raises, and says what one can do
+            return value.load()  # raises, with a message that says what to do
         return plain
     return value.load(allow_pickle=allow_pickle)
 
 
 def broken_deploy(request: RegisterRequest, *, stored: str | None, error: UnavailableError) -> DeployError:
-    """Return what is known of a deploy whose connection broke, and how to see the rest.
+    """Return the error for a deploy whose connection broke, with its known state and how to see the rest.
 
     Args:
         request: the deploy.
-        stored: the revision, if the controller said that it has it.
+        stored: the revision, if the controller confirmed that it is stored.
         error: how the connection broke.
     """
     app, cause = request.application_name, f"the connection broke ({error.details})"
@@ -203,12 +203,12 @@ def broken_deploy(request: RegisterRequest, *, stored: str | None, error: Unavai
 
 
 def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> BuildFailedError:
-    """Return the error of a build that failed.
+    """Return the error for a failed build.
 
     Args:
         app: the app.
         lines: the log of the build.
-        shown: whether the log was shown as it came; then it is not repeated.
+        shown: whether the log was already shown; it is then not repeated.
     """
     said = "see its log above this" if shown else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
     ours = app.serving.named_in(lines) if app.serving else []
@@ -217,7 +217,7 @@ def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> Bui
 
 
 def said_between(app: PreparedApp) -> BuildResult:
-    """Return what is said between a build that failed and the next, of the app that is to be built now."""
+    """Return the message between a failed build and the next one, of the app that is built next."""
     serving = app.serving
     assert serving is not None
     line = Log(

@@ -1,4 +1,4 @@
-"""The ways to serve an app in its environment, from the usual one to those that leave its requirements more room."""
+"""The ways to serve an app in its environment, from the usual one to those that restrict its requirements less."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
 REALTIME = ("websockets", "msgpack")
-# The app's models are checked with the pydantic that is here, so another major version comes last.
+# The installed pydantic checks the app's models, so another major version comes last.
 _PYDANTIC = "pydantic>=2,<3"
 _MINIMAL = ("uvicorn",)
-# With older ones, the import of FastAPI, or of what serves apps with it, fails in Python 3.11.
+# With older versions, importing FastAPI or the serving modules fails in Python 3.11.
 _FIRST = {"pydantic": "1.10", "fastapi": "0.52"}
-# What uv says if it cannot get a package; another version is as far away.
+# uv's messages for an unreachable package; another version would be just as unreachable.
 _UNREACHABLE = re.compile(r"failed to (fetch|download)\b|error sending request", re.IGNORECASE)
-# How uv says what a package asks for. Where that is several ranges, they are lines of their own.
+# uv's message for a package's dependencies. Several ranges are on separate lines.
 _DEPENDS = re.compile(r"(?P<who>\S+) depends? on (?:one of:\s+(?P<some>\S+(?:\n[ \t]+\S+(?=\n|$))*)|(?P<one>\S+))")
 _REQUIRES = re.compile(r"\byou require (?P<what>[^\s,]\S*)")
 _NO_ROOM = "FastAPI and its requirements exclude one another"
@@ -35,11 +35,11 @@ class WayToServe:
     """One way to serve an app.
 
     Attributes:
-        requirements: the app's, and what is added to them.
-        added: what is added.
-        minimal: whether the minimal server serves it, since there is no FastAPI.
+        requirements: the app's requirements and the added ones.
+        added: the added requirements.
+        minimal: whether the minimal server serves it, because there is no FastAPI.
         reason: why it is not served as usual; "" if it is.
-        cause: what of the app's requirements a build named before this way was taken; "" if it named nothing.
+        cause: the requirements that the failed build before this way named; "" if none.
     """
 
     requirements: Requirements
@@ -49,11 +49,11 @@ class WayToServe:
     cause: str = field(default="", compare=False)
 
     def why(self) -> str:
-        """Return why it is not served as usual, with what of its requirements is the cause."""
+        """Return why it is not served as usual, and which requirements cause it."""
         return f"{self.reason} ({self.cause})" if self.cause else self.reason
 
     def is_blamed(self, lines: Sequence[str]) -> bool:
-        """Whether the log of a failed build says that something added is the trouble."""
+        """Return whether the log of a failed build names an added requirement as the problem."""
         words = "\n".join(lines)
         said = words[max(0, words.lower().find("error:")) :]
         if _UNREACHABLE.search(said):
@@ -61,7 +61,7 @@ class WayToServe:
         return any(_stands_in(package_name(one), said) for one in self.added)
 
     def conflict_in(self, lines: Sequence[str]) -> str:
-        """Return what of the app's requirements the log of a failed build sets against what is added; "" if nothing."""
+        """Return the app's requirements that conflict with the added ones in a failed build's log; "" if none."""
         log = "\n".join(lines)
         added = {package_name(one) for one in self.added}
         for found in _DEPENDS.finditer(log):
@@ -73,17 +73,17 @@ class WayToServe:
         return f"it requires {own}" if own else ""
 
     def named_in(self, lines: Sequence[str]) -> list[str]:
-        """Return what is added that a log names, as it was asked for."""
+        """Return the added requirements that a log names, in their requested form."""
         return [one for one in self.added if _stands_in(one, "\n".join(lines))]
 
 
 def ways_to_serve(given: object, *, realtime: bool, sources: Iterable[str]) -> tuple[WayToServe, ...]:
-    """Return the ways to serve an app, the best first.
+    """Return the ways to serve an app, best first.
 
     Args:
         given: the app's requirements.
-        realtime: whether it has WebSockets, which the minimal server lacks.
-        sources: the text of the app's modules: what they import must be there.
+        realtime: whether it has WebSockets, which the minimal server does not support.
+        sources: the text of the app's modules, whose imports must be available.
 
     Raises:
         DeployError: FastAPI or pydantic is not installed here.
@@ -107,9 +107,9 @@ def ways_to_serve(given: object, *, realtime: bool, sources: Iterable[str]) -> t
 
 
 def serving_requirements(*, realtime: bool) -> list[str]:
-    """Return the packages that serve an app in its runner, if its own requirements leave room for them.
+    """Return the packages that serve an app in its runner, if its own requirements allow them.
 
-    FastAPI and pydantic are pinned to the versions here, since the app was described with them.
+    FastAPI and pydantic are pinned to the installed versions, because these described the app.
 
     Raises:
         DeployError: they are not installed here.
@@ -125,7 +125,7 @@ def serving_requirements(*, realtime: bool) -> list[str]:
 
 @functools.cache
 def _version(name: str) -> str:
-    """Return the version of a package, which takes milliseconds to find, and `fal dev` asks at each save."""
+    """Return a package's version, cached: finding it takes milliseconds, and `fal dev` asks at each save."""
     return version(name)
 
 
@@ -141,7 +141,7 @@ def _way(given: object, added: list[str], *, minimal: bool = False, reason: str 
 
 
 def _too_old(given: object) -> str:
-    """Return a requirement that leaves only versions that are too old; "" if there is none."""
+    """Return a requirement that only allows versions that are too old; "" if there is none."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     for item in flat(given):
@@ -151,18 +151,18 @@ def _too_old(given: object) -> str:
         try:
             asked = Requirement(item)
         except InvalidRequirement:
-            continue  # the build refuses it, with its own words
+            continue  # the build refuses it, with its own message
         if asked.url is None and not _admits(asked.specifier, first):
             return item
     return ""
 
 
 def _admits(asked: SpecifierSet, first: str) -> bool:
-    """Whether a version is admitted that is `first` or later."""
+    """Return whether a version that is `first` or later is allowed."""
     from packaging.version import Version
 
     named = [each.version.removesuffix(".*") for each in asked]
-    # What is admitted begins or ends at a version that is named, so one of these is in it.
+    # Every allowed range begins or ends at a named version, so it contains one of these.
     tried = [Version(text) for text in (first, "9999", *named, *(f"{each}.0.0.1" for each in named if "+" not in each))]
     return any(asked.contains(each, prereleases=True) for each in tried if each >= Version(first))
 

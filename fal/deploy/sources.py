@@ -1,6 +1,6 @@
-"""Packs an app as modules: its sources and what it imports from beside it, for a runner to import under their names.
+"""Packs an app as modules: its file and its local imports, for a runner to import under their names.
 
-The other files of the packages, such as templates, JSON and small weights, go along.
+The packages' other files, such as templates, JSON and small weights, travel along.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from fal.deploy.load import NOT_SOURCES, LoadedApp, is_beside
 from fal.deploy.pickling import RUNTIME_MODULES, compiled, source_of
 
 METHOD = "fal_source"
-"""What a controller calls this way, among the ways in which its runners load code."""
+"""The controllers' name for this way, in the list of ways in which runners load code."""
 
 MAX_DATA_BYTES = 32 * 1024**2
-"""How much of the files that are no modules goes along with an app, in bytes before compression."""
+"""The most bytes of non-module files that travel with an app, before compression."""
 AHEAD_NAME = "ahead"
-"""Lists, in the archive of this project's modules, what a worker may import of them before it has its job."""
+"""Lists, in the archive of this project's modules, those that a worker may import before it has its job."""
 _AHEAD = ("fal.app.targets", "fal.app.server", "fal.app.api")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-# Compiled for this machine.
+# Files that are compiled for this machine.
 _NOT_DATA = frozenset({".pyc", ".pyo", ".pyd", ".so", ".dylib", ".dll"})
 _OURS = frozenset({"fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "fal_cli"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """The modules that an app consists of.
+    """The modules of an app.
 
     Attributes:
-        module: the name of the module that the app is taken from.
-        files: the modules' sources and their packages' other files, by their path below the directory to import from.
-        paths: the same files here.
-        left_out: files of the packages that are too large to go along.
+        module: the name of the module that contains the app.
+        files: the modules' sources and their packages' other files, by path below the directory to import from.
+        paths: the same files on this machine.
+        left_out: files of the packages that are too large to send.
     """
 
     module: str
@@ -55,11 +55,11 @@ class Sources:
 
     @property
     def names(self) -> list[str]:
-        """The top-level names that the files are imported by."""
+        """The top-level names to import the files by."""
         return sorted({path.partition("/")[0].removesuffix(".py") for path in self.files})
 
     def modules(self, named: Iterable[str]) -> dict[str, tuple[bool, str, bytes]]:
-        """Return the modules in some packages: whether each is itself a package, its file and its source."""
+        """Return the modules of some packages: whether each is itself a package, its file and its source."""
         tops = {name.partition(".")[0] for name in named}
         return {
             path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): (
@@ -73,11 +73,11 @@ class Sources:
 
 
 def collect(loaded: LoadedApp, named: Iterable[str]) -> Sources:
-    """Find the modules of an app: its file, the named ones, and what these import from beside them, also later on.
+    """Find the modules of an app: its file, the named ones, and their local imports, including later ones.
 
     Args:
         loaded: the app; its neighbours must still be importable.
-        named: `local_python_modules` of the app; with a package, all of it is sent.
+        named: `local_python_modules` of the app; a package is sent completely.
 
     Raises:
         SerializationError: a named module has no source here.
@@ -113,7 +113,7 @@ class _Collector:
         self._keep(f"{name.replace('.', '/')}.py", self._loaded.path, name, self._loaded.source)
 
     def add(self, name: str, *, anywhere: bool = False) -> bool:
-        """Add a module with the packages around it; False if it does not lie beside the app (or not in Python)."""
+        """Add a module with its parent packages; return False if it is not local or not written in Python."""
         if name in self._seen:
             return True
         top = name.partition(".")[0]
@@ -142,7 +142,7 @@ class _Collector:
             self._keep(f"{name.replace('.', '/')}/{relative}", path, inner)
 
     def read_data(self) -> tuple[Path, ...]:
-        """Read the packages' other files, the smallest first; return those that are beyond the limit."""
+        """Read the packages' other files, smallest first; return those beyond the limit."""
         sizes = {relative: path.stat().st_size for relative, path in self._data.items()}
         room = MAX_DATA_BYTES
         left_out: list[Path] = []
@@ -184,7 +184,7 @@ def _file_of(name: str) -> Path | None:
         file = getattr(loaded, "__file__", None)
         return Path(file) if isinstance(file, str) else None
     if "." in name and name.rpartition(".")[0] not in sys.modules:
-        return None  # to look for it would import its package
+        return None  # searching for it would import its package
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, AttributeError, ValueError):
@@ -193,7 +193,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _files_in(directory: Path) -> Iterator[Path]:
-    """Yield the files of a package that can go along; hidden ones, such as .env, stay."""
+    """Yield the files of a package to send; hidden ones, such as .env, stay."""
     for parent, directories, files in os.walk(directory):
         directories[:] = sorted(name for name in directories if name not in NOT_SOURCES and not name.startswith("."))
         for path in (Path(parent, file) for file in sorted(files) if not file.startswith(".")):
@@ -202,11 +202,11 @@ def _files_in(directory: Path) -> Iterator[Path]:
 
 
 def _imports(source: bytes, package: str) -> Iterator[str]:
-    """Yield the names of the modules that a source may import, anywhere in it; also names that may be no modules."""
+    """Yield names that a source may import, anywhere in it; some may not be modules."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return  # a file of a package that is never imported need not be Python of this version
+        return  # an unused file of a package may be Python of another version
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -246,8 +246,8 @@ def pack(
         app_dir: directory of the app's file relative to the app's files; None if none are sent.
         limit_max_requests: end an app after this many requests.
         call: a pickle of a function's arguments.
-        payload: a pickle of the callable by value, in case that the sources cannot be imported there.
-        same_python: whether the runner's Python reads what this one compiles.
+        payload: a pickle of the callable by value, in case the sources cannot be imported there.
+        same_python: whether the runner's Python reads this one's compiled files.
     """
     manifest = {
         "module": sources.module,
@@ -267,7 +267,7 @@ def pack(
 
 
 def _zipped(entries: dict[str, bytes], archive: bytes = b"", *, packed: bool = False) -> bytes:
-    """Return an archive with some more entries, which may be packed already."""
+    """Return an archive with additional entries, which may already be compressed."""
     buffer = io.BytesIO(archive)
     method = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(buffer, "a", method) as opened:
@@ -278,7 +278,7 @@ def _zipped(entries: dict[str, bytes], archive: bytes = b"", *, packed: bool = F
 
 @functools.cache
 def _runtime_archive(*, same_python: bool) -> bytes:
-    """Return the entries that all bundles have: compressing them takes longer than all the rest of a bundle."""
+    """Return the entries shared by all bundles, cached: compressing them takes most of the packing time."""
     modules = {**_runtime(same_python=same_python), AHEAD_NAME: "\n".join(_AHEAD).encode()}
     bootstrap = source_of("fal.deploy.bootstrap")
     entries = {"bootstrap.py": bootstrap.encode()}
@@ -289,7 +289,7 @@ def _runtime_archive(*, same_python: bool) -> bytes:
 
 @functools.cache
 def _runtime(*, same_python: bool) -> dict[str, bytes]:
-    """Return this project's modules by path: compiled, which needs no source beside it, or their sources."""
+    """Return this project's modules by path: compiled, which need no source beside them, or as sources."""
     found: dict[str, bytes] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")

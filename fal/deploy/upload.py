@@ -1,4 +1,4 @@
-"""Uploads an app's files: only what the controller lacks, in parts, several at a time."""
+"""Uploads the app files that the controller lacks: in parts, several at a time."""
 
 # Generated from fal/deploy/upload_aio.py by scripts/gen_blocking.py; do not edit.
 
@@ -23,10 +23,10 @@ _TIMEOUT_SECONDS = 300.0
 
 
 class Sender(Protocol):
-    """What an upload needs of the HTTP side of a controller. `Rest` is one."""
+    """The part of the controller's HTTP side that an upload uses. `Rest` is one."""
 
     def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
-        """Send a body, and return the JSON of the answer; None if that is empty.
+        """Send a body, and return the JSON of the response; None if it is empty.
 
         Raises:
             CallError: the controller refused, or cannot be reached.
@@ -35,7 +35,7 @@ class Sender(Protocol):
 
 
 class FileStore:
-    """The controller's store of app files, which it finds by their hashes.
+    """The controller's store of app files, addressed by their hashes.
 
     Args:
         sender: the HTTP side of the controller.

@@ -1,4 +1,4 @@
-"""Uploads an app's files for asyncio: only what the controller lacks, in parts, several at a time."""
+"""Uploads the app files that the controller lacks, for asyncio: in parts, several at a time."""
 
 # The source of fal/deploy/upload.py: run `make gen` after a change.
 
@@ -24,10 +24,10 @@ _TIMEOUT_SECONDS = 300.0
 
 
 class AsyncSender(Protocol):
-    """What an upload needs of the HTTP side of a controller. `AsyncRest` is one."""
+    """The part of the controller's HTTP side that an upload uses. `AsyncRest` is one."""
 
     async def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
-        """Send a body, and return the JSON of the answer; None if that is empty.
+        """Send a body, and return the JSON of the response; None if it is empty.
 
         Raises:
             CallError: the controller refused, or cannot be reached.
@@ -36,7 +36,7 @@ class AsyncSender(Protocol):
 
 
 class AsyncFileStore:
-    """The controller's store of app files, which it finds by their hashes.
+    """The controller's store of app files, addressed by their hashes.
 
     Args:
         sender: the HTTP side of the controller.

@@ -1,4 +1,4 @@
-"""Runs a model over several processes of one runner, one for each GPU."""
+"""Runs a model in several processes of one runner, one for each GPU."""
 
 from __future__ import annotations
 

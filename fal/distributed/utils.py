@@ -1,4 +1,4 @@
-"""What processes of one runner send one another, and how they are started."""
+"""Serialises data between processes of one runner, and starts them."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ _FINAL_QUALITY = 95
 
 
 def has_type_name(maybe_type: object, type_name: str) -> bool:
-    """Return whether a class of this name is among those of an object, without importing its package."""
+    """Return whether an object's class or a base class has this name, without importing its package."""
     kind = maybe_type if isinstance(maybe_type, type) else type(maybe_type)
     return any(base.__name__ == type_name for base in kind.__mro__)
 
 
 def is_torch_tensor(obj: object) -> bool:
-    """Return whether it is a tensor of PyTorch."""
+    """Return whether it is a PyTorch tensor."""
     return has_type_name(obj, "Tensor")
 
 
 def is_numpy_array(obj: object) -> bool:
-    """Return whether it is an array of NumPy."""
+    """Return whether it is a NumPy array."""
     return has_type_name(obj, "ndarray")
 
 
 def is_pil_image(obj: object) -> bool:
-    """Return whether it is an image of Pillow."""
+    """Return whether it is a Pillow image."""
     return has_type_name(obj, "Image")
 
 
 def format_for_serialization(
     response: object, image_format: str = "jpeg", is_final: bool = False, as_data_urls: bool = False
 ) -> object:
-    """Return data with its tensors, arrays and images as objects that say what they are.
+    """Return data whose tensors, arrays and images are replaced by self-describing objects.
 
     Args:
         response: the data.
-        image_format: of images; those that are not final are small JPEGs whatever it says.
+        image_format: of images; those before the final result are small JPEGs regardless.
         is_final: whether this is the last of several results.
         as_data_urls: put contents into data: URLs, for JSON, rather than as bytes.
     """
@@ -74,7 +74,7 @@ def format_for_serialization(
 
 
 def _written(value: object, file: io.BytesIO, image_format: str, *, is_final: bool) -> dict[str, object] | None:
-    """Write a tensor, array or image, and return what is said about it; None for any other value."""
+    """Write a tensor, array or image, and return its description; None for any other value."""
     if is_torch_tensor(value):
         import_module("torch").save(value.detach().cpu(), file)  # type: ignore[attr-defined]  # of PyTorch
         return {"content_type": _TENSOR, **_shape(value)}
@@ -95,7 +95,7 @@ def _shape(value: object) -> dict[str, object]:
 
 
 def format_deserialized_data(data: object) -> object:
-    """Return data with the tensors, arrays and images that `format_for_serialization` wrote.
+    """Return data with the tensors, arrays and images that `format_for_serialization` replaced.
 
     Raises:
         ValueError: one has no content.
@@ -114,7 +114,7 @@ def format_deserialized_data(data: object) -> object:
         raise ValueError(f"an object of the type {kind} has neither data nor a url")
     file = io.BytesIO(content)
     if kind == _TENSOR:
-        return import_module("torch").load(file, weights_only=True)  # a caller's content is no pickle
+        return import_module("torch").load(file, weights_only=True)  # never unpickle a caller's content
     if kind == _ARRAY:
         return import_module("numpy").load(file, allow_pickle=False)
     return import_module("PIL.Image").open(file)
@@ -126,7 +126,7 @@ def distributed_serialize(obj: object, is_final: bool = False, image_format: str
 
 
 def distributed_deserialize(serialized: bytes | str) -> object:
-    """Return the data that another process of this runner sent; a text is JSON."""
+    """Return the data that another process of this runner sent; text is parsed as JSON."""
     if isinstance(serialized, str):
         return format_deserialized_data(json.loads(serialized))
     return format_deserialized_data(pickle.loads(serialized))  # noqa: S301 - of this runner's own process
@@ -145,7 +145,7 @@ class ProcessContext:
     processes: list[SpawnProcess]
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for all of them; whether all have ended well.
+        """Wait for all processes; return whether all succeeded.
 
         Raises:
             RuntimeError: one failed; the others are terminated.
@@ -161,7 +161,7 @@ class ProcessContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Where the processes of a group meet; `timeout` is in seconds."""
+    """The rendezvous of a process group; `timeout` is in seconds."""
 
     world_size: int
     master_addr: str
@@ -180,15 +180,15 @@ def launch_distributed_processes(
     *args: object,
     **kwargs: object,
 ) -> ProcessContext:
-    """Call a function in several new processes, which form a process group of PyTorch if it is installed.
+    """Call a function in several new processes, which form a PyTorch process group if it is installed.
 
-    Each has RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. The group is NCCL's where there are GPUs, else
-    Gloo's. Without PyTorch there is no group, but all else is the same.
+    Each has RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. The group uses NCCL if there are GPUs, otherwise
+    Gloo. Without PyTorch there is no group, but everything else is the same.
 
     Args:
         func: the function; its rank is in RANK.
-        world_size: how many.
-        master_addr, master_port: where the group meets.
+        world_size: how many processes.
+        master_addr, master_port: the group's rendezvous.
         timeout: seconds that an operation of the group may take.
         cwd: the directory of the processes.
         args, kwargs: arguments of the function.
@@ -219,13 +219,13 @@ def start_processes(
 
 
 def call_pickled(call: bytes) -> None:
-    """Call the function that was pickled with its arguments."""
+    """Call the pickled function with its arguments."""
     function, args, kwargs = pickle.loads(call)  # noqa: S301 - of this runner's own process
     function(*args, **kwargs)
 
 
 def dumped(value: object) -> bytes:
-    """Pickle a value, also one of a module that other processes cannot import if cloudpickle is there."""
+    """Pickle a value; if cloudpickle is there, also one of a module that other processes cannot import."""
     try:
         pickler: ModuleType = import_module("cloudpickle")
     except ImportError:
@@ -292,18 +292,18 @@ class KeepAliveTimer:
             self.start()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the timer."""
         self.timer = threading.Timer(self.timeout, self.func, self.args, self.kwargs)
         self.timer.daemon = True
         self.timer.start()
 
     def cancel(self) -> None:
-        """Stop counting."""
+        """Cancel the timer."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
     def reset(self) -> None:
-        """Count from the beginning again."""
+        """Restart the timer."""
         self.cancel()
         self.start()

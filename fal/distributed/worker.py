@@ -1,14 +1,15 @@
-"""A model over several processes: the worker that each process runs, and the runner that asks all of them.
+"""A model in several processes: the worker that each process runs, and the runner that calls all of them.
 
     class Draw(DistributedWorker):
         def setup(self, weights): ...
+
         def __call__(self, streaming=False, **payload): ...
 
     runner = DistributedRunner(Draw, world_size=2)
     await runner.start(weights="...")
     await runner.invoke({"prompt": "a hill"})
 
-Each request goes to every process; the answer is that of rank 0, once all of them have worked on it.
+Each request goes to every process; the response is that of rank 0, once all of them have finished.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ _LOCK_SECONDS = 0.005
 
 
 class DistributedWorker:
-    """The work of one process. Derive from it; override `setup`, `__call__` and `teardown`, plain or async.
+    """The work of one process. Subclass it and override `setup`, `__call__` and `teardown`, plain or async.
 
     Attributes:
         rank: the number of this process, from 0.
-        world_size: how many there are.
+        world_size: the number of processes.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
@@ -65,7 +66,7 @@ class DistributedWorker:
 
     @property
     def device(self) -> object:
-        """This process's `torch.device`: the GPU of its rank, or the CPU where there is no GPU.
+        """This process's `torch.device`: the GPU of its rank, or the CPU if there is no GPU.
 
         Raises:
             ImportError: torch is not installed.
@@ -76,11 +77,11 @@ class DistributedWorker:
 
     @property
     def running(self) -> bool:
-        """Whether the worker takes work."""
+        """Whether the worker accepts work."""
         return self.thread.is_alive()
 
     def initialize(self, **kwargs: object) -> None:
-        """Choose the GPU of this rank, if there is one, and call `setup`."""
+        """Select the GPU of this rank, if there is one, and call `setup`."""
         with suppress(ImportError):
             torch = import_module("torch")
             if torch.cuda.is_available():
@@ -96,31 +97,31 @@ class DistributedWorker:
         """Clean up."""
 
     def __call__(self, streaming: bool = False, **kwargs: object) -> object:
-        """Work on a request.
+        """Process a request.
 
         Args:
-            streaming: whether results before the last are wanted; give them to `add_streaming_result`.
+            streaming: whether the caller wants intermediate results; pass them to `add_streaming_result`.
             kwargs: the request.
         """
         return {}
 
     def add_streaming_result(self, result: object, image_format: str = "jpeg", as_text_event: bool = False) -> None:
-        """Send a result before the last, if this is rank 0.
+        """Send an intermediate result, if this is rank 0.
 
         Args:
-            result: the result, also with images, tensors or arrays.
+            result: the result, which may contain images, tensors or arrays.
             image_format: of its images.
-            as_text_event: as an event of a text/event-stream, if that was asked of `DistributedRunner.stream`.
+            as_text_event: as an event of a text/event-stream, if `DistributedRunner.stream` was asked for that.
         """
         encode = encode_text_event if as_text_event else distributed_serialize
         self.queue.put_nowait(encode(result, is_final=False, image_format=image_format))
 
     def add_streaming_error(self, error: Exception) -> None:
-        """Send an error as a result before the last."""
+        """Send an error as an intermediate result."""
         self.queue.put_nowait(distributed_serialize({"error": str(error)}))
 
     def rank_print(self, message: str, debug: bool = False) -> None:
-        """Print a line that says which rank it is of."""
+        """Print a line with this rank."""
         print(f"{'[debug] ' if debug else ''}[rank {self.rank}] {message}", flush=True)  # noqa: T201 - a log line
 
     def submit(self, coro: Coroutine[object, object, object]) -> Future[object]:
@@ -135,7 +136,7 @@ class DistributedWorker:
         return asyncio.run_coroutine_threadsafe(coro, self.loop)
 
     def run_in_worker(self, func: Callable[..., object], *args: object, **kwargs: object) -> Future[object]:
-        """Call a function, plain or async, in the worker; a plain one in a thread."""
+        """Call a function, plain or async, in the worker; a plain one runs in a thread."""
 
         async def call() -> object:
             if inspect.iscoroutinefunction(func):
@@ -148,7 +149,7 @@ class DistributedWorker:
         return self.submit(call())
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Call `teardown`, and end the event loop."""
+        """Call `teardown`, and stop the event loop."""
         if not self.running:
             return
         try:
@@ -171,7 +172,7 @@ class _Channel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """What the runner asks of every process."""
+    """The runner's request to every process."""
 
     request_id: bytes
     payload: bytes
@@ -181,7 +182,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Message:
-    """What a process says: "ready", "part", "done", "failed" or "ended"."""
+    """A message of a process: "ready", "part", "done", "failed" or "ended"."""
 
     kind: str
     rank: int
@@ -191,7 +192,7 @@ class _Message:
 
 
 def _serve(worker_and_arguments: bytes, rank: int, world_size: int, connection: _Channel) -> None:
-    """Work on the runner's requests until it says that there are no more."""
+    """Process the runner's requests until it sends the last one."""
     kind, arguments = pickle.loads(worker_and_arguments)  # noqa: S301 - of this runner's own process
     worker: DistributedWorker = kind(rank, world_size)
     try:
@@ -232,7 +233,7 @@ def _answer(worker: DistributedWorker, request: _Request, connection: _Channel) 
 
 @dataclass(slots=True)
 class _Call:
-    """A request that is worked on."""
+    """A request in progress."""
 
     request_id: bytes
     loop: asyncio.AbstractEventLoop
@@ -242,7 +243,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Processes:
-    """The processes of a runner, and what they said."""
+    """The processes of a runner, and their messages."""
 
     context: ProcessContext
     connections: Sequence[_Channel]
@@ -253,7 +254,7 @@ class _Processes:
     errors: list[Exception] = field(default_factory=list)
 
     def read(self, rank: int) -> None:
-        """Hand on what a process says, until it ends."""
+        """Forward the messages of a process until it ends."""
         while True:
             try:
                 message = self.connections[rank].recv()
@@ -271,18 +272,18 @@ class _Processes:
 
 
 class DistributedRunner:
-    """Starts the processes, asks them, and ends them; `async with` does both.
+    """Starts, calls and stops the processes; `async with` starts and stops them.
 
     Args:
         worker_cls: the worker's class.
         world_size: how many processes, one for each GPU.
-        master_addr, master_port: where PyTorch's process group meets.
-        worker_addr, worker_port: of no effect: the runner and its processes talk through pipes.
+        master_addr, master_port: the rendezvous of PyTorch's process group.
+        worker_addr, worker_port: ignored: the runner and its processes communicate through pipes.
         timeout: seconds that an operation of the process group may take.
-        keepalive_payload: a request that is made when there was none for a while.
-        keepalive_interval: so many seconds; None makes none.
+        keepalive_payload: the request to make after an idle interval.
+        keepalive_interval: the interval in seconds; None makes no such requests.
         cwd: the directory of the processes.
-        set_device: of no effect, for older apps.
+        set_device: ignored, for older apps.
     """
 
     def __init__(
@@ -320,16 +321,16 @@ class DistributedRunner:
         return found is not None and all(process.is_alive() for process in found.context.processes)
 
     def ensure_alive(self) -> None:
-        """Do nothing if all processes run.
+        """Raise an error unless all processes run.
 
         Raises:
-            RuntimeError: they do not; the message says why, if that is known.
+            RuntimeError: a process does not run; the message says why, if known.
         """
         if not self.is_alive():
             raise RuntimeError(f"the distributed processes do not run{self._why()}")
 
     def gather_errors(self) -> list[Exception]:
-        """Return why processes failed, as far as that is known."""
+        """Return the errors of failed processes, as far as they are known."""
         found = self._processes
         if found is None:
             return []
@@ -345,7 +346,7 @@ class DistributedRunner:
             kwargs: arguments of the workers' `setup`.
 
         Raises:
-            RuntimeError: they run already, or one failed; the others are ended.
+            RuntimeError: they already run, or one failed; the others are terminated.
             TimeoutError: it took too long.
         """
         if self.is_alive():
@@ -377,10 +378,10 @@ class DistributedRunner:
         self.maybe_start_keepalive()
 
     async def stop(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - published
-        """Have the workers tear down, and end the processes.
+        """Let the workers tear down, and stop the processes.
 
         Args:
-            timeout: seconds after which those that have not ended are killed.
+            timeout: seconds after which remaining processes are killed.
 
         Raises:
             RuntimeError: they do not run.
@@ -398,7 +399,7 @@ class DistributedRunner:
             await asyncio.to_thread(self.terminate, timeout)
 
     def terminate(self, timeout: float = 10) -> None:
-        """End the processes at once; those that do not end within so many seconds are killed."""
+        """Terminate the processes; kill those that still run after `timeout` seconds."""
         self.maybe_cancel_keepalive()
         found, self._processes = self._processes, None
         if found is None:
@@ -420,15 +421,15 @@ class DistributedRunner:
         payload: Mapping[str, object] = {},
         timeout: float | None = None,  # noqa: ASYNC109 - published
     ) -> object:
-        """Ask all processes, and return the answer of rank 0, an `error` among others.
+        """Call all processes, and return the response of rank 0, which may be an `error`.
 
         Args:
             payload: the keywords of the worker's `__call__`.
-            timeout: seconds that the answer may take; None waits.
+            timeout: seconds that the response may take; None means no limit.
 
         Raises:
             RuntimeError: the processes do not run, or one ended meanwhile.
-            TimeoutError: it took too long; the answer is then dropped when it comes.
+            TimeoutError: it took too long; a late response is dropped.
         """
         async with self._alone(), asyncio.timeout(timeout):
             async for content in self._asked(payload, streaming=False, as_text_events=False):
@@ -442,16 +443,16 @@ class DistributedRunner:
         streaming_timeout: float | None = None,
         as_text_events: bool = False,
     ) -> AsyncIterator[object]:
-        """Ask all processes, and yield what rank 0 gives, the last result last.
+        """Call all processes, and yield rank 0's results; the last one comes last.
 
         Args:
             payload: the keywords of the worker's `__call__`.
-            timeout: seconds that all of it may take.
+            timeout: seconds that all results may take together.
             streaming_timeout: seconds that each result may take.
             as_text_events: yield bytes that are events of a text/event-stream.
 
         Raises:
-            RuntimeError, TimeoutError: as of `invoke`.
+            RuntimeError, TimeoutError: as in `invoke`.
         """
         end = None if timeout is None else asyncio.get_running_loop().time() + timeout
         async with self._alone():
@@ -484,7 +485,7 @@ class DistributedRunner:
                 await asyncio.to_thread(found.context.processes[message.rank].join, 10)
                 raise RuntimeError(f"a distributed process ended while it worked{self._why()}")
             if message.request_id != call.request_id:
-                continue  # the answer to a request that was given up
+                continue  # the response to an abandoned request
             if message.kind == "part":
                 yield message.content
                 continue
@@ -505,25 +506,25 @@ class DistributedRunner:
             self._lock.release()
 
     def keepalive(self, timeout: float | None = 60.0) -> None:
-        """Make the keepalive request; called by the timer, in its thread.
+        """Make the keepalive request; the timer calls this in its thread.
 
         Raises:
-            RuntimeError, TimeoutError: as of `invoke`.
+            RuntimeError, TimeoutError: as in `invoke`.
         """
         asyncio.run(self.invoke(self.keepalive_payload, timeout))
 
     def maybe_start_keepalive(self) -> None:
-        """Count to the next keepalive request, if there is an interval."""
+        """Start the timer of the keepalive request, if there is an interval."""
         if self.keepalive_timer is None and self.keepalive_interval is not None and self._processes is not None:
             self.keepalive_timer = KeepAliveTimer(self._keep_alive, self.keepalive_interval, start=True)
 
     def maybe_reset_keepalive(self) -> None:
-        """Count to the next keepalive request from the beginning again."""
+        """Restart the timer of the keepalive request."""
         if self.keepalive_timer is not None:
             self.keepalive_timer.reset()
 
     def maybe_cancel_keepalive(self) -> None:
-        """Make no keepalive request until the next one of a caller."""
+        """Cancel the timer of the keepalive request until a caller's next request."""
         timer, self.keepalive_timer = self.keepalive_timer, None
         if timer is not None:
             timer.cancel()

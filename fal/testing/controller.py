@@ -28,16 +28,16 @@ class ControllerStartError(FalError):
 
 
 class TemporaryController:
-    """A controller in a folder of its own, on free ports of this machine.
+    """A controller in its own folder, on free ports of this machine.
 
-    It ends with its runners, and its folder is removed, when it is closed, and also if this process is killed. Use it
-    in a `with` block, or call `start` and `close`.
+    Closing it stops its runners and removes the folder; this also happens if this process is killed. Use it in a `with`
+    block, or call `start` and `close`.
 
     Args:
         options: options of `fal up`, such as "--gpu", "GPU-H100=1".
 
     Attributes:
-        host: where gRPC and HTTP are answered, as host:port.
+        host: the address of gRPC and HTTP, as host:port.
         key: the administrator's key.
         state_dir: its folder.
     """
@@ -52,7 +52,7 @@ class TemporaryController:
         self.state_dir = Path()
 
     def start(self) -> Self:
-        """Start it, and wait until it answers.
+        """Start the controller, and wait until it answers.
 
         Raises:
             MissingExtraError: the extra `controller` is not installed here.
@@ -79,7 +79,7 @@ class TemporaryController:
         return self
 
     def _launch(self) -> int:
-        """Start the process, and return the descriptor where it says that it answers."""
+        """Start the process, and return the descriptor on which it reports that it answers."""
         ready, announced = os.pipe()
         watched, self._alive = os.pipe()
         try:
@@ -95,7 +95,7 @@ class TemporaryController:
                     stdout=log,
                     stderr=log,
                     env=_environment(),
-                    start_new_session=True,  # a Ctrl-C here is not its own
+                    start_new_session=True,  # a Ctrl-C here must not reach it
                     pass_fds=(announced, watched),
                 )
         except BaseException:
@@ -112,7 +112,7 @@ class TemporaryController:
         return "\n".join(text.splitlines()[-_LOG_LINES:])
 
     def close(self) -> None:
-        """Stop it with its runners, and remove its folder. A second close does nothing."""
+        """Stop the controller and its runners, and remove its folder. A second close does nothing."""
         process, self._process = self._process, None
         alive, self._alive = self._alive, None
         folder, self._folder = self._folder, None
@@ -144,7 +144,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's variables without those that are for clients, and with a cache that outlives the folder."""
+    """Return this process's variables without those of clients, and with a cache that outlives the folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
     caches = Path(kept.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept.setdefault("UV_CACHE_DIR", str(caches / "uv"))

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serve_here(app: type[App], *, startup_seconds: float | None = None) -> Generator[str]:
-    """Serve an app in a thread of this process for the time of the block, and give its address.
+    """Serve an app in a thread of this process for the duration of the block, and yield its address.
 
-    What the program patches is what the app sees, and a debugger stops in it. The packages are those that are
-    installed here, whatever the app's requirements say.
+    The app sees the program's patches, and a debugger stops in it. It runs with the installed packages, whatever its
+    requirements say.
 
     Args:
         app: the app's class.
-        startup_seconds: how long setup() may take; None waits. A setup() that takes longer runs on in its thread.
+        startup_seconds: how long setup() may take; None means no limit. A setup() that takes longer continues in its
+            thread.
 
     Raises:
         TimeoutError: setup() took too long.
-        Exception: what the app's setup() or, at the end of the block, its teardown() raised.
+        Exception: the app's setup() or, at the end of the block, its teardown() raised it.
     """
     earlier = os.environ.get(STATE_VARIABLE)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -66,11 +67,11 @@ class _Serving:
         self._thread.start()
 
     def wait(self, seconds: float | None) -> None:
-        """Wait until setup() has ended and requests are answered.
+        """Wait until setup() has ended and the app answers requests.
 
         Raises:
             TimeoutError: that took too long.
-            Exception: what setup() raised.
+            Exception: setup() raised it.
         """
         if not self._changed.wait(seconds):
             self._given_up = True
@@ -79,7 +80,7 @@ class _Serving:
             raise self._error
 
     def stop(self) -> BaseException | None:
-        """Stop as a runner does, with handle_exit() and teardown(); return what the app raised."""
+        """Stop like a runner, with handle_exit() and teardown(); return the app's exception, if any."""
         if self._loop is not None and self._server is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._server.handle_exit, signal.SIGTERM, None)
         if not self._given_up:  # nothing can end a setup() that hangs
@@ -107,7 +108,7 @@ class _Serving:
         self._server = server
 
     async def _watch(self) -> None:
-        """Notice that requests are answered, which uvicorn tells nobody."""
+        """Poll until uvicorn answers requests, because it reports that to nobody."""
         while True:
             if self._server is not None and self._server.started:
                 self._changed.set()

@@ -1,4 +1,4 @@
-"""The fixtures that pytest finds beside this package: `fal_app`, `fal_local_app`, `fal_controller`, `fal_here`."""
+"""The pytest fixtures of this package: `fal_app`, `fal_local_app`, `fal_controller`, `fal_here`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fal_controller() -> Generator[TemporaryController]:
 
 @pytest.fixture
 def fal_here(fal_controller: TemporaryController, monkeypatch: pytest.MonkeyPatch) -> TemporaryController:
-    """Point every client of this test, and the programs that it starts, at the controller in the temporary folder."""
+    """Point every client of this test, and the programs that it starts, at the temporary controller."""
     for name in _ELSEWHERE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FAL_GRPC_HOST", fal_controller.host)

@@ -1,6 +1,6 @@
-"""Files that endpoints take and return, and downloads that are kept. Names load at first use.
+"""Files for endpoints' inputs and outputs, and cached downloads. Names load at first use.
 
-This package travels with every deploy, as `fal.app` does. It imports only itself, the standard library and pydantic
+This package travels with every deploy, like `fal.app`. It imports only itself, the standard library and pydantic
 (and Pillow, if an app uses it).
 """
 

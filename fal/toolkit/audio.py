@@ -1,4 +1,4 @@
-"""Sounds that endpoints take and return."""
+"""Audio files for endpoints' inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["Audio", "AudioField"]
 
 
 class Audio(File):
-    """A sound file."""
+    """An audio file."""
 
     model_config = ConfigDict(json_schema_extra={"ui": {"field": "audio"}})

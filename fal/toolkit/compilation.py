@@ -1,4 +1,4 @@
-"""Keeps what PyTorch's Inductor has compiled in /data, so that later runners need not compile it again.
+"""Keeps PyTorch Inductor's compiled kernels in /data, so that later runners need not compile them again.
 
 with synchronized_inductor_cache("my-model/1"):
     self.model = torch.compile(self.model)
@@ -39,15 +39,15 @@ def get_gpu_type() -> str:
 
 
 def load_inductor_cache(cache_key: str) -> str:
-    """Unpack the cache that was kept under a key, and have Inductor use it.
+    """Unpack the cache stored under a key, and let Inductor use it.
 
-    Sets TORCHINDUCTOR_CACHE_DIR. A cache is good for one model of GPU; one that was kept without a model is taken too.
+    Sets TORCHINDUCTOR_CACHE_DIR. A cache is valid for one GPU model; one stored without a model is used too.
 
     Args:
         cache_key: its name, such as "my-model/1".
 
     Returns:
-        What `sync_inductor_cache` needs to see whether it has grown; "" if there was no cache.
+        A hash for `sync_inductor_cache` to detect new entries; "" if there was no cache.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(LOCAL_INDUCTOR_CACHE_DIR)
     kept = _kept(cache_key)
@@ -68,11 +68,11 @@ def load_inductor_cache(cache_key: str) -> str:
 
 
 def sync_inductor_cache(cache_key: str, unpacked_dir_hash: str) -> None:
-    """Keep what has been compiled since, unless it is nothing.
+    """Store new compiled entries, if there are any.
 
     Args:
         cache_key: its name.
-        unpacked_dir_hash: what `load_inductor_cache` returned.
+        unpacked_dir_hash: the result of `load_inductor_cache`.
     """
     if not LOCAL_INDUCTOR_CACHE_DIR.is_dir() or _names_hash(LOCAL_INDUCTOR_CACHE_DIR) == unpacked_dir_hash:
         _say("nothing new was compiled")
@@ -83,7 +83,7 @@ def sync_inductor_cache(cache_key: str, unpacked_dir_hash: str) -> None:
         PERSISTENT_TMP_DIR.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=PERSISTENT_TMP_DIR) as directory:
             made = shutil.make_archive(str(Path(directory, "cache")), "zip", LOCAL_INDUCTOR_CACHE_DIR)
-            Path(made).replace(kept)  # whole or not at all: other runners read it
+            Path(made).replace(kept)  # atomically: other runners read it
     except OSError as error:
         _say(f"the compilation cache {kept} could not be kept: {error}")
         return
@@ -92,7 +92,7 @@ def sync_inductor_cache(cache_key: str, unpacked_dir_hash: str) -> None:
 
 @contextmanager
 def synchronized_inductor_cache(cache_key: str) -> Generator[None]:
-    """Load a cache before the block and keep what it compiled, also if it raises.
+    """Load a cache before the block, and store new entries after it, even if it raises.
 
     Args:
         cache_key: its name, such as "my-model/1".
@@ -109,7 +109,7 @@ def _kept(cache_key: str) -> Path:
 
 
 def _names_hash(directory: Path) -> str:
-    """Return a hash of the names of all files: Inductor names them after their content."""
+    """Return a hash of all files' names: Inductor names them after their content."""
     names = sorted(str(path) for path in directory.rglob("*") if path.is_file())
     return hashlib.sha256("".join(names).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Limits of images and videos, and how they stand in a schema: as `x-fal`, for forms to check before a request."""
+"""Limits of images and videos, written into a schema as `x-fal`, so that forms can check them before a request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 _PAIRED = ("width", "height", "area", "frames", "duration", "fps", "aspect_ratio")
-# How a file is fetched, which no caller can keep to.
+# Settings for fetching a file, which callers cannot influence.
 _NOT_OF_A_SCHEMA = frozenset({"timeout"})
 
 
@@ -25,7 +25,7 @@ class _Limits:
 
 @dataclass(frozen=True)
 class ImageSizeConstraints(_Limits):
-    """Sizes that a model can draw, in pixels; an aspect ratio is width by height. Nothing here enforces them."""
+    """Sizes that a model can draw, in pixels; an aspect ratio is width / height. Nothing here enforces them."""
 
     min_width: int | None = None
     min_height: int | None = None
@@ -39,7 +39,7 @@ class ImageSizeConstraints(_Limits):
 
 
 class ImageValidationOptions(TypedDict, total=False):
-    """The fields of `ImageValidationConfig`, as keywords of a helper."""
+    """The fields of `ImageValidationConfig` as keyword arguments."""
 
     max_file_size: int | None
     min_width: int | None
@@ -53,7 +53,7 @@ class ImageValidationOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ImageValidationConfig(_Limits):
-    """Images that an endpoint takes: `max_file_size` in bytes, `timeout` in seconds. Nothing here enforces them."""
+    """Images that an endpoint accepts: `max_file_size` in bytes, `timeout` in seconds. Nothing here enforces them."""
 
     max_file_size: int | None = None
     min_width: int | None = None
@@ -66,7 +66,7 @@ class ImageValidationConfig(_Limits):
 
 
 class VideoValidationOptions(TypedDict, total=False):
-    """The fields of `VideoValidationConfig`, as keywords of a helper."""
+    """The fields of `VideoValidationConfig` as keyword arguments."""
 
     max_file_size: int | None
     min_width: int | None
@@ -87,7 +87,10 @@ class VideoValidationOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class VideoValidationConfig(_Limits):
-    """Videos that an endpoint takes: bytes, pixels, frames, seconds, frames a second. Nothing here enforces them."""
+    """Videos that an endpoint accepts: bytes, pixels, frames, seconds, frames per second.
+
+    Nothing here enforces them.
+    """
 
     max_file_size: int | None = None
     min_width: int | None = None
@@ -108,7 +111,7 @@ class VideoValidationConfig(_Limits):
 
 @dataclass(frozen=True)
 class VideoNormalizationConfig(_Limits):
-    """What an endpoint makes of a video that it takes: it is scaled, cut or resampled to these, not refused."""
+    """How an endpoint normalises an accepted video: it scales, cuts or resamples it to these limits."""
 
     min_width: int | None = None
     min_height: int | None = None
@@ -123,6 +126,6 @@ class VideoNormalizationConfig(_Limits):
 def to_xfal(
     config: ImageSizeConstraints | ImageValidationConfig | VideoValidationConfig | VideoNormalizationConfig,
 ) -> dict[str, object]:
-    """Return the limits that are set, as they stand under `x-fal` in a schema."""
+    """Return the limits that are set, in the form of `x-fal` in a schema."""
     given = dataclasses.asdict(config)
     return {name: limit for name, limit in given.items() if limit is not None and name not in _NOT_OF_A_SCHEMA}

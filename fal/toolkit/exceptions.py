@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class FalTookitException(Exception):  # the published name, as it is spelt there
+class FalTookitException(Exception):  # the published name, with its spelling
     """The base of the toolkit's errors."""
 
 
@@ -12,7 +12,7 @@ class FileUploadException(FalTookitException):
 
 
 class FileUploadFallbackException(FileUploadException):
-    """A file could be stored neither in its repository nor in those to fall back to; the message has each reason."""
+    """No repository could store a file, not even the fallbacks; the message has each reason."""
 
 
 class KVStoreException(FalTookitException):

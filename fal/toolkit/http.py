@@ -1,4 +1,4 @@
-"""The HTTP client of the toolkit: the standard library's, since a runner has no other unless its app asks for one."""
+"""The toolkit's HTTP client: the standard library's, since a runner has no other unless its app asks for one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import IO, cast
 from urllib.parse import urlsplit
 
 Content = bytes | Path | Iterable[bytes]
-"""What is sent: bytes, a file, or chunks; the latter two are never held as a whole."""
+"""The content to send: bytes, a file, or chunks; the latter two are never held in memory completely."""
 _PRIVATE_HEADERS = ("Authorization", "Cookie", "Proxy-authorization")
 
 
 def open_url(
     url: str, headers: Mapping[str, str], *, timeout_seconds: float
 ) -> AbstractContextManager[http.client.HTTPResponse]:
-    """Open an address to read it; the environment's proxies are used, and redirects followed.
+    """Open an address for reading, using the environment's proxies and following redirects.
 
-    What says who the caller is goes to the first host only.
+    Headers that identify the caller go only to the first host.
 
     Args:
         url: http or https.
@@ -46,9 +46,9 @@ def send(
     timeout_seconds: float,
     by: str | None = None,
 ) -> tuple[int, bytes, str]:
-    """Send a request, and return the status, the body and the reason of the answer.
+    """Send a request, and return the status, the body and the reason of the response.
 
-    Redirects are not followed, and no proxy is used.
+    It follows no redirects and uses no proxy.
 
     Args:
         method: such as "POST".
@@ -60,7 +60,7 @@ def send(
 
     Raises:
         OSError: it cannot be reached.
-        http.client.HTTPException: the answer is no HTTP.
+        http.client.HTTPException: the response is not HTTP.
     """
     parts = urlsplit(url)
     connection = (
@@ -87,7 +87,7 @@ def _connection(scheme: str, host: str, seconds: float) -> http.client.HTTPConne
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and tells another host nothing about the caller, which urllib's own would."""
+    """Follows redirects without telling another host who the caller is, unlike urllib's own handler."""
 
     def redirect_request(
         self,

@@ -20,21 +20,22 @@ MAX_TTL_SECONDS = 30 * 24 * 3600
 _TEMPORARY = ".draft-"
 _OLD_TEMPORARY_SECONDS = 3600
 _LOCK = ".lock"
-# An attribute of a file: a boot of the machine, the second of that boot at which the value expires, and its ttl.
+# A file attribute: the boot's id, the second of that boot at which the value expires, and its ttl.
 _KEPT = "user.fal.kept"
 
 
 class KVStore:
     """A store of texts. The last write wins; there are no locks or counters.
 
-    A ttl is counted by a clock that no step of the wall clock reaches, and over a reboot by the wall clock.
+    A monotonic clock counts a ttl, so that changes of the wall clock do not affect it; only across a reboot the wall
+    clock counts.
 
         store = KVStore("my-app")
         store.set("greeting", "hello", ttl=3600)
         store.get("greeting")
 
     Args:
-        db_name: the store's name; each has keys of its own.
+        db_name: the store's name; each store has its own keys.
     """
 
     def __init__(self, db_name: str) -> None:
@@ -59,7 +60,7 @@ class KVStore:
             raise KVStoreException(f"key {key!r} of {self.db_name!r} cannot be read: {error.strerror}") from error
 
     def set(self, key: str, value: str, ttl: int | None = None) -> None:
-        """Set a value. A reader sees the old or the new one, never a part.
+        """Set a value. A concurrent reader gets the old or the new value, never a part.
 
         Args:
             key: any text.
@@ -96,7 +97,7 @@ class KVStore:
             raise KVStoreException(f"key {key!r} of {self.db_name!r} cannot be written: {error.strerror}") from error
 
     def delete(self, key: str) -> None:
-        """Delete a key; one that is not set is no error.
+        """Delete a key; a missing key is not an error.
 
         Raises:
             KVStoreException: it cannot be deleted.
@@ -110,7 +111,7 @@ class KVStore:
         return self._directory / _hashed(key)
 
     def _sweep(self) -> None:
-        """Delete expired values, and temporary files of runners that died; nobody writes meanwhile."""
+        """Delete expired values and temporary files of dead runners, while nobody else writes."""
         now = time.time()
         with self._locked(), os.scandir(self._directory) as entries:
             for entry in entries:
@@ -125,7 +126,7 @@ class KVStore:
 
     @contextmanager
     def _locked(self, *, shared: bool = False) -> Generator[None]:
-        import fcntl  # here, so that code for runners, which run Linux, can be imported anywhere
+        import fcntl  # imported here, because code for runners, which run Linux, must be importable anywhere
 
         with (self._directory / _LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -133,7 +134,7 @@ class KVStore:
 
 
 def _remaining(file: int) -> float:
-    """Return for how many seconds a value is kept still; 0 or less if it has expired."""
+    """Return the seconds until a value expires; 0 or less if it has expired."""
     by_wall_clock = os.fstat(file).st_mtime - time.time()
     if sys.platform != "linux":
         return by_wall_clock
@@ -141,8 +142,8 @@ def _remaining(file: int) -> float:
         boot, end, ttl = os.getxattr(file, _KEPT).decode().split()
         if boot == _boot():
             return float(end) - time.clock_gettime(time.CLOCK_BOOTTIME)
-        # Set before a reboot, or in a container with a kernel of its own. From now on this boot's clock counts, so that
-        # a wall clock that was wrong when it was set keeps it for one more ttl at most.
+        # It was set before a reboot, or in a container with its own kernel. From now on this boot's clock counts, so a
+        # wall clock that was wrong at that time keeps it for at most one more ttl.
         left = min(by_wall_clock, float(ttl))
         _keep(file, left, float(ttl))
     except (OSError, ValueError):  # an earlier version set it, or the file system has no attributes
@@ -151,7 +152,7 @@ def _remaining(file: int) -> float:
 
 
 def _keep(file: int, seconds: float, ttl: float) -> None:
-    """Note by this boot's clock when a value expires; elsewhere than on Linux, its file's time alone says it."""
+    """Record a value's expiry by this boot's clock; on other systems than Linux only the file's time records it."""
     if sys.platform == "linux":
         end = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
         with suppress(OSError):

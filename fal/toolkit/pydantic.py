@@ -1,4 +1,4 @@
-"""Models and fields with a JSON schema that tells forms how to show them."""
+"""Models and fields whose JSON schema tells forms how to show them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 IS_PYDANTIC_V2 = True
-"""For apps that ask: this package needs pydantic 2."""
+"""For apps that check it: this package needs pydantic 2."""
 
 T = TypeVar("T")
 _HIDDEN = "fal: hidden"
@@ -75,7 +75,7 @@ def Hidden(field: T) -> T:  # noqa: N802  # the published name
     """Hide a field of a `FalBaseModel` in forms: `debug: bool = Hidden(Field(default=False))`.
 
     Raises:
-        TypeError: it is no field.
+        TypeError: it is not a field.
         ValueError: it has no default, so callers could not leave it out.
     """
     if not isinstance(field, FieldInfo):
@@ -87,7 +87,7 @@ def Hidden(field: T) -> T:  # noqa: N802  # the published name
 
 
 def _field_of(extra: Mapping[str, Any], options: dict[str, Any]) -> Any:  # noqa: ANN401  # as pydantic's own
-    """Return a field whose schema has more; what the options say of `ui` wins over the extra."""
+    """Return a field with additional schema entries; the options' `ui` takes precedence."""
     given = options.pop("json_schema_extra", None)
     ui = options.pop("ui", None)
 
@@ -108,7 +108,7 @@ def _field_of(extra: Mapping[str, Any], options: dict[str, Any]) -> Any:  # noqa
 
 @wraps(Field)
 def FileField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802  # pydantic's types, the published name
-    """pydantic's `Field` for the address of a file, which a form lets choose or upload."""
+    """Return pydantic's `Field` for a file's address, which a form lets the user choose or upload."""
     return _field_of({"ui": {"field": "file"}}, {"default": default, **options})
 
 
@@ -120,7 +120,7 @@ def ImageField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802
 
 @wraps(Field)
 def AudioField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802  # as above
-    """`FileField` for a sound."""
+    """`FileField` for an audio file."""
     return _field_of({"ui": {"field": "audio"}}, {"default": default, **options})
 
 
@@ -136,11 +136,11 @@ def VideoField(  # noqa: N802  # as above
     """`FileField` for a video, with its limits in the schema as `x-fal`.
 
     Args:
-        default: as of pydantic's `Field`.
+        default: as in pydantic's `Field`.
         constraints: limits; a video outside of them is refused.
         combined_constraints: limits of all videos together, for a list of them.
-        normalization: what the endpoint makes of a video that it takes.
-        options: as of pydantic's `Field`; `ui` for forms.
+        normalization: how the endpoint normalises an accepted video.
+        options: as in pydantic's `Field`; `ui` for forms.
     """
     limits: dict[str, object] = {} if constraints is None else to_xfal(constraints)
     for name, config in (("combined", combined_constraints), ("normalization", normalization)):
@@ -153,12 +153,12 @@ def VideoField(  # noqa: N802  # as above
 
 @wraps(Field)
 def ImageSizeField(default: Any = ..., *, constraints: ImageSizeConstraints | None = None, **options: Any) -> Any:  # noqa: ANN401, N802  # as above
-    """pydantic's `Field` for an `ImageSizeInput`, with the model's limits in the schema as `x-fal`.
+    """Return pydantic's `Field` for an `ImageSizeInput`, with the model's limits in the schema as `x-fal`.
 
     Args:
-        default: as of pydantic's `Field`.
+        default: as in pydantic's `Field`.
         constraints: the sizes that the model can draw.
-        options: as of pydantic's `Field`; `ui` for forms.
+        options: as in pydantic's `Field`; `ui` for forms.
     """
     limits = {} if constraints is None else to_xfal(constraints)
     return _field_of({"x-fal": limits} if limits else {}, {"default": default, **options})

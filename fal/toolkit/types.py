@@ -1,4 +1,4 @@
-"""Addresses of files as types of a model's fields: plain texts that can be downloaded."""
+"""Addresses of files as field types of models: plain texts that can be downloaded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DownloadFileMixin:
 
     @contextmanager
     def as_temp_file(self) -> Generator[Path]:
-        """Download the file for the time of the block.
+        """Download the file for the duration of the block.
 
         Raises:
             DownloadError: it could not be downloaded.

@@ -1,4 +1,4 @@
-"""Videos that endpoints take and return."""
+"""Videos for endpoints' inputs and outputs."""
 
 from __future__ import annotations
 

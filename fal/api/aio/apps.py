@@ -58,9 +58,9 @@ class AsyncAppsNamespace:
         filter: str | None = None,  # noqa: A002
         environment_name: str | None = None,
     ) -> AsyncGenerator[builtins.list[AliasInfo], None]:
-        """List the apps again and again: at each change, and about every two seconds.
+        """Yield the list of apps at each change, and about every two seconds.
 
-        If the controller cannot be reached for a while, it goes on with what is then. Close it to stop.
+        If the controller is unreachable for a while, it continues with the list at that time. Close it to stop.
 
         Args:
             filter: only apps whose name contains this text.
@@ -116,14 +116,14 @@ class AsyncAppsNamespace:
         regions: builtins.list[str] | None = None,
         environment_name: str | None = None,
     ) -> AliasInfo:
-        """Change how an app scales; what is None, or an empty list, stays as it is.
+        """Change how an app scales; None or an empty list leaves a setting unchanged.
 
         Args:
             app_name: the app.
             keep_alive: seconds to keep a runner without requests.
-            max_multiplexing: most requests at a time on one runner.
-            max_concurrency: most runners.
-            min_concurrency: fewest runners, even without any request.
+            max_multiplexing: the most concurrent requests on one runner.
+            max_concurrency: the most runners.
+            min_concurrency: the fewest runners, even without any request.
             concurrency_buffer: runners to keep above what the load needs.
             concurrency_buffer_perc: the same as a percentage; the greater of the two counts.
             scaling_delay: seconds that a request waits before it may start another runner.
@@ -135,7 +135,7 @@ class AsyncAppsNamespace:
             environment_name: the environment; None means the default one.
 
         Returns:
-            The app as it is now.
+            The app after the change.
         """
         controller = await self.client.controller()
         return await controller.update_application(
@@ -181,29 +181,29 @@ class AsyncAppsNamespace:
         environment_name: str | None = None,
         on_progress: Callable[[datetime], None] | None = None,
     ) -> AsyncGenerator[LogEntry, None]:
-        """Read what all runners of an app have printed, past and present, merged by time.
+        """Read the log lines of all runners of an app, past and present, merged by time.
 
         Args:
             app_name: the app.
-            follow: go on with lines as they are written, also by runners that start later, without end. If the
-                controller cannot be reached for a while, it resumes without a gap and repeats no line.
+            follow: continue with lines as they are written, including those of runners that start later, without end.
+                If the controller is unreachable for a while, it resumes without a gap and repeats no line.
             since: only lines at or after this time; None means all, or with follow those of the last minute. This and
                 `until` are local time if naive.
             until: only lines before this time; not with follow.
-            search: only lines that contain this text; case does not matter.
+            search: only lines that contain this text, ignoring case.
             lines: at most this many, the newest ones; with follow, they come before the new lines.
             oldest: with `lines`, the oldest ones instead; not with follow.
             sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
-            request_id: only lines that were written for this request.
+            request_id: only lines written for this request.
             environment_name: the environment; None means the default one.
-            on_progress: called with the time that a search through stored lines has reached, again and again.
+            on_progress: called repeatedly with the time that a search through stored lines has reached.
 
         Returns:
             The lines, oldest first; each names its runner. Close it (or break out of the loop and drop it) to stop.
 
         Raises:
-            NotFoundError: there is no such app, and no line of one.
-            UnimplementedError: the controller gives lines of single runners only.
+            NotFoundError: neither the app nor any line of it exists.
+            UnimplementedError: the controller only has lines of single runners.
         """
         query = log_query(
             app=checked_name(app_name),
@@ -253,12 +253,12 @@ class AsyncAppsNamespace:
         start_seconds: float = 5.0,
         environment_name: str | None = None,
     ) -> AppSimulation:
-        """Simulate how an app scales for a load. Nothing is changed.
+        """Simulate how an app scales for a load, without changing anything.
 
         Args:
-            arrivals: the requests, each (seconds from the beginning, duration in seconds).
+            arrivals: the requests, each (seconds from the start, duration in seconds).
             app_name: the app whose settings apply; None means those of a new app.
-            settings: settings to try instead, by their names in `scale`, such as {"max_concurrency": 5}.
+            settings: settings to try instead, by their names in `scale`, for example {"max_concurrency": 5}.
             start_seconds: how long a runner takes to become ready.
             environment_name: the environment; None means the default one.
         """
@@ -290,14 +290,14 @@ class AsyncAppsNamespace:
         """Point an app at a revision.
 
         Args:
-            app_name: the app; created if there is none of that name.
+            app_name: the app; created if it does not exist.
             app_rev: the revision.
-            auth: who may call it: private, public or shared; None leaves that as it is.
-            strategy: how it moves: rolling or recreate; None leaves that to the controller.
+            auth: who may call it: private, public or shared; None leaves it unchanged.
+            strategy: how the app moves: rolling or recreate; None leaves the choice to the controller.
             environment_name: the environment; None means the default one.
 
         Returns:
-            The app as it is now.
+            The app after the change.
         """
         controller = await self.client.controller()
         return await controller.set_alias(
@@ -312,7 +312,7 @@ class AsyncAppsNamespace:
         """Delete an app.
 
         Returns:
-            The revision that it pointed at, which stays; None if there was no such app.
+            The revision that it pointed at, which is kept; None if the app did not exist.
         """
         controller = await self.client.controller()
         try:

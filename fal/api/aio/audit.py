@@ -31,10 +31,10 @@ class AsyncAuditNamespace:
         self.client = client
 
     async def list(self, *, since: datetime | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
-        """List entries, the newest first.
+        """List entries, newest first.
 
         Args:
-            since: only those from this time on; a naive one is local time.
+            since: only entries from this time on; a naive one is local time.
             limit: how many at most.
 
         Raises:

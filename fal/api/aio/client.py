@@ -64,7 +64,7 @@ class AsyncServerlessClient:
         self._opening = asyncio.Lock()
         self._opened: AsyncController | None = None
 
-    # Each namespace is imported when it is first used: a command needs one or two.
+    # Each namespace is imported at first use: a command needs only one or two.
 
     @cached_property
     def accounts(self) -> AsyncAccountsNamespace:
@@ -133,9 +133,9 @@ class AsyncServerlessClient:
         """Deploy an app; `fal deploy` on the command line.
 
         Args:
-            app_ref: "path/to/file.py", "path/to/file.py::MyApp", or the name of an app in pyproject.toml; None looks
-                for one as the command does.
-            options: `app_name`, `auth`, `strategy`, `reset_scale`, `environment_name` and more: those of
+            app_ref: "path/to/file.py", "path/to/file.py::MyApp", or the name of an app in pyproject.toml; None finds
+                one as the command does.
+            options: `app_name`, `auth`, `strategy`, `reset_scale`, `environment_name` and the other options of
                 `fal.deploy.deploy`.
 
         Returns:
@@ -147,7 +147,7 @@ class AsyncServerlessClient:
 
     @property
     def settings(self) -> Settings:
-        """The controller and the credentials that this client uses, and the source of each choice."""
+        """The controller and credentials that this client uses, and the source of each."""
         return self._connection.settings
 
     @property
@@ -163,7 +163,7 @@ class AsyncServerlessClient:
         return self._connection.settings.rest_url
 
     async def controller(self) -> AsyncController:
-        """Return the controller's calls themselves, for what the namespaces do not cover."""
+        """Return the controller's rpcs, for calls that the namespaces do not cover."""
         async with self._opening:
             settings = await self._connection.ready()
             if self._opened is None:
@@ -177,7 +177,7 @@ class AsyncServerlessClient:
         return await self._connection.rest()
 
     async def close(self) -> None:
-        """Close the connection and cancel the calls in flight. A second close does nothing."""
+        """Close the connection and cancel calls in flight. A second close does nothing."""
         self._connection.close()
         async with self._opening:
             opened, self._opened = self._opened, None

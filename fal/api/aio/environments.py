@@ -1,4 +1,4 @@
-"""`client.environments` for asyncio: the places, such as "main" and "staging", that apps and secrets are in."""
+"""`client.environments` for asyncio: separate sets of apps and secrets, such as "main" and "staging"."""
 
 # The source of fal/api/environments.py: run `make gen` after a change.
 
@@ -29,7 +29,7 @@ class AsyncEnvironmentsNamespace:
 
         Args:
             name: lower-case letters, digits and hyphens.
-            description: what it is for.
+            description: the environment's purpose.
         """
         controller = await self.client.controller()
         return await controller.create_environment(name, description=description)
@@ -40,6 +40,6 @@ class AsyncEnvironmentsNamespace:
         return await controller.list_environments()
 
     async def delete(self, name: str) -> None:
-        """Delete an environment and its secrets; it must not have apps."""
+        """Delete an environment and its secrets; it must have no apps."""
         controller = await self.client.controller()
         await controller.delete_environment(name)

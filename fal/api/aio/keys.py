@@ -41,11 +41,13 @@ class AsyncKeysNamespace:
         Args:
             scope: `KeyScope.ADMIN` or "admin" to manage and call, `KeyScope.API` or "api" only to call apps.
             preset: a `KeyPreset`, or its name.
-            permissions: single permissions, such as ["serverless:apps:run"].
+            permissions: single permissions, for example ["serverless:apps:run"].
             description: a note that helps to tell keys apart.
-            expires_at: when it expires; a naive one is local time. None is never.
-            for_app: the app that the key is for: of what is asked for, it gets what can be for one app. None is all.
-            environment_name: the app's environment, or without an app the environment that the key is for.
+            expires_at: when it expires; a naive one is local time. None means never.
+            for_app: restrict the key to this app: it gets those of the requested permissions that apply to one app.
+            None
+                means no restriction.
+            environment_name: the app's environment; without `for_app`, the environment to restrict the key to.
 
         Returns:
             The key's id and its secret, which cannot be read again.
@@ -71,31 +73,31 @@ class AsyncKeysNamespace:
         return await controller.list_user_keys()
 
     async def whoami(self) -> Caller:
-        """Ask who the caller is: the key in use, its account, and what it may do.
+        """Return the caller: the key in use, its account and its permissions.
 
         Raises:
-            UnimplementedError: the controller does not tell; ours does.
+            UnimplementedError: the controller does not support it; ours does.
         """
         controller = await self.client.controller()
         return await controller.get_caller()
 
     async def login_token(self, life: timedelta = timedelta(days=30)) -> LoginToken:
-        """Create a token that stands for the key in use, and may act for the teams of its account.
+        """Create a token that stands for the key in use and may act for its account's teams.
 
         Args:
             life: how long it is valid, at most 90 days; it also ends with the key.
 
         Raises:
             ArgumentError: the time is not valid. It is a ValueError.
-            UnimplementedError: the controller makes none; ours does.
+            UnimplementedError: the controller does not support it; ours does.
         """
         controller = await self.client.controller()
         return await controller.create_login_token(life)
 
     async def rotate(self, key_id: str, *, overlap: timedelta = timedelta(hours=24)) -> tuple[str, str]:
-        """Replace a key: create one that may do the same, and let the old one expire.
+        """Replace a key: create one with the same permissions, and let the old one expire.
 
-        If the old key was to expire, the new one lives as long from now on as the old one was made for.
+        If the old key had an expiry, the new one gets the same lifetime, counted from now.
 
         Args:
             overlap: how long the old key still works, at most 90 days; with 0 it ends at once.
@@ -111,6 +113,6 @@ class AsyncKeysNamespace:
         return created.key_id, created.key_secret
 
     async def revoke(self, key_id: str) -> None:
-        """Revoke a key: the controller accepts no more calls with it, and ends those under way."""
+        """Revoke a key: the controller accepts no more calls with it, and ends those in flight."""
         controller = await self.client.controller()
         await controller.revoke_user_key(key_id)

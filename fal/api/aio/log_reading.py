@@ -23,7 +23,7 @@ _Batches: TypeAlias = "AsyncGenerator[Sequence[LogEntry], None]"
 
 
 class AsyncLogLines(AsyncGenerator["LogEntry", None]):
-    """Lines one by one, or in the batches in which they arrive.
+    """Log lines, one by one or in the batches in which they arrive.
 
     Args:
         batches: the lines.
@@ -34,7 +34,7 @@ class AsyncLogLines(AsyncGenerator["LogEntry", None]):
         self._lines = _one_by_one(batches)
 
     def batches(self) -> _Batches:
-        """Return the lines in batches. Read either these or the single lines."""
+        """Return the lines in batches. Iterate over either the batches or the single lines."""
         return self._batches
 
     def __aiter__(self) -> AsyncGenerator[LogEntry, None]:  # noqa: PYI058 - what the base class says
@@ -58,7 +58,7 @@ def read(
     """Return the lines, oldest first.
 
     Args:
-        on_progress: called with the time that the reading of stored lines has reached, again and again.
+        on_progress: called repeatedly with the time that reading stored lines has reached.
     """
     if on_progress is not None and not callable(on_progress):
         raise ArgumentError("on_progress", "must be callable")

@@ -1,4 +1,4 @@
-"""`client.queue` for asyncio: the requests that wait for apps, for those who run the apps."""
+"""`client.queue` for asyncio: the requests that wait for the caller's own apps."""
 
 # The source of fal/api/queue.py: run `make gen` after a change.
 
@@ -49,15 +49,16 @@ class AsyncQueueNamespace:
         return answers.counts_by_user(await self._ask("GET", app_name, query={"by_user": "true"}))
 
     async def flush(self, app_name: str, *, caller_user_id: str | None = None, limit: int | None = None) -> int:
-        """Cancel all requests that wait for an app; those in progress go on.
+        """Cancel all requests that wait for an app; those in progress continue.
 
-        It may be repeated safely. A long queue is best cancelled with a limit, again and again until fewer are
-        cancelled, because each call has the client's deadline.
+        Repeating it is safe. Each call has the client's deadline, so cancel a long queue with a limit, and repeat the
+        call
+        until it cancels fewer.
 
         Args:
             app_name: the app.
             caller_user_id: only those of this user, as `size_by_user` names it; None means all.
-            limit: at most this many, the oldest; None means all.
+            limit: at most this many, oldest first; None means all.
 
         Returns:
             How many were cancelled.
@@ -80,7 +81,7 @@ class AsyncQueueNamespace:
         Args:
             app_name: the app.
             state: only those in this state: "in_queue", "in_progress" or "completed"; None means any.
-            dead: only those that were given up, though another attempt might help.
+            dead: only those that were given up, though another attempt might succeed.
             limit: at most this many, 1 to 1000.
 
         Raises:
@@ -101,19 +102,19 @@ class AsyncQueueNamespace:
         """Cancel a request, even in progress: its app then sees the caller disconnect.
 
         Returns:
-            The request as it is then.
+            The request after the call.
 
         Raises:
             NotFoundError: there is no such request of this app.
-            CallError: it was completed before.
+            CallError: it was already completed.
         """
         return answers.queued_request(await self._ask("POST", app_name, "requests", _id(request_id), "cancel"))
 
     async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
-        """Queue a request again that was given up, under the same id.
+        """Queue a request that was given up again, under the same id.
 
         Returns:
-            The request as it is then.
+            The request after the call.
 
         Raises:
             NotFoundError: there is no such request of this app.
@@ -122,12 +123,12 @@ class AsyncQueueNamespace:
         return answers.queued_request(await self._ask("POST", app_name, "requests", _id(request_id), "redrive"))
 
     async def redrive_many(self, app_name: str, request_ids: Iterable[str]) -> builtins.list[str]:
-        """Queue those of these requests again that were given up, under the same ids.
+        """Queue those of the given requests again that were given up, under the same ids.
 
-        It may be repeated safely.
+        Repeating it is safe.
 
         Returns:
-            The ids of those that were queued again.
+            The ids of the requests that were queued again.
 
         Raises:
             NotFoundError: there is no such app.

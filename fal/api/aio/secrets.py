@@ -32,9 +32,9 @@ class AsyncSecretsNamespace:
 
         Args:
             name: the name of the secret and of the environment variable.
-            value: the text; an empty one is a value too.
+            value: the text; it may be empty.
             environment_name: the environment; None means the default one.
-            default_exposed: whether apps that name no secrets get it; None leaves that to the account's default.
+            default_exposed: whether apps that name no secrets get it; None means the account's default.
         """
         controller = await self.client.controller()
         await controller.set_secret(name, value, environment_name=environment_name, default_exposed=default_exposed)

@@ -26,13 +26,13 @@ async def read(
     stream: Callable[[AsyncController, str], AsyncGenerator[Changes[T], None]],
     fetch: Callable[[AsyncController], Awaitable[list[T]]],
 ) -> AsyncGenerator[list[T], None]:
-    """Yield the whole list at each change, and at least about every two seconds.
+    """Yield the complete list at each change, and at least about every two seconds.
 
     Args:
         client: opens the controller.
-        watched: takes in what comes.
+        watched: applies the changes.
         stream: watches from a version on.
-        fetch: returns the list, for controllers that cannot be watched.
+        fetch: returns the list, for controllers without watches.
     """
     controller = await client.controller()
     while True:

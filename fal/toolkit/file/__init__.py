@@ -1,4 +1,4 @@
-"""Files that endpoints take and return, and the repositories that they are stored in."""
+"""Files for endpoints' inputs and outputs, and the repositories that store them."""
 
 from __future__ import annotations
 

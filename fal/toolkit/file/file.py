@@ -1,4 +1,4 @@
-"""Files that endpoints take and return."""
+"""Files for endpoints' inputs and outputs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _ANY = "application/octet-stream"
 
 
 def get_builtin_repository(id: FileRepository | RepositoryId) -> FileRepository:  # noqa: A002 - the published name
-    """Return the repository that a name stands for; a repository stands for itself.
+    """Return the repository of a name; a repository is returned unchanged.
 
     Raises:
         ValueError: there is none of that name.
@@ -79,7 +79,7 @@ def get_builtin_repository(id: FileRepository | RepositoryId) -> FileRepository:
 
 
 def request_lifecycle_preference(request: HasHeaders) -> dict[str, str] | None:
-    """Return how long files of a request are kept, as its caller asked; None if the caller did not ask."""
+    """Return how long to keep a request's files, as its caller asked; None if the caller did not ask."""
     return lifecycle_preference(request.headers.get(LIFECYCLE_HEADER))
 
 
@@ -89,7 +89,7 @@ def _preference(request: HasHeaders | None) -> dict[str, str] | None:
 
 
 class File(BaseModel):
-    """A file at an address. An input may be the address alone, also a data: URL."""
+    """A file at an address. As input, the address alone suffices; it may be a data: URL."""
 
     url: str = Field(description="The URL where the file can be downloaded from.")
     content_type: str | None = Field(default=None, description="The mime type of the file.", examples=["image/png"])
@@ -122,14 +122,14 @@ class File(BaseModel):
 
         Args:
             data: the content.
-            content_type: None guesses from the name.
+            content_type: None guesses it from the name.
             file_name: None generates one.
             repository: "fal_v3" stores it on the platform; "in_memory" puts the content into a data: URL; others are
-                "gcp_storage", "r2" or an object of a `FileRepository`.
-            fallback_repository: a repository, or several in order, for the case that the first fails.
+                "gcp_storage", "r2" or a `FileRepository`.
+            fallback_repository: one or several repositories to try in order if the first fails.
             request: the request that asked for the file; None takes the current one.
-            save_kwargs: more arguments of the repository's `save`.
-            fallback_save_kwargs: the same, of the fallbacks'.
+            save_kwargs: more arguments for the repository's `save`.
+            fallback_save_kwargs: the same for the fallbacks.
 
         Raises:
             FileUploadException: it could not be stored.
@@ -153,7 +153,7 @@ class File(BaseModel):
         save_kwargs: SaveOptions | None = None,
         fallback_save_kwargs: SaveOptions | None = None,
     ) -> Self:
-        """`from_bytes`, in a thread. Other classes' `from_bytes` may call the second argument another name."""
+        """Run `from_bytes` in a thread. Subclasses may name its second argument differently."""
         return await asyncio.to_thread(
             cls.from_bytes,
             data,
@@ -182,8 +182,8 @@ class File(BaseModel):
 
         Args:
             path: the file.
-            content_type: None guesses from the name.
-            multipart: whether it is read in chunks; None decides by its size.
+            content_type: None guesses it from the name.
+            multipart: whether to read it in chunks; None decides by its size.
             repository, fallback_repository, request, save_kwargs, fallback_save_kwargs: as in `from_bytes`.
 
         Raises:
@@ -218,7 +218,7 @@ class File(BaseModel):
         save_kwargs: SaveOptions | None = None,
         fallback_save_kwargs: SaveOptions | None = None,
     ) -> Self:
-        """`from_path`, in a thread."""
+        """Run `from_path` in a thread."""
         return await asyncio.to_thread(
             cls.from_path,
             path,
@@ -240,7 +240,7 @@ class File(BaseModel):
         repository: FileRepository | RepositoryId = DEFAULT_REPOSITORY,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PendingFile:
-        """Return the address of a file whose content comes later: a caller can be told it at once.
+        """Reserve an address for later content, so that a caller can have it at once.
 
         Args:
             content_type, file_name, request, repository: as in `from_bytes`.
@@ -248,7 +248,7 @@ class File(BaseModel):
 
         Raises:
             FileUploadException: the platform refused.
-            NotImplementedError: the repository cannot.
+            NotImplementedError: the repository does not support it.
         """
         about = FileData(b"", content_type, file_name)
         kept = _preference(request)
@@ -258,7 +258,7 @@ class File(BaseModel):
         return PendingFile(about.content_type, about.file_name, reserved)
 
     def as_bytes(self) -> bytes:
-        """Return the content, which is downloaded if this process does not have it.
+        """Return the content, downloading it if this process does not have it.
 
         Raises:
             DownloadError: it could not be downloaded.
@@ -266,7 +266,7 @@ class File(BaseModel):
         return read_url(self.url) if self.file_data is None else self.file_data
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Download to a path, whose directory is created if it is missing.
+        """Download to a path, creating its directory if it is missing.
 
         Raises:
             FileExistsError: the file exists, and `overwrite` is not set.
@@ -281,13 +281,13 @@ class File(BaseModel):
         return target
 
     async def save_async(self, path: str | Path, overwrite: bool = False) -> Path:
-        """`save`, in a thread."""
+        """Run `save` in a thread."""
         return await asyncio.to_thread(self.save, path, overwrite)
 
 
 @dataclass(frozen=True, slots=True)
 class _Saver:
-    """Stores a file in the first of some repositories that takes it."""
+    """Stores a file in the first repository that accepts it."""
 
     repository: FileRepository | RepositoryId
     fallback: Repositories
@@ -296,10 +296,10 @@ class _Saver:
     fallback_options: SaveOptions | None
 
     def first(self, save: Callable[[FileRepository, SaveOptions], T], defaults: SaveOptions) -> T:
-        """Return what the first repository that does not fail returns.
+        """Return the result of the first repository that does not fail.
 
         Raises:
-            Exception: what the only repository raised.
+            Exception: the only repository raised it.
             FileUploadFallbackException: every repository failed.
         """
         common = {"object_lifecycle_preference": _preference(self.request), **defaults}
@@ -315,7 +315,7 @@ class _Saver:
             except Exception as error:
                 if len(attempts) == 1:
                     raise
-                # Never the repository itself: its repr may have its keys.
+                # Not the repository itself: its repr may contain its keys.
                 name = store if isinstance(store, str) else type(store).__name__
                 failures.append(f"{name}: {error}")
                 if len(failures) == len(attempts):
@@ -333,7 +333,7 @@ class _Saver:
 
 @dataclass
 class PendingFile:
-    """A file whose address is known and whose content is not; see `File.reserve`."""
+    """A file whose address is known before its content; see `File.reserve`."""
 
     content_type: str
     file_name: str
@@ -361,12 +361,12 @@ class PendingFile:
         )
 
     def abort(self) -> None:
-        """Give the address up."""
+        """Release the address without storing content."""
         self._reservation.abort()
 
 
 class CompressedFile(File):
-    """A ZIP archive. It is unpacked at first use, and the unpacked files are deleted with this object."""
+    """A ZIP archive, unpacked at first use. Its unpacked files are deleted with this object."""
 
     extract_dir: str | None = Field(default=None, exclude=True, repr=False)
 

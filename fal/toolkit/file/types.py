@@ -1,4 +1,4 @@
-"""What stores files, and what it is given."""
+"""The interface of file repositories, and their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FileData:
 
     Args:
         data: the content.
-        content_type: its media type; None guesses from the name.
+        content_type: its media type; None guesses it from the name.
         file_name: its name; None generates one.
     """
 
@@ -30,12 +30,12 @@ class FileData:
 
 @dataclass(frozen=True)
 class Reservation:
-    """An address that a file will have.
+    """A reserved address of a future file.
 
     Attributes:
         url: the address.
         complete: stores the content there.
-        abort: gives the address up.
+        abort: releases the address.
         cdn_signing_requested: whether the platform will sign the address for its caller.
     """
 
@@ -47,7 +47,7 @@ class Reservation:
 
 @dataclass
 class FileRepository:
-    """A place that files are stored in. Derive from it, and pass an object of it as `repository`."""
+    """A store of files. Subclass it, and pass an instance as `repository`."""
 
     def reserve(
         self,
@@ -57,7 +57,7 @@ class FileRepository:
         request: object = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Reservation:
-        """Return an address for a file whose content comes later.
+        """Reserve an address for a file whose content comes later.
 
         Raises:
             NotImplementedError: this repository knows an address only once it has the content.
@@ -86,7 +86,7 @@ class FileRepository:
         multipart_max_concurrency: int | None = None,
         object_lifecycle_preference: Mapping[str, object] | None = None,
     ) -> tuple[str, FileData | None]:
-        """Store a file of the disk, and return its address, with its content if that was read as a whole."""
+        """Store a file from disk, and return its address, with its content if it was read completely."""
         path = Path(file_path)
         data = FileData(path.read_bytes(), content_type, path.name)
         url = self.save(

@@ -22,7 +22,7 @@ from fal_grpc.target import parse_target
 _SECONDS = 300.0
 _REST_HOST = "rest.fal.ai"
 _SOCKET = "/run/fal/api.sock"
-# Headers of a request that concern the files that it creates.
+# Headers of a request that affect the files that it creates.
 _PASSED_ON = (LIFECYCLE_HEADER, "x-fal-cdn-token", "x-fal-request-id")
 _NO_KEY = "set FAL_KEY, which says whose file it is"
 
@@ -45,10 +45,10 @@ def by_socket(content: Content, file_name: str, content_type: str, extra: Mappin
     """Store a file through the socket, and return its address.
 
     Args:
-        content: the bytes, a file, or chunks; the latter two are never held as a whole.
+        content: the bytes, a file, or chunks; the latter two are never held in memory completely.
         file_name: a part of the address.
         content_type: its media type for callers.
-        extra: headers of `about_request`.
+        extra: headers from `about_request`.
 
     Raises:
         FileUploadException: it could not be stored.
@@ -59,7 +59,7 @@ def by_socket(content: Content, file_name: str, content_type: str, extra: Mappin
 
 
 def reserve_by_socket(file_name: str, content_type: str, extra: Mapping[str, str]) -> Reservation:
-    """Return an address through the socket for a file that comes later. Arguments as of `by_socket`."""
+    """Reserve an address through the socket for a later file. Takes the arguments of `by_socket`."""
     with _failing(file_name):
         session = _by_socket("POST", "/v1/upload-sessions", b"", _described(file_name, content_type, extra))
         path = f"/v1/upload-sessions/{session['upload_id']}"
@@ -82,7 +82,7 @@ def by_rest(content: Content, file_name: str, content_type: str, extra: Mapping[
     """Store a file over HTTPS, and return its address.
 
     Args:
-        content, file_name, content_type, extra: as of `by_socket`.
+        content, file_name, content_type, extra: as in `by_socket`.
         storage: the platform's name for the kind of storage.
 
     Raises:
@@ -94,7 +94,7 @@ def by_rest(content: Content, file_name: str, content_type: str, extra: Mapping[
 
 
 def reserve_by_rest(file_name: str, content_type: str, extra: Mapping[str, str], storage: str) -> Reservation:
-    """Return an address over HTTPS for a file that comes later. Arguments as of `by_rest`."""
+    """Reserve an address over HTTPS for a later file. Takes the arguments of `by_rest`."""
     with _failing(file_name):
         if not os.environ.get("FAL_KEY"):
             raise FileUploadException(_NO_KEY)
@@ -114,7 +114,7 @@ def reserve_by_rest(file_name: str, content_type: str, extra: Mapping[str, str],
 
 
 def about_request(request: HasHeaders | None, lifecycle: Mapping[str, object] | None) -> dict[str, str]:
-    """Return the headers that say for which request a file is stored, and how long it is kept.
+    """Return the headers that name a file's request and how long to keep the file.
 
     Args:
         request: the request; None means the current one, if there is one.
@@ -139,7 +139,7 @@ def _authorization() -> dict[str, str]:
 
 
 def _ascii(name: str) -> str:
-    """Return a name that can stand in a header."""
+    """Return a name in characters that a header can hold."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in name).strip()
 
 
@@ -153,11 +153,11 @@ def _by_url(method: str, url: str, content: Content, headers: Mapping[str, str])
 
 
 def _rest_url() -> str:
-    """Return where the platform takes files.
+    """Return the platform's address for files.
 
     Raises:
         ConfigError: FAL_REST_HOST is malformed.
-        InsecureChannelError: the key would go in plaintext to another machine.
+        InsecureChannelError: the key would go to another machine in plaintext.
     """
     host = os.environ.get("FAL_REST_HOST") or _REST_HOST
     url = base_url(host, parse_target(_REST_HOST), os.environ, source="FAL_REST_HOST")
@@ -167,7 +167,7 @@ def _rest_url() -> str:
 
 @contextmanager
 def _failing(file_name: str) -> Generator[None]:
-    """Say of each failure which file it concerns."""
+    """Turn each failure into an error that names the file."""
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError, KeyError, FileUploadException, FalError) as error:

@@ -1,4 +1,4 @@
-"""Images that endpoints take and return."""
+"""Images for endpoints' inputs and outputs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sized(Protocol):
 
 
 def filter_by(has_nsfw_concepts: Iterable[bool], images: Sequence[Sized]) -> list[object]:
-    """Return the images, with a black one of the same size in the place of each that is flagged.
+    """Return the images, replacing each flagged one with a black image of the same size.
 
     Args:
         has_nsfw_concepts: whether each image is flagged, in the order of the images.
@@ -75,7 +75,7 @@ def preprocess_image(image_pil: object, convert_to_rgb: bool = True, fix_orienta
         fix_orientation: whether to turn it.
     """
     first = next(iter(import_module("PIL.ImageSequence").Iterator(image_pil)))
-    if fix_orientation:  # before the conversion, which keeps no EXIF data of some formats
+    if fix_orientation:  # before the conversion, which drops the EXIF data of some formats
         first = import_module("PIL.ImageOps").exif_transpose(first)
     found: PillowImage = first.convert("RGB") if convert_to_rgb else first.copy()
     return found
@@ -93,7 +93,7 @@ def read_image_from_url(
         max_size: the most bytes.
 
     Raises:
-        fastapi.HTTPException: 422 for the caller of an endpoint, if it is no image or cannot be had.
+        fastapi.HTTPException: 422 for the caller of an endpoint, if it is not an image or cannot be downloaded.
         ImportError: Pillow is not among the app's requirements.
     """
     from fastapi import HTTPException

@@ -1,4 +1,4 @@
-"""Images that endpoints take and return."""
+"""Images for endpoints' inputs and outputs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SAVING: dict[str, dict[str, int]] = {"png": {"compress_level": 1}, "jpeg": {"qu
 
 
 class PillowImage(Protocol):
-    """The used part of `PIL.Image.Image`; Pillow is an app's requirement, not this project's."""
+    """The subset of `PIL.Image.Image` that is used here; Pillow is an app's requirement, not this project's."""
 
     width: int
     height: int
@@ -75,7 +75,7 @@ def get_image_size(source: ImageSizeInput) -> ImageSize:
     """
     if isinstance(source, ImageSize):
         return source
-    preset = IMAGE_SIZE_PRESETS.get(str(source))  # what is no text is no preset
+    preset = IMAGE_SIZE_PRESETS.get(str(source))  # anything else than text is not a preset
     if preset is None:
         raise TypeError(f"{source!r} is no image size: give an ImageSize or one of {', '.join(IMAGE_SIZE_PRESETS)}")
     return preset.model_copy()

@@ -1,4 +1,4 @@
-"""Says how likely an image is not safe for work, by Falconsai's classifier. It needs torch and transformers."""
+"""Estimates how likely an image is not safe for work, with Falconsai's classifier. Needs torch and transformers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _CLASS = "nsfw"
 
 
 class NSFWImageDetectionInput(BaseModel):
-    """The image to look at."""
+    """The image to classify."""
 
     image_url: str = Field(description="The URL of the image.", examples=["https://example.com/image.jpg"])
 
 
 class NSFWImageDetectionOutput(BaseModel):
-    """What the classifier says."""
+    """The classifier's result."""
 
     nsfw_probability: float = Field(description="The probability that the image is not safe for work.")
 
 
 def get_requirements() -> list[str]:
-    """Return the packages that an app needs for this."""
+    """Return the packages that an app needs for this module."""
     return ["torch", "transformers", "pillow"]
 
 
 @cached
 def get_model() -> tuple[object, object]:
-    """Return the model and its processor, which are downloaded once into /data.
+    """Return the model and its processor, downloading them once into /data.
 
     Raises:
         ImportError: transformers is not among the app's requirements.
@@ -69,15 +69,15 @@ def check_nsfw_content(pil_image: object) -> float:
 
 
 def run_nsfw_estimation(input: NSFWImageDetectionInput) -> NSFWImageDetectionOutput:  # noqa: A002 - published
-    """Look at the image at an address.
+    """Classify the image at an address.
 
     Raises:
-        fastapi.HTTPException: 422, if it is no image or cannot be had.
+        fastapi.HTTPException: 422, if it is not an image or cannot be downloaded.
     """
     return NSFWImageDetectionOutput(nsfw_probability=check_nsfw_content(read_image_from_url(input.image_url)))
 
 
 @function(requirements=get_requirements(), machine_type="GPU-A6000", serve=True)
 def run_nsfw_estimation_on_fal(input: NSFWImageDetectionInput) -> NSFWImageDetectionOutput:  # noqa: A002 - published
-    """`run_nsfw_estimation` as an app of its own."""
+    """Run `run_nsfw_estimation` as a separate app."""
     return run_nsfw_estimation(input)

@@ -1,4 +1,4 @@
-"""Blackens images that are not safe for work. It needs torch and transformers, and version 1 also diffusers."""
+"""Blackens images that are not safe for work. Needs torch and transformers; version 1 also needs diffusers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_safety_checker(pil_images: Sequence[object]) -> list[bool]:
 
 
 def run_safety_checker_v2(pil_images: Sequence[object], nsfw_threshold: float = 0.5) -> list[bool]:
-    """Return whether Falconsai's classifier gives each image more than the threshold."""
+    """Return whether Falconsai's classifier scores each image above the threshold."""
     pictures = [cast("PillowImage", image).convert("RGB") for image in pil_images]
     return [check_nsfw_content(picture) > nsfw_threshold for picture in pictures]
 
@@ -52,7 +52,7 @@ class Checked(TypedDict):
 def postprocess_images(
     pil_images: Sequence[object], enable_safety_checker: bool = True, safety_checker_version: int = 2
 ) -> Checked:
-    """Return `images`, with a black one for each that is flagged, and `has_nsfw_concepts`, the flags.
+    """Return `images`, each flagged one blackened, and the flags as `has_nsfw_concepts`.
 
     Args:
         pil_images: Pillow images.

@@ -1,4 +1,4 @@
-"""Downloads that are kept, and what prepares a runner. Names load at first use."""
+"""Cached downloads, and preparation of a runner. Names load at first use."""
 
 from __future__ import annotations
 

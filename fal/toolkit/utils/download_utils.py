@@ -43,7 +43,7 @@ def download_file(
     request_headers: Mapping[str, str] | None = None,
     filesize_limit: int | None = None,
 ) -> Path:
-    """Download a file into a directory, unless it is there with the server's size.
+    """Download a file into a directory, unless it is already there with the server's size.
 
     The file appears under its name only when it is complete.
 
@@ -51,7 +51,7 @@ def download_file(
         url: http, https or data.
         target_dir: created if it is missing; a relative path is below /data.
         force: download it even if it is there.
-        request_headers: to send along.
+        request_headers: headers of the request.
         filesize_limit: in MiB; a larger file is refused.
 
     Returns:
@@ -173,7 +173,7 @@ def read_url(url: str, *, most_bytes: int | None = None) -> bytes:
 
 @contextmanager
 def _opened(url: str, headers: Mapping[str, str] | None) -> Generator[tuple[str, int | None, IO[bytes]]]:
-    """Open an address: its name, its size if known, and the content."""
+    """Open an address, and yield its name, its size if known, and its content."""
     scheme = urlsplit(url).scheme
     if scheme == "data":
         with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as file:
@@ -203,7 +203,7 @@ def _data(url: str) -> bytes:
 
 
 def _name(url: str, headers: Message) -> str:
-    """Return the server's name for the file, else the address's; never one that leaves the directory."""
+    """Return the server's name for the file, or the address's; never one that leaves the directory."""
     given = headers.get_filename() or unquote(Path(urlsplit(url).path).name)
     name = Path(given.replace("\0", "")).name
     return hashlib.sha256(url.encode()).hexdigest() if name in ("", ".", "..") else name
@@ -231,7 +231,7 @@ def _keep(source: IO[bytes], target: Path, size: int | None, limit: int | None, 
 @contextmanager
 def _locked(directory: Path) -> Generator[None]:
     """Hold a lock against the same work in other runners of this machine."""
-    import fcntl  # here, so that code for runners, which run Linux, can be imported anywhere
+    import fcntl  # imported here, because code for runners, which run Linux, must be importable anywhere
 
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

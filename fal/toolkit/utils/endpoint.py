@@ -1,4 +1,4 @@
-"""What an endpoint does when its caller goes away."""
+"""Stops an endpoint's work when its caller disconnects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 @asynccontextmanager
 async def cancel_on_disconnect(request: Request) -> AsyncGenerator[None, None]:
-    """Stop the block when the caller disconnects; what comes after the block then goes on.
+    """Stop the block when the caller disconnects, and continue after it.
 
         async with cancel_on_disconnect(request):
             await draw()

@@ -1,4 +1,4 @@
-"""Calls a function again after it has failed."""
+"""Calls a function again after a failure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def retry(
         max_retries: the most calls; the last one's exception is raised.
         base_delay: seconds before the second call.
         max_delay: the most seconds before a call.
-        backoff_type: whether each delay is twice the one before it, or all are the same.
+        backoff_type: whether each delay doubles, or all are the same.
         jitter: change each delay by up to a half, so that many callers do not call at once.
-        should_retry: says whether to call again after an exception; None calls again after any.
+        should_retry: decides whether to call again after an exception; None always does.
     """
 
     policy = _Policy(max_retries, base_delay, max_delay, backoff_type == "exponential", jitter, should_retry)
@@ -92,6 +92,6 @@ class _Policy:
         return False
 
     def _delay(self, failures: int) -> float:
-        # From 2**1000 on, a float is too small; the delay reached its limit long before.
+        # 2**1000 is near the largest float; the delay reached its limit long before.
         seconds = self.base_delay * 2.0 ** min(failures - 1, 1000) if self.doubles else self.base_delay
         return min(seconds, self.max_delay) * (random.uniform(0.5, 1.5) if self.jitter else 1.0)  # noqa: S311

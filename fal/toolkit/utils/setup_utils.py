@@ -9,9 +9,9 @@ from importlib import import_module
 def patch_onnx_runtime(
     inter_op_num_threads: int = 16, intra_op_num_threads: int = 16, omp_num_threads: int = 16
 ) -> None:
-    """Have ONNX Runtime start as many threads as these, rather than one for each of the machine's cores.
+    """Limit ONNX Runtime to these numbers of threads, instead of one for each core of the machine.
 
-    Call it before anything else imports onnxruntime. It changes the options of sessions that are given none.
+    Call it before anything else imports onnxruntime. It changes the options of sessions that specify none.
 
     Args:
         inter_op_num_threads: threads that run operators side by side.

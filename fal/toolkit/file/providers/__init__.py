@@ -1,1 +1,1 @@
-"""Where files can be stored: on the platform, in S3, R2 or Google Cloud Storage, or in the answer itself."""
+"""Repositories for files: the platform, S3, R2, Google Cloud Storage, or the response itself."""

@@ -13,11 +13,11 @@ from fal.toolkit.file.uploading import HasHeaders, about_request, by_rest, reser
 from fal.toolkit.http import Content
 
 READ_WHOLE_BYTES = 100 * 1024 * 1024
-"""Files up to this size are kept in memory after they were stored, for `File.as_bytes`."""
+"""Files up to this size stay in memory after they are stored, for `File.as_bytes`."""
 
 
 class FalFileRepositoryBase(FileRepository):
-    """Stores files on the platform over HTTPS, which takes each file in one piece whatever `multipart` says."""
+    """Stores files on the platform over HTTPS, in one piece whatever `multipart` says."""
 
     _storage: ClassVar[str] = "gcs"
 
@@ -29,7 +29,7 @@ class FalFileRepositoryBase(FileRepository):
         request: object = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Reservation:
-        """Return an address for a file whose content comes later.
+        """Reserve an address for a file whose content comes later.
 
         Raises:
             FileUploadException: the platform refused, or cannot be reached.
@@ -65,7 +65,7 @@ class FalFileRepositoryBase(FileRepository):
         object_lifecycle_preference: Mapping[str, object] | None = None,
         wait_for_completion: bool = False,
     ) -> tuple[str, FileData | None]:
-        """Store a file of the disk; one above the threshold is read in chunks, and its content not returned.
+        """Store a file from disk; one above the threshold is read in chunks, and its content not returned.
 
         Raises:
             FileUploadException: the platform refused, or cannot be reached.
@@ -83,7 +83,7 @@ class FalFileRepositoryBase(FileRepository):
 
 @dataclass
 class FalFileRepository(FalFileRepositoryBase):
-    """The platform's older storage, which the newer one falls back to."""
+    """The platform's older storage, the fallback of the newer one."""
 
 
 @dataclass
@@ -110,5 +110,5 @@ class InMemoryRepository(FileRepository):
         multipart_max_concurrency: int | None = None,
         object_lifecycle_preference: Mapping[str, object] | None = None,
     ) -> str:
-        """Return the content as an address."""
+        """Return the content as a data: URL."""
         return f"data:{data.content_type};base64,{base64.b64encode(data.data).decode()}"

@@ -18,11 +18,11 @@ __all__ = ["DEFAULT_URL_TIMEOUT", "GoogleStorageRepository"]
 
 @dataclass
 class GoogleStorageRepository(FileRepository):
-    """A bucket of Google Cloud Storage. The app needs google-cloud-storage among its requirements.
+    """A bucket of Google Cloud Storage. The app's requirements must include google-cloud-storage.
 
     Attributes:
         bucket_name: the bucket.
-        url_expiration: minutes that the address of a file is good for; None gives the public address.
+        url_expiration: minutes that a file's address is valid; None gives the public address.
         gcp_account_json: the service account's JSON; None takes GCLOUD_SA_JSON.
         folder: the folder.
 
@@ -72,7 +72,7 @@ class GoogleStorageRepository(FileRepository):
         multipart_max_concurrency: int | None = None,
         object_lifecycle_preference: Mapping[str, object] | None = None,
     ) -> str:
-        """Store a file, and return its address; `multipart` and the lifecycle are left to the bucket."""
+        """Store a file, and return its address; `multipart` and the lifecycle are ignored."""
         blob = self._bucket.blob(object_name(self.folder, data))  # type: ignore[attr-defined]
         blob.upload_from_string(data.data, content_type=data.content_type)
         if self.url_expiration is None:

@@ -1,4 +1,4 @@
-"""Stores files through the socket that the platform has beside a runner."""
+"""Stores files through the platform's socket in a runner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fal.toolkit.http import Content
 
 @dataclass
 class LocalFileRepository(FalFileRepositoryBase):
-    """The platform's storage, through the runner's socket. A file is stored when its address is returned."""
+    """The platform's storage through the runner's socket. A returned address means the file is stored."""
 
     def reserve(
         self,
@@ -24,7 +24,7 @@ class LocalFileRepository(FalFileRepositoryBase):
         request: object = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Reservation:
-        """Return an address for a file whose content comes later.
+        """Reserve an address for a file whose content comes later.
 
         Raises:
             FileUploadException: the platform refused, or cannot be reached.
@@ -40,7 +40,7 @@ class LocalFileRepository(FalFileRepositoryBase):
         object_lifecycle_preference: Mapping[str, object] | None = None,
         wait_for_completion: bool = False,
     ) -> str:
-        """Store what an iterator yields, and return its address.
+        """Store the chunks of an iterator, and return the file's address.
 
         Raises:
             FileUploadException: the platform refused, or cannot be reached.

@@ -17,11 +17,11 @@ __all__ = ["DEFAULT_URL_TIMEOUT", "R2Repository"]
 
 @dataclass
 class R2Repository(FileRepository):
-    """A bucket of Cloudflare R2. The app needs boto3 among its requirements.
+    """A bucket of Cloudflare R2. The app's requirements must include boto3.
 
     Attributes:
         bucket_name: the bucket.
-        url_expiration: seconds that the address of a file is good for.
+        url_expiration: seconds that a file's address is valid.
         r2_account_json: ACCOUNT_ID, ACCESS_KEY_ID and SECRET_ACCESS_KEY as JSON; None takes R2_CREDS_JSON.
         key: the folder.
 
@@ -72,5 +72,5 @@ class R2Repository(FileRepository):
         multipart_max_concurrency: int | None = None,
         object_lifecycle_preference: Mapping[str, object] | None = None,
     ) -> str:
-        """Store a file, and return an address that is good for a while; see `S3Repository.save`."""
+        """Store a file, and return a temporary address; see `S3Repository.save`."""
         return put(self._client, self.bucket_name, object_name(self.key, data), data, self.url_expiration)

@@ -17,11 +17,11 @@ DEFAULT_URL_TIMEOUT = 15 * 60
 
 @dataclass
 class S3Repository(FileRepository):
-    """A bucket of Amazon S3. The app needs boto3 among its requirements.
+    """A bucket of Amazon S3. The app's requirements must include boto3.
 
     Attributes:
         bucket_name: the bucket.
-        url_expiration: seconds that the address of a file is good for.
+        url_expiration: seconds that a file's address is valid.
         aws_access_key_id, aws_secret_access_key: the key; None takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 
     Raises:
@@ -55,12 +55,12 @@ class S3Repository(FileRepository):
         object_lifecycle_preference: Mapping[str, object] | None = None,
         key: str | None = None,
     ) -> str:
-        """Store a file, and return an address that is good for a while.
+        """Store a file, and return a temporary address.
 
         Args:
             data: the file.
             multipart, multipart_threshold, multipart_chunk_size, multipart_max_concurrency: left to boto3.
-            object_lifecycle_preference: of no effect: the bucket has rules of its own.
+            object_lifecycle_preference: ignored: the bucket has its own rules.
             key: the folder; None means the top.
         """
         return put(self._client, self.bucket_name, object_name(key, data), data, self.url_expiration)
@@ -87,7 +87,7 @@ def s3_client(key_id: str, secret: str, endpoint_url: str | None = None) -> obje
 
 
 def put(client: object, bucket: str, name: str, data: FileData, seconds: int) -> str:
-    """Store a file under a name, and return an address that is good for so long."""
+    """Store a file under a name, and return an address that is valid for `seconds`."""
     sent = {"ContentType": data.content_type}
     client.upload_fileobj(io.BytesIO(data.data), bucket, name, ExtraArgs=sent)  # type: ignore[attr-defined]
     place = {"Bucket": bucket, "Key": name}
