@@ -1,4 +1,4 @@
 """The wire in Python: stubs, and an adapter between their messages and plain objects."""
 
 VERSION = "0.1.0"
-"""The version of the package. A test holds it equal to the metadata, which costs more to read than a whole command."""
+"""The version of the package. A test compares it with the metadata, whose reading takes longer than a whole command."""

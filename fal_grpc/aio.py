@@ -22,7 +22,7 @@ class AsyncController:
     """The client of one controller, over one channel that opens at the first call.
 
     It belongs to the event loop of its first call. Each method raises a `CallError` if the controller answers with an
-    error, an `ArgumentError` for an argument that is refused before anything is sent, and a `ClientClosedError` after
+    error, an `ArgumentError` if an argument is refused before anything is sent, and a `ClientClosedError` after
     `close`.
     """
 
@@ -58,7 +58,7 @@ class AsyncController:
         environment_name: str | None = None,
         deployment_strategy: adapter.app.DeploymentStrategy | str | None = None,
     ) -> adapter.app.AliasInfo:
-        """Point an app at a revision; create the app if there is none of that name."""
+        """Point an app at a revision; create the app if it does not exist."""
         request = adapter.app.set_request(
             alias,
             revision,
@@ -70,7 +70,7 @@ class AsyncController:
         return adapter.app.updated(answer)
 
     async def delete_alias(self, alias: str, *, environment_name: str | None = None) -> str:
-        """Delete an app and return the revision that it pointed at. The revision stays."""
+        """Delete an app and return the revision that it pointed at, which is kept."""
         request = adapter.app.delete_request(alias, environment_name=environment_name)
         return adapter.app.deleted_revision(await self._calls.unary(self._calls.apps.DeleteAlias, request))
 
@@ -92,7 +92,7 @@ class AsyncController:
         regions: Sequence[str] | None = None,
         environment_name: str | None = None,
     ) -> adapter.app.AliasInfo:
-        """Change settings of an app. None or an empty list leaves a setting as it is; times are in seconds."""
+        """Change settings of an app. None or an empty list leaves a setting unchanged; durations are in seconds."""
         request = adapter.app.update_request(
             application_name,
             keep_alive=keep_alive,
@@ -147,7 +147,7 @@ class AsyncController:
         """Simulate how an app scales for a load. Only this project's controllers serve this call.
 
         Args:
-            arrivals: the requests, each (seconds from the beginning, duration in seconds).
+            arrivals: the requests, each (seconds from the start, duration in seconds).
             application_name: the app whose settings apply; None means those of a new app.
             environment_name: the app's environment; None means the default one.
             settings: settings to try instead, by their names in `update_application`.
@@ -179,7 +179,7 @@ class AsyncController:
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, adapter.revision.register_result)
 
     async def plan_application(self, request: adapter.revision.RegisterRequest) -> adapter.revision.DeployPlan:
-        """Say what a deploy would do; nothing is changed. Other controllers raise UnimplementedError."""
+        """Return the effects of a deploy without changing anything. Other controllers raise UnimplementedError."""
         message = adapter.revision.plan_request(request)
         return adapter.revision.deploy_plan(await self._calls.unary(self._calls.revisions.PlanApplication, message))
 
@@ -224,7 +224,10 @@ class AsyncController:
                 return pages.runners()
 
     async def list_nodes(self) -> adapter.node.NodeList:
-        """List the machines that runners run on, and the machine types. Only this project's controllers serve it."""
+        """List the machines that runners run on, and the machine types.
+
+        Only this project's controllers serve this call.
+        """
         return adapter.node.node_list(
             await self._calls.unary(self._calls.runners.ListNodes, adapter.node.list_request())
         )
@@ -261,8 +264,8 @@ class AsyncController:
         Args:
             alias: only the runners of this app; None means all.
             environment_name: the app's environment; None means the default one.
-            since: a snapshot also has those that ended at or after this time.
-            version: of the last message, to go on from there; "" begins with a snapshot.
+            since: include those that ended at or after this time in a snapshot.
+            version: the last message's version, to resume from; "" starts with a snapshot.
         """
         request = adapter.changes.watch_runners_request(
             alias=alias, environment_name=environment_name, since=since, version=version
@@ -281,7 +284,7 @@ class AsyncController:
         """Stop a runner once it has finished its requests; with `replace_first`, once another is ready.
 
         Args:
-            grace_seconds: between SIGTERM and SIGKILL of its process; None leaves that to its app.
+            grace_seconds: between SIGTERM and SIGKILL of its process; None means the app's setting.
         """
         request = adapter.runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
         await self._calls.unary(self._calls.runners.StopRunner, request)
@@ -304,9 +307,9 @@ class AsyncController:
 
         Args:
             runner_id: the runner.
-            command: the command and its arguments, which no shell reads; empty means a login shell.
+            command: the command and its arguments, which no shell interprets; empty means a login shell.
             tty: whether to give it a terminal.
-            stdin: its whole input; not together with `interactive`.
+            stdin: its complete input; not together with `interactive`.
             interactive: whether input comes from the session's `send`, until `close_input`.
             timeout_seconds: how long the command may run; None sets no limit.
         """
@@ -336,7 +339,7 @@ class AsyncController:
 
         Args:
             spec: what to run.
-            stdin: its whole input; not together with `interactive`.
+            stdin: its complete input; not together with `interactive`.
             interactive: whether input comes from the session's `send`, until `close_input`.
             on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
@@ -350,7 +353,7 @@ class AsyncController:
     async def attach_exec(
         self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
     ) -> AsyncExecSession:
-        """Read a command from the earliest output that is kept. An earlier reader is notified and loses it."""
+        """Read a command from the earliest output that is kept. An earlier reader is notified and replaced."""
         return AsyncExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> adapter.execs.ExecInfo:
@@ -390,7 +393,7 @@ class AsyncController:
         return adapter.key.new_key(message)
 
     async def get_caller(self) -> adapter.key.Caller:
-        """Ask who the caller is. Only our controller knows this call."""
+        """Return the caller's identity. Only this project's controllers serve this call."""
         return adapter.key.caller(await self._calls.unary(self._calls.keys.GetCaller, adapter.key.caller_request()))
 
     async def rotate_user_key(self, key_id: str, overlap: timedelta) -> adapter.key.NewKey:
@@ -408,11 +411,11 @@ class AsyncController:
         await self._calls.unary(self._calls.keys.RevokeUserKey, adapter.key.revoke_request(key_id))
 
     async def create_login_token(self, life: timedelta) -> adapter.key.LoginToken:
-        """Create a token that stands for the caller's key. Only our controller knows this call."""
+        """Create a token that stands for the caller's key. Only this project's controllers serve this call."""
         request = adapter.key.login_request(life)
         return adapter.key.login_token(await self._calls.unary(self._calls.keys.CreateLoginToken, request))
 
-    # Accounts, which only our controller knows
+    # Accounts, which only this project's controllers have
 
     async def list_accounts(self, *, everything: bool = False) -> list[adapter.account.AccountInfo]:
         """List the caller's account and its teams, or all accounts."""
@@ -452,22 +455,22 @@ class AsyncController:
         return adapter.account.account_info(message.account)
 
     async def delete_account(self, nickname: str) -> bool:
-        """Delete an account; return whether everything that it had is removed already."""
+        """Delete an account; return whether all its data is already removed."""
         request = adapter.account.delete_request(nickname)
         return (await self._calls.unary(self._calls.accounts.DeleteAccount, request)).removed
 
     async def get_quotas(self, nickname: str) -> adapter.account.AccountQuotas:
-        """Return what an account may have, and what it has."""
+        """Return an account's quotas and usage."""
         request = adapter.account.get_quotas_request(nickname)
         return adapter.account.quotas_of(await self._calls.unary(self._calls.accounts.GetQuotas, request))
 
     async def set_quotas(self, nickname: str, wanted: Mapping[str, int | None]) -> Mapping[str, int]:
-        """Change what an account may have."""
+        """Change an account's quotas."""
         request = adapter.account.set_quotas_request(nickname, wanted)
         message = await self._calls.unary(self._calls.accounts.SetQuotas, request)
         return adapter.account.bounds_of(message.quotas)
 
-    # The request history, which only our controller has
+    # The request history, which only this project's controllers have
 
     async def list_requests(
         self,
@@ -515,7 +518,7 @@ class AsyncController:
         step_seconds: int = 0,
         by_endpoint: bool = False,
     ) -> list[adapter.request.RequestStats]:
-        """Return numbers of the requests that ended in a span."""
+        """Return statistics of the requests that ended in a span."""
         request = adapter.request.stats_request(
             app=app,
             environment_name=environment_name,
@@ -526,17 +529,17 @@ class AsyncController:
         )
         return adapter.request.stats(await self._calls.unary(self._calls.requests.GetRequestStats, request))
 
-    # The audit log, which only our controller has
+    # The audit log, which only this project's controllers have
 
     async def list_audit_entries(
         self, *, since: datetime | None = None, page_size: int = 0, page_token: str = ""
     ) -> tuple[Sequence[adapter.audit.AuditEntry], str]:
-        """List entries, the newest first; return them, and the token of the next page."""
+        """Return a page of entries, newest first, and the token of the next page."""
         request = adapter.audit.list_request(since=since, page_size=page_size, page_token=page_token)
         return adapter.audit.page(await self._calls.unary(self._calls.audit.ListAuditEntries, request))
 
     async def verify_audit(self) -> adapter.audit.AuditCheck:
-        """Check that the audit log is whole."""
+        """Check that the audit log is intact."""
         message = await self._calls.unary(self._calls.audit.VerifyAudit, adapter.audit.verify_request())
         return adapter.audit.check(message)
 
@@ -593,7 +596,7 @@ class AsyncController:
         Args:
             query: which lines.
             page_size: at most this many lines on this page; 0 leaves it to the controller.
-            page_token: from the page before; the query must be the same as then.
+            page_token: from the previous page, whose query must be the same.
         """
         request = adapter.log.list_request(query, page_size=page_size, page_token=page_token)
         return adapter.log.page(await self._calls.unary(self._calls.logs.ListLogs, request))

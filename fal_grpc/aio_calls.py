@@ -1,4 +1,4 @@
-"""Makes asyncio calls, as `calls` makes blocking ones."""
+"""Makes asyncio calls; `calls` makes blocking ones."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class AsyncCalls(AsyncStubs, CallErrors):
         self._stubs: dict[object, object] = {}
 
     def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
-        """Return the stub of a service; open the channel if this is the first.
+        """Return the stub of a service, opening the channel at first use.
 
         Raises:
-            ClientClosedError: `close` was called, or this is another event loop than that of the first call.
+            ClientClosedError: `close` was called, or the first call used another event loop.
             ConfigError: credentials or certificates do not fit the target.
         """
         if self._closed:
@@ -70,7 +70,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
     ) -> R:
-        """Make a call with one answer; None means the deadline of the channel."""
+        """Make a unary call; without a deadline it uses the channel's."""
         seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         with self.translated(method):
             return await method(request, timeout=seconds, metadata=self._credentials.metadata())
@@ -78,7 +78,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]
     ) -> AsyncGenerator[T, None]:
-        """Make a call with many answers. Closing the generator cancels the call."""
+        """Make a streaming call. Closing the generator cancels the call."""
         with self.translated(method):
             call = method(request, metadata=self._credentials.metadata())
             try:
@@ -88,22 +88,22 @@ class AsyncCalls(AsyncStubs, CallErrors):
                 call.cancel()
 
     def open(self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q) -> grpc.aio.UnaryStreamCall[Q, R]:
-        """Open a call with many answers. Its reader translates errors."""
+        """Open a server-streaming call, whose reader translates errors."""
         return method(request, metadata=self._credentials.metadata())
 
     def upload(self, method: grpc.aio.StreamUnaryMultiCallable[Q, R]) -> grpc.aio.StreamUnaryCall[Q, R]:
-        """Open a call with many requests, which translates no errors."""
+        """Open a client-streaming call, which translates no errors."""
         return method(metadata=self._credentials.metadata())
 
     def session(
         self, method: grpc.aio.StreamStreamMultiCallable[Q, R], *, timeout_seconds: float | None
     ) -> grpc.aio.StreamStreamCall[Q, R]:
-        """Open a call with many requests and many answers. Its reader translates errors."""
+        """Open a bidirectional call, whose reader translates errors."""
         return keeping_status(method(timeout=timeout_seconds, metadata=self._credentials.metadata()))
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
-        """Raise the client's own error for what gRPC raises."""
+        """Raise the client's own error for gRPC's."""
         import grpc
         import grpc.aio
 
@@ -125,7 +125,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
 
 
 def keeping_status(call: Call) -> Call:
-    """Make a call that is written to report the controller's status, whatever a write meets; return it."""
+    """Let a client-streaming call report the controller's status even if a write fails; return the call."""
     inner = getattr(call, "_cython_call", None)
     if inner is not None:
         setattr(call, "_cython_call", _KeepsStatus(inner))  # noqa: B010  # no public way; see _KeepsStatus
@@ -133,11 +133,13 @@ def keeping_status(call: Call) -> Call:
 
 
 class _KeepsStatus:
-    """The core of a call, without gRPC's habit to replace the controller's status.
+    """The core of a call, without gRPC's replacement of the controller's status.
 
-    If a write meets the end of a call, grpc.aio replaces the status that the controller sent by an internal error, so
-    that a refusal looks like a broken link. Here it does not: the writer waits for the controller's status, which
-    always comes. If gRPC renames its attribute, the fault is back, and no worse.
+    If a write meets the end of a call, grpc.aio replaces the controller's status by an internal error, so that a
+    refusal
+    looks like a broken link. This class keeps the status: the writer waits for it, and it always arrives. If gRPC
+    renames
+    its attribute, the original fault is back, and nothing worse.
     """
 
     def __init__(self, call: object) -> None:

@@ -1,4 +1,4 @@
-"""Writes the input of a command, over links that break, from tasks; `exec_input.py` says why there are two."""
+"""Writes the input of a command across broken links, from tasks; `exec_input.py` says why there are two."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fal_grpc.aio_calls import AsyncCalls
 
 
 class AsyncExecInput:
-    """The input of a command: taken from the caller, and sent on one stream after another.
+    """The input of a command, taken from the caller and sent on one stream after another.
 
     Attributes:
-        error: what the caller's own input raised; the session raises it when it is read.
+        error: the exception of the caller's input; the session raises it when it is read.
     """
 
     def __init__(self, calls: AsyncCalls, info: execs.ExecInfo, *, on_failure: Callable[[], None]) -> None:
@@ -28,11 +28,11 @@ class AsyncExecInput:
         self._feeding: asyncio.Task[None] | None = None
 
     def feed(self, stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None) -> None:
-        """Start to take the whole input from the caller, even if nobody reads the output yet."""
+        """Start taking the complete input from the caller, even if nobody reads the output yet."""
         self._feeding = asyncio.get_running_loop().create_task(self._feed(stdin))
 
     async def send(self, data: bytes) -> None:
-        """Take input. Waits while the runner does not read; after `stop` it does nothing."""
+        """Add input. Wait while the runner does not read; after `stop`, do nothing."""
         for start in range(0, len(data), execs.CHUNK_BYTES):
             while self._buffer.full and not self._stopped:
                 await self._changed.wait()
@@ -42,26 +42,26 @@ class AsyncExecInput:
             self._notify()
 
     def end(self) -> None:
-        """Note that no more input comes."""
+        """Mark the end of the input."""
         self._buffer.ended = True
         self._notify()
 
     def resume_at(self, offset: int) -> None:
-        """Note how much input an earlier session sent."""
+        """Continue at the offset that an earlier session reached."""
         self._buffer.resume_at(offset)
 
     def taken(self, offset: int) -> None:
-        """Note up to where the runner has taken the input."""
+        """Record the offset up to which the runner has taken the input."""
         if self._buffer.taken(offset):
             self._notify()
 
     def acknowledge(self, offset: int) -> None:
-        """Report to the runner up to where the output was received."""
+        """Report to the runner the offset up to which the output was received."""
         self._buffer.received = offset
         self._notify()
 
     def restart(self) -> None:
-        """Send on a new stream, from what the runner has not taken."""
+        """Send on a new stream, starting with the first byte that the runner has not taken."""
         if self._stopped:
             return
         if self._writing is not None:
@@ -69,7 +69,7 @@ class AsyncExecInput:
         self._writing = asyncio.get_running_loop().create_task(self._send_all(self._buffer.sending()))
 
     async def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._stopped = True
         self._notify()
         for task in (self._writing, self._feeding):
@@ -92,7 +92,7 @@ class AsyncExecInput:
                     message.runner_id, message.exec_id, first = self._info.runner_id, self._info.exec_id, False
                 await call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the link is broken: the reader notices too, and restarts this
+            return  # the link is broken: the reader notices it, too, and restarts this
         finally:
             call.cancel()
 

@@ -47,7 +47,7 @@ async def start(
     interactive: bool,
     on_notice: Callable[[str], None],
 ) -> AsyncExecSession | AsyncShellSession:
-    """Start a command; if the controller lacks execs, one that ends with its link."""
+    """Start a command; if the controller lacks execs, start one that ends with its link."""
     shell.check_stdin(stdin)
     flag("interactive", interactive)
     execs.check_on_notice(on_notice)
@@ -84,13 +84,13 @@ async def start(
 class AsyncExecSession:
     """A command that runs in a runner. Iterate with `async for` for its output; then `exit_code` is known.
 
-    If the link breaks, it reconnects, and iterating resumes with the next byte. Input can go in from one task while
-    another one reads. A command that is not kept gets SIGHUP if the session is closed before it has exited.
+    If the link breaks, it reconnects, and iterating resumes with the next byte. One task can send input while another
+    reads. A command that is not kept gets SIGHUP if the session is closed before it has exited.
 
     Attributes:
-        info: the command as it was when the session began.
+        info: the command at the start of the session.
         notice: a message of the controller for the person at the terminal; may be empty.
-        dropped_bytes: how much output was lost, because nobody read it in time.
+        dropped_bytes: how much output was lost because nobody read it in time.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class AsyncExecSession:
 
     @property
     def exit_code(self) -> int | None:
-        """The command's exit code; None as long as it is not known."""
+        """The command's exit code; None until it is known."""
         return self._exit_code
 
     async def send(self, data: bytes) -> None:
-        """Send the command input. Waits while the runner does not read; after the command's end it does nothing."""
+        """Send input to the command. Wait while the runner does not read; after the command's end, do nothing."""
         await self._input.send(data)
 
     async def resize(self, height: int, width: int) -> None:
@@ -176,7 +176,7 @@ class AsyncExecSession:
         was_closed = self._closed
         await self.detach()
         if not was_closed and self._exit_code is None and not self.info.keep:
-            with suppress(CallError, ClientClosedError):  # the runner ends it when nobody reads it for a while
+            with suppress(CallError, ClientClosedError):  # the runner ends it anyway if nobody reads it for a while
                 await self.hang_up()
 
     async def __aenter__(self) -> Self:
@@ -191,8 +191,8 @@ class AsyncExecSession:
         """Yield the command's output until it has exited.
 
         Raises:
-            ExecLinkError: the link broke for good, so the exit code is not known.
-            CallError: the controller refused: no permission, or somebody else reads the command now.
+            ExecLinkError: the link broke for good, so the exit code is unknown.
+            CallError: the controller refused: no permission, or another reader took over.
             DeadlineExceededError: the command was ended at its timeout.
         """
         import grpc
@@ -215,7 +215,7 @@ class AsyncExecSession:
             except ClientClosedError as closed:
                 error = closed
             except asyncio.CancelledError:
-                # gRPC also raises this when the call itself was cancelled, by `detach` or by failed input.
+                # gRPC also raises this when the call itself was cancelled, by `detach` or after failed input.
                 task = asyncio.current_task()
                 if task is None or task.cancelling() or not (self._closed or self._input.error):
                     raise
@@ -227,7 +227,7 @@ class AsyncExecSession:
             await asyncio.sleep(policy.pause(error))
 
     async def wait(self) -> int:
-        """Read to the end, drop the output, and return the exit code. Raises as iterating does."""
+        """Read to the end, drop the output, and return the exit code. Raises the errors of iterating."""
         async for _ in self:
             pass
         if self._exit_code is None:
@@ -235,7 +235,7 @@ class AsyncExecSession:
         return self._exit_code
 
     async def _read(self) -> AsyncIterator[exec_pb2.ReadExecResponse]:
-        """Read over one connection. After its first message, input is sent."""
+        """Read over one connection. Its first message starts sending input."""
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.ReadExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, offset=self._offset)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class AsyncShellInput:
-    """The call of a shell session, and the input on its way.
+    """The call of a shell session, and its pending input.
 
     Attributes:
         call: the call; iterate over it for the output.
-        error: what the caller's own input raised; the session raises it when it is read.
+        error: the exception of the caller's input; the session raises it when it is read.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AsyncShellInput:
                     await self.call.done_writing()
 
     async def stop(self) -> None:
-        """Cancel the call, and send no more."""
+        """Cancel the call, and stop sending."""
         self.call.cancel()
         if self._feeding is not asyncio.current_task():
             self._feeding.cancel()
@@ -94,7 +94,7 @@ class AsyncShellInput:
         try:
             await self.call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            # The call has ended; the reader gets the reason.
+            # The call has ended; the reader reports why.
             self._ended = True
         except asyncio.CancelledError:
             # gRPC also raises this when the call itself was cancelled.

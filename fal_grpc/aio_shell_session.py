@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class AsyncShellSession:
     """A command that runs in a runner. Iterate with `async for` for its output; then `exit_code` is known.
 
-    Input can go in from one task while another one reads. Closing the session ends a command that has not exited.
+    One task can send input while another reads. Closing the session ends a command that has not exited.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class AsyncShellSession:
 
     @property
     def exit_code(self) -> int | None:
-        """The command's exit code; None as long as it is not known."""
+        """The command's exit code; None until it is known."""
         return self._exit_code
 
     async def send(self, data: bytes) -> None:
-        """Send the command input. Waits while the runner does not read; after the command's end it does nothing."""
+        """Send input to the command. Wait while the runner does not read; after the command's end, do nothing."""
         await self._input.put(data)
 
     async def resize(self, height: int, width: int) -> None:
@@ -72,7 +72,7 @@ class AsyncShellSession:
         await self._input.put(shell.CloseInput())
 
     async def signal(self, number: int) -> None:
-        """Send a signal by its key, since this kind of session has no other way.
+        """Send a signal by its key, the only way in this kind of session.
 
         Raises:
             ArgumentError: the command has no terminal, or the signal no key.
@@ -96,7 +96,7 @@ class AsyncShellSession:
         """Yield the command's output until it has exited.
 
         Raises:
-            ExecLinkError: the link broke, so the exit code is not known.
+            ExecLinkError: the link broke, so the exit code is unknown.
             CallError: the controller refused: no such runner, no permission, too many sessions.
             DeadlineExceededError: the command was ended at its timeout.
         """
@@ -119,7 +119,7 @@ class AsyncShellSession:
             error = self._calls.error(cast("RpcFailure", failure), self._method)
             raise self._broken(error) from self._input.error
         except asyncio.CancelledError:
-            # gRPC also raises this when the call itself was cancelled, by `close` or by failed input.
+            # gRPC also raises this when the call itself was cancelled, by `close` or after failed input.
             if self._input.error is not None:
                 raise input_failed(self.runner_id, self._input.error) from self._input.error
             task = asyncio.current_task()
@@ -131,7 +131,7 @@ class AsyncShellSession:
         raise no_exit_code(self.runner_id)
 
     async def wait(self) -> int:
-        """Read to the end, drop the output, and return the exit code. Raises as iterating does."""
+        """Read to the end, drop the output, and return the exit code. Raises the errors of iterating."""
         async for _ in self:
             pass
         if self._exit_code is None:

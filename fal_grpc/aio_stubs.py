@@ -1,4 +1,4 @@
-"""The stubs of a controller's services, for asyncio; each is imported when it is first used."""
+"""The stubs of a controller's services, for asyncio, each imported at first use."""
 
 # The source of fal_grpc/stubs.py: run `make gen` after a change.
 
@@ -30,7 +30,7 @@ class AsyncStubs(Protocol):
     """The services of a controller, over the channel that `_stub` opens."""
 
     def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
-        """Return the stub of a service; open the channel if this is the first."""
+        """Return the stub of a service, opening the channel at first use."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Says why a call failed, in the client's own errors, for the blocking client and the one for asyncio."""
+"""Converts failed calls into the client's own errors, for the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CallErrors:
         self._closed = False
 
     def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
-        """Return the client's own error for what gRPC raised."""
+        """Return the client's own error for gRPC's."""
         error = from_rpc(failure, method=_method_name(method), target=str(self.target), local=self.target.is_loopback)
         if self._closed and isinstance(error, CallCancelledError):
             return ClientClosedError(CLOSED_IN_FLIGHT)
@@ -33,6 +33,6 @@ class CallErrors:
 
 
 def _method_name(method: object) -> str:
-    """Return the name of a method to show, such as "ListRunners"; empty if gRPC does not have it."""
+    """Return a method's name for messages, such as "ListRunners"; empty if gRPC does not have it."""
     path = getattr(method, "_method", b"")
     return path.decode().rpartition("/")[2] if isinstance(path, bytes) else str(path).rpartition("/")[2]

@@ -36,7 +36,7 @@ C = TypeVar("C", bound=Cancellable)
 
 
 class ResponseStream(Protocol[R_co]):
-    """A call in flight that has many answers."""
+    """A streaming call in flight."""
 
     def __iter__(self) -> Iterator[R_co]: ...
     def cancel(self) -> object: ...
@@ -54,7 +54,7 @@ class Calls(Stubs, CallErrors):
         self._stubs: dict[object, object] = {}
 
     def _stub(self, make: Callable[[grpc.Channel], S]) -> S:
-        """Return the stub of a service; open the channel if this is the first.
+        """Return the stub of a service, opening the channel at first use.
 
         Raises:
             ClientClosedError: `close` was called.
@@ -82,7 +82,7 @@ class Calls(Stubs, CallErrors):
     def unary(
         self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
     ) -> R:
-        """Make a call with one answer; None means the deadline of the channel."""
+        """Make a unary call; without a deadline it uses the channel's."""
         seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         with self.translated(method):
             return method(request, timeout=seconds, metadata=self._credentials.metadata())
@@ -90,7 +90,7 @@ class Calls(Stubs, CallErrors):
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]
     ) -> Generator[T, None, None]:
-        """Make a call with many answers. Closing the generator cancels the call."""
+        """Make a streaming call. Closing the generator cancels the call."""
         with self.translated(method):
             call = _started(lambda: method(request, metadata=self._credentials.metadata()))
             try:
@@ -100,11 +100,11 @@ class Calls(Stubs, CallErrors):
                 call.cancel()
 
     def open(self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q) -> ResponseStream[R]:
-        """Open a call with many answers. Its reader translates errors."""
+        """Open a server-streaming call, whose reader translates errors."""
         return _started(lambda: method(request, metadata=self._credentials.metadata()))
 
     def upload(self, method: grpc.StreamUnaryMultiCallable[Q, R], requests: Iterator[Q]) -> grpc.Future[R]:
-        """Open a call with many requests, which translates no errors."""
+        """Open a client-streaming call, which translates no errors."""
         return _started(lambda: method.future(requests, metadata=self._credentials.metadata()))
 
     def session(
@@ -114,12 +114,12 @@ class Calls(Stubs, CallErrors):
         *,
         timeout_seconds: float | None,
     ) -> ResponseStream[R]:
-        """Open a call with many requests and many answers. Its reader translates errors."""
+        """Open a bidirectional call, whose reader translates errors."""
         return _started(lambda: method(requests, timeout=timeout_seconds, metadata=self._credentials.metadata()))
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
-        """Raise the client's own error for what gRPC raises."""
+        """Raise the client's own error for gRPC's."""
         import grpc
 
         try:
@@ -136,7 +136,7 @@ class Calls(Stubs, CallErrors):
 def _started(start: Callable[[], C]) -> C:
     """Start a call in a thread, which Ctrl-C does not interrupt.
 
-    If it interrupted gRPC there, nobody could cancel the call, and closing the channel would wait for it forever.
+    If Ctrl-C interrupted gRPC there, nobody could cancel the call, and closing the channel would wait for it forever.
     """
     if threading.current_thread() is not threading.main_thread():
         return start()

@@ -1,4 +1,4 @@
-"""Opens channels: TLS or plaintext, message sizes, keepalive, and which methods gRPC retries."""
+"""Opens channels: TLS or plaintext, message sizes, keepalive, and the methods that gRPC retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
 MAX_MESSAGE_BYTES = 2**31 - 1
-"""The most that gRPC can carry, since a deploy's callable and metadata come in one message."""
+"""gRPC's largest message, because a deploy sends its callable and metadata in one."""
 
 REPEATABLE = (
     # Reads.
@@ -46,7 +46,7 @@ REPEATABLE = (
     "Runners/ListAliasRunners",
     "Runners/ListRunners",
     "Secrets/ListSecrets",
-    # Writes of a whole state, so that a second one changes nothing.
+    # Writes of a complete state, so that a second one changes nothing.
     "Accounts/AddMember",
     "Accounts/SetQuotas",
     "Apps/SetAlias",
@@ -57,11 +57,11 @@ REPEATABLE = (
     # Builds are content-addressed, so the second request finds the first one's result.
     "Revisions/BuildEnvironment",
 )
-"""The methods that are retried on UNAVAILABLE, since doing them twice is the same as doing them once.
+"""The methods retried on UNAVAILABLE, because a second call has the same effect as one.
 
-Not here: methods that create something (keys, environments, revisions, runs, rollouts, a stop with a replacement);
+It excludes methods that create something (keys, environments, revisions, runs, rollouts, a stop with a replacement);
 methods that fail the second time because the first succeeded (deletes, revokes, stops, kills, and secrets, which the
-same call unsets); streams that resume by a cursor or not at all.
+same call unsets); and streams, which resume by a cursor or not at all.
 """
 
 
@@ -74,12 +74,12 @@ class ChannelOptions:
         keepalive_seconds: how long a call may be without traffic before the link is tested.
         keepalive_timeout_seconds: how long such a test may take before the link counts as broken.
         attempts: how often a repeatable call is tried, 1 to 5 (gRPC's limit).
-        wire: whether methods that IsolateController has too are called by its names, which every controller knows
-            ("isolate"), or by those of fal.v1 ("fal.v1"). See docs/explanation/decisions/0006-method-names.md.
-        root_certificates: a PEM file with the authorities to trust; None means the file of
-            GRPC_DEFAULT_SSL_ROOTS_FILE_PATH or SSL_CERT_FILE, or those of gRPC itself.
+        wire: the names of methods that IsolateController has too: its own, which every controller knows ("isolate"), or
+            those of fal.v1 ("fal.v1"). See docs/explanation/decisions/0006-method-names.md.
+        root_certificates: a PEM file with the trusted CAs; None means GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, SSL_CERT_FILE,
+            or gRPC's own.
         client_certificate: a PEM file with the certificate, and its chain, for controllers that ask for one.
-        client_key: a PEM file with its key; None means that the certificate's file has it too.
+        client_key: a PEM file with its key; None means that the certificate's file contains it.
     """
 
     deadline_seconds: float = 60.0
@@ -93,7 +93,7 @@ class ChannelOptions:
 
 
 def check_secure(target: Target, credentials: Credentials) -> None:
-    """Raise an error if others could read the credentials on the way.
+    """Raise an error if others could read the credentials in transit.
 
     Raises:
         InsecureChannelError: they would go to another machine in plaintext.
@@ -103,10 +103,10 @@ def check_secure(target: Target, credentials: Credentials) -> None:
 
 
 def check_private(target: Target) -> None:
-    """Raise an error if others could read what is sent to a target.
+    """Raise an error if others could read the data sent to a target.
 
     Raises:
-        InsecureChannelError: it is another machine, called in plaintext.
+        InsecureChannelError: it is another machine and uses plaintext.
     """
     if target.plaintext and not target.is_loopback:
         raise InsecureChannelError(
@@ -116,7 +116,7 @@ def check_private(target: Target) -> None:
 
 
 def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the file with the authorities to trust, if one is named.
+    """Return the file with the trusted CAs, if one is configured.
 
     Raises:
         ConfigError: it cannot be read.
@@ -133,10 +133,10 @@ def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.e
 
 
 def client_certificate(options: ChannelOptions) -> tuple[Path, Path] | None:
-    """Return the files of the certificate to present and of its key, if there is one.
+    """Return the files of the client certificate and its key, if there is one.
 
     Raises:
-        ConfigError: one cannot be read, or they are no certificate and its key.
+        ConfigError: one cannot be read, or they are not a certificate and its key.
     """
     if options.client_certificate is None:
         return None
@@ -144,10 +144,10 @@ def client_certificate(options: ChannelOptions) -> tuple[Path, Path] | None:
     for path in files:
         if not os.access(path, os.R_OK) or not path.is_file():
             raise ConfigError(f"the client's certificate is to be in {path}, which is not a readable file")
-    import ssl  # only who has a certificate needs it
+    import ssl  # only clients with a certificate need it
 
     try:
-        # gRPC itself would only say that the handshake failed. No passphrase, so that nobody is asked for one.
+        # gRPC itself would only report a failed handshake. The empty passphrase prevents a prompt.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
     except ssl.SSLError:
         raise ConfigError(
@@ -162,7 +162,7 @@ def user_agent() -> str:
 
 
 def service_config(attempts: int) -> str:
-    """Return gRPC's retry policy as JSON: the repeatable methods, by both their names."""
+    """Return gRPC's retry policy as JSON: the repeatable methods under both their names."""
     names: list[dict[str, str]] = []
     for path in REPEATABLE:
         service, _, method = path.partition("/")
@@ -190,7 +190,7 @@ def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | 
         ("grpc.primary_user_agent", user_agent()),
         ("grpc.service_config", service_config(options.attempts)),
         ("grpc.enable_retries", 1),
-        # Find a controller that restarts soon.
+        # Find a restarting controller soon.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),
         # A proxy cannot reach this machine, and must not see its keys.
@@ -227,7 +227,7 @@ def _transport(target: Target, options: ChannelOptions) -> grpc.ChannelCredentia
     import grpc
 
     if target.plaintext:
-        # gRPC itself then refuses any peer but this machine, whatever the name resolves to.
+        # gRPC itself then refuses any peer on another machine, whatever the name resolves to.
         return grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
     roots = root_certificates(options)
     own = client_certificate(options)

@@ -51,7 +51,7 @@ OURS_ALONE = frozenset(
 
 
 def isolate_name(method: str) -> str:
-    """Return the name of a method in IsolateController; a method that it lacks keeps its own."""
+    """Return a method's name in IsolateController; a method that it lacks keeps its own."""
     return method if method in OURS_ALONE else f"/{ISOLATE_SERVICE}/{method.rpartition('/')[2]}"
 
 
@@ -74,10 +74,10 @@ def _renaming(make: _Make) -> _Make:
 
 
 def renamed(channel: grpc.Channel) -> grpc.Channel:
-    """Return a channel for stubs whose calls use the second name; close the original."""
+    """Return a channel that calls methods by their second name; close the original one."""
     return cast("grpc.Channel", _Renamed(channel))
 
 
 def renamed_aio(channel: grpc.aio.Channel) -> grpc.aio.Channel:
-    """Return the same for asyncio."""
+    """Return an asyncio channel that calls methods by their second name."""
     return cast("grpc.aio.Channel", _Renamed(channel))

@@ -21,10 +21,10 @@ class KeyCredentials:
 
         Args:
             text: the key.
-            source: where the text comes from, for the error.
+            source: the setting that the text comes from, for the error.
 
         Raises:
-            ConfigError: it has another form. The error does not show the text, since it may be a secret.
+            ConfigError: it is malformed. The error does not show the text, because it may be a secret.
         """
         key_id, colon, secret = text.strip().partition(":")
         if not colon or not key_id or not secret:

@@ -1,4 +1,4 @@
-"""The errors that the client raises: one tree, with a table of gRPC codes and one of HTTP statuses."""
+"""The client's errors: one tree, with a table of gRPC codes and one of HTTP statuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ArgumentError(FalError, ValueError):
 
 
 class UnauthenticatedError(FalError):
-    """There are no credentials, or the controller does not accept them."""
+    """There are no credentials, or the controller rejects them."""
 
 
 class MissingCredentialsError(UnauthenticatedError, ConfigError):
@@ -38,7 +38,7 @@ class MissingCredentialsError(UnauthenticatedError, ConfigError):
 
 
 class InsecureChannelError(ConfigError):
-    """Nothing was sent, since credentials would go to another machine in plaintext."""
+    """Nothing was sent, because credentials would go to another machine in plaintext."""
 
 
 class ClientClosedError(FalError, RuntimeError):
@@ -46,7 +46,7 @@ class ClientClosedError(FalError, RuntimeError):
 
 
 class ExecLinkError(FalError):
-    """The link to a command broke: whether and how the command ended is not known."""
+    """The link to a command broke: its outcome is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +63,13 @@ class CallError(FalError):
     Attributes:
         code: the gRPC status code, such as "NOT_FOUND".
         details: the controller's message.
-        method: the called method, such as "Runners.StopRunner"; empty if not known.
+        method: the called method, such as "Runners.StopRunner"; empty if unknown.
         target: the controller, as host:port.
         reason, domain, metadata: from google.rpc.ErrorInfo; empty without one.
         field_violations: from google.rpc.BadRequest.
         retry_delay_seconds: from google.rpc.RetryInfo; None without one.
-        request_id: the id of the call in the controller's log; None if it sent none.
-        http_status: the status of the answer to an HTTP call; None for all other errors.
+        request_id: the call's id in the controller's log; None if the response had none.
+        http_status: the status of the response to an HTTP call; None for all other errors.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -110,7 +110,7 @@ class CallCancelledError(CallError):
 
 
 class UnknownError(CallError):
-    """The controller failed and did not say how."""
+    """The controller failed without a known reason."""
 
 
 class InvalidArgumentError(CallError, ValueError):
@@ -120,14 +120,14 @@ class InvalidArgumentError(CallError, ValueError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """No answer came in time; whether the call took effect is not known."""
+    """No response came in time; the call may or may not have taken effect."""
 
     code = "DEADLINE_EXCEEDED"
     hint = "Check whether it took effect before repeating it; FAL_GRPC_TIMEOUT sets the seconds to wait."
 
 
 class NotFoundError(CallError):
-    """What the call names does not exist."""
+    """The object that the call names does not exist."""
 
     code = "NOT_FOUND"
 
@@ -152,7 +152,7 @@ class ResourceExhaustedError(CallError):
 
 
 class FailedPreconditionError(CallError):
-    """The present state does not allow this."""
+    """The current state does not allow this."""
 
     code = "FAILED_PRECONDITION"
 
@@ -204,7 +204,7 @@ class DataLossError(CallError):
 
 
 class KeyRejectedError(CallError, UnauthenticatedError):
-    """The controller does not accept the credentials."""
+    """The controller rejects the credentials."""
 
     code = "UNAUTHENTICATED"
     hint = "Check FAL_KEY or the key of the profile; `fal doctor` shows which one is used."
@@ -231,7 +231,7 @@ BY_CODE: Mapping[str, type[CallError]] = {
         KeyRejectedError,
     )
 }
-"""The error of each gRPC status code except OK."""
+"""The error for each gRPC status code except OK."""
 
 BY_HTTP_STATUS: Mapping[int, type[CallError]] = {
     400: InvalidArgumentError,
@@ -268,7 +268,7 @@ BY_HTTP_STATUS: Mapping[int, type[CallError]] = {
     505: UnimplementedError,
     507: ResourceExhaustedError,
 }
-"""The error of each HTTP status that a controller, or a proxy before it, sends. Any other is an UnknownError."""
+"""The error for each HTTP status that a controller, or a proxy in front of it, sends. Any other is an UnknownError."""
 
 
 class _Code(Protocol):
@@ -277,7 +277,7 @@ class _Code(Protocol):
 
 
 class RpcFailure(Protocol):
-    """What is used of both grpc.Call and grpc.aio.AioRpcError."""
+    """The parts that grpc.Call and grpc.aio.AioRpcError share."""
 
     def code(self) -> _Code: ...
     def details(self) -> str | None: ...
@@ -287,7 +287,7 @@ class RpcFailure(Protocol):
 DOMAIN = "fal.v1"
 """The domain of the ErrorInfo that this project's controllers send."""
 
-# What gRPC's message, in lower case, contains if there was no connection, and the cause to show. The first match wins.
+# Text in gRPC's lower-cased message if there was no connection, and the cause to show. The first match wins.
 _UNREACHABLE = (
     ("connection refused", "connection refused"),
     ("dns resolution failed", "the name cannot be resolved"),
@@ -310,7 +310,7 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> C
     """Return the error for a failed call.
 
     Args:
-        failure: what gRPC raised.
+        failure: gRPC's exception.
         method: the called method, such as "Runners.StopRunner".
         target: host:port.
         local: whether the target is on this machine, so that the advice is `fal up`.
@@ -327,7 +327,7 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> C
             error = UnreachableError(_unreachable(cause, target=target, local=local), **rich)  # type: ignore[arg-type]
             error.cause = cause
             return error
-    # The messages of this project's controllers already say what to do next.
+    # Messages of this project's controllers already name the next step.
     complete = details and rich.get("domain") == DOMAIN
     message = details if complete else _message(kind, details, method=method, target=target)
     return kind(message, **rich)  # type: ignore[arg-type]
@@ -396,7 +396,7 @@ def _rich_details(metadata: list[tuple[str, str | bytes]]) -> dict[str, object]:
             elif item.Unpack(retry):
                 found["retry_delay_seconds"] = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     except DecodeError:
-        # The status still says what happened.
+        # The status is enough to say what happened.
         return found
     return found
 

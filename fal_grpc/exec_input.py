@@ -1,7 +1,7 @@
-"""Writes the input of a command, over links that break, from threads.
+"""Writes the input of a command across broken links, from threads.
 
-Not generated from its asyncio twin: here gRPC pulls messages in a thread of its own while others add input, which needs
-a lock and a number for each stream; there one task writes. What both decide alike is `execs.InputBuffer`.
+It is not generated from its asyncio twin: here gRPC pulls messages in its own thread while others add input, which
+needs a lock and a number for each stream; there one task writes. Their shared decisions are in `execs.InputBuffer`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class ExecInput:
-    """The input of a command: taken from the caller, and sent on one stream after another.
+    """The input of a command, taken from the caller and sent on one stream after another.
 
     Attributes:
-        error: what the caller's own input raised; the session raises it when it is read.
+        error: the exception of the caller's input; the session raises it when it is read.
     """
 
     def __init__(self, calls: Calls, info: execs.ExecInfo, *, on_failure: Callable[[], None]) -> None:
@@ -38,11 +38,11 @@ class ExecInput:
         self._writing: grpc.Future | None = None  # type: ignore[type-arg]
 
     def feed(self, stdin: bytes | str | Iterable[bytes] | None) -> None:
-        """Start to take the whole input from the caller, even if nobody reads the output yet."""
+        """Start taking the complete input from the caller, even if nobody reads the output yet."""
         threading.Thread(target=self._feed, args=(stdin,), name="fal-exec-input", daemon=True).start()
 
     def send(self, data: bytes) -> None:
-        """Take input. Waits while the runner does not read; after `stop` it does nothing."""
+        """Add input. Wait while the runner does not read; after `stop`, do nothing."""
         for start in range(0, len(data), execs.CHUNK_BYTES):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or not self._buffer.full)
@@ -52,30 +52,30 @@ class ExecInput:
                 self._changed.notify_all()
 
     def end(self) -> None:
-        """Note that no more input comes."""
+        """Mark the end of the input."""
         with self._changed:
             self._buffer.ended = True
             self._changed.notify_all()
 
     def resume_at(self, offset: int) -> None:
-        """Note how much input an earlier session sent."""
+        """Continue at the offset that an earlier session reached."""
         with self._changed:
             self._buffer.resume_at(offset)
 
     def taken(self, offset: int) -> None:
-        """Note up to where the runner has taken the input."""
+        """Record the offset up to which the runner has taken the input."""
         with self._changed:
-            if self._buffer.taken(offset):  # to wake a thread for nothing costs much
+            if self._buffer.taken(offset):  # waking a thread for nothing is expensive
                 self._changed.notify_all()
 
     def acknowledge(self, offset: int) -> None:
-        """Report to the runner up to where the output was received."""
+        """Report to the runner the offset up to which the output was received."""
         with self._changed:
             self._buffer.received = offset
             self._changed.notify_all()
 
     def restart(self) -> None:
-        """Send on a new stream, from what the runner has not taken."""
+        """Send on a new stream, starting with the first byte that the runner has not taken."""
         if self._stopped:
             return
         if self._writing is not None:
@@ -87,7 +87,7 @@ class ExecInput:
         self._writing = self._calls.upload(self._calls.execs.WriteExec, self._messages(stream, sending))
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         with self._changed:
             self._stopped = True
             self._stream += 1

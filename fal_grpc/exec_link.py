@@ -1,4 +1,4 @@
-"""The link to a command in a runner: when to reconnect it, and what to raise if it breaks or is refused."""
+"""The link to a command in a runner: when to reconnect, and which error to raise."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fal_grpc.errors import (
 )
 
 PROMPT_SECONDS = 5.0
-"""The deadline of calls that a person at a terminal waits for: Ctrl-C, a new size, the end."""
+"""The deadline of calls that a person at a terminal waits for: Ctrl-C, resizing, the end."""
 
 UNREPORTED = (UnavailableError, DeadlineExceededError, NotFoundError)
-"""Errors of reporting a terminal's size that do not matter: it is reported again when the link is back."""
+"""Errors to ignore when reporting a terminal's size: it is reported again once the link is back."""
 
 RECONNECT_SECONDS = 120.0
 """How long to try to reconnect. A command that is not kept waits 30 s for its reader."""
 
 _BROKEN = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL", "CANCELLED", "DATA_LOSS"})
 
-# The first attempt comes soon, since a controller that restarts listens within a second or two; pauses stay within a
-# second, so that a person at a terminal does not wait for nothing.
+# The first attempt comes soon, because a restarting controller listens within a second or two. Pauses stay below a
+# second, so that a person at a terminal does not wait longer than necessary.
 _BACKOFF = Backoff(first_seconds=0.1, longest_seconds=1.0, factor=1.5)
 
 
@@ -50,7 +50,7 @@ class ExecReconnectPolicy:
         self._started = False
 
     def succeeded(self) -> None:
-        """Note that something arrived."""
+        """Record that data arrived."""
         if self._broken_at is not None:
             self._on_notice(f"reconnected to command {self._info.exec_id}")
         self._broken_at, self._failures, self._started = None, 0, True
@@ -59,7 +59,7 @@ class ExecReconnectPolicy:
         """Return the seconds to wait before the next attempt.
 
         Raises:
-            FalError: the given error, if another attempt cannot help.
+            FalError: `error`, if another attempt cannot help.
             ExecLinkError: the time for attempts is over, or the command is no longer known.
         """
         info = self._info
@@ -90,12 +90,12 @@ def no_exit_code(runner_id: str) -> ExecLinkError:
 
 
 def input_failed(runner_id: str, error: BaseException) -> ExecLinkError:
-    """Return the error for input whose iterable raised one."""
+    """Return the error for an input iterable that raised an exception."""
     return ExecLinkError(f"The input for the command in runner {runner_id} failed: {error!r}")
 
 
 def session_closed(runner_id: str) -> ExecLinkError:
-    """Return the error for reading a session that the caller closed before the command had exited."""
+    """Return the error for reading a session that the caller closed before the command exited."""
     return ExecLinkError(f"The session in runner {runner_id} was closed before the command had exited.")
 
 
@@ -110,8 +110,9 @@ def link_error(
 ) -> FalError:
     """Return the error for a shell session that gRPC ended with an error.
 
-    A refusal and a controller that was never reached stay what they are. All else is a broken link: the command may
-    have run, and its exit code is not known.
+    A refusal and an unreachable controller keep their errors. Any other error is a broken link: the command may have
+    run,
+    and its exit code is unknown.
     """
     if isinstance(error, DeadlineExceededError) and timeout_seconds is not None:
         return timed_out(runner_id, timeout_seconds)

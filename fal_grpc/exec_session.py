@@ -47,7 +47,7 @@ def start(
     interactive: bool,
     on_notice: Callable[[str], None],
 ) -> ExecSession | ShellSession:
-    """Start a command; if the controller lacks execs, one that ends with its link."""
+    """Start a command; if the controller lacks execs, start one that ends with its link."""
     shell.check_stdin(stdin)
     flag("interactive", interactive)
     execs.check_on_notice(on_notice)
@@ -84,13 +84,13 @@ def start(
 class ExecSession:
     """A command that runs in a runner. Iterate over it for its output; then `exit_code` is known.
 
-    If the link breaks, it reconnects, and iterating resumes with the next byte. Input can go in from one task while
-    another one reads. A command that is not kept gets SIGHUP if the session is closed before it has exited.
+    If the link breaks, it reconnects, and iterating resumes with the next byte. One task can send input while another
+    reads. A command that is not kept gets SIGHUP if the session is closed before it has exited.
 
     Attributes:
-        info: the command as it was when the session began.
+        info: the command at the start of the session.
         notice: a message of the controller for the person at the terminal; may be empty.
-        dropped_bytes: how much output was lost, because nobody read it in time.
+        dropped_bytes: how much output was lost because nobody read it in time.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class ExecSession:
 
     @property
     def exit_code(self) -> int | None:
-        """The command's exit code; None as long as it is not known."""
+        """The command's exit code; None until it is known."""
         return self._exit_code
 
     def send(self, data: bytes) -> None:
-        """Send the command input. Waits while the runner does not read; after the command's end it does nothing."""
+        """Send input to the command. Wait while the runner does not read; after the command's end, do nothing."""
         self._input.send(data)
 
     def resize(self, height: int, width: int) -> None:
@@ -176,7 +176,7 @@ class ExecSession:
         was_closed = self._closed
         self.detach()
         if not was_closed and self._exit_code is None and not self.info.keep:
-            with suppress(CallError, ClientClosedError):  # the runner ends it when nobody reads it for a while
+            with suppress(CallError, ClientClosedError):  # the runner ends it anyway if nobody reads it for a while
                 self.hang_up()
 
     def __enter__(self) -> Self:
@@ -191,8 +191,8 @@ class ExecSession:
         """Yield the command's output until it has exited.
 
         Raises:
-            ExecLinkError: the link broke for good, so the exit code is not known.
-            CallError: the controller refused: no permission, or somebody else reads the command now.
+            ExecLinkError: the link broke for good, so the exit code is unknown.
+            CallError: the controller refused: no permission, or another reader took over.
             DeadlineExceededError: the command was ended at its timeout.
         """
         import grpc
@@ -221,7 +221,7 @@ class ExecSession:
             time.sleep(policy.pause(error))
 
     def wait(self) -> int:
-        """Read to the end, drop the output, and return the exit code. Raises as iterating does."""
+        """Read to the end, drop the output, and return the exit code. Raises the errors of iterating."""
         for _ in self:
             pass
         if self._exit_code is None:
@@ -229,7 +229,7 @@ class ExecSession:
         return self._exit_code
 
     def _read(self) -> Iterator[exec_pb2.ReadExecResponse]:
-        """Read over one connection. After its first message, input is sent."""
+        """Read over one connection. Its first message starts sending input."""
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.ReadExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, offset=self._offset)

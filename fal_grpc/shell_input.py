@@ -1,7 +1,7 @@
 """Writes the input of a shell session from threads.
 
-Not generated from its asyncio twin: gRPC's blocking calls pull messages from an iterator in a thread of gRPC's, its
-asyncio calls are written to. What both decide alike (cutting input, the end) is in `adapter/shell.py`.
+It is not generated from its asyncio twin: gRPC's blocking calls pull messages from an iterator in gRPC's own thread,
+its asyncio calls are written to. Their shared code (cutting input, the end) is in `adapter/shell.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _MAX_PENDING = 16
 
 
 class ShellInput:
-    """The call of a shell session, and the input on its way.
+    """The call of a shell session, and its pending input.
 
-    Only a few inputs wait at a time, so that the caller notices if the runner does not read.
+    Only a few inputs wait at a time, so that the caller notices a runner that does not read.
 
     Attributes:
         call: the call; iterate over it for the output.
-        error: what the caller's own input raised; the session raises it when it is read.
+        error: the exception of the caller's input; the session raises it when it is read.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ShellInput:
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Cancel the call, and send no more."""
+        """Cancel the call, and stop sending."""
         with self._changed:
             self._stopped = True
             self._pending.clear()
@@ -80,7 +80,7 @@ class ShellInput:
     def _messages(
         self, first: runner_pb2.ShellRunnerInput, items: Iterator[shell.ShellInput]
     ) -> Iterator[runner_pb2.ShellRunnerInput]:
-        # gRPC reads this in a thread of its own, where an error would be lost.
+        # gRPC reads this in its own thread, where an error would be lost.
         yield first
         try:
             for item in items:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ShellSession:
     """A command that runs in a runner. Iterate over it for its output; then `exit_code` is known.
 
-    Input can go in from other threads than the one that reads. Closing the session ends a command that has not exited.
+    One task can send input while another reads. Closing the session ends a command that has not exited.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class ShellSession:
 
     @property
     def exit_code(self) -> int | None:
-        """The command's exit code; None as long as it is not known."""
+        """The command's exit code; None until it is known."""
         return self._exit_code
 
     def send(self, data: bytes) -> None:
-        """Send the command input. Waits while the runner does not read; after the command's end it does nothing."""
+        """Send input to the command. Wait while the runner does not read; after the command's end, do nothing."""
         self._input.put(data)
 
     def resize(self, height: int, width: int) -> None:
@@ -71,7 +71,7 @@ class ShellSession:
         self._input.put(shell.CloseInput())
 
     def signal(self, number: int) -> None:
-        """Send a signal by its key, since this kind of session has no other way.
+        """Send a signal by its key, the only way in this kind of session.
 
         Raises:
             ArgumentError: the command has no terminal, or the signal no key.
@@ -95,7 +95,7 @@ class ShellSession:
         """Yield the command's output until it has exited.
 
         Raises:
-            ExecLinkError: the link broke, so the exit code is not known.
+            ExecLinkError: the link broke, so the exit code is unknown.
             CallError: the controller refused: no such runner, no permission, too many sessions.
             DeadlineExceededError: the command was ended at its timeout.
         """
@@ -122,7 +122,7 @@ class ShellSession:
         raise no_exit_code(self.runner_id)
 
     def wait(self) -> int:
-        """Read to the end, drop the output, and return the exit code. Raises as iterating does."""
+        """Read to the end, drop the output, and return the exit code. Raises the errors of iterating."""
         for _ in self:
             pass
         if self._exit_code is None:

@@ -1,4 +1,4 @@
-"""The stubs of a controller's services; each is imported when it is first used."""
+"""The stubs of a controller's services, each imported at first use."""
 
 # Generated from fal_grpc/aio_stubs.py by scripts/gen_blocking.py; do not edit.
 
@@ -30,7 +30,7 @@ class Stubs(Protocol):
     """The services of a controller, over the channel that `_stub` opens."""
 
     def _stub(self, make: Callable[[grpc.Channel], S]) -> S:
-        """Return the stub of a service; open the channel if this is the first."""
+        """Return the stub of a service, opening the channel at first use."""
         ...
 
     @property

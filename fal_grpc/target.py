@@ -26,12 +26,12 @@ class Target:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, so that nobody can read on the way."""
+        """Whether it is on this machine, so that nobody can read the traffic."""
         return is_loopback(self.host)
 
     @property
     def is_cloud(self) -> bool:
-        """Whether it is named like the fal cloud, which has a host for each kind of call."""
+        """Whether its name is one of the fal cloud, which has a host for each kind of call."""
         return self.host.startswith("api.")
 
     @property
@@ -41,7 +41,7 @@ class Target:
 
     @property
     def rest_url(self) -> str:
-        """The URL of its HTTP side: the same port, and a host `rest…` if the gRPC host is `api…`."""
+        """The URL of its HTTP side: the same port, and host `rest…` if the gRPC host is `api…`."""
         host = "rest" + self.host.removeprefix("api") if self.host.startswith("api") else self.host
         return replace(self, host=host).url
 
@@ -60,13 +60,13 @@ def parse_target(text: str, *, plaintext: bool | None = None, source: str = "hos
     """Parse an address.
 
     Args:
-        text: `host`, `host:port`, `[::1]:port` or `::1`, with or without `http://` (plaintext) or `https://` (TLS)
-            before it. The default port is 443.
+        text: `host`, `host:port`, `[::1]:port` or `::1`, optionally prefixed with `http://` (plaintext) or `https://`
+            (TLS). The default port is 443.
         plaintext: whether to connect without TLS if the text does not say; None means for loopback addresses only.
-        source: where the text comes from, for the error.
+        source: the setting that the text comes from, for the error.
 
     Raises:
-        ConfigError: it has another form.
+        ConfigError: it is malformed.
     """
     scheme, separator, rest = text.strip().rpartition("://")
     if separator and scheme not in ("http", "https"):
@@ -90,7 +90,7 @@ def parse_target(text: str, *, plaintext: bool | None = None, source: str = "hos
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, by its name or number, without looking it up."""
+    """Return whether a host name or address is this machine's, without resolving it."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

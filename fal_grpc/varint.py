@@ -1,10 +1,10 @@
-"""Numbers as protobuf encodes them, for code that writes messages byte by byte."""
+"""Encodes numbers like protobuf, for code that writes messages byte by byte."""
 
 from __future__ import annotations
 
 
 def varint(number: int) -> bytes:
-    """Encode a number that is not negative: seven bits a byte, the lowest first."""
+    """Encode a non-negative number: seven bits per byte, least significant first."""
     if number < 0x4000:
         return _SMALL[number]
     digits = bytearray()

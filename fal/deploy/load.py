@@ -60,7 +60,7 @@ class LoadedApp:
 
     @property
     def source_code(self) -> str:
-        """Return the text of the file."""
+        """The text of the file."""
         return decode_source(self.source)
 
 

@@ -1,6 +1,6 @@
-"""Messages to objects, and arguments to messages: one file a noun, pure, and without importing the stubs until used.
+"""Converts messages to objects and arguments to messages: one file for each noun, without I/O.
 
-A noun's file is loaded when it is first used as an attribute of this package: a command needs one or two of them.
+A noun's file, and the stubs it needs, load at the first use of its attribute here: a command needs only one or two.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AccountKind(StrEnum):
-    """What an account stands for; UNKNOWN is one that this version does not know."""
+    """The kind of an account; UNKNOWN is one that this version does not know."""
 
     USER = "user"
     TEAM = "team"
@@ -24,7 +24,7 @@ class AccountKind(StrEnum):
 
 
 class MemberRole(StrEnum):
-    """What a member may do for its team; UNKNOWN is a role that this version does not know."""
+    """A member's role in its team; UNKNOWN is one that this version does not know."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -40,8 +40,9 @@ class AccountInfo:
     Attributes:
         nickname: the first part of the paths of its apps.
         full_name: its name for people.
-        user_id: names it to the controller when a login token acts for it.
-        role: the caller's role in a team; None for the caller's own account, and one that it is no member of.
+        user_id: identifies it to the controller when a login token acts for it.
+        role: the caller's role in a team; None for the caller's own account and for accounts that it does not belong
+        to.
     """
 
     nickname: str
@@ -62,7 +63,7 @@ class TeamMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAccount:
-    """An account that was just created, and its first key, whose secret cannot be read again."""
+    """A newly created account and its first key, whose secret cannot be read again."""
 
     account: AccountInfo
     key_id: str
@@ -71,11 +72,11 @@ class NewAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountQuotas:
-    """What an account may have, and what it has. The names are those that `set_quotas` takes.
+    """An account's quotas and usage, under the names that `set_quotas` takes.
 
     Attributes:
-        bounds: 0 is no bound.
-        used: of each bound that is an amount; rates have none.
+        bounds: the limits; 0 means no limit.
+        used: the usage of each limit that is an amount; rates have none.
     """
 
     nickname: str

@@ -1,4 +1,4 @@
-"""Apps: names that point at a revision, with the settings that decide how many runners they have."""
+"""Apps: names that point at a revision, with the settings that control the number of runners."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AuthMode(StrEnum):
 
 
 class DeploymentStrategy(StrEnum):
-    """How an app moves to another revision: at once (recreate), or when a runner of it is ready (rolling)."""
+    """How an app moves to another revision: at once (recreate), or when one of its runners is ready (rolling)."""
 
     RECREATE = "recreate"
     ROLLING = "rolling"
@@ -43,7 +43,7 @@ class DeploymentStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppLoad:
-    """An app's load: requests in flight, requests that wait, and how many of those may start a runner (`eligible`)."""
+    """An app's load: requests in flight, waiting requests, and how many of those may start a runner (`eligible`)."""
 
     in_flight: int
     queued: int
@@ -52,10 +52,10 @@ class AppLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasInfo:
-    """An app. Times are in seconds; a field that the controller leaves out is 0 or empty.
+    """An app. Durations are in seconds; a field that the controller omits is 0 or empty.
 
     Attributes:
-        auth_mode: "private", "public", "shared", or "unknown" for a mode that is new to this client.
+        auth_mode: "private", "public", "shared", or "unknown" for a mode that this client does not know.
         is_rolling: whether its runners are being replaced, or its traffic is moving.
         request_start_timeout: None if the app has no limit of its own.
         load: its requests; None if the controller does not say.
@@ -183,10 +183,10 @@ def update_request(
     regions: Sequence[str] | None = None,
     environment_name: str | None = None,
 ) -> app_pb2.UpdateApplicationRequest:
-    """Return a request to change settings; None and an empty list change nothing, and 0 is sent.
+    """Return a request to change settings; None and an empty list change nothing, but 0 is sent.
 
     Raises:
-        ArgumentError: a number is negative or not whole, or a list is not one of texts.
+        ArgumentError: a number is negative or not whole, or a list contains something else than text.
     """
     from fal_grpc.v1 import app_pb2
 
@@ -211,7 +211,7 @@ def update_request(
 def rollout_request(
     application_name: str, *, force: bool = False, environment_name: str | None = None
 ) -> app_pb2.RolloutApplicationRequest:
-    """Return a request for new runners. `force` is always sent, as the published client does."""
+    """Return a request for new runners. `force` is always sent, as by the published client."""
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.RolloutApplicationRequest(
@@ -222,7 +222,7 @@ def rollout_request(
 
 
 def app_name(name: object, environment_name: str | None = None) -> str:
-    """Return an app's name as it is sent: outside of "main", with `--` and the environment's name.
+    """Return an app's name on the wire: outside of "main", it ends with `--` and the environment's name.
 
     Raises:
         ArgumentError: it is empty, or not text.
@@ -232,7 +232,7 @@ def app_name(name: object, environment_name: str | None = None) -> str:
 
 
 def name_in_environment(name: str, environment_name: str | None) -> str:
-    """Return an app's name with the suffix of its environment, as queues and calls name it."""
+    """Return an app's name with its environment's suffix, as in queues and calls."""
     if environment_name in (None, "", "main") or name.endswith(f"--{environment_name}"):
         return name
     return f"{name}--{environment_name}"

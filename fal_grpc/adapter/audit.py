@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """Something that a caller was permitted to do; it was recorded before it was carried out.
+    """A permitted action of a caller, recorded before it was carried out.
 
     Attributes:
-        number: from 1 on, without a gap.
-        action: the method, such as "Secrets.SetSecret", or method and path of HTTP.
-        target: what the request names, such as "name=TOKEN"; never a value.
-        source: the address that it came from; empty if that is not known.
-        request_id: names the call in the controller's log.
-        digest: of this entry and of all before it.
+        number: counts from 1, without gaps.
+        action: the method, such as "Secrets.SetSecret", or an HTTP method and path.
+        target: the object that the request names, such as "name=TOKEN"; never a value.
+        source: the caller's address; empty if unknown.
+        request_id: the call's id in the controller's log.
+        digest: covers this entry and all earlier ones.
     """
 
     number: int
@@ -38,14 +38,14 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditCheck:
-    """Whether the audit log is whole; `broken_at` is the first entry that was changed or is missing."""
+    """Whether the audit log is intact; `broken_at` is the first entry that was changed or is missing."""
 
     entries: int
     broken_at: int | None
 
 
 def page(message: audit_pb2.ListAuditEntriesResponse) -> tuple[Sequence[AuditEntry], str]:
-    """Return the entries, and the token of the next page, which is empty at the end."""
+    """Return the entries and the token of the next page, which is empty on the last page."""
     return [_entry(each) for each in message.entries], message.next_page_token
 
 

@@ -1,4 +1,4 @@
-"""Watched lists: what a message of a watch says, and the requests for one."""
+"""Watched lists: the messages of a watch, and the requests for one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Changes(Generic[T]):
     """A part of a watched list.
 
     Attributes:
-        snapshot: whether what came before is to be forgotten.
-        items: what is new or has changed.
-        removed: the names of what is gone.
-        version: what the reader has now, to go on from; empty if more of the same comes.
+        snapshot: whether it replaces everything before it.
+        items: new and changed items.
+        removed: the names of removed items.
+        version: the reader's version afterwards, to resume from; empty if more messages of the same version follow.
     """
 
     snapshot: bool

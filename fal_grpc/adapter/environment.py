@@ -1,4 +1,4 @@
-"""Environments: separate places, such as "main" and "staging", for apps and secrets."""
+"""Environments: separate sets of apps and secrets, such as "main" and "staging"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentInfo:
-    """An environment. `is_default` says whether calls without an environment mean this one."""
+    """An environment. `is_default` says whether calls without an environment use this one."""
 
     name: str
     description: str | None

@@ -1,4 +1,4 @@
-"""Commands in runners that outlive their link: their messages, and the buffer of their input."""
+"""Commands in runners that outlive their link: their messages, and the buffer for their input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 128 * 1024
 """Bytes of input in a message."""
 ACK_BYTES = 2 * 1024 * 1024
-"""After this much output the runner gets an acknowledgement; at 4 MiB it waits for one."""
+"""Acknowledge output to the runner after this many bytes; at 4 MiB it waits for an acknowledgement."""
 _MAX_UNTAKEN = 1024 * 1024
 
 
@@ -61,12 +61,12 @@ class ExecSpec:
         command: the command and its arguments; empty for a login shell.
         tty: whether it gets a terminal.
         size: rows and columns of the terminal.
-        term: what kind of terminal it is, as TERM says it; None leaves that to the runner.
-        cwd: the directory to run it in; None is the app's.
-        env: environment variables on top of the app's.
+        term: the type of the terminal, as in TERM; None leaves it to the runner.
+        cwd: the directory to run it in; None means the app's.
+        env: environment variables in addition to the app's.
         keep: whether it keeps running if nobody reads it.
         timeout_seconds: how long it may run; None sets no limit.
-        linger_seconds: how long it waits for a reader whose link broke; None leaves that to the runner.
+        linger_seconds: how long it waits for a reader whose link broke; None leaves it to the runner.
     """
 
     runner_id: str
@@ -86,7 +86,7 @@ def no_notice(_message: str) -> None:
 
 
 def check_on_notice(on_notice: object) -> None:
-    """Check the argument of that name.
+    """Check the argument `on_notice`.
 
     Raises:
         ArgumentError: it cannot be called.
@@ -137,7 +137,7 @@ def _size(size: object) -> runner_pb2.TerminalSize:
 
 
 def wrapped(spec: ExecSpec) -> list[str]:
-    """Return the command inside a shell that sets directory and variables, for controllers that cannot."""
+    """Return the command inside a shell that sets directory and variables, for controllers that cannot set them."""
     if not spec.cwd and not spec.env:
         return list(spec.command)
     variables = [f"{name}={value}" for name, value in (spec.env or {}).items()]
@@ -183,8 +183,8 @@ class InputBuffer:
     """The input of a command that the runner has not taken yet. It has no locks.
 
     Attributes:
-        received: the offset up to which output was received, to acknowledge it to the runner.
-        ended: whether no more input comes.
+        received: the offset up to which output was received, for acknowledgements to the runner.
+        ended: whether no more input follows.
     """
 
     def __init__(self) -> None:
@@ -208,13 +208,13 @@ class InputBuffer:
             self._end += len(chunk)
 
     def resume_at(self, offset: int) -> None:
-        """Note how much input an earlier session sent."""
+        """Continue at the offset that an earlier session reached."""
         self._chunks = deque((offset + start, data) for start, data in self._chunks)
         self._taken += offset
         self._end += offset
 
     def taken(self, offset: int) -> bool:
-        """Drop the input below an offset, which the runner has taken; return whether that is news."""
+        """Drop the input below an offset, which the runner has taken; return whether there was any."""
         if offset <= self._taken:
             return False
         self._taken = offset
@@ -223,11 +223,11 @@ class InputBuffer:
         return True
 
     def sending(self) -> Sending:
-        """Return what to send on a new stream: all that was not taken."""
+        """Return the sender for a new stream, which starts with the first byte not taken."""
         return Sending(self, self._taken)
 
     def chunk_at(self, offset: int) -> tuple[int, bytes] | None:
-        """Return the first chunk that ends behind an offset, and where it begins."""
+        """Return the first chunk that ends after an offset, with its start; None if there is none."""
         for start, data in self._chunks:
             if start + len(data) > offset:
                 return start, data
@@ -244,7 +244,7 @@ class Sending:
         self._sent_end = False
 
     def next(self) -> exec_pb2.WriteExecRequest | None:
-        """Return the next message; None if there is nothing to send now."""
+        """Return the next message; None if there is nothing to send yet."""
         from fal_grpc.v1 import exec_pb2
 
         buffer = self._buffer

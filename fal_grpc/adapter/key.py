@@ -1,4 +1,4 @@
-"""API keys, and what they may do."""
+"""API keys and their permissions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class KeyScope(StrEnum):
-    """What a key may do, coarsely: everything (ADMIN), or only call apps (API)."""
+    """The coarse permissions of a key: everything (ADMIN), or only calling apps (API)."""
 
     ADMIN = "ADMIN"
     API = "API"
 
 
 class KeyPreset(StrEnum):
-    """A named set of permissions. FULL is that of the scope ADMIN."""
+    """A named set of permissions. FULL equals the scope ADMIN."""
 
     FULL = "FULL"
     API = "API"
@@ -41,11 +41,12 @@ class UserKeyInfo:
     """A key, without its secret.
 
     Attributes:
-        scope: what it may do; None if no scope describes it.
+        scope: its coarse permissions; None if no scope describes them.
         alias: the description that it was created with.
-        expires_at: when it expires, or did; None is never, or not told by the controller.
-        last_used_at: when it was used last, to about a minute; None is never, or not told.
-        permissions: what it may do, such as "serverless:apps:run"; "*" is everything. Empty if not told.
+        expires_at: when it expires or expired; None if never, or if the controller does not say.
+        last_used_at: when it was last used, to about a minute; None if never, or if the controller does not say.
+        permissions: its permissions, such as "serverless:apps:run"; "*" means all. Empty if the controller does not
+        say.
     """
 
     key_id: str
@@ -59,7 +60,7 @@ class UserKeyInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A key that was just created. Its secret cannot be read again."""
+    """A newly created key. Its secret cannot be read again."""
 
     key_id: str
     key_secret: str = field(repr=False)
@@ -67,16 +68,16 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who a controller takes the caller for.
+    """The caller, as the controller sees it.
 
     Attributes:
         account: the account's id.
-        nickname: the account's, the first part of the paths of its apps; empty if the controller does not tell.
+        nickname: the account's nickname, the first part of its apps' paths; empty if the controller does not say.
         alias: the description that the key was created with.
         created_at: None for a key that the controller itself made, such as a runner's.
-        expires_at: None is never.
-        quotas: what the account may have, by name, and each key of it: `caller_requests_per_second`. 0 is no bound.
-        used: of each bound that is an amount, what the account has; empty if the key may not read the account.
+        expires_at: None if never.
+        quotas: the account's limits by name, and each key's: `caller_requests_per_second`. 0 means no limit.
+        used: the account's usage of each limit that is an amount; empty if the key may not read the account.
     """
 
     account: str
@@ -153,7 +154,7 @@ def create_request(
     for_app: str | None = None,
     environment_name: str | None = None,
 ) -> key_pb2.CreateUserKeyRequest:
-    """Return a request for a new key. A scope is sent as its preset, as the published client does.
+    """Return a request for a new key. A scope is sent as its preset, as by the published client.
 
     Args:
         preset: a preset, or its name in any case.
@@ -161,8 +162,8 @@ def create_request(
         scope: a scope, or its name in any case.
         description: a note that helps to tell keys apart.
         expires_at: when it expires; a naive one is local time.
-        for_app: the app that it is for; None is all.
-        environment_name: the app's environment, or the environment that it is for; None is all.
+        for_app: the only app that it is for; None means all.
+        environment_name: the app's environment, or the only environment that it is for; None means all.
 
     Raises:
         ArgumentError: not exactly one of the three is given, or a name is unknown.
@@ -224,7 +225,7 @@ def login_request(life: timedelta) -> key_pb2.CreateLoginTokenRequest:
 
 def _id(key_id: str) -> str:
     if ":" in text("key_id", key_id, "must be an id that is not empty; `fal keys list` lists the keys"):
-        # Not shown: a whole key has its secret in it.
+        # Do not show the value: a complete key contains its secret.
         raise ArgumentError("key_id", "give only the part before the colon; the secret is not needed")
     return key_id
 

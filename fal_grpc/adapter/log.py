@@ -1,4 +1,4 @@
-"""Log lines: streamed by a build, a deploy or a run, and stored by the controller for runners."""
+"""Log lines: streamed by builds, deploys and runs, and stored by the controller for runners."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LogLevel(StrEnum):
-    """How serious a line is. STDOUT and STDERR are lines of builds, deploys and runs that state no level."""
+    """The severity of a line. STDOUT and STDERR are lines of builds, deploys and runs that state no level."""
 
     TRACE = "TRACE"
     DEBUG = "DEBUG"
@@ -31,7 +31,7 @@ class LogLevel(StrEnum):
 
 
 class LogSource(StrEnum):
-    """What wrote a streamed line: the environment's build, the platform (BRIDGE), the user's code."""
+    """The writer of a streamed line: the environment's build, the platform (BRIDGE), or the user's code."""
 
     BUILDER = "BUILDER"
     BRIDGE = "BRIDGE"
@@ -40,7 +40,7 @@ class LogSource(StrEnum):
 
 
 class LogOrigin(StrEnum):
-    """What wrote a stored line: the build, the platform (system), or the app to one of its streams."""
+    """The writer of a stored line: the build, the platform (system), or the app's stdout or stderr."""
 
     BUILD = "build"
     SYSTEM = "system"
@@ -51,14 +51,14 @@ class LogOrigin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which stored lines to read, of one runner or of one app.
+    """Selects stored lines of one runner or one app.
 
     Attributes:
-        runner_id, app, environment_name: whose lines: a runner's, or an app's in an environment.
+        runner_id, app, environment_name: the runner, or the app in an environment.
         sources: only lines from these; empty means all.
-        search: only lines that contain this text; case does not matter.
-        request_id: only lines that were written for this request.
-        since, until: only lines at or after, and before, these times; naive ones are local time.
+        search: only lines that contain this text, ignoring case.
+        request_id: only lines written for this request.
+        since, until: only lines at or after `since` and before `until`; naive times are local.
         lines: at most this many over all pages: the newest ones, or the oldest ones with `oldest`.
 
     Raises:
@@ -89,13 +89,13 @@ class LogQuery:
 
     @property
     def oldest_first(self) -> bool:
-        """Whether pages go from the oldest line on; if only the newest are wanted, they go backwards."""
+        """Whether pages start with the oldest line; they go backwards if only the newest are wanted."""
         return self.lines is None or self.oldest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """A line that a build, a deploy or a run streams. `timestamp` is aware, and None if it was not sent."""
+    """A line that a build, a deploy or a run streams. `timestamp` is aware; None if it was not sent."""
 
     message: str
     source: LogSource
@@ -105,13 +105,13 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """A stored line of a runner, named by (runner_id, sequence); sequence 0 means that it is not numbered.
+    """A stored line of a runner, identified by (runner_id, sequence); sequence 0 means that it has no number.
 
     Attributes:
         timestamp: when it was written, aware.
         message: the text, without the newline at its end.
-        request_id: the request that was being served; empty if that is not known.
-        app, revision: what the runner serves; empty if the controller does not say.
+        request_id: the request in progress; empty if unknown.
+        app, revision: the runner's app and revision; empty if the controller does not say.
     """
 
     runner_id: str
@@ -127,7 +127,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerEnded:
-    """How a runner ended. `exit_code` is None if no process ran, `ended_at` if the controller does not say."""
+    """How a runner ended. `exit_code` is None if no process ran; `ended_at` is None if the controller does not say."""
 
     runner_id: str
     ended_at: datetime | None
@@ -140,7 +140,7 @@ class LogPage:
     """Some stored lines, and the token of the next page; None on the last one.
 
     Attributes:
-        reached: the time of the last line that was read for this page, found or not; None if that is not known.
+        reached: the time of the last line searched for this page, whether it matched or not; None if unknown.
     """
 
     entries: tuple[LogEntry, ...]
@@ -150,7 +150,7 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBatch:
-    """Lines as they are written, and the cursor to resume with after them. One without lines is a heartbeat."""
+    """New lines, and the cursor to resume after them. A batch without lines is a heartbeat."""
 
     entries: tuple[LogEntry, ...]
     cursor: str
@@ -271,7 +271,7 @@ def list_request(query: LogQuery, *, page_size: int = 0, page_token: str | None 
 
 
 def follow_request(query: LogQuery, *, cursor: str | None = None) -> log_pb2.FollowLogsRequest:
-    """Return a request to follow lines: from the cursor, else from the query's `since`, else from now on."""
+    """Return a request to follow lines from the cursor, the query's `since`, or now, whichever is set first."""
     from fal_grpc.v1 import log_pb2
 
     message = log_pb2.FollowLogsRequest(selector=_selector(query))

@@ -1,4 +1,4 @@
-"""Nodes: the machines that runners run on, with their GPUs, and the machine types that runners can be."""
+"""Nodes: the machines that runners run on, with their GPUs and machine types."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuInfo:
-    """A GPU, or a slice of one, that one runner has at a time.
+    """A GPU, or a slice of one, that one runner holds at a time.
 
     Attributes:
-        id: its UUID, or a made-up name if it does not exist.
-        label: what machine types call it, such as `GPU-H100`.
-        model: what its maker calls it; empty if it does not exist.
-        held: whether a runner has it.
-        runner_id: the runner that has it; None if that is another account's.
+        id: its UUID, or a made-up name for a simulated GPU.
+        label: its name in machine types, such as `GPU-H100`.
+        model: the manufacturer's name; empty for a simulated GPU.
+        held: whether a runner holds it.
+        runner_id: the runner that holds it; None if the runner belongs to another account.
         alias: the app of that runner.
     """
 
@@ -39,8 +39,8 @@ class NodeInfo:
 
     Attributes:
         trouble: why nothing can be started on it now; empty if something can.
-        reserved_bytes: what its runners reserve of `memory_bytes`.
-        bounds: what enforces memory, processes and cpu of machine types; empty where nothing does.
+        reserved_bytes: how much of `memory_bytes` its runners reserve.
+        bounds: what enforces the memory, processes and cpu of machine types; empty if nothing does.
     """
 
     name: str
@@ -54,15 +54,15 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineTypeInfo:
-    """What one runner gets.
+    """The resources of one runner.
 
     Attributes:
         cores: its share of a busy machine.
-        memory_bytes: the most that it may use; None sets no bound.
-        processes: the most that it may have at a time, threads included.
-        disk_bytes: the most that it may keep in /app and /tmp; None if an older controller does not bound that.
+        memory_bytes: the most memory that it may use; None sets no limit.
+        processes: the most processes that it may have at a time, threads included.
+        disk_bytes: the most that it may keep in /app and /tmp; None if an older controller does not limit it.
         gpu: the label of its GPUs; empty for none.
-        gpus: how many of them, if the app does not say.
+        gpus: the number of GPUs, if the app does not set it.
     """
 
     name: str
@@ -76,7 +76,7 @@ class MachineTypeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeList:
-    """All nodes, and all machine types that are described, the usual ones first."""
+    """All nodes, and all described machine types, the usual ones first."""
 
     nodes: tuple[NodeInfo, ...]
     machine_types: tuple[MachineTypeInfo, ...]

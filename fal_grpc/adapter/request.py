@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class RequestStatus(StrEnum):
-    """How a request ended: below 400, from 400 to 499, from 500 on, or its caller left before the answer was complete.
+    """How a request ended: below 400, 400 to 499, 500 or above, or its caller left before the response was complete.
 
-    UNKNOWN stands for what a newer controller says.
+    UNKNOWN stands for the statuses of newer controllers.
     """
 
     UNKNOWN = "unknown"
@@ -42,22 +42,23 @@ _NUMBERS = {status: number for number, status in _STATUSES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """A request that has ended; nothing of what it sent or got is kept.
+    """A request that has ended, without its bodies and headers.
 
     Attributes:
         app: with the suffix of its environment.
-        revision_id: the one that answered, or that the app was on if no runner got the request.
-        runner_id: the runner that got it last; None if none did.
-        endpoint: the path that the app describes, such as "/items/{item}", or else its own path; without the query.
+        revision_id: the revision that answered; if no runner got the request, the app's revision at that time.
+        runner_id: the last runner that got it; None if none did.
+        endpoint: the path in the app's description, such as "/items/{item}", or else the request's own path; without
+            the query.
         key_id: the public half of the caller's key; None for a call without one.
-        queued: whether it came by way of the queue.
+        queued: whether it came through the queue.
         received_at: when its head had arrived, or when the queue accepted it.
-        started_at: when a runner got it, the last time; None if none did.
-        ended_at: when the answer was complete, or its caller left.
-        status_code: of the answer; None if its caller left before it was complete.
-        error_type: the word of X-Fal-Error-Type; None for a success.
-        bytes_in: of the request's body.
-        bytes_out: of the answer's body, as far as it was sent.
+        started_at: when a runner last got it; None if none did.
+        ended_at: when the response was complete, or its caller left.
+        status_code: of the response; None if its caller left before it was complete.
+        error_type: the value of X-Fal-Error-Type; None for a success.
+        bytes_in: bytes of the request's body.
+        bytes_out: bytes of the response's body that were sent.
         attempt: how often the queue tried; 1 for a direct call, 0 if no runner got it.
         cold_start: whether it waited for a runner to start.
     """
@@ -83,18 +84,18 @@ class RequestRecord:
 
     @property
     def duration(self) -> timedelta:
-        """From its arrival to its end."""
+        """The time from its arrival to its end."""
         return self.ended_at - self.received_at
 
     @property
     def wait(self) -> timedelta:
-        """How long it waited for a runner; all of its time if none got it."""
+        """The time that it waited for a runner; its whole duration if none got it."""
         return (self.started_at or self.ended_at) - self.received_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurationQuantiles:
-    """How long a share of some requests took at most, right within 1 %; `sum` is of all of them together."""
+    """Quantiles of durations, accurate to 1 %; `sum` is the total of all durations."""
 
     p50: timedelta
     p75: timedelta
@@ -106,18 +107,18 @@ class DurationQuantiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStats:
-    """Numbers of the requests of an app, or of one of its endpoints, that ended in a span.
+    """Statistics of the requests that ended in a span, for an app or one of its endpoints.
 
     Attributes:
         app: with the suffix of its environment.
-        endpoint: None for the sum of all.
-        status_codes: how many ended with each; 0 stands for callers who left.
-        error_types: how many ended with each.
-        cold_starts: how many waited for a runner to start.
-        total: from their arrival to their end; None if there are none.
-        wait: how long they waited for a runner; None if there are none.
-        run: how long a runner had them; None if none had any.
-        cold: how long those waited that waited for a runner to start; None if there are none.
+        endpoint: None for all endpoints together.
+        status_codes: the number of requests by status code; 0 stands for callers who left.
+        error_types: the number of requests by error type.
+        cold_starts: the number of requests that waited for a runner to start.
+        total: from arrival to end; None if there are no requests.
+        wait: the waiting time for a runner; None if there are no requests.
+        run: the time on a runner; None if no request reached one.
+        cold: the waiting time of cold starts; None if there are none.
     """
 
     app: str
@@ -137,22 +138,22 @@ class RequestStats:
 
     @property
     def errors(self) -> int:
-        """How many ended with a status code of 500 or above."""
+        """The number of requests that ended with a status code of 500 or above."""
         return sum(count for code, count in self.status_codes.items() if code >= 500)
 
     @property
     def per_second(self) -> float:
-        """How many ended a second."""
+        """The number of requests that ended per second."""
         return self.count / (self.until - self.since).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestPage:
-    """Some requests.
+    """A page of requests.
 
     Attributes:
-        next_page_token: of the next page; empty at the end.
-        cursor: behind the last request, also at the end.
+        next_page_token: of the next page; empty on the last one.
+        cursor: the position after the last request, even on the last page.
     """
 
     requests: Sequence[RequestRecord]

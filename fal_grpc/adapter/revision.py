@@ -1,4 +1,4 @@
-"""Revisions: what a deploy sends and streams back, and builds of environments."""
+"""Revisions: the messages of deploys, and builds of environments."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class RetryCondition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """An environment to build. Of `machine`, only types, image, scheduler and regions are sent.
+    """An environment to build. Only types, image, scheduler and regions of `machine` are sent.
 
     Attributes:
-        secrets: names of secrets that the build gets; None names none.
+        secrets: names of secrets that the build gets; None means none.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -86,10 +86,10 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """A message of a build: new log lines, and in the last one how it ended (`state` is None before).
+    """A message of a build: new log lines, and in the last one the outcome (`state` is None before).
 
     Attributes:
-        callable_methods: how the controller's runners load callables, beside pickles; only in the last message.
+        callable_methods: how the controller's runners load callables, besides pickles; only in the last message.
     """
 
     env_id: str
@@ -100,22 +100,22 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterRequest:
-    """What a deploy sends. At most one of `function` and `entrypoint` is given; an image alone has neither.
+    """A deploy. At most one of `function` and `entrypoint` is given; a bare image has neither.
 
     Attributes:
         entrypoint: an import path of the form "module:attribute".
-        setup_func: called first; what it returns is the callable's first argument.
+        setup_func: called first; its result becomes the callable's first argument.
         application_name: the app to move to the new revision; None only registers the revision.
-        auth_mode: who may call the app; None leaves it as it is.
+        auth_mode: who may call the app; None leaves it unchanged.
         metadata: JSON-like: `openapi`, `message`, `annotations` and more.
-        scale: use the scaling settings of `machine` even if the app has some.
-        source_code: to show to people.
-        secrets: names of the secrets that it gets; None means those that are exposed by default.
+        scale: apply the scaling settings of `machine` even if the app has its own.
+        source_code: shown to people.
+        secrets: names of the secrets that it gets; None means those exposed by default.
         build_environment: False means that the environment is already built; None means True.
-        env_id: an environment as a build named it.
+        env_id: an environment's id from a build.
         retry_config: how often and after which failures queued requests are retried, as JSON.
         attach_to_deployment: whether the call lasts until the app has moved to the revision.
-        revision_id: a UUID for the new revision, by which the deploy can be repeated; None lets the controller choose.
+        revision_id: a UUID for the new revision, which makes the deploy repeatable; None lets the controller choose.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -147,11 +147,11 @@ class RegisterRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedChange:
-    """One thing that a deploy would change, as texts for people.
+    """One change that a deploy would make, as texts for people.
 
     Attributes:
         name: the option; "code" and "files" for these.
-        current, planned: what it is and what it becomes; empty if it is not set.
+        current, planned: the value before and after; empty if it is not set.
     """
 
     name: str
@@ -161,15 +161,15 @@ class PlannedChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployPlan:
-    """What a deploy would do.
+    """The effects of a deploy.
 
     Attributes:
         app_name: the app, with its environment's suffix.
-        current_id: the revision that the app is on; None for a new app.
-        changes: what would be different; everything that is set, for a new app.
+        current_id: the app's current revision; None for a new app.
+        changes: the differences; for a new app, all settings.
         env_id: the environment that the code would run in.
-        environment_built: whether that is built already.
-        steps: what the controller would do after the deploy, in order.
+        environment_built: whether that environment is already built.
+        steps: the controller's steps after the deploy, in order.
         problems: why the deploy, or its runners, would fail.
     """
 
@@ -184,12 +184,12 @@ class DeployPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredRevision:
-    """Name a revision that is stored: its deploy goes on even if this client hangs up.
+    """A stored revision: its deploy continues even if this client disconnects.
 
     Attributes:
         application_id: the revision.
         app_name: the app, with its environment's suffix.
-        previous_id: the revision that the app was on before; None for a new app.
+        previous_id: the app's previous revision; None for a new app.
     """
 
     application_id: str
@@ -214,11 +214,11 @@ class RegisterResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationInfo:
-    """A revision. Times are in seconds; a published field that the controller leaves out is 0 or empty.
+    """A revision. Durations are in seconds; a published field that the controller omits is 0 or empty.
 
     Attributes:
-        app_name: the app, with its environment's suffix. This and what follows is None or empty if the controller
-            does not say.
+        app_name: the app, with its environment's suffix. This and the following fields are None or empty if the
+            controller does not send them.
         current: whether the app is on this revision now.
         message: the note that it was deployed with.
         annotations: the named notes that it was deployed with.
@@ -250,7 +250,7 @@ def build_request(request: BuildRequest) -> revision_pb2.BuildEnvironmentRequest
     """Return a build as a message.
 
     Raises:
-        ArgumentError: there is no environment, or a configuration is not like JSON.
+        ArgumentError: there is no environment, or a configuration cannot be JSON.
     """
     from fal_grpc.v1 import revision_pb2, run_pb2
 
@@ -277,10 +277,10 @@ def build_result(message: revision_pb2.BuildEnvironmentResult) -> BuildResult:
 
 
 def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicationRequest:
-    """Return a deploy as a message. As in the published client, the strategy and `scale` are always set.
+    """Return a deploy as a message. Like the published client, it always sets the strategy and `scale`.
 
     Raises:
-        ArgumentError: both a function and an entrypoint are given, or a structure is not like JSON.
+        ArgumentError: both a function and an entrypoint are given, or a structure cannot be JSON.
     """
     from fal_grpc.v1 import revision_pb2, run_pb2
 
@@ -329,10 +329,10 @@ def register_result(message: revision_pb2.RegisterApplicationResult) -> Register
 
 
 def plan_request(request: RegisterRequest) -> revision_pb2.PlanApplicationRequest:
-    """Return a question for what a deploy would do.
+    """Return a request for the effects of a deploy.
 
     Raises:
-        ArgumentError: as `register_request`.
+        ArgumentError: see `register_request`.
     """
     from fal_grpc.v1 import revision_pb2
 

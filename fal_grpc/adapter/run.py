@@ -1,4 +1,4 @@
-"""Code to run, its environment and machine, and what a run streams back. Builds and deploys share them."""
+"""Code to run, its environment and machine, and the messages of a run. Builds and deploys share them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class EnvironmentSpec:
 
     Attributes:
         kind: "virtualenv", "container" or another kind that the controller builds.
-        configuration: its contents, like JSON; a virtualenv has `python_version` and `requirements`. Not in repr, since
+        configuration: its JSON-like contents; a virtualenv has `python_version` and `requirements`. Not in repr,
+        because
             an image's configuration can hold passwords.
         force: build it again even if the same one is already built.
     """
@@ -91,10 +92,10 @@ class HealthCheckConfig:
 
     Attributes:
         path: the path to call; 2xx means healthy.
-        start_period_seconds: how long after the start a failed check does not count.
+        start_period_seconds: how long after the start failed checks do not count.
         timeout_seconds: how long a check may take.
-        failure_threshold: how many checks must fail in a row.
-        call_regularly: check on a timer; if False, only when a response asks for it.
+        failure_threshold: how many consecutive checks must fail.
+        call_regularly: check periodically; if False, only when a response asks for it.
         allow_on_busy: skip the check while requests are in flight.
     """
 
@@ -126,10 +127,10 @@ class RunRequest:
 
     Attributes:
         entrypoint: an import path of the form "module:attribute".
-        setup_func: called first; what it returns is the callable's first argument.
-        secrets: names of the secrets that it gets; None means those that are exposed by default.
+        setup_func: called first; its result becomes the callable's first argument.
+        secrets: names of the secrets that it gets; None means those exposed by default.
         build_environment: False means that the environment is already built; None means True.
-        env_id: an environment as a build named it.
+        env_id: an environment's id from a build.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -171,12 +172,12 @@ class ServiceURLs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnValue:
-    """What a callable returned or raised, still as bytes, since to read a pickle can run the sender's code.
+    """The serialised result or exception of a callable, because reading a pickle can run the sender's code.
 
     Attributes:
         method: the module whose `loads` reads the bytes.
         was_it_raised: whether it is an exception.
-        traceback, exception_type_name, exception_message: about the exception, as text.
+        traceback, exception_type_name, exception_message: the exception as text.
     """
 
     method: str
@@ -190,7 +191,7 @@ class ReturnValue:
         """Return the object.
 
         Args:
-            allow_pickle: read pickles too; only for controllers that you trust, since they choose what runs here.
+            allow_pickle: also read pickles; only for trusted controllers, since they decide which code runs here.
 
         Raises:
             FalError: it is neither JSON nor an allowed pickle.
@@ -245,7 +246,7 @@ def return_value(message: run_pb2.SerializedObject) -> ReturnValue:
 
 
 def run_result(message: run_pb2.HostedRunResult) -> RunResult:
-    """Return a message of a run; without a status it is in progress."""
+    """Return a message of a run; one without a status is in progress."""
     return RunResult(
         run_id=message.run_id,
         state=run_state(message.status) if message.HasField("status") else RunState.IN_PROGRESS,
@@ -260,7 +261,7 @@ def run_request(request: RunRequest) -> run_pb2.HostedRun:
     """Return a run as a message.
 
     Raises:
-        ArgumentError: not exactly one of function and entrypoint is given, or a configuration is not like JSON.
+        ArgumentError: not exactly one of function and entrypoint is given, or a configuration cannot be JSON.
     """
     from fal_grpc.v1 import run_pb2
 
@@ -287,7 +288,7 @@ def run_request(request: RunRequest) -> run_pb2.HostedRun:
 
 
 def check_callable(function: SerializedCallable | None, entrypoint: str | None) -> None:
-    """Raise ArgumentError if both are given, since the wire has one field for the two."""
+    """Raise ArgumentError if both are given, since they share one field on the wire."""
     if function is not None and entrypoint is not None:
         raise ArgumentError("entrypoint", "cannot be given together with a function")
     if entrypoint is not None and ":" not in entrypoint:
@@ -318,7 +319,7 @@ def machine_requirements(machine: MachineRequirements, *, build_only: bool = Fal
 
     Args:
         machine: the machine.
-        build_only: leave out what does not matter to a build, so that scaling settings never change its key.
+        build_only: omit fields that do not affect a build, so that scaling settings never change its key.
     """
     from fal_grpc.v1 import run_pb2
 

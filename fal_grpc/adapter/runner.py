@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunnerState(StrEnum):
-    """The state of a runner. CRASH_BACKOFF is FAILURE_DELAY on the wire; DEAD is an old name of TERMINATED."""
+    """The state of a runner. CRASH_BACKOFF is FAILURE_DELAY on the wire; DEAD is an old name for TERMINATED."""
 
     RUNNING = "RUNNING"
     PENDING = "PENDING"
@@ -47,7 +47,7 @@ class ReplaceState(StrEnum):
 
 
 class _Received:
-    """Keeps a received runner's message until it is read, since most fields of a list are never read."""
+    """Keeps a received runner's message until a field is read, because most fields in a list never are."""
 
     __slots__ = ("_message",)
     _message: runner_pb2.RunnerInfo
@@ -58,7 +58,7 @@ class RunnerStateChange:
     """A change of a runner's state.
 
     Attributes:
-        at: when; aware.
+        at: the time; aware.
         state: the new state.
         reason: why, for people; may be empty.
     """
@@ -70,11 +70,11 @@ class RunnerStateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerStartPhases:
-    """How long each phase of a runner's start took, in seconds; None for a phase that is not over.
+    """How long each phase of a runner's start took, in seconds; None for a phase that has not ended.
 
     Attributes:
-        waiting: until a node got the order to start it.
-        environment: from then until its process started: to build the environment and collect code and secrets.
+        waiting: until a node was told to start it.
+        environment: from then until its process started: building the environment, collecting code and secrets.
         setup: from then until it was ready for requests.
         first_byte: from its first request to the first byte of the response.
     """
@@ -87,13 +87,13 @@ class RunnerStartPhases:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerUsage:
-    """What a runner's processes used a short time ago.
+    """Recent resource usage of a runner's processes.
 
     Attributes:
         cpu_cores: processors, averaged over some seconds: 1 is one that is always busy.
-        gpu_memory_bytes: None if its machine has no GPU that can be asked.
-        gpu_cores: GPUs, averaged likewise; None if that is not known.
-        measured_at: when; aware.
+        gpu_memory_bytes: None if its machine has no GPU that reports it.
+        gpu_cores: GPUs, averaged likewise; None if unknown.
+        measured_at: the time; aware.
     """
 
     cpu_cores: float
@@ -108,12 +108,12 @@ class RunnerInfo(_Received):
     """A runner.
 
     The published client's fields come first; those after `replacement` are None or empty if the controller does not
-    send them. Fields are converted when they are first read, so that a list of thousands costs little.
+    send them. Fields are converted at their first access, so that a list of thousands costs little.
 
     Attributes:
-        expiration_countdown: seconds until it ends if no further request comes; None while it serves one.
+        expiration_countdown: seconds until it ends without further requests; None while it serves one.
         uptime: since its process started.
-        external_metadata: more about it, in any form; `leases` lists the requests in flight.
+        external_metadata: further data, in any form; `leases` lists the requests in flight.
         revision: the revision that it serves.
         alias: the app that it serves.
         state_reason: why it is in its state, for people.
@@ -122,10 +122,10 @@ class RunnerInfo(_Received):
         ended_at: when its process ended.
         exit_code: of its process; 128 plus the signal's number if a signal ended it.
         node: the machine that it is on.
-        gpus: the ids of the GPUs that it has.
-        state_changes: its former states, oldest first. This and `start_phases` come with `get`, not with a list.
+        gpus: the ids of the GPUs that it holds.
+        state_changes: its earlier states, oldest first. Only `get` returns this and `start_phases`, not a list.
         start_phases: how long each phase of its start took.
-        usage: processors and memory that it uses; None if that is not known, or if it has ended.
+        usage: the processors and memory that it uses; None if unknown, or if it has ended.
     """
 
     runner_id: str
@@ -153,7 +153,7 @@ class RunnerInfo(_Received):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
-            """Convert a field that was not read yet. Python calls this only for a field without a value."""
+            """Convert a field at its first access. Python calls this only for a field without a value."""
             convert = _GROUPS.get(name)
             if convert is None:
                 raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
@@ -179,7 +179,7 @@ REPLACEMENTS: Mapping[int, ReplaceState] = {
     2: ReplaceState.DID_REPLACE,
 }
 
-# The setters of the slots: a frozen dataclass has no other, and they are twice as fast as object.__setattr__.
+# The slots' setters: a frozen dataclass has no others, and they are twice as fast as object.__setattr__.
 _RUNNERS_ON_A_PAGE = 1000
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _SET = {name: RunnerInfo.__dict__[name].__set__ for name in RunnerInfo.__dataclass_fields__}
@@ -197,7 +197,7 @@ def _fill_published(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _set_uptime(info, timedelta(seconds=message.uptime))
     _set_revision(info, message.revision)
     _set_alias(info, message.alias)
-    # An unset state reads as 0, which is RUNNING, as in the published client.
+    # An unset state is 0, which is RUNNING, as in the published client.
     _set_state(info, STATES.get(message.state, RunnerState.UNKNOWN))
     _set_type(info, message.machine_type)
     _set_replacement(info, REPLACEMENTS.get(message.replacement, ReplaceState.UNKNOWN))
@@ -262,7 +262,7 @@ _GROUPS = {
 
 
 def runner_info(message: runner_pb2.RunnerInfo) -> RunnerInfo:
-    """Return a runner whose fields are converted when they are read."""
+    """Return a runner whose fields are converted at their first access."""
     info = object.__new__(RunnerInfo)
     _KEEP(info, message)
     return info
@@ -283,7 +283,7 @@ class RunnerPages:
 
     def runners(self) -> list[RunnerInfo]:
         """Return all runners, oldest first."""
-        if self._whole:  # in the controller's order, which others choose
+        if self._whole:  # the order of other controllers, which may have its own meaning
             return self._found
         return sorted(self._found, key=lambda found: (found.created_at or _BEGINNING, found.runner_id))
 
@@ -293,7 +293,7 @@ def _page_size(since: datetime | None) -> int | None:
 
 
 def aged(info: RunnerInfo, seconds: float) -> RunnerInfo:
-    """Return a received runner as it is some seconds later, if nothing but time has passed."""
+    """Return a received runner as it would be some seconds later if only time has passed."""
     message = _message_of(info)
     older = runner_info(message)
     _fill_published(older, message)
@@ -311,9 +311,9 @@ def got(message: runner_pb2.GetRunnerResponse) -> RunnerInfo:
 def list_request(
     *, since: datetime | None = None, list_pending: bool = True, page_token: str | None = None
 ) -> runner_pb2.ListRunnersRequest:
-    """Return a request for runners. `list_pending` is always sent, as the published client does.
+    """Return a request for runners. `list_pending` is always sent, as by the published client.
 
-    Those that ended may be tens of thousands, so they are asked for in pages. Other controllers ignore that.
+    There may be tens of thousands of ended runners, so it asks for pages. Other controllers ignore that.
     """
     from fal_grpc.v1 import runner_pb2
 
@@ -373,7 +373,7 @@ def kill_request(runner_id: str) -> runner_pb2.KillRunnerRequest:
 
 
 def check_runner_id(runner_id: object) -> str:
-    """Return the id.
+    """Check and return an id.
 
     Raises:
         ArgumentError: it is empty, or not text.
@@ -382,10 +382,10 @@ def check_runner_id(runner_id: object) -> str:
 
 
 def parse_states(states: Iterable[RunnerState | str] | None) -> frozenset[RunnerState] | None:
-    """Return the states that a filter accepts; None means any.
+    """Return the states that a filter matches; None means any.
 
     Args:
-        states: states, or their names in any case. "all" accepts any, "terminated" also accepts "dead".
+        states: states, or their names in any case. "all" matches any, "terminated" also matches "dead".
 
     Raises:
         ArgumentError: a name is unknown, or it is one text instead of a list.

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppDecision:
-    """A decision of the controller about an app's runners.
+    """A scaling decision of the controller.
 
     Attributes:
-        at: when; aware.
+        at: the time; aware.
         action: start, hold, drain, drop, kill, move or abandon.
         subject: the runner; for start, move and abandon the revision.
         reason: why, for people.
-        load: the app's load then.
+        load: the app's load at that time.
     """
 
     at: datetime
@@ -37,15 +37,15 @@ class AppDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppExplanation:
-    """Why an app has the runners that it has.
+    """Why an app has its current number of runners.
 
     Attributes:
         start_below: with fewer runners than this, the controller starts some.
-        keep: with more than this, runners whose keep_alive is over may end.
+        keep: with more than this, runners whose keep_alive has passed may end.
         arithmetic: how the two are computed, for people.
-        runners: how many there are in each state.
-        decisions: the recent ones, oldest first; those before `known_since` are not known.
-        next_revision: the revision that a rolling deploy is moving to.
+        runners: the number of runners in each state.
+        decisions: the recent ones, oldest first; those before `known_since` are unknown.
+        next_revision: the target revision of a rolling deploy.
         failed_starts: how many starts of its revision failed in a row; `last_failure` says why the last one did.
     """
 
@@ -64,7 +64,7 @@ class AppExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationPoint:
-    """A time in a simulation, in seconds from its beginning; the numbers are the highest since the point before."""
+    """A time in a simulation, in seconds from its start; the numbers are maxima since the previous point."""
 
     at_seconds: float
     runners: int
@@ -78,12 +78,12 @@ class AppSimulation:
     """The result of simulating a load.
 
     Attributes:
-        points: its course, evenly spaced in time.
+        points: the course of the simulation, evenly spaced in time.
         settings: the settings that applied.
-        started: how many runners started; `most_runners` is how many ran at a time.
-        runner_seconds: the lifetimes of all runners, added up.
-        wait_seconds: how long requests waited: median, 95th percentile, maximum.
-        unserved: requests that no runner took.
+        started: the number of runners started; `most_runners` is the highest number at a time.
+        runner_seconds: the sum of all runners' lifetimes.
+        wait_seconds: the waiting times of requests: median, 95th percentile, maximum.
+        unserved: the number of requests that no runner took.
     """
 
     points: tuple[SimulationPoint, ...]

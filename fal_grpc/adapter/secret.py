@@ -1,4 +1,4 @@
-"""Secrets of an environment: written, listed by name, never read back."""
+"""Secrets of an environment, which can be written and listed, but not read back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ServerlessSecret:
 
     Attributes:
         created_at: when it was last written, aware; None if the controller does not say.
-        default_exposed: whether apps that name no secrets get it; None leaves that to the account's default.
+        default_exposed: whether apps that name no secrets get it; None means the account's default.
     """
 
     name: str
@@ -43,7 +43,7 @@ def secrets(message: secret_pb2.ListSecretsResponse) -> list[ServerlessSecret]:
 def set_request(
     name: str, value: str, *, environment_name: str | None = None, default_exposed: bool | None = None
 ) -> secret_pb2.SetSecretRequest:
-    """Return a request to write a secret; an empty value is a value too.
+    """Return a request to write a secret, whose value may be empty.
 
     Raises:
         ArgumentError: the name is empty, or the value is not text.
@@ -59,7 +59,7 @@ def set_request(
 
 
 def unset_request(name: str, *, environment_name: str | None = None) -> secret_pb2.SetSecretRequest:
-    """Return a request to delete a secret: on the wire, to set it without a value."""
+    """Return a request to delete a secret: on the wire, a secret without a value."""
     from fal_grpc.v1 import secret_pb2
 
     return secret_pb2.SetSecretRequest(name=_name(name), environment_name=environment(environment_name))
@@ -77,6 +77,6 @@ def _name(name: object) -> str:
 
 def _value(value: object) -> str:
     if not isinstance(value, str):
-        # None too: on the wire, a secret without a value is a deletion, which has a function of its own.
+        # Refuse None, too: on the wire it would delete the secret, for which there is another function.
         raise ArgumentError("value", f"must be text, not {type(value).__name__}; `unset` deletes a secret")
     return text("value", value, empty=True)

@@ -21,7 +21,7 @@ CHUNK_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellOutput:
-    """Bytes that a command wrote to STDOUT (1, also all that a terminal shows) or STDERR (2)."""
+    """Bytes that a command wrote to STDOUT (1, including all output of a terminal) or STDERR (2)."""
 
     data: bytes
     stream: int = STDOUT
@@ -49,7 +49,7 @@ class ExecResult:
 
     @property
     def text(self) -> str:
-        """`stdout` as text: UTF-8, with a replacement character for what is not."""
+        """`stdout` decoded as UTF-8; invalid bytes become replacement characters."""
         return self.stdout.decode(errors="replace")
 
 
@@ -75,7 +75,7 @@ def start(runner_id: str, command: Sequence[str], *, tty: bool) -> runner_pb2.Sh
     Args:
         runner_id: the runner.
         command: the command and its arguments; empty means a login shell.
-        tty: whether it gets a terminal. Always sent, since unset means yes.
+        tty: whether it gets a terminal. Always sent, because unset means yes.
 
     Raises:
         ArgumentError: the id is empty, or the command is one text instead of a list.
@@ -98,7 +98,7 @@ def command_words(command: object) -> list[str]:
 
 
 def messages(item: ShellInput, *, tty: bool) -> Iterator[runner_pb2.ShellRunnerInput]:
-    """Yield the messages for one input. A terminal's end of input has none: closing the stream says it."""
+    """Yield the messages for one input. A terminal's end of input has none: closing the stream signals it."""
     from fal_grpc.v1 import runner_pb2
 
     match item:
@@ -129,7 +129,7 @@ def key_of(number: int, *, tty: bool) -> bytes:
 
 
 def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | None:
-    """Return the output or the exit code of a message, or None if it has neither.
+    """Return a message's output or exit code, or None if it has neither.
 
     If a message has an exit code, the rest of it is ignored, as in the published client.
     """
@@ -141,7 +141,7 @@ def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | N
 
 
 def inputs(stdin: bytes | str | Iterable[bytes] | None) -> Iterator[ShellInput]:
-    """Yield the whole input of a command, and then its end."""
+    """Yield the complete input of a command, and then its end."""
     if isinstance(stdin, str):
         yield stdin.encode()
     elif isinstance(stdin, bytes | bytearray | memoryview):
@@ -153,7 +153,7 @@ def inputs(stdin: bytes | str | Iterable[bytes] | None) -> Iterator[ShellInput]:
 
 
 def input_bytes(item: object) -> bytes:
-    """Return a part of an input.
+    """Check and return a part of an input.
 
     Raises:
         ArgumentError: it is not bytes.
@@ -164,10 +164,10 @@ def input_bytes(item: object) -> bytes:
 
 
 def check_stdin(stdin: object) -> None:
-    """Check what is known of an input before it is read.
+    """Check an input as far as possible without reading it.
 
     Raises:
-        ArgumentError: it is neither text, bytes, nor something that gives bytes.
+        ArgumentError: it is neither text, bytes, nor an iterable of bytes.
     """
     if stdin is None or isinstance(stdin, str | bytes | bytearray | memoryview):
         return

@@ -22,7 +22,7 @@ def to_timestamp(time: object, *, argument: str) -> Timestamp:
     """Convert a time to a message.
 
     Args:
-        time: aware, or naive, which means the local time of this machine.
+        time: aware, or naive, which means this machine's local time.
         argument: the name to use in an error.
 
     Raises:
@@ -31,7 +31,7 @@ def to_timestamp(time: object, *, argument: str) -> Timestamp:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     time = timestamp(argument, time)
-    # Checked first, since years 1 and 9999 cannot be moved to another zone.
+    # Check this first, because years 1 and 9999 cannot be converted to another zone.
     if time.year < 1969 or (since_epoch := time.astimezone(UTC) - _EPOCH) < timedelta(0):
         raise ArgumentError(argument, f"must not be before 1970: {time.isoformat()}")
     seconds = since_epoch // timedelta(seconds=1)
@@ -39,7 +39,7 @@ def to_timestamp(time: object, *, argument: str) -> Timestamp:
 
 
 def timestamp(argument: str, value: object) -> datetime:
-    """Return a time.
+    """Check and return a time.
 
     Raises:
         ArgumentError: it is not a datetime.
@@ -50,7 +50,7 @@ def timestamp(argument: str, value: object) -> datetime:
 
 
 def duration(argument: str, value: object, *, at_most: timedelta) -> timedelta:
-    """Return a duration that is not negative.
+    """Check and return a non-negative duration.
 
     Raises:
         ArgumentError: it is not a timedelta, negative, or too long.
@@ -61,7 +61,7 @@ def duration(argument: str, value: object, *, at_most: timedelta) -> timedelta:
 
 
 def to_datetime(message: Timestamp) -> datetime:
-    """Convert a message to an aware datetime in UTC; what is out of its range becomes the first or the last."""
+    """Convert a message to an aware datetime in UTC; a value out of range becomes the first or last datetime."""
     try:
         return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
     except OverflowError:
@@ -69,12 +69,12 @@ def to_datetime(message: Timestamp) -> datetime:
 
 
 def text(argument: str, value: object, problem: str = "must be text that is not empty", *, empty: bool = False) -> str:
-    """Return text that the wire can carry.
+    """Check and return text that the wire can carry.
 
     Args:
         argument: the name to use in an error.
         value: the text.
-        problem: what to say of one that is empty, or not text.
+        problem: the error for a value that is empty or not text.
         empty: whether it may be empty.
 
     Raises:
@@ -90,7 +90,7 @@ def text(argument: str, value: object, problem: str = "must be text that is not 
 
 
 def optional_text(argument: str, value: object) -> str | None:
-    """Return text that the wire can carry, also empty; None stays None.
+    """Check and return text that the wire can carry and that may be empty; None stays None.
 
     Raises:
         ArgumentError: it is not text.
@@ -102,7 +102,7 @@ def optional_text(argument: str, value: object) -> str | None:
 
 
 def texts(argument: str, value: object, *, empty: bool = False) -> list[str]:
-    """Return a list of texts.
+    """Check and return a list of texts.
 
     Args:
         argument: the name to use in an error.
@@ -110,7 +110,7 @@ def texts(argument: str, value: object, *, empty: bool = False) -> list[str]:
         empty: whether a text may be empty.
 
     Raises:
-        ArgumentError: it is not such a list; one text is none.
+        ArgumentError: it is not such a list, for example a single text.
     """
     if isinstance(value, str):
         raise ArgumentError(argument, f"must be a list, such as [{value!r}]")
@@ -121,7 +121,7 @@ def texts(argument: str, value: object, *, empty: bool = False) -> list[str]:
 
 
 def mapping(argument: str, value: object) -> Mapping[str, object]:
-    """Return a mapping whose keys are text that is not empty.
+    """Check and return a mapping whose keys are non-empty text.
 
     Raises:
         ArgumentError: it is not such a mapping.
@@ -132,7 +132,7 @@ def mapping(argument: str, value: object) -> Mapping[str, object]:
 
 
 def environment(value: object) -> str | None:
-    """Return an environment's name; None stays None.
+    """Check and return an environment's name; None stays None.
 
     Raises:
         ArgumentError: it is not text.
@@ -141,10 +141,10 @@ def environment(value: object) -> str | None:
 
 
 def flag(argument: str, value: object) -> bool:
-    """Return True or False.
+    """Check and return a bool.
 
     Raises:
-        ArgumentError: it is neither.
+        ArgumentError: it is not one.
     """
     if not isinstance(value, bool):
         raise ArgumentError(argument, f"must be True or False, not {value!r}")
@@ -152,7 +152,7 @@ def flag(argument: str, value: object) -> bool:
 
 
 def seconds(argument: str, value: object) -> float | None:
-    """Return a number of seconds above 0; None stays None.
+    """Check and return a number of seconds above 0; None stays None.
 
     Raises:
         ArgumentError: it is not such a number.
@@ -167,7 +167,7 @@ def seconds(argument: str, value: object) -> float | None:
 
 
 def count(argument: str, value: object) -> int | None:
-    """Return a whole number that the wire can carry; None stays None.
+    """Check and return a whole number that the wire can carry; None stays None.
 
     Raises:
         ArgumentError: it is negative, too large, or not a whole number.
@@ -182,7 +182,7 @@ def count(argument: str, value: object) -> int | None:
 
 
 def number(argument: str, value: object) -> float:
-    """Return a finite number that is not negative.
+    """Check and return a finite, non-negative number.
 
     Raises:
         ArgumentError: it is not such a number.
@@ -196,7 +196,7 @@ def to_struct(mapping: Mapping[str, object] | Mapping[object, object], *, argume
     """Convert a JSON-like mapping to a message.
 
     Raises:
-        ArgumentError: something in it is neither None, bool, number, text, list nor mapping with text keys.
+        ArgumentError: a value in it is neither None, bool, number, text, list nor mapping with text keys.
     """
     from google.protobuf.struct_pb2 import Struct
 
