@@ -1,4 +1,4 @@
-"""Tools for agents: what fal's Platform MCP serves, and actions of ours, over the HTTP of a controller.
+"""Tools for agents: those of fal's Platform MCP and our own actions, over a controller's HTTP API.
 
 `fal mcp` serves them to a program on the same machine, a controller at /v1/mcp/platform. Only `server` needs the SDK.
 """

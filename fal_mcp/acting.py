@@ -1,4 +1,4 @@
-"""The tools that act, which are ours: stop, kill, rollback, scale, redrive. Each shows a plan before it does it."""
+"""Our tools that change something: stop, kill, rollback, scale, redrive. Each shows a plan first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Prepare: TypeAlias = "Callable[[Platform, Arguments], Awaitable[Prepared]]"
 _MOST_REDRIVEN = 100
 _RUNNER: Schema = described(TEXT, "The id of the runner.")
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
-# By the names of the settings: what the contract calls them.
+# The contract's names of the settings, by the tools' names.
 _SETTINGS = {
     "min_concurrency": "minConcurrency",
     "max_concurrency": "maxConcurrency",
@@ -126,7 +126,7 @@ async def _redrive(platform: Platform, given: Arguments) -> Prepared:
 
 
 def acting(plans: Plans) -> tuple[Tool, ...]:
-    """Return the tools that act, whose plans are kept by `plans`."""
+    """Return the tools that change something; `plans` keeps their plans."""
 
     def tool(
         name: str, prepare: Prepare, about: str, permission: str, properties: Mapping[str, Schema], required: list[str]

@@ -1,4 +1,4 @@
-"""What tools ask of a controller: calls of its platform API, and of its contract over HTTP."""
+"""Calls of tools to a controller: to its platform API, and to its contract over HTTP."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ JSON_BODY = {"content-type": "application/json"}
 
 
 class Refused(Exception):
-    """A call or a tool that failed, in words for who asked.
+    """A call or a tool failed; the message is for the caller.
 
     Args:
-        status: as HTTP has it.
+        status: the HTTP status.
         message: what is wrong, and what to do.
     """
 
@@ -31,7 +31,7 @@ class Call:
 
     Attributes:
         path: percent-encoded, without the query.
-        headers: beside those that say who calls.
+        headers: in addition to the caller's credentials.
     """
 
     method: str
@@ -47,11 +47,11 @@ class Call:
 
 
 class Platform(Protocol):
-    """A controller, asked by one caller.
+    """A controller, on behalf of one caller.
 
     Attributes:
-        holder: who calls, for what belongs to one caller.
-        secrets: what the caller's own credentials are made of, which no answer may show.
+        holder: the caller's identity, for state that belongs to one caller.
+        secrets: the parts of the caller's credentials, which no result may show.
     """
 
     @property
@@ -61,7 +61,7 @@ class Platform(Protocol):
     def secrets(self) -> Sequence[str]: ...
 
     async def ask(self, call: Call) -> bytes:
-        """Return the body of the answer.
+        """Return the body of the response.
 
         Raises:
             Refused: the controller refuses, or cannot be reached.
@@ -70,7 +70,7 @@ class Platform(Protocol):
 
 
 def contract(method: str, /, **fields: object) -> Call:
-    """Return a call of the contract, such as `Runners.GetRunner`; fields that are None are left out."""
+    """Return a call to the contract, such as `Runners.GetRunner`; fields that are None are omitted."""
     service, _, name = method.partition(".")
     body = {key: value for key, value in fields.items() if value is not None}
     path = f"/fal.v1.{service}/{name}"
@@ -78,10 +78,10 @@ def contract(method: str, /, **fields: object) -> Call:
 
 
 async def asked(platform: Platform, call: Call) -> object:
-    """Return what a controller answers as JSON; an empty answer is None.
+    """Return the JSON of a controller's response; an empty one is None.
 
     Raises:
-        Refused: as `Platform.ask`.
+        Refused: see `Platform.ask`.
     """
     body = await platform.ask(call)
     if not body.strip():
@@ -93,10 +93,10 @@ async def asked(platform: Platform, call: Call) -> object:
 
 
 async def asked_object(platform: Platform, call: Call) -> dict[str, object]:
-    """Return what a controller answers as a JSON object.
+    """Return the JSON object of a controller's response.
 
     Raises:
-        Refused: as `asked`, or the answer is none.
+        Refused: see `asked`, or the response is not an object.
     """
     found = await asked(platform, call)
     if not isinstance(found, dict):
@@ -105,22 +105,22 @@ async def asked_object(platform: Platform, call: Call) -> dict[str, object]:
 
 
 def objects(value: object) -> list[dict[str, object]]:
-    """Return the objects of a list in an answer; what is left out is empty."""
+    """Return the objects of a list in a response; a missing list is empty."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def segment(text: str) -> str:
-    """Return a part of a path, encoded: no name can be taken for more than one part."""
+    """Return a path segment, encoded so that no name counts as several segments."""
     return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
 
 
 def file_path(text: str) -> str:
-    """Return a path of files, encoded."""
+    """Return a file path, encoded."""
     return "/".join(segment(part) for part in text.strip("/").split("/"))
 
 
 def query_of(arguments: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    """Return arguments as a query: lists are repeated, None is left out."""
+    """Return arguments as a query: lists are repeated, None is omitted."""
     return tuple(
         (name, str(one).lower() if isinstance(one, bool) else str(one))
         for name, value in arguments.items()

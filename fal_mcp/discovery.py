@@ -1,4 +1,4 @@
-"""The tools that open the rest of the API: list its areas, search, describe and carry out what only reads."""
+"""The tools that open the rest of the API: list its areas, search it, describe it and call its read-only parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fal_mcp.operations import OPERATIONS, Operation
 from fal_mcp.schemas import TEXT, Schema, arguments, described
 from fal_mcp.tools import Arguments, Tool
 
-# Methods of the contract whose names begin so change nothing; a test holds this to what the audit log records.
+# Methods of the contract with these prefixes change nothing; a test compares this with the audit log's records.
 _READS = ("Get", "List", "Explain", "Simulate", "Verify")
 NOT_SERVED = {
     "billing": "a controller has no prices and no bills",
@@ -22,7 +22,7 @@ _MOST_FOUND = 20
 
 
 async def _catalog(platform: Platform) -> tuple[dict[str, Operation], dict[str, dict[str, object]], object]:
-    """Return the operations of the platform API, the methods of the contract by their names, and their schemas."""
+    """Return the operations of the platform API, the methods of the contract by name, and their schemas."""
     description = await asked_object(platform, Call(method="GET", path="/openapi.json"))
     methods: dict[str, dict[str, object]] = {}
     paths, parts = description.get("paths"), description.get("components")
@@ -35,7 +35,7 @@ async def _catalog(platform: Platform) -> tuple[dict[str, Operation], dict[str, 
 
 
 def reads(method: str) -> bool:
-    """Return whether a method of the contract, such as `Apps.ListAliases`, changes nothing."""
+    """Return whether a method of the contract, such as `Apps.ListAliases`, is read-only."""
     return method.partition(".")[2].startswith(_READS)
 
 
@@ -113,7 +113,7 @@ def _method(methods: Mapping[str, dict[str, object]], name: str) -> dict[str, ob
 
 
 def _needs(method: Mapping[str, object]) -> str:
-    """Return the permission that a method needs, which its summary says in a sentence."""
+    """Return the permission that a method needs, from a sentence in its summary."""
     return str(method.get("summary", "")).removeprefix("Needs ").rstrip(".")
 
 
@@ -128,14 +128,14 @@ def _line(name: str, namespace: str, about: str, permission: str, read_only: boo
 
 
 def _hits(line: Mapping[str, object], words: list[str]) -> int:
-    """Return how well a line fits words; a word in a name counts for more."""
+    """Return how well a line matches some words; a match in a name counts more."""
     name, about = f"{line['operation_id']} {line['namespace']}".casefold(), str(line["about"]).casefold()
     stems = [word.rstrip("s") for word in words]
     return sum(3 * (stem in name) + (stem in about) for stem in stems)
 
 
 def _collect(value: object, schemas: object, wanted: dict[str, object]) -> None:
-    """Put every schema that a value refers to among those wanted."""
+    """Add every schema that a value refers to."""
     if isinstance(value, dict):
         reference = value.get("$ref")
         if isinstance(reference, str) and isinstance(schemas, dict):

@@ -1,4 +1,4 @@
-"""The operations of the platform API that tools ask, with their permissions and arguments."""
+"""The operations of the platform API that tools use, with their permissions and arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_mcp.calls import JSON_BODY, Call, Refused, file_path, query_of, segment
 from fal_mcp.schemas import BUCKETS, CURSOR, ENDPOINTS, LIMIT, PAGES, SPAN, TEXT, TIMEFRAME, Schema, described, several
 
 _PLACE = re.compile(r"\{(\w+)\}")
-# Parts of a path that may have slashes.
+# Path parameters that may contain slashes.
 _FILES = frozenset({"dir", "file", "target_path"})
 
 
@@ -22,8 +22,8 @@ class Operation:
         id: its published name.
         path: below /v1, with its parameters in braces.
         permission: "" if it needs no key.
-        query: what may be asked for, beside the parameters of the path.
-        body: what is sent if it takes a body.
+        query: the query parameters.
+        body: the schema of the body, if it takes one.
     """
 
     id: str
@@ -42,12 +42,12 @@ class Operation:
 
     @property
     def reads(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether it is read-only."""
         return not self.permission.endswith(":write")
 
     @property
     def places(self) -> list[str]:
-        """The names of its path's parameters."""
+        """The names of its path parameters."""
         return _PLACE.findall(self.path)
 
     def call(self, given: Mapping[str, object]) -> Call:
@@ -270,4 +270,4 @@ OPERATIONS = (
     ),
     Operation(id="getMeta", method="GET", path="/meta", about="Describe the API.", permission=""),
 )
-"""All that are served, but the stream of log lines, which has no end."""
+"""All operations, except the stream of log lines, which has no end."""

@@ -1,4 +1,4 @@
-"""Plans of actions: shown first, and carried out once by whoever shows the plan's token."""
+"""Plans of actions: shown first, and carried out once for the holder of the plan's token."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MOST = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What an action is going to do.
+    """The effect of an action.
 
     Attributes:
-        does: in words.
-        now: how that is now, before it.
-        calls: what carries it out, in this order.
+        does: a description for people.
+        now: the current state, before the action.
+        calls: the calls that carry it out, in this order.
     """
 
     does: str
@@ -36,7 +36,7 @@ class Plan:
     """A plan that waits for its token.
 
     Attributes:
-        digest: of the token, which is kept nowhere.
+        digest: of the token, which is stored nowhere.
         bound_to: its caller, its tool and its arguments.
     """
 
@@ -47,12 +47,13 @@ class Plan:
 
 
 class Plans:
-    """The plans that wait for their tokens. They are in memory: a restart forgets them.
+    """The plans that wait for their tokens. They are in memory: a restart drops them.
 
-    A token carries out what its plan showed, once, before it expires, and for the same key, tool and arguments alone.
+    A token carries out exactly the plan that was shown, once, before it expires, and only for the same key, tool and
+    arguments.
 
     Args:
-        now: tells the time.
+        now: returns the current time.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -60,7 +61,7 @@ class Plans:
         self._plans: dict[bytes, Plan] = {}
 
     def make(self, holder: str, tool: str, arguments: Mapping[str, object], prepared: Prepared) -> tuple[str, datetime]:
-        """Keep a plan; return its token and when it expires. The oldest plans give way to new ones."""
+        """Keep a plan; return its token and expiry. New plans displace the oldest ones."""
         self._forget_expired()
         mine = [plan for plan in self._plans.values() if plan.bound_to[0] == holder]
         for plan in mine[: max(0, len(mine) - MOST_OF_ONE + 1)]:
@@ -78,7 +79,7 @@ class Plans:
         """Return the plan of a token, which is then used up.
 
         Raises:
-            Refused: the token is used up, expired or unknown, or for another key, tool or arguments.
+            Refused: the token is used up, expired or unknown, or belongs to another key, tool or arguments.
         """
         self._forget_expired()
         plan = self._plans.get(_digest(token))

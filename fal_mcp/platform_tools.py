@@ -1,4 +1,4 @@
-"""The tools that show what an account has: fal's, under their published names."""
+"""The tools that show an account's resources: fal's, under their published names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def split(endpoint_id: object) -> tuple[str, str]:
     """Return the owner and the name of an app.
 
     Raises:
-        Refused: it is not written so.
+        Refused: the id is malformed.
     """
     owner, slash, name = str(endpoint_id).partition("/")
     if not (owner and slash and name) or "/" in name:
@@ -44,10 +44,10 @@ def split(endpoint_id: object) -> tuple[str, str]:
 
 
 async def own_app(platform: Platform, endpoint_id: object) -> str:
-    """Return the name of an app of the caller's account, for calls of the contract.
+    """Return the name of the caller's app, for calls to the contract.
 
     Raises:
-        Refused: it is another account's.
+        Refused: it belongs to another account.
     """
     owner, name = split(endpoint_id)
     caller = await asked_object(platform, contract("Keys.GetCaller"))
@@ -57,7 +57,7 @@ async def own_app(platform: Platform, endpoint_id: object) -> str:
 
 
 def _tool(name: str, operation: Operation, *, about: str = "") -> Tool:
-    """Return a tool that asks one operation; `owner` and `name` of its path are one argument."""
+    """Return a tool for one operation; the path's `owner` and `name` become one argument."""
     of_app = operation.places == ["owner", "name"]
     properties: Mapping[str, Schema] = {"endpoint_id": ENDPOINT, **operation.query} if of_app else operation.query
 
@@ -119,7 +119,7 @@ async def _read_file(platform: Platform, given: Arguments) -> object:
     except Refused as refusal:
         if refusal.status != 416:
             raise
-        content = b""  # it ends before the offset
+        content = b""  # the file ends before the offset
     if b"\0" in content:
         raise Refused(400, f"{path} is not text: `fal files download` fetches it")
     return {

@@ -1,4 +1,4 @@
-"""The arguments that operations and tools take, as JSON Schema."""
+"""The arguments of operations and tools, as JSON Schema."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BUCKETS: dict[str, Schema] = {
 
 
 def several(*words: str, about: str) -> Schema:
-    """Return the schema of one or more of some words."""
+    """Return the schema for one or more of some words."""
     one: Schema = {"enum": list(words)}
     return {"anyOf": [one, {"type": "array", "items": one}], "description": about}
 
@@ -50,7 +50,7 @@ def described(schema: Schema, about: str) -> Schema:
 
 
 def arguments(properties: Mapping[str, Schema], required: Sequence[str] = ()) -> Schema:
-    """Return the schema of arguments: none beside those named."""
+    """Return the schema of arguments, which allows no others."""
     return {
         "type": "object",
         "properties": dict(properties),

@@ -1,4 +1,4 @@
-"""The tools as a server of the Model Context Protocol. This module alone needs the SDK, the extra `mcp`."""
+"""The tools as a server of the Model Context Protocol. Only this module needs the SDK, the extra `mcp`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def serve(toolset: Toolset, version: str) -> Server[dict[str, object]]:
     """Return a server of these tools.
 
     Args:
-        version: of this distribution.
+        version: this distribution's version.
     """
 
     async def list_tools(context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -81,7 +81,7 @@ def _shown(tool: Tool) -> types.Tool:
 
 
 def _check(tool: Tool, params: types.CallToolRequestParams) -> None:
-    """Refuse arguments that a tool does not take."""
+    """Refuse arguments that a tool does not accept."""
     for error in Draft202012Validator(tool.schema).iter_errors(params.arguments or {}):
         place = ".".join(str(part) for part in error.absolute_path)
         raise Refused(400, f"{place}: {error.message}" if place else error.message)

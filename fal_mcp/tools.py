@@ -1,4 +1,4 @@
-"""A tool, and the set of them that one caller has."""
+"""A tool, and one caller's set of tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tool:
     """A tool.
 
     Attributes:
-        permission: what its caller's key needs; "" is any key.
+        permission: the permission that the caller's key needs; "" accepts any key.
         acts: whether it can change something.
     """
 
@@ -35,7 +35,7 @@ class Tool:
 
     @property
     def description(self) -> str:
-        """What it does and needs, for an agent."""
+        """The description for agents, with the permission it needs."""
         return f"{self.about} Needs {self.permission}." if self.permission else self.about
 
 
@@ -43,8 +43,8 @@ class Toolset:
     """The tools of one caller.
 
     Args:
-        now: tells the time, which each result carries.
-        missing: what to say of tools that act, if there are none.
+        now: returns the current time, which is part of each result.
+        missing: the message for calls of tools that act, if there are none.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Toolset:
         """Return a tool by its name.
 
         Raises:
-            Refused: there is none, or this caller has not got it.
+            Refused: it does not exist, or not for this caller.
         """
         found = self.tools.get(name)
         if found is None:
@@ -67,10 +67,10 @@ class Toolset:
         return found
 
     async def call(self, name: str, arguments: Arguments) -> str:
-        """Return what a tool answers, as text of a bounded length without the caller's own credentials.
+        """Return a tool's result as text of limited length, without the caller's credentials.
 
         Raises:
-            Refused: the tool or the controller refuses; the message has no credentials either.
+            Refused: the tool or the controller refuses; the message contains no credentials either.
         """
         try:
             result = await self.tool(name).run(self._platform, arguments)

@@ -1,4 +1,4 @@
-"""Which tools a caller has."""
+"""Selects the tools of a caller."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def toolset(
 
     Args:
         writes: whether tools may act.
-        how_to_allow: what makes them act, for whoever calls one that is not there.
-        may: whether the caller holds a permission; without it, a tool that acts is not there.
+        how_to_allow: how to enable them, for callers of a missing tool.
+        may: returns whether the caller has a permission; a tool that acts is missing without it.
     """
     missing: dict[str, str] = {}
     tools = [*READING, *DISCOVERY]
