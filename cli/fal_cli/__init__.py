@@ -1,1 +1,1 @@
-"""The `fal` command: a thin face of the SDK for people at a terminal and for scripts."""
+"""The `fal` command: a thin interface to the SDK for people at a terminal and for scripts."""

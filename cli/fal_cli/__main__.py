@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The C module: importing `signal` takes milliseconds, within which a Ctrl-C would print a traceback.
+# Use the C module: during the milliseconds of importing `signal` a Ctrl-C would print a traceback.
 import _signal as early  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 import os
 import sys
@@ -13,7 +13,7 @@ def _end_early(number: int, _frame: object) -> None:
 
 
 for _number in (early.SIGINT, early.SIGTERM, getattr(early, "SIGHUP", early.SIGTERM)):
-    # One that is ignored stays ignored, as under nohup.
+    # A signal that is ignored stays ignored, as under nohup.
     if early.getsignal(_number) in (early.SIG_DFL, early.default_int_handler):
         early.signal(_number, _end_early)
 

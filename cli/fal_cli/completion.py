@@ -1,4 +1,4 @@
-"""Answers a shell that completes a command line of `fal`."""
+"""Completes a `fal` command line for a shell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def complete() -> None:
 
 
 def complete_ids(action: argparse.Action, kind: Kind) -> None:
-    """Let a shell complete an argument by ids or names that the controller lists."""
+    """Let a shell complete an argument with ids or names that the controller lists."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
         return _ask(kind, prefix, parsed_args)
@@ -34,7 +34,7 @@ def complete_ids(action: argparse.Action, kind: Kind) -> None:
 
 
 def complete_places(action: argparse.Action, kind: Kind) -> None:
-    """Let a shell complete an argument that is a file here, or begins with an id and a colon."""
+    """Let a shell complete a local file, or an id followed by a colon and a path."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
         from argcomplete.completers import FilesCompleter
@@ -45,7 +45,7 @@ def complete_places(action: argparse.Action, kind: Kind) -> None:
 
 
 def complete_words(action: argparse.Action, words: Callable[[], Iterable[str]]) -> None:
-    """Let a shell complete an argument, or the last part of a comma separated one, by words that are known here."""
+    """Let a shell complete an argument, or the last part of a comma-separated one, with known words."""
 
     def completer(prefix: str, **_: object) -> list[str]:
         before, comma, last = prefix.rpartition(",")
@@ -66,11 +66,11 @@ def profile_names() -> list[str]:
 
 
 def _ask(kind: Kind, prefix: str, args: argparse.Namespace) -> list[str]:
-    """Return the ids with a prefix; none if the controller does not answer soon, since a person waits for TAB."""
+    """Return the ids with a prefix; none if the controller is slow, because a person waits for TAB."""
     import threading
 
     found: list[str] = []
-    # A thread, since nothing else bounds the time that a client takes; the process ends without it.
+    # A thread limits the time that a client takes; the process ends without it.
     thread = threading.Thread(target=_collect, args=(kind, prefix, args, found), daemon=True)
     thread.start()
     thread.join(_answer_seconds())
@@ -94,7 +94,7 @@ def _collect(kind: Kind, prefix: str, args: argparse.Namespace, found: list[str]
     try:
         with open_client(args) as client:
             target = client.settings.target
-            # gRPC retries a refused connection; this does not.
+            # gRPC would retry a refused connection; this does not.
             socket.create_connection((target.host, target.port), _CONNECT_SECONDS).close()
             for lister in kind.listers[:1]:
                 found.extend(item.id for item in lister(client, args) if item.id.startswith(prefix))

@@ -21,7 +21,7 @@ from fal_cli.exit_codes import CommandError
 if TYPE_CHECKING:
     from fal_cli.parser import FalParser
 
-# A controller that listens on one of these is reached by this machine's names.
+# A controller that listens on one of these is reachable under this machine's names.
 _HERE = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 _LOOK_SECONDS = 0.25
@@ -30,24 +30,24 @@ _ANSWER_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerProcess:
-    """Describe a running controller.
+    """A running controller.
 
     Attributes:
         pid: its process id.
-        started_ticks: when the process started, in clock ticks since boot; with the pid this names one process.
+        started_ticks: its start time in clock ticks since boot; with the pid it identifies one process.
         port: the port of gRPC and HTTP.
         grpc_port: the port of gRPC alone, on 127.0.0.1.
         version: the controller's version.
         state_dir: the directory of its data.
         tls: whether `port` speaks TLS.
-        local_authority: whether the authority in the state directory issued its certificate.
-        stopping: what its stop waits for; empty while it serves.
+        local_authority: whether the CA in the state directory issued its certificate.
+        stopping: what its shutdown waits for; empty while it serves.
         listens: the address that `port` is on.
         boot_id: the boot of the machine; None if the controller is too old to say.
-        owner_socket: where whoever owns the directory needs no key; empty if the controller is too old for that.
-        isolation: how strongly its runners are kept apart, for people to read; empty if it is too old to say.
-        few_files: that it may open few files, likewise; empty if it may open enough, or is too old to say.
-        shared: the directories of this machine that runners see, likewise.
+        owner_socket: the socket on which the directory's owner needs no key; empty if the controller is too old for it.
+        isolation: how strongly its runners are isolated, for people to read; empty if it is too old to say.
+        few_files: a warning that it may open few files; empty if it may open enough, or is too old to say.
+        shared: the directories of this machine that runners see; empty if it is too old to say.
     """
 
     pid: int
@@ -68,7 +68,7 @@ class ControllerProcess:
 
     @property
     def option(self) -> str:
-        """The option that names its state directory, with a space before; "" for the default one."""
+        """The option that names its state directory, with a leading space; "" for the default one."""
         return (
             ""
             if self.state_dir == default_state_dir().absolute()
@@ -94,12 +94,12 @@ class ControllerProcess:
 
     @property
     def ca_file(self) -> Path | None:
-        """The local authority that clients must trust, if there is one."""
+        """The local CA that clients must trust, if there is one."""
         return self.state_dir / "tls" / "ca.pem" if self.tls and self.local_authority else None
 
     @property
     def bundle(self) -> Path:
-        """The local authority together with the public ones."""
+        """The local CA together with the public ones."""
         return self.state_dir / "tls" / "bundle.pem"
 
     def uptime_seconds(self) -> float:
@@ -108,10 +108,10 @@ class ControllerProcess:
         return max(0.0, since_boot - self.started_ticks / os.sysconf("SC_CLK_TCK"))
 
     def ask(self, method: str, path: str) -> dict[str, object]:
-        """Ask on the owner's socket, which needs no key, and return the answer.
+        """Call the owner's socket, which needs no key, and return the response.
 
         Raises:
-            CommandError: the controller is too old, does not answer, or says that something is wrong.
+            CommandError: the controller is too old, does not answer, or reports an error.
         """
         if not self.owner_socket:
             raise CommandError(f"the controller is of an earlier version ({self.version}): restart it")
@@ -181,8 +181,7 @@ def default_state_dir() -> Path:
 def find_controller(state_dir: Path) -> ControllerProcess | None:
     """Return the controller that runs on `state_dir`, or None.
 
-    A file that is damaged, copied with its directory, or left behind by a machine that went down counts as no
-    controller.
+    A damaged or copied file, or one left behind by an earlier boot, counts as no controller.
 
     Raises:
         CommandError: the controller's file may not be read.
@@ -244,7 +243,7 @@ def stop(
         timeout_seconds: how long to wait at most.
         keep_runners: leave its runners for the next controller.
         at_once: do not wait for requests in flight.
-        report: called with what the controller waits for, each time that it changes.
+        report: called with what the controller waits for, whenever that changes.
 
     Returns:
         Whether the process has ended.
@@ -254,7 +253,7 @@ def stop(
     except ProcessLookupError:
         return True
     try:
-        # The handle stays with one process, so the process checked here is the one that gets the signal.
+        # The handle refers to one process, so the process checked here is the one that gets the signal.
         if not controller.alive:
             return True
         number = signal.SIGUSR1 if keep_runners else signal.SIGTERM
@@ -268,7 +267,8 @@ def stop(
             known = find_controller(controller.state_dir)
             stopping = known.stopping if known is not None and known.pid == controller.pid else ""
             if stopping and at_once:
-                signal.pidfd_send_signal(handle, number)  # the second signal, after the controller saw the first
+                # the second signal, after the controller has handled the first
+                signal.pidfd_send_signal(handle, number)
                 at_once = False
             if stopping and stopping != reported and report is not None:
                 reported = stopping
@@ -283,7 +283,7 @@ def stop(
 
 
 def _boot_id() -> str:
-    """Return the id of this boot: a pid and a start time name a process of one boot only."""
+    """Return the id of this boot: a pid and a start time identify a process of one boot only."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -293,6 +293,6 @@ def _started_ticks(pid: int) -> int | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The name in field 2 may hold spaces and brackets; the last bracket ends it.
+    # The name in field 2 may contain spaces and brackets; the last bracket ends it.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in {"Z", "X"} else int(fields[19])

@@ -8,15 +8,15 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.other_package import other_package
 from fal_cli.presentation.output import print_error
 
-# What the app extra installs. When one of an app's own modules is missing, loading the app says so.
+# Modules of the app extra. If one of an app's own modules is missing, loading the app reports it.
 _APP_MODULES = frozenset({"cloudpickle", "fastapi", "pydantic", "starlette", "uvicorn"})
 
 
 def report(error: Exception, *, debug: bool) -> int:
-    """Write an error and return the exit code for it.
+    """Write an error and return its exit code.
 
     Args:
-        error: what was raised.
+        error: the exception.
         debug: whether to write the traceback, too.
     """
     if debug:
@@ -58,6 +58,6 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _is_a(name: str, error: Exception) -> bool:
-    """Return whether this is the SDK's error of that name, without importing the SDK for the question."""
+    """Return whether this is the SDK's error of that name, without importing the SDK to check."""
     kind = getattr(sys.modules.get("fal_grpc.errors"), name, None)
     return isinstance(kind, type) and isinstance(error, kind)

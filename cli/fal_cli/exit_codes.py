@@ -1,4 +1,4 @@
-"""The exit codes of `fal`, and the exception that carries one. docs/reference/cli.md lists them for users."""
+"""The exit codes of `fal`, and the exception that carries one. docs/reference/cli.md documents them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
     """128 + SIGINT: Ctrl-C."""
     BROKEN_PIPE = 141
-    """128 + SIGPIPE: the reader of the output went away."""
+    """128 + SIGPIPE: the reader of the output closed it."""
     LINK_BROKEN = 254
-    """The connection to a remote command was lost: nobody knows how the command ended."""
+    """The connection to a remote command was lost, so its outcome is unknown."""
 
 
 class CommandError(Exception):
-    """Report a failure that the user can understand.
+    """A failure that the user can understand.
 
     Args:
-        message: names the thing and the next step; printed after `Error: `.
+        message: names the cause and the next step; printed after `Error: `.
         code: the exit code of the process.
     """
 

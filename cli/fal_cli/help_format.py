@@ -1,4 +1,4 @@
-"""The form of fal's help texts."""
+"""The format of fal's help texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
 
     def add_argument(self, action: argparse.Action) -> None:
-        """Lay out a list of commands by its own width, not by that of the options beside it."""
+        """Lay out a list of commands by its own width, independently of the options beside it."""
         if action.nargs != argparse.PARSER:
             super().add_argument(action)
             return
@@ -43,7 +43,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return text
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Fill paragraphs that have a line too long, and keep the others, and indented lines, such as examples."""
+        """Fill paragraphs with overlong lines; keep other paragraphs and indented lines, such as examples."""
         lines: list[str] = []
         for indented, found in groupby(text.splitlines(), lambda line: not line or line.startswith(" ")):
             paragraph = list(found)

@@ -1,4 +1,4 @@
-"""Finds the ids that a command line may name: by a unique prefix, and for completion."""
+"""Resolves ids on a command line by a unique prefix, and lists them for completion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORT = 8
 
 
 class Candidate(NamedTuple):
-    """Name an id, and describe it for a person."""
+    """An id, with a description for people."""
 
     id: str
     description: str = ""
@@ -32,12 +32,12 @@ Lister = Callable[["SyncServerlessClient", argparse.Namespace], Iterable[Candida
 
 
 class Kind(NamedTuple):
-    """Describe a kind of id.
+    """A kind of id.
 
     Attributes:
-        plural: the name of several of them, for messages.
-        listers: list the ids; the next one is asked only if no id of those before matches.
-        name: the name of one of them.
+        plural: the plural of its name, for messages.
+        listers: list the ids; the next one is asked only if no earlier one has a match.
+        name: its name.
         shown_by: the command that lists them.
     """
 
@@ -48,7 +48,7 @@ class Kind(NamedTuple):
 
 
 def short_ids(texts: Sequence[str]) -> list[str]:
-    """Return the ids among texts as prefixes that no other of them has; what is no id stays whole."""
+    """Return the ids among texts as unique prefixes; other texts stay unchanged."""
     ids = {text for text in texts if _FULL_ID.fullmatch(text)}
     length = _SHORT
     while len({text[:length] for text in ids}) < len(ids):
@@ -57,10 +57,10 @@ def short_ids(texts: Sequence[str]) -> list[str]:
 
 
 def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
-    """Return the id that `text` is, or is the unique beginning of; `text` itself if there is none.
+    """Return the id that `text` is or uniquely abbreviates; `text` itself if there is none.
 
-    The controller then says that there is no such id. Only what can be the beginning of an id is looked up, so that a
-    command with a full id, or an id of another form, sends what the published client sends.
+    The controller then reports that there is no such id. Only a possible prefix is looked up, so that a command with a
+    complete id, or an id of another form, sends only what the published client sends.
 
     Raises:
         CommandError: several ids begin with `text`; the message lists them.
@@ -73,7 +73,7 @@ def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.
         try:
             found = {candidate.id: candidate for candidate in lister(client, args) if candidate.id.startswith(text)}
         except FalError:
-            return text  # what the command asks for may be allowed although the list is not
+            return text  # the command itself may be permitted although the list is not
         if text in found:
             return text
         if len(found) > 1:
@@ -84,9 +84,9 @@ def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.
 
 
 def require(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
-    """Return `text`, an id or a name; raise if there is nothing of this kind that has it.
+    """Return `text`, an id or a name; raise an error if nothing of this kind has it.
 
-    Nothing is raised if the caller may not list them.
+    If the caller may not list them, there is no error.
     """
     from fal.api import PermissionDeniedError, UnimplementedError
 
@@ -126,7 +126,7 @@ def _execs(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[C
 
 def _revisions(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
     app, environment = getattr(args, "app_name", None), getattr(args, "env", None)
-    # A command that takes no environment takes revisions of each.
+    # A command without an environment option takes revisions of all environments.
     everywhere = [None] if hasattr(args, "env") else [found.name for found in client.environments.list()]
     for name in everywhere:
         for revision in client.apps.list_rev(app, environment_name=name or environment):
@@ -156,7 +156,7 @@ def _apps(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Ca
 
 
 def _remote_paths(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
-    """Yield what is in the directory that is being typed, in the form in which it is typed."""
+    """Yield the entries of the directory that is being typed, in the typed form."""
     from fal.files import Files
 
     directory = args.typed.rpartition("/")[0] + "/" if "/" in args.typed else ""

@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP: when they end this process at once, and when after a cleanup.
+"""SIGINT, SIGTERM and SIGHUP: they end this process at once, or after a cleanup.
 
-An exception that a signal raises can hit any line. Inside an import, a `finally` or gRPC it is lost, becomes a
-traceback or leaves a lock held. So a signal ends the process on the spot, unless a command has something to undo:
+An exception raised by a signal can hit any line. Inside an import, a `finally` or gRPC it is lost, becomes a
+traceback or leaves a lock held. So a signal ends the process immediately, unless a command has something to undo:
 
     with interrupts.deferred():
         try:
@@ -23,9 +23,9 @@ from types import FrameType, TracebackType
 from typing import Generic, NoReturn, TypeVar
 
 Result = TypeVar("Result")
-# How long a cleanup may take; the terminal is restored and the process ends in any case.
+# How long a cleanup may take; afterwards the terminal is restored and the process ends in any case.
 CLEANUP_SECONDS = 10.0
-# How long a cleanup waits for what a thread started.
+# How long a cleanup waits for a thread's result.
 _SETTLE_SECONDS = 5.0
 
 
@@ -36,7 +36,7 @@ ENDING: tuple[signal.Signals, ...] = tuple(
 
 
 class Interrupts:
-    """What a signal does now. Only the program `fal` arms it, never a caller of `main`."""
+    """The current effect of a signal. Only the program `fal` arms it, never a caller of `main`."""
 
     def __init__(self) -> None:
         self._deferred = 0
@@ -57,7 +57,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Generator[None]:
-        """Let a signal wait for the end of the block, or for `interruptible` in it; for 10 seconds at most."""
+        """Delay a signal until the end of the block, or an `interruptible` in it; by 10 seconds at most."""
         self._deferred += 1
         try:
             yield
@@ -72,7 +72,10 @@ class Interrupts:
 
     @contextmanager
     def last_words(self, say: Callable[[], object]) -> Generator[None]:
-        """Call something before a signal ends the process within the block. It may hit any line: use `os.write`."""
+        """Call a function before a signal ends the process within the block.
+
+        The signal may hit any line, so the function must use `os.write`.
+        """
         self._last_words.append(say)
         try:
             yield
@@ -80,7 +83,7 @@ class Interrupts:
             self._last_words.remove(say)
 
     def set_interruptible(self, *, to: bool) -> None:
-        """Change what a signal does; raise for one that waits."""
+        """Change the effect of a signal; raise for a pending one."""
         self._interruptible = to
         if to and self._taken:
             self._raise()
@@ -98,7 +101,7 @@ class Interrupts:
             self._raise()
 
     def _look(self, _number: int, _frame: FrameType | None) -> None:
-        """End a cleanup that takes too long; raise again if the exception was lost, as in a `__del__`."""
+        """End a cleanup that takes too long; raise again if the exception was lost, for example in a `__del__`."""
         self._left -= 1
         if self._left <= 0:
             self._exit()
@@ -112,7 +115,7 @@ class Interrupts:
 
     def _exit(self) -> NoReturn:
         try:
-            # The output may be gone, or the signal came within a write to it.
+            # The output may be closed, or the signal may have interrupted a write to it.
             with suppress(OSError, RuntimeError, ValueError):
                 for say in self._last_words:
                     say()
@@ -122,7 +125,7 @@ class Interrupts:
 
 
 class _Interruptible:
-    """A class, and no generator, because a signal may come within its first and last lines."""
+    """A class instead of a generator, because a signal may arrive within its first and last lines."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -137,10 +140,10 @@ class _Interruptible:
 
 
 class Started(Generic[Result]):
-    """What a thread does for the main thread, so that a signal cannot cut it off halfway.
+    """Runs a call in a thread, so that a signal cannot interrupt it halfway.
 
     Args:
-        make: returns what has to be undone, such as a remote command.
+        make: returns what must be undone, for example a remote command.
     """
 
     def __init__(self, make: Callable[[], Result]) -> None:
@@ -159,14 +162,14 @@ class Started(Generic[Result]):
             self._over.set()
 
     def result(self) -> Result:
-        """Wait for it, and return it or raise what it raised."""
+        """Wait for the call, and return its result or raise its exception."""
         self._over.wait()
         if self._error is not None:
             raise self._error
         return self._made[0]
 
     def settled(self) -> Result | None:
-        """After a signal: return what was made, waiting a little; None if nothing was."""
+        """After a signal, wait a little for the result and return it; None if there is none."""
         self._over.wait(_SETTLE_SECONDS)
         return self._made[0] if self._made else None
 

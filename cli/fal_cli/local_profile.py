@@ -19,11 +19,11 @@ _NAME = "local"
 
 
 class LocalProfile(NamedTuple):
-    """Name a profile.
+    """A profile.
 
     Attributes:
         name: its name.
-        current: whether commands use it unless another is named.
+        current: whether commands use it by default.
     """
 
     name: str
@@ -65,7 +65,7 @@ def write_profile(controller: ControllerProcess) -> LocalProfile:
 
 
 def _choose(config: ConfigEditor, controller: ControllerProcess) -> str:
-    """Return the profile of the state directory: the one that it has, or a free one."""
+    """Return the profile of the state directory: its existing one, or a free one."""
     state_dir = str(controller.state_dir.absolute())
     names = chain([_NAME], (f"{_NAME}-{number}" for number in count(2)))
     own = [name for name in config.profiles if config.setting(name, "state_dir") == state_dir]
@@ -77,13 +77,13 @@ def _choose(config: ConfigEditor, controller: ControllerProcess) -> str:
 
 
 def _is_free(config: ConfigEditor, name: str, controller: ControllerProcess) -> bool:
-    """Return whether a profile may be written: there is none, or its state directory is gone, or it is this one's."""
+    """Return whether a profile may be written: it does not exist, its state directory is gone, or it is this one's."""
     if name not in config.profiles:
         return True
     owner = config.setting(name, "state_dir")
     if owner is not None:
         return not Path(owner).exists()
-    # Somebody made it, or an earlier version wrote it without its directory.
+    # A user created it, or an earlier version wrote it without its directory.
     host, key = config.setting(name, "host"), config.setting(name, "key")
     return host in {None, controller.host, controller.url} or key == _key_of(controller)
 

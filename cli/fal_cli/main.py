@@ -20,7 +20,7 @@ _EPILOG = """\
 Documentation: https://github.com/fal-grpc/fal-grpc/tree/main/docs"""
 
 
-# Files of this machine may have any name.
+# Local files may have any name.
 _LOCAL_PATHS = frozenset({"app_ref", "func_ref"})
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv: the arguments after the program's name. None takes the process's own and ends the process without
-            returning, since tearing the interpreter and gRPC down costs as much as a call.
+            returning, because shutting down the interpreter and gRPC takes as long as a call.
 
     Returns:
         The exit code: see `fal_cli.exit_codes.ExitCode`.
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_and_flush(list(argv))
     import gc
 
-    # Nearly everything that a command allocates lives to its end, and collecting at the usual rate costs 10 %.
+    # Nearly all objects of a command live to its end, and collecting at the usual rate costs 10 %.
     gc.set_threshold(100_000, 20, 20)
     code = _run_and_flush(sys.argv[1:])
     # If users' code or a controller ran in this process, its exit handlers and threads must end in order.
     if "fal.deploy" in sys.modules or "fal_server" in sys.modules:
-        interrupts.arm()  # the controller's event loop had the signals
+        interrupts.arm()  # the controller's event loop handled the signals
         return code
     import os
 
@@ -80,7 +80,7 @@ def build_parser(words: Sequence[str] | None) -> FalParser:
     """Return the parser of `fal`, with the arguments of the commands that `words` names.
 
     Args:
-        words: the command line, or its beginning; other commands' modules are not imported. None means all commands.
+        words: the command line, or its start; the modules of other commands are not imported. None means all commands.
     """
     import importlib
 
@@ -147,7 +147,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _malformed_text(parsed: argparse.Namespace) -> str | None:
-    """Return what is wrong with an argument that no controller can take, since it is not UTF-8."""
+    """Return the error for an argument that no controller can accept because it is not UTF-8."""
     for name, value in vars(parsed).items():
         if name in _LOCAL_PATHS:
             continue
@@ -168,7 +168,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _drop_output() -> None:
-    """Send what is still buffered to nowhere, so that flushing it at the end does not raise again."""
+    """Discard buffered output, so that flushing it at exit does not raise again."""
     import os
 
     null = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""The arguments that many commands share, and the client that they ask for."""
+"""The arguments that many commands share, and the client that they select."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
     from fal_cli.parser import FalParser
 
-# Clocks differ a little, and typing takes time: `--since 24h` must not fail for that.
+# Clocks differ a little, and typing takes time: `--since 24h` must not fail because of that.
 _LEEWAY_SECONDS = 60
 MAX_INT32 = 2**31 - 1
 _MAX_DIGITS = 20
@@ -31,14 +31,14 @@ def add_client_options(parser: FalParser) -> None:
 
 
 def open_client(args: argparse.Namespace) -> SyncServerlessClient:
-    """Return a client by --host, --team, the environment and the profile; the caller closes it."""
+    """Return a client for --host, --team, the environment and the profile; the caller closes it."""
     from fal.api import SyncServerlessClient
 
     return SyncServerlessClient(host=args.host, team=args.team)
 
 
 def add_output_options(parser: FalParser, *, forms: Sequence[str] = FORMATS) -> None:
-    """Add --output and --json. Their help is the published client's; -o has a line of its own.
+    """Add --output and --json. Their help is the published client's; -o has a separate line.
 
     Args:
         forms: the choices of --output.
@@ -165,7 +165,7 @@ def seconds_type(text: str) -> float:
 
 
 def _line_count(text: str) -> tuple[int, bool]:
-    """Return how many lines are wanted, and whether the oldest are."""
+    """Return the number of lines, and whether they are the oldest."""
     count = text.removeprefix("+")
     if not (count.isascii() and count.isdigit() and 0 < int(count[:_MAX_DIGITS]) <= MAX_INT32):
         raise argparse.ArgumentTypeError(

@@ -1,4 +1,4 @@
-"""Finds another package that gets in the way of this one."""
+"""Detects a package that conflicts with this one."""
 
 from __future__ import annotations
 

@@ -12,25 +12,26 @@ from fal_cli.exit_codes import ExitCode
 from fal_cli.help_format import HelpFormatter
 from fal_cli.presentation.output import print_error
 
-# How alike two words must be for a suggestion, 0 to 1.
+# The least similarity of two words for a suggestion, 0 to 1.
 _NEAR = 0.7
-# Options are few, and most mistakes in short ones swap two letters.
+# There are few options, and most mistakes in short ones swap two letters.
 _NEAR_OPTION = 0.6
 Handler = Callable[[argparse.Namespace], int | None]
-# argparse has no public name for what add_subparsers returns.
+# argparse has no public name for the result of add_subparsers.
 _Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 class FalParser(argparse.ArgumentParser):
-    """Parses a command in fal's help format; flags must be written out in full.
+    """Parses a command in fal's help format; options must be written out in full.
 
     Args:
         handler: takes the parsed arguments and returns the exit code; None counts as 0.
-        rest: the name of a positional argument of nargs="*" that also gets every word after `--`, unchanged; flags may
+        rest: the name of a positional argument of nargs="*" that also gets every word after `--`, unchanged; options
+        may
             stand anywhere before `--`.
-        hints: what to say to words that are not commands but that people try.
-        words: the words of the command line; other commands than those have a name and a line of help only. None means
-            that all are declared in full.
+        hints: messages for words that are not commands but that people try.
+        words: the words of the command line; commands not among them only have a name and a line of help. None declares
+            all in full.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class FalParser(argparse.ArgumentParser):
         self._beyond: list[argparse.Action] = []
         self._positionals.title = "Positional Arguments"
         self._optionals.title = "Options"
-        # SUPPRESS as default: otherwise the child's default would overwrite what the parent was given.
+        # SUPPRESS as default: otherwise the child's default would overwrite the parent's value.
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if handler is not None:
             self.set_defaults(handler=handler)
 
     def hint(self, hints: Mapping[str, str]) -> None:
-        """Say more to words that are not commands but that people try."""
+        """Add messages for words that are not commands but that people try."""
         self._hints = hints
 
     def beyond(self, action: argparse.Action) -> None:
@@ -73,7 +74,7 @@ class FalParser(argparse.ArgumentParser):
         action.help = argparse.SUPPRESS
 
     def format_help(self) -> str:
-        """Return the help text: commands in their groups, and a block of what goes beyond the published command."""
+        """Return the help text: commands in their groups, and a block for additions to the published command."""
         text = self._format_groups() if self._groups else super().format_help()
         if not self._beyond:
             return text
@@ -106,7 +107,7 @@ class FalParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse; refuse unknown arguments with the usage of the command that got them."""
+        """Parse; reject unknown arguments with the usage of the command that got them."""
         words = list(sys.argv[1:] if args is None else args)
         tail: list[str] = []
         separated = "--" in words
@@ -115,7 +116,7 @@ class FalParser(argparse.ArgumentParser):
             # argparse would give `ID -it -- COMMAND` an empty command, and drop a second `--`.
             words, tail = self._flags_first(words[:end]), words[end + 1 :]
         elif any(action.nargs == "*" for action in self._get_positional_actions()):
-            # argparse would read `APP --direct key=value` as an app without arguments and one word too many.
+            # argparse would parse `APP --direct key=value` as an app without arguments and one word too many.
             words = self._flags_first(words[:end]) + words[end:]
         self._refuse_unknown_options(words[: words.index("--")] if "--" in words else words)
         parsed, unknown = super().parse_known_args(words, namespace or argparse.Namespace())
@@ -142,7 +143,7 @@ class FalParser(argparse.ArgumentParser):
         return flags + others
 
     def _refuse_unknown_options(self, words: Sequence[str]) -> None:
-        """Refuse a misspelt option by its name, before argparse asks for what it takes to be missing beside it."""
+        """Reject a misspelt option by its name, before argparse reports an argument that seems to be missing."""
         has_commands = False
         for action in self._get_positional_actions():
             if action.nargs == argparse.REMAINDER:
@@ -150,7 +151,7 @@ class FalParser(argparse.ArgumentParser):
             has_commands = has_commands or action.nargs == argparse.PARSER
         for word in words:
             if has_commands and not word.startswith("-"):
-                return  # what follows belongs to the command
+                return  # the rest belongs to the command
             name = word.partition("=")[0]
             if not name.startswith("--") or " " in name or name in self._option_string_actions:
                 continue
@@ -160,7 +161,7 @@ class FalParser(argparse.ArgumentParser):
                 self.error(f"unknown option {name}; did you mean {near[0]}?")
             if has_commands:
                 self.error(f"unknown option {name}; the options of a command go after its name")
-            if self._rest is None:  # else the word may belong to the command, which goes after --
+            if self._rest is None:  # otherwise the word may belong to the command, which goes after --
                 self.error(f"unknown option {name}")
 
     def error(self, message: str) -> NoReturn:
@@ -170,7 +171,7 @@ class FalParser(argparse.ArgumentParser):
         raise SystemExit(ExitCode.USAGE)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """Refuse an unknown command, and name the nearest known one."""
+        """Reject an unknown command, and name the nearest known one."""
         if action.nargs != argparse.PARSER or action.choices is None or value in action.choices:
             super()._check_value(action, value)
             return
@@ -187,7 +188,7 @@ class FalParser(argparse.ArgumentParser):
 
 
 def _nearest(word: str, known: Sequence[str], cutoff: float) -> list[str]:
-    """Return the known word that is most like this one, or nothing."""
+    """Return the most similar known word, or nothing."""
     from difflib import get_close_matches
 
     bare = {option.lstrip("-"): option for option in known}
@@ -195,26 +196,26 @@ def _nearest(word: str, known: Sequence[str], cutoff: float) -> list[str]:
 
 
 class UnusedParser(FalParser):
-    """Takes the declarations of a command that the command line does not name, and forgets them.
+    """Accepts and ignores the declarations of a command that the command line does not name.
 
-    A parser takes a while to build, and a command line uses one of dozens.
+    A parser takes time to build, and a command line uses one of dozens.
     """
 
     def __init__(self, **_: object) -> None:
         self.words = frozenset()
 
     def __repr__(self) -> str:
-        """Return a text without what a parser has: completion asks for it."""
+        """Return a text without the parser's attributes, which are missing: completion calls this."""
         return "UnusedParser()"
 
     def add_argument(self, *_: object, **__: object) -> argparse.Action:
         return argparse.Action((), dest="")
 
     def beyond(self, action: argparse.Action) -> None:
-        """Forget the option."""
+        """Ignore the option."""
 
     def set_defaults(self, **_: object) -> None:
-        """Forget them."""
+        """Ignore the defaults."""
 
     def add_argument_group(self, *_: object, **__: object) -> Self:  # type: ignore[override]  # it takes the same
         return self
@@ -233,7 +234,7 @@ else:
 
 
 class _Subcommands(_Base):
-    """The commands of a parser: those that its words do not name have a name and a line of help only."""
+    """The commands of a parser: those that its words do not name only have a name and a line of help."""
 
     words: frozenset[str] | None = frozenset()
 
@@ -248,7 +249,7 @@ class _Subcommands(_Base):
 
 
 class Commands(NamedTuple):
-    """Hold the sub-commands of a parser."""
+    """The sub-commands of a parser."""
 
     parser: FalParser
     action: _Subparsers[FalParser]

@@ -23,12 +23,12 @@ def at_terminal() -> bool:
 
 
 def confirm(args: argparse.Namespace, question: Callable[[], str]) -> None:
-    """Ask at a terminal, unless --yes is given; a script is not asked.
+    """Ask for confirmation at a terminal, unless --yes is given; a script is not asked.
 
     Args:
         args: the parsed command line.
-        question: looks for what is to be destroyed, raises if it does not exist, and returns the question. A script
-            learns that from the answer to what it asks for.
+        question: finds the object to destroy, raises if it does not exist, and returns the question. A script learns
+            that from the response to its request.
 
     Raises:
         CommandError: the answer is not yes.
@@ -38,7 +38,7 @@ def confirm(args: argparse.Namespace, question: Callable[[], str]) -> None:
 
 
 def ask_secret(prompt: str) -> str:
-    """Ask for a text that the terminal does not show."""
+    """Prompt for a text that the terminal does not show."""
     from getpass import getpass
 
     with interrupts.deferred(), interrupts.interruptible():

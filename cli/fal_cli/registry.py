@@ -1,4 +1,4 @@
-"""The commands of `fal`: names, one line of help, and the module, which only its own command imports."""
+"""The commands of `fal`: names, one line of help, and the module, which is imported only when its command runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """Describe a command. A tuple, since every start of `fal` pays for this module's imports.
+    """A command. It is a tuple because every start of `fal` pays for this module's imports.
 
     Attributes:
         name: its name.
@@ -79,7 +79,7 @@ _LOGS = "`fal logs` shows the logs of all apps, `fal runners logs ID` the log of
 _LISTS = "`fal apps list` and `fal runners list` show what runs"
 _RUNNERS = "this is a command of runners: see `fal help runners`"
 _APPS = "this is a command of apps: see `fal help apps`"
-# What to say to words that people try and that are no commands.
+# Messages for words that people try but that are not commands.
 HINTS = {
     **dict.fromkeys(("login", "logout"), STORED_IN_PROFILES),
     **dict.fromkeys(("whoami",), "`fal auth whoami` shows who you are"),

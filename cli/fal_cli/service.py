@@ -1,4 +1,4 @@
-"""The systemd unit that runs a controller: its text, and how it is installed and removed."""
+"""The systemd unit that runs a controller: its text, installation and removal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Service:
 
     Attributes:
         state_dir: the directory, absolute.
-        system: whether it is the machine's; else it is this user's.
+        system: whether it is a system unit; otherwise it is this user's.
     """
 
     state_dir: Path
@@ -55,12 +55,12 @@ class Service:
 
     @classmethod
     def of(cls, state_dir: Path) -> Service:
-        """Return root's unit as one of the machine, and anybody else's as the user's."""
+        """Return a system unit for root, and a user unit for anybody else."""
         return cls(state_dir=state_dir.absolute(), system=os.geteuid() == 0)
 
     @property
     def name(self) -> str:
-        """The unit's name, which tells state directories apart."""
+        """The unit's name, which distinguishes state directories."""
         if self.state_dir == default_state_dir().absolute():
             return "fal-controller.service"
         return f"fal-controller-{hashlib.sha256(bytes(self.state_dir)).hexdigest()[:8]}.service"
@@ -89,7 +89,7 @@ class Service:
         )
 
     def start_commands(self) -> list[list[str]]:
-        """Return what loads and starts the unit, now and at each boot."""
+        """Return the commands that load and start the unit, now and at each boot."""
         # Without lingering a user's units end with the last session.
         linger = [] if self.system else [["loginctl", "enable-linger"]]
         return [*linger, self._systemctl("daemon-reload"), self._systemctl("enable", "--now", self.name)]
@@ -140,7 +140,7 @@ def _quoted(word: str) -> str:
 
 
 def _run(command: Sequence[str]) -> None:
-    """Run a program of systemd, and raise what it says if it fails."""
+    """Run a systemd program, and raise its error message if it fails."""
     line = " ".join(command)
     print_note(f"$ {line}")
     try:

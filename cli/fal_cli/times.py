@@ -1,4 +1,4 @@
-"""Reads the times that people write after --since and --until, and writes times for people."""
+"""Parses the times that people write after --since and --until, and formats times for people."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def parse_time(text: str, *, now: datetime | None = None) -> datetime:
     """Return the time that `text` names, in UTC.
 
     Args:
-        text: `now`; a time back from now, as `90s`, `30m`, `1h30m`, `2 days ago`, `2w`; or an ISO 8601 timestamp, in
+        text: `now`; a time before now, such as `90s`, `30m`, `1h30m`, `2 days ago`, `2w`; or an ISO 8601 timestamp, in
             local time unless it names an offset.
-        now: the time that relative times count from; the clock's if None.
+        now: the time that relative times count from; None means the current time.
 
     Raises:
         ValueError: the text has none of these forms.
@@ -62,10 +62,10 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_expiry(text: str, *, now: datetime | None = None) -> datetime:
-    """Return a time to come, in UTC: a duration from now, or an ISO 8601 timestamp.
+    """Return a future time, in UTC: a duration from now, or an ISO 8601 timestamp.
 
     Raises:
-        ValueError: the text has neither form, or the time is over.
+        ValueError: the text has neither form, or the time has passed.
     """
     now = now or datetime.now(UTC)
     try:
@@ -78,7 +78,7 @@ def parse_expiry(text: str, *, now: datetime | None = None) -> datetime:
 
 
 def _seconds(text: str) -> float | None:
-    """Return the length of a relative time; None if the text is none."""
+    """Return the length of a relative time; None if the text is not one."""
     if not _RELATIVE.fullmatch(text):
         return None
     pieces = re.findall(_PIECE, text.lower().removesuffix("ago"))
@@ -89,7 +89,7 @@ def _seconds(text: str) -> float | None:
 
 
 def describe_time(at: datetime, *, now: datetime | None = None) -> str:
-    """Return a time for people: local, to the second, and how long ago, as `2026-01-31 09:00:00 (2 min ago)`."""
+    """Return a time for people: local, to the second, and how long ago, such as `2026-01-31 09:00:00 (2 min ago)`."""
     seconds = ((now or datetime.now(UTC)) - at).total_seconds()
     age = describe_duration(abs(seconds))
     relative = "now" if abs(seconds) < 1 else f"{age} ago" if seconds > 0 else f"in {age}"
@@ -97,13 +97,13 @@ def describe_time(at: datetime, *, now: datetime | None = None) -> str:
 
 
 def iso_utc(at: datetime, *, milliseconds: bool = False) -> str:
-    """Return a time for a program, as `2026-01-31T09:00:00Z`."""
+    """Return a time for a program, such as `2026-01-31T09:00:00Z`."""
     timespec = "milliseconds" if milliseconds else "seconds"
     return at.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def describe_duration(seconds: float) -> str:
-    """Return a duration in its greatest unit, as `5 s`, `2 min`, `3 h` or `4 d`."""
+    """Return a duration in its greatest unit, such as `5 s`, `2 min`, `3 h` or `4 d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"

@@ -1,1 +1,1 @@
-"""One module or folder a command: `add_arguments(parser)` declares it, handlers run it."""
+"""One module or folder for each command: `add_arguments(parser)` declares it, handlers run it."""

@@ -1,4 +1,4 @@
-"""`fal audit`: shows who changed what, and checks that nothing of it was changed afterwards."""
+"""`fal audit`: shows who changed what, and verifies that the log is unchanged."""
 
 from __future__ import annotations
 

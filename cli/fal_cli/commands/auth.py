@@ -1,4 +1,4 @@
-"""`fal auth`: shows who the caller is to the controller, and makes login tokens."""
+"""`fal auth`: shows the caller's identity, and creates login tokens."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _whoami(args: argparse.Namespace) -> None:
     if caller.created_at is not None:
         facts["created_at"] = shown_time(caller.created_at)
     del facts["quotas"]
-    # A rate counts each caller, which is this key.
+    # A rate applies to each caller, which is this key.
     facts |= {name: shown_use(name, bound, caller.used.get(name)) for name, bound in caller.quotas.items()}
     width = max(map(len, facts))
     for name, value in facts.items():

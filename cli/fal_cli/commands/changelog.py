@@ -1,4 +1,4 @@
-"""`fal changelog`: shows what users notice of the versions."""
+"""`fal changelog`: shows the user-visible changes of each version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fal_cli.parser import FalParser
 
 _HEADING = re.compile(r"^## \[([^\]]+)\]", re.MULTILINE)
 _PACKAGE = Path(__file__).resolve().parent.parent
-# In a wheel, and beside the sources that an editable installation runs from.
+# In a wheel, and beside the sources of an editable installation.
 _PLACES = (_PACKAGE / "CHANGELOG.md", _PACKAGE.parent.parent / "CHANGELOG.md")
 _EPILOG = """\
 Examples:
@@ -58,7 +58,7 @@ def read() -> str:
 
 
 def sections(text: str) -> list[tuple[str, str]]:
-    """Return the versions of a changelog with their texts, the newest first; empty ones are left out."""
+    """Return the versions of a changelog with their texts, newest first, without empty ones."""
     starts = list(_HEADING.finditer(text))
     ends = [*(start.start() for start in starts[1:]), len(text)]
     found = [(start[1], text[start.start() : end].strip()) for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""`fal curl`: calls an app with curl, which gets the app's address and the key."""
+"""`fal curl`: calls an app with curl, supplying its address and the key."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _curl(args: argparse.Namespace) -> int:
 
 
 def _path(client: SyncServerlessClient, app: str) -> str:
-    """Return the path of a call: `hello/x` is an app of one's own, unless `hello` is an owner's name."""
+    """Return the path of a call: `hello/x` is the caller's own app, unless `hello` is an owner's name."""
     app = app.lstrip("/")
     first, slash, rest = app.partition("/")
     nickname = nickname_of(client)
@@ -76,6 +76,6 @@ def _path(client: SyncServerlessClient, app: str) -> str:
 
 
 def _config(headers: Mapping[str, str]) -> str:
-    """Return headers as curl's configuration: they must not be in its arguments, which everybody can read."""
+    """Return headers as curl's configuration, because everybody can read its arguments."""
     quoted = (f"{name}: {value}".replace("\\", "\\\\").replace('"', '\\"') for name, value in headers.items())
     return "".join(f'header = "{line}"\n' for line in quoted)

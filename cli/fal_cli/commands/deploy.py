@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fal.deploy import DeploymentResult
     from fal.deploy.serving import WayToServe
 
-# What terraform's and diff's callers expect of a difference.
+# The exit code of terraform and diff for a difference.
 _CHANGES = 2
 _EPILOG = """\
 Examples:
@@ -112,7 +112,7 @@ def _deploy(args: argparse.Namespace) -> int | None:
             return _plan(client, args)
         if args.check:
             _check(client, args)
-        # A first deployment has no old revision to roll from, so it is done without waiting.
+        # A first deployment replaces no revision, so it does not wait.
         known = {app.alias for app in client.apps.list(environment_name=args.env)} if args.attach is False else set()
         registered: list[RegisteredRevision] = []
         built: list[BuildResult] = []
@@ -174,7 +174,7 @@ def _planned(client: SyncServerlessClient, args: argparse.Namespace) -> DeployPl
 
 
 def _describe_interrupt(registered: list[RegisteredRevision], *, sent: bool) -> str:
-    """Say what becomes of the deploy, which from some time on does not depend on this command."""
+    """Say what happens to the interrupted deploy, which continues without this command once it is stored."""
     if not registered and sent:
         return "\nInterrupted: whether there is a new revision is not known. `fal apps list-rev` shows them."
     if not registered:
@@ -196,7 +196,7 @@ def _annotations(pairs: list[str]) -> Mapping[str, str]:
 
 
 def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
-    """Show what the deploy would change, and ask whether to go on."""
+    """Show the effects of the deploy, and ask whether to continue."""
     from fal.api import UnimplementedError
     from fal_cli.presentation.deploy_plan import lines
 
@@ -213,7 +213,7 @@ def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
 
 
 def _summary(client: SyncServerlessClient, args: argparse.Namespace) -> str:
-    """Return what is known of a deploy without a plan of the controller's."""
+    """Return the known facts about a deploy if the controller makes no plan."""
     from fal.deploy.preparation import prepare
 
     app = prepare(args.app_ref, app_name=args.app_name, auth=args.auth)
@@ -247,7 +247,7 @@ def _texts(value: object) -> str:
 
 
 def _sent(result: DeploymentResult) -> str:
-    """Say how the code went: what it means in a runner depends on it."""
+    """Say how the code travelled, which determines how a runner loads it."""
     if result.code != "modules":
         return "Its code was sent as a pickle: this controller takes no modules"
     shown = ", ".join(result.sources[:5])
@@ -255,7 +255,7 @@ def _sent(result: DeploymentResult) -> str:
 
 
 def _served(serving: WayToServe) -> str:
-    """Say how an app is served that is not served as usual."""
+    """Say how an app is served, if not as usual."""
     if serving.minimal:
         return f"It is served by the minimal server, without WebSockets, forms and /openapi.json: {serving.why()}"
     return f"It is served by other versions than those here, see the build's log: {serving.why()}"

@@ -1,4 +1,4 @@
-"""`fal down`: stops the controller on this machine and, unless they are kept, its runners."""
+"""`fal down`: stops the controller on this machine and, unless told to keep them, its runners."""
 
 from __future__ import annotations
 

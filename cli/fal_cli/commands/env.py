@@ -34,10 +34,10 @@ def _env(args: argparse.Namespace) -> None:
         "FAL_WS_RUN_HOST": controller.host,
     }
     if not controller.tls:
-        # Makes the published client speak plaintext to loopback, as this one does by itself.
+        # Makes the published client speak plaintext to loopback, as this client does by default.
         exports["ISOLATE_TEST_MODE"] = "1"
     else:
-        exports["FAL_GRPC_TLS"] = "1"  # for this client; the published one speaks TLS by itself
+        exports["FAL_GRPC_TLS"] = "1"  # for this client; the published one speaks TLS by default
     if controller.ca_file is not None:
         exports["SSL_CERT_FILE"] = str(controller.bundle)
         exports["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(controller.bundle)

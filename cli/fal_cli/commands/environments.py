@@ -1,4 +1,4 @@
-"""`fal environments`: lists, creates and deletes the spaces that apps and secrets live in."""
+"""`fal environments`: lists, creates and deletes the separate sets of apps and secrets."""
 
 from __future__ import annotations
 

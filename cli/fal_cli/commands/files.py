@@ -30,7 +30,7 @@ def _updated(entry: RemoteFile) -> str:
     try:
         return shown_time(datetime.fromisoformat(entry.updated_at)) if entry.updated_at else ""
     except ValueError:
-        return entry.updated_at  # it is the controller's
+        return entry.updated_at  # the controller's time
 
 
 _EPILOG = "Paths are absolute, as /data/models/x, or relative to /data."
@@ -108,14 +108,14 @@ def _list(args: argparse.Namespace) -> None:
 
 def _write(args: argparse.Namespace, entries: Sequence[RemoteFile]) -> None:
     if args.output == "pretty" and not args.columns and not sys.stdout.isatty():
-        # What the published client writes.
+        # The published client's format.
         sys.stdout.writelines(f"{one_line(entry.name)}\n" for entry in sort_items(args, FILES, entries))
     else:
         write_items(args, FILES, entries)
 
 
 def _download(args: argparse.Namespace) -> None:
-    # A file that is half there is removed.
+    # An incomplete file is removed.
     with _files(args) as files, _local_errors(), interrupts.deferred(), interrupts.interruptible():
         files.download(args.remote_path, args.local_path)
     print_note(f"Downloaded {args.remote_path} to {args.local_path}.")
@@ -152,7 +152,7 @@ def _removal(found: RemoteFile) -> str:
 
 @contextmanager
 def _local_errors() -> Generator[None]:
-    """Turn errors of the local file system into errors of the command."""
+    """Turn errors of the local file system into command errors."""
     try:
         yield
     except OSError as error:

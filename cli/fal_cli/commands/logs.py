@@ -1,4 +1,4 @@
-"""`fal logs`: the logs of all apps whose names match a pattern, merged."""
+"""`fal logs`: shows the merged logs of all apps whose names match a pattern."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _entries(
         since=args.since,
         until=args.until,
         search=args.search,
-        # What is excluded must not use up the number.
+        # Excluded lines must not count.
         lines=None if args.exclude else lines,
         oldest=oldest and not args.exclude,
         sources=args.source,
@@ -142,7 +142,7 @@ def _follow(client: SyncServerlessClient, args: argparse.Namespace, write: Calla
 
 
 class _Followed:
-    """Follows each app in a thread of its own, also those that are deployed later."""
+    """Follows each app in its own thread, including apps deployed later."""
 
     def __init__(self, client: SyncServerlessClient, args: argparse.Namespace) -> None:
         self._client = client
@@ -185,4 +185,4 @@ class _Followed:
             for entry in _entries(self._client, self._args, name):
                 self._arrived.put(entry)
         except NotFoundError:
-            self._names.discard(name)  # it was deleted, and is followed again if it comes back
+            self._names.discard(name)  # it was deleted, and is followed again if it returns

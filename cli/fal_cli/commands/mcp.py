@@ -80,7 +80,7 @@ async def _serve(settings: Settings, *, writes: bool) -> None:
 
 
 class _Remote:
-    """The Platform port: a controller elsewhere, asked over HTTP."""
+    """The Platform port: a remote controller over HTTP."""
 
     def __init__(self, client: AsyncHttpClient, settings: Settings) -> None:
         self._client = client
@@ -88,17 +88,17 @@ class _Remote:
 
     @property
     def holder(self) -> str:
-        return ""  # this process has one caller
+        return ""  # this process has only one caller
 
     @property
     def secrets(self) -> Sequence[str]:
         parts = self._headers().get("authorization", "").replace(":", " ").split()
-        return parts[2:] if len(parts) > 2 else parts[1:]  # all but the name of the key
+        return parts[2:] if len(parts) > 2 else parts[1:]  # everything but the name of the key
 
     def _headers(self) -> Mapping[str, str]:
         found = {name.lower(): value for name, value in self._settings.credentials.headers().items()}
         team = found.get("x-fal-user-id")
-        # Routes and methods call the same header differently.
+        # REST routes and rpcs have different names for the same header.
         return found if team is None else {**found, "fal-user-id": team}
 
     async def ask(self, call: Call) -> bytes:

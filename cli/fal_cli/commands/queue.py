@@ -1,4 +1,4 @@
-"""`fal queue`: counts, lists, cancels and repeats the requests of an app."""
+"""`fal queue`: counts, lists, cancels and redrives the requests of an app."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _redrive(args: argparse.Namespace) -> None:
 
 
 def _redrive_all(queue: QueueNamespace, app_name: str) -> None:
-    """Queue all requests again that were given up, each once, even if one is given up again meanwhile."""
+    """Queue all given-up requests again, each once, even if one is given up again meanwhile."""
     from fal.queue import MAX_LISTED, MAX_REDRIVEN
 
     seen: set[str] = set()

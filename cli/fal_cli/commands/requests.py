@@ -1,4 +1,4 @@
-"""`fal requests`: shows which requests to apps ended how."""
+"""`fal requests`: shows how requests to apps ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fal.api import LogEntry, RequestRecord, SyncServerlessClient
 
 _STATUSES = ("success", "user_error", "error", "left")
-# What an app writes about a request may come a little before and after it.
+# An app may write lines about a request shortly before and after it.
 _AROUND = timedelta(seconds=5)
 
 

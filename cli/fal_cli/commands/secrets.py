@@ -89,7 +89,7 @@ def _set(args: argparse.Namespace) -> None:
 
 
 def _read(name: str) -> str:
-    """Read a value, hidden at a terminal, else from standard input without its last newline."""
+    """Read a value: hidden at a terminal, otherwise from standard input without its last newline."""
     if sys.stdin.isatty():
         value = ask_secret(f"Value of {name}: ")
     else:

@@ -17,7 +17,7 @@ from fal_cli.prompts import add_yes_option, confirm
 
 FOLDER = Path(__file__).resolve().parent.parent / "skills"
 _USUAL = Path(".agents/skills")
-# Texts that are no skills: one for the top of a project, one that leads to all others.
+# Texts that are not skills: one for a project's root, one that links to all others.
 OTHER = {"AGENTS.md": FOLDER / "AGENTS.md", "llms.txt": files("fal_mcp") / "llms.txt"}
 
 

@@ -79,7 +79,7 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
 
 
 def _count(controller: ControllerProcess) -> tuple[dict[str, object], Sequence[NodeInfo]]:
-    """Return how many apps and runners of all accounts there are, for which no key is needed, and the nodes."""
+    """Return how many apps and runners all accounts have, without needing a key, and the nodes."""
     from fal.api import FalError, SyncServerlessClient
 
     try:

@@ -46,13 +46,13 @@ _CHOSEN = "`--team NAME` acts for a team with a login token (`fal auth token`); 
 
 
 class Row(NamedTuple):
-    """Describe an account, and whether calls act for it."""
+    """An account, and whether calls act for it."""
 
     account: AccountInfo
     selected: bool
 
 
-# The keys of a document are the published client's, and role.
+# A document has the published client's keys, plus role.
 TEAMS: Listing[Row] = Listing(
     noun="teams",
     fields=(
@@ -88,7 +88,7 @@ MEMBERS: Listing[TeamMember] = Listing(
 
 
 class Quota(NamedTuple):
-    """Describe one bound of an account; `used` is None for a rate."""
+    """One quota of an account; `used` is None for a rate."""
 
     name: str
     bound: int
@@ -179,7 +179,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _rows(client: SyncServerlessClient, *, everything: bool) -> Sequence[Row]:
-    # The account that calls act for is the first.
+    # The account that calls act for comes first.
     return [Row(account, place == 0) for place, account in enumerate(client.accounts.list(everything=everything))]
 
 
@@ -219,7 +219,7 @@ def _remove(args: argparse.Namespace) -> None:
 
 
 def _removal(client: SyncServerlessClient, args: argparse.Namespace) -> str:
-    """Return the question; a user who is no member is not asked about."""
+    """Return the question; nobody is asked about a user who is not a member."""
     if args.user not in {member.user for member in client.accounts.members(args.nickname)}:
         shows = f"`fal teams members {args.nickname}` shows who is"
         raise CommandError(f"'{args.user}' is no member of {args.nickname}: {shows}")
@@ -235,7 +235,7 @@ def _delete(args: argparse.Namespace) -> None:
 
 
 def _deletion(client: SyncServerlessClient, nickname: str) -> str:
-    """Return the question; it says what the account has."""
+    """Return the question, which says what the account has."""
     used = client.accounts.quotas(nickname).used
     counts = [_counted(used.get(name, 0), what) for name, what in _COUNTED.items()]
     size = shown_bytes(used.get("data_bytes", 0))

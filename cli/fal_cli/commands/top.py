@@ -1,4 +1,4 @@
-"""`fal top`: apps and runners on the whole terminal, as they change."""
+"""`fal top`: shows apps and runners on the whole terminal, and updates them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _top(args: argparse.Namespace) -> int:
 
     with interrupts.deferred(), open_client(args) as client:
         top, screen = TopScreen(str(client.settings.target)), Screen()
-        # Before the terminal is taken: an error is then a line like that of any other command.
+        # Do this before taking over the terminal, so that an error is printed like any other command's.
         with interrupts.interruptible():
             top.apps = client.apps.list(environment_name=args.env)
             top.runners = _of_environment(client.runners.list(), args.env)
@@ -115,9 +115,9 @@ def _stop(client: SyncServerlessClient, runner_id: str) -> str:
 
 
 def _call(args: argparse.Namespace, words: Sequence[str]) -> None:
-    """Run another command of `fal` on the terminal; wait for a key if it ended by itself, so that it can be read."""
+    """Run another `fal` command on the terminal; if it ends by itself, wait for a key, so that it can be read."""
     options = [f"--{name}={value}" for name in ("host", "team") if (value := getattr(args, name))]
-    # A handler of this process is not inherited, as an ignored signal would be.
+    # A child does not inherit a handler, but would inherit an ignored signal.
     before = signal.signal(signal.SIGINT, _leave_to_the_command)
     try:
         code = subprocess.call([sys.executable, "-m", "fal_cli", *words, *options])
@@ -130,7 +130,7 @@ def _call(args: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _leave_to_the_command(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the command that has the terminal gets the signal, too."""
+    """Do nothing: the command on the terminal gets the signal, too."""
 
 
 def _of_environment(runners: Sequence[RunnerInfo], environment: str | None) -> list[RunnerInfo]:

@@ -85,7 +85,7 @@ def _up(args: argparse.Namespace) -> int:
         running.ask("POST", "/new-key")
         print_note(f"Made another administrator's key: {state_dir / 'admin.key'} and the profile have it.")
     if running is not None:
-        # Not an error: whoever lost the profile or the key gets them back.
+        # Not an error: a user who lost the profile or the key gets them again.
         print_note(f"A controller (pid {running.pid}) is already running on {state_dir}; other options are ignored.")
         _greet(running, f"`fal down{running.option}` stops it, --state-dir chooses another directory.")
         return 0
@@ -119,7 +119,7 @@ def _installed(state_dir: Path, arguments: list[str]) -> int:
     while (controller := find_controller(state_dir)) is None:
         if time.monotonic() > end:
             raise CommandError(f"the controller does not answer: its log is {state_dir / 'controller.log'}")
-        time.sleep(_LOOK_SECONDS)  # systemd starts it, so no pipe tells that it is ready
+        time.sleep(_LOOK_SECONDS)  # systemd starts it, so no pipe reports that it is ready
     _greet(controller, f"`fal down --uninstall{controller.option}` stops it and removes {service.name}.")
     return 0
 
@@ -146,7 +146,7 @@ def _foreground(state_dir: Path, arguments: list[str]) -> int:
 
     greeter = threading.Thread(target=greet, daemon=True)
     greeter.start()
-    # The controller closes its end after writing; if it fails before, nobody waits for the greeting.
+    # The controller closes its end after writing; if it fails earlier, nobody waits for the greeting.
     return 1 if serve([*arguments, "--ready-fd", str(writer)]) else 0
 
 
@@ -176,13 +176,13 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         if last.startswith("Error: ") and "\n" not in last:
             raise CommandError(f"{last.removeprefix('Error: ')}\nThe log is {log}.")
         raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
-    # The controller runs on; Popen must not warn about that.
+    # The controller keeps running; Popen must not warn about it.
     process.returncode = 0
     return 0
 
 
 def _spawn(state_dir: Path, arguments: list[str], log: Path) -> tuple[subprocess.Popen[bytes], TextIO, int]:
-    """Start the process; return it, where it says that it is ready, and where in the log it begins."""
+    """Start the process; return it, its pipe for "ready", and the start of its lines in the log."""
     reader, writer = os.pipe()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "ab") as log_file:
@@ -238,7 +238,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
 
 
 def _ask(controller: ControllerProcess) -> tuple[Sequence[NodeInfo], str]:
-    """Return the nodes, and why the key that is handed out is not accepted, as after it was revoked, or is lost."""
+    """Return the nodes, and why the stored key does not work, for example because it was revoked or lost."""
     from fal.api import FalError, SyncServerlessClient, UnauthenticatedError
 
     try:

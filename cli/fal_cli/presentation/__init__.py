@@ -1,1 +1,1 @@
-"""How results look: tables, colour, charts and text that is safe to print."""
+"""The presentation of results: tables, colour, charts and text that is safe to print."""

@@ -1,4 +1,4 @@
-"""The addresses at which a deployed app answers, and a line to copy that calls it."""
+"""The addresses of a deployed app, and a line to copy that calls it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CALLERS = {
 
 
 def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[str, str]]:
-    """Yield what answers, each address once, and a line to copy that calls the app.
+    """Yield each address once, and a line to copy that calls the app.
 
     Args:
-        result: of the deploy.
+        result: the deploy's result.
         wanted: "all", "playground" or "none".
     """
     playground = result.urls.get("playground", {})
@@ -29,7 +29,7 @@ def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[s
     if wanted == "playground":
         yield from (("playground", url) for url in playground.values())
         return
-    # The page of one endpoint leads to the others. A controller without such pages gives the app's own address.
+    # The page of one endpoint links to the others. A controller without such pages returns the app's own address.
     if playground and playground != result.urls.get("sync"):
         yield "playground", next(iter(playground.values()))
     for endpoint in result.endpoints:
@@ -41,7 +41,7 @@ def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[s
     yield "auth", _CALLERS.get(result.auth_mode, result.auth_mode)
     first = next((endpoint for endpoint in result.endpoints if {"POST", "GET"} & set(endpoint.methods)), None)
     if first is not None:
-        # `fal curl` has the key that this command had; a shell's FAL_KEY may be another one, or unset.
+        # `fal curl` uses the same key as this command; a shell's FAL_KEY may be another one, or unset.
         call = f"curl {first.url}" if result.auth_mode == "public" else f"fal curl {urlsplit(first.url).path[1:]}"
         body = " -H 'Content-Type: application/json' -d '{}'" if "POST" in first.methods else ""
         yield "to call it", f"{call}{body}"

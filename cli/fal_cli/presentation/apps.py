@@ -31,13 +31,13 @@ _KEYS = (
     "environment_name",
     "request_start_timeout",
 )
-# Of an app whose starts fail; the published client has no such keys.
+# For an app whose starts fail; the published client has no such keys.
 _FAILURE_KEYS = ("failed_starts", "last_failure", "failed_runner_id")
 Item = TypeVar("Item")
 
 
 def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
-    """Write apps to standard output, and to standard error which are being rolled out and which fail to start."""
+    """Write apps to standard output, and notes on rollouts and failing starts to standard error."""
     write_items(args, APPS, apps)
     if args.output in {"pretty", "wide"}:
         for app in apps:
@@ -47,7 +47,7 @@ def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
 
 
 def write_failures(apps: Iterable[AliasInfo]) -> None:
-    """Say on standard error which apps have no runner because their starts fail, and why."""
+    """Report on standard error the apps without runners because their starts fail, and why."""
     for app in apps:
         if app.failed_starts and not app.active_runners:
             starts = (

@@ -38,7 +38,7 @@ def render(simulation: AppSimulation, *, width: int, blocks: bool) -> str:
 
     Args:
         width: characters in a line.
-        blocks: whether the terminal can show block characters; `#` if not.
+        blocks: whether the terminal can show block characters; otherwise `#`.
     """
     end = simulation.points[-1].at_seconds
     room = max(10, width - _LABEL - 2)
@@ -64,14 +64,14 @@ def _cell(filled: float, *, blocks: bool) -> str:
 
 
 def _stretched(values: Sequence[int], width: int) -> list[int]:
-    """Return one value for every column: the greatest of those that share it."""
+    """Return one value for every column: the greatest of the values that share it."""
     count = len(values)
     edges = [column * count // width for column in range(width + 1)]
     return [max(values[begin : max(end, begin + 1)]) for begin, end in pairwise(edges)]
 
 
 def _axis(end: float, width: int) -> str:
-    """Return the foot: a mark under each named time, and its name, as far as there is room."""
+    """Return the axis: a mark under each labelled time, and its label if there is room."""
     marks, labels = [" "] * width, [" "] * (width + _LABEL)
     free = 0
     for at, name in ticks(end, max(2, width // 10)):
@@ -90,10 +90,10 @@ def ticks(end: float, most: int) -> list[tuple[float, str]]:
 
     Args:
         end: the last time, in seconds.
-        most: how many times beyond 0 to return, at most.
+        most: the most times beyond 0.
 
     Returns:
-        (seconds, label such as "20 s", "5 min", "2 h") of each.
+        For each, the seconds and a label such as "20 s", "5 min", "2 h".
     """
     if end <= 0:
         return [(0.0, "0 s")]

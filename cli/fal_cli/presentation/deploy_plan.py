@@ -1,4 +1,4 @@
-"""What a deploy would do, for people and for programs."""
+"""Shows a deploy's plan to people and to programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lines(plan: DeployPlan) -> Iterator[str]:
 
 
 def document(plan: DeployPlan) -> Mapping[str, object]:
-    """Return a plan for programs."""
+    """Return a plan as a document for programs."""
     return {
         "app_name": plan.app_name,
         "current_revision": plan.current_id,

@@ -1,4 +1,4 @@
-"""Lists: which columns a noun has, and how its rows are chosen, sorted and written."""
+"""Lists: a noun's columns, and how its rows are selected, sorted and written."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Item = TypeVar("Item")
 Fetched = TypeVar("Fetched")
 _WATCH_SECONDS = 2.0
 _AS_IT_CHANGES = 0.0
-# Home, then clear to the end, and what was scrolled away.
+# Home, then clear to the end, and the scrollback.
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field(Column, Generic[Item]):
-    """Describe one column of a list.
+    """One column of a list.
 
     Attributes:
         text: returns the cell of an item.
         sort_key: returns the value to sort by; the text if None.
-        wide: whether the column is shown with `-o wide` only.
+        wide: whether the column is shown only with `-o wide`.
     """
 
     text: Callable[[Item], str]
@@ -49,7 +49,7 @@ class Field(Column, Generic[Item]):
 
 
 def time_field(title: str, of: Callable[[Item], datetime | None], *, wide: bool = False) -> Field[Item]:
-    """Return the column of a time."""
+    """Return a column for a time."""
     return Field(
         title=title,
         text=lambda item: shown_time(of(item)),
@@ -61,13 +61,13 @@ def time_field(title: str, of: Callable[[Item], datetime | None], *, wide: bool 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing(Generic[Item]):
-    """Describe the list of a noun.
+    """The list of a noun.
 
     Attributes:
         noun: the plural, which is also the key of the list in JSON.
         fields: all columns.
         document: returns an item for JSON and YAML.
-        item_name: returns what `-o name` prints.
+        item_name: returns the text for `-o name`.
     """
 
     noun: str
@@ -127,7 +127,7 @@ def run_list(
     write: Callable[[Fetched], None],
     watch: Callable[[SyncServerlessClient], Iterable[Fetched]] | None = None,
 ) -> None:
-    """Fetch and write a list: once, or with --watch again and again until Ctrl-C.
+    """Fetch and write a list once, or with --watch repeatedly until Ctrl-C.
 
     A terminal shows the latest list only; a pipe gets each list that differs from the one before.
 
@@ -135,7 +135,7 @@ def run_list(
         args: the parsed command line.
         fetch: returns the items.
         write: writes the items.
-        watch: yields the items at each change; None if the controller does not tell changes of this list.
+        watch: yields the items at each change; None if this list cannot be watched.
     """
     with open_client(args) as client:
         if args.watch == _AS_IT_CHANGES and watch is not None:
@@ -145,7 +145,7 @@ def run_list(
 
 
 def run_local_list(args: argparse.Namespace, fetch: Callable[[], Fetched], write: Callable[[Fetched], None]) -> None:
-    """As `run_list`, for a list that no controller has."""
+    """Like `run_list`, for a list that does not come from a controller."""
     if args.watch is None:
         write(fetch())
         return
@@ -169,7 +169,7 @@ def _show_each(lists: Iterable[Fetched], write: Callable[[Fetched], None], how: 
 
 
 def _polled(fetch: Callable[[], Fetched], seconds: float) -> Iterator[Fetched]:
-    """Yield what `fetch` returns, again and again; a controller that is away is waited for once it was there."""
+    """Yield the results of `fetch` repeatedly; after the first one, wait for a controller that is away."""
     import time
 
     from fal.api import UnavailableError
@@ -208,15 +208,15 @@ def sort_items(args: argparse.Namespace, listing: Listing[Item], items: Sequence
 def write_items(
     args: argparse.Namespace, listing: Listing[Item], items: Sequence[Item], *, hidden: frozenset[str] = frozenset()
 ) -> None:
-    """Write a list as --output, --columns and --sort say.
+    """Write a list as --output, --columns and --sort require.
 
-    A pipe gets the columns that a terminal gets, in full width, so that a script sees what its author saw.
+    A pipe gets the same columns as a terminal, in full width, so that a script sees what its author saw.
 
     Args:
         args: the parsed command line.
         listing: the description of the list.
         items: the items.
-        hidden: titles of columns that say nothing here; --columns still shows them.
+        hidden: titles of columns without information here; --columns still shows them.
     """
     items = sort_items(args, listing, items)
     if args.output == "name":

@@ -30,7 +30,7 @@ _QUIET_LEVELS = frozenset({"TRACE", "DEBUG"})
 
 
 def check_times(args: argparse.Namespace, *, end: str) -> None:
-    """Refuse --since, --until and --follow if they contradict each other.
+    """Reject contradictory --since, --until and --follow.
 
     Args:
         end: when following ends, for the message.
@@ -62,11 +62,11 @@ def write_entries(form: str, entries: Iterable[LogEntry], *, prefixed: bool = Fa
 def searched(
     read: Callable[[Callable[[datetime], None] | None], Iterable[LogEntry]], *, subject: str, oldest: bool
 ) -> Iterable[LogEntry]:
-    """Return stored lines; a live line on a terminal's standard error says how far a long search has come.
+    """Return stored lines; on a terminal, a live line on standard error shows the progress of a long search.
 
     Args:
-        read: return the lines, given what to call with the time that the search has reached.
-        subject: whose lines they are.
+        read: returns the lines, given a callback for the time that the search has reached.
+        subject: what the lines belong to.
         oldest: whether the search begins with the oldest line.
     """
     return _with_progress(read, subject, "up to" if oldest else "back to") if sys.stderr.isatty() else read(None)
@@ -96,7 +96,7 @@ def _with_progress(
 
 
 def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = False) -> None:
-    """Write lines as they arrive; a note on standard error says when the controller was lost."""
+    """Write lines as they arrive; a note on standard error reports a lost controller."""
     write = _printer(prefixed=prefixed) if form == "pretty" else _write_document
     with notes_on_stderr():
         for batch in _batches(entries):
@@ -106,14 +106,14 @@ def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = F
 
 
 def _batches(entries: Iterable[LogEntry]) -> Iterable[Sequence[LogEntry]]:
-    """Return the lines in the groups in which they arrived, to flush once a group."""
+    """Return the lines in batches as they arrived, to flush once for each."""
     from fal.api.log_reading import LogLines
 
     return entries.batches() if isinstance(entries, LogLines) else ((entry,) for entry in entries)
 
 
 def _document(entry: LogEntry) -> Mapping[str, object]:
-    """Return a line as JSON values: the published keys in their form, and ours beside them."""
+    """Return a line as JSON values: the published keys in their form, plus our own."""
     return {
         "timestamp": entry.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "level": entry.level.value,
@@ -133,7 +133,7 @@ def _write_document(entry: LogEntry) -> None:
 
 
 def _write_json(items: Iterable[Mapping[str, object]]) -> None:
-    """Write `{"logs": [...]}` line by line: a long history need not fit into memory."""
+    """Write `{"logs": [...]}` line by line, because a long history may not fit into memory."""
     import json
 
     separator = '{"logs": ['
@@ -177,11 +177,11 @@ def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
 
 
 def line_writer(form: str, highlight: re.Pattern[str] | None) -> Callable[[LogEntry], None]:
-    """Return a writer of lines of several apps: `[APP RUNNER] TIME LEVEL message`, or a document a line.
+    """Return a writer of lines of several apps: `[APP RUNNER] TIME LEVEL message`, or a document per line.
 
     Args:
         form: `pretty`, or a form for programs.
-        highlight: what to mark on a terminal.
+        highlight: text to mark on a terminal.
     """
     if form != "pretty":
         return _write_document
@@ -200,10 +200,10 @@ def line_writer(form: str, highlight: re.Pattern[str] | None) -> Callable[[LogEn
 
 
 def template_writer(template: str) -> Callable[[LogEntry], None]:
-    """Return a writer of lines in a form of one's own.
+    """Return a writer of lines in a user's own format.
 
     Raises:
-        ValueError: it has a name that lines do not have.
+        ValueError: it contains an unknown name.
     """
     values: dict[str, Callable[[LogEntry], str]] = {
         "time": lambda entry: entry.timestamp.astimezone().isoformat(timespec="milliseconds"),
@@ -233,7 +233,7 @@ def _short(runner_id: str) -> str:
 
 
 def write_deploy_logs(logs: Iterable[Log]) -> None:
-    """Write the lines of a deploy or run to standard error, without those below INFO and those of the build."""
+    """Write the lines of a deploy or run to standard error, except those below INFO and those of the build."""
     colour = wants_colour(sys.stderr)
     terminal = sys.stderr.isatty()
     for log in logs:

@@ -23,7 +23,7 @@ _GPU_COLUMNS = (
 
 
 def write_nodes(form: str, nodes: Sequence[NodeInfo]) -> None:
-    """Write the nodes, with their GPUs and who has them."""
+    """Write the nodes, with their GPUs and the GPUs' runners."""
     if form != "pretty":
         write_document(form, {"nodes": [node_document(node) for node in nodes]})
         return
@@ -41,13 +41,13 @@ def write_nodes(form: str, nodes: Sequence[NodeInfo]) -> None:
 
 
 def shown_bounds(bounds: Mapping[str, str]) -> str:
-    """Return what enforces the numbers of machine types, on one line."""
+    """Return what enforces machine types' limits, on one line."""
     means = [f"{subject}: {how or 'not enforced'}" for subject, how in bounds.items()]
     return ", ".join(means) or "not known"
 
 
 def shown_gpus(gpus: Sequence[GpuInfo]) -> str:
-    """Return how many GPUs there are and how many are in use, by label."""
+    """Return how many GPUs exist and are in use, by label."""
     all_of, held = Counter(gpu.label for gpu in gpus), Counter(gpu.label for gpu in gpus if gpu.held)
     return ", ".join(f"{count} x {label}, {held[label]} in use" for label, count in all_of.items()) or "none"
 

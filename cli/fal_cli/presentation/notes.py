@@ -1,4 +1,4 @@
-"""Shows what the SDK reports while it goes on, such as that the controller was lost and is there again."""
+"""Shows the SDK's progress reports, for example that the controller was lost and is back."""
 
 from __future__ import annotations
 

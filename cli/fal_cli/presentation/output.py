@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 FORMATS = ("pretty", "json", "yaml", "jsonl")
 _STDERR = 2
-# No terminal is narrower, so shorter texts need no look at its width.
+# No terminal is narrower, so shorter texts need no check of its width.
 _NARROW = 40
 _NEXT_UNIT = 1000
 LIST_FORMATS = (*FORMATS, "wide", "name")
 
 
 def print_last_words(message: str) -> None:
-    """Write a message to standard error from a signal handler, which may have come within another write."""
+    """Write a message to standard error from a signal handler, which may have interrupted another write."""
     os.write(_STDERR, f"{visible(message)}\n".encode(errors="replace"))
 
 
 def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> None:
-    """Write a list in a form for programs.
+    """Write a list for programs.
 
     Args:
-        form: `json` and `yaml` write one document `{key: [...]}`, `jsonl` one item a line.
+        form: `json` and `yaml` write one document `{key: [...]}`, `jsonl` one item per line.
         key: the name of the list in the document.
         items: the items.
     """
@@ -44,7 +44,7 @@ def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> No
 
 
 def write_document(form: str, document: Mapping[str, object]) -> None:
-    """Write one document: `yaml` as YAML, `jsonl` as one line of JSON, `json` too but indented on a terminal."""
+    """Write one document: `yaml` as YAML, `jsonl` as one line of JSON, `json` likewise but indented on a terminal."""
     if form == "yaml":
         import yaml
 
@@ -65,7 +65,7 @@ def write_line(item: object) -> None:
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table that fits the terminal; a pipe gets one line a row."""
+    """Write a table that fits the terminal; a pipe gets one line for each row."""
     from fal_cli.presentation.table import render
 
     sys.stdout.write(render(columns, rows, width=terminal_width(), colour=wants_colour(sys.stdout)))
@@ -90,7 +90,7 @@ def shown_time(at: datetime | None) -> str:
 
 
 def shown_clock(at: datetime) -> str:
-    """Return the time of an event among others of the same hours: as `shown_time`, without the date on a terminal."""
+    """Return an event's time for people: like `shown_time`, but without the date on a terminal."""
     from fal_cli.times import iso_utc
 
     if sys.stdout.isatty():
@@ -99,12 +99,12 @@ def shown_clock(at: datetime) -> str:
 
 
 def shown_cores(cores: float | None) -> str:
-    """Return processors or GPUs as percent, as `top` does: 100% is one that is always busy; empty if not known."""
+    """Return processors or GPUs as percent, like `top`: 100% is one that is always busy; empty if unknown."""
     return "" if cores is None else f"{cores:.0%}"
 
 
 def shown_bytes(count: float | None) -> str:
-    """Return a number of bytes for people, such as `512 MiB`; empty if it is not known."""
+    """Return a number of bytes for people, such as `512 MiB`; empty if unknown."""
     if count is None:
         return ""
     size, unit = count, "B"
@@ -116,12 +116,12 @@ def shown_bytes(count: float | None) -> str:
 
 
 def print_line(message: str) -> None:
-    """Write a message that is the result to standard output; a terminal breaks it between words only."""
+    """Write a message that is the result to standard output, broken between words on a terminal."""
     sys.stdout.write(fitted(visible(message), sys.stdout) + "\n")
 
 
 def print_reason(message: str) -> None:
-    """Write a remark on a list below it; a terminal breaks it as it does the list."""
+    """Write a remark below a list, broken like the list on a terminal."""
     text, width = one_line(message), terminal_width()
     if width is not None:
         from fal_cli.presentation.folding import fold
@@ -131,7 +131,7 @@ def print_reason(message: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Write a message beside the result to standard error."""
+    """Write a message that is not the result to standard error."""
     sys.stderr.write(fitted(visible(message), sys.stderr) + "\n")
 
 
@@ -142,7 +142,7 @@ def print_error(message: str) -> None:
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """Return a text whose lines are broken between words, so that a terminal does not break them within one."""
+    """Return a text with lines broken between words, so that a terminal does not break words."""
     if len(text) < _NARROW or not stream.isatty():
         return text
     from shutil import get_terminal_size

@@ -23,7 +23,7 @@ _MOST_TICKS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polyline:
-    """Join points, in pixels from the upper left corner."""
+    """A line through points, in pixels from the upper left corner."""
 
     points: tuple[tuple[float, float], ...]
     colour: str
@@ -32,7 +32,7 @@ class Polyline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """Place a line of text: `x` is its left end (its right end if `right`), `y` its foot."""
+    """A line of text: `x` is its left end (its right end if `right`), `y` its baseline."""
 
     x: float
     y: float
@@ -43,7 +43,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """Hold everything to draw."""
+    """All elements to draw."""
 
     height: int
     lines: tuple[Polyline, ...]
@@ -82,7 +82,7 @@ def layout(simulation: AppSimulation, title: str) -> Picture:
 def _steps(
     simulation: AppSimulation, values: Sequence[int], top: float, most: int, end: float
 ) -> tuple[tuple[float, float], ...]:
-    """Draw steps, not slopes: a number holds until it changes."""
+    """Draw steps instead of slopes: a number holds until it changes."""
     found: list[tuple[float, float]] = []
     for point, value in zip(simulation.points, values, strict=True):
         x = LEFT + (WIDTH - RIGHT - LEFT) * point.at_seconds / end
@@ -94,7 +94,7 @@ def _steps(
 
 
 def write(picture: Picture, path: Path) -> None:
-    """Write a picture as the file's ending, .svg or .png, says.
+    """Write a picture in the format of the file's ending, .svg or .png.
 
     Raises:
         OSError: the file cannot be written.
@@ -126,7 +126,7 @@ def svg(picture: Picture) -> str:
 def _write_png(picture: Picture, path: Path) -> None:
     from PIL import Image, ImageDraw, ImageFont
 
-    scale = 2  # sharp on dense screens too
+    scale = 2  # sharp on dense screens, too
     image = Image.new("RGB", (WIDTH * scale, picture.height * scale), "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(_SIZE * scale)

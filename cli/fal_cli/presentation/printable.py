@@ -1,4 +1,4 @@
-"""Makes text from elsewhere safe to print: it cannot move the cursor, retitle the window or reorder the line."""
+"""Makes foreign text safe to print: it cannot move the cursor, retitle the window or reorder the line."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with every control character but tab and newline spelt out, as `^[` or `\\u202e`."""
+    """Return `text` with every control character except tab and newline escaped, as `^[` or `\u202e`."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROL.sub(_visible, text)
 
 
 def one_line(text: str) -> str:
-    """Return `text` as `visible` does, with tabs and newlines spelt out, too."""
+    """Return `text` with every control character escaped, including tab and newline."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROL.sub(_visible, text).replace("\n", "\\n").replace("\t", "\\t")

@@ -28,12 +28,12 @@ _KEPT_LINES = 25
 
 
 class LiveLine:
-    """Show what is done and for how long, in a line that is redrawn and, at the end or by a signal, erased.
+    """Shows a task and its duration in a line that is redrawn, and erased at the end or by a signal.
 
     Without a terminal it shows each new text as a line.
 
     Args:
-        title: what is done, as "Building the environment".
+        title: the task, for example "Building the environment".
     """
 
     def __init__(self, title: str) -> None:
@@ -50,17 +50,17 @@ class LiveLine:
 
     @property
     def seconds(self) -> float:
-        """How long it has been shown."""
+        """The seconds that it has been shown."""
         return time.monotonic() - self._started
 
     def step(self, text: str) -> None:
-        """Show the step that is done now."""
+        """Show the current step."""
         self._step = text
         if not self._live:
             print_note(text)
 
     def start(self) -> Self:
-        """Begin to draw, and to count the time."""
+        """Start drawing and measuring the time."""
         self._started = time.monotonic()
         if self._live:
             self._last_words.enter_context(interrupts.last_words(self._erase_at_once))
@@ -81,7 +81,7 @@ class LiveLine:
         self._last_words.close()
 
     def _erase_at_once(self) -> None:
-        """Erase the line before a signal ends the process; the drawer finishes the frame that it has started."""
+        """Erase the line before a signal ends the process; the drawing thread finishes its current frame."""
         self._cut_off = True
         self._drawing.acquire(timeout=2 * _FRAME_SECONDS)
         os.write(sys.stderr.fileno(), _ERASE.encode())
@@ -113,7 +113,7 @@ class LiveLine:
 
 
 class BuildProgress:
-    """Show the build of an environment: a live line, and its log only if it fails. Without a terminal, each line."""
+    """Shows a build: on a terminal a live line, and its log only if it fails; otherwise each line."""
 
     def __init__(self) -> None:
         self._line: LiveLine | None = None
@@ -121,7 +121,7 @@ class BuildProgress:
         self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def show(self, found: BuildResult) -> None:
-        """Take a message of the build; of its lines, those below INFO are left out."""
+        """Process a message of the build, skipping lines below INFO."""
         for log in found.logs:
             if log.level.value in _QUIET_LEVELS:
                 continue

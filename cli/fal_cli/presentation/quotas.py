@@ -1,4 +1,4 @@
-"""What an account may have, and what it has, for people."""
+"""Shows an account's quotas and usage to people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUOTAS_BY_NAME: dict[str, tuple[str, bool]] = {
     "log_bytes_per_minute": ("Bytes that its runners may log a minute.", True),
     "data_bytes": ("Bytes in /data.", True),
 }
-"""By the name of the quota, which is the option's too: its help, and whether it counts bytes."""
+"""For each quota by name, which is also its option's name: its help, and whether it counts bytes."""
 
 
 def shown_amount(name: str, amount: int) -> str:
@@ -23,11 +23,11 @@ def shown_amount(name: str, amount: int) -> str:
 
 
 def shown_use(name: str, bound: int, used: int | None) -> str:
-    """Return what is used of a quota, and its bound.
+    """Return the usage of a quota, and its limit.
 
     Args:
-        bound: 0 is none.
-        used: None is not known, or a rate.
+        bound: 0 means no limit.
+        used: None for an unknown usage, or for a rate.
     """
     if used is None:
         return f"at most {shown_amount(name, bound)}" if bound else "no bound"

@@ -1,4 +1,4 @@
-"""Shows requests that have ended, and numbers of them."""
+"""Shows ended requests, and statistics of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def request_document(request: RequestRecord) -> dict[str, object]:
 
 
 def stats_document(stats: RequestStats) -> dict[str, object]:
-    """Return numbers for JSON and YAML."""
+    """Return statistics for JSON and YAML."""
     return {
         "app": stats.app,
         "endpoint": stats.endpoint,
@@ -70,7 +70,7 @@ def shown_length(length: timedelta | None) -> str:
 
 
 def write_request(request: RequestRecord) -> None:
-    """Write what is known of one request, a line each."""
+    """Write the details of one request, one per line."""
     waited = f"{shown_length(request.wait)}{', for a runner to start' if request.cold_start else ''}"
     lines = {
         "Request": request.request_id,
@@ -91,7 +91,7 @@ def write_request(request: RequestRecord) -> None:
 
 
 def print_ended(request: RequestRecord) -> None:
-    """Write a request on one line, as it has ended."""
+    """Write an ended request on one line."""
     print_line(
         f"{shown_clock(request.ended_at)}  {_end(request):<4}  {shown_length(request.duration):>8}  {request.app}  "
         f"{request.method} {request.endpoint}  {request.request_id}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fal.api import RunnerInfo
     from fal.gpus import GpuUsage
 
-# For these states the reason is shown beside the table.
+# The table has a note with the reason for these states.
 _EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED", "DEAD"})
 ENDED_STATES = ("TERMINATED", "DEAD")
 _PHASES = ("waiting", "environment", "setup", "first_byte")
@@ -125,7 +125,7 @@ def write_gpus(form: str, used: GpuUsage) -> None:
 
 
 def _write_counts(states: Counter[str]) -> None:
-    """Write how many runners there are. A pipe gets the published lines; a terminal those that are not 0."""
+    """Write the number of runners. A pipe gets the published lines; a terminal those that are not 0."""
     ended = sum(states[state] for state in ENDED_STATES)
     counts = {
         "Runners": states.total() - states["PENDING"] - states["SETUP"] - ended,
@@ -164,7 +164,7 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
 
 
 def _usage_document(runner: RunnerInfo) -> dict[str, object]:
-    """Return what the runner uses; nothing if the controller does not say."""
+    """Return the runner's usage; nothing if the controller does not report it."""
     used = runner.usage
     if used is None:
         return {}
@@ -214,7 +214,7 @@ def _used(what: str) -> Callable[[RunnerInfo], float | None]:
 
 
 def _shown(what: str) -> Callable[[RunnerInfo], str]:
-    """Return a function that returns the same number for people."""
+    """Return a function that returns a number of a runner's usage for people."""
     used, shown = _used(what), shown_bytes if what.endswith("_bytes") else shown_cores
     return lambda runner: shown(used(runner))
 

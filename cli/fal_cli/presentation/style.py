@@ -21,8 +21,7 @@ _CODES = {
 def wants_colour(stream: TextIO) -> bool:
     """Return whether to colour text for `stream`.
 
-    NO_COLOR beats FORCE_COLOR, which beats TERM=dumb and a pipe.
-
+    NO_COLOR overrides FORCE_COLOR, which overrides TERM=dumb and a pipe.
     Source: no-color.org and force-color.org; empty counts as unset.
     """
     if os.environ.get("NO_COLOR"):

@@ -16,13 +16,13 @@ _INDENT = "  "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """Describe a column.
+    """A column of a table.
 
     Attributes:
         title: the heading.
-        folds: whether its words may go on several lines; ids do not fold, so that they can be copied.
-        right: whether to align it to the right, as counts are.
-        shortens: whether its ids become unique prefixes if the table does not fit otherwise; commands accept those.
+        folds: whether its words may wrap to several lines; ids do not, so that they can be copied.
+        right: whether to align it to the right, as for counts.
+        shortens: whether to shorten its ids to unique prefixes if the table does not fit; commands accept those.
     """
 
     title: str
@@ -36,12 +36,12 @@ def render(
 ) -> str:
     """Return the table, or a block for each row if a table does not fit; each line ends with a newline.
 
-    What does not fit is narrowed in this order: words fold, ids become prefixes, rows become blocks.
+    A table that is too wide is narrowed in this order: words wrap, ids become prefixes, rows become blocks.
 
     Args:
         columns: the columns.
-        rows: one text for each column; control characters are spelt out.
-        width: the terminal's width in cells; None for a pipe, which gets one line a row.
+        rows: one text for each column; control characters are escaped.
+        width: the terminal's width in cells; None for a pipe, which gets one line for each row.
         colour: whether headings are bold.
     """
     titles = [column.title for column in columns]
@@ -75,7 +75,7 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 def _narrowed(
     columns: Sequence[Column], by_column: Sequence[Sequence[str]], widths: list[int], width: int
 ) -> list[int]:
-    """Narrow the widest columns that fold, at most to their longest word, until the line fits."""
+    """Narrow the widest folding columns, at most to their longest word, until the line fits."""
     least: list[int] = []
     for column, texts, natural in zip(columns, by_column, widths, strict=True):
         head = max(map(display_width, column.title.split(" ")))
@@ -107,7 +107,7 @@ def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Se
 
 
 def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, colour: bool) -> str:
-    """Return a block of `Title: text` lines for each row, without empty texts, and an empty line between two blocks.
+    """Return a block of `Title: text` lines for each row, without empty texts, separated by empty lines.
 
     A text with a word that does not fit beside the title begins on the next line.
     """

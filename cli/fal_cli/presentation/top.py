@@ -1,4 +1,4 @@
-"""The screen of `fal top`, apart from I/O: what it shows, and what keys do."""
+"""The screen of `fal top`, without I/O: its content, and the effects of keys."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HELP = (
 
 
 class Action(NamedTuple):
-    """Ask the program to do something that a screen cannot: `logs`, `shell`, `stop` or `quit`."""
+    """An action for the program, which the screen cannot do itself: `logs`, `shell`, `stop` or `quit`."""
 
     name: str
     runner_id: str = ""
@@ -45,11 +45,11 @@ class Action(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cell(Generic[Item]):
-    """Describe a column.
+    """A column.
 
     Attributes:
-        width: in cells; 0 takes what is left.
-        spare: which columns go first if there is little room: the highest number; 0 never goes.
+        width: in cells; 0 takes the remaining space.
+        spare: which columns disappear first if there is little room: the highest number; 0 never does.
     """
 
     title: str
@@ -60,7 +60,7 @@ class _Cell(Generic[Item]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppRow:
-    """An app and what its runners use together."""
+    """An app and the total usage of its runners."""
 
     name: str
     runners: int
@@ -71,7 +71,7 @@ class AppRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What some runners use together; None if no controller says so."""
+    """The total usage of some runners; None for a number that no controller reports."""
 
     cpu_cores: float | None
     memory_bytes: int | None
@@ -80,7 +80,7 @@ class Totals:
 
     @classmethod
     def of(cls, runners: Sequence[RunnerInfo]) -> Totals:
-        """Add up what runners use."""
+        """Add up the runners' usage."""
         used = [runner.usage for runner in runners if runner.usage is not None]
         gpus = [usage.gpu_cores for usage in used if usage.gpu_cores is not None]
         memory = [usage.gpu_memory_bytes for usage in used if usage.gpu_memory_bytes is not None]
@@ -110,7 +110,7 @@ def app_rows(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> list[A
 
 
 def summary(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> str:
-    """Return one line about everything."""
+    """Return a summary on one line."""
     loads = [app.load for app in apps if app.load is not None]
     used = Totals.of(runners)
     parts = [
@@ -126,7 +126,7 @@ def summary(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> str:
 
 
 def used_texts(usage: Totals) -> list[str]:
-    """Return processors, memory, GPUs and GPU memory for people; "-" is not known."""
+    """Return processors, memory, GPUs and GPU memory for people; "-" means unknown."""
     texts = (
         shown_cores(usage.cpu_cores),
         shown_bytes(usage.memory_bytes),
@@ -137,7 +137,7 @@ def used_texts(usage: Totals) -> list[str]:
 
 
 def uptime(runner: RunnerInfo) -> str:
-    """Return how long a runner runs, in at most 8 cells."""
+    """Return a runner's uptime, in at most 8 cells."""
     seconds = int(runner.uptime.total_seconds())
     days, rest = divmod(seconds, 86400)
     return f"{days}d {rest // 3600}h" if days else str(timedelta(seconds=seconds))
@@ -187,10 +187,10 @@ _ORDERS: tuple[tuple[str, Callable[[RunnerInfo], float | str]], ...] = (
 
 
 class TopScreen:
-    """Hold what is known and what is chosen; draw it, and take keys.
+    """Holds the data and the selection; draws them, and handles keys.
 
     Args:
-        target: which controller it is, for the first line.
+        target: the controller's name, for the first line.
     """
 
     def __init__(self, target: str) -> None:
@@ -207,7 +207,7 @@ class TopScreen:
         self._help = False
 
     def shown_runners(self) -> list[RunnerInfo]:
-        """Return the runners that the filter lets through, in order."""
+        """Return the runners that match the filter, in order."""
         text = self._filter.lower()
         found = [r for r in self.runners if text in f"{r.runner_id} {r.alias} {r.state.value}".lower()]
         found.sort(key=lambda runner: runner.runner_id)
@@ -215,7 +215,7 @@ class TopScreen:
         return found
 
     def key(self, key: str) -> Action | None:
-        """Take a key: a character, or the name of one such as `up` or `escape`."""
+        """Handle a key: a character, or a name such as `up` or `escape`."""
         self.message = ""
         if self._asking:
             runner_id, self._asking = self._asking, ""
@@ -301,7 +301,7 @@ class TopScreen:
         return [*head, *tables, *[""] * (body - len(tables)), *foot]
 
     def _first(self, runners: Sequence[RunnerInfo], room: int) -> int:
-        """Return the first runner to show, so that the chosen one is among them."""
+        """Return the first runner to show, so that the selected one is visible."""
         current = self._current()
         index = 0 if current is None else next(n for n, r in enumerate(runners) if r.runner_id == current.runner_id)
         return max(0, min(index - room // 2, len(runners) - room))

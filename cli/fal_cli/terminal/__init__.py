@@ -1,1 +1,1 @@
-"""This terminal while a remote command has it."""
+"""The local terminal while a remote command uses it."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fal.api import ExecSession, ShellOutput, ShellSession, SyncServerlessClient
 
 _MOST_INTERRUPTS = 3
-_MOST_OUTPUTS = 4  # how many outputs are read ahead of writing
-# On Windows a signal does not wake who waits without a limit.
+_MOST_OUTPUTS = 4  # how many outputs may be read before they are written
+# On Windows a signal does not interrupt an unlimited wait.
 _WAKE_SECONDS = 0.2 if sys.platform == "win32" else None
 
 
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
         send_input: whether the command gets standard input; if not, it reads end-of-file.
 
     Raises:
-        CommandError: the link broke for good (LINK_BROKEN: the command may have ended or may go on), or the command
-            ran out of time (TIMED_OUT).
+        CommandError: the link broke for good (LINK_BROKEN: the command may or may not have ended), or the command ran
+            out of time (TIMED_OUT).
     """
     if tty:
         _require_raw_mode()
@@ -88,7 +88,7 @@ def start(args: argparse.Namespace) -> str:
 
 
 def attach(args: argparse.Namespace) -> int:
-    """Follow a command that runs or has just ended, and return its exit code; raises as `run`."""
+    """Follow a running or recently ended command, and return its exit code; raises the errors of `run`."""
     with open_client(args) as client:
         if args.runner:
             args.runner = resolve(client, RUNNERS, args.runner, args)
@@ -111,7 +111,7 @@ def attach(args: argparse.Namespace) -> int:
 
 
 class Collected(NamedTuple):
-    """What a command that has ended wrote."""
+    """The output of an ended command."""
 
     exit_code: int
     stdout: bytes
@@ -119,7 +119,10 @@ class Collected(NamedTuple):
 
 
 def collect(args: argparse.Namespace, command: Sequence[str], *, timeout: float) -> Collected:
-    """Run a command without input in the runner `args.id`, and keep its output; signals and errors are as in `run`."""
+    """Run a command without input in the runner `args.id`, and return its output.
+
+    Signals and errors are handled as in `run`.
+    """
     stdout, stderr = bytearray(), bytearray()
 
     def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
@@ -147,11 +150,11 @@ def _relay(
     stay: bool = False,
     write: Callable[[ShellOutput], object] | None = None,
 ) -> int:
-    """Pass input and output on until the command ends.
+    """Relay input and output until the command ends.
 
     Args:
-        stay: keep the command's input open if there is no input here, since another client may send some.
-        write: takes the output, instead of this process's own outputs.
+        stay: keep the command's input open if there is none here, because another client may send some.
+        write: receives the output, instead of this process's own outputs.
     """
     from fal.api import DeadlineExceededError, ExecLinkError, UnavailableError
 
@@ -172,7 +175,7 @@ def _relay(
                 resize=session.resize if tty else None,
             )
             stack.enter_context(pump.running())
-            # Closed first: the pump may be waiting in `send` for a runner that does not read.
+            # Close the session first: the pump may be waiting in `send` for a runner that does not read.
             stack.enter_context(session)
             if not tty:
                 stack.enter_context(_interrupts(session))
@@ -188,17 +191,17 @@ def _relay(
 
 
 def _close(started: Started[ExecSession | ShellSession]) -> None:
-    """End the command, also if a signal came while it was being started."""
+    """End the command, even if a signal arrived while it was being started."""
     session = started.settled()
     if session is not None:
         session.close()
 
 
 def _read_in_thread(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
-    """Yield a session's output, which a thread reads; raise what reading raises.
+    """Yield a session's output, which a thread reads; raise the reader's exception.
 
     A signal ends this process by an exception in its main thread. Raised inside gRPC, it would leave gRPC's locks held,
-    and closing the session would wait for them for ever.
+    and closing the session would wait for them forever.
     """
     outputs: Queue[ShellOutput | BaseException | None] = Queue(_MOST_OUTPUTS)
 
@@ -228,7 +231,7 @@ def _next(outputs: Queue[ShellOutput | BaseException | None]) -> ShellOutput | B
 
 @contextmanager
 def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
-    """Send Ctrl-C to the command as SIGINT; the third ends the session, as does one that cannot be sent."""
+    """Send Ctrl-C to the command as SIGINT; the third one, or one that cannot be sent, ends the session."""
     from fal.api import ExecSession, FalError
 
     if not isinstance(session, ExecSession):
@@ -276,11 +279,11 @@ def _interrupt_main_thread() -> None:
 
 
 def _ignore() -> None:
-    """Ignore the end of an input that is not there."""
+    """Ignore the end of a missing input."""
 
 
 def _notice(*, raw: bool) -> Callable[[str], None]:
-    """Return a writer of notes on the link to standard error; on a raw terminal lines need a CR, too."""
+    """Return a writer of link notices to standard error; on a raw terminal lines need a CR, too."""
     before, after = ("\r\n", "\r\n") if raw else ("", "\n")
 
     def notify(message: str) -> None:
@@ -296,7 +299,7 @@ def _writer_of_outputs() -> Callable[[ShellOutput], None]:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Write without Python's buffers, also to a full descriptor that does not block."""
+    """Write without Python's buffers, even to a full non-blocking descriptor."""
     view = memoryview(data)
     while view:
         try:

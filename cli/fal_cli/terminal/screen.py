@@ -1,4 +1,4 @@
-"""A full screen on this process's terminal: draws lines, reads keys, and gives the terminal back as it was."""
+"""A full screen on this process's terminal: draws lines, reads keys, and restores the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 from fal_cli.interrupts import interrupts
 from fal_cli.terminal.terminal import raw_mode, terminal_size
 
-# The other screen, without a cursor; and back.
+# The alternate screen without a cursor, and back.
 _ENTER = "\x1b[?1049h\x1b[?25l"
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 _HOME = "\x1b[H"
@@ -51,7 +51,7 @@ class Screen:
 
     @contextmanager
     def entered(self) -> Generator[None]:
-        """Take the terminal until the block ends."""
+        """Take over the terminal until the block ends."""
         with ExitStack() as stack:
 
             def resized(_number: int, _frame: FrameType | None) -> None:
@@ -64,7 +64,7 @@ class Screen:
 
     @contextmanager
     def left(self) -> Generator[None]:
-        """Give the terminal back until the block ends, for another program."""
+        """Release the terminal to another program until the block ends."""
         self._held.close()
         try:
             yield
@@ -77,7 +77,7 @@ class Screen:
         self._held.enter_context(raw_mode(self._input))
 
     def wake(self) -> None:
-        """Let `keys` return; from any thread, or a signal's handler."""
+        """Make `keys` return; callable from any thread or signal handler."""
         with suppress(BlockingIOError):
             os.write(self._waker, b"w")
 
@@ -90,7 +90,7 @@ class Screen:
         _write(_HOME + "\r\n".join(line + _CLEAR_LINE for line in lines) + _CLEAR_REST)
 
     def keys(self, timeout_seconds: float) -> list[str]:
-        """Wait for keys, a wake or the end of the time; return the keys. A lost terminal is Ctrl-D."""
+        """Wait for keys, a wake-up or the timeout; return the keys. A lost terminal is Ctrl-D."""
         with interrupts.interruptible():
             ready, _, _ = select.select([self._input, self._wake_reader], [], [], timeout_seconds)
         if self._wake_reader in ready:
@@ -107,7 +107,7 @@ def _read_keys(data: bytes) -> Iterator[str]:
     while data:
         known = next((code for code in sorted(_KEYS, key=len, reverse=True) if data.startswith(code)), None)
         if known == b"\x1b" and len(data) > 1:
-            return  # a sequence that is not known: its characters are no keys
+            return  # an unknown sequence: its characters are not keys
         if known is not None:
             yield _KEYS[known]
             data = data[len(known) :]

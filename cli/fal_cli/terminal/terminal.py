@@ -1,6 +1,6 @@
 """This process's terminal while a remote command uses it: raw mode, size and input.
 
-On systems other than POSIX there is no raw mode, and input is read by a thread that waits for it.
+Other systems than POSIX have no raw mode, and there a blocking thread reads the input.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fal_cli.interrupts import interrupts
 
 CHUNK_BYTES = 128 * 1024
 _RESIZED = b"r"
-# How long to wait for the input thread: it may be sending to a runner that does not read.
+# How long to wait for the input thread, which may be sending to a runner that does not read.
 _STOP_SECONDS = 5.0
-# Elsewhere select takes sockets alone.
+# Elsewhere select only accepts sockets.
 _SELECTS_FILES = hasattr(select, "poll")
 
 
 def has_raw_mode() -> bool:
-    """Return whether a terminal of this system can pass every key on."""
+    """Return whether a terminal of this system can pass on every key."""
     try:
         import termios
     except ModuleNotFoundError:
@@ -34,7 +34,7 @@ def has_raw_mode() -> bool:
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
-    """Return the rows and columns of the terminal; 24 and 80 if it does not say."""
+    """Return the rows and columns of the terminal, or 24 and 80 if they are unknown."""
     try:
         size = os.get_terminal_size(descriptor)
     except OSError:
@@ -44,7 +44,7 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
 
 @contextmanager
 def raw_mode(descriptor: int) -> Generator[None]:
-    """Pass every key on unchanged, Ctrl-C included; undone at the end. Use it inside `interrupts.deferred`."""
+    """Pass on every key unchanged, including Ctrl-C; undone at the end. Use it inside `interrupts.deferred`."""
     import termios
     import tty
 
@@ -61,13 +61,13 @@ def raw_mode(descriptor: int) -> Generator[None]:
 
 
 class InputPump:
-    """Sends the input, in a thread, and the terminal's size when it changes.
+    """Sends the input, and the terminal's size when it changes, in a thread.
 
     Args:
         descriptor: the input; None counts as an input at its end.
-        send: takes what was read.
+        send: receives the data.
         end: called at the end of the input.
-        resize: takes rows and columns; None if there is no terminal.
+        resize: receives rows and columns; None if there is no terminal.
     """
 
     def __init__(
@@ -87,18 +87,19 @@ class InputPump:
     def running(self) -> Generator[None]:
         """Send until the block ends."""
         if not _SELECTS_FILES:
-            # It waits for input that may never come, so nobody waits for it.
+            # The thread waits for input that may never come, so nobody waits for the thread.
             threading.Thread(target=self._read_on, name="fal-input", daemon=True).start()
             yield
             return
         self._thread = threading.Thread(target=self._run, name="fal-input", daemon=True)
         with ExitStack() as stack:
-            # The thread closes the end that it reads, so that Ctrl-C can never close it under the thread; closing the
+            # The thread closes its own end of the pipe, so that Ctrl-C can never close it while the thread uses it;
+            # closing the
             # other end tells the thread to stop.
             self._wake, waker = os.pipe()
             stack.callback(self._join)
             stack.callback(os.close, waker)
-            # The signal handler only wakes the thread: sending may block, and must not do so in a handler.
+            # The signal handler only wakes the thread: sending may block, which a handler must not do.
             os.set_blocking(waker, False)
             if self._resize is not None:
 
@@ -121,7 +122,7 @@ class InputPump:
     def _run(self) -> None:
         with ExitStack() as stack:
             stack.callback(os.close, self._wake)
-            # epoll refuses regular files, and poll refuses terminals on some systems.
+            # epoll rejects regular files, and poll rejects terminals on some systems.
             selector = stack.enter_context(selectors.SelectSelector())
             selector.register(self._wake, selectors.EVENT_READ)
             if self._descriptor is None:
@@ -154,6 +155,6 @@ class InputPump:
 
 
 def _write_quietly(descriptor: int, data: bytes) -> None:
-    """Wake the pump; if the pipe is full, it wakes anyway."""
+    """Wake the pump; if the pipe is full, it wakes up anyway."""
     with suppress(BlockingIOError):
         os.write(descriptor, data)

@@ -1,4 +1,4 @@
-"""Reads the ids of apps: the path of a call, and the app whose queue has the requests."""
+"""Splits app ids into the path of a call and the app whose queue holds the requests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LEGACY = re.compile(r"(\d+)-(.+)")
 
 
 def split_id(model_id: str, nickname: str | None) -> tuple[str, str]:
-    """Split an app's id into the path of a call and the app, whose queue has the requests.
+    """Split an app's id into the path of a call and the app whose queue holds the requests.
 
     Args:
-        model_id: `owner/app`, with further parts of a path; `app` alone belongs to the caller.
+        model_id: `owner/app`, optionally with a longer path; `app` alone belongs to the caller.
         nickname: the caller's nickname; needed for `app` alone.
 
     Raises:
-        CommandError: the id has another form.
+        CommandError: the id is malformed.
     """
     parts = [part for part in model_id.strip("/").split("/") if part]
     if len(parts) == 1 and (legacy := _LEGACY.fullmatch(parts[0])):

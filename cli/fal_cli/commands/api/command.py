@@ -1,4 +1,4 @@
-"""`fal api`: call an app by its queue, directly, as a stream, or message by message."""
+"""`fal api`: calls an app through its queue, directly, as a stream, or message by message."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 
 class _Calls:
-    """Make the HTTP calls of one `fal api` with the settings' key, over a kept connection."""
+    """Makes the HTTP calls of one `fal api` with the settings' key, over a kept connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._headers = settings.credentials.headers()
@@ -55,7 +55,7 @@ class _Calls:
     def open(
         self, method: str, url: str, fields: JSON = None, headers: Mapping[str, str] | None = None
     ) -> AbstractContextManager[HttpStream]:
-        """Call without a time limit, since apps may work for long; the answer is still to be read.
+        """Call without a time limit, because apps may work for long; the caller reads the response.
 
         Args:
             fields: the arguments of a POST.
@@ -68,7 +68,7 @@ class _Calls:
     def ask(
         self, method: str, url: str, fields: JSON = None, headers: Mapping[str, str] | None = None
     ) -> dict[str, JSON]:
-        """Call the queue, whose answers are JSON objects."""
+        """Call the queue, whose responses are JSON objects."""
         with self.open(method, url, fields, headers) as answer:
             content = b"".join(answer.chunks())
         try:
@@ -89,7 +89,7 @@ def add_arguments(parser: FalParser) -> None:
     parser.epilog = _EPILOG
     parser.set_defaults(handler=_api)
     add_client_options(parser)
-    # FAL_ENV is not its default: the app may be another owner's.
+    # FAL_ENV is not its default, because the app may belong to another owner.
     complete_ids(parser.add_argument("--env", help="Environment of the app (defaults to main)."), ENVIRONMENTS)
     complete_ids(parser.add_argument("model_id", help="OWNER/APP, or OWNER/APP/PATH; APP alone is your own."), APPS)
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="The call's arguments.")
@@ -137,7 +137,7 @@ def _api(args: argparse.Namespace) -> int:
 
 
 def _naming_app(client: SyncServerlessClient, model_id: str, error: CallError) -> Exception:
-    """Name the app in an error, and what was probably meant if the first word of an unknown id is the caller's app."""
+    """Name the app in an error; if an unknown id starts with one of the caller's apps, suggest that."""
     if error.http_status is None:
         return error
     request = f" (request {error.request_id})" if error.request_id else ""
@@ -149,7 +149,7 @@ def _naming_app(client: SyncServerlessClient, model_id: str, error: CallError) -
 
 
 def _owner_of(client: SyncServerlessClient, app: str) -> str | None:
-    """Return the caller's nickname if this is an app of theirs; None if it is not, or cannot be known."""
+    """Return the caller's nickname if the app is theirs; None if it is not, or if that is unknown."""
     try:
         return nickname_of(client) if app in {found.alias for found in client.apps.list()} else None
     except FalError:
@@ -168,7 +168,7 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _queued(calls: _Calls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
-    """Queue, follow to the end, print the result. Ctrl-C, SIGTERM and SIGHUP cancel the request."""
+    """Queue the request, follow it to its end, print the result. Ctrl-C, SIGTERM and SIGHUP cancel it."""
 
     def queue() -> str:
         request_id = calls.ask("POST", submit, fields, _headers(args)).get("request_id")
@@ -181,7 +181,7 @@ def _queued(calls: _Calls, submit: str, app: str, fields: JSON, args: argparse.N
         try:
             with interrupts.interruptible():
                 request_id = started.result()
-                # Built here, not taken from the answer, so that the key goes to no other host.
+                # Built here instead of taken from the response, so that the key goes to no other host.
                 url = f"{app}/requests/{request_id}"
                 print_note(f"Request {request_id}")
                 _follow(calls, f"{url}/status?logs=1")
@@ -206,7 +206,7 @@ def _cancel(calls: _Calls, url: str) -> None:
 
 
 def _follow(calls: _Calls, url: str) -> None:
-    """Show position, why the request waits, and logs until it is completed."""
+    """Show position, reason for waiting, and logs until the request is completed."""
     shown, progress, reason, pause = 0, "", "", _FIRST_PAUSE_SECONDS
     while True:
         status = calls.ask("GET", url)
@@ -225,7 +225,7 @@ def _follow(calls: _Calls, url: str) -> None:
             print_note(text)
         if status.get("status") == "COMPLETED":
             return
-        time.sleep(_FIRST_PAUSE_SECONDS if news else pause)  # asking survives restarts, which end a stream
+        time.sleep(_FIRST_PAUSE_SECONDS if news else pause)  # polling survives restarts, which end a stream
         pause = _FIRST_PAUSE_SECONDS if news else min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
 
 
@@ -247,7 +247,7 @@ def _progress(status: dict[str, JSON]) -> str:
 
 
 def _show(answer: HttpStream, model_id: str) -> None:
-    """Print an answer: JSON as JSON, events as lines, anything else unchanged."""
+    """Print a response: JSON as JSON, events as lines, anything else unchanged."""
     content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/event-stream":
         for event in answer.events():

@@ -1,4 +1,4 @@
-"""Reads the arguments of `fal api`: `key=text`, `key:=JSON`, `key=@FILE`, nested as `a[b]=c`."""
+"""Parses the arguments of `fal api`: `key=text`, `key:=JSON`, `key=@FILE`, nested as `a[b]=c`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parse_fields(words: list[str]) -> dict[str, JSON]:
     """Return the object that the arguments describe.
 
     `a[b]=c` is {"a": {"b": "c"}}, `a[]=c` adds to a list. `:=` takes JSON, for numbers, booleans and lists. A value
-    that begins with @ names a file, `@-` standard input: its text, or a data URI if it is not text.
+    that begins with @ names a file, `@-` standard input; its text is used, or a data URI if it is not text.
 
     Raises:
-        CommandError: a word has another form, two words contradict each other, or a file cannot be read.
+        CommandError: an argument is malformed, two contradict each other, or a file cannot be read.
     """
     document: dict[str, JSON] = {}
     for word in words:
@@ -70,7 +70,7 @@ def _text(content: bytes, path: str) -> str:
 
 
 def _put(document: dict[str, JSON], keys: list[str], value: JSON, word: str) -> None:
-    """Store a value at its place, and create the containers around it."""
+    """Store a value at its path, and create the containers around it."""
     place: JSON = document
     for index, key in enumerate(keys):
         last = index + 1 == len(keys)

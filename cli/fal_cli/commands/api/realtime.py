@@ -1,4 +1,4 @@
-"""`fal api --realtime`: sends lines of JSON to an app as messages, and prints its answers as lines of JSON."""
+"""`fal api --realtime`: sends lines of JSON to an app as messages, and prints its responses as lines of JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from fal.hosts import Hosts
     from fal.settings import Settings
 
-# How long to wait for one more answer after the input has ended and every message has an answer.
+# How long to wait for another response after the input has ended and every message has one.
 _QUIET_SECONDS = 1.0
 
 
 def converse(settings: Settings, hosts: Hosts, path: str) -> int:
-    """Run the session until the app ends it or all input is answered, and return the exit code.
+    """Run the session until the app ends it or all input has a response, and return the exit code.
 
     Raises:
         CommandError: the session could not start, the app reported an error, or the link broke.
@@ -78,7 +78,7 @@ def converse(settings: Settings, hosts: Hosts, path: str) -> int:
 
 
 def _handle_text(message: str, *, ended: bool) -> bool:
-    """Handle a text message, which the platform sends, and return whether the session goes on."""
+    """Handle a text message, which comes from the platform, and return whether the session continues."""
     try:
         found = json.loads(message)
     except ValueError:
@@ -94,7 +94,7 @@ def _handle_text(message: str, *, ended: bool) -> bool:
 
 
 class _Sender(threading.Thread):
-    """Send the lines of standard input, in a thread that ends with the process.
+    """Sends the lines of standard input, in a thread that ends with the process.
 
     Attributes:
         sent: how many messages were sent.
@@ -124,7 +124,7 @@ class _Sender(threading.Thread):
                     self._socket.close()
                     return
                 packed = self._pack(message)
-                assert packed is not None  # None only if the packer is set to keep its buffer
+                assert packed is not None  # it is None only if the packer keeps its buffer
                 self.sent += 1
                 self._socket.send(packed)
         except ConnectionClosed:

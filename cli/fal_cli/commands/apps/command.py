@@ -36,7 +36,7 @@ _SCALE_NUMBERS = {
     "request_start_timeout": "Seconds that a request may wait to be served; 0 removes the limit.",
     "startup_timeout": "Seconds that a runner may take to become ready.",
 }
-# Each deploy sets these to what the app's code says, so a change lasts until the next deploy.
+# Each deploy sets these from the app's code, so a change lasts until the next deploy.
 _UNTIL_DEPLOY = ("max_multiplexing", "startup_timeout", "machine_types")
 
 
@@ -211,7 +211,7 @@ def _delete(args: argparse.Namespace) -> None:
 
 
 def _require_app(client: SyncServerlessClient, args: argparse.Namespace) -> str:
-    """Return the app's name, which may end in its environment; raise if there is no such app."""
+    """Return the app's name, which may end in its environment; raise an error if the app does not exist."""
     name, _, environment = args.app_name.partition("--")
     require(client, APP_NAMES, name, argparse.Namespace(env=environment or args.env))
     return str(args.app_name)
@@ -232,5 +232,5 @@ def _gpus(args: argparse.Namespace) -> None:
 
 
 def _write_changed(app: AliasInfo) -> None:
-    """Show an app after a change of its settings, so all of them."""
+    """Show an app after a change of its settings, with all of them."""
     write_apps(argparse.Namespace(output="wide", columns=None, sort=None), [app])

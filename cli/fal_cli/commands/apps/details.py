@@ -1,4 +1,4 @@
-"""`fal apps get`: shows everything about one application."""
+"""`fal apps get`: shows all details of one app."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _fetch(args: argparse.Namespace, client: SyncServerlessClient) -> _Details:
 
 
 def _if_possible(ask: Callable[[], Found]) -> Found | None:
-    """Return what a controller answers; None if it lacks the question, or the key may not ask it."""
+    """Return a controller's response; None if it lacks the call, or the key lacks the permission."""
     from fal.api import NotFoundError, PermissionDeniedError, UnimplementedError
 
     try:
@@ -87,7 +87,7 @@ def _if_possible(ask: Callable[[], Found]) -> Found | None:
 
 
 def _addresses(client: SyncServerlessClient, alias: str) -> dict[str, str]:
-    """Return where the app is called; nothing if the controller does not say under which owner."""
+    """Return the app's addresses; none if the controller does not name the owner."""
     from fal.api import FalError
     from fal.hosts import find_hosts
 

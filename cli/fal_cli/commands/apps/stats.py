@@ -1,4 +1,4 @@
-"""`fal apps stats`: how many requests an application answers, how fast, and how many fail."""
+"""`fal apps stats`: shows an app's request counts, durations and failures."""
 
 from __future__ import annotations
 

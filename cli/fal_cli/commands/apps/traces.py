@@ -21,10 +21,10 @@ def read_trace(path: Path) -> list[tuple[float, float]]:
     number of seconds or an ISO timestamp.
 
     Returns:
-        (seconds since the first request, duration in seconds) of each.
+        For each request, the seconds since the first one and its duration in seconds.
 
     Raises:
-        CommandError: the file cannot be read, or a line has another form.
+        CommandError: the file cannot be read, or a line is malformed.
     """
     try:
         text = path.read_text(encoding="utf-8")

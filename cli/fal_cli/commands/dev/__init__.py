@@ -1,1 +1,1 @@
-"""`fal dev`: serves an app, and serves it again after each edit of its files."""
+"""`fal dev`: serves an app, and again after each edit of its files."""

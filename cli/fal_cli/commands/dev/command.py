@@ -1,4 +1,4 @@
-"""`fal dev`: the command."""
+"""Declares and runs `fal dev`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fal_cli.parser import FalParser
 if TYPE_CHECKING:
     from fal.api import AsyncServerlessClient
 
-# Whoever sets one of these means a certain controller.
+# A user who sets one of these chooses a controller.
 _CHOICES = ("FAL_GRPC_HOST", "FAL_HOST", "FAL_PROFILE")
 _EPILOG = """\
 Examples:
@@ -56,7 +56,7 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _dev(args: argparse.Namespace) -> int:
-    # What was deployed and started is taken away again, whatever signal ends this.
+    # Whatever signal ends this, the app and the controller that it started are removed.
     with interrupts.deferred(), _controller(args) as client:
         return asyncio.run(_serve(client, args))
 
@@ -76,7 +76,7 @@ async def _serve(client: AsyncServerlessClient, args: argparse.Namespace) -> int
         taken.append(number)
         loop.call_soon_threadsafe(task.cancel)
 
-    # Not the loop's own handlers: not every system has them.
+    # asyncio's own handlers do not exist on every system.
     before = {number: signal.signal(number, end) for number in ENDING}
     session = DevSession(
         client,
@@ -101,7 +101,7 @@ async def _serve(client: AsyncServerlessClient, args: argparse.Namespace) -> int
 
 @contextmanager
 def _controller(args: argparse.Namespace) -> Generator[AsyncServerlessClient]:
-    """Return a client of the controller that was chosen, of the one on this machine, or of one that is started."""
+    """Yield a client of the chosen controller, of the local one, or of a new temporary one."""
     from fal.api import AsyncServerlessClient
 
     if args.host or any(os.environ.get(name) for name in _CHOICES):

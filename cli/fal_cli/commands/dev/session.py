@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SUFFIX = "-dev"
 _MARK = "fal-dev"
-"""The note by which a revision is known as one of `fal dev`."""
+"""The annotation that marks a revision as one of `fal dev`."""
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 15.0
 _LAST_LINES_SECONDS = 0.2
@@ -43,15 +43,15 @@ class NotReadyError(DeployError):
 
 
 class DevSession:
-    """Serve an app under a name of its own, as it is in its files.
+    """Serves an app from its files under a name of its own.
 
     Args:
-        client: the controller to serve it at.
+        client: the controller to serve it on.
         app_ref: as for `fal deploy`.
         app_name: the name to serve it under; None adds "-dev" to the app's own.
         auth: who may call it.
         environment_name: the environment to serve it in; None means "main".
-        view: shows what happens.
+        view: shows the progress.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class DevSession:
         self._following: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until this is cancelled; then take everything away again."""
+        """Serve until this is cancelled; then remove everything."""
         try:
             await self._serve()
         finally:
@@ -92,7 +92,7 @@ class DevSession:
             attempt = asyncio.create_task(self._attempt(started))
             edited = asyncio.create_task(self._watcher.changed())
             try:
-                # A version that was edited before it is ready is not worth waiting for.
+                # If the files change before the version is ready, it is not worth waiting for.
                 await asyncio.wait({attempt, edited}, return_when=asyncio.FIRST_COMPLETED)
                 if attempt.done():
                     await attempt
@@ -106,7 +106,8 @@ class DevSession:
             self._edited.update(dict.fromkeys(paths))
 
     async def _attempt(self, started: float) -> None:
-        # An editor may be still writing: this reads the files already, and says and sends nothing before that is over.
+        # An editor may still be writing: prepare the app already, but report and send nothing before the files are
+        # stable.
         found = await _in_thread(self._prepared)
         if not await self._watcher.is_complete():
             return
@@ -119,7 +120,7 @@ class DevSession:
             return
         self._watch(found)
         app = self._adapted(found)
-        if self._served is not None:  # or each save would wait for the builds that failed before
+        if self._served is not None:  # otherwise each save would wait for the failed builds before it
             app = app.served_as(self._served.serving)
         if self._served is not None and _same(app, self._served):
             self._view.beside("nothing has changed")
@@ -127,19 +128,19 @@ class DevSession:
         try:
             await self._move_to(app, started)
         except FalError as error:
-            # Its last lines say more than the reason, and come by another way.
+            # Its last lines say more than the reason, and arrive separately.
             await asyncio.sleep(_LAST_LINES_SECONDS)
             self._view.error(str(error), served=self._served is not None)
 
     def _prepared(self) -> PreparedApp | DeployError:
-        """Return the app as it is in its files, or why they cannot be deployed."""
+        """Return the app in its files, or why they cannot be deployed."""
         try:
             return prepare(self._app_ref, app_name=self._app_name, auth=self._auth)
         except DeployError as error:
             return error
 
     def _adapted(self, app: PreparedApp) -> PreparedApp:
-        """Return the app with a name of its own and a runner that stays."""
+        """Return the app under its development name, with a runner that stays."""
         if app.exposed_port is None:
             raise CommandError(
                 f"{app.display_name} serves nothing: `fal run {self._app_ref or 'FILE.py::NAME'}` calls a function"
@@ -155,7 +156,7 @@ class DevSession:
         if self._name is None:
             await self._claim(app.app_name)
         first = self._served is None
-        earlier, self._built = self._built, None  # after a failure all is asked for again
+        earlier, self._built = self._built, None  # after a failure everything is checked again
         with BuildProgress() as progress:
             built = await build(
                 self._client, app, environment_name=self._environment, built=earlier, handler=progress.show
@@ -181,7 +182,7 @@ class DevSession:
             self._view.good(f"ready after {seconds:.2f} s")
 
     async def _claim(self, name: str) -> None:
-        """Take a name, unless an app that was deployed has it."""
+        """Check that no deployed app has the name."""
         apps = await self._client.apps.list(environment_name=self._environment)
         holder = next((app for app in apps if app.alias in (name, name_in_environment(name, self._environment))), None)
         if holder is not None:
@@ -221,7 +222,7 @@ class DevSession:
             self._view.beside(f"The app's lines cannot be shown: {error}")
 
     async def _until_ready(self, result: DeploymentResult) -> None:
-        """Wait for the first runner: without an earlier revision a deploy does not.
+        """Wait for the first runner, which a deploy without an earlier revision does not.
 
         Raises:
             NotReadyError: it failed to start.
@@ -237,7 +238,7 @@ class DevSession:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _watch(self, app: PreparedApp | None) -> None:
-        """Watch what an app was made from, or what it may be made from as long as it cannot be loaded."""
+        """Watch the files of an app, or those it may consist of while it cannot be loaded."""
         if app is not None:
             code = [path for part in (app.function, app.setup) if part is not None for path in part.paths]
             self._watcher.watch({*code, *(file.path for file in app.files), *_project_files()})
@@ -272,7 +273,7 @@ class DevSession:
         """Wait until its runners have ended.
 
         Raises:
-            TimeoutError: they have not; they finish requests.
+            TimeoutError: they still finish requests.
         """
         async with asyncio.timeout(_END_SECONDS):
             while True:
@@ -283,7 +284,7 @@ class DevSession:
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    """Call in a thread that does not keep this process from ending: an app's file may do anything."""
+    """Call in a thread that cannot keep this process from ending: an app's file may do anything."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -309,7 +310,7 @@ async def _in_thread(call: Callable[[], T]) -> T:
 
 
 def _same(one: PreparedApp, other: PreparedApp) -> bool:
-    """Return whether two are the same for a runner."""
+    """Return whether a runner cannot tell two apps apart."""
 
     def key(app: PreparedApp) -> tuple[object, ...]:
         codes = tuple(part.bundle for part in (app.function, app.setup) if part is not None)
@@ -323,7 +324,7 @@ def _plain(options: Mapping[str, object]) -> str:
 
 
 def _project_files() -> list[Path]:
-    """Return the pyproject.toml here or above, if there is one."""
+    """Return the nearest pyproject.toml, here or above."""
     places = (directory / "pyproject.toml" for directory in (Path.cwd(), *Path.cwd().parents))
     return [path for path in places if path.is_file()][:1]
 
@@ -333,6 +334,6 @@ def _holder() -> str:
 
 
 def _is_alive(mark: str) -> bool:
-    """Return whether the process of a mark runs, as far as can be known here."""
+    """Return whether the process of a mark runs, as far as it can be checked here."""
     host, _, pid = mark.rpartition(":")
     return host == socket.gethostname() and pid.isdigit() and Path(f"/proc/{pid}").exists()

@@ -1,4 +1,4 @@
-"""What `fal dev` shows: the app's lines on standard output, and what becomes of each edit on standard error."""
+"""The output of `fal dev`: the app's lines on standard output, the state of each edit on standard error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red"}
 _MOST_NAMES = 3
-# What the server in a runner says of itself: its address is behind the one that is shown.
+# Startup messages of the runner's server: they show its own address, which is behind the public one.
 _SERVER_LINES = re.compile(
     r"(INFO:\s+)?(Started server process|Waiting for (application|background)|Application (startup|shutdown)"
     r"|Uvicorn running on|Shutting down$|Finished server process)"
@@ -28,10 +28,10 @@ _SERVER_LINES = re.compile(
 
 
 class View:
-    """Write what happens, in the order in which it happens."""
+    """Writes events in the order in which they happen."""
 
     def serving(self, result: DeploymentResult, seconds: float, watched: int) -> None:
-        """Say where the app answers, and how to call it."""
+        """Print the app's address, and how to call it."""
         from fal_cli.presentation.addresses import addresses
 
         self.good(f"{result.app_name} is ready after {seconds:.2f} s")
@@ -40,25 +40,25 @@ class View:
         self.beside(f"Watching {watched} {'file' if watched == 1 else 'files'}. Ctrl-C ends it.")
 
     def edited(self, paths: Sequence[Path]) -> None:
-        """Name the files that were edited."""
+        """Print the names of the edited files."""
         names = ", ".join(_shown(path) for path in paths[:_MOST_NAMES])
         self.beside(f"{names}{' and others' if len(paths) > _MOST_NAMES else ''} edited")
 
     def good(self, text: str) -> None:
-        """Say that an edit is served."""
+        """Print that an edit is served."""
         self._write(text, "green")
 
     def beside(self, text: str) -> None:
-        """Say something beside."""
+        """Print a side remark."""
         self._write(text, "dim")
 
     def error(self, text: str, *, served: bool) -> None:
-        """Show why an edit is not served."""
+        """Print why an edit is not served."""
         self._write(f"Error: {text}", "red")
         self.beside("The version before serves on." if served else "Nothing is served until the next edit.")
 
     def line(self, entry: LogEntry) -> None:
-        """Write a line of the app, or of the platform if it is a warning."""
+        """Print a line of the app, or a warning of the platform."""
         level = entry.level.value
         if entry.source.value == "build" or (entry.source.value == "system" and level not in _LEVEL_STYLES):
             return
@@ -72,7 +72,7 @@ class View:
             sys.stdout.flush()
 
     def left(self, name: str, why: str) -> None:
-        """Say that an app could not be removed."""
+        """Print that an app could not be removed."""
         self._write(f"Error: {name} may still be there: {why}", "red")
         self.beside(f"`fal apps delete {name}` removes it.")
 
@@ -86,5 +86,5 @@ class View:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as one would type it here."""
+    """Return a path as a user would type it here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,7 +1,7 @@
 """Notices edits of an app's files.
 
-It compares what `stat` says of them, some tens of files, which costs less than a millisecond. Notifications by the
-system need a package or a descriptor for each directory, and editors that replace files escape those of single files.
+It compares their `stat` results, which takes less than a millisecond for some tens of files. System notifications need
+a package or a descriptor for each directory, and miss editors that replace single files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _State: TypeAlias = "tuple[int, int, int] | None"
 
 
 class Watcher:
-    """Watch files, of which some may not exist yet."""
+    """Watches files, including some that may not exist yet."""
 
     def __init__(self) -> None:
         self._states: dict[Path, _State] = {}
@@ -36,18 +36,18 @@ class Watcher:
         return tuple(self._states)
 
     def watch(self, paths: Iterable[Path]) -> None:
-        """Watch these files in place of the earlier ones; edits since the last look still count."""
+        """Watch these files instead of the earlier ones; edits since the last look still count."""
         self._states = {path: self._states[path] if path in self._states else _state(path) for path in paths}
 
     def look(self) -> list[Path]:
-        """Return the files that changed since the last look, appeared or are gone."""
+        """Return the files that changed, appeared or disappeared since the last look."""
         changed = [path for path, state in self._states.items() if _state(path) != state]
         for path in changed:
             self._states[path] = _state(path)
         return changed
 
     async def changed(self) -> list[Path]:
-        """Wait for an edit; return the files, of which an editor may be still writing some."""
+        """Wait for an edit; return the files, some of which an editor may still be writing."""
         while True:
             found, self._late = [*self._late, *self.look()], []
             if found:
@@ -56,14 +56,14 @@ class Watcher:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def is_complete(self) -> bool:
-        """Give an editor its time for the last edit; return False if it goes on, of which `changed` will tell."""
+        """Wait for the last edit to be complete; return False if it continues, which `changed` then reports."""
         await asyncio.sleep(max(0.0, self._complete_at - asyncio.get_running_loop().time()))
         self._late += self.look()
         return not self._late
 
 
 def sources_below(directory: Path) -> list[Path]:
-    """Return the Python files below a directory, at most 2,000: what an app that cannot be loaded may import."""
+    """Return at most 2,000 Python files below a directory, which an app that cannot be loaded may import."""
     found: list[Path] = []
     for parent, directories, files in os.walk(directory):
         directories[:] = [name for name in directories if name not in NOT_SOURCES and not name.startswith(".")]

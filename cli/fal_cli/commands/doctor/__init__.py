@@ -1,1 +1,1 @@
-"""`fal doctor`: finds what is wrong, and says what fixes it."""
+"""`fal doctor`: finds problems, and says how to fix them."""

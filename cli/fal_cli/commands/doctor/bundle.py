@@ -1,4 +1,4 @@
-"""Writes a report that can be given away: what the doctor found, settings and the controller's log, without secrets."""
+"""Writes a report without secrets that can be shared: the doctor's results, settings and the controller's log."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fal_cli.exit_codes import CommandError
 _MASK = "******"
 _LOG_BYTES = 2 << 20
 _SHORTEST = 6  # shorter values would mask ordinary words
-# Variables whose values say where things are. Of all others only the names are shown.
+# Variables whose values may be shown. Of all others only the names are.
 _SHOWN = re.compile(
     r"FAL_(\w+_)?(HOST|PROFILE|ENV|TLS|TIMEOUT|DIR|PATH|ENGINE)|ISOLATE_\w+|(SSL|GRPC)_\w+|LANG|TERM|TZ"
 )
 _NAMES = re.compile(r"(FAL|ISOLATE|SSL|GRPC)_\w+|\w+_proxy|LANG|TERM|TZ", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|AUTH|DATABASE_URL", re.IGNORECASE)
-# What looks like a secret, wherever it came from.
+# Text that looks like a secret, from any source.
 _PATTERNS = (
     (re.compile(r"\b([0-9a-f-]{16,36}):[0-9a-f]{16,}"), rf"\1:{_MASK}"),
     (re.compile(r"(://)[^/\s@]+@"), rf"\1{_MASK}@"),
-    # The same without a scheme, as a proxy may be written.
+    # The same without a scheme, as in the address of a proxy.
     (re.compile(r"(?<![^\s=\"'])[^/\s@:=\"']+:[^/\s@]+@(?=[\w\[])"), f"{_MASK}@"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), _MASK),
     (re.compile(r"((?:Key|Bearer|Basic)\s+)[^\s\"',]{6,}"), rf"\1{_MASK}"),
@@ -38,7 +38,7 @@ _PATTERNS = (
 
 
 def write_bundle(path: Path, report: Mapping[str, object], state_dir: Path) -> list[str]:
-    """Write the report as a .tar.gz that only its owner can read, and return the names of the files in it.
+    """Write the report as a .tar.gz that only its owner can read, and return the names of its files.
 
     Raises:
         CommandError: the file exists or cannot be written.
@@ -95,7 +95,7 @@ def _read(path: Path) -> str | None:
 
 
 def _without_values(toml: str) -> str:
-    """Return a configuration file with its names, and of its values only hosts, places and profiles."""
+    """Return a configuration file with all names, but only the values of hosts, places and profiles."""
     kept = re.compile(
         r"\s*(\[.*\]|(host|state_dir|ca_file|client_cert_file|client_key_file|profile|team)\s*=.*)?\s*(#.*)?"
     )
@@ -107,7 +107,7 @@ def _without_values(toml: str) -> str:
 
 
 def _secrets(state_dir: Path) -> Iterator[str]:
-    """Yield the secrets that this user has: none of them may be in a report."""
+    """Yield this user's secrets, which must not appear in a report."""
     from fal.api import FalError
     from fal.config import home_dir, load
 
@@ -125,14 +125,14 @@ def _secrets(state_dir: Path) -> Iterator[str]:
 
 
 def _password(value: str) -> str:
-    """Return the password of an address, with or without a scheme; "" if there is none, or this is no address."""
+    """Return the password in an address, with or without a scheme; "" if there is none."""
     authority = value.rpartition("://")[2].partition("/")[0]
     user, _, host = authority.rpartition("@")
     return unquote(user.partition(":")[2]) if host else ""
 
 
 def _forms(values: Iterable[str]) -> set[str]:
-    """Return how text may spell the secrets: whole, the secret half of a key, in a URL, in base64."""
+    """Return the spellings of secrets: complete, the secret half of a key, in a URL, in base64."""
     found: set[str] = set()
     for value in values:
         for part in {value, value.rpartition(":")[2], *value.split()}:

@@ -1,4 +1,4 @@
-"""What a check found, and what to do."""
+"""The result of a check, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What a check found."""
+    """The outcome of a check."""
 
     OK = "ok"
     NOTE = "note"
@@ -16,11 +16,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """Hold the result of a check.
+    """The result of a check.
 
     Attributes:
-        name: what was checked.
-        detail: what was found.
+        name: the subject of the check.
+        detail: the finding.
         fix: what to do; empty if nothing.
     """
 

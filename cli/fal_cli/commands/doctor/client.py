@@ -1,4 +1,4 @@
-"""Checks the client: what is installed, the settings, and the controller that they name."""
+"""Checks the client: its installation, the settings, and the controller that they name."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def check_settings(settings: Mapping[str, object]) -> Iterator[Check]:
 
 
 def _check_published_settings() -> Iterator[Check]:
-    """Look for what keeps the published client from being imported, which an earlier version wrote."""
+    """Check for settings that prevent importing the published client; an earlier version wrote them."""
     import tomllib
 
     from fal.config import INTERNAL, config_path
@@ -164,7 +164,7 @@ def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
         try:
             client.apps.list()
         except PermissionDeniedError:
-            pass  # the key is valid, but not for this
+            pass  # the key is valid, but lacks this permission
         except (KeyRejectedError, UnauthenticatedError) as error:
             yield Check(name="controller", status=Status.OK, detail=f"{target} answers")
             fix = "`fal profile key` stores another key; on the controller's machine `fal up` makes one."
@@ -184,7 +184,7 @@ def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
 
 
 def _cannot_connect(target: Target) -> str | None:
-    """Return why no connection can be made; gRPC would try for long and say less."""
+    """Return why no connection is possible; gRPC would take long and say less."""
     import socket
 
     try:
@@ -195,7 +195,7 @@ def _cannot_connect(target: Target) -> str | None:
 
 
 def _check_proxy(target: Target) -> Iterator[Check]:
-    """Say which proxy the calls go through, if one is set."""
+    """Report the proxy for the calls, if one is set."""
     from urllib.parse import urlsplit
 
     names = ("grpc_proxy", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -211,7 +211,7 @@ def _check_proxy(target: Target) -> Iterator[Check]:
 
 
 def _check_answer(settings: Settings) -> Iterator[Check]:
-    """Compare version and clock with what the controller's HTTP side says; a foreign one may say neither."""
+    """Compare version and clock with the controller's HTTP side; a foreign one may report neither."""
     from fal.api import FalError
     from fal.http import HttpClient
     from fal.http_messages import HttpRequest
@@ -254,7 +254,7 @@ def _check_answer(settings: Settings) -> Iterator[Check]:
 
 
 def _check_client_certificate(settings: Settings) -> Check | None:
-    """Say whether the controller takes this client's certificate; None if there is none, and none is asked for."""
+    """Report whether the controller accepts this client's certificate; None if there is none, and none is required."""
     import socket
 
     from fal.api import FalError
@@ -275,7 +275,7 @@ def _check_client_certificate(settings: Settings) -> Check | None:
         return Check(name="client certificate", status=Status.PROBLEM, detail=str(error))
     except OSError as error:
         if own is None:
-            return None  # the call says what else is wrong
+            return None  # the call itself reports any other problem
         return _refused_certificate(f"{own} is not taken: {error}")
     head, _, body = answer.partition(b"\r\n\r\n")
     if own is None:
@@ -296,7 +296,7 @@ def _refused_certificate(detail: str) -> Check:
 
 
 def _check_certificate(settings: Settings) -> Check:
-    """Say when the controller's certificate ends."""
+    """Report when the controller's certificate expires."""
     import socket
     import ssl
 

@@ -76,7 +76,7 @@ def _write(check: Check) -> None:
     mark, style = _MARKS[check.status]
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
         mark = _PLAIN_MARKS[check.status]
-    # Indented as a whole, so that what is broken off stands below its beginning; then the mark takes the place.
+    # Indent the whole text, so that continuation lines align with its start; then put the mark in front.
     indent = " " * (len(mark) + 1)
     lines = visible(f"{indent}{check.name}: {check.detail}" + (f"\n    {check.fix}" if check.fix else ""))
     text = fitted(lines, sys.stdout).removeprefix(indent)

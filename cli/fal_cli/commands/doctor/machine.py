@@ -1,4 +1,4 @@
-"""Checks what a controller on this machine needs."""
+"""Checks the requirements of a controller on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FEW_FREE_BYTES = 10 << 30
 
 
 def check_machine(state_dir: Path) -> Iterator[Check]:
-    """Check what a controller on this machine needs, if one can run here."""
+    """Check the requirements of a controller on this machine, if one can run here."""
     if sys.platform != "linux":
         yield Check(
             name="controller here", status=Status.NOTE, detail="a controller needs Linux; the client works here"
@@ -63,7 +63,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
 
 
 def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
-    """Say what holds runners to their machine types, and which GPUs there are."""
+    """Report what enforces machine types' limits on runners, and which GPUs there are."""
     from fal.api import FalError, SyncServerlessClient
 
     try:
@@ -84,7 +84,7 @@ def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
 
 
 def _check_open_files(controller: ControllerProcess) -> Check:
-    """Say whether the controller may open enough files."""
+    """Report whether the controller may open enough files."""
     if controller.few_files:
         detail, _, fix = controller.few_files.partition(". ")
         return Check(name="open files", status=Status.NOTE, detail=detail, fix=f"{fix}.")
@@ -92,7 +92,7 @@ def _check_open_files(controller: ControllerProcess) -> Check:
 
 
 def _check_port() -> Check:
-    """See whether `fal up` could listen on its usual port."""
+    """Check whether `fal up` could listen on its usual port."""
     import socket
 
     with socket.socket() as listener:
@@ -106,7 +106,7 @@ def _check_port() -> Check:
 
 
 def _check_isolation(controller: ControllerProcess | None) -> Check:
-    """Say what keeps apps from each other and from this machine: of the controller that runs, or by a trial."""
+    """Report what isolates apps from each other and this machine: the running controller's answer, or a trial's."""
     import json
 
     if controller is not None and controller.isolation:
@@ -143,7 +143,7 @@ def _check_uv() -> Check:
 
 
 def _check_container_engine(state_dir: Path) -> Check:
-    """Say how containers run here, which is tried unless a controller on the state directory has found it out."""
+    """Report how containers run here, by a trial unless a running controller already knows."""
     import json
     import tempfile
 

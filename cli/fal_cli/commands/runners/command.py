@@ -105,14 +105,14 @@ def _stop(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         runner_id = resolve(client, RUNNER_IDS, args.id, args)
         client.runners.stop(runner_id, replace_first=args.replace, grace=args.grace)
-        # A script gets the plain sentence, and the controller no request that the published client does not send.
+        # A script gets the plain sentence, and the controller no request that the published client would not send.
         print_note(_progress(client, runner_id) if sys.stderr.isatty() else f"Runner {runner_id} is stopping.")
         if args.wait:
             print_note(describe_end(_wait_for_end(client, runner_id)))
 
 
 def _progress(client: SyncServerlessClient, runner_id: str) -> str:
-    """Return what a stop is doing, as far as the controller says."""
+    """Return the progress of a stop, as far as the controller reports it."""
     from fal.api import FalError
 
     try:
@@ -128,7 +128,7 @@ def _wait_for_end(client: SyncServerlessClient, runner_id: str) -> RunnerInfo:
     import time
 
     while (runner := client.runners.get(runner_id)).state.value not in ENDED_STATES:
-        time.sleep(_POLL_SECONDS)  # WatchRunners would send every runner of an app for this one
+        time.sleep(_POLL_SECONDS)  # WatchRunners would send every runner of an app
     return runner
 
 

@@ -1,6 +1,6 @@
-"""Carries many connections over one stream of bytes each way.
+"""Multiplexes many connections over one stream of bytes in each direction.
 
-Both ends run this file. In the runner it runs in the app's Python: the standard library alone, Python 3.8. A frame is
+Both ends run this file. In the runner it runs in the app's Python: only the standard library, Python 3.8. A frame is
 its kind, the number of its connection, a length and as many bytes; the length of CREDIT is how much more may be sent.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct(">BII")
 _OPEN, _DATA, _CREDIT, _END, _RESET = range(1, 6)
-# What one connection may have under way, so that one that nobody reads holds up no other.
+# The most that one connection may have in flight, so that an unread one does not block the others.
 _WINDOW = 256 * 1024
 _CHUNK = 64 * 1024
-# What fal_runner calls these two; it need not be installed at either end.
+# fal_runner's names of these two; it need not be installed at either end.
 PORTS_VARIABLE = "FAL_RUNNER_PORTS"
 MARK_VARIABLE = "FAL_RUNNER_MARK"
 APP_PORT = 0
-"""Stands for the port of the app, whatever that is."""
+"""Stands for the app's port, whatever its number."""
 
 
 class Refused(Exception):
@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class _Connection:
-    """One connection of this end: a socket, and what has come for it."""
+    """One connection of this end: a socket, and the data received for it."""
 
     def __init__(self, forwarder: Forwarder, number: int) -> None:
         self.number = number
@@ -52,7 +52,7 @@ class _Connection:
         self._running: list[asyncio.Task[None]] = []
 
     def take(self, kind: int, data: bytes, length: int) -> None:
-        """Take in a frame for it."""
+        """Process a frame for it."""
         if kind == _CREDIT:
             self._credit += length
             self._changed.set()
@@ -65,13 +65,13 @@ class _Connection:
             self.break_off()
 
     def break_off(self) -> None:
-        """End it from the other side."""
+        """Abort it, because the other side did."""
         self._reset = True
         for task in self._running:
             task.cancel()
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry it to its end, each direction for itself."""
+        """Copy both directions independently until the connection ends."""
         loop = asyncio.get_running_loop()
         self._running = [loop.create_task(self._send_all(reader)), loop.create_task(self._write_all(writer))]
         if self._reset:
@@ -114,7 +114,7 @@ class _Connection:
 
 
 class Forwarder:
-    """This end of the stream.
+    """One end of the stream.
 
     Args:
         write: a coroutine function that sends bytes, and waits while they cannot be sent.
@@ -131,15 +131,15 @@ class Forwarder:
         self._last = 0
 
     async def send(self, kind: int, number: int, data: bytes = b"", length: int | None = None) -> None:
-        """Send a frame; those of several connections do not mix."""
+        """Send a frame; frames of different connections do not interleave."""
         async with self._writing:
             await self._write(_HEAD.pack(kind, number, len(data) if length is None else length) + data)
 
     async def forward(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Connect to a port at the other end, and carry a connection there to its end.
+        """Connect to a port at the other end, and relay a local connection to it until it ends.
 
         Raises:
-            Refused: the other end could not connect; the connection here is closed.
+            Refused: the other end could not connect; the local connection is closed.
         """
         self._last += 1
         connection = self._connections[self._last] = _Connection(self, self._last)
@@ -152,7 +152,7 @@ class Forwarder:
             raise Refused(connection.refusal)
 
     def feed(self, data: bytes) -> None:
-        """Take in what came from the other end. It never waits, so the two ends cannot wait for each other."""
+        """Process data from the other end. It never waits, so the two ends cannot wait for each other."""
         self._received += data
         while len(self._received) >= _HEAD.size:
             kind, number, length = _HEAD.unpack_from(self._received)
@@ -172,7 +172,7 @@ class Forwarder:
                 self._connections[number].take(kind, body, length)
 
     def break_off(self) -> None:
-        """End all connections, as the stream has ended."""
+        """Abort all connections, because the stream has ended."""
         for connection in list(self._connections.values()):
             connection.break_off()
 
@@ -194,7 +194,7 @@ def _reason(error: OSError) -> str:
 
 
 async def _connect_here(port: int) -> Streams:
-    """Connect to a port of this runner; the ports that the app names may have been moved to others."""
+    """Connect to a port of this runner; the app's ports may have been mapped to others."""
     given = os.environ.get(PORTS_VARIABLE)
     moved: dict[str, int] = json.loads(given or "{}")
     if port == APP_PORT:
@@ -214,9 +214,9 @@ async def _connect_here(port: int) -> Streams:
 
 
 def _listens_here(port: int) -> bool:
-    """Whether a process of this runner listens on a port.
+    """Return whether a process of this runner listens on a port.
 
-    A runner may share the network of the machine: its ports must not lead to other programs, or back to this one.
+    A runner may share the machine's network: its ports must not lead to other programs, or back to this one.
     """
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     mark = os.environ.get(MARK_VARIABLE)
@@ -229,7 +229,7 @@ def _listens_here(port: int) -> bool:
                 if os.readlink(descriptor) in sockets:  # noqa: PTH115 - Python 3.8 has no Path.readlink
                     return True
         except OSError:
-            continue  # it has just ended, or is somebody else's
+            continue  # it has just ended, or belongs to another user
     return False
 
 

@@ -31,7 +31,7 @@ def add_command_to(commands: Commands) -> None:
 def _copy(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    # The other commands for runners need no archives.
+    # The other runner commands need no archives.
     from fal_cli.commands.runners.transfer import Place, download, upload
 
     source, destination = _place(args.source), _place(args.destination)
@@ -47,7 +47,7 @@ def _copy(args: argparse.Namespace) -> None:
 
 
 def _place(text: str) -> tuple[str, str] | None:
-    """Return the place on a runner that a text names; None for a path here, which may be written `./a:b`."""
+    """Return the runner and path that a text names; None for a local path, which may be written `./a:b`."""
     runner_id, colon, path = text.partition(":")
     if not colon or not runner_id or "/" in runner_id or "." in runner_id:
         return None

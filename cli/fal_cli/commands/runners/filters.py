@@ -1,4 +1,4 @@
-"""Which runners a list has, by --since and --state, and which apps have none because their starts fail."""
+"""Selects runners for a list by --since and --state, and finds apps whose starts fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SHOWN = ("all", "idle", "running", "pending", "setup", "failure_delay", "terminated")
 _STATES = (*_SHOWN, "crash_backoff", "docker_pull", "draining", "terminating")
-# One state has an older and a newer name, and DEAD is an old TERMINATED.
+# One state has an older and a newer name, and DEAD is an old name for TERMINATED.
 _SAME = {"failure_delay": "crash_backoff", "dead": "terminated"}
 
 
@@ -57,7 +57,7 @@ def of_states(runners: Sequence[RunnerInfo], states: Sequence[str] | None) -> li
 
 
 def since_for(args: argparse.Namespace) -> datetime | None:
-    """Return --since; for ended runners without it, as long ago as the controller allows, since there are none else."""
+    """Return --since; without it, ended runners are listed as far back as the controller allows."""
     if args.since is None and args.state and not {"terminated", "dead"}.isdisjoint(args.state):
         print_note("Runners that ended within the last 24 hours are listed; --since says otherwise.")
         return datetime.now(UTC) - HISTORY
@@ -71,12 +71,12 @@ def failing_apps(
     app: str | None = None,
     environment_name: str | None = None,
 ) -> list[AliasInfo]:
-    """Return the apps that a list of runners lacks because their starts fail, for the notes below it.
+    """Return the apps without runners because their starts fail, for the notes below a list.
 
-    Only a person is told, so that the controller gets no request of a script that the published client does not send.
+    Only a person gets them, so that a script causes no request that the published client would not send.
 
     Args:
-        app: that one alone.
+        app: only this app.
     """
     from fal.api import CallError
 
@@ -85,5 +85,5 @@ def failing_apps(
     try:
         apps = client.apps.list(environment_name=environment_name)
     except CallError:
-        return []  # the key may not see them, and the list is what was asked for
+        return []  # the key may not list apps, and the notes are optional
     return [found for found in apps if found.failed_starts and app in (None, app_name(found), found.alias)]

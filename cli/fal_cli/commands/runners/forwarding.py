@@ -1,4 +1,4 @@
-"""Carries connections from ports of this machine to ports of a runner, over a command in it."""
+"""Relays connections from local ports to ports of a runner, over a command in it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _HOST = "127.0.0.1"
 _LAST_BYTES = 4096
 _LOOKS = 10
 _LOOK_SECONDS = 0.2
-# Python without the app's own settings and packages starts sooner, and they cannot change how it works.
+# Python without the app's settings and packages starts sooner, and they cannot change its behaviour.
 PYTHON = ("python", "-I", "-S", "-c")
 
 
 def forward(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
-    """Carry connections to the runner `args.id` until it ends, or until a signal comes.
+    """Relay connections to the runner `args.id` until it ends, or until a signal arrives.
 
     Raises:
-        CommandError: it ended; the message says how, or which port is in use here.
+        CommandError: it ended, or a local port is in use; the message says which.
     """
     from fal.api import ExecLinkError, UnavailableError
 
@@ -70,14 +70,14 @@ class _LoopThread:
         self._begun.wait()
 
     def wait(self) -> None:
-        """Wait for its end, and raise what ended it."""
-        while not self._over.wait(1.0):  # on Windows a signal does not wake who waits without a limit
+        """Wait for its end, and raise its error, if any."""
+        while not self._over.wait(1.0):  # on Windows a signal does not interrupt an unlimited wait
             pass
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """End it, and wait until the command in the runner has ended too."""
+        """Stop it, and wait until the command in the runner has ended, too."""
         if not self._over.is_set() and self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
@@ -149,10 +149,10 @@ def _named(port: int) -> str:
 
 
 async def _why(client: AsyncServerlessClient, runner_id: str, code: int, said: bytes) -> str:
-    """Return why the command in the runner, which carries the connections, has ended."""
+    """Return why the command in the runner that relays the connections has ended."""
     from fal.api import FalError
 
-    # The controller hears of a runner's end a little later than its commands end.
+    # The controller learns of a runner's end a little later than its commands end.
     for _ in range(_LOOKS):
         try:
             runner = await client.runners.get(runner_id)

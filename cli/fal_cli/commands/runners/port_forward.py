@@ -1,4 +1,4 @@
-"""`fal runners port-forward`: its arguments."""
+"""The arguments of `fal runners port-forward`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Examples:
   fal runners port-forward 83dd5028 8000:app 5678"""
 _MOST_PORT = 65535
 APP_PORT = 0
-"""Stands for the app's own port, as in `connections`, which is not imported before it runs."""
+"""Stands for the app's own port, as in `connections`, which is only imported when it runs."""
 
 
 class Ports(NamedTuple):
-    """A port of this machine, 0 for any free one, and the port of the runner that it leads to."""
+    """A local port, or 0 for any free one, and the runner's port that it leads to."""
 
     local: int
     remote: int

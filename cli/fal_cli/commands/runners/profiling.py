@@ -1,4 +1,4 @@
-"""`fal runners profile`: shows what a runner's Python does, by py-spy on the runner's machine."""
+"""`fal runners profile`: shows the activity of a runner's Python, with py-spy on the runner's machine."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ Examples:
   fal runners profile 83dd5028 --flame shop.svg --seconds 30"""
 _SECONDS = 10
 _MOST_SECONDS = 3600
-# Beyond the sampling: to start py-spy, and to draw.
+# Time beyond the sampling, to start py-spy and to draw.
 _LEEWAY_SECONDS = 60.0
 _NO_PROCESS, _NO_PROFILER, _NO_SAMPLE_YET = 90, 91, 92
-# What py-spy says if it ends without a sample.
+# py-spy's message if it ends without a sample.
 _NOTHING_SAMPLED = "No stack counts found"
-# The shim names the worker's process and its own py-spy to commands.
+# The shim tells commands the worker's process and the shim's own py-spy.
 _FIND = f"""
 export RUST_BACKTRACE=0
 [ -n "$FAL_WORKER_PID" ] || exit {_NO_PROCESS}
 [ -x "$FAL_PY_SPY" ] || exit {_NO_PROFILER}
 """
-# py-spy's own --subprocesses ends at the first process that is not Python.
+# py-spy's own --subprocesses stops at the first process that is not Python.
 _DUMP = f"""{_FIND}
 "$FAL_PY_SPY" dump --pid "$FAL_WORKER_PID" $1 || exit
 [ -n "$2" ] || exit 0
@@ -56,9 +56,10 @@ below() {{
 below "$FAL_WORKER_PID"
 exit 0
 """
-# Ctrl-C ends the sampling, and what there is gets drawn. py-spy says that it samples before it takes a SIGINT, which
-# would then end it with nothing: so it runs in the background, where a shell has it ignore SIGINT, and gets one of its
-# own when it takes it. The traps also remove the file when the command is hung up.
+# Ctrl-C ends the sampling, and the samples so far are drawn. py-spy announces that it samples before it handles SIGINT,
+# which would then end it without output. So it runs in the background, where a shell ignores SIGINT for it, and gets
+# its
+# own SIGINT once it can handle it. The traps also remove the file when the command is hung up.
 FLAME = f"""{_FIND}
 file=$(mktemp) || exit
 trap 'rm -f "$file"' EXIT
@@ -139,7 +140,7 @@ def _dump(args: argparse.Namespace) -> None:
 
 
 def _threads(text: str) -> list[object]:
-    """Return the threads of all processes; each process has a list of its own."""
+    """Return the threads of all processes, in one list for each process."""
     import json
 
     decoder = json.JSONDecoder()
@@ -155,7 +156,7 @@ def _draw(args: argparse.Namespace, file: Path) -> None:
     seconds = args.seconds or _SECONDS
     if args.output != "pretty":
         raise CommandError("--output is for stacks; --flame writes SVG", ExitCode.USAGE)
-    # Known before the sampling, which may take long.
+    # Check this before the sampling, which may take long.
     if file.is_dir() or not file.absolute().parent.is_dir() or not os.access(file.absolute().parent, os.W_OK):
         raise CommandError(f"cannot write {file}: name a file in a folder that exists")
     more = [*(["--idle"] if args.idle else []), *(["--subprocesses"] if args.subprocesses else [])]

@@ -95,7 +95,7 @@ def _exec(args: argparse.Namespace) -> int:
     terminal = sys.stdin.isatty()
     if args.interactive and not terminal:
         print_note("Standard input is not a terminal: going on without a TTY.")
-    # Without -it a terminal is not read: what is typed then is for the next command.
+    # Without -it a terminal is not read: input typed meanwhile is for the next command.
     return run(args, args.command, tty=args.interactive and terminal, send_input=args.interactive or not terminal)
 
 

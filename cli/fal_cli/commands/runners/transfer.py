@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 256 * 1024
 
-# Each runs in the app's own Python, whatever version that is, and prints the digest of the whole archive last.
+# Each script runs in the app's own Python, of any version, and prints the digest of the whole archive last.
 _SEND = """
 import hashlib, os, sys, tarfile
 class Out:
@@ -83,7 +83,7 @@ class Place(NamedTuple):
 
 
 class _Archive:
-    """The file that a writer of an archive writes to: pieces for a stream, and their digest."""
+    """The file object for an archive's writer: chunks for a stream, and their digest."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -96,7 +96,7 @@ class _Archive:
         return len(data)
 
     def pack(self, source: Path) -> None:
-        """Write a file or a folder, in a thread of its own."""
+        """Write a file or a folder, in a separate thread."""
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", self), mode="w|", bufsize=_CHUNK) as archive:
                 archive.add(source, arcname=source.resolve().name, filter=self._plain)
@@ -138,7 +138,7 @@ def download(client: SyncServerlessClient, place: Place, destination: Path) -> N
     parent = destination if inside else destination.absolute().parent
     if not parent.is_dir():
         raise CommandError(f"there is no folder {parent}")
-    # Nothing takes its place before all of it has arrived and its digest is right.
+    # Nothing replaces the destination before everything has arrived and the digest is right.
     with tempfile.TemporaryDirectory(prefix=".fal-cp-", dir=parent) as staging:
         arriving = _Arriving(Path(staging))
         stderr = bytearray()
@@ -162,7 +162,7 @@ def download(client: SyncServerlessClient, place: Place, destination: Path) -> N
 
 
 class _Arriving:
-    """Unpacks an archive that arrives in pieces, in a thread of its own.
+    """Unpacks an archive that arrives in chunks, in a separate thread.
 
     Args:
         directory: where to unpack it.
@@ -179,7 +179,7 @@ class _Arriving:
         self._thread.start()
 
     def take(self, data: bytes) -> bool:
-        """Take in a piece; return False if it can no longer be unpacked."""
+        """Add a chunk; return False if unpacking has failed."""
         self.digest.update(data)
         self._came = True
         try:
@@ -191,7 +191,7 @@ class _Arriving:
         return True
 
     def finish(self) -> None:
-        """Wait until all is unpacked; raise why it could not be, unless nothing came."""
+        """Wait until everything is unpacked; raise the error if it failed, unless nothing arrived."""
         self._pipe.close()
         self._thread.join()
         if self._failed and self._came:
@@ -208,7 +208,7 @@ class _Arriving:
 
 
 def _put(found: Path, target: Path) -> None:
-    """Move what was copied to where it belongs; a folder goes into one that is there already."""
+    """Move the copy to its destination; if that is an existing folder, into it."""
     if found.is_dir() and target.is_dir():
         shutil.copytree(found, target, dirs_exist_ok=True)
     elif found.is_dir() != target.is_dir() and target.exists():
@@ -218,10 +218,10 @@ def _put(found: Path, target: Path) -> None:
 
 
 def unpack(stream: IO[bytes], directory: Path) -> int:
-    """Unpack files and folders below a directory; return how many bytes the files have.
+    """Unpack files and folders below a directory; return the total size of the files.
 
     Raises:
-        CommandError: a name leads out of it. A runner's code is not ours to trust.
+        CommandError: a name leads out of the directory, since a runner's code is not trusted.
     """
     size = 0
     with tarfile.open(fileobj=stream, mode="r|") as archive:
@@ -249,6 +249,6 @@ def _reason(stderr: bytes, place: Place) -> str:
 
 
 def _last_line(output: bytes) -> str:
-    """Return the last line; Python itself may have printed others before, such as warnings."""
+    """Return the last line; Python may have printed others before it, such as warnings."""
     lines = output.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
