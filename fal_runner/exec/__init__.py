@@ -1,1 +1,1 @@
-"""Commands that run beside the worker, and the socket on which they are asked for."""
+"""Commands that run beside the worker, and the socket that serves calls about them."""

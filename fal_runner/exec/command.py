@@ -37,14 +37,14 @@ class CommandSpec:
     Attributes:
         command: the program and its arguments; empty means a login shell.
         tty: whether it gets a terminal.
-        size: rows and columns of the terminal; 0 means the usual ones.
+        size: rows and columns of the terminal; 0 means the default.
         directory: the runner's working directory.
         env: the environment of the runner's processes.
-        place: says what it sees of the machine; see Subreaper.spawn.
-        terminals: the /dev from which it gets its terminal.
-        cwd: where it starts instead.
-        more: variables of its own.
-        name: tells it from the runner's other processes, and appears in a shell's prompt.
+        place: selects its view of the machine; see Subreaper.spawn.
+        terminals: the /dev that provides its terminal.
+        cwd: where it starts instead of `directory`.
+        more: its own variables.
+        name: distinguishes it from the runner's other processes, and appears in a shell's prompt.
     """
 
     command: Sequence[str]
@@ -60,10 +60,10 @@ class CommandSpec:
 
 
 class Command:
-    """One command, from its start on.
+    """A running or ended command.
 
     Attributes:
-        outputs: (descriptor, stream) of what it writes; the descriptors do not block. Empty once closed.
+        outputs: (descriptor, stream) of its outputs; the descriptors do not block. Empty once closed.
 
     Raises:
         OSError: there is no room for one more process.
@@ -80,7 +80,7 @@ class Command:
             variables.setdefault("TERM", "xterm-256color")
         if NOTE_VARIABLE in variables:
             note = read_note(Path(variables[NOTE_VARIABLE]))
-            # An image that runs itself has a network of its own, in which its ports are as it names them.
+            # An image that runs itself has its own network, with its own port numbers.
             ours = [SESSION_VARIABLE] if note["itself"] else [SESSION_VARIABLE, PORTS_VARIABLE]
             names = [*ours, *note["names"], *spec.more, *(["TERM"] if spec.tty else [])]
             command = exec_command(note, spec.command, names, tty=spec.tty, directory=spec.cwd)
@@ -113,7 +113,7 @@ class Command:
         return self.child.exited.done()
 
     async def write(self, data: bytes) -> None:
-        """Give it input; wait while it does not read, and drop what it cannot read any more, as a pipe does."""
+        """Send input; wait while the command does not read, and drop what it can no longer read, as a pipe does."""
         if self.stdin is None:
             return
         try:
@@ -140,10 +140,10 @@ class Command:
             _set_size(self.outputs[0][0], (height, width))
 
     def send_signal(self, number: int) -> None:
-        """Signal the foreground job of its terminal, or else its process group."""
+        """Send a signal to the foreground job of its terminal, or else to its process group."""
         if self.exited or not self.outputs or not 0 < number < signal.NSIG:
             return
-        with contextlib.suppress(OSError):  # a terminal may have no foreground job, a group may just have ended
+        with contextlib.suppress(OSError):  # a terminal may have no foreground job, and a group may just have ended
             group = os.tcgetpgrp(self.outputs[0][0]) if self.tty else 0
             os.killpg(group or self._reaper.program_of(self.child), number)
 
@@ -168,7 +168,7 @@ class Command:
         self.outputs, self.stdin = [], None
 
     def _members(self) -> list[ProcessInfo]:
-        """Its living processes, found by their session, or by a variable if they left it."""
+        """Return its living processes, found by their session, or by a variable if they left it."""
         sessions = {self.child.pid, self._reaper.program_of(self.child)}
         return [
             process
@@ -181,7 +181,7 @@ _Ends: TypeAlias = tuple[int | None, list[tuple[int, int]], tuple[int, int, int]
 
 
 def open_terminal(size: tuple[int, int], devices: str = "/dev") -> _Ends:
-    """Open a terminal that this /dev has, so that programs which see that one find its name."""
+    """Open a terminal in the given /dev, so that programs that see this /dev find its name."""
     ours = os.open(f"{devices}/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(ours, _TIOCSPTLCK, struct.pack("i", 0))
@@ -200,7 +200,7 @@ def open_pipes() -> _Ends:
     err_read, err_write = os.pipe()
     for fd in (stdin_write, out_read, err_read):
         os.set_blocking(fd, False)
-    with contextlib.suppress(OSError):  # the system may grant no more; that is only slower
+    with contextlib.suppress(OSError):  # the system may not grant more, which is only slower
         fcntl.fcntl(out_read, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return stdin_write, [(out_read, STDOUT), (err_read, STDERR)], (stdin_read, out_write, err_write)
 
@@ -211,7 +211,7 @@ def _set_size(fd: int, size: tuple[int, int]) -> None:
 
 
 def _shell(variables: dict[str, str], name: str) -> list[str]:
-    """A shell without the user's profiles, which would set another PATH; its prompt names the runner."""
+    """Return a shell without the user's profiles, which would set another PATH; its prompt names the runner."""
     app = variables.get("FAL_APP_NAME", "")
     where = f"{app} {variables.get('FAL_RUNNER_ID', name)[:8]}".strip()
     bash = shutil.which("bash", path=variables.get("PATH"))

@@ -1,4 +1,4 @@
-"""A command that outlives the calls about it: its output waits for a reader, and no input is taken twice."""
+"""A command that outlives the calls about it: it keeps output for a reader, and takes no input twice."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fal_runner.process.descriptors import FLOOD_BYTES, read_on
 _CHUNK_BYTES = 512 * 1024
 _FLOOD_SECONDS = 0.001
 _REPORT_BYTES = 128 * 1024
-_IDLE_SECONDS = 0.2  # after the exit: how long a pipe that a background child holds open may stay silent
+_IDLE_SECONDS = 0.2  # how long a pipe that a background child keeps open may be silent after the exit
 _TIMED_OUT = 124  # the exit code of timeout(1)
 
 
 class Gap(Exception):
-    """Input that does not follow what was taken."""
+    """Input does not continue where the previous input ended."""
 
     def __init__(self, offset: int, taken: int) -> None:
         super().__init__(f"offset is {offset}, but only {taken} bytes of input were taken: send those between")
 
 
 class OutputReader:
-    """One who reads a command's output; a newer one takes its place."""
+    """A reader of a command's output; a newer one replaces it."""
 
 
 class Execution:
@@ -36,15 +36,15 @@ class Execution:
     Args:
         command: the started command.
         directory: where to keep output that nobody fetches.
-        keep: whether it goes on when nobody reads it.
+        keep: whether it continues if nobody reads it.
         timeout_seconds: after how long to end it; None sets no limit.
         linger_seconds: how long it waits for a reader.
 
     Attributes:
-        reader: the present reader; None for none.
+        reader: the current reader, or None.
         exit_code: None while it runs; 128 plus the number of a signal that ended it.
         signal: the signal that ended it, if one did.
-        started_ns, ended_ns: nanoseconds since the epoch, to show; `ended_ns` is 0 while it runs.
+        started_ns, ended_ns: nanoseconds since the epoch, for display; `ended_ns` is 0 while it runs.
         ended_at: when it ended, by the monotonic clock.
     """
 
@@ -88,7 +88,7 @@ class Execution:
         return self.exit_code is not None
 
     def attach(self) -> OutputReader:
-        """Become its reader; the one before learns that it was replaced."""
+        """Become its reader; the previous one learns that it was replaced."""
         self.reader = OutputReader()
         self._dropping = False
         if self._linger is not None:
@@ -104,19 +104,19 @@ class Execution:
             self._wait_for_reader()
 
     def received(self, offset: int) -> None:
-        """Forget output below this offset; the reader has it."""
+        """Drop output below this offset, which the reader has received."""
         self.output.received(offset)
         self._resume()
 
     async def changed(self) -> None:
-        """Wait for output, the end, another reader, or until it has taken much input."""
+        """Wait for output, the end, another reader, or room after much input."""
         await self._changed.wait()
 
     async def write(self, offset: int, data: bytes, *, eof: bool) -> None:
-        """Give it input; wait while it does not read, and skip what it has taken already.
+        """Send input; wait while the command does not read, and skip input that it has already taken.
 
         Raises:
-            Gap: the input before this is missing.
+            Gap: earlier input is missing.
         """
         async with self._input:
             if offset > self.input_offset:
@@ -136,18 +136,18 @@ class Execution:
         self._command.resize(height, width)
 
     def send_signal(self, number: int) -> None:
-        """Signal the foreground job of its terminal, or else its process group."""
+        """Send a signal to the foreground job of its terminal, or else to its process group."""
         self._command.send_signal(number)
 
     def hang_up(self, first: int = signal.SIGHUP) -> None:
-        """End it by this signal, and by SIGKILL after 2 s; what it still writes is dropped."""
+        """End it with this signal, and with SIGKILL after 2 s; further output is dropped."""
         if self._ending is None and not self.finished:
             self._ending = self._loop.create_task(self._command.end(first))
             self._dropping = True
             self._resume()
 
     async def close(self) -> None:
-        """Free everything, once it has finished or the shim ends."""
+        """Free all resources, once it has finished or the shim ends."""
         for timer in (self._linger, self._timeout):
             if timer is not None:
                 timer.cancel()
@@ -210,7 +210,7 @@ class Execution:
             self._notify()
 
     async def _write_some(self, view: memoryview) -> int:
-        """Write what can be written now, or wait; what the command cannot read any more counts as taken."""
+        """Write as much as possible now, or wait; input that the command can no longer read counts as taken."""
         fd = self._command.stdin
         written = len(view)
         if fd is not None:
@@ -223,7 +223,7 @@ class Execution:
                     await self._writable.wait()
                 finally:
                     self._writable = None
-                    if self._command.stdin == fd:  # else it is closed, and the number may be reused
+                    if self._command.stdin == fd:  # otherwise it is closed, and the number may be reused
                         self._loop.remove_writer(fd)
                 return 0
             except OSError:
@@ -232,7 +232,7 @@ class Execution:
         return written
 
     async def _finish(self) -> None:
-        """Wait for the exit, and for the output to end or a pipe that is held open to fall silent."""
+        """Wait for the exit, and for the end of the output or the silence of a pipe that is kept open."""
         code = await self._command.child.wait()
         if self._timeout is not None:
             self._timeout.cancel()
@@ -262,7 +262,7 @@ class Execution:
         self._command.close()
 
     def _notify_soon(self) -> None:
-        """Notify a little later: a terminal gives 4 KiB of a flood at a time, and a message for each is slow."""
+        """Notify after a short delay: a terminal delivers a flood in pieces of 4 KiB, and a message for each is slow."""
         if self._flood is None:
             self._flood = self._loop.call_later(_FLOOD_SECONDS, self._notify)
 

@@ -1,4 +1,4 @@
-"""Buffers input for a command that does not read it now, so that later messages of the same stream are read."""
+"""Buffers input for a command that does not read it yet, so that later messages of the same stream are read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import NamedTuple, Self
 from fal_runner.exec.execution import Execution, Gap
 
 MOST_WAITING_BYTES = 2 * 1024 * 1024
-"""A reader acknowledges output on the stream of its input, and a command that waits to write may not read. If the input
-were not buffered, the acknowledgement behind it would never be read. Clients send at most 1 MiB ahead."""
+"""The most input to buffer. A reader acknowledges output on the stream of its input, and a command that waits to write
+may not read. Without this buffer, an acknowledgement behind the input would never be read. Clients send at most 1 MiB
+ahead.
+"""
 
 
 class _Input(NamedTuple):
@@ -24,7 +26,7 @@ class InputFeed:
     """The input of one stream; use it with `async with`.
 
     Args:
-        execution: takes the input.
+        execution: receives the input.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -49,7 +51,7 @@ class InputFeed:
         """Buffer one piece; wait while much is buffered.
 
         Raises:
-            Gap: the piece does not follow the input before it.
+            Gap: the piece does not continue the previous input.
         """
         end = self._pieces[-1].offset + len(self._pieces[-1].data) if self._pieces else 0
         end = max(end, self._execution.input_offset)
@@ -62,12 +64,12 @@ class InputFeed:
             await self._moved()
 
     async def drain(self) -> None:
-        """Wait until the command has been given everything."""
+        """Wait until the command has been given all input."""
         while self._pieces:
             await self._moved()
 
     async def _moved(self) -> None:
-        """Wait until the command has been given something."""
+        """Wait until the command has been given some input."""
         if self._task.done():
             self._task.result()
         self._changed.clear()

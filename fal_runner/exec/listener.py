@@ -1,7 +1,7 @@
-"""Takes calls about commands on a unix socket beside the gRPC server's, one connection for each call.
+"""Accepts calls about commands on a unix socket beside the gRPC server's, one connection per call.
 
 A call starts with a message that names the method and carries the runner's token, as JSON. The requests follow, then
-the answers, and last the status. See docs/explanation/decisions/0011-commands-have-a-socket-of-their-own.md.
+the responses, and finally the status. See docs/explanation/decisions/0011-commands-have-a-socket-of-their-own.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TokenCheck(Protocol):
     """Knows the runner's token."""
 
     def passes(self, token: str) -> bool:
-        """Whether this is the token; if it is, count it as a call."""
+        """Return whether this is the token; if so, count it as a call."""
         ...
 
 
@@ -36,9 +36,9 @@ class ExecListener:
     """Listens for calls.
 
     Args:
-        path: the path of the socket; nothing is there yet.
-        tokens: says who may call.
-        execs: answers.
+        path: the path of the socket, which must not exist yet.
+        tokens: decides who may call.
+        execs: answers calls.
     """
 
     def __init__(self, path: SocketPath, tokens: TokenCheck, execs: ExecService) -> None:
@@ -49,7 +49,7 @@ class ExecListener:
         self._calls: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Start to listen, for this user alone: the socket gets its mode before anybody can connect."""
+        """Start listening, for this user alone: the socket gets its mode before anybody can connect."""
         self._listening.setblocking(False)
         self._listening.bind(self._path.path)
         Path(self._path.path).chmod(0o600)
@@ -66,7 +66,7 @@ class ExecListener:
         self._path.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # the caller has gone again; or no descriptor is left, and the call is taken later
+        with suppress(OSError):  # the caller has left again; or no descriptor is left, and the call is accepted later
             connection, _ = self._listening.accept()
             call = asyncio.get_running_loop().create_task(self._serve(MessageSocket(connection)))
             self._calls.add(call)
@@ -105,7 +105,7 @@ class ExecListener:
                 await link.send(self._execs.call(method, await _request(link)))
 
     async def _read(self, link: MessageSocket) -> None:
-        """Send output until its end, or until the caller is gone."""
+        """Send output until its end, or until the caller leaves."""
         request = await _request(link)
         sending = asyncio.create_task(self._send_all(link, request))
         gone = asyncio.create_task(link.receive())
@@ -116,7 +116,7 @@ class ExecListener:
                 task.cancel()
             await asyncio.wait((sending, gone))
         if not gone.cancelled():
-            gone.exception()  # retrieved, or asyncio complains
+            gone.exception()  # retrieved, because asyncio would complain otherwise
         if sending.cancelled():
             raise ConnectionBroken(0, "the caller is gone")
         sending.result()

@@ -1,7 +1,7 @@
-"""Sends messages over a unix socket, whole and in order, and last a status.
+"""Sends messages over a unix socket, complete and in order, and finally a status.
 
-Each message is a kind (one byte), a length (four, lowest first) and so many bytes. Each side waits while the other does
-not read.
+Each message is a kind (one byte), a length (four, little-endian) and as many bytes. Each side waits while the other
+does not read.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from fal_runner.process.descriptors import Unwatch, Watch, until_ready
 
 OK = "OK"
 MOST_BYTES = 256 * 1024 * 1024
-"""The size of one message: as much as a gRPC server takes."""
+"""The largest message, the same as in a gRPC server."""
 _HEAD = struct.Struct("<BI")
 _MESSAGE, _STATUS = 0, 1
 _BUFFER_BYTES = 1024 * 1024  # requested; the system may grant less
 
 
 class Status(NamedTuple):
-    """How a call ended: the name of a gRPC status code, and for an error its message."""
+    """The outcome of a call: the name of a gRPC status code, and a message for an error."""
 
     code: str
     message: str = ""
 
 
 class ConnectionBroken(OSError):
-    """The other side is gone, or sends something else than messages."""
+    """The other side has disconnected, or sends something other than messages."""
 
 
 class MessageSocket:
@@ -54,16 +54,16 @@ class MessageSocket:
         """Send these parts as one message.
 
         Raises:
-            ConnectionBroken: the other side reads no more.
+            ConnectionBroken: the other side no longer reads.
         """
         await self._send(_MESSAGE, parts)
 
     async def end(self, status: Status) -> None:
-        """Send the status, after which nothing can be sent; raises like `send`."""
+        """Send the status, after which nothing can be sent. Raises the errors of `send`."""
         await self._send(_STATUS, (json.dumps(status).encode(),))
 
     def end_sending(self) -> None:
-        """Send nothing more; the other side receives None."""
+        """Stop sending; the other side receives None."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -109,7 +109,7 @@ class MessageSocket:
                 views[0] = views[0][sent:]
 
     async def _exactly(self, length: int, *, may_end: bool = False) -> bytes:
-        """Receive so many bytes, or none if the other side may end here and has."""
+        """Receive `length` bytes, or none if the other side may end here and has."""
         pieces: list[bytes] = []
         while length:
             try:
@@ -129,7 +129,10 @@ class MessageSocket:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _until_ready(self, add: Watch, remove: Unwatch) -> None:
-        """Wait; a socket that is closed meanwhile keeps its number, so that no other one is watched."""
+        """Wait until the socket is ready.
+
+        A socket that is closed meanwhile keeps its number, so that no other one is watched.
+        """
         self._waiting += 1
         try:
             await until_ready(self._socket.fileno(), add, remove)

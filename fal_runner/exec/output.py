@@ -1,4 +1,4 @@
-"""Keeps the output of a command by offset, in memory and beyond that in a file, until its reader has it."""
+"""Keeps the output of a command by offset, in memory and then in a file, until its reader has it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEMORY_BYTES = 4 * 1024 * 1024
-"""The most that is kept in memory, and that waits for a reader before the command must wait."""
+"""The most output in memory, and the most that waits for a reader before the command must wait."""
 FILE_BYTES = 64 * 1024 * 1024
-"""The most that is kept on disk of a command that nobody reads."""
-_ENTRY_BYTES = 256  # the cost of a piece besides its bytes
+"""The most output on disk for a command that nobody reads."""
+_ENTRY_BYTES = 256  # the overhead of a piece
 _MERGE_BYTES = 4096
 _RESTING_BYTES = 64 * 1024
 
@@ -33,12 +33,12 @@ class _Entry:
 
 
 class OutputBuffer:
-    """The bytes from `start` to `end` of all that a command wrote; both streams share one count.
+    """The bytes from `start` to `end` of a command's output; both streams share one count.
 
     Args:
-        directory: where the file is made if one is needed; it has no name there, and ends with the process.
+        directory: where to create the file, if one is needed; it has no name there, and ends with the process.
         memory_bytes: how much to keep in memory.
-        file_bytes: how much to keep in all when unread output is dropped.
+        file_bytes: how much to keep in total when unread output is dropped.
     """
 
     def __init__(self, directory: Path, *, memory_bytes: int = MEMORY_BYTES, file_bytes: int = FILE_BYTES) -> None:
@@ -60,7 +60,7 @@ class OutputBuffer:
         return self._cost >= self._memory_bytes
 
     def append(self, stream: int, data: bytes, *, drop: bool) -> None:
-        """Keep a piece.
+        """Store a piece.
 
         Args:
             stream: the stream that it was written to.
@@ -87,7 +87,7 @@ class OutputBuffer:
         self.start = max(self.start, self._entries[0].start)
 
     def read(self, offset: int, most: int) -> tuple[int, int, bytes] | None:
-        """Read the piece at an offset, or the first one after it that is still kept.
+        """Return the piece at an offset, or the first one after it that is still kept.
 
         Args:
             offset: of the first byte wanted.
@@ -113,13 +113,13 @@ class OutputBuffer:
         return offset, entry.stream, data if len(pieces) == 1 else b"".join(pieces)
 
     def received(self, offset: int) -> None:
-        """Forget what is below this offset; its reader has it."""
+        """Drop output below this offset, which its reader has received."""
         while self._entries and self._entries[0].end <= offset:
             self._forget(self._entries.popleft())
         self.start = max(self.start, min(offset, self.end))
 
     def rest(self) -> None:
-        """Move most of what is in memory to the file, since no reader is expected soon."""
+        """Move most of the memory to the file, because no reader is expected soon."""
         if self._in_memory > _RESTING_BYTES:
             for entry in self._entries:
                 if entry.data is not None:
@@ -127,7 +127,7 @@ class OutputBuffer:
                     self._spill(entry)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self.received(self.end)
         if self._file is not None:
             os.close(self._file)
@@ -139,7 +139,7 @@ class OutputBuffer:
         self._in_memory -= entry.cost if entry.data is not None else _ENTRY_BYTES
 
     def _spill(self, entry: _Entry) -> None:
-        """Move its bytes to the file, a ring that holds all that is ever kept."""
+        """Move a piece's bytes to the file, a ring that has room for all kept output."""
         if self._file is None:
             with tempfile.TemporaryFile(dir=self._directory) as file:
                 self._file = os.dup(file.fileno())

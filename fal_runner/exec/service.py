@@ -21,27 +21,27 @@ from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.supervisor import State, Supervisor
 
 _M = TypeVar("_M", bound=Message)
-_Answering: TypeAlias = Callable[[Any], Message]  # each takes the request that stands beside it
+_Answering: TypeAlias = Callable[[Any], Message]  # each takes the request in the same row
 MOST_COMMANDS = 64
 KEPT_SECONDS = 600.0
-"""How long an ended command is remembered, with the output that was not received."""
+"""How long an ended command is kept, with output that was not received."""
 _LINGER_SECONDS = 30.0
 _MOST_LINGER_SECONDS = 24 * 3600.0
 _MESSAGE_BYTES = 512 * 1024
 _REPORT_INPUT_BYTES = 128 * 1024
-_MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
+_MOST_COMMAND_BYTES = 128 * 1024  # Linux accepts no longer argument
 _MOST_CELLS = 10_000
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_DATA_TAG = pb.ReadExecResponse.DATA_FIELD_NUMBER << 3 | 2  # of a field with a length
+_DATA_TAG = pb.ReadExecResponse.DATA_FIELD_NUMBER << 3 | 2  # the tag of a length-delimited field
 _STREAMS = {1: pb.EXEC_STREAM_STDOUT, 2: pb.EXEC_STREAM_STDERR}
 
 
 class ExecError(Exception):
-    """A call that is refused.
+    """A refused call.
 
     Args:
         code: the name of a gRPC status code.
-        message: why; for an invalid argument in the form `field: what is wrong`.
+        message: the reason; for an invalid argument in the form `field: what is wrong`.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -59,7 +59,7 @@ class _KnownExec:
 
 
 class ExecService:
-    """The commands of one shim; requests and answers are serialised messages of fal.v1.Execs.
+    """The commands of one shim; requests and responses are serialised messages of fal.v1.Execs.
 
     Args:
         directory: the runner's directory.
@@ -87,7 +87,7 @@ class ExecService:
         return sum(not record.execution.finished for record in self._records.values())
 
     def call(self, method: str, data: bytes) -> bytes:
-        """Answer a method that has one answer.
+        """Answer a unary method.
 
         Raises:
             ExecError: it is refused, or there is no such method.
@@ -98,7 +98,7 @@ class ExecService:
         return answer(_parsed(request_type, data)).SerializeToString()
 
     async def read(self, data: bytes) -> AsyncGenerator[tuple[bytes, ...]]:
-        """ReadExec: yield what a command writes, from an offset on; each message comes in parts.
+        """ReadExec: yield a command's output from an offset on; each message is a tuple of parts.
 
         Raises:
             ExecError: the call is refused, or another reader has taken over.
@@ -246,7 +246,7 @@ class ExecService:
         return record
 
     def _tidy(self) -> None:
-        """Forget commands that ended long ago, and the oldest of many."""
+        """Drop commands that ended long ago, and the oldest ones of many."""
         now = time.monotonic()
         ended = [exec_id for exec_id, record in self._records.items() if record.execution.finished]
         surplus = max(0, len(ended) - MOST_COMMANDS)
@@ -301,9 +301,9 @@ async def _take(execution: Execution, feed: InputFeed, request: pb.WriteExecRequ
 
 
 def _data_field(length: int) -> bytes:
-    """The bytes that precede those of ReadExecResponse.data.
+    """Return the bytes that precede those of ReadExecResponse.data.
 
-    The fields of a message may come in any order, so the data, which is large, need not be copied into it.
+    The fields of a message may come in any order, so the large data need not be copied into it.
     """
     head = bytearray((_DATA_TAG,))
     while length > 0x7F:

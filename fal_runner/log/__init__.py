@@ -1,1 +1,1 @@
-"""What a runner prints: read, split into lines, cleaned of secrets, kept on disk until it is stored."""
+"""A runner's output: read, split into lines, cleaned of secrets, and spooled on disk until it is stored."""

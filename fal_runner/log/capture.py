@@ -14,7 +14,7 @@ from fal_runner.log.lines import EntryReader, LineSplitter, OutputLine, crash_of
 from fal_runner.log.redaction import Redactor
 
 _READ_BYTES = 64 * 1024  # what a pipe holds
-# A record's level by the letter that its frame has.
+# A record's level by the letter in its frame.
 LEVELS = {
     "T": log_pb2.TRACE,
     "D": log_pb2.DEBUG,
@@ -22,9 +22,9 @@ LEVELS = {
     "W": log_pb2.WARNING,
     "E": log_pb2.ERROR,
 }
-# A child that has died writes no line after its traceback by which its end would be known.
+# A dead child writes no line after its traceback that would mark its end.
 _QUIET_SECONDS = 0.2
-_MOST_OPEN = 64  # requests in the middle of a line at one time; each may hold a line of the greatest length
+_MOST_OPEN = 64  # requests in the middle of a line at a time; each may hold a line of maximum length
 
 
 async def capture(
@@ -40,12 +40,12 @@ async def capture(
 
     Args:
         fd: the reading end of the pipe.
-        source: which stream of the worker it is.
-        journal: takes the lines.
+        source: the stream of the worker.
+        journal: receives the lines.
         redactor: masks secrets in them.
         max_line_bytes: a longer line is cut, and says so.
         mark: the start of every frame; see FrameReader.
-        on_crash: gets in one line what a report of a crash of Python itself says.
+        on_crash: gets a one-line summary of a report that Python itself crashed.
     """
     os.set_blocking(fd, False)
     frames = FrameReader(mark)
@@ -58,7 +58,7 @@ async def capture(
         journal.take(recorder.pause())
 
     def read() -> None:
-        # Without a task, because each line of an app that answers requests comes alone: waking one costs more than it.
+        # Without a task, because each line of a serving app comes alone, and waking a task costs more than the line.
         nonlocal quiet
         try:
             data = os.read(fd, _READ_BYTES)
@@ -89,7 +89,7 @@ async def capture(
 
 
 class _Stream:
-    """The output of one request, or that of none: the line that it is in, the traceback, and the record."""
+    """The output of one request, or of none: its current line, traceback, and record."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self.splitter = LineSplitter(max_line_bytes)
@@ -103,13 +103,13 @@ class _Stream:
 
 
 class OutputRecorder:
-    """Makes lines of output, those of each request apart, so that requests that print at once do not mix theirs.
+    """Turns output into lines, separately for each request, so that concurrent requests do not mix theirs.
 
     Args:
-        source: which stream of the worker it is.
+        source: the stream of the worker.
         redactor: masks secrets in the lines.
         max_line_bytes: a longer line is cut, and says so.
-        on_crash: gets in one line what a report of a crash of Python itself says.
+        on_crash: gets a one-line summary of a report that Python itself crashed.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class OutputRecorder:
         self._redactor = redactor
         self._max_line_bytes = max_line_bytes
         self._common = _Stream(max_line_bytes)
-        self._open: dict[str, _Stream] = {}  # requests in the middle of a line or traceback, the oldest first
+        self._open: dict[str, _Stream] = {}  # requests in the middle of a line or traceback, oldest first
 
     def take(self, chunks: list[Chunk]) -> list[OutputLines]:
-        """Take in output; return the lines that it completes."""
+        """Add output; return the lines that it completes."""
         now = time.monotonic()
         found: list[OutputLines] = []
         for chunk in chunks:
@@ -152,12 +152,12 @@ class OutputRecorder:
         return self._common.entries.holds or any(stream.entries.holds for stream in self._open.values())
 
     def pause(self) -> list[OutputLines]:
-        """Return the tracebacks that wait, because nothing more is printed for now."""
+        """Return the waiting tracebacks, because the output pauses."""
         streams = [("", self._common), *self._open.items()]
         return [lines for request_id, stream in streams for lines in self._end_traceback(stream, request_id)]
 
     def finish(self) -> list[OutputLines]:
-        """Return the lines that have no newline, once the output has ended."""
+        """Return the lines without a newline, once the output has ended."""
         found = self._flush(self._common, "")
         for request_id, stream in self._open.items():
             found += self._flush(stream, request_id)
@@ -188,7 +188,7 @@ class OutputRecorder:
         text = self._text(line)
         record = OutputLines(self._source, chunk.request_id, [without_level(text)], [LEVELS[chunk.level]])
         before = self._of_lines(stream, stream.splitter.flush(), chunk.request_id)
-        if not stream.entries.holds_part:  # else a child is in the middle of its traceback
+        if not stream.entries.holds_part:  # otherwise a child is in the middle of its traceback
             before += self._end_traceback(stream, chunk.request_id)
         return [*before, record]
 
@@ -212,7 +212,7 @@ class OutputRecorder:
         return [OutputLines(self._source, request_id, texts, levels)]
 
     def _text(self, line: OutputLine) -> str:
-        """A line as text, without secrets, which says what is missing of it."""
+        """Return a line as text without secrets, and with a note on dropped parts."""
         text = line.data.decode("utf-8", "replace")
         if line.cut_bytes:
             text = f"{self._redactor.redact_cut(text)} [... {line.cut_bytes} bytes cut]"

@@ -1,10 +1,10 @@
-"""Reads frames within a worker's output, which say for which request it was printed, and what is one entry.
+"""Reads frames in a worker's output, which carry the request, the level and the extent of one entry.
 
-A frame is a mark, four hex digits of length, a letter, the request's id, 0x1F, and so many bytes. The letter is "-" for
-lines. For a record it is that of its level, which is small if another frame has more of the record. The id is empty for
-a record of no request. The mark is random and known to
-the shim and its worker alone. A frame has at most PIPE_BUF bytes, which a pipe takes whole or not at all, so the output
-of child processes and raw writes falls between two frames, never into one.
+A frame is a mark, four hex digits of length, a letter, the request's id, 0x1F, and as many bytes as the length says.
+The letter is "-" for lines. For a record it is the letter of its level, in lower case if the next frame continues the
+record. The id is empty for a record without a request. The mark is random, and only the shim and its worker know it. A
+frame has at most PIPE_BUF bytes, which a pipe takes completely or not at all, so output of child processes and raw
+writes falls between two frames, never into one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _END = b"\x1f"
 
 
 class Chunk(NamedTuple):
-    """Some output.
+    """A piece of output.
 
     Attributes:
-        request_id: empty if it is not known.
-        ends: whether the request prints no more.
+        request_id: empty if unknown.
+        ends: whether the request's output ends here.
         level: the first letter of a record's level; empty for lines.
-        goes_on: whether the next chunk of the request has more of the record.
+        goes_on: whether the next chunk of the request continues the record.
     """
 
     request_id: str
@@ -37,12 +37,12 @@ class Chunk(NamedTuple):
 
 
 def new_mark() -> str:
-    """Make a mark that no program prints by chance."""
+    """Return a mark that no program prints by chance."""
     return f"\x1e{secrets.token_hex(8)}:"
 
 
 class FrameReader:
-    """Takes the frames out of a stream; other bytes, and parts of frames, pass unchanged.
+    """Extracts the frames from a stream; other bytes, and parts of frames, pass unchanged.
 
     Args:
         mark: the start of every frame.
@@ -54,10 +54,10 @@ class FrameReader:
         self._held = b""
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Take in a piece of the stream; return the output that is complete."""
+        """Add a piece of the stream; return the complete output."""
         data = self._held + data if self._held else data
         chunks: list[Chunk] = []
-        done = start = 0  # bytes before `done` are returned; the next frame is searched from `start` on
+        done = start = 0  # bytes before `done` are returned; the search for the next frame starts at `start`
         while (at := data.find(self._mark, start)) >= 0:
             head = data.find(_END, at, at + self._longest_head)
             length = _length(data[at + len(self._mark) : head]) if head >= 0 else None
@@ -85,19 +85,19 @@ class FrameReader:
         return self._hold(chunks, data, done, len(data) - self._partial_mark(data, start))
 
     def flush(self) -> list[Chunk]:
-        """Return what is left once the stream has ended."""
+        """Return the remaining output once the stream has ended."""
         held, self._held = self._held, b""
         return [Chunk("", held)] if held else []
 
     def _hold(self, chunks: list[Chunk], data: bytes, done: int, at: int) -> list[Chunk]:
-        """Keep what starts at `at` until more comes."""
+        """Keep the bytes from `at` on until more arrive."""
         if at > done:
             chunks.append(Chunk("", data if done == 0 and at == len(data) else data[done:at]))
         self._held = data[at:]
         return chunks
 
     def _partial_mark(self, data: bytes, start: int) -> int:
-        """How many bytes at the end may be the start of a mark."""
+        """Return how many bytes at the end may be the start of a mark."""
         at = data.rfind(self._mark[:1], max(start, len(data) - len(self._mark) + 1))
         return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
 

@@ -1,4 +1,4 @@
-"""A runner's log: numbered entries in the spool, and a way to wait for new ones."""
+"""A runner's log: numbered entries in the spool, with notification of new ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fal_runner.log.spool import DEFAULT_MAX_BYTES, Record, Spool, SpoolReader
 
 Source: TypeAlias = "log_pb2.LogEntry.Source.ValueType"
 Level: TypeAlias = "log_pb2.LogLevel.ValueType"
-# Precedes an entry in a StreamLogsResponse: the field's number, and that a length follows.
+# Precedes an entry in a StreamLogsResponse: the field's number and wire type.
 _ENTRIES = bytes((shim_pb2.StreamLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _MESSAGE = bytes((log_pb2.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((log_pb2.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
@@ -25,7 +25,7 @@ _REMEMBERED_BYTES = 1024 * 1024
 
 
 class OutputLines(NamedTuple):
-    """Lines of one stream and request that were read together, and the level of each."""
+    """Lines of one stream and request that were read together, and each line's level."""
 
     source: Source
     request_id: str
@@ -42,7 +42,7 @@ class _Block(NamedTuple):
 
 
 def entry_of(text: str, source: Source, level: Level, at_ns: int | None = None) -> log_pb2.LogEntry:
-    """Make an entry without a number; `at_ns` is in nanoseconds since the epoch, by default now."""
+    """Return an entry without a number; `at_ns` is in nanoseconds since the epoch, by default now."""
     entry = log_pb2.LogEntry(level=level, source=source, message=text)
     entry.timestamp.FromNanoseconds(time.time_ns() if at_ns is None else at_ns)
     return entry
@@ -52,8 +52,8 @@ class Journal:
     """The log of one runner.
 
     Args:
-        directory: where the spool is.
-        max_bytes: how much of the log is kept while nobody fetches it.
+        directory: the spool's directory.
+        max_bytes: how much of the log to keep while nobody fetches it.
     """
 
     def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -76,7 +76,7 @@ class Journal:
         return self._spool.acked
 
     def write(self, entries: Iterable[log_pb2.LogEntry]) -> None:
-        """Keep these entries under the next numbers."""
+        """Store these entries under the next numbers."""
         numbered = list(enumerate(entries, self._spool.last + 1))
         for number, entry in numbered:
             entry.sequence = number
@@ -84,14 +84,14 @@ class Journal:
         self._keep([entry.SerializeToString() for _, entry in numbered])
 
     def take(self, output: Iterable[OutputLines]) -> None:
-        """Keep these lines, with the time of now, under the next numbers."""
+        """Store these lines, with the current time, under the next numbers."""
         payloads: list[bytes] = []
         number = self._spool.last
         now = Timestamp()
         now.FromNanoseconds(time.time_ns())
         self._in_order(now)
         for source, request_id, texts, levels in output:
-            # Each entry is put together from bytes: a head that many share, its message, its number.
+            # Each entry is assembled from bytes: a shared head, its message, its number.
             heads = {
                 level: log_pb2.LogEntry(
                     timestamp=now, level=level, source=source, request_id=request_id
@@ -106,17 +106,17 @@ class Journal:
         self._keep(payloads)
 
     def note(self, text: str, level: Level = log_pb2.INFO) -> None:
-        """Keep a line of the platform."""
+        """Store a line of the platform."""
         self.write([entry_of(text, log_pb2.LogEntry.SOURCE_SYSTEM, level)])
 
     def ack(self, sequence: int) -> None:
-        """Forget the entries up to this one, which are stored."""
+        """Drop the entries up to this one, because they are stored."""
         self._spool.ack(sequence)
         while self._blocks and self._blocks[0].last <= self.acked:
             self._forget_block()
 
     def reader(self, after: int) -> JournalReader:
-        """Read from the entry after this sequence on; what was acknowledged is gone, and one entry says so.
+        """Return a reader of the entries after this sequence; one entry reports acknowledged ones, which are gone.
 
         A store that has deleted a silent runner's old lines, or was replaced by an older one, asks for them again.
         """
@@ -128,13 +128,13 @@ class Journal:
             await self._changed.wait()
 
     def close(self) -> None:
-        """End the log; no more entries come."""
+        """Close the log; no more entries follow."""
         self.closed = True
         self._spool.close()
         self._notify()
 
     def _in_order(self, stamp: Timestamp) -> None:
-        """Give no entry an earlier time than the one before it, even if the clock was set back."""
+        """Return a time that is not earlier than the previous entry's, even if the clock was set back."""
         if (stamp.seconds, stamp.nanos) < self._newest:
             stamp.seconds, stamp.nanos = self._newest
         self._newest = (stamp.seconds, stamp.nanos)
@@ -143,7 +143,7 @@ class Journal:
         if not payloads:
             return
         first = self._spool.last + 1
-        # A full disk may not have taken these: readers that keep up get them all the same.
+        # A full disk may have lost these: readers that keep up still get them.
         block = _Block(first, self._spool.append(payloads), _joined(payloads))
         self._blocks.append(block)
         self._blocks_size += len(block.data)
@@ -165,7 +165,7 @@ class JournalReader:
     Args:
         reader: the same position in the spool.
         blocks: the newest entries in memory, for a reader that has read everything before them.
-        gone: how many entries before the position were asked for, and cannot be read any more.
+        gone: how many requested entries before the position can no longer be read.
     """
 
     def __init__(self, reader: SpoolReader, blocks: Iterable[_Block] = (), *, gone: int = 0) -> None:
@@ -174,13 +174,13 @@ class JournalReader:
         self._gone = gone
 
     def read(self, max_bytes: int) -> Sequence[log_pb2.LogEntry]:
-        """Read the next entries, about `max_bytes` of them."""
+        """Return the next entries, about `max_bytes` of them."""
         return self.read_batch(max_bytes).entries
 
     def read_batch(self, max_bytes: int) -> shim_pb2.StreamLogsResponse:
-        """Read the same as a message."""
+        """Return the next entries as a message."""
         gone, self._gone, last = self._gone, 0, self._reader.after
-        # Parsing them together is several times as fast as making them one by one.
+        # Parsing them together is several times as fast as building them one by one.
         batch = shim_pb2.StreamLogsResponse.FromString(self._remembered(max_bytes) or self._stored(max_bytes))
         if not gone:
             return batch
@@ -209,12 +209,12 @@ def _joined(payloads: Iterable[bytes]) -> bytes:
 
 
 def read_leftover(directory: Path, after: int) -> JournalReader | None:
-    """Open the log that a dead shim left on disk; None if there is none."""
+    """Open the log that a dead shim left on disk; return None if there is none."""
     return JournalReader(Spool(directory).reader(after)) if directory.is_dir() else None
 
 
 def _payload(record: Record, read: Sequence[Record]) -> bytes:
-    """The entry of a record; for lost lines one that says so, with the time of the line after them."""
+    """Return the entry of a record; for lost lines an entry that says so, with the time of the next line."""
     if record.payload is not None:
         return record.payload
     why = "the runner's spool was full before they were fetched, or the disk that it is on was"
@@ -226,7 +226,7 @@ def _payload(record: Record, read: Sequence[Record]) -> bytes:
 
 
 def _lost(count: int, last: int, why: str) -> log_pb2.LogEntry:
-    """Return the entry in the place of so many, of which the last had this number."""
+    """Return the entry that replaces lost ones, of which the last had this number."""
     lines = "1 line" if count == 1 else f"{count} lines"
     entry = entry_of(f"{lines} dropped here: {why}", log_pb2.LogEntry.SOURCE_SYSTEM, log_pb2.WARNING)
     entry.sequence = last

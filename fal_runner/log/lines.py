@@ -1,4 +1,4 @@
-"""Splits the bytes that a program prints into lines, and finds the level of each."""
+"""Splits a program's output into lines, and detects each line's level."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fal_grpc.v1 import log_pb2
 DEFAULT_MAX_LINE_BYTES = 1024 * 1024
 
 # "ERROR: x", "[WARNING] x", "2025-01-01 10:00:00,123 - INFO - x", "INFO:     x"; only in capitals, only at the start.
-# The part before the word never backtracks: a line of digits would be tried at each digit.
+# The part before the word never backtracks: otherwise a line of digits would be tried at each digit.
 _BEFORE = r"[\s\d:.,Z+\-/\[|]{0,40}+"
 _WORD = re.compile(
     rf"{_BEFORE}(?:T(?=\d){_BEFORE})?(TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)(?=[\]:|\s-]|$)"
 )
-# As uvicorn writes it, wider than anybody else does, and as `logging.basicConfig()` does, before the logger's name.
+# uvicorn's format, whose padding is unusually wide, and that of `logging.basicConfig()`, before the logger's name.
 _REPEATED = re.compile(
     r"(?:INFO:     |WARNING:  |ERROR:    |DEBUG:    |TRACE:    )(?=\S)"
     r"|(?:DEBUG|INFO|WARNING|ERROR):(?=[A-Za-z_][\w.]*+:)"
@@ -34,18 +34,18 @@ _LEVELS = {
     "FATAL": log_pb2.ERROR,
 }
 _TRACEBACK = "Traceback (most recent call last):"
-# These stand between the tracebacks of a chain.
+# Lines between the tracebacks of a chain.
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
-# What faulthandler writes when Python itself dies, and what its lines after the first begin with.
+# The first line of faulthandler when Python itself crashes, and the starts of the lines after it.
 _FATAL = "Fatal Python error: "
 _OF_FATAL = (" ", "Current thread", "Thread ", "Python runtime state", "Extension modules", "<", "Stack (")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+) in (.+)')
 _LOOKED_AT = 4096
-_REDRAWS = 10.0  # kept states of a line that is drawn over, before only one a second is kept
+_REDRAWS = 10.0  # states of a redrawn line to keep before only one per second is kept
 
 
 def level_of(line: str) -> log_pb2.LogLevel.ValueType:
-    """The level that a line states about itself; INFO if it states none, on either stream.
+    """Return the level that a line states; INFO if it states none, on either stream.
 
     It may be a name in capitals at the start (also after a time or in brackets), or the field `level`, `levelname` or
     `severity` of a line of JSON. The first line of a Python traceback is an ERROR.
@@ -61,16 +61,17 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
 
 
 def without_level(text: str) -> str:
-    """Return a line without the level at its start, which its entry has; only forms that no other text begins with."""
+    """Return a line without the level at its start, which its entry has; only for unambiguous forms."""
     found = _REPEATED.match(text)
     return text[found.end() :] if found else text
 
 
 class EntryReader:
-    """Makes entries of consecutive lines: one a line, but a whole traceback or report of a crash is one ERROR.
+    """Groups consecutive lines into entries: usually one each, but a traceback or crash report is one ERROR.
 
-    What a program prints through its own Python comes as one entry already; this is for child processes, and for what
-    dies beneath Python. The end of a traceback is only known by the next line, so the last one is held until `flush`.
+    Output through the program's own Python already comes as one entry; this is for child processes, and for crashes
+    beneath
+    Python. Only the next line shows that a traceback has ended, so the last one is held until `flush`.
 
     Args:
         max_bytes: a longer traceback becomes several entries.
@@ -85,12 +86,12 @@ class EntryReader:
 
     @property
     def holds(self) -> bool:
-        """Whether it holds a traceback whose end is not known."""
+        """Whether it holds a traceback that may continue."""
         return bool(self._held)
 
     @property
     def holds_part(self) -> bool:
-        """Whether it holds a traceback that has not come to its exception."""
+        """Whether it holds a traceback without its exception."""
         return bool(self._held) and not self._is_whole
 
     def read(self, texts: Sequence[str]) -> tuple[list[str], list[log_pb2.LogLevel.ValueType]]:
@@ -111,7 +112,7 @@ class EntryReader:
         return [text for text, _ in entries], [level for _, level in entries]
 
     def flush(self) -> tuple[list[str], list[log_pb2.LogLevel.ValueType]]:
-        """Return what it holds, because the output has ended or pauses."""
+        """Return the held traceback, because the output has ended or pauses."""
         entries = self._take()
         return [text for text, _ in entries], [level for _, level in entries]
 
@@ -144,7 +145,7 @@ class EntryReader:
 
 
 def crash_of(report: str) -> str | None:
-    """Return what a report of a crash says in one line, such as "Segmentation fault, in app.py line 3 in load"."""
+    """Return a one-line summary of a crash report, such as "Segmentation fault, in app.py line 3 in load"."""
     if not report.startswith(_FATAL):
         return None
     first, *rest = report.splitlines()
@@ -152,7 +153,7 @@ def crash_of(report: str) -> str | None:
     current = next((number for number, line in enumerate(rest, 1) if line.startswith("Current thread")), len(rest))
     stack = itertools.takewhile(lambda line: line.startswith(" "), rest[current:])
     frames = [found for line in stack if (found := _FRAME.fullmatch(line.strip()))]
-    # The app's own line tells more than that of the library which it called.
+    # The app's own line tells more than that of the library it called.
     own = next((found for found in frames if "/lib/python" not in found[1]), next(iter(frames), None))
     return what if own is None else f"{what}, in {own[3]} ({own[1].rpartition('/')[2]}:{own[2]})"
 
@@ -160,8 +161,7 @@ def crash_of(report: str) -> str | None:
 class OutputLine(NamedTuple):
     """A line without its newline.
 
-    `cut_bytes` of its end were dropped because it was too long, and `left_out` of its states because it was drawn over
-    too often.
+    The last `cut_bytes` were dropped because it was too long, and `left_out` states because it was redrawn too often.
     """
 
     data: bytes
@@ -170,18 +170,20 @@ class OutputLine(NamedTuple):
 
 
 class LineSplitter:
-    """Splits a stream of bytes into lines; holds at most one line, and of that at most `max_bytes`.
+    """Splits a stream of bytes into lines; holds at most one line, and at most `max_bytes` of it.
 
-    A line may be drawn over after a carriage return, as progress bars do. Its former state is a line too, so that
-    progress and the last state before a crash are seen. Of a line that is drawn over again and again, it gives only
-    the first 10 states, then one a second, and always the last, which says how many are missing.
+    A line may be redrawn after a carriage return, like a progress bar. Its previous state is a line too, so that
+    progress
+    and the last state before a crash are visible. If a line is redrawn repeatedly, only the first 10 states are kept,
+    then
+    one per second, and always the last, which says how many are missing.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._partial = bytearray()
         self._cut = 0
-        self._returned = False  # the last byte was a carriage return: a newline follows, or something draws over
+        self._returned = False  # the last byte was a carriage return: either a newline follows, or a redraw
         self._redraws = _REDRAWS
         self._redrawn_at = float("-inf")
         self._left_out = 0
@@ -192,10 +194,10 @@ class LineSplitter:
         return bool(self._partial or self._cut)
 
     def feed_plain(self, data: bytes) -> bytes | None:
-        """Take in a piece whose lines are all ordinary; return them joined, without the last newline.
+        """Add a piece of ordinary lines; return them joined, without the last newline.
 
-        Returns None, and takes nothing, if `feed` must look closer: a line may be too long or is drawn over, or none
-        ends here.
+        Returns None, and takes nothing, if `feed` must look closer: a line may be too long or redrawn, or none ends
+        here.
         """
         if self._returned or self._cut or self._left_out or len(self._partial) + len(data) > self._max_bytes:
             return None
@@ -207,10 +209,10 @@ class LineSplitter:
         return whole
 
     def feed(self, data: bytes, now_seconds: float = 0.0) -> list[OutputLine]:
-        """Take in a piece; return the lines that end in it.
+        """Add a piece; return the lines that end in it.
 
         Args:
-            now_seconds: when it came, by any steady clock.
+            now_seconds: when it arrived, by any monotonic clock.
         """
         *ended, rest = data.split(b"\n")
         lines: list[OutputLine] = []
@@ -252,7 +254,7 @@ class LineSplitter:
             self._left_out += 1
 
     def _take(self, *, ends: bool = False) -> OutputLine:
-        """Take what there is of the line; at its end, with what is missing of it."""
+        """Return the current line; at its end, with a note on dropped parts."""
         line = OutputLine(bytes(self._partial), self._cut, self._left_out if ends else 0)
         self._left_out = 0 if ends else self._left_out
         self._partial.clear()

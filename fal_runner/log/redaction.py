@@ -13,19 +13,19 @@ _SHORTEST = 4  # shorter values would mask ordinary words
 
 
 class Redactor:
-    """Masks values wherever they occur: plain, in JSON, in URLs, in base64, and each line of a value with several.
+    """Masks values wherever they occur: plain, in JSON, in URLs, in base64, and each line of a multi-line value.
 
     Args:
-        values: the secrets; those shorter than 4 characters are left alone.
+        values: the secrets; those shorter than 4 characters are ignored.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value)}
-        self._forms = sorted(forms, key=len, reverse=True)  # the longest first, since one may start another
+        self._forms = sorted(forms, key=len, reverse=True)  # longest first, because one may be the start of another
         self._pattern = re.compile("|".join(map(re.escape, self._forms))) if forms else None
 
     def finds(self, text: str) -> bool:
-        """Whether a value is in the text; faster than `redact`, and works on many lines at once."""
+        """Return whether the text contains a value; faster than `redact`, and works on many lines at once."""
         return any(form in text for form in self._forms)
 
     def redact(self, text: str) -> str:
@@ -33,7 +33,7 @@ class Redactor:
         return self._pattern.sub(MASK, text) if self._pattern else text
 
     def redact_cut(self, text: str) -> str:
-        """Mask the values in text that was cut off, which may end with the start of a value."""
+        """Mask the values in truncated text, which may end with the start of a value."""
         longest = 0
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), longest, -1):
@@ -46,7 +46,7 @@ class Redactor:
 
 
 def _forms(value: str) -> set[str]:
-    """The ways in which output may spell a value, line by line."""
+    """Return the spellings of a value in output, line by line."""
     if len(value) < _SHORTEST:
         return set()
     lines = {line.strip() for line in value.splitlines()} | {value, value.strip()}
@@ -60,10 +60,10 @@ def _forms(value: str) -> set[str]:
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
-    """A value in base64, alone or within something longer, such as the password in `Authorization: Basic`.
+    """Yield a value in base64, alone or inside a longer text, such as the password in `Authorization: Basic`.
 
-    Within something longer it may start at any of three places of a group. Its first and last characters then depend
-    on its neighbours, and are left out. Long ones are often wrapped at 64 or 76 characters.
+    Inside a longer text it may start at any of three positions of a group. Its first and last characters then depend on
+    its neighbours, and are left out. Long ones are often wrapped at 64 or 76 characters.
     """
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         alone = encode(value).decode()

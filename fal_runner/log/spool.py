@@ -1,6 +1,6 @@
-"""Keeps what a runner printed on disk until it is stored: numbered records in segments, bounded in size.
+"""Keeps a runner's output on disk until it is stored: numbered records in segments of limited size.
 
-A record survives the death of every process, but not a loss of power: nothing is synced.
+A record survives the death of every process, but not a power loss: nothing is synced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 _HEADER = struct.Struct("<QII")  # sequence, length, CRC-32 of the payload
-_SEGMENTS = 16  # deleting the oldest loses a sixteenth
+_SEGMENTS = 16  # deleting the oldest one loses a sixteenth
 
 
 class Record(NamedTuple):
@@ -41,8 +41,8 @@ class Spool:
     """The records of one runner. One process appends; any number may read.
 
     Args:
-        directory: where the segments are; made if it is missing.
-        max_bytes: the size of all segments together; beyond it the oldest is deleted.
+        directory: the segments' directory; created if it is missing.
+        max_bytes: the total size of the segments; beyond it the oldest is deleted.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -56,11 +56,13 @@ class Spool:
         self._file: int | None = None
 
     def append(self, payloads: Sequence[bytes]) -> int:
-        """Number and keep these records; return the last sequence.
+        """Number and store these records; return the last sequence.
 
-        If the disk takes nothing even after the oldest segment was deleted, the records are lost. They are numbered
-        all the same, so that readers see the gap. No error of the disk leaves this method: it would end the reading of
-        the app's output, and break the app's prints.
+        If the disk takes nothing even after the oldest segment was deleted, the records are lost, but still numbered,
+        so that
+        readers see the gap. No disk error leaves this method: it would end the reading of the app's output, and break
+        the
+        app's prints.
         """
         for start, stop in self._batches(payloads):
             block = bytearray()
@@ -72,28 +74,28 @@ class Spool:
                 self._drop_oldest()
                 if not self._write(block, stop - start):
                     self.last += stop - start
-                    self._close_file()  # the next record starts a segment, so that the gap is between two
+                    self._close_file()  # the next record starts a segment, so that the gap is between two segments
         return self.last
 
     def ack(self, sequence: int) -> None:
-        """Delete, a segment at a time, what is at or below this sequence."""
+        """Delete the segments whose records are all at or below this sequence."""
         self.acked = max(self.acked, min(sequence, self.last))
         while len(self._segments) > 1 and self._segments[0].last <= self.acked:
             self._drop_oldest()
 
     def reader(self, after: int) -> SpoolReader:
-        """Read from the record after this sequence on."""
+        """Return a reader of the records after this sequence."""
         return SpoolReader(self, after)
 
     def segment_after(self, sequence: int) -> tuple[Path, int] | None:
-        """Find the segment with the first record above this sequence, and the size of its whole records."""
+        """Return the segment with the first record above this sequence, and the size of its complete records."""
         for segment in self._segments:
             if segment.last > sequence:
                 return segment.path, segment.size
         return None
 
     def close(self) -> None:
-        """Close the file that is written to."""
+        """Close the open segment."""
         self._close_file()
 
     def _batches(self, payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
@@ -113,7 +115,7 @@ class Spool:
         return max(1, self._max_bytes // _SEGMENTS)
 
     def _make_room(self, size: int) -> None:
-        """Start a new segment if this one would grow too large; delete the oldest beyond the bound."""
+        """Start a new segment if this one would grow too large; delete the oldest ones beyond the limit."""
         if self._file is not None and self._segments[-1].size + size > self._segment_bytes:
             self._close_file()
         while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._max_bytes:
@@ -125,7 +127,7 @@ class Spool:
                 self._segments.pop(0).path.unlink(missing_ok=True)
 
     def _write(self, block: bytearray, count: int) -> bool:
-        """Append the whole block or nothing of it; return whether it was appended."""
+        """Append the complete block or nothing; return whether it was appended."""
         try:
             if self._file is None:
                 path = self._directory / f"{self.last + 1:020d}.seg"
@@ -143,7 +145,7 @@ class Spool:
         return True
 
     def _undo_write(self) -> None:
-        """Remove a part of a block; if the disk refuses that too, never append to this file again."""
+        """Remove an incomplete block; if the disk refuses that too, never append to this file again."""
         if self._file is None:
             return
         segment = self._segments[-1]
@@ -165,7 +167,7 @@ class SpoolReader:
     """A position in a spool.
 
     Attributes:
-        after: the last record that was read; a caller that has the next ones from elsewhere may move it on.
+        after: the last record that was read; a caller that has the next ones from elsewhere may advance it.
     """
 
     def __init__(self, spool: Spool, after: int) -> None:
@@ -175,7 +177,7 @@ class SpoolReader:
         self._offset = 0
 
     def read(self, max_bytes: int) -> list[Record]:
-        """Read the next records, about `max_bytes` of them but at least one; [] if there are none."""
+        """Return the next records, about `max_bytes` of them but at least one; [] if there are none."""
         records: list[Record] = []
         size = 0
         while size < max_bytes:
@@ -201,7 +203,7 @@ class SpoolReader:
         return records
 
     def _block(self, path: Path, most: int) -> bytes:
-        """Read the next whole records, about `most` bytes of them but at least one."""
+        """Return the next complete records, about `most` bytes of them but at least one."""
         with path.open("rb") as file:
             file.seek(self._offset)
             block = file.read(max(most, _HEADER.size))
@@ -217,7 +219,7 @@ class SpoolReader:
             return block[:whole]
 
     def _lost(self, until: int) -> list[Record]:
-        """Make a record for the gap between the last one read and this sequence, if there is one."""
+        """Return a record for the gap between the last one read and this sequence, if there is one."""
         dropped = until - 1 - self.after
         if dropped <= 0:
             return []
@@ -226,7 +228,7 @@ class SpoolReader:
 
 
 def _scan(path: Path) -> _Segment:
-    """Read a segment to its last whole record, past which a death in the middle of a write may have left a part."""
+    """Read a segment to its last complete record; an interrupted write may have left a part after it."""
     first = int(path.stem)
     segment = _Segment(path=path, first=first, last=first - 1, size=0)
     with path.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Processes, descriptors and ports of the machine, as the shim handles them."""
+"""The shim's access to processes, descriptors and ports of the machine."""

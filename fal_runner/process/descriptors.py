@@ -13,16 +13,16 @@ from typing import TypeAlias
 Watch: TypeAlias = Callable[[int, Callable[[], None]], None]
 Unwatch: TypeAlias = Callable[[int], bool]
 FLOOD_BYTES = 4000
-"""A read of at least so many bytes is taken for a flood; keys, prompts and lines are shorter."""
+"""A read of at least this many bytes counts as a flood; keys, prompts and lines are shorter."""
 
 
 async def read_some(fd: int, size: int) -> bytes:
-    """Read what is there, waiting for the first byte; return b"" at the end.
+    """Return the available data, waiting for the first byte; b"" at the end.
 
     A terminal ends when nobody has it open.
 
     Args:
-        fd: a descriptor that does not block.
+        fd: a non-blocking descriptor.
         size: the most bytes to return.
     """
     loop = asyncio.get_running_loop()
@@ -41,12 +41,11 @@ async def read_some(fd: int, size: int) -> bytes:
 
 
 def read_on(fd: int, size: int, data: bytes, *, flood_seconds: float = 0.0) -> bytes:
-    """Add to `data` what else is there already, because a terminal gives 4 KiB at a time.
+    """Append further available data to `data`, because a terminal delivers 4 KiB at a time.
 
     Args:
-        flood_seconds: how long to wait for more once a flood has come. Its writer has room for more only when
-            something was read, so more comes at once; a turn of the event loop for each piece takes several times
-            as long.
+        flood_seconds: how long to wait for more in a flood. Its writer only has room for more after a read, so more
+            arrives at once; a turn of the event loop for each piece would take several times as long.
     """
     pieces = [data]
     length = len(data)
@@ -60,7 +59,7 @@ def read_on(fd: int, size: int, data: bytes, *, flood_seconds: float = 0.0) -> b
             if length < FLOOD_BYTES or time.monotonic() >= deadline or not waiting.poll(1):
                 break
             continue
-        except OSError:  # the end; the next read will see it again
+        except OSError:  # the end; the next read reports it again
             break
         pieces.append(data)
         length += len(data)

@@ -1,4 +1,4 @@
-"""Says which processes use the machine's NVIDIA GPUs, and how much of them."""
+"""Reports which processes use the machine's NVIDIA GPUs, and how much of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fal_runner.process.nvml import Nvml, NvmlUnavailable, open_nvml
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuUsage:
-    """What some processes use together.
+    """The total GPU usage of some processes.
 
     Attributes:
-        cores: GPUs, as an average since the last measurement; None if the driver cannot tell processes apart.
+        cores: GPUs, averaged since the last measurement; None if the driver cannot distinguish processes.
     """
 
     memory_bytes: int
@@ -23,7 +23,7 @@ class GpuUsage:
 
 
 def foreign_users(gpus: Sequence[str], own: Collection[int], nvml: Nvml | None = None) -> list[str]:
-    """Say, for people, which processes use GPUs beside their owner; nothing if the driver cannot be asked.
+    """Return, for people, which other processes use GPUs besides their owner; none if the driver cannot be asked.
 
     Args:
         gpus: their UUIDs.
@@ -49,11 +49,11 @@ def foreign_users(gpus: Sequence[str], own: Collection[int], nvml: Nvml | None =
 
 
 def _who(pid: int) -> str:
-    """Name a process, its program and its user, as far as they can be read."""
+    """Return a process with its program and user, as far as they can be read."""
     place = Path("/proc") / str(pid)
     try:
         program, user_id = (place / "comm").read_text().strip(), place.stat().st_uid
-    except OSError:  # it ended, or is in a namespace that this process does not see
+    except OSError:  # it ended, or is in a namespace that this process cannot see
         return f"process {pid}"
     try:
         user = pwd.getpwuid(user_id).pw_name
@@ -63,7 +63,7 @@ def _who(pid: int) -> str:
 
 
 class GpuMeter:
-    """Asks the driver about processes.
+    """Measures processes' GPU usage.
 
     Args:
         nvml: the library, initialised.
@@ -108,7 +108,7 @@ class GpuMeter:
         try:
             samples = self._nvml.nvmlDeviceGetProcessUtilization(device, self._seen[number])
         except self._nvml.NVMLError as error:
-            # With nothing to report since then, the driver says that it found nothing.
+            # The driver reports an error if there is nothing to report since the last measurement.
             return 0.0 if type(error).__name__ == "NVMLError_NotFound" else None
         self._seen[number] = max([self._seen[number], *(sample.timeStamp for sample in samples)])
         by_pid: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Puts a process into the control groups of its runner, before it runs anything of the runner's."""
+"""Puts a process into its runner's control groups before it runs any of the runner's code."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 from collections.abc import MutableMapping
 
 GROUPS_VARIABLE = "FAL_CONTROL_GROUPS"
-"""Names the directories of the groups, separated by colons; the program that is launched does not see it."""
+"""Names the groups' directories, separated by colons; the launched program does not get it."""
 
 
 def enter(environment: MutableMapping[str, str]) -> None:
-    """Enter the groups that the environment names, and remove their names from it.
+    """Enter the groups that the environment names, and remove the variable.
 
     Raises:
-        OSError: one is gone, as once its runner has ended.
+        OSError: a group is gone, as after its runner has ended.
     """
     for group in filter(None, environment.pop(GROUPS_VARIABLE, "").split(":")):
         descriptor = os.open(f"{group}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(descriptor, b"0")  # whoever writes it, in the numbers of any pid namespace
+            os.write(descriptor, b"0")  # 0 means the writing process, in any pid namespace
         finally:
             os.close(descriptor)

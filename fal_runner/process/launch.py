@@ -3,9 +3,8 @@
 The shim runs it by path with `python -I -S`, because code between fork and exec would not be safe in a process with
 gRPC's threads. It costs about 10 ms, 5 more if the program gets its own view of the file system (see mounts), and some
 15 more if it gets a room (see jail). In a room the program is a child of this process, which stays outside.
-
-This process has rights that the program must not have. So the program's variables, which are the app's, are not its
-own: they come by a descriptor. An earlier version's shim gives them as this process's.
+This process has privileges that the program must not have. So it does not get the program's variables, which are the
+app's, in its own environment, but through a descriptor. An earlier version's shim still passes them in the environment.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from fal_runner.isolation.room import (
 )
 from fal_runner.process import groups
 
-TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
+TYPE_CHECKING = False  # as in typing, whose import would cost more than this whole file
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
@@ -41,7 +40,7 @@ _WORKER_VARIABLE = "FAL_WORKER_PID"
 
 
 def fail(message: str, code: int) -> None:
-    """Say why on stderr, as a shell does, and end."""
+    """Report an error on stderr like a shell, and exit."""
     os.write(2, f"fal: {message}\n".encode())
     os._exit(code)
 
@@ -66,17 +65,18 @@ def main() -> None:
     if directory == app:
         directory = variables[mounts.APP_VARIABLE]  # the same directory, under its name in the view
     if is_worker and not room:
-        # `fal runners profile` reads the worker's memory from another process of the shim, which Yama allows by name.
+        # `fal runners profile` reads the worker's memory from another process of the shim, which Yama only allows by
+        # name.
         confinement.allow_tracer(int(parent))
     if mode == "tty":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)  # the program would inherit what Python or the shim ignores
+        signal.signal(number, signal.SIG_DFL)  # the program would inherit the signals that Python or the shim ignores
     try:
         os.chdir(directory)
     except OSError as error:
         fail(f"cannot enter the directory {directory}: {error.strerror}", 126)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a signal that came since the fork arrives here
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a signal that arrived since the fork is delivered here
     try:
         os.execvpe(command[0], command, dict(variables))  # noqa: S606
     except FileNotFoundError:
@@ -97,15 +97,15 @@ def take_variables() -> MutableMapping[str, str]:
 
 
 def tie(parent: int) -> None:
-    """End with the shim."""
+    """Make this process end with the shim."""
     confinement.die_with_parent()
     if os.getppid() != parent:
-        os._exit(1)  # the shim died before the line above
+        os._exit(1)  # the shim died before the previous line
 
 
 def enter_view(process: str, paths: list[str], variables: MutableMapping[str, str]) -> None:
-    """Get a view of the machine, or share that of another process; say so if there can be none."""
-    variables.pop(mounts.JOIN_VARIABLE, None)  # the app's own word for it
+    """Create a view of the machine, or share that of another process; report a failure."""
+    variables.pop(mounts.JOIN_VARIABLE, None)  # the app must not set it
     if process:
         variables[mounts.JOIN_VARIABLE] = process
     refusal = mounts.enter(variables, [path for path in paths if path.startswith("/")])
@@ -115,8 +115,8 @@ def enter_view(process: str, paths: list[str], variables: MutableMapping[str, st
 
 
 def enter_room(room: str, process: str, variables: MutableMapping[str, str]) -> None:
-    """Make a room, or join that of another process; without it the program does not run."""
-    from fal_runner.isolation import jail  # it costs time, which a view does not take
+    """Create a room, or join that of another process; without it the program does not run."""
+    from fal_runner.isolation import jail  # an import that a view does not need
 
     try:
         if process:

@@ -1,4 +1,4 @@
-"""Opens NVIDIA's management library, which knows the GPUs of this machine and who uses them."""
+"""Opens NVIDIA's management library, which reports this machine's GPUs and their users."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 LIBRARY_VARIABLE = "FAL_NVML_LIBRARY"
-"""Names a library of the same symbols to use in place of libnvidia-ml.so.1, as tests do."""
+"""Names a replacement for libnvidia-ml.so.1 with the same symbols, for tests."""
 _CONTROL = Path("/dev/nvidiactl")
 
 
 class NvmlUnavailable(Exception):
-    """There is a driver, and it cannot be asked; the text says why."""
+    """There is a driver, but it cannot be asked; the text says why."""
 
 
 class Nvml(Protocol):
-    """The part of the module `pynvml` that is used."""
+    """The used part of the module `pynvml`."""
 
     nvmlLib: object  # noqa: N815
 
@@ -52,12 +52,12 @@ def open_nvml() -> Nvml | None:
     if not library and not _CONTROL.exists():
         return None
     try:
-        nvml = cast("Nvml", importlib.import_module("pynvml"))  # it has no types
+        nvml = cast("Nvml", importlib.import_module("pynvml"))  # the module has no type hints
     except ImportError as error:
         raise NvmlUnavailable("the package nvidia-ml-py is not installed") from error
     try:
         if library:
-            nvml.nvmlLib = ctypes.CDLL(library)  # it loads its own only if there is none yet
+            nvml.nvmlLib = ctypes.CDLL(library)  # pynvml loads its own only if none is loaded yet
         nvml.nvmlInit()
     except (OSError, nvml.NVMLError) as error:
         raise NvmlUnavailable(str(error)) from error

@@ -1,4 +1,4 @@
-"""Reserves free ports for apps among all shims, outside of the range for outgoing connections."""
+"""Reserves free ports for apps across all shims, outside the range for outgoing connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 _LOWEST = 20000
 PORTS_VARIABLE = "FAL_RUNNER_PORTS"
-"""Tells commands in a runner, as JSON, the app's ports and what they became: those that it names -> those it has."""
+"""Tells commands in a runner, as JSON, how the app's ports were mapped: the app's number -> the actual one."""
 
 
 class PortUnavailable(Exception):
@@ -19,9 +19,10 @@ class PortUnavailable(Exception):
 class Reservation:
     """A port that no other shim takes while this is held; the app itself binds it.
 
-    The kernel gives outgoing connections ports from ip_local_port_range, so one from there could be taken by the time
-    that a slow setup is done. Shims reserve ports below it, and claim each by an abstract socket, which the kernel
-    frees however the shim ends.
+    The kernel gives outgoing connections ports from ip_local_port_range, so one from there could be taken before a slow
+    setup is done. Shims reserve ports below it, and claim each with an abstract socket, which the kernel frees however
+    the
+    shim ends.
     """
 
     def __init__(self, port: int, claim: socket.socket) -> None:
@@ -29,7 +30,7 @@ class Reservation:
         self._claim = claim
 
     def release(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._claim.close()
 
 
@@ -62,7 +63,7 @@ def _range() -> tuple[int, int]:
 
 
 def owners_inode(port: int) -> int | None:
-    """The inode of the socket that listens on a port of 127.0.0.1 or of any address; None if it is not known."""
+    """Return the inode of the socket that listens on a port of 127.0.0.1 or of any address; None if unknown."""
     try:
         rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:
@@ -76,7 +77,7 @@ def owners_inode(port: int) -> int | None:
 
 
 def connected_inode(own: tuple[str, int], other: tuple[str, int]) -> int | None:
-    """The inode of the socket that connects these addresses, of which `own` is its own; None if there is none."""
+    """Return the inode of the socket that connects these addresses, with `own` as its own; None if there is none."""
     ends = [_in_table(own), _in_table(other)]
     if None in ends:
         return None
@@ -93,7 +94,7 @@ def connected_inode(own: tuple[str, int], other: tuple[str, int]) -> int | None:
 
 
 def _in_table(address: tuple[str, int]) -> str | None:
-    """How the kernel's tables end an address of IPv4, alone or within one of IPv6; None for another."""
+    """Return the end of an IPv4 address in the kernel's tables, alone or mapped to IPv6; None for other addresses."""
     host, port = address
     try:
         packed = socket.inet_pton(socket.AF_INET, host.removeprefix("::ffff:"))
@@ -103,7 +104,7 @@ def _in_table(address: tuple[str, int]) -> str | None:
 
 
 def holds(pid: int, inode: int) -> bool:
-    """Whether a process has this socket open."""
+    """Return whether a process has this socket open."""
     wanted = f"socket:[{inode}]"
     try:
         return any(str(entry.readlink()) == wanted for entry in Path(f"/proc/{pid}/fd").iterdir())

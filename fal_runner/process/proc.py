@@ -1,4 +1,4 @@
-"""Reads from /proc which processes belong to a runner, and signals exactly those."""
+"""Finds a runner's processes in /proc, and signals exactly those."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 
 _PROC = Path("/proc")
 WORKER_VARIABLE = "FAL_WORKER_PID"
-"""Tells commands in a runner the process of its worker."""
+"""Tells commands in a runner the worker's process id."""
 PROFILER_VARIABLE = "FAL_PY_SPY"
 """Tells commands in a runner the py-spy of the shim's own installation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
-    """One process at one time.
+    """A snapshot of one process.
 
     Attributes:
-        started_ticks: its start time since boot, in clock ticks; together with the pid it names the process for good.
+        started_ticks: its start time since boot, in clock ticks; with the pid it identifies the process for good.
         state: the kernel's letter, such as R, S, Z.
-        own_ticks: what it has used of the CPU, in clock ticks.
-        waited_ticks: what its children have used that it has waited for, with theirs.
-        virtual_bytes: its address space; 0 once that is gone, while the kernel still waits for others of its room.
+        own_ticks: the CPU time that it has used, in clock ticks.
+        waited_ticks: the CPU time of children that it has waited for, including their own.
+        virtual_bytes: its address space; 0 once it is freed, while the kernel still waits for other processes of its
+            room.
     """
 
     pid: int
@@ -41,17 +42,17 @@ class ProcessInfo:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still do anything; a zombie cannot, nor what has lost its memory."""
+        """Whether it can still run; a zombie cannot, nor a process without memory."""
         return self.state not in {"Z", "X", "x"} and self.virtual_bytes > 0
 
 
 def tag_of(token: str) -> str:
-    """The tag in the environment of every process of a runner; the token cannot be computed from it."""
+    """Return the tag in the environment of every process of a runner; the token cannot be computed from it."""
     return hashlib.sha256(b"fal runner mark\0" + token.encode()).hexdigest()[:32]
 
 
 def boot_id() -> str:
-    """Name this boot of the machine; pids and ticks of another boot mean nothing."""
+    """Return the id of this boot; pids and ticks of another boot are meaningless."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -61,7 +62,7 @@ def process_info(pid: int) -> ProcessInfo | None:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+    fields = text.rpartition(")")[2].split()  # the name before it may contain spaces and brackets
     return ProcessInfo(
         pid=pid,
         state=fields[0],
@@ -75,14 +76,14 @@ def process_info(pid: int) -> ProcessInfo | None:
 
 
 def own_process() -> ProcessInfo:
-    """Read what the kernel says of this process."""
+    """Return the kernel's information about this process."""
     found = process_info(os.getpid())
     assert found is not None, "a process that runs is there"
     return found
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
-    """Whether this very process is alive, not a later one with its number."""
+    """Return whether exactly this process is alive, not a later one with its number."""
     found = process_info(pid)
     return found is not None and found.started_ticks == started_ticks and found.alive
 
@@ -108,12 +109,12 @@ def descendants(roots: Iterable[int], processes: Iterable[ProcessInfo]) -> list[
 
 
 def has_variable(pid: int, variable: str, value: str) -> bool:
-    """Whether the process was started with this environment variable; False if that may not be read."""
+    """Return whether the process was started with this environment variable; False if that may not be read."""
     return variable_of(pid, variable) == value
 
 
 def variable_of(pid: int, variable: str) -> str | None:
-    """The value of an environment variable that the process was started with; None if it may not be read."""
+    """Return an environment variable that the process was started with; None if it may not be read."""
     try:
         environment = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
@@ -124,7 +125,7 @@ def variable_of(pid: int, variable: str) -> str | None:
 
 
 def working_directory(pid: int) -> Path | None:
-    """The working directory of a process, even if it was deleted; None if it may not be read."""
+    """Return the working directory of a process, even if it was deleted; None if it may not be read."""
     try:
         return Path(str((_PROC / str(pid) / "cwd").readlink()).removesuffix(" (deleted)"))
     except OSError:
@@ -134,7 +135,8 @@ def working_directory(pid: int) -> Path | None:
 def processes_of(tag: str) -> list[ProcessInfo]:
     """List the living processes of a runner, found from outside by its tag.
 
-    A process that wiped its environment is found by its session or its ancestors, as long as one of those has the tag.
+    A process that cleared its environment is found by its session or its ancestors, as long as one of those has the
+    tag.
     """
     living = [process for process in all_processes() if process.alive and process.pid != os.getpid()]
     tagged = [process for process in living if has_variable(process.pid, TAG_VARIABLE, tag)]
@@ -152,7 +154,7 @@ def send_signal(process: ProcessInfo, number: int = signal.SIGKILL) -> None:
     except OSError:
         return
     try:
-        now = process_info(process.pid)  # read while the handle is held, so this is the process that is signalled
+        now = process_info(process.pid)  # read while the handle is held, so that the signal reaches this process
         if now is not None and now.started_ticks == process.started_ticks:
             signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:

@@ -18,8 +18,8 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 _PR_SET_CHILD_SUBREAPER = 36
 _WALL = 0x40000000  # waitpid also reports children whose end sends another signal than SIGCHLD
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
-# launch.py lifts this after it has restored the default actions: until then the child has the shim's, which ignores
-# some signals, so that a signal to a command that is only being started would be lost.
+# launch.py unblocks signals after it has restored the default actions. Until then the child has the shim's actions,
+# which ignore some signals, so that a signal to a starting command would be lost.
 _HELD_WHILE_STARTING = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 
 
@@ -27,8 +27,8 @@ class Child:
     """A process that the shim started; the leader of its own session.
 
     Attributes:
-        exited: its exit code, or minus the number of the signal that ended it. Await it through `wait` alone:
-            cancelling a task that awaits a future cancels the future.
+        exited: its exit code, or minus the number of the signal that ended it. Await it only through `wait`: cancelling
+            a task that awaits a future cancels the future.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], exited: asyncio.Future[int]) -> None:
@@ -37,12 +37,12 @@ class Child:
         self.exited = exited
 
     def ended(self, code: int) -> None:
-        """Take in its end; the subreaper calls this once."""
-        self._process.returncode = code  # else Popen would wait for a pid that may be another process's by then
+        """Record its end; the subreaper calls this once."""
+        self._process.returncode = code  # otherwise Popen would wait for a pid that may have been reused by then
         self.exited.set_result(code)
 
     async def wait(self) -> int:
-        """Wait for its end; return what `exited` then holds."""
+        """Wait for its end; return the value of `exited`."""
         return await asyncio.shield(self.exited)
 
     def signal(self, number: int) -> None:
@@ -52,14 +52,14 @@ class Child:
 
 
 class Subreaper:
-    """Starts processes and reaps every descendant. A shim has one, and uses it in its event loop alone."""
+    """Starts processes and reaps every descendant. A shim has one, and uses it only in its event loop."""
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
         self._something_ended = asyncio.Event()
 
     def install(self) -> None:
-        """Become the subreaper, so that orphans of the runner become children of this process."""
+        """Become the subreaper, so that the runner's orphans become children of this process."""
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot become a subreaper")
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -79,11 +79,11 @@ class Subreaper:
     ) -> Child:
         """Start a program in its own session that dies with the shim.
 
-        A signal that comes before the program runs waits for it.
+        A signal that arrives before the program runs waits for it.
 
         Args:
-            env: all of its environment.
-            place: the variables of launch.py, which say what the program sees of the machine.
+            env: its complete environment.
+            place: the variables of launch.py, which select its view of the machine.
             stdin, stdout, stderr: file descriptors; they stay open here.
             tty: whether stdin becomes its controlling terminal.
             pass_fds: further descriptors that it gets under the same numbers.
@@ -110,15 +110,16 @@ class Subreaper:
             os.close(variables)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child = Child(process, asyncio.get_running_loop().create_future())
-        self._children[process.pid] = child  # in the same step of the loop: SIGCHLD cannot come between
+        # in the same step of the event loop, so that SIGCHLD cannot be handled in between
+        self._children[process.pid] = child
         return child
 
     def living_descendants(self) -> list[ProcessInfo]:
-        """List everything of the runner that is alive."""
+        """List all living processes of the runner."""
         return [process for process in descendants([os.getpid()], all_processes()) if process.alive]
 
     async def sweep(self) -> None:
-        """Kill every descendant; return once the kernel says that there are none, not even zombies."""
+        """Kill every descendant; return once the kernel reports none, not even zombies."""
         while True:
             self._something_ended.clear()
             if not self._reap():
@@ -128,17 +129,17 @@ class Subreaper:
             try:
                 await asyncio.wait_for(self._something_ended.wait(), 0.05)
             except TimeoutError:
-                continue  # the next round kills what was forked meanwhile
+                continue  # the next round kills processes that were forked meanwhile
 
     def program_of(self, child: Child) -> int:
-        """The process of a child's program: its own, or that which it stands for in a room."""
+        """Return the process id of a child's program: its own, or the one in the room that it stands for."""
         own = (process for process in self.living_descendants() if process.parent == child.pid)
         return next((process.pid for process in own if process.session == process.pid), child.pid)
 
     def kill_program(self, child: Child) -> None:
-        """Send SIGKILL to the program that a child stands for in a room; to the child if there is none yet.
+        """Send SIGKILL to the program in the room that a child stands for, or to the child if there is none yet.
 
-        A program that ends already keeps its exit code, with which the child ends too: SIGKILL to the child would lose
+        A program that is already ending keeps its exit code, which the child passes on; SIGKILL to the child would lose
         it.
         """
         own = [found for found in all_processes() if found.parent == child.pid and found.session == found.pid]
@@ -149,7 +150,7 @@ class Subreaper:
             child.signal(signal.SIGKILL)
 
     def _reap(self) -> bool:
-        """Take in all that ended; return whether there are children left."""
+        """Reap all ended children; return whether there are any left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | _WALL)
@@ -166,7 +167,7 @@ class Subreaper:
 def _written(variables: Mapping[str, str]) -> int:
     """Return a descriptor from which launch.py reads a program's variables.
 
-    They may be the app's, and launch.py, which still has every right, must not be run with them.
+    They may be the app's, and launch.py, which still has every privilege, must not run with them.
 
     Raises:
         ValueError: a name or a value is not valid.

@@ -1,4 +1,4 @@
-"""Measures what the processes below this one use, from /proc alone."""
+"""Measures the resource usage of processes below this one, from /proc alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeUsage:
-    """What some processes use together.
+    """The total resource usage of some processes.
 
     Attributes:
         pids: the processes.
-        cpu_seconds: since the first of them began, with those that are gone; never less than before.
-        memory_bytes: of each what it has alone, and once what the one with the most shares with others.
+        cpu_seconds: since the first of them started, including ended ones; it never decreases.
+        memory_bytes: the private memory of each, plus the shared memory of the process with the most of it.
     """
 
     pids: tuple[int, ...]
@@ -32,11 +32,11 @@ class TreeUsage:
 def measure_descendants(root: int) -> TreeUsage:
     """Measure all descendants of a process, which is their subreaper, without the process itself.
 
-    The kernel adds the time of a process that was waited for to its parent's, so no time is lost while the root waits
-    for every orphan.
+    The kernel adds the time of a reaped process to its parent's, so no time is lost as long as the root reaps every
+    orphan.
     """
     pids = tuple(_descendants(root))
-    # The root first: a descendant that it reaps in between is then missing for once, and never counted twice.
+    # Read the root first: a descendant reaped in between is then missing once, and never counted twice.
     itself = process_info(root)
     ticks = 0 if itself is None else itself.waited_ticks
     alone = shared = 0

@@ -1,1 +1,1 @@
-"""The process that looks after one runner and outlives the controller."""
+"""The process that supervises one runner and outlives the controller."""

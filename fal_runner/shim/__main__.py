@@ -1,7 +1,7 @@
-"""The process that looks after one runner and outlives the controller: `python -m fal_runner.shim --wait`.
+"""The process that supervises one runner and outlives the controller: `python -m fal_runner.shim --wait`.
 
-It is started ahead, and reads from standard input which runner is its own (see prewarm). If that is a socket, it writes
-"ready" back once it listens. Nothing secret is in its arguments or on disk.
+It is started in advance, and reads from standard input which runner it gets (see prewarm). If that is a socket, it
+writes "ready" to it once it listens. Its arguments and files contain no secret.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fal_runner.worker.process_tag import take_tag
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # No compression: gRPC inflates a message whole, whoever sent it.
+    # No compression: gRPC would inflate a whole message from any sender.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),
 ]
@@ -52,7 +52,7 @@ class Shim:
     Args:
         start_seconds: how long it waits for Start.
         keep_seconds: how long it waits for a controller after the worker's end and the last call. The log stays on
-            disk; only how the worker ended is forgotten then.
+            disk; only the worker's exit status is then lost.
     """
 
     def __init__(self, *, start_seconds: float, keep_seconds: float) -> None:
@@ -64,7 +64,7 @@ class Shim:
         self._server = grpc.aio.server(interceptors=[self._tokens], options=_OPTIONS)
 
     async def wait(self, connection: socket.socket) -> None:
-        """Wait for a runner and serve it; if none ever comes, end what was prewarmed."""
+        """Wait for a runner and serve it; if none ever comes, end the prewarmed worker."""
         lines, answers = await asyncio.open_connection(sock=connection, limit=MOST_ORDER_BYTES)
         order, prewarmed = await wait_for_order(lines, answers, self._reaper)
         if order is None:
@@ -81,10 +81,10 @@ class Shim:
     async def serve(
         self, order: ShimOrder, listens: Callable[[], None], prewarmed: PrewarmedWorker | None = None
     ) -> None:
-        """Listen until Shutdown, or until a time limit is over.
+        """Serve until Shutdown, or until a time limit passes.
 
         Args:
-            order: names the runner; the socket and the spool are made in its directory.
+            order: names the runner; the socket and the spool are created in its directory.
             listens: called once callers can connect.
             prewarmed: a worker that waits for its job.
         """
@@ -94,7 +94,7 @@ class Shim:
         servicer = ShimServicer(directory, reaper, self._tokens, execs, prewarmed)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.terminate)
         if order.spec is not None:
-            with contextlib.suppress(StartRefused):  # the call of Start gets the reason
+            with contextlib.suppress(StartRefused):  # the caller of Start gets the reason
                 await servicer.start(order.spec)
         shim_pb2_grpc.add_ShimServicer_to_server(servicer, self._server)
         listening = SocketPath(directory / SOCKET_NAME)
@@ -134,7 +134,7 @@ def take_order(order: ShimOrder) -> None:
     """Become the shim of this runner.
 
     Raises:
-        ValueError: the process was not started ahead.
+        ValueError: the process was not started in advance.
         OSError: the directory cannot be used.
     """
     os.chdir(order.directory)
@@ -146,12 +146,12 @@ def take_order(order: ShimOrder) -> None:
 
 
 async def wait(fd: int, timeouts: Timeouts) -> None:
-    """Look after a runner that a socket will name, if it ever does."""
+    """Supervise a runner that a socket will name, if it ever does."""
     await Shim(**timeouts).wait(socket.socket(fileno=fd))
 
 
 async def serve(fd: int, directory: Path, token: str, timeouts: Timeouts) -> None:
-    """Look after a known runner, and write "ready" if standard input is a socket."""
+    """Supervise a known runner, and write "ready" if standard input is a socket."""
 
     def listens() -> None:
         if stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -178,7 +178,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # a runner must not end with the terminal it was started from
+        signal.signal(number, signal.SIG_IGN)  # a runner must not end with the terminal that it was started from
     timeouts: Timeouts = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
     fd = take_standard_input()
     if arguments.wait:

@@ -1,4 +1,4 @@
-"""Where a shim listens and how it is found again: its socket, however deep the directory, and shim.json."""
+"""The address of a shim, however deep its directory, and the file shim.json that records it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ EXEC_SOCKET_NAME = "exec.sock"
 LOG_NAME = "shim.log"
 TOKEN_METADATA = "shim-token"  # noqa: S105
 _IDENTITY_NAME = "shim.json"
-_MAX_PATH_BYTES = 100  # the kernel takes 107
-_SPECIAL = frozenset("?#%")  # gRPC reads a path as part of a URI
+_MAX_PATH_BYTES = 100  # the kernel accepts 107
+_SPECIAL = frozenset("?#%")  # gRPC parses a path as part of a URI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimIdentity:
-    """What a shim writes down about itself, so that a later controller finds it.
+    """A shim's record of itself, so that a later controller finds it.
 
     Attributes:
-        pid, started_ticks, boot_id: which process it is.
-        tag: stands in the environment of all of the runner's processes; not the token.
+        pid, started_ticks, boot_id: identify its process.
+        tag: in the environment of all the runner's processes; not the token.
         address: the path of its socket.
     """
 
@@ -33,14 +33,14 @@ class ShimIdentity:
     address: str
 
     def write(self, directory: Path) -> None:
-        """Replace the file, whole or not at all."""
+        """Replace the file atomically."""
         path = directory / _IDENTITY_NAME
         draft = path.with_suffix(".new")
         written = {
             "pid": self.pid,
             "started_ticks": self.started_ticks,
             "boot_id": self.boot_id,
-            "mark": self.tag,  # the file's name for it, which other versions read
+            "mark": self.tag,  # the name in the file, which other versions read
             "address": self.address,
         }
         draft.write_text(json.dumps(written))
@@ -48,7 +48,7 @@ class ShimIdentity:
 
     @classmethod
     def read(cls, directory: Path) -> ShimIdentity | None:
-        """Read what the shim of this runner's directory wrote; None if it is missing or damaged."""
+        """Read the record of the shim in this runner's directory; None if it is missing or damaged."""
         try:
             found = json.loads((directory / _IDENTITY_NAME).read_text())
             return cls(
@@ -63,7 +63,7 @@ class ShimIdentity:
 
 
 class SocketPath:
-    """A path to a unix socket that the kernel and gRPC take, for as long as this is open.
+    """A path to a unix socket that the kernel and gRPC accept, as long as this is open.
 
     A path that is too long, or has a character that is special in a URI, is reached through the open directory:
     /proc/self/fd/N/NAME.
@@ -79,11 +79,11 @@ class SocketPath:
 
     @property
     def target(self) -> str:
-        """The path as gRPC takes it."""
+        """The path in gRPC's form."""
         return f"unix:{self.path}"
 
     def close(self) -> None:
-        """Free the path."""
+        """Release the path."""
         if self._directory is not None:
             os.close(self._directory)
             self._directory = None

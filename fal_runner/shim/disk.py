@@ -1,4 +1,4 @@
-"""Bounds what a runner keeps on disk in its own directories, by measuring it."""
+"""Limits a runner's disk usage in its own directories by measuring it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fal_grpc.v1 import shim_pb2
 _MIB = 1024 * 1024
 _BLOCK = 512  # the unit of st_blocks, see stat(2)
 _PAUSE_SECONDS = 2.0
-# Of a core at most so much goes into measuring, however many files there are.
+# The most of one core to spend on measuring, however many files there are.
 _SHARE = 0.05
 _WARN_AT = 0.9
-_LONG_PATH = 3000  # the kernel takes 4,095 bytes
+_LONG_PATH = 3000  # the kernel accepts 4,095 bytes
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DiskBound:
-    """What bounds /app and /tmp of a runner.
+    """The disk limit of a runner's /app and /tmp.
 
     Args:
         limits: those of the runner.
-        places: its directories on the machine; those that are missing are left out.
-        processes: lists the runner's processes, whose open files count if they have been deleted.
+        places: its directories on the machine, except missing ones.
+        processes: lists the runner's processes, whose open deleted files count too.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class DiskBound:
         self.exceeded = False
 
     def explanation(self) -> str:
-        """What used up the disk, and what to do about it."""
+        """Return what used up the disk, and what to do about it."""
         most = self._limits.disk_bytes // _MIB
         return (
             f"machine type {self._limits.machine_type} has {most} MiB for /app and /tmp, and these held more: "
@@ -48,10 +48,10 @@ class DiskBound:
         )
 
     async def enforce(self, end: Callable[[], None], warn: Callable[[str], None]) -> None:
-        """Measure again and again, say when most is used, and end the runner once it uses more than it has.
+        """Measure repeatedly, warn when most is used, and end the runner once it exceeds its limit.
 
         Args:
-            end: kills the worker, upon which everything else is swept.
+            end: kills the worker, after which all other processes are swept.
         """
         most = self._limits.disk_bytes
         warned = False
@@ -68,7 +68,7 @@ class DiskBound:
             await asyncio.sleep(max(_PAUSE_SECONDS, (time.monotonic() - before) / _SHARE))
 
     def measure(self) -> int:
-        """Return the bytes on disk of all files in its places, and of its deleted ones that a process has open."""
+        """Return the bytes on disk of all files in its directories, including deleted ones that a process has open."""
         counted: dict[tuple[int, int], int] = {}
         devices: set[int] = set()
         for place in self._places:
@@ -84,9 +84,10 @@ class DiskBound:
 
 
 def _files(root: Path) -> Iterator[os.stat_result]:
-    """Look at everything below a directory; links are not followed, and what cannot be read is made readable.
+    """Yield the status of everything below a directory, without following links.
 
-    An app may take its directories the right to be read, and nest them so deep that no path reaches them.
+    An app may remove read permission from its directories, which is then restored, and nest them so deep that no path
+    reaches them.
     """
     device = root.stat().st_dev
     waiting: list[list[str]] = [[]]
@@ -102,7 +103,7 @@ def _files(root: Path) -> Iterator[os.stat_result]:
 
 
 class _entries:  # noqa: N801 - it reads as a function
-    """Lists a directory, by its path or, where that is too long, step by step."""
+    """Lists a directory by its path, or step by step if the path is too long."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self._fd = _opened(root, names)
@@ -139,7 +140,7 @@ def _opened(root: Path, names: Sequence[str]) -> int:
 def _open_files(pid: int) -> Iterator[os.stat_result]:
     directory = f"/proc/{pid}/fd"
     with suppress(OSError):  # it has ended
-        for name in os.listdir(directory):  # noqa: PTH208
+        for name in os.listdir(directory):  # it has ended
             with suppress(OSError):
                 found = os.stat(f"{directory}/{name}")  # noqa: PTH116
                 if stat.S_ISREG(found.st_mode):

@@ -1,4 +1,4 @@
-"""Finds out whether a runner ran out of memory, and bounds its memory if no control group does."""
+"""Detects whether a runner ran out of memory, and limits its memory if no control group does."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _MIB = 1024 * 1024
 _MACHINE = Path("/proc/vmstat")
 _MACHINE_SECONDS = 10.0
 _GROUP_SECONDS = 2.0
-# A kill explains an end only if it came shortly before: 10 to 20 s for the machine's, 8 to 10 s for the runner's own.
+# A kill explains an end only if it happened shortly before: within 10 to 20 s for the machine's, 8 to 10 s for the
+# runner's own.
 _MACHINE_COUNTS = 2
 _GROUP_COUNTS = 5
 _MEASURE_SECONDS = 0.25
 
 
 class MemoryBound:
-    """What bounds the memory of a runner: its machine type, its container, or the machine.
+    """The memory limit of a runner: its machine type's, its container's, or the machine's.
 
     Args:
         limits: those of the runner.
@@ -36,27 +37,27 @@ class MemoryBound:
         self._container = container
         self._group = Path(limits.memory_group) if limits.memory_group else None
         self._counted = deque([self._kills()], maxlen=_MACHINE_COUNTS if self._group is None else _GROUP_COUNTS)
-        # Whether something beside the shim bounds this runner alone: what the kernel kills then was meant for it.
+        # Whether something other than the shim limits this runner alone: then the kernel's kills were meant for it.
         self._held = self._group is not None or self._container is not None
         self._exceeded = False
 
     def explains(self, code: int, *, itself: bool, killed: bool) -> bool:
-        """Whether a lack of memory ended the worker.
+        """Return whether a lack of memory ended the worker.
 
         Args:
             code: its exit code, or minus the number of a signal.
-            itself: nobody told it to end.
-            killed: the platform killed it, which may have come after the kernel did.
+            itself: nobody asked it to end.
+            killed: the platform killed it, perhaps after the kernel did.
         """
         if self._exceeded:
             return True
         by_kernel = code == -signal.SIGKILL and (itself or (killed and self._held))
-        # A worker often ends with an error of its own when the kernel has killed a process that it started.
+        # If the kernel kills one of its child processes, a worker often ends with an error of its own.
         by_child = code != 0 and itself and self._group is not None
         return (by_kernel or by_child) and self._killed_lately()
 
     def explanation(self) -> str:
-        """What ran out of memory, and what to do about it."""
+        """Return what ran out of memory, and what to do about it."""
         if self._container is not None:
             memory = read_note(self._container).get("memory_mib") or 0
             return f"a container with {memory} MiB ran out of memory" if memory else "the machine ran out of memory"
@@ -66,7 +67,7 @@ class MemoryBound:
         return f"{self._bound} ran out of memory{larger}"
 
     async def follow_kills(self, note: Callable[[str], None]) -> None:
-        """Keep counts that are some seconds old, and tell about processes that were killed.
+        """Keep counts that are some seconds old, and report killed processes.
 
         Args:
             note: takes a line for the runner's log.
@@ -83,10 +84,10 @@ class MemoryBound:
                 told = kills
 
     async def enforce(self, end: Callable[[], None]) -> None:
-        """Measure the runner's processes, and end them once they use too much; do nothing if something else does.
+        """Measure the runner's processes, and end them if they use too much; do nothing if something else limits them.
 
         Args:
-            end: kills the worker, upon which everything else is swept.
+            end: kills the worker, after which all other processes are swept.
         """
         if self._held or not self._limits.memory_bytes:
             return
@@ -103,18 +104,18 @@ class MemoryBound:
         return f"machine type {self._limits.machine_type} with {self._limits.memory_bytes // _MIB} MiB"
 
     def _killed_lately(self) -> bool:
-        """Whether the kernel has killed a process for lack of memory a short time ago."""
+        """Return whether the kernel has recently killed a process for lack of memory."""
         return self._kills() > self._counted[0]
 
     def _kills(self) -> int:
-        """Count the processes that were killed for lack of memory: the runner's, or the machine's since boot."""
+        """Return how many processes were killed for lack of memory: the runner's, or the machine's since boot."""
         if self._group is None:
             return _number(_MACHINE, "oom_kill")
         return max(_number(self._group / name, "oom_kill") for name in ("memory.events", "memory.oom_control"))
 
 
 def _number(path: Path, name: str) -> int:
-    """Read one number of a file of names and numbers; 0 if it has none."""
+    """Return one number of a file of names and numbers; 0 if it is missing."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A shim without a runner yet: it waits to learn which one is its own, and may keep a prewarmed worker."""
+"""A shim without a runner: it waits for its order, and may keep a prewarmed worker."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fal_runner.shim.worker_process import WorkerProcess, note_imports, place_of
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 
 READY = b"ready\n"
-"""Says that the shim listens."""
+"""Reports that the shim listens."""
 MOST_ORDER_BYTES = 64 * 1024
-"""The length of a line; a larger specification comes with Start."""
+"""The longest line; a larger specification comes with Start."""
 _MOST_FALSE_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimOrder:
-    """Names the runner that a shim is to look after.
+    """Names the runner that a shim supervises.
 
     Attributes:
-        spec: the runner's worker, which is started at once; None if Start brings it later.
+        spec: the runner's worker, to start at once; None if Start sends it later.
     """
 
     directory: Path
@@ -39,14 +39,14 @@ class ShimOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmRecipe:
-    """How to start a worker that has no job yet; nothing in it is secret.
+    """How to start a worker without a job; nothing in it is secret.
 
     Attributes:
         python: the interpreter of an app's environment.
         directory: its working directory, which becomes the runner's.
-        env: its environment variables until it gets those of its job.
-        imports_file: lists what to import; see worker/prewarm.py.
-        room: as in RunnerSpec; what it has alone is beside its working directory.
+        env: its environment variables until it gets its job's.
+        imports_file: lists the modules to import; see worker/prewarm.py.
+        room: as in RunnerSpec; its private part is beside its working directory.
     """
 
     python: str
@@ -56,18 +56,18 @@ class WarmRecipe:
     room: str = ""
 
     def suits(self, spec: shim_pb2.RunnerSpec) -> bool:
-        """Whether this runner's worker would start in the same way, and see the same file system."""
+        """Return whether this runner's worker would start in the same way, and see the same file system."""
         same = (self.python, self.imports_file, self.room) == (spec.python, spec.imports_file, spec.room)
         return same and self.env.get(DATA_VARIABLE) == spec.env.get(DATA_VARIABLE)
 
 
 class PrewarmedWorker:
-    """Keeps a worker that has no job yet; replaces one that finds it must not be used.
+    """Keeps a worker without a job; replaces one that reports that it must not be used.
 
     Args:
         reaper: starts processes.
         recipe: how to start it.
-        answers: gets `ahead PID NUMBER` once the worker has imported all that is listed; NUMBER is that of the last
+        answers: gets `ahead PID NUMBER` once the worker has imported everything listed; NUMBER is that of the last
             `look_again`.
 
     Raises:
@@ -84,14 +84,14 @@ class PrewarmedWorker:
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     async def look_again(self, number: int) -> None:
-        """Have it import what was listed meanwhile; the answer carries the number."""
+        """Let it import newly listed modules; the answer carries the number."""
         self._asked = number
         if self._process is not None:
             self._ready = False
             await self._process.ask({"again": number}, last=False)
 
     async def take(self, spec: shim_pb2.RunnerSpec) -> WorkerProcess | None:
-        """Give it to this runner; None if it does not suit, and then it is ended."""
+        """Give it to this runner; return None if it does not suit, after ending it."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         process, self._process = self._process, None
@@ -125,17 +125,18 @@ class PrewarmedWorker:
             await process.discard()
             starts, fresh = starts + 1, self._asked
             if starts < _MOST_FALSE_STARTS:
-                with contextlib.suppress(OSError):  # no room now; the runner's own worker starts later
+                with contextlib.suppress(OSError):  # there is no room now, so the runner's own worker starts later
                     self._process = self._start()
 
 
 async def wait_for_order(
     lines: asyncio.StreamReader, answers: asyncio.StreamWriter, reaper: Subreaper
 ) -> tuple[ShimOrder | None, PrewarmedWorker | None]:
-    """Wait for the order; return it, None if it never comes, and the prewarmed worker, if any.
+    """Wait for the order; return it, or None if it never comes, and the prewarmed worker, if any.
 
     Args:
-        lines: JSON objects. One with `token` is the order; one with `again`, a number, has the worker read the list of
+        lines: JSON objects. One with `token` is the order; one with `again`, a number, makes the worker read the list
+        of
             imports again; any other is the recipe for a worker.
         answers: see PrewarmedWorker.
     """
@@ -151,6 +152,6 @@ async def wait_for_order(
             continue
         recipe = WarmRecipe(**message)
         if os.access(recipe.python, os.X_OK):
-            with contextlib.suppress(OSError):  # no room now, as above
+            with contextlib.suppress(OSError):  # there is no room now, as above
                 worker = PrewarmedWorker(reaper, recipe, answers)
     return None, worker

@@ -42,10 +42,10 @@ class StartRefused(Exception):
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses every call that does not carry the token.
+    """Rejects every call without the token.
 
     Args:
-        token: the shim's own; a shim that was started ahead gets it later.
+        token: the shim's own; a shim that was started in advance gets it later.
     """
 
     def __init__(self, token: str) -> None:
@@ -53,7 +53,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         self.last_call_at = time.monotonic()
 
     def passes(self, token: str) -> bool:
-        """Whether this is the token; if it is, count it as a call."""
+        """Return whether this is the token; if so, count it as a call."""
         if not hmac.compare_digest(self.token.encode(), token.encode()):
             return False
         self.last_call_at = time.monotonic()
@@ -67,7 +67,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         for key, value in handler_call_details.invocation_metadata or ():
             if key == TOKEN_METADATA and isinstance(value, str) and self.passes(value):
                 return await continuation(handler_call_details)
-        # A stream's handler: gRPC reads the request of a unary method before it calls the handler.
+        # A stream's handler, because gRPC reads a unary method's request before it calls the handler.
         return grpc.stream_stream_rpc_method_handler(_refuse)
 
 
@@ -81,7 +81,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     Args:
         directory: the runner's directory.
         reaper: starts processes.
-        tokens: knows the token, and when somebody last called.
+        tokens: knows the token, and the time of the last call.
         execs: the commands of the runner.
         prewarmed: a worker that waits for its job; used if it suits.
     """
@@ -114,7 +114,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             await context.abort(refusal.code, str(refusal))
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> shim_pb2.StartResponse:
-        """Start the worker, once: a second call with the same token gives the same answer.
+        """Start the worker, once: a second call with the same token gets the same answer.
 
         Raises:
             StartRefused: the worker cannot be started.
@@ -186,7 +186,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         return response
 
     async def Watch(self, request: shim_pb2.WatchRequest, context: Context) -> AsyncIterator[shim_pb2.WatchResponse]:
-        """Stream events as they come."""
+        """Stream events as they occur."""
         runner = await self._worker(context)
         position = request.after
         if position > len(runner.events):
@@ -205,13 +205,13 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     async def StreamLogs(
         self, request: shim_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
-        """Stream entries in batches: at once after a silence, else those of 10 ms together."""
+        """Stream entries in batches: at once after a pause, otherwise those of 10 ms together."""
         journal = (await self._worker(context)).journal
         reader = journal.reader(request.after_sequence)
         loop = asyncio.get_running_loop()
         next_at = 0.0
         while True:
-            closed = journal.closed  # checked before reading, so that what comes in between is read too
+            closed = journal.closed  # checked before reading, so that entries that arrive in between are read too
             batch = reader.read_batch(_BATCH_BYTES)
             if batch.entries:
                 next_at = loop.time() + _BATCH_SECONDS
@@ -244,7 +244,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         return shim_pb2.KillResponse()
 
     async def Shutdown(self, request: shim_pb2.ShutdownRequest, context: Context) -> shim_pb2.ShutdownResponse:
-        """Kill what is left, then end the shim."""
+        """Kill the remaining processes, then end the shim."""
         if self._runner is not None:
             self._runner.kill()
             await self._runner.gone()
@@ -264,7 +264,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                 await asyncio.wait_for(self.ended.wait(), keep_seconds - silent)
 
     def terminate(self) -> None:
-        """Stop the worker with its grace, because this process is asked to end."""
+        """Stop the worker with its grace period, because this process was asked to end."""
         if self._runner is not None:
             self._runner.stop(self._runner.spec.termination_grace_seconds)
         else:

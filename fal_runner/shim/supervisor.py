@@ -1,4 +1,4 @@
-"""A runner's life inside its shim: start, readiness, result, stop, kill, and the end of all that it started."""
+"""The life of a runner inside its shim: start, readiness, result, stop, kill, and the end of its processes."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
 _EAGER_SECONDS = 3.0
-_KILL_SECONDS = 2.0  # how long a killed program may take to end before the process that stands for it is killed too
+_KILL_SECONDS = 2.0  # how long a killed program may take to end before the process that stands for it is killed, too
 _LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
 _LONGEST_CAUSE = 300
-# What a fault beneath Python sends; Python then reports where it was.
+# Signals of faults beneath Python, where Python then reports its position.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
 class Supervisor:
-    """One worker and all that it starts.
+    """One worker and all processes that it starts.
 
     Args:
         reaper: starts processes.
-        directory: the runner's directory; the spool is in it.
+        directory: the runner's directory, which contains the spool.
         spec: describes the worker.
     """
 
@@ -89,7 +89,7 @@ class Supervisor:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of everything that runs in this runner."""
+        """The environment of all processes in this runner."""
         return {**self.spec.env, TAG_VARIABLE: tag_of(self.spec.token)}
 
     @property
@@ -106,37 +106,37 @@ class Supervisor:
 
     @property
     def command_place(self) -> dict[str, str]:
-        """Says to launch.py that commands see the machine as the worker does."""
+        """Variables that make launch.py give commands the worker's view of the machine."""
         room = SHARED if has_room(self.spec.room) else ""
         return {JOIN_VARIABLE: str(self.identity.pid), ROOM_VARIABLE: room, **self._groups}
 
     @property
     def _groups(self) -> dict[str, str]:
-        """Says to launch.py which control groups to enter first."""
+        """Variables that tell launch.py which control groups to enter first."""
         return {GROUPS_VARIABLE: ":".join(self.spec.limits.groups)}
 
     @property
     def terminals(self) -> str:
-        """The /dev that has the terminals of commands."""
+        """The /dev for the terminals of commands."""
         if self._worker is None or self._reaper.program_of(self._worker) == self._worker.pid:
-            return "/dev"  # there is no room, or it is not finished
+            return "/dev"  # there is no room, or it is not complete yet
         return f"/proc/{self._worker.pid}/root/dev"
 
     def _moved_ports(self) -> dict[str, int]:
-        """The ports of the app and of its metrics: what the app calls them -> what they are."""
+        """The app's ports and metrics port, from the app's numbers to the actual ones."""
         wanted = {"port": self.spec.app_port, "metrics_port": self.spec.app_metrics_port}
         return {str(wanted[name] or held.port): held.port for name, held in self._ports.items()}
 
     @property
     def requests_in_flight(self) -> int | None:
-        """How many requests the worker is working on; None if it does not count them."""
+        """How many requests the worker is processing; None if it does not count them."""
         return None if self._process is None else self._process.requests_in_flight
 
     def start(self, prewarmed: WorkerProcess | None = None) -> None:
         """Start the worker.
 
         Args:
-            prewarmed: its process, if that waits for its job already.
+            prewarmed: its process, if it already waits for its job.
 
         Raises:
             OSError: there is no room for one more process.
@@ -181,7 +181,7 @@ class Supervisor:
             self._tasks.append(self._spawn(self._name_strangers()))
 
     def stop(self, grace_seconds: float) -> None:
-        """Send SIGTERM to the worker now, SIGKILL to everything after the grace; a second call can only shorten it."""
+        """Send SIGTERM to the worker now, and SIGKILL to everything after the grace; a second call can only shorten it."""
         if self._worker is None or self.state == State.STATE_EXITED:
             return
         loop = asyncio.get_running_loop()
@@ -209,7 +209,7 @@ class Supervisor:
                 self._asked = True
                 self.state = State.STATE_STOPPING
                 self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=0)))
-        # The sweep after its end kills all others.
+        # The sweep after its end kills all other processes.
         if has_room(self.spec.room):
             self._reaper.kill_program(self._worker)
         elif self._container is not None:
@@ -220,8 +220,8 @@ class Supervisor:
         asyncio.get_running_loop().call_later(_KILL_SECONDS, self._worker.signal, signal.SIGKILL)
 
     async def _kill_in(self, container: Path) -> None:
-        """Have the engine kill what runs in the container, which keeps the exit code of what ends already."""
-        with contextlib.suppress(OSError, ValueError):  # without engine or note, the kill that follows is all there is
+        """Let the engine kill the container's process, which keeps the exit code of one that is already ending."""
+        with contextlib.suppress(OSError, ValueError):  # without engine or note, only the kill that follows remains
             await asyncio.to_thread(lambda: kill_container(read_note(container)))
 
     async def changed(self) -> None:
@@ -229,12 +229,12 @@ class Supervisor:
         await self._changed.wait()
 
     async def gone(self) -> None:
-        """Wait until nothing of the runner is left."""
+        """Wait until no process of the runner is left."""
         while self.state != State.STATE_EXITED:
             await self.changed()
 
     def event(self, kind: str) -> shim_pb2.ShimEvent | None:
-        """The event of this kind; None if it has not happened."""
+        """Return the event of this kind; None if it has not happened."""
         return next((event for event in self.events if event.WhichOneof("event") == kind), None)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -257,7 +257,7 @@ class Supervisor:
             self._worker.signal(signal.SIGKILL)
 
     async def _name_strangers(self) -> None:
-        """Say who else uses the runner's GPUs: what it lacks there later is not its own doing."""
+        """Report other users of the runner's GPUs: the runner does not cause a shortage there."""
         own = {process.pid for process in self._reaper.living_descendants()}
         for said in await asyncio.to_thread(foreign_users, list(self.spec.gpus), own):
             self._warn(said)
@@ -269,7 +269,7 @@ class Supervisor:
         return self._ports[name].port if name in self._ports else 0
 
     def _job(self, process: WorkerProcess, *, prewarmed: bool) -> dict[str, object]:
-        """Describe the job to the worker; a prewarmed one needs its environment too."""
+        """Return the job for the worker; a prewarmed one needs its environment, too."""
         spec = self.spec
         job: dict[str, object] = {
             "name": spec.app_name or "fal",
@@ -297,11 +297,11 @@ class Supervisor:
         return job
 
     def _seen(self, path: str) -> str:
-        """Where the worker sees a path of the machine."""
+        """Return the worker's path of a file on the machine."""
         return seen_in_room(path, str(self._directory)) if has_room(self.spec.room) else path
 
     async def _listen(self, process: WorkerProcess) -> None:
-        """Take in the worker's messages: that it listens, and the result of its callable."""
+        """Process the worker's messages: that it listens, and the result of its callable."""
         try:
             while (message := await process.listen()) is not None:
                 if note_imports(message, self.spec.python, self.spec.imports_file):
@@ -337,7 +337,7 @@ class Supervisor:
         self._emit(shim_pb2.ShimEvent(result=shim_pb2.WorkerResult(return_value=value)))
 
     async def _become_ready(self) -> None:
-        """Wait until this runner holds the app's port open; without a port it is ready at once."""
+        """Wait until this runner has the app's port open; without a port it is ready at once."""
         port = self._port("port")
         if port:
             await self._port_open(port)
@@ -354,14 +354,14 @@ class Supervisor:
         self._emit(shim_pb2.ShimEvent(ready=ready))
 
     async def _port_open(self, port: int) -> None:
-        """Wait for the worker to say that it listens; a program that it started does not, so try the port too."""
+        """Wait until the worker reports that it listens; a child program does not report it, so try the port, too."""
         pause = 0.005
         warned = False
         loop = asyncio.get_running_loop()
-        eager_until = loop.time() + _EAGER_SECONDS  # a caller may wait for a short start
+        eager_until = loop.time() + _EAGER_SECONDS  # a caller may be waiting for a short start
         while True:
             if await _connects(self.spec.bind_host, port):
-                # What the worker listens on itself nobody else can have, and a look into /proc takes milliseconds.
+                # Only this worker can have the ports that it listens on, and a look into /proc takes milliseconds.
                 if port in self._listens_on or self._is_ours(port):
                     return
                 if not warned:
@@ -374,14 +374,14 @@ class Supervisor:
 
     def _is_ours(self, port: int) -> bool:
         if NOTE_VARIABLE in self.spec.env:
-            return True  # the container's engine may hold the port, which is not this runner's process
+            return True  # the container's engine may hold the port, which is not a process of this runner
         inode = owners_inode(port)
         if inode is None or holds(self.identity.pid, inode):
             return True
         return self._one_holds(inode)
 
     def _connected(self, ends: object) -> bool:
-        """Whether a process of this runner has the socket with these ends."""
+        """Return whether a process of this runner has the socket with these ends."""
         match ends:
             case [str(host), int(port), str(other_host), int(other_port)]:
                 inode = connected_inode((host, port), (other_host, other_port))
@@ -396,7 +396,7 @@ class Supervisor:
         return [process.pid for process in self._reaper.living_descendants()]
 
     async def _watch_end(self, worker: Child) -> None:
-        """End all else of the runner when the worker ends; only then is it reported as exited."""
+        """End all other processes of the runner when the worker ends; only then report that it exited."""
         code = await worker.wait()
         if self._grace is not None:
             self._grace.cancel()
@@ -421,9 +421,9 @@ class Supervisor:
 
     def _exit(self, code: int) -> shim_pb2.WorkerExited:
         if self._reason == Reason.REASON_KILLED and code != -signal.SIGKILL:
-            self._reason = self._reason_before_kill  # the kill came too late: it had ended, or was about to
+            self._reason = self._reason_before_kill  # the kill came too late: the worker had ended, or was about to
         itself, killed = self._reason == Reason.REASON_EXITED, self._reason == Reason.REASON_KILLED
-        # The end of a runner for lack of memory is known later than its broken connections, for which it may be killed.
+        # A lack of memory is known later than the broken connections, for which the runner may be killed meanwhile.
         starved = self._memory.explains(code, itself=itself, killed=killed)
         filled = self._disk.exceeded and code == -signal.SIGKILL
         if code >= 0:

@@ -1,4 +1,4 @@
-"""A worker's process, started for a job or before there is one, and the pipes between it and the shim."""
+"""A worker's process, started with or without a job, and the pipes between it and the shim."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _LONGEST_MODULE = 256
 
 
 def place_of(room: str, directory: Path) -> dict[str, str]:
-    """Say to launch.py what a worker sees of the machine.
+    """Return variables that select a worker's view of the machine in launch.py.
 
     Args:
         room: as in RunnerSpec.
-        directory: holds what it has alone.
+        directory: contains its private files.
     """
     return {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
 
 
 def note_imports(message: WorkerMessage, python: str, imports_file: str) -> bool:
-    """Note what a worker says of its imports; return False if it speaks of something else."""
+    """Record a worker's message about its imports; return False for any other message."""
     if not {"imported", "until"} & message.head.keys():
         return False
     if imports_file:
@@ -57,7 +57,7 @@ class WorkerMessage:
     """A message from a worker.
 
     Attributes:
-        head: says what it is.
+        head: its kind and fields.
         body: the bytes of a result; fewer than the head says if they were cut off.
     """
 
@@ -75,10 +75,10 @@ class WorkerProcess:
     Args:
         reaper: starts processes.
         python: the interpreter of the app's environment.
-        env: all of its environment.
-        place: says what it sees of the machine; see `place_of`.
+        env: its complete environment.
+        place: selects its view of the machine; see `place_of`.
         directory: its working directory.
-        imports_file: lists what to import before there is a job; None has it wait for the job at once.
+        imports_file: lists the modules to import before there is a job; None makes it wait for the job at once.
 
     Attributes:
         stdout, stderr: the pipes of its output; their reader closes them.
@@ -131,28 +131,28 @@ class WorkerProcess:
 
     @property
     def requests_fd(self) -> int:
-        """The descriptor of the memory in which the worker counts its requests; the same number in the worker."""
+        """The descriptor of the memory in which the worker counts its requests; the worker has the same number."""
         return self._requests
 
     @property
     def answers_fd(self) -> int:
-        """The worker's descriptor from which it reads the answers to what it asks."""
+        """The worker's descriptor for reading answers to its questions."""
         return self._answers_read
 
     def answer(self, *, yes: bool) -> None:
-        """Answer what the worker asked; one that reads no answers gets none."""
+        """Answer the worker's question; a worker that reads no answers gets none."""
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._answers, b"y" if yes else b"n")
 
     @property
     def requests_in_flight(self) -> int | None:
-        """How many requests the worker is working on; None if it does not count them."""
+        """How many requests the worker is processing; None if it does not count them."""
         counts, count = struct.unpack("<QQ", os.pread(self._requests, 16, 0))
         return count if counts else None
 
     @property
     def gated(self) -> bool:
-        """Whether the worker has put a gate before the app's port; it says so before it listens there."""
+        """Whether the worker guards the app's port with a gate; it reports that before it listens there."""
         return os.pread(self._requests, 8, 16) != bytes(8)
 
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
@@ -166,7 +166,7 @@ class WorkerProcess:
                 os.close(self._job)
 
     async def listen(self) -> WorkerMessage | None:
-        """Wait for its next message; None at the end, even within a line."""
+        """Wait for its next message; return None at the end, even within a line."""
         while (end := self._received.find(b"\n")) < 0:
             if not await self._read():
                 return None
@@ -180,12 +180,12 @@ class WorkerProcess:
         return WorkerMessage(head=head, body=body)
 
     def hang_up(self) -> None:
-        """Stop listening to it, and answering."""
+        """Stop reading its messages, and answering."""
         os.close(self._messages)
         os.close(self._answers)
 
     async def discard(self) -> None:
-        """Kill a process that has had no job."""
+        """Kill a process that never got a job."""
         self.child.signal(signal.SIGKILL)
         for fd in (self._job, self._messages, self.stdout, self.stderr, self._answers, self._requests):
             os.close(fd)

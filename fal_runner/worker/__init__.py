@@ -1,1 +1,1 @@
-"""What runs in the app's own environment: the standard library and cloudpickle alone, Python 3.8 or newer."""
+"""Code that runs in the app's own environment: only the standard library and cloudpickle, Python 3.8 or newer."""

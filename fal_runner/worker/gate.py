@@ -1,10 +1,9 @@
-"""Lets through to the app's server what the controller and the runner itself connect, and nobody else of the machine.
+"""Admits connections to the app's server only from the controller and the runner itself.
 
-Ports of loopback are open to every program of the machine, and the app behind one asks nobody for a key. So what the
-controller connects begins with a knock: KNOCK, a nonce and a proof by the runner's key. The gate answers with a proof
-of its own, by which the controller knows that what it reached is the app. What follows is the app's.
-
-Part of the worker: the standard library alone, Python 3.8.
+Loopback ports are open to every program of the machine, and the app behind one checks no key. So the controller's
+connections begin with a knock: KNOCK, a nonce and a proof by the runner's key. The gate answers with its own proof, by
+which the controller knows that it has reached the app. The app gets all following bytes.
+It is part of the worker: only the standard library, Python 3.8.
 """
 
 # ruff: noqa: ANN401
@@ -28,52 +27,52 @@ _REFUSAL = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection: c
 
 
 def proof(key: bytes, side: bytes, nonce: bytes) -> bytes:
-    """Prove to the other side that this one has the key.
+    """Return the proof for the other side that this one has the key.
 
     Args:
-        side: CALLER or APP, so that neither proof is the other.
+        side: CALLER or APP, so that neither proof can be used as the other.
     """
     return hmac.digest(key, side + nonce, "sha256")
 
 
 class Gate:
-    """Stands before the servers of an app.
+    """Guards the servers of an app.
 
     Args:
         key: the runner's.
-        is_own: says whether a socket is one of the runner's processes, by its address and that of its other end. It
-            may take milliseconds, and is called one at a time.
+        is_own: returns whether a socket belongs to one of the runner's processes, by its address and that of its other
+            end. It may take milliseconds; calls do not overlap.
     """
 
     def __init__(self, key: str, is_own: Callable[[str, int, str, int], bool]) -> None:
         self._key = key.encode()
         self._is_own = is_own
-        # Not the app's threads, which whoever knocks in vain would take from it.
+        # A separate thread, because whoever knocks without a proof would otherwise use up the app's threads.
         self._looks = concurrent.futures.ThreadPoolExecutor(1, "fal-gate")
 
     def guard(self, factory: Callable[[], Any]) -> Callable[[], Any]:
-        """Stand before the protocols that a server makes."""
+        """Return a factory that guards the protocols of a server."""
         return lambda: _Entrant(self, factory)
 
     def admits(self, knock: bytes) -> bytes | None:
-        """Return the answer to a knock; None to a wrong one."""
+        """Return the answer to a knock; None for a wrong one."""
         nonce = knock[len(KNOCK) : len(KNOCK) + NONCE_BYTES]
         if not hmac.compare_digest(knock[-PROOF_BYTES:], proof(self._key, CALLER, nonce)):
             return None
         return proof(self._key, APP, nonce)
 
     async def knows(self, here: Any, there: Any) -> bool:
-        """Whether the other end of a connection is a process of the runner itself."""
+        """Return whether the other end of a connection is a process of the runner itself."""
         asked = (there[0], there[1], here[0], here[1])
         return await asyncio.get_running_loop().run_in_executor(self._looks, self._is_own, *asked)
 
 
 class _Entrant(asyncio.Protocol):
-    """A connection before the gate.
+    """A connection that has not passed the gate.
 
     Args:
-        gate: knows who may pass.
-        factory: makes the app's protocol, once it may.
+        gate: decides who may pass.
+        factory: creates the app's protocol after that.
     """
 
     def __init__(self, gate: Gate, factory: Callable[[], Any]) -> None:
@@ -88,13 +87,13 @@ class _Entrant(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(_MOST_SECONDS, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Take in the knock, and what follows it."""
+        """Process the knock, and the bytes after it."""
         self._received += data
         if self._asking is not None:
             return
         started = bytes(self._received[: len(KNOCK)])
         if started != KNOCK[: len(started)]:
-            # Calls of the app to itself, and those of commands beside it, do not knock.
+            # Calls by the app itself, and by commands beside it, do not knock.
             self._transport.pause_reading()
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         elif len(self._received) >= _LENGTH:
@@ -107,7 +106,7 @@ class _Entrant(asyncio.Protocol):
             self._pass()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Drop the connection."""
         self._timer.cancel()
 
     async def _ask(self) -> None:

@@ -1,8 +1,8 @@
-"""The first process of a container: starts the worker, passes signals on to it, and reaps what others leave.
+"""The first process of a container: starts the worker, forwards signals to it, and reaps orphans.
 
 `init.py RESULT`: the job comes on standard input, which the app must find empty, and RESULT is a pipe for messages.
-The kernel ignores a signal to a first process that has no handler for it, so an app would outlive its SIGTERM. And
-nobody but a first process waits for orphans. The image's interpreter (Python 3.8 or newer) runs it.
+The kernel ignores a signal to a first process without a handler for it, so an app would outlive its SIGTERM. And only a
+first process waits for orphans. The image's interpreter (Python 3.8 or newer) runs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def start(result: str) -> int:
 
 
 def main() -> int:
-    """Wait for the worker; return its exit code, from 128 on if a signal ended it."""
+    """Wait for the worker; return its exit code, 128 or above if a signal ended it."""
     worker = start(sys.argv[1])
 
     def pass_on(number: int, _: object) -> None:

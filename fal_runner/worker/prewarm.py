@@ -1,8 +1,8 @@
-"""Imports in a worker, before there is a job, what earlier runs of its environment imported.
+"""Imports in a waiting worker the modules that earlier runs of its environment imported.
 
-Part of the worker: the standard library alone, Python 3.8. The app must not notice any difference to a cold start. So
-this watches what an import could see of the job that is not there yet. If the job would have shown it something else (a
-variable, a file of the app, a package installed meanwhile), the process starts cold with the job.
+It is part of the worker: only the standard library, Python 3.8. The app must not notice any difference from a cold
+start. So this module tracks everything about the job that an import could have seen. If the job would have shown it
+something else (a variable, a file of the app, a package installed meanwhile), the process starts cold with the job.
 """
 
 # ruff: noqa: ANN401, UP006, UP035, UP045, PTH118, PTH123, PTH208
@@ -21,33 +21,34 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set,
 
 MOST_MODULES = 5000
 RUNTIME_FILE = ".fal-runtime.zip"
-"""The name under which an app's loader looks for the archive of Runtime, in the app's directory."""
+"""The archive's name in the app's directory, where an app's loader looks for it."""
 RUNTIME_SUFFIX = ".runtime.zip"
-"""What the name of the archive that the engine keeps has after that of the list of imports."""
+"""The suffix of the engine's archive, after the name of the list of imports."""
 RUNTIME_NAME = "runtime.zip"
-"""Its name in a bundle."""
+"""The archive's name in a bundle."""
 RUNTIME = "the runtime"
-# The interpreter, the loader and C libraries read these past os.environ.
+# The interpreter, the loader and C libraries read these without os.environ.
 _UNSEEN = re.compile(
     r"PYTHON.*|LD_.*|LC_.*|LANG(UAGE)?|TZ|MALLOC_.*|GLIBC_.*|\w+_NUM_THREADS|(OMP|MKL|KMP|NPY|GRPC|CUDA|NVIDIA|NCCL|"
     r"TORCH|PYTORCH|TF|XLA|JAX|UV|OPENSSL|SSL)_.*"
 )
-# Files of the machine's devices; a process that waits must not hold any open.
+# Device files of the machine, which a waiting process must not hold open.
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 _VIEW = {"FAL_DATA_DIR": "/data", "FAL_APP_DIR": "/app"}  # see mounts
 
 
 class ImportList:
-    """A file with the modules that runs of an environment imported, in their order.
+    """A file with the modules that runs of an environment imported, in order.
 
-    Workers read it, and tell their shims what is new: what they could write themselves would be the app's to forge.
+    Workers read it, and report new modules to their shims: the app could forge a file that workers could write.
 
     Args:
-        python: the environment's interpreter, for who writes the list.
+        python: the environment's interpreter, for the list's writer.
 
     Attributes:
         names: the modules.
-        until: the module that must wait for the job, with all that follow and may need it; "" if none must.
+        until: the first module that must wait for the job, along with all later ones, which may need it; "" if none
+            must.
     """
 
     def __init__(self, path: str, python: str = "") -> None:
@@ -69,11 +70,11 @@ class ImportList:
             self._write()
 
     def early(self) -> List[str]:
-        """The modules that can be imported without a job."""
+        """Return the modules that can be imported without a job."""
         return self.names[: self.names.index(self.until)] if self.until in self.names else self.names
 
     def stop_before(self, name: str) -> None:
-        """Import this module, and those that follow, only when there is a job."""
+        """Import this module, and those that follow, only with a job."""
         if name in self.early():
             self.until = name
             self._write()
@@ -87,7 +88,7 @@ class ImportList:
 
 
 def imported(directories: Iterable[str]) -> List[str]:
-    """List what this process has imported of its environment, but nothing of the app's own.
+    """List the modules of its environment that this process has imported, without the app's own.
 
     Args:
         directories: those of sys.path without the app's.
@@ -97,7 +98,7 @@ def imported(directories: Iterable[str]) -> List[str]:
 
 def _imported(directories: Tuple[str, ...]) -> Iterator[str]:
     for name, module in list(sys.modules.items()):
-        with contextlib.suppress(Exception):  # sys.modules may hold any object, which may raise anything
+        with contextlib.suppress(Exception):  # sys.modules may contain any object, which may raise anything
             spec = getattr(module, "__spec__", None)
             origin = getattr(spec, "origin", None)
             if isinstance(origin, str) and getattr(spec, "name", None) == name and origin.startswith(directories):
@@ -105,7 +106,7 @@ def _imported(directories: Tuple[str, ...]) -> Iterator[str]:
 
 
 class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscripted, it would not be Python 3.8
-    """os.environ during prewarming: notes which variables are read, and by whose import."""
+    """os.environ during prewarming: records which variables are read, and by whose import."""
 
     reads: Dict[str, Tuple[str, Optional[str]]] = {}  # noqa: RUF012
     importing = ""
@@ -117,7 +118,7 @@ class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscri
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        # An import may read what it has set itself.
+        # An import may read variables that it has set itself.
         self.reads.setdefault(key, ("", os.fsdecode(value)))
         super().__setitem__(key, value)
 
@@ -127,14 +128,14 @@ class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscri
 
 
 class Runtime:
-    """The modules that came with the environment's last app to serve it, which are most often those of the next.
+    """The modules in the bundle of the environment's last served app, which the next app usually shares.
 
     Args:
-        kept: the archive that they are in; it may be missing.
-        directory: the app's, in which its own loader looks for them; "" imports nothing.
+        kept: the archive that contains them; it may be missing.
+        directory: the app's, where its loader looks for them; "" imports nothing.
 
     Attributes:
-        alone: whether nothing but these modules was imported for them.
+        alone: whether their import loaded no other modules.
     """
 
     def __init__(self, kept: str, directory: str) -> None:
@@ -145,7 +146,7 @@ class Runtime:
         self.alone = True
 
     def import_ahead(self) -> None:
-        """Import those that the archive names for this."""
+        """Import the modules that the archive lists for prewarming."""
         if self._content or not self._path:
             return
         with contextlib.suppress(Exception):  # there is none, or it is damaged: the app brings its own
@@ -158,7 +159,7 @@ class Runtime:
             sys.path.insert(0, self._path)
             try:
                 for name in zipimport.zipimporter(self._path).get_data("ahead").decode().split():
-                    with contextlib.suppress(Exception):  # the environment may lack what it needs
+                    with contextlib.suppress(Exception):  # the environment may lack a dependency
                         importlib.import_module(name)
             finally:
                 sys.path.remove(self._path)
@@ -167,7 +168,7 @@ class Runtime:
                 self.alone = new == self._names
 
     def keep_for(self, job: Dict[str, Any], environ: Dict[str, str]) -> None:
-        """Leave the modules to a job that brings the very same; for any other, be as if they had not been imported."""
+        """Keep the modules for a job that brings the same archive; otherwise undo their import."""
         if not self._content:
             return
         seen = {name: value for name, (module, value) in _Environ.reads.items() if module == RUNTIME}
@@ -185,11 +186,11 @@ class Runtime:
 
 
 class PrewarmedProcess:
-    """This process, as long as it has no job.
+    """This process before it has a job.
 
     Args:
-        imports_file: lists what to import; see ImportList. The archive of Runtime is beside it.
-        postpone: tells the shim of a module that must wait for the job.
+        imports_file: lists the modules to import; see ImportList. The archive of Runtime is beside it.
+        postpone: reports a module that must wait for the job to the shim.
     """
 
     def __init__(self, imports_file: str, postpone: Callable[[str], None]) -> None:
@@ -200,7 +201,7 @@ class PrewarmedProcess:
         self._stamps = {path: _stamp(path) for path in sys.path}
 
     def import_all(self) -> bool:
-        """Import what is listed; return False if this process must not take a job any more."""
+        """Import the listed modules; return False if this process must not take a job any more."""
         listed = ImportList(self._file)
         kind = type(os.environ)
         os.environ.__class__ = _Environ
@@ -209,12 +210,12 @@ class PrewarmedProcess:
                 if name in sys.modules:
                     continue
                 _Environ.importing, _Environ.all_read = name, False
-                with contextlib.suppress(Exception, SystemExit):  # the app sees the error if it needs the module
+                with contextlib.suppress(Exception, SystemExit):  # the app gets the error if it needs the module
                     importlib.import_module(name)
                 if _Environ.all_read or _has_children() or _has_devices():
                     self._postpone(name)
                     return False
-            if not listed.until:  # it needs what the environment's apps do, of which something must wait
+            if not listed.until:  # it needs the environment's modules, some of which must wait
                 _Environ.importing, _Environ.all_read = RUNTIME, False
                 self._runtime.import_ahead()
         finally:
@@ -241,7 +242,7 @@ class PrewarmedProcess:
         return ""
 
     def adopt_job(self, job: Dict[str, Any]) -> None:
-        """Take over the job's environment variables, and keep the changes that imports made."""
+        """Set the job's environment variables, and keep changes made by imports."""
         environ = self._environ(job)
         self._runtime.keep_for(job, environ)
         made = {name: value for name, value in os.environ.items() if self._before.get(name) != value}
@@ -268,7 +269,7 @@ class PrewarmedProcess:
         os.execve(sys.executable, [sys.executable, program, str(given), str(results)], environ)  # noqa: S606
 
     def _environ(self, job: Dict[str, Any]) -> Dict[str, str]:
-        """The job's variables, with this process's view of the file system."""
+        """Return the job's variables, with this process's view of the file system."""
         environ: Dict[str, str] = dict(job["environ"])
         environ.update({name: path for name, path in _VIEW.items() if self._before.get(name) == path})
         return environ
@@ -280,7 +281,7 @@ def _entries_of(job: Dict[str, Any]) -> Iterator[str]:
         yield from os.listdir(path)
     source = job.get("function", {})
     if source.get("method") == "fal_source":
-        import zipfile  # seldom needed, slow to import
+        import zipfile  # rarely needed, slow to import
 
         with zipfile.ZipFile(source["path"]) as bundle:
             for name in bundle.namelist():
@@ -289,7 +290,7 @@ def _entries_of(job: Dict[str, Any]) -> Iterator[str]:
 
 
 def _runtime_of(job: Dict[str, Any]) -> bytes:
-    """The archive of this project's modules that a job brings; empty if it brings none."""
+    """Return the archive of this project's modules in a job; empty if it has none."""
     source = job.get("function", {})
     if source.get("method") != "fal_source":
         return b""
@@ -312,7 +313,7 @@ def _tops() -> Set[str]:
 
 
 def _stamp(path: str) -> int:
-    """A number that changes when something is installed into a directory or removed, but not with bytecode."""
+    """Return a number that changes with a directory's installed packages, but not with bytecode."""
     found: Set[Tuple[str, int]] = set()
     with contextlib.suppress(OSError):  # a directory of sys.path may be missing
         for entry in os.scandir(path or "."):
@@ -323,7 +324,7 @@ def _stamp(path: str) -> int:
 
 
 def _has_children() -> bool:
-    """Whether an import has started a process."""
+    """Return whether an import has started a process."""
     for thread in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{thread}/children", "rb") as file:
@@ -336,7 +337,7 @@ def _has_children() -> bool:
 
 def _has_devices() -> bool:
     for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the descriptor that the list was read through
+        with contextlib.suppress(OSError):  # the descriptor through which the list was read
             if os.readlink("/proc/self/fd/" + descriptor).startswith(_DEVICES):  # noqa: PTH115
                 return True
     return False

@@ -1,6 +1,6 @@
-"""The tag in the environment of every process of a runner, and how a prewarmed process takes one.
+"""The tag in the environment of a runner's processes, and how a prewarmed process gets one.
 
-The worker uses it too: the standard library alone, Python 3.8.
+The worker uses it, too: only the standard library, Python 3.8.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import os
 
 TAG_VARIABLE = "FAL_RUNNER_MARK"
 NO_TAG = "0" * 32
-"""The tag of a process that has no runner yet; as long as any other."""
+"""The tag of a process that has no runner yet; it has the same length as any other."""
 
 
 def take_tag(tag: str) -> None:
     """Give this process a tag; it was started with `NO_TAG`.
 
-    Others read in /proc/PID/environ the bytes that the kernel laid down at the start, so these are overwritten.
+    Other processes read the kernel's original bytes in /proc/PID/environ, so these are overwritten.
 
     Raises:
         ValueError: the process was not started with `NO_TAG`, or the tag has another length.

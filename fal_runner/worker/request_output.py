@@ -1,9 +1,8 @@
-"""Tells the shim of output what it cannot see: the request, the level, and that it is one entry of the log.
+"""Marks output for the shim with its request, its level and the extent of one log entry.
 
-Also keeps a cancellation behind its request.
-
-Part of the worker: the standard library alone, Python 3.8. It covers what goes through `sys.stdout` and `sys.stderr`
-(print, logging, warnings, tracebacks) in a request's own tasks, and in the threads that its framework starts for it, in
+It also delays a cancellation until its request has started.
+It is part of the worker: only the standard library, Python 3.8. It covers output through `sys.stdout` and `sys.stderr`
+(print, logging, warnings, tracebacks) in a request's own tasks, and in threads that its framework starts for it, in
 every app that uvicorn serves. Output of the app's own threads, child processes and C code has no id.
 """
 
@@ -29,20 +28,20 @@ from typing import Any, Callable, Dict, Generator, List, Optional, Set, Tuple
 
 _HEADER = b"x-fal-request-id"
 _CANCELLATION = b"x-fal-cancellation"
-# How long the word about a request waits for an app whose endpoints cannot be seen to begin.
+# How long a cancellation waits for an app whose endpoints cannot be observed to start.
 _LONGEST_WAIT_SECONDS = 20.0
-_ID = re.compile(rb"[!-~]{1,128}")  # as the shim's FrameReader takes it
-_PIPE_BUF = 4096  # the kernel does not split writes of at most so many bytes (pipe(7))
+_ID = re.compile(rb"[!-~]{1,128}")  # the form that the shim's FrameReader accepts
+_PIPE_BUF = 4096  # the kernel does not split writes of at most this many bytes (pipe(7))
 _END = b"\x1f"
 
 COUNT_NAME = "fal-requests"
 _COUNT = struct.Struct("<Q")
 CURRENT: ContextVar[bytes] = ContextVar("fal_request_id", default=b"")
-# Set while a record of a logger or a traceback is written, which is one entry: the first letter of its level.
+# The first letter of the level while a logger's record or a traceback is written, which is one entry.
 _LEVEL: ContextVar[bytes] = ContextVar("fal_log_level", default=b"")
-# What is written to each stream while a traceback is printed in pieces.
+# The text for each stream while a traceback is printed in pieces.
 _JOINED: ContextVar[Optional[Dict[Any, List[bytes]]]] = ContextVar("fal_joined_output", default=None)
-# In the place of the letter: of a line, and of a record's part that another one follows.
+# Used instead of the letter, for lines and for parts of a record that another part follows.
 _LINES = b"-"
 
 
@@ -60,7 +59,7 @@ class RequestWriter(io.RawIOBase):
         self._mark = mark.encode()
         self._within_line: Set[bytes] = set()
         self._renew_lock()
-        os.register_at_fork(after_in_child=self._renew_lock)  # a thread that is not there may hold it
+        os.register_at_fork(after_in_child=self._renew_lock)  # a thread that does not exist in the child may hold it
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()  # a signal's handler may print in the middle of a print
@@ -73,7 +72,7 @@ class RequestWriter(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        # For code that writes past it, or passes it to a child.
+        # For code that writes to it directly, or passes it to a child.
         return self._fd
 
     def isatty(self) -> bool:
@@ -91,12 +90,12 @@ class RequestWriter(io.RawIOBase):
         return len(view)
 
     def write_entry(self, text: str, letter: str) -> None:
-        """Write a text that ends with a newline as one entry of the log, as a logger's record is written.
+        """Write a text that ends with a newline as one log entry, like a logger's record.
 
-        It spares whoever writes a line for each request what a record costs.
+        It saves the cost of a record for code that writes a line for each request.
 
         Args:
-            letter: the first of the level's name: T, D, I, W or E.
+            letter: the first letter of the level's name: T, D, I, W or E.
         """
         self._write_framed(memoryview(text.encode("utf-8", "backslashreplace")), self._mark and letter.encode(), True)
 
@@ -106,7 +105,7 @@ class RequestWriter(io.RawIOBase):
             self._write(view)
             return
         room = _PIPE_BUF - len(self._mark) - 5 - len(request_id) - len(_END)
-        with self._lock:  # the parts of one record must follow one another
+        with self._lock:  # the parts of one record must be contiguous
             for start in range(0, len(view), room):
                 part = view[start : start + room]
                 kind = (level if start + room >= len(view) else level.lower()) or _LINES
@@ -115,7 +114,7 @@ class RequestWriter(io.RawIOBase):
             (self._within_line.discard if ends else self._within_line.add)(request_id)
 
     def end(self, request_id: bytes) -> None:
-        """End the request's output; what it left without a newline becomes a line."""
+        """End the request's output; an incomplete line is completed."""
         if request_id in self._within_line:
             self._within_line.discard(request_id)
             self._write(self._mark + b"0000" + _LINES + request_id + _END)
@@ -132,10 +131,10 @@ class RequestWriter(io.RawIOBase):
 
 @contextlib.contextmanager
 def one_entry(level: int) -> Generator[None, None, None]:
-    """Make each text that is written in the `with` block, up to its last newline, one entry of the log.
+    """Make each text written in the `with` block, up to its last newline, one log entry.
 
     Args:
-        level: as the module logging numbers levels.
+        level: a level number of the module logging.
     """
     letter = next(letter for least, letter in _LETTERS if level >= least)
     token = _LEVEL.set(letter)
@@ -155,7 +154,7 @@ _LETTERS = (
 
 
 def tell_levels() -> None:
-    """Have records of loggers, and tracebacks that Python prints, each be one entry with its level."""
+    """Make each logger's record, and each traceback that Python prints, one entry with its level."""
     emit = logging.StreamHandler.emit
 
     @functools.wraps(emit)
@@ -164,13 +163,13 @@ def tell_levels() -> None:
             emit(handler, record)
 
     logging.StreamHandler.emit = emit_one  # type: ignore[assignment, method-assign, unused-ignore]
-    # print_exc and the like call the first.
+    # print_exc and similar functions call the first.
     for module, name in ((traceback, "print_exception"), (sys, "excepthook"), (threading, "excepthook")):
         setattr(module, name, _joining(getattr(module, name)))
 
 
 def _joining(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that prints a traceback as one entry, though `plain` prints it in pieces."""
+    """Return a function that prints a traceback as one entry, although `plain` prints it in pieces."""
 
     @functools.wraps(plain)
     def print_one(*arguments: Any, **named: Any) -> Any:
@@ -193,8 +192,8 @@ class RequestCount:
     """Counts the requests in progress, in memory that the shim reads.
 
     Args:
-        fd: the memory, as the shim made it: whether requests are counted, how many there are, and whether the app's
-            port has a gate, eight bytes each.
+        fd: the shim's memory, with eight bytes each for: whether requests are counted, how many there are, and whether
+            the app's port has a gate.
     """
 
     def __init__(self, fd: int) -> None:
@@ -205,7 +204,7 @@ class RequestCount:
         self._memory[:16] = struct.pack("<QQ", 1, 0)
 
     def add(self, number: int) -> None:
-        if self._forked:  # the shim asks for the requests of the worker itself
+        if self._forked:  # the shim only wants the worker's own requests
             return
         with self._lock:
             count = _COUNT.unpack_from(self._memory, 8)[0] + number
@@ -219,7 +218,7 @@ class RequestCount:
 
 
 class RequestStreams:
-    """Standard output and error, framed where the shim must know more."""
+    """Standard output and error, with frames for the shim."""
 
     def __init__(self) -> None:
         self._plain: List[Tuple[str, Any]] = []
@@ -265,26 +264,26 @@ class RequestStreams:
             if os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{COUNT_NAME}"):  # noqa: PTH115
                 self._count = RequestCount(fd)
         except (OSError, ValueError):
-            self._count = None  # then the shim does not know how many there are
+            self._count = None  # the shim then does not know how many there are
 
     def note_gate(self) -> bool:
-        """Tell the shim that the app's port has a gate; return False if that cannot be told."""
+        """Tell the shim that the app's port has a gate; return False if that is not possible."""
         if self._count is None:
             return False
         self._count.note_gate()
         return True
 
     def one_entry(self, level: int) -> Any:
-        """Make what is written in the `with` block one entry of the log, see the function."""
+        """Make the output of the `with` block one log entry; see the function `one_entry`."""
         return one_entry(level)
 
     def enter(self) -> None:
-        """Count a request that starts."""
+        """Count a starting request."""
         if self._count is not None:
             self._count.add(1)
 
     def leave(self) -> None:
-        """Count a request that has ended."""
+        """Uncount an ended request."""
         if self._count is not None:
             self._count.add(-1)
 
@@ -309,20 +308,20 @@ class RequestStreams:
 
 
 class Beginnings:
-    """Lets the word that a request is cancelled wait until the app's endpoint has started on that request.
+    """Delays the cancellation of a request until the app's endpoint has started on that request.
 
-    The word comes on a connection of its own, and a busy app may read that one first. The endpoint for it must find
-    what the endpoint of the request has left for it.
+    A cancellation has its own connection, and a busy app may read that one first. Its endpoint must find the state that
+    the request's endpoint has left for it.
     """
 
     def __init__(self) -> None:
-        # The requests that have come: whether an endpoint has started on each, or what to set when one does.
+        # The received requests: whether an endpoint has started on each, or the event to set when one does.
         self._started: Dict[bytes, Any] = {}
         self._lock = threading.Lock()  # synchronous endpoints start in threads
         self._sees_endpoints = False
 
     def watch(self, routing: Any) -> None:
-        """See when endpoints begin; `routing` is fastapi.routing."""
+        """Observe when endpoints start; `routing` is fastapi.routing."""
         plain = getattr(routing, "run_endpoint_function", None)
         if plain is None:
             return
@@ -332,8 +331,9 @@ class Beginnings:
         async def run(*, dependant: Any, **options: Any) -> Any:
             request_id = CURRENT.get()
             if self._started.get(request_id, True) is not True:
-                # An asynchronous endpoint runs to its first pause before whoever waits for the event does. Another
-                # begins in a thread, when one is free.
+                # An asynchronous endpoint runs to its first pause before those who wait for the event do. Any other
+                # starts in a thread,
+                # once one is free.
                 if options.get("is_coroutine"):
                     self.start(request_id)
                 else:
@@ -343,11 +343,11 @@ class Beginnings:
         routing.run_endpoint_function = run
 
     def enter(self, request_id: bytes) -> None:
-        """Note a request that has come."""
+        """Record a received request."""
         self._started.setdefault(request_id, False)
 
     def start(self, request_id: bytes) -> None:
-        """Note that an endpoint has started on a request; in any thread."""
+        """Record that an endpoint has started on a request; callable from any thread."""
         with self._lock:
             waited = self._started.get(request_id)
             if waited is None:
@@ -358,13 +358,13 @@ class Beginnings:
             loop.call_soon_threadsafe(event.set)
 
     def leave(self, request_id: bytes) -> None:
-        """Forget a request that has ended; whoever waits for it goes on."""
+        """Drop an ended request; whoever waits for it continues."""
         waited = self._started.pop(request_id, True)
         if waited not in (True, False):
             waited[1].set()
 
     def receiving(self, receive: Any, request_id: bytes) -> Any:
-        """Take a request for started once the app has all of it, where its endpoints cannot be seen."""
+        """Treat a request as started once the app has received all of it, if its endpoints cannot be observed."""
         if self._sees_endpoints:
             return receive
 
@@ -377,7 +377,7 @@ class Beginnings:
         return watched
 
     async def wait(self, request_id: bytes) -> None:
-        """Wait until a request has started, which was sent before whoever waits for it."""
+        """Wait until a request that was sent earlier has started."""
         with self._lock:
             waited = self._started.get(request_id, False)
             if waited is True:
@@ -392,7 +392,7 @@ class Beginnings:
 
 
 class _Announcing:
-    """A dependant whose function, which runs in a thread, says that it has started; else the one that it stands for."""
+    """Wraps a dependant whose function runs in a thread, and reports that it has started."""
 
     def __init__(self, dependant: Any, beginnings: Beginnings, request_id: bytes) -> None:
         self._dependant = dependant
@@ -426,7 +426,7 @@ class _Tagged:
         try:
             if request_id and is_cancellation:
                 await beginnings.wait(request_id)
-                await self._app(scope, receive, send)  # no request of its own: it is not counted, and ends no output
+                await self._app(scope, receive, send)  # not a request of its own: it is not counted, and ends no output
                 return
             self._streams.enter()
             try:
@@ -444,7 +444,7 @@ class _Tagged:
 
 
 def _named(scope: Any) -> Tuple[bytes, bool]:
-    """Return a request's id, b"" if it has none that can be used, and whether it is the word of a cancellation."""
+    """Return a request's id, b"" if it has no usable one, and whether it is a cancellation."""
     request_id: Optional[bytes] = None
     is_cancellation = False
     for name, value in scope.get("headers") or ():

@@ -1,8 +1,8 @@
 """The program inside a runner: loads the app in the app's own environment and calls it.
 
-The environment's interpreter (Python 3.8 or newer) runs it by path; it uses the standard library and whatever module
+The environment's interpreter (Python 3.8 or newer) runs it by path; it uses the standard library and the module that
 loads the app's pickle. `worker.py JOB_FD RESULT_FD [IMPORTS]`: the job comes as a line of JSON on one inherited pipe,
-and messages go back on the other; standard output and error are the app's alone. With IMPORTS it is started before
+and messages go back on the other; standard output and error belong to the app alone. With IMPORTS it is started before
 there is a job (see prewarm).
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 if sys.path and sys.path[0] and __file__.startswith(sys.path[0]):
-    sys.path.pop(0)  # this file's directory: the app must not import its siblings
+    sys.path.pop(0)  # this file's directory: the app must not import this file's siblings
 
 import asyncio
 import faulthandler
@@ -34,24 +34,27 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
 SOURCE_METHOD = "fal_source"
 UNNAMED_METRICS_PORT = 9090
-# What calls the app: its frames before the app's own say nothing of an error.
+# The callers of the app: their frames before the app's own are irrelevant to an error.
 _STARTING = frozenset({"fal", "asyncio", "contextlib", "importlib", "uvloop"})
 _ANY_ADDRESS = (None, "", "0.0.0.0", "::")
 
 
 class Binding:
-    """Makes the app listen on loopback only, and on the ports of this runner.
+    """Makes the app listen only on loopback, and only on this runner's ports.
 
     A published app listens on every address, where anybody on the network could call a private app past the gateway,
-    and on the same port in each of its runners. So the "any address" of a listening TCP socket becomes `host`, and a
-    port that the code asks for becomes the runner's own. This covers sockets made in Python and the servers of asyncio
-    and uvloop, in forked children too, but not servers that bind in C (gRPC), nor other programs that the app starts.
+    and
+    on the same port in each of its runners. So the "any address" of a listening TCP socket becomes `host`, and a port
+    in
+    the code becomes the runner's own. This covers sockets made in Python and the servers of asyncio and uvloop, in
+    forked
+    children too, but not servers that bind in C (gRPC), nor other programs that the app starts.
 
     Args:
         host: replaces "any address".
-        ports: the port that the code names -> the port that it gets.
+        ports: the port in the code -> the actual port.
         listening: called with each port that is listened on.
-        port: the one that has a gate, if the servers on it are those of an event loop.
+        port: the port with a gate, if an event loop's servers listen on it.
         gate: makes the gate; None for none. It is called before the port is listened on.
     """
 
@@ -71,7 +74,7 @@ class Binding:
         self._gate: Any = None
 
     def install(self) -> None:
-        """Apply this from now on, in uvloop as soon as that is imported."""
+        """Apply this from now on, and to uvloop as soon as it is imported."""
         self._patch_sockets()
         self._patch_loop(asyncio.BaseEventLoop)
         after_import("uvloop", lambda module: self._patch_loop(module.Loop))
@@ -89,7 +92,7 @@ class Binding:
         def listen(sock: socket.socket, *backlog: int) -> None:
             plain_listen(sock, *backlog)
             if self._gate is None and self._port in _ports_of([sock]):
-                self._make_gate = None  # who accepts here does not know of it
+                self._make_gate = None  # code that accepts connections here does not know the gate
             self._report([sock])
 
         socket.socket.bind = bind  # type: ignore[method-assign, assignment]
@@ -131,12 +134,12 @@ class Binding:
 
 
 def _ports_of(sockets: Any) -> List[int]:
-    """The ports of those that are of the internet's families."""
+    """Return the ports of the internet sockets."""
     return [sock.getsockname()[1] for sock in sockets if sock.family in (socket.AF_INET, socket.AF_INET6)]
 
 
 def after_import(name: str, callback: Callable[[Any], None]) -> None:
-    """Call back with a module once it is imported; at once if it is already."""
+    """Call back with a module once it is imported; at once if it already is."""
     if name in sys.modules:
         callback(sys.modules[name])
     else:
@@ -151,7 +154,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         self._callback = callback
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        """Find the module without this finder, and call back after it ran."""
+        """Find the module without this finder, and call back after it has run."""
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
@@ -169,7 +172,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def sibling(name: str) -> Any:
-    """Load a file beside this one as a module under a name that no import of the app's finds."""
+    """Load a file beside this one as a module, under a name that no import of the app finds."""
     spec = importlib.util.spec_from_file_location("_fal_" + name, os.path.join(os.path.dirname(__file__), name + ".py"))
     assert spec is not None
     assert spec.loader is not None
@@ -181,7 +184,7 @@ def sibling(name: str) -> Any:
 def load(source: Dict[str, str]) -> Any:
     """Load an object with the module that wrote it; a bundle of sources brings its own loader."""
     if source["method"] == SOURCE_METHOD:
-        import zipfile  # here, or every start would wait for it
+        import zipfile  # imported here, because every start would wait for it
 
         with zipfile.ZipFile(source["path"]) as bundle:
             names = bundle.namelist()
@@ -199,7 +202,7 @@ def load(source: Dict[str, str]) -> Any:
 
 
 def resolve(entrypoint: str) -> Any:
-    """The object that "module:attribute.attribute" names."""
+    """Return the object that "module:attribute.attribute" names."""
     module, _, attributes = entrypoint.partition(":")
     found = importlib.import_module(module)
     for name in attributes.split("."):
@@ -208,7 +211,7 @@ def resolve(entrypoint: str) -> Any:
 
 
 def accepted(function: Any, offered: Dict[str, int]) -> Dict[str, int]:
-    """Select the keyword arguments that the callable takes."""
+    """Return the keyword arguments that the callable accepts."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -224,10 +227,11 @@ async def _await(awaitable: Any) -> Any:
 
 
 def call(job: Dict[str, Any]) -> Any:
-    """Load the job's callable, call it on this thread, the main one, and wait for its result.
+    """Load the job's callable, call it on the main thread, and wait for its result.
 
     A callable that is marked for the main thread must run there, and any other may: signals reach their handlers there.
-    One that knows a faster event loop than asyncio's runs its coroutine itself.
+    A
+    callable with a faster event loop than asyncio's runs its coroutine itself.
     """
     function = load(job["function"]) if job.get("function") else resolve(job["entrypoint"])
     arguments: List[Any] = []
@@ -257,7 +261,7 @@ def dumped(method: str, value: Any) -> bytes:
 
 
 def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
-    """The head of a result: its method and, for an exception, its type, message and traceback."""
+    """Return the head of a result: its method and, for an exception, its type, message and traceback."""
     if error is None:
         return {"method": method, "raised": False}
     return {
@@ -270,7 +274,7 @@ def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
 
 
 def own_part(error: BaseException) -> Any:
-    """The traceback from the app's first frame on; all of it if no frame is the app's."""
+    """Return the traceback from the app's first frame on, or the complete one if no frame is the app's."""
     step = error.__traceback__
     while step is not None and not is_apps(step.tb_frame):
         step = step.tb_next
@@ -278,7 +282,7 @@ def own_part(error: BaseException) -> Any:
 
 
 def is_apps(frame: types.FrameType) -> bool:
-    """Whether a frame is of the app, not of what starts it."""
+    """Return whether a frame belongs to the app rather than to the code that starts it."""
     package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return frame.f_code.co_filename != __file__ and package not in _STARTING
 
@@ -299,25 +303,25 @@ class ResultChannel:
             self._pipe.flush()
 
     def listening(self, port: int) -> None:
-        """Say once that a port is open."""
+        """Report once that a port is open."""
         if port not in self._reported:
             self._reported.append(port)
             self.send({"listening": port})
 
 
 def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
-    """Do the job; return the exit code."""
+    """Run the job; return the exit code."""
     method = job["method"]
-    if method == SOURCE_METHOD:  # which cannot write results
+    if method == SOURCE_METHOD:  # this method cannot serialise results
         method = "cloudpickle" if importlib.util.find_spec("cloudpickle") else "pickle"
     try:
         value = call(job)
-        # A server returns nothing when it stops; but a class that is asked for its description has a port as well.
+        # A server returns nothing when it stops; but a class asked for its description has a port, too.
         if value is not None or not job.get("port"):
             body = dumped(method, value)
             channel.send(dict(outcome(method, None), length=len(body)), body)
     except SystemExit as end:
-        if isinstance(end.code, str):  # a message: Python prints it, and ends with 1
+        if isinstance(end.code, str):  # a message: Python prints it, and exits with 1
             channel.send({"cause": end.code})
         raise
     except BaseException as error:
@@ -333,7 +337,7 @@ def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
 
 
 def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
-    """Import what is listed until there is a job, then become its process."""
+    """Import the listed modules until there is a job, then become its process."""
 
     def postpone(module: str) -> None:
         channel.send({"until": module})
@@ -341,7 +345,7 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
     prewarmed = sibling("prewarm").PrewarmedProcess(imports, postpone)
     take_tag = sibling("process_tag").take_tag
     streams.install()  # imported modules may keep references to them
-    inspect.getsourcelines(load)  # warms up reading source, which FastAPI does at an endpoint's first request
+    inspect.getsourcelines(load)  # warms up source reading, which FastAPI does at an endpoint's first request
     message: Dict[str, Any] = {"again": 0}
     while "again" in message:
         if not prewarmed.import_all():
@@ -364,12 +368,12 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
 
 
 def gate_of(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> Callable[[], Any]:
-    """Return what makes the gate before the app's port, if there is to be one."""
+    """Return the factory of the gate before the app's port, or None if there is no gate."""
     worker = os.getpid()
 
     def is_own(*ends: Any) -> bool:
         if os.getpid() != worker:
-            return False  # a fork would take the answers to others
+            return False  # a fork would take others' answers
         channel.send({"visitor": ends})
         return os.read(job["answers"], 1) == b"y"
 
@@ -402,8 +406,9 @@ def main() -> None:
     for directory in job["paths"]:
         sys.path.insert(0, directory)
     ports = [(job.get("app_port"), job.get("port")), (job.get("app_metrics_port"), job.get("metrics_port"))]
-    # Older published clients serve metrics on one port without naming it: a runner gets any free one instead, or the
-    # second on this machine would end at once.
+    # Older published clients serve metrics on one port without naming it: a runner gets any free one instead, because
+    # the
+    # second runner on this machine would end at once otherwise.
     moved = {UNNAMED_METRICS_PORT: 0, **{wanted: given for wanted, given in ports if wanted and given}}
 
     def remember() -> None:
@@ -415,7 +420,7 @@ def main() -> None:
             channel.listening(port)
             remember()
 
-    faulthandler.enable(2)  # a crash beneath Python says where; sys.stderr is not a file when it happens
+    faulthandler.enable(2)  # a crash beneath Python reports its position; sys.stderr is not a file then
     streams.install()
     streams.begin(job["mark"], remember)
     if job.get("port"):
