@@ -133,7 +133,7 @@ class NodeTrouble(Unavailable):
 
     @staticmethod
     def explains(error: BaseException) -> bool:
-        """Whether an error is of this kind."""
+        """Return whether an error is of this kind."""
         return isinstance(error, NodeTrouble) or (isinstance(error, OSError) and error.errno in _NODE_ERRORS)
 
 

@@ -170,7 +170,7 @@ class RequestStats:
 
     @property
     def count(self) -> int:
-        """Return how many requests ended."""
+        """How many requests ended."""
         return self.codes.total()
 
     def count_of(self, status: RequestStatus) -> int:

@@ -28,7 +28,7 @@ class DurationSketch:
 
     @property
     def count(self) -> int:
-        """Return how many durations were added."""
+        """How many durations were added."""
         return sum(self.counts.values())
 
     def add(self, seconds: float) -> None:

@@ -166,7 +166,7 @@ class Backlog:
 
     @property
     def apps(self) -> list[AppId]:
-        """Return the apps that have requests in line."""
+        """The apps that have requests in line."""
         return list(self._lines)
 
     def position(self, live: LiveRequest) -> int:
@@ -181,7 +181,7 @@ class Backlog:
 
     @property
     def busy(self) -> bool:
-        """Return whether any request is in line."""
+        """Whether any request is in line."""
         return bool(self._lines)
 
     def load(self, app: App) -> Load:

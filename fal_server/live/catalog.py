@@ -68,7 +68,7 @@ class Catalog:
 
     @property
     def apps(self) -> Iterable[App]:
-        """Return the deployed apps of every account."""
+        """The deployed apps of every account."""
         return self._apps.values()
 
     def get(self, app_id: AppId) -> App | None:
@@ -113,7 +113,7 @@ class Catalog:
 
     @property
     def ephemeral_apps(self) -> Iterable[App]:
-        """Return the apps of `fal run`."""
+        """The apps of `fal run`."""
         return self._ephemeral.values()
 
     def is_ephemeral(self, app_id: AppId) -> bool:

@@ -194,7 +194,7 @@ class Dispatcher:
 
     @property
     def busy(self) -> bool:
-        """Return whether any request waits for a runner."""
+        """Whether any request waits for a runner."""
         return bool(self.waiting_apps)
 
     def try_acquire(self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:

@@ -101,7 +101,7 @@ class Fleet:
 
     @property
     def runners(self) -> list[Runner]:
-        """Return the runners of every account that have not ended, oldest first."""
+        """The runners of every account that have not ended, oldest first."""
         return list(self._runners.values())
 
     def of_account(self, account: AccountId) -> list[Runner]:

@@ -19,17 +19,17 @@ class Leased(Protocol):
 
     @property
     def request_id(self) -> str:
-        """Return the request's id."""
+        """The request's id."""
         ...
 
     @property
     def caller(self) -> str | None:
-        """Return the id of the caller's key; None for a call without one."""
+        """The id of the caller's key; None for a call without one."""
         ...
 
     @property
     def sent_at(self) -> datetime:
-        """Return when the slot was given."""
+        """When the slot was given."""
         ...
 
 

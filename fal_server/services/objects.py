@@ -43,7 +43,7 @@ class Reserved:
 
     @property
     def path(self) -> str:
-        """Return the path of its URL."""
+        """The path of its URL."""
         return f"/storage/f/{self.object_id}/{quote(self.name)}"
 
 

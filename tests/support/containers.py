@@ -28,7 +28,7 @@ class FakeEngine:
 
     @property
     def tried(self) -> list[list[str]]:
-        """Return the arguments of its trials, in order."""
+        """The arguments of its trials, in order."""
         tried = self.record.with_name("tried")
         return [json.loads(line) for line in tried.read_text().splitlines()] if tried.exists() else []
 

@@ -46,12 +46,12 @@ class Controller:
 
     @property
     def host(self) -> str:
-        """Return the address of gRPC and HTTP."""
+        """The address of gRPC and HTTP."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return a client's environment: this controller, and nothing of the machine's user."""
+        """A client's environment: this controller, and nothing of the machine's user."""
         home = self.state_dir / "home"
         home.mkdir(exist_ok=True)
         return {

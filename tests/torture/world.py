@@ -59,7 +59,7 @@ class World:
 
     @property
     def filler(self) -> Path:
-        """Return the file that fills the disk."""
+        """The file that fills the disk."""
         return self.state_dir / "filler"
 
     async def up(self) -> None:

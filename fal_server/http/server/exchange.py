@@ -40,17 +40,17 @@ class ConnectionHandle(Protocol):
 
     @property
     def registry(self) -> Registry:
-        """Return the open connections, of which this is one."""
+        """The open connections, of which this is one."""
         ...
 
     @property
     def forwarded(self) -> bytes:
-        """Return the x-forwarded lines for the runner: the client's address and scheme."""
+        """The x-forwarded lines for the runner: the client's address and scheme."""
         ...
 
     @property
     def last(self) -> bool:
-        """Return whether the connection closes after the response under way."""
+        """Whether the connection closes after the response under way."""
         ...
 
     def body_taken(self) -> None:
