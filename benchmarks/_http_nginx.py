@@ -40,7 +40,7 @@ http {{
 
 
 def is_installed() -> bool:
-    """Whether nginx is installed."""
+    """Return whether nginx is installed."""
     return _program() is not None
 
 

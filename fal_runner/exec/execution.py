@@ -262,7 +262,7 @@ class Execution:
         self._command.close()
 
     def _notify_soon(self) -> None:
-        """Notify after a short delay: a terminal delivers a flood in pieces of 4 KiB, and a message for each is slow."""
+        """Notify after a short delay: a terminal delivers a flood in 4 KiB pieces, and a message for each is slow."""
         if self._flood is None:
             self._flood = self._loop.call_later(_FLOOD_SECONDS, self._notify)
 

@@ -140,7 +140,7 @@ def _opened(root: Path, names: Sequence[str]) -> int:
 def _open_files(pid: int) -> Iterator[os.stat_result]:
     directory = f"/proc/{pid}/fd"
     with suppress(OSError):  # it has ended
-        for name in os.listdir(directory):  # it has ended
+        for name in os.listdir(directory):  # noqa: PTH208
             with suppress(OSError):
                 found = os.stat(f"{directory}/{name}")  # noqa: PTH116
                 if stat.S_ISREG(found.st_mode):

@@ -181,7 +181,7 @@ class Supervisor:
             self._tasks.append(self._spawn(self._name_strangers()))
 
     def stop(self, grace_seconds: float) -> None:
-        """Send SIGTERM to the worker now, and SIGKILL to everything after the grace; a second call can only shorten it."""
+        """Send SIGTERM to the worker, and SIGKILL to everything after the grace; a second call can only shorten it."""
         if self._worker is None or self.state == State.STATE_EXITED:
             return
         loop = asyncio.get_running_loop()

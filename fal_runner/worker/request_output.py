@@ -332,8 +332,7 @@ class Beginnings:
             request_id = CURRENT.get()
             if self._started.get(request_id, True) is not True:
                 # An asynchronous endpoint runs to its first pause before those who wait for the event do. Any other
-                # starts in a thread,
-                # once one is free.
+                # starts in a thread, once one is free.
                 if options.get("is_coroutine"):
                     self.start(request_id)
                 else:
