@@ -1,1 +1,1 @@
-"""Pure decisions and the values they are made of: no I/O, no clock, no event loop."""
+"""Pure decisions and their values: no I/O, no clock, no event loop."""

@@ -1,4 +1,4 @@
-"""Accounts, their members, and the keys, secrets and environments that they have."""
+"""Accounts, their members, and their keys, secrets and environments."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class KeyScope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key. Only the SHA-256 of its secret is kept; 32 random bytes need no slow hash.
+    """An API key. Only the SHA-256 of its secret is stored; 32 random bytes need no slow hash.
 
     Attributes:
-        preset: the policy preset that it was made with, such as FULL; empty if its permissions were listed.
-        permissions: such as `serverless:apps:run`; `*` is everything.
-        expires_at: by the wall clock; None is never.
-        last_used_at: by the wall clock, to about a minute; None is never.
+        preset: the policy preset that it was created with, such as FULL; empty if its permissions were listed.
+        permissions: such as `serverless:apps:run`; `*` means all.
+        expires_at: by the wall clock; None means never.
+        last_used_at: by the wall clock, to about a minute; None means never.
     """
 
     account: AccountId
@@ -45,13 +45,13 @@ class Key:
     last_used_at: datetime | None = None
 
     def has_expired(self, at: datetime) -> bool:
-        """Return whether its time is over."""
+        """Return whether the key has expired."""
         return self.expires_at is not None and self.expires_at <= at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSecret:
-    """A secret as it is stored, encrypted; only the vault can decrypt it."""
+    """A secret in its stored, encrypted form; only the vault can decrypt it."""
 
     account: AccountId
     environment: str
@@ -73,14 +73,14 @@ class Environment:
 
 
 class AccountKind(StrEnum):
-    """What an account stands for: one person, or several who are its members."""
+    """The kind of an account: one person, or a team of members."""
 
     USER = "user"
     TEAM = "team"
 
 
 class Role(StrEnum):
-    """What a member may do for a team; `access/permissions.py` says which permissions that is."""
+    """A member's role in a team; `access/permissions.py` lists its permissions."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -90,7 +90,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who owns apps, keys and secrets.
+    """The owner of apps, keys and secrets.
 
     Attributes:
         nickname: the owner in URLs.
@@ -107,10 +107,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedAccount:
-    """An account that nobody can use any more, and whose things are not all removed yet.
+    """A deleted account, which nobody can use, and whose data is not completely removed yet.
 
     Attributes:
-        keys: the ids of the keys that it had.
+        keys: the ids of its former keys.
     """
 
     id: AccountId
@@ -140,15 +140,15 @@ RESERVED_NICKNAMES: Final = frozenset(
         "workflows", ".well-known",
     }
 )  # fmt: skip
-"""The first segments of the controller's own paths, also of later ones; no account has one as its nickname."""
+"""The first segments of the controller's own paths, including future ones; no account may have one as its nickname."""
 _NICKNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
 def checked_nickname(nickname: str, field: str = "nickname") -> str:
-    """Return a nickname that a new account may have.
+    """Check a nickname for a new account, and return it.
 
     Raises:
-        InvalidArgument: it has other characters, is too long, or is a path of the controller's own.
+        InvalidArgument: it contains invalid characters, is too long, or is one of the controller's own paths.
     """
     if _NICKNAME.fullmatch(nickname) is None:
         raise InvalidArgument(
@@ -165,10 +165,10 @@ T = TypeVar("T")
 
 
 class EachAccount(Generic[T]):
-    """What each account has of its own, made when it is first asked for.
+    """One object for each account, created on demand.
 
     Args:
-        make: makes it for an account.
+        make: creates it for an account.
     """
 
     def __init__(self, make: Callable[[AccountId], T]) -> None:
@@ -176,7 +176,7 @@ class EachAccount(Generic[T]):
         self._made: dict[AccountId, T] = {}
 
     def of(self, account: AccountId) -> T:
-        """Return what an account has."""
+        """Return an account's object."""
         made = self._made.get(account)
         if made is None:
             made = self._made[account] = self._make(account)
@@ -186,7 +186,7 @@ class EachAccount(Generic[T]):
 class KnownAccounts:
     """The accounts that a controller serves.
 
-    Cache: of the table of accounts, which nothing but this process changes.
+    Cache: of the table of accounts, which only this process changes.
     """
 
     def __init__(self, accounts: Iterable[Account] = ()) -> None:
@@ -198,11 +198,11 @@ class KnownAccounts:
 
     @property
     def ids_by_nickname(self) -> Mapping[str, AccountId]:
-        """The accounts by the first part of their apps' paths. It shows those that are added later too."""
+        """The accounts by the first part of their apps' paths; a live view."""
         return self._ids_by_nickname
 
     def add(self, account: Account) -> None:
-        """Serve an account from now on, in place of what was known of it."""
+        """Serve an account from now on, replacing any earlier version of it."""
         known = self._accounts.get(account.id)
         if known is not None and known.nickname != account.nickname:
             del self._ids_by_nickname[known.nickname]
@@ -211,7 +211,7 @@ class KnownAccounts:
         self._ids_by_nickname[account.nickname] = account.id
 
     def remove(self, account: AccountId) -> None:
-        """Serve an account no longer; nothing happens if it is not served."""
+        """Stop serving an account; do nothing if it is not served."""
         known = self._accounts.pop(account, None)
         if known is not None:
             del self._by_user_id[known.user_id]
@@ -226,19 +226,19 @@ class KnownAccounts:
         return sorted(self._accounts.values(), key=lambda account: account.nickname)
 
     def named(self, nickname: str) -> Account | None:
-        """Return the account of a nickname, in any case; None if there is none."""
+        """Return the account with a nickname, in any case, or None."""
         found = self._ids_by_nickname.get(nickname.lower())
         return None if found is None else self._accounts[found]
 
     def of_user_id(self, user_id: str) -> Account | None:
-        """Return the account of a user's or team's id; None if there is none."""
+        """Return the account with a user's or team's id, or None."""
         return self._by_user_id.get(user_id)
 
     def of(self, account: AccountId) -> Account:
-        """Return the account of a caller, or of something that is stored.
+        """Return the account of a caller, or of a stored object.
 
         Raises:
-            NotFound: it is not served any more.
+            NotFound: it is no longer served.
         """
         found = self._accounts.get(account)
         if found is None:
@@ -246,7 +246,7 @@ class KnownAccounts:
         return found
 
     def quotas(self, account: AccountId) -> Quotas:
-        """Return the quotas of an account; asked for every request to an app."""
+        """Return the quotas of an account; called for every request to an app."""
         found = self._accounts.get(account)
         return USUAL if found is None else found.quotas
 
@@ -257,7 +257,7 @@ class KnownAccounts:
             name: a nickname, or the id of a user.
 
         Raises:
-            NotFound: that is no name of the caller's account; others do not exist for the caller.
+            NotFound: it is not a name of the caller's account; to the caller, other accounts do not exist.
         """
         mine = self.of(account)
         if name not in (mine.nickname, mine.user_id):

@@ -1,4 +1,4 @@
-"""The actions that a plan of the reconciler consists of."""
+"""The actions in a plan of the reconciler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Launch:
     """Start a PENDING runner on a node, as a machine type that fits.
 
     Attributes:
-        gpus: the ids of the GPUs that it gets, which no other runner has.
+        gpus: the ids of the GPUs for it, which no other runner holds.
     """
 
     runner_id: str
@@ -43,7 +43,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Leave a PENDING runner that fits nowhere, say why, and try again later.
+    """Leave a PENDING runner that fits on no node, say why, and try again later.
 
     Attributes:
         hopeless: whether there are nodes, but none would have room even if it were empty.
@@ -57,7 +57,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Send a runner no more requests; it stops when it has finished those it has."""
+    """Send a runner no more requests; it stops once it has finished its current ones."""
 
     runner_id: str
     reason: str
@@ -65,14 +65,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmUnrouted:
-    """Have the router confirm that it sends no more requests to a runner that is to stop."""
+    """Let the router confirm that it sends no more requests to a runner that is to stop."""
 
     runner_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrouted:
-    """Move a runner that is to stop and still has requests to DRAINING."""
+    """Move a runner that is to stop, but still has requests, to DRAINING."""
 
     runner_id: str
 
@@ -96,7 +96,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """A runner that has no process yet is not wanted any more: it ends."""
+    """End a runner without a process that is no longer wanted."""
 
     runner_id: str
     reason: str
@@ -112,7 +112,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandon:
-    """Give up a rolling deploy whose runner failed to start or fits nowhere; the app stays on its revision."""
+    """Give up a rolling deploy whose runner failed to start or fits on no node; the app keeps its revision."""
 
     app_id: AppId
     revision_id: str

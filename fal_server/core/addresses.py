@@ -1,4 +1,4 @@
-"""Where runners are reached, and the key of the gate before each."""
+"""The addresses of runners, and the keys of their gates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class RunnerAddress:
-    """Where the controller reaches a runner's app.
+    """The address of a runner's app.
 
     Attributes:
-        gate_key: opens the gate before the port; empty if there is none, so that the app takes every connection.
+        gate_key: opens the gate before the port; empty if there is none, so that the app accepts every connection.
     """
 
     host: str

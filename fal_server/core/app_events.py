@@ -1,4 +1,4 @@
-"""What happened to an app: its runners' changes, its deploys and its settings, in one form and one order."""
+"""The events of an app: its runners' changes, its deploys and its settings, in one form and one order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Category(StrEnum):
 
 
 class Origin(StrEnum):
-    """The rows that an event is read from. Of two at one time, the later in the alphabet counts as newer."""
+    """The kind of row that an event comes from.
+
+    Of two events at one time, the later name in the alphabet counts as newer.
+    """
 
     AUDIT = "audit"
     REVISION = "revision"
@@ -45,7 +48,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class EventPlace:
-    """The place of an event in the order of time; no two events of an app share one."""
+    """The position of an event in time order; no two events of an app share one."""
 
     at: datetime
     origin: Origin
@@ -55,7 +58,7 @@ class EventPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppChange:
-    """An entry of a runner's history, with its number there, and the runner as it is now."""
+    """An entry of a runner's history, with its number there, and the runner's current row."""
 
     change: StateChange
     number: int
@@ -64,7 +67,7 @@ class AppChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppEvent:
-    """One event; what its category does not have is None.
+    """One event; fields that do not apply to its category are None.
 
     Attributes:
         runner_state: the last state of a runner that failed.
@@ -91,7 +94,8 @@ _OF_STATE = {
     RunnerState.DRAINING: Category.RUNNER_DRAINING,
     RunnerState.TERMINATING: Category.RUNNER_STOPPING,
 }
-# What a caller did to an app, by the action in the audit log. A deploy names its app before the revision has an id.
+# Categories of callers' changes to an app, by the action in the audit log. A deploy names its app before the revision
+# has an id.
 CAUSES: dict[str, Category] = {
     "Apps.RolloutApplication": Category.DEPLOYMENT_ROLLING_STARTED,
     "Apps.SetAlias": Category.DEPLOYMENT_STARTED,
@@ -119,7 +123,7 @@ def of_runner(found: AppChange) -> AppEvent:
 
 
 def of_audit(row: AuditRow) -> AppEvent:
-    """Return the event of a row whose action is among the causes."""
+    """Return the event of an audit row whose action is in CAUSES."""
     named = named_in(row)
     return AppEvent(
         place=EventPlace(at=row.entry.at, origin=Origin.AUDIT, number=row.sequence),
@@ -133,8 +137,8 @@ def of_revision(revision: Revision, before: Revision | None, key_id: str | None)
     """Return the event of a revision that was built and stored.
 
     Args:
-        before: the app's revision before it.
-        key_id: the key that deployed it, if that is known.
+        before: the app's previous revision.
+        key_id: the key that deployed it, if known.
     """
     return AppEvent(
         place=EventPlace(at=revision.created_at, origin=Origin.REVISION, of=revision.revision_id),
@@ -146,26 +150,26 @@ def of_revision(revision: Revision, before: Revision | None, key_id: str | None)
 
 
 def app_of(row: AuditRow) -> str:
-    """Return the full name of the app that a row is about; empty if it names none."""
+    """Return the full name of an audit row's app; empty if it names none."""
     named = named_in(row)
     name, environment = named.get("application_name") or named.get("alias") or "", named.get("environment_name", MAIN)
     return name if environment == MAIN or not name else f"{name}{SEPARATOR}{environment}"
 
 
 def named_in(row: AuditRow) -> dict[str, str]:
-    """Return what a row names, by field."""
+    """Return the fields that an audit row names, with their values."""
     return {
         field: value for field, found, value in (part.partition("=") for part in row.entry.target.split(", ")) if found
     }
 
 
 def deployer_of(revision: Revision, deploys: list[AuditRow]) -> str | None:
-    """Return the key that deployed a revision: that of the last deploy of its app which began before it was stored.
+    """Return the key that deployed a revision: that of its app's last deploy before it was stored.
 
     Args:
-        deploys: rows of deploys of the app.
+        deploys: audit rows of the app's deploys.
     """
-    # The two clocks differ a little.
+    # Allow for a small difference between the two clocks.
     started = [row for row in deploys if row.entry.at <= revision.created_at + timedelta(seconds=1)]
     return max(started, key=lambda row: row.sequence).entry.key_id if started else None
 

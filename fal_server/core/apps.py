@@ -11,7 +11,7 @@ from fal_server.core.scaling import Scaling
 
 
 class AuthMode(StrEnum):
-    """Who may call an app: holders of a key or anyone. SHARED is like PRIVATE here."""
+    """Who may call an app: holders of a key, or anyone. SHARED is like PRIVATE here."""
 
     PRIVATE = "private"
     PUBLIC = "public"
@@ -19,7 +19,7 @@ class AuthMode(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How an app moves to a new revision: at once, or when a runner of the revision is ready."""
+    """How an app moves to a new revision: at once, or once a runner of the revision is ready."""
 
     RECREATE = "recreate"
     ROLLING = "rolling"
@@ -30,11 +30,11 @@ class App:
     """An app's desired state.
 
     Attributes:
-        name: unique in the account; carries its environment (`name--env`) outside `main`.
+        name: unique in the account; includes its environment (`name--env`) outside `main`.
         revision_id: the revision that gets the traffic.
-        next_revision_id: the revision that a rolling deploy is moving to; None if there is no such deploy.
-        next_auth_mode: who may call it after the move; None leaves that as it is.
-        next_scaling: the settings after the move, if the deploy asked for those of the code; None keeps the app's.
+        next_revision_id: the target revision of a rolling deploy; None if there is none.
+        next_auth_mode: who may call it after the move; None leaves it unchanged.
+        next_scaling: the settings after the move, if the deploy asked for the code's; None keeps the app's.
     """
 
     account: AccountId
@@ -51,14 +51,14 @@ class App:
 
     @property
     def app_id(self) -> AppId:
-        """The app's identity: names repeat in other accounts."""
+        """The app's identity; other accounts may use the same name."""
         return app_id_of_row(self.account, self.name)
 
 
 def settled(
     app: App, *, revision_id: str | None = None, scaling: Scaling | None = None, auth_mode: AuthMode | None = None
 ) -> App:
-    """Return the app on a revision, with no deploy under way; None leaves what it has."""
+    """Return the app on a revision, without a deploy in progress; None keeps a setting."""
     return replace(
         app,
         revision_id=revision_id or app.revision_id,

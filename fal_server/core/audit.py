@@ -1,4 +1,4 @@
-"""The audit log: who changed what, from where, in a chain in which no row can be changed or left out unseen."""
+"""The audit log: who changed what, and from where, as a chain that shows any changed or missing row."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fal_server.core.identity import AccountId
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PEER_PREFIX = "fal-peer/"
-"""What the name of a connection begins with that the shared port passes on; its caller's address and a slash follow."""
+"""Prefix of a connection's name on the shared port; the caller's address and a slash follow."""
 NOTHING_BEFORE = ""
-"""In place of the digest before an account's first row."""
+"""Replaces the previous digest for an account's first row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """Something that a caller was permitted to change. It has names and ids, and never values.
+    """A permitted change by a caller. It contains names and ids, and never values.
 
     Attributes:
-        action: the method of gRPC, or method and path of HTTP.
-        target: what it names, as `name=value` with commas between.
-        source: the address that it came from; empty if that is not known.
-        request_id: names the call in the controller's log.
+        action: the gRPC method, or HTTP method and path.
+        target: the objects that it names, as `name=value` separated by commas.
+        source: the caller's address; empty if unknown.
+        request_id: the call's id in the controller's log.
     """
 
     account: AccountId
@@ -43,8 +43,8 @@ class AuditRow:
     """An entry in its account's chain.
 
     Attributes:
-        sequence: from 1 on, without a gap.
-        digest: of the entry and of the row before.
+        sequence: counts from 1, without gaps.
+        digest: of the entry and of the previous row.
     """
 
     sequence: int
@@ -53,14 +53,14 @@ class AuditRow:
 
 
 def following(secret: bytes, before: AuditRow | None, entry: AuditEntry) -> AuditRow:
-    """Return the row of an entry behind the last one of its account."""
+    """Return the row of an entry that follows the last one of its account."""
     sequence = 1 if before is None else before.sequence + 1
     previous = NOTHING_BEFORE if before is None else before.digest
     return AuditRow(sequence=sequence, entry=entry, digest=_digest(secret, previous, sequence, entry))
 
 
 def first_break(secret: bytes, before: AuditRow | None, rows: Iterable[AuditRow]) -> int | None:
-    """Return the number of the first row that does not follow those before it; None if all do.
+    """Return the number of the first row that does not follow its predecessor; None if all do.
 
     Args:
         before: the row before the first of `rows`.

@@ -1,4 +1,4 @@
-"""Decide how many runners an app should have, and say why."""
+"""Decides how many runners an app should have, and explains it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NEVER_USED_SECONDS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """An app's requests at one time.
+    """An app's current requests.
 
     Attributes:
-        in_flight: requests that runners are working on.
+        in_flight: requests on runners.
         queued: requests that wait for a runner.
-        eligible: of those, the ones that have waited at least `scaling_delay` and so may cause a start.
+        eligible: queued requests that have waited at least `scaling_delay` and so may cause a start.
     """
 
     in_flight: int = 0
@@ -28,7 +28,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """How many runners there should be.
+    """The desired number of runners.
 
     Attributes:
         start_below: runners are started up to this number. Counts eligible requests only.
@@ -42,13 +42,13 @@ class Decision:
 
 
 def decide(scaling: Scaling, load: Load) -> Decision:
-    """Apply the formula to one app.
+    """Compute an app's desired number of runners.
 
         needed = ceil(volume / max_multiplexing)
         buffer = max(concurrency_buffer, ceil(needed * concurrency_buffer_perc / 100))
         target = min(max_concurrency, max(min_concurrency, needed + buffer))
 
-    All are whole numbers, so that no rounding of averages can make the number of runners flap.
+    All are whole numbers, so that rounded averages cannot make the number of runners flap.
     """
     start_below, reason = _target(scaling, load.in_flight + load.eligible)
     keep, _ = _target(scaling, load.in_flight + load.queued)

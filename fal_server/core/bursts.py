@@ -1,4 +1,4 @@
-"""Decide how many workers wait for the next runners of each environment, by what recent bursts called for."""
+"""Decides how many prewarmed workers each environment gets, based on its recent bursts of starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What an environment's recent starts call for.
+    """The demand of an environment's recent starts.
 
     Attributes:
-        workers: how many would have been taken at once.
-        mib: the memory of one; None as long as none has been measured, and then one is enough.
+        workers: the most workers that were needed at once.
+        mib: the memory of one; None until one has been measured, and then one worker is enough.
     """
 
     workers: int
@@ -23,11 +23,11 @@ class Wish:
 
 
 def largest_burst(starts: Sequence[float], within_seconds: float) -> int:
-    """Return the most starts that came so fast that no worker could take the place of one that was taken.
+    """Return the most starts that followed each other faster than workers could be replaced.
 
     Args:
         starts: their times in seconds, in order.
-        within_seconds: how long it takes until the next worker waits.
+        within_seconds: how long it takes until the next worker is ready.
     """
     most = first = 0
     for last, at in enumerate(starts):
@@ -38,11 +38,11 @@ def largest_burst(starts: Sequence[float], within_seconds: float) -> int:
 
 
 def shares(wishes: Mapping[K, Wish], budget_mib: float) -> dict[K, int]:
-    """Return how many workers wait for each: one, and as many more as it calls for and the budget has room for.
+    """Return the number of workers for each environment: one, and more if needed and the budget allows.
 
     Args:
-        wishes: in the order of their last use; the last one is served first.
-        budget_mib: the memory for what is more than one for each.
+        wishes: ordered by last use; the most recent one is served first.
+        budget_mib: the memory for workers beyond one per environment.
     """
     given = dict.fromkeys(wishes, 1)
     for key, wish in reversed(list(wishes.items())):

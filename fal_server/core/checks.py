@@ -1,4 +1,4 @@
-"""The checks that constructors share, and what gives a fault the name that a caller knows its field by."""
+"""Checks that constructors share, and naming of the request's field in their faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fal_server.core.faults import InvalidArgument
 
 
 def check_bounds(field: str, value: int | None, least: int, most: int | None = None) -> None:
-    """Check a number; None, which stands for "not set", is good.
+    """Check a number; None means "not set" and is valid.
 
     Raises:
         InvalidArgument: it is below `least` or above `most`.
@@ -22,7 +22,7 @@ def check_bounds(field: str, value: int | None, least: int, most: int | None = N
 
 @contextmanager
 def inside(message: str) -> Generator[None]:
-    """Name the field of an InvalidArgument as a part of a request's message, such as `files[0].hash`."""
+    """Prefix the field of an InvalidArgument with the message that contains it, as in `files[0].hash`."""
     try:
         yield
     except InvalidArgument as fault:

@@ -11,14 +11,14 @@ CONTAINER = "container"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The options without which an engine does not work on a machine, found by trying.
+    """The options that an engine needs to work on a machine, found by a trial.
 
     Attributes:
         engine: come before the verb, such as `--runtime`.
         run: come after `run`.
         build: come after `build`.
-        limits: whether the engine holds the limits that a container is given.
-        publishes: whether a port of a container can be published.
+        limits: whether the engine enforces a container's limits.
+        publishes: whether a container's port can be published.
     """
 
     engine: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Container:
 
     Attributes:
         engine: the program: podman or docker.
-        options: what the engine needs on this machine.
+        options: the options that the engine needs on this machine.
         image: the image's id.
         entrypoint, cmd: replace those of the image.
     """

@@ -1,4 +1,4 @@
-"""Counts things for people."""
+"""Counts items for people."""
 
 from __future__ import annotations
 

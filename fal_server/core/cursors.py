@@ -1,4 +1,4 @@
-"""Cursors: where a listing or a stream goes on, as text that a client hands back unread."""
+"""Cursors: positions in a listing or stream, as opaque text for clients."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def write_cursor(position: Sequence[object]) -> str:
 
 
 def read_cursor(cursor: str) -> list[object]:
-    """Return the position of a cursor; its values can be any that JSON has.
+    """Return the position of a cursor, which may consist of any JSON values.
 
     Raises:
-        ValueError: nobody made this cursor.
+        ValueError: it is not a cursor.
     """
     padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
     position = read_json(b64decode(padded, altchars=b"-_", validate=True))

@@ -1,4 +1,4 @@
-"""Check the paths below /data that callers give, and split them."""
+"""Checks and splits callers' paths below /data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def data_parts(path: str) -> tuple[str, ...]:
     """Return the names between /data and a file or directory; none for /data itself.
 
     Args:
-        path: such as `/data/a/b`; the first slash may be missing, and empty names and `.` are ignored.
+        path: such as `/data/a/b`; the first slash is optional, and empty names and `.` are ignored.
 
     Raises:
-        InvalidArgument: it does not lie below /data, or has a name that no file can have.
+        InvalidArgument: it is not below /data, or contains a name that no file can have.
     """
     shown = path[:200]
     if "\0" in path or len(path.encode(errors="surrogateescape")) > _MOST_BYTES:
@@ -37,5 +37,5 @@ def data_parts(path: str) -> tuple[str, ...]:
 
 
 def data_path(*parts: str) -> str:
-    """Return the path as callers see it."""
+    """Return the path in callers' form."""
     return "/" + "/".join((ROOT, *parts))

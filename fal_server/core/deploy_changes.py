@@ -1,4 +1,4 @@
-"""Compare what a deploy would register with what an app has, and say what the controller would do then."""
+"""Compares a planned deploy with the app's current state, and lists the controller's steps."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fal_server.core.revisions import Json, Revision
 from fal_server.core.runners import Runner
 from fal_server.core.scaling import Scaling, carried_over
 
-# Longer texts are compared, and named by their hash.
+# Longer texts are compared by their hash, and shown as that.
 _LONGEST = 300
 _PASSWORD = re.compile(r"://[^/\s]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One thing that a deploy changes, as texts for people.
+    """One change by a deploy, as texts for people.
 
     Attributes:
         name: as in a deploy's options; "code" and "files" for these.
-        current: what it is; empty for a new app.
-        planned: what it becomes.
+        current: the value before; empty for a new app.
+        planned: the value after.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Change:
 
 
 def changes(app: App | None, current: Revision | None, after: App, planned: Revision) -> tuple[Change, ...]:
-    """Return what differs, in a fixed order; for a new app, everything that is set.
+    """Return the differences, in a fixed order; for a new app, everything that is set.
 
     Args:
         app, current: the app and its revision; None for a new app.
-        after: the app once the deploy is done.
-        planned: its revision then.
+        after: the app after the deploy.
+        planned: its revision after the deploy.
     """
     before = {} if app is None or current is None else _described(app, current)
     then = _described(after, planned)
@@ -57,11 +57,11 @@ def changes(app: App | None, current: Revision | None, after: App, planned: Revi
 def steps(
     app: App | None, after: App, planned: Revision, actions: Sequence[Action], runners: Sequence[Runner]
 ) -> list[str]:
-    """Say what the controller does after the deploy.
+    """Return the controller's steps after the deploy.
 
     Args:
-        app: as it is; None for a new one.
-        after: as the deploy leaves it: on the revision, or about to roll to it.
+        app: the app before the deploy; None for a new one.
+        after: the app after the deploy: on the revision, or about to roll to it.
         planned: the revision.
         actions: the reconciler's plan for `after`.
         runners: the app's runners.
@@ -99,7 +99,7 @@ def lack_everywhere(machine_types: Iterable[str], num_gpus: int | None, nodes: S
 
 
 def _described(app: App, revision: Revision) -> dict[str, str]:
-    """Return everything of an app that a deploy sets, as texts; nothing secret is in them."""
+    """Return all settings of an app that a deploy sets, as texts without secrets."""
     found: dict[str, str] = {}
     if revision.function is not None:
         found["code"] = f"sha256:{revision.function.blob[:12]}"
@@ -134,7 +134,7 @@ def _described(app: App, revision: Revision) -> dict[str, str]:
 
 
 def _scaling_after(app: App, revision: Revision) -> Scaling:
-    """Return the settings once the app is on the revision."""
+    """Return the settings after the app has moved to the revision."""
     if app.next_revision_id != revision.revision_id:
         return app.scaling
     return app.next_scaling or carried_over(app.scaling, revision.scaling)
@@ -148,7 +148,7 @@ def _text(value: Json, *, opaque: bool) -> str:
     else:
         text = json.dumps(value, sort_keys=True, default=dict)
     if opaque or isinstance(value, Mapping) or len(text) > _LONGEST:
-        return f"sha256:{_hash([text])}"  # an image's passwords are in it
+        return f"sha256:{_hash([text])}"  # an image's configuration contains passwords
     return _PASSWORD.sub("://****@", text)
 
 

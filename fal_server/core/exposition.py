@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them: the text exposition format, version 0.0.4."""
+"""Metrics in Prometheus' text exposition format, version 0.0.4."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Metric:
     Attributes:
         kind: `counter`, `gauge` or `histogram`.
         help: one line about it.
-        samples: what is behind the metric's name, such as `_bucket`, the labels and the value.
+        samples: the suffix of the metric's name, such as `_bucket`, the labels and the value.
     """
 
     name: str
@@ -33,8 +33,8 @@ class Metric:
         """Add the samples of a histogram.
 
         Args:
-            bounds: how many values are not above each bound, ascending.
-            count: how many values there are.
+            bounds: the number of values at or below each bound, in ascending order.
+            count: the number of all values.
             total: their sum.
         """
         for bound, below in bounds.items():
@@ -45,7 +45,7 @@ class Metric:
 
 
 def to_text(metrics: Iterable[Metric]) -> str:
-    """Return metrics as text; those without samples are left out."""
+    """Return metrics as text, without those that have no samples."""
     lines: list[str] = []
     for metric in metrics:
         if metric.samples:

@@ -1,4 +1,4 @@
-"""Decide which ends of runners count as failed starts, and count them in a row."""
+"""Decides which runners' ends count as failed starts, and counts consecutive ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from fal_server.core.identity import AppId
 from fal_server.core.runners import Desired, Runner, StopCause
 
-# A runner that ends by itself so soon after it became ready, without a request, counts as a failed start.
+# A runner that ends by itself this soon after it became ready, without a request, counts as a failed start.
 EARLY_END = timedelta(seconds=10)
-# Why a runner is killed that a request found broken.
+# Causes of kills after a request found a runner broken.
 FOUND_BROKEN = frozenset({StopCause.BROKE_CONNECTION, StopCause.UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """The starts of one revision that failed in a row: how many, and when, which and why the last one."""
+    """The consecutive failed starts of one revision: how many, and when, which and why the last one."""
 
     count: int = 0
     at: datetime | None = None
@@ -36,11 +36,11 @@ def failed_to_start(runner: Runner) -> bool:
 
 
 def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool]) -> dict[tuple[AppId, str], Failures]:
-    """Return the failed starts in a row by app and revision, from rows, after the controller restarted.
+    """Return the consecutive failed starts by app and revision, from rows, after a restart of the controller.
 
     Args:
         runners: the living and the recently ended ones, in any order.
-        must_prove: whether a living runner still has to pass a health check before its start counts as successful.
+        must_prove: whether a living runner must still pass a health check before its start counts as successful.
     """
     outcomes: list[tuple[datetime, Runner]] = []
     for runner in runners:

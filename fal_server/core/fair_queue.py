@@ -17,10 +17,10 @@ _ORDER = (Priority.NORMAL, Priority.LOW)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueEntry:
-    """What the queue knows of a waiting request.
+    """The queue's data about a waiting request.
 
     Attributes:
-        number: counts accepted requests; a retried request keeps its number, and so its place.
+        number: counts accepted requests; a retried request keeps its number, and so its position.
     """
 
     request_id: str
@@ -33,9 +33,9 @@ class QueueEntry:
 
 
 class FairQueue:
-    """Picks the next request. Callers take turns: the one served last lets all others go first.
+    """Picks the next request. Callers take turns: the one served last goes behind all others.
 
-    A resting request (`not_before`) counts, but is not picked before its time.
+    A resting request (`not_before`) counts, but is not picked before that time.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class FairQueue:
         return iter(self._entries.values())
 
     def add(self, entry: QueueEntry, now: datetime) -> None:
-        """Add a request, or replace it."""
+        """Add or replace a request."""
         self.remove(entry.request_id)
         self._entries[entry.request_id] = entry
         self._ids[entry.number] = entry.request_id
@@ -82,7 +82,7 @@ class FairQueue:
             del numbers[at]
             if not numbers:
                 del lanes[entry.caller]
-        # Its items in the heaps are skipped when they come up.
+        # Its items in the heaps are skipped when they reach the top.
         if not self._entries:
             self._resting.clear()
             self._deadlines.clear()
@@ -91,7 +91,7 @@ class FairQueue:
         return entry
 
     def take(self, now: datetime) -> QueueEntry | None:
-        """Remove and return the next request; None if there is none or all rest."""
+        """Remove and return the next request; None if there is none, or if all rest."""
         self._wake(now)
         for priority in _ORDER:
             lanes = self._lanes[priority]
@@ -114,14 +114,15 @@ class FairQueue:
         return found
 
     def next_change_at(self) -> datetime | None:
-        """Return when the next rest ends or deadline passes; None if neither does."""
+        """Return when the next rest ends or deadline passes; None if there is neither."""
         return min((heap[0][0] for heap in (self._resting, self._deadlines) if heap), default=None)
 
     def position(self, request_id: str) -> int:
         """Return how many requests are ahead of this one; 0 if it is not in the queue.
 
-        Of each other caller, as many requests are ahead as this caller has before this one, and one more if that
-        caller's turn comes first.
+        For each other caller, as many requests are ahead as this caller has before this one, and one more if that
+        caller's
+        turn comes first.
         """
         entry = self._entries.get(request_id)
         if entry is None:
@@ -147,7 +148,7 @@ class FairQueue:
         return self._served[priority].get(caller, 0), first
 
     def _wake(self, now: datetime) -> None:
-        """Move the requests whose rest is over to their lanes."""
+        """Move requests whose rest has ended to their lanes."""
         while self._resting and self._resting[0][0] <= now:
             not_before, request_id = heapq.heappop(self._resting)
             entry = self._entries.get(request_id)

@@ -1,10 +1,10 @@
-"""The errors that the controller answers with; gRPC and HTTP turn them into their own status codes."""
+"""The controller's errors; gRPC and HTTP map them to their own status codes."""
 
 from __future__ import annotations
 
 import errno
 
-# These say what the machine lacks; what was asked for is not to blame.
+# These report a lack on the machine; the request is not to blame.
 _NODE_ERRORS = frozenset(
     {
         errno.ENOSPC,
@@ -21,11 +21,11 @@ _NODE_ERRORS = frozenset(
 )
 
 CONTROLLER_FAILED = "the controller failed; its log says why"
-"""What a caller is told of an error that nobody foresaw."""
+"""The message to callers for an unexpected error."""
 
 
 class Fault(Exception):
-    """The root. The message is shown to the caller; it says what is wrong and what to do next."""
+    """The base class. The message is shown to the caller; it says what is wrong and what to do next."""
 
     reason = "INTERNAL"
 
@@ -57,11 +57,11 @@ class UnusableIdempotencyKey(InvalidArgument):
 
 
 class NotFound(Fault):
-    """The named thing does not exist. "not found" stands in the message, because published programs look for it.
+    """The named object does not exist. The message contains "not found", which published programs look for.
 
     Args:
         thing: its kind and name, such as `app 'hello'`.
-        detail: why it is not there, or what to do.
+        detail: why it does not exist, or what to do.
     """
 
     reason = "NOT_FOUND"
@@ -71,13 +71,13 @@ class NotFound(Fault):
 
 
 class AlreadyExists(Fault):
-    """A thing of that name exists already."""
+    """An object of that name already exists."""
 
     reason = "ALREADY_EXISTS"
 
 
 class FailedPrecondition(Fault):
-    """The thing exists, but its state does not allow this."""
+    """The object's state does not allow this."""
 
     reason = "FAILED_PRECONDITION"
 
@@ -101,11 +101,11 @@ class ResourceExhausted(Fault):
 
 
 class TooLarge(ResourceExhausted):
-    """What was sent is larger than what is accepted."""
+    """The request's content is larger than accepted."""
 
 
 class RateLimited(ResourceExhausted):
-    """Requests come faster than a quota allows; here waiting does help.
+    """Requests come faster than a quota allows; unlike for other limits, waiting helps.
 
     Args:
         retry_after_seconds: when the next one is allowed.
@@ -117,19 +117,19 @@ class RateLimited(ResourceExhausted):
 
 
 class Unimplemented(Fault):
-    """This controller cannot do that."""
+    """This controller does not support it."""
 
     reason = "UNIMPLEMENTED"
 
 
 class Unavailable(Fault):
-    """It cannot be done now; the same call may succeed later."""
+    """It is not possible now; the same call may succeed later."""
 
     reason = "UNAVAILABLE"
 
 
 class NodeTrouble(Unavailable):
-    """The machine cannot do it now, as when its disk is full; who asked for it is not to blame."""
+    """The machine cannot do it now, for example because its disk is full; the caller is not to blame."""
 
     @staticmethod
     def explains(error: BaseException) -> bool:
@@ -142,7 +142,7 @@ class StartTimedOut(Unavailable):
 
 
 class StartDelayed(Unavailable):
-    """No runner serves, and the next start waits because earlier ones failed.
+    """No runner serves, and the next start is delayed because earlier ones failed.
 
     Args:
         retry_after_seconds: when it is tried.
@@ -154,7 +154,7 @@ class StartDelayed(Unavailable):
 
 
 class DeadlineExceeded(Fault):
-    """The caller's time limit is over."""
+    """The caller's time limit has passed."""
 
     reason = "DEADLINE_EXCEEDED"
 

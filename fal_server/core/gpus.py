@@ -1,4 +1,4 @@
-"""GPUs one by one: what they are called, and which of them a runner gets."""
+"""Individual GPUs: their labels, and their assignment to runners."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SLICE = re.compile(r"\bMIG\s+(\S+)$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A GPU, or a slice of one, which one runner has at a time.
+    """A GPU, or a slice of one, which one runner holds at a time.
 
     Attributes:
-        id: its UUID, by which CUDA finds it; a made-up name if there is no such device.
-        label: what machine types call it, such as `GPU-H100`.
-        model: what its maker calls it; empty if there is no such device.
-        device: the number of its device file; a slice has that of its GPU. None if there is none.
+        id: its UUID, by which CUDA finds it; a made-up name for a simulated GPU.
+        label: its name in machine types, such as `GPU-H100`.
+        model: the manufacturer's name; empty for a simulated GPU.
+        device: the number of its device file; a slice has its GPU's. None for a simulated GPU.
     """
 
     id: str
@@ -32,14 +32,14 @@ class Gpu:
 
     @property
     def exists(self) -> bool:
-        """Whether it is a device, and not made up by the operator."""
+        """Whether it is a real device rather than one simulated by the operator."""
         return self.device is not None
 
 
 def label_of(model: str) -> str:
     """Return the label of a model: `NVIDIA H100 80GB HBM3` is `GPU-H100`, a slice of it `GPU-H100-1G.10GB`.
 
-    Memory and form are left out, as in the names of machine types that clients know.
+    It omits memory and form factor, like the names of machine types that clients know.
     """
     text = model.strip().upper()
     part = _SLICE.search(text)
@@ -62,22 +62,22 @@ def label_of(model: str) -> str:
 
 
 def made_up(counts: Mapping[str, int]) -> tuple[Gpu, ...]:
-    """Return GPUs that need not exist."""
+    """Return simulated GPUs."""
     return tuple(Gpu(id=f"{label}/{number}", label=label) for label, count in counts.items() for number in range(count))
 
 
 def counts_of(gpus: Iterable[Gpu]) -> dict[str, int]:
-    """Return how many GPUs there are of each label."""
+    """Return the number of GPUs by label."""
     return dict(Counter(gpu.label for gpu in gpus))
 
 
 def offered(found: Sequence[Gpu], wanted: Mapping[str, int]) -> tuple[Gpu, ...]:
-    """Return what a machine offers.
+    """Return the GPUs that a machine offers.
 
     Args:
         found: its GPUs.
-        wanted: how many of which label the operator says it has; empty offers what was found. The found ones take these
-            labels in their order, and those that are missing are made up.
+        wanted: the operator's numbers by label; empty offers the found ones. The found ones get these labels in order,
+            and missing ones are simulated.
     """
     if not wanted:
         return tuple(found)
@@ -86,15 +86,15 @@ def offered(found: Sequence[Gpu], wanted: Mapping[str, int]) -> tuple[Gpu, ...]:
 
 
 def assign(gpus: Iterable[Gpu], held: Collection[str], wanted: Mapping[str, int]) -> tuple[str, ...]:
-    """Choose GPUs for a runner: of each label the first that nobody holds.
+    """Choose GPUs for a runner: for each label the first ones that nobody holds.
 
     Args:
         gpus: those of the node.
-        held: the ids of those that runners have.
+        held: the ids of those that runners hold.
         wanted: how many of each label.
 
     Returns:
-        Their ids, as many as were asked for if the node has room.
+        Their ids, as many as requested if the node has room.
     """
     chosen: list[str] = []
     for label, count in wanted.items():

@@ -1,4 +1,4 @@
-"""Decide when ready runners are checked, and what a failed check means."""
+"""Decides when ready runners are checked, and how a failed check counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from fal_server.core.revisions import HealthCheck
 
 PERIOD_SECONDS = 15
-# A runner that has not passed a check yet is checked this often, because a deploy may be waiting for it.
+# The interval for a runner that has not passed a check yet, because a deploy may be waiting for it.
 UNPROVEN_SECONDS = 2
 
 
@@ -18,9 +18,9 @@ class Vitals:
 
     Attributes:
         proven: whether it has ever passed a check.
-        failures: how many checks in a row failed and counted.
+        failures: the number of consecutive failures that counted.
         checked_at: when the last check started.
-        asked: whether one of its answers asked for a check that has not started yet.
+        asked: whether a response of the app asked for a check that has not started yet.
     """
 
     proven: bool = False
@@ -38,7 +38,7 @@ def due_at(check: HealthCheck, vitals: Vitals, ready_at: datetime, *, busy: bool
     The first check is due at once, because no traffic moves to a runner that has not passed one.
 
     Args:
-        busy: whether it has requests in flight, during which it is only checked if `allow_on_busy` says so.
+        busy: whether it has requests in flight, during which it is only checked if `allow_on_busy` is set.
     """
     if busy and not check.allow_on_busy:
         return None
@@ -57,7 +57,7 @@ def started(vitals: Vitals, now: datetime) -> Vitals:
 
 
 def passed(vitals: Vitals) -> Vitals:
-    """Return the state after a check was answered with 2xx in time."""
+    """Return the state after a check got a 2xx response in time."""
     return replace(vitals, proven=True, failures=0)
 
 
@@ -67,7 +67,7 @@ def failed(
     """Return the state after a failed check, and whether the runner counts as unhealthy.
 
     In the start period (at least `startup_timeout`, from the runner's start) a failure does not count. If checks are
-    only made when an answer asks for one, the app itself has raised the alarm, and one failure is enough.
+    only made on an app's request, the app itself has raised the alarm, and one failure is enough.
     """
     if vitals.proven and not check.call_regularly:
         return replace(vitals, failures=vitals.failures + 1), True

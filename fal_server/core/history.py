@@ -1,4 +1,4 @@
-"""A runner's history: which state changes are kept, and how long each part of its start took."""
+"""A runner's history: the recorded state changes, and the durations of its start's phases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class StateChange:
     """One entry of a runner's history.
 
     Attributes:
-        state: from then on. PENDING is repeated when the runner is held and when its start is ordered.
+        state: the new state. PENDING appears again when the runner is held and when its start is ordered.
         reason: for people; may be empty.
     """
 
@@ -25,13 +25,13 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartPhases:
-    """How long each part of a start took, in seconds; None if it is not over or did not happen.
+    """The duration of each phase of a start, in seconds; None if it has not ended or did not happen.
 
     Attributes:
-        waiting: from the runner's creation to the order to start it on a node.
-        environment: then to its process, while its environment, code and secrets are prepared.
+        waiting: from the runner's creation until its start on a node is ordered.
+        environment: then until its process starts, while its environment, code and secrets are prepared.
         setup: then until it takes requests.
-        first_byte: from its first request to the first byte of the answer.
+        first_byte: from its first request to the first byte of the response.
     """
 
     waiting: float | None = None
@@ -43,8 +43,9 @@ class StartPhases:
 def change_between(before: Runner | None, after: Runner, now: datetime) -> StateChange | None:
     """Return the history entry for a change to a runner's row; None if there is none.
 
-    There is one for each new state, the first hold and the order to start. So a runner has at most a dozen, however
-    long it waits and however often its reason changes.
+    Each new state, the first hold and the order to start have one. So a runner has at most a dozen, however long it
+    waits
+    and however often its reason changes.
     """
     new = before is None or before.state is not after.state
     held = before is not None and before.not_before is None and after.not_before is not None
@@ -56,7 +57,7 @@ def change_between(before: Runner | None, after: Runner, now: datetime) -> State
 
 
 def start_phases(runner: Runner) -> StartPhases:
-    """Return how long each part of a runner's start took."""
+    """Return the duration of each phase of a runner's start."""
     return StartPhases(
         waiting=_between(runner.created_at, runner.ordered_at),
         environment=_between(runner.ordered_at, runner.started_at),

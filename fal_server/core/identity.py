@@ -1,4 +1,4 @@
-"""Who is calling, what a caller may reach, and how an app is identified."""
+"""Callers, their scopes, and the identity of apps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fal_server.core.names import MAIN, SEPARATOR, split_app_name
 AccountId = NewType("AccountId", str)
 
 LOCAL: Final = AccountId("local")
-"""The account that exists when nobody has made another."""
+"""The account that exists before anyone creates another."""
 
 
 class EveryAccount(Enum):
-    """The type of EVERY_ACCOUNT, so that no account's id can be taken for it."""
+    """The type of EVERY_ACCOUNT, so that no account's id can be mistaken for it."""
 
     EVERY_ACCOUNT = "every account"
 
@@ -28,7 +28,7 @@ Accounts: TypeAlias = "AccountId | EveryAccount"
 
 
 def within(accounts: Accounts, owner: AccountId) -> bool:
-    """Return whether a thing of this owner exists for a call on behalf of these accounts."""
+    """Return whether an object of this owner is visible to a call on behalf of these accounts."""
     return accounts is EVERY_ACCOUNT or accounts == owner
 
 
@@ -51,45 +51,45 @@ class AppId:
         object.__setattr__(self, "_hash", hash((self.account, self.environment, self.name)))
 
     def __hash__(self) -> int:
-        return self._hash  # computed once, because each request looks its app up several times
+        return self._hash  # computed once, because each request looks up its app several times
 
     @classmethod
     def parse(cls, account: AccountId, full_name: str) -> AppId:
-        """Return the id of an account's app by its full name, as `str` gives it."""
+        """Return the id of an account's app by its full name, the result of `str`."""
         name, environment = split_app_name(full_name)
         if environment == MAIN:
-            name = full_name  # an app of main is not written `name--main`
+            name = full_name  # an app in main is not written `name--main`
         return cls(account=account, environment=environment, name=name)
 
     def __str__(self) -> str:
         return self.name if self.environment == MAIN else f"{self.name}{SEPARATOR}{self.environment}"
 
 
-# For rows, whose names are checked: the same object each time, which a dictionary finds faster.
+# For rows, whose names are already checked: returns the same object each time, which a dictionary finds faster.
 app_id_of_row = lru_cache(maxsize=8192)(AppId.parse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restrictions:
-    """The limits of a scope inside its account; None does not limit."""
+    """The limits of a scope inside its account; None means no limit."""
 
     apps: frozenset[AppId] | None = None
     environments: frozenset[str] | None = None
 
     @property
     def limit(self) -> bool:
-        """Whether they leave anything out."""
+        """Whether they exclude anything."""
         return self.apps is not None or self.environments is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a caller may reach: one account, and what may be done there.
+    """What a caller may reach: one account, and its permissions there.
 
     Attributes:
-        account: things of other accounts do not exist for this caller.
-        permissions: such as `serverless:apps:run`; `*` is everything.
-        restrictions: the part of the account that the permissions are for.
+        account: to this caller, objects of other accounts do not exist.
+        permissions: such as `serverless:apps:run`; `*` means all.
+        restrictions: the part of the account that the permissions apply to.
     """
 
     account: AccountId
@@ -108,11 +108,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """An authenticated caller: the key that was shown, and what it reaches.
+    """An authenticated caller: its key, and its scope.
 
     Attributes:
-        role: as which member it acts for a team; empty if it acts for the key's own account.
-        membership: by which it does, as `membership_of` names it; empty likewise.
+        role: its role in the team that it acts for; empty if it acts for the key's own account.
+        membership: the name of its membership, from `membership_of`; empty likewise.
     """
 
     key_id: str
@@ -122,5 +122,5 @@ class Principal:
 
 
 def membership_of(user: AccountId, team: AccountId) -> str:
-    """Return what names a user's membership of a team; no key has such an id."""
+    """Return the name of a user's membership of a team; no key has such an id."""
     return f"{user}@{team}"

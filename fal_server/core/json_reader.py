@@ -1,4 +1,4 @@
-"""Reads JSON that others wrote."""
+"""Parses JSON from other programs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 import re
 from typing import NoReturn
 
-# Whatever matches neither has no lone surrogate and no number beyond a double: the slow checks are left out.
+# A document that matches neither has no lone surrogate and no number beyond a double, so it skips the slow checks.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LARGE_NUMBER = re.compile(r"\d{300}|\d[eE]\+?\d{3}")
 
 
 def read_json(data: bytes | str) -> object:
-    """Return the value of a JSON document, all of whose texts are UTF-8 and all of whose numbers fit a double.
+    """Return the value of a JSON document whose texts are all UTF-8 and whose numbers all fit a double.
 
     Raises:
-        ValueError: it is not JSON (RFC 8259), is nested too deeply, or holds something else. Nothing else is raised,
-            since whoever reads foreign data would miss it.
+        ValueError: it is not JSON (RFC 8259), is nested too deeply, or contains anything else. It raises no other
+        error,
+            because readers of foreign data would miss it.
     """
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.encode().decode()
     try:

@@ -1,4 +1,4 @@
-"""The table of allowed moves between a runner's states, and the only function that makes one."""
+"""The table of allowed state transitions of runners, and the only function that makes one."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ MOVES: dict[RunnerState, frozenset[RunnerState]] = {
 class Event(StrEnum):
     """An event in the life of a runner."""
 
-    DUE = "due"  # the delay after a failed start is over
+    DUE = "due"  # the delay after a failed start has passed
     PULLING = "pulling"  # its image is being fetched or built
     LAUNCHED = "launched"  # the engine has accepted the order; the shim runs
     READY = "ready"  # setup is done: the app's port is open (or its function runs)
     UNROUTED = "unrouted"  # the router sends it no more requests, but some are still open
     STOPPING = "stopping"  # SIGTERM or SIGKILL was sent
-    GONE = "gone"  # nothing of its process group is alive
+    GONE = "gone"  # no process of its group is alive
 
 
 class End(StrEnum):
     """What ended a worker."""
 
-    ORDERED = "ordered"  # the platform, or it is not known
-    ITSELF = "itself"  # it exited before anybody told it to
+    ORDERED = "ordered"  # the platform, or unknown
+    ITSELF = "itself"  # it exited before anyone asked it to
     OUT_OF_MEMORY = "out of memory"
     OUT_OF_DISK = "out of disk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Something observed of one runner.
+    """An observation of one runner.
 
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
-        gated: for READY, whether a gate stands before the port.
+        gated: for READY, whether a gate guards the port.
         stop_cause: for STOPPING and GONE, if the stop has one.
-        exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
+        exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if unknown.
         end: for GONE, what ended the worker.
     """
 
@@ -73,10 +73,10 @@ class Observation:
 def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
     """Return the runner after an observation.
 
-    An observation whose move is not in the table changes nothing, because reports may come late or twice.
+    An observation without a transition in the table changes nothing, because reports may come late or twice.
 
     Args:
-        runner: as it is stored.
+        runner: the stored runner.
         seen: the observation.
         now: the time of the change.
     """
@@ -122,13 +122,13 @@ def _own_end(runner: Runner, seen: Observation) -> str:
 
 
 def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
-    # A reason to wait ends with the wait. Why a runner was to stop says more than how it ended.
+    # The reason for waiting ends with the wait. The reason for a stop says more than how the runner ended.
     if RANK[target] < RANK[S.DRAINING]:
         return seen.reason
     if seen.end is not End.ORDERED and runner.kill and runner.reason and seen.reason:
-        # The order to kill it came too late: what it did says more than what others saw of that.
+        # The order to kill it came too late: its own exit says more than others' observations of it.
         return f"{seen.reason}; {runner.reason}"
     if seen.end in {End.OUT_OF_MEMORY, End.OUT_OF_DISK}:
-        return seen.reason  # which is the cause of what the platform answered by a stop
+        return seen.reason  # it caused the problem that the platform answered with a stop
     asked_to_stop = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
     return runner.reason if asked_to_stop and runner.reason else seen.reason or runner.reason

@@ -21,7 +21,7 @@ class LogSource(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """How serious a line is."""
+    """The severity of a line."""
 
     TRACE = "TRACE"
     DEBUG = "DEBUG"
@@ -34,14 +34,14 @@ class LogLevel(StrEnum):
 class LogEntry:
     """One line. (runner_id, sequence) is unique: a second copy is dropped.
 
-    Treat it as frozen. It is not declared so because a frozen object takes three times as long to make, and every line
-    that passes through needs one.
+    Treat it as frozen. It is not declared so because creating a frozen object takes three times as long, and every line
+    needs one.
 
     Attributes:
         sequence: counts a runner's lines from 1, without gaps.
         account, app_name, revision_id: those of the runner. A build does not know them: they are set before its lines
             are stored, and nobody can read a stored line without an account.
-        request_id: the request that it was written for, if that is known.
+        request_id: the request that it was written for, if known.
     """
 
     runner_id: str
@@ -58,17 +58,17 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which lines to return; None does not restrict.
+    """Selects lines; None means no restriction.
 
     Attributes:
         since: lines at or after this.
         until: lines before this.
         search: a substring, case-insensitive.
         newest_first: the order of the lines, and so the end from which `limit` counts.
-        after: only lines behind this `LogPage.cursor`, in the same order.
+        after: only lines after this `LogPage.cursor`, in the same order.
         above: only lines of a runner with a higher sequence than this.
-        limit: at most so many lines, 1 to 10,000.
-        reads: read at most about so many lines for one page of a search, which may then be short, or empty.
+        limit: the most lines, 1 to 10,000.
+        reads: about how many lines to read for one page of a search, which may then be short, or empty.
     """
 
     runner_id: str | None = None
@@ -87,10 +87,10 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Some lines, the cursor to go on from, and whether there were more lines at that time.
+    """A page of lines, the cursor to resume from, and whether there were more lines.
 
     Attributes:
-        reached: the time of the last line that was read, which may be behind the last that was found.
+        reached: the time of the last line read, which may be beyond the last match.
     """
 
     entries: tuple[LogEntry, ...]

@@ -1,4 +1,4 @@
-"""Machine types, their resources, and what fits on a node."""
+"""Machine types, their resources, and which of them fit on a node."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Resources:
         return None
 
     def times(self, count: int) -> Resources:
-        """Return the resources of `count` such things."""
+        """Return the resources of `count` such runners."""
         return Resources(
             milli_cpus=self.milli_cpus * count,
             memory_mib=self.memory_mib * count,
@@ -51,7 +51,7 @@ class Resources:
         )
 
     def minus(self, other: Resources) -> Resources:
-        """Return the difference, which is negative for what is over-committed."""
+        """Return the difference, which is negative for over-committed resources."""
         negative = Resources(
             milli_cpus=-other.milli_cpus,
             memory_mib=-other.memory_mib,
@@ -62,12 +62,12 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineType:
-    """What one runner gets.
+    """The resources of one runner.
 
     Attributes:
-        milli_cpus: its share of a busy machine, in thousandths of a core; idle cores are for whoever can use them.
-        memory_mib: the most that it may use, which is reserved for it; None reserves a little and sets no bound.
-        processes: the most that it may have at a time, threads included.
+        milli_cpus: its share of a busy machine, in thousandths of a core; any runner may use idle cores.
+        memory_mib: the most that it may use, which is reserved for it; None reserves a little and sets no limit.
+        processes: the most processes at a time, threads included.
         disk_mib: the most that it may keep in /app and /tmp.
         gpu: the label of its GPUs; empty for none.
         gpus: how many of them.
@@ -84,10 +84,10 @@ class MachineType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerLimits:
-    """What bounds one runner, and what its owner can do if that is too little.
+    """The limits of one runner, and what its owner can do if they are too low.
 
     Attributes:
-        memory_mib, disk_mib: None sets no bound.
+        memory_mib, disk_mib: None sets no limit.
         cpu_weight: its share of a busy machine, where 100 is one core.
         larger: a machine type with more memory and the same GPUs; empty if there is none.
     """
@@ -113,13 +113,14 @@ class MachineTypes:
     """The machine types of a controller, by name.
 
     Attributes:
-        named: all but the `GPU-<model>` ones that are not described; those have 8 cores a GPU and no bound of memory.
+        named: all types except `GPU-<model>` ones without a description, which have 8 cores per GPU and no memory
+        limit.
     """
 
     named: Mapping[str, MachineType] = field(default_factory=_built_in)
 
     def with_own(self, own: Iterable[MachineType]) -> MachineTypes:
-        """Return these with an operator's own, which replace those of the same name."""
+        """Return these with an operator's types, which replace those of the same name."""
         return MachineTypes(named={**self.named, **{machine_type.name: machine_type for machine_type in own}})
 
     def get(self, name: str) -> MachineType:
@@ -146,7 +147,7 @@ class MachineTypes:
         raise InvalidArgument("machine_types", f"machine type {name!r} is unknown: use one of {known}, or GPU-<model>")
 
     def check(self, names: Iterable[str]) -> None:
-        """Check that there are such machine types.
+        """Check that these machine types exist.
 
         Raises:
             InvalidArgument: one is unknown.
@@ -155,10 +156,10 @@ class MachineTypes:
             self.get(name)
 
     def resources_of(self, name: str, num_gpus: int | None = None) -> Resources:
-        """Return what one runner of a machine type reserves.
+        """Return the resources that one runner of a machine type reserves.
 
         Args:
-            num_gpus: how many GPUs, in place of what the type has; a type without GPUs has none.
+            num_gpus: the number of GPUs, instead of the type's; a type without GPUs has none.
 
         Raises:
             InvalidArgument: there is no such machine type.
@@ -170,7 +171,7 @@ class MachineTypes:
         )
 
     def limits_of(self, name: str) -> RunnerLimits:
-        """Return what bounds a runner of a machine type.
+        """Return the limits of a runner of a machine type.
 
         Raises:
             InvalidArgument: there is no such machine type.
@@ -196,7 +197,7 @@ class MachineTypes:
         )
 
     def choose(self, names: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
-        """Return the first machine type that fits, in the app's order, and "", or None and why nothing fits."""
+        """Return the first machine type in the app's order that fits, and ""; otherwise None and why nothing fits."""
         reasons: list[str] = []
         for name in names:
             lack = free.lacks_for(self.resources_of(name, num_gpus))
@@ -207,7 +208,7 @@ class MachineTypes:
 
 
 def is_gpu_label(label: str) -> bool:
-    """Return whether a name is that of a GPU's model, such as `GPU-H100`."""
+    """Return whether a name is a GPU label, such as `GPU-H100`."""
     return label == "GPU" or label.startswith("GPU-")
 
 
@@ -216,10 +217,10 @@ class Node:
     """A machine that runs runners.
 
     Attributes:
-        total: all that it has, used or not.
-        machine_types: what its runners can be.
-        gpus: each GPU of `total`; without, they are made up.
-        bounds: what enforces memory, processes and cpu of machine types, for people; without what nothing enforces.
+        total: all its resources, used or not.
+        machine_types: the types of its runners.
+        gpus: each GPU of `total`; empty means simulated ones.
+        bounds: what enforces memory, processes and cpu of machine types, for people; empty if nothing does.
         trouble: why nothing can be started on it now, for people; empty if something can.
     """
 

@@ -1,4 +1,4 @@
-"""Check the names that users give; an app's full name carries its environment."""
+"""Checks users' names; an app's full name includes its environment."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def split_app_name(name: str) -> tuple[str, str]:
 
 
 def secret_name(name: str, field: str = "name") -> str:
-    """Check a secret's name: it becomes an environment variable of the runner.
+    """Check a secret's name, which becomes an environment variable of the runner.
 
     Raises:
-        InvalidArgument: it is empty, no variable can have it, or the runner itself depends on it.
+        InvalidArgument: it is empty, not a valid variable name, or one that the runner itself depends on.
     """
     if not name:
         raise InvalidArgument(field, f"{field} is empty: name the secret")
@@ -96,7 +96,7 @@ def identifier(value: str, field: str) -> str:
     """Check an id that an earlier call returned.
 
     Raises:
-        InvalidArgument: it is empty, longer than 128 characters, or has a character that no id has.
+        InvalidArgument: it is empty, longer than 128 characters, or contains a character that no id has.
     """
     if not value:
         raise InvalidArgument(field, f"{field} is empty")
@@ -116,10 +116,10 @@ def checked_text(value: str, field: str, most: int) -> str:
     Args:
         value: the text.
         field: the request's field, for the error.
-        most: how many characters it may have.
+        most: the most characters.
 
     Raises:
-        InvalidArgument: it is too long or has control characters.
+        InvalidArgument: it is too long or contains control characters.
     """
     if len(value) > most:
         raise InvalidArgument(field, f"{field} has {len(value)} characters: use at most {most}")
@@ -129,5 +129,5 @@ def checked_text(value: str, field: str, most: int) -> str:
 
 
 def is_host_name(name: str) -> bool:
-    """Return whether it is a host's name without scheme and port (RFC 1123, 2.1); another script is written as xn--."""
+    """Return whether it is a host name without scheme and port (RFC 1123, 2.1); other scripts are written as xn--."""
     return len(name) <= _LONGEST_HOST_NAME and _HOST_NAME.fullmatch(name) is not None

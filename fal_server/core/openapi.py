@@ -1,4 +1,4 @@
-"""What an app's OpenAPI description, which its deployer sent along, says about its paths."""
+"""Looks up paths in an app's OpenAPI description, which its deployer sent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fal_server.core.revisions import Json
 
 
 def takes_post(metadata: Mapping[str, Json], path: str) -> bool | None:
-    """Return whether an app answers POST at a path; None if it came without a description.
+    """Return whether an app answers POST at a path; None if it has no description.
 
     Args:
-        metadata: of the app's revision.
-        path: without the query; a part in braces of a described path stands for any one part.
+        metadata: the revision's metadata.
+        path: without the query; a path parameter in braces matches any one segment.
     """
     description = metadata.get("openapi")
     paths = description.get("paths") if isinstance(description, Mapping) else None
@@ -22,7 +22,7 @@ def takes_post(metadata: Mapping[str, Json], path: str) -> bool | None:
     found = [
         item for described, item in paths.items() if isinstance(item, Mapping) and _fits(described.split("/"), asked)
     ]
-    # OpenAPI knows no WebSockets: where an app has one, the POST that is described beside it is not served.
+    # OpenAPI does not describe WebSockets: for an app with one, the POST described beside it is not served.
     return any("post" in item for item in found) and not any("x-fal-protocol" in item for item in found)
 
 
@@ -34,15 +34,15 @@ def _fits(described: list[str], asked: list[str]) -> bool:
 
 
 def cancel_path(path: str) -> str:
-    """Return where an app is told that a request to a path, with or without a query, was cancelled."""
+    """Return the path on which an app is told that a request was cancelled; `path` may include a query."""
     return path.partition("?")[0].rstrip("/") + "/cancel"
 
 
 def template_of(metadata: Mapping[str, Json], path: str) -> str | None:
-    """Return the described path that a path fits, the one with the fewest parts in braces; None if there is none.
+    """Return the described path that matches a path, with the fewest parameters; None if there is none.
 
     Args:
-        metadata: of the app's revision.
+        metadata: the revision's metadata.
         path: without the query.
     """
     description = metadata.get("openapi")

@@ -1,4 +1,4 @@
-"""Place PENDING runners on nodes, and decide what happens to one that fits nowhere."""
+"""Places PENDING runners on nodes, and decides what happens to one that fits on none."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
 
 _Key = TypeVar("_Key", bound=Hashable)
 Placing: TypeAlias = Due | Launch | Hold | Drop | Abandon
-"""What can become of a runner that is to start."""
-# How long until the next attempt if no node had room.
+"""The possible actions for a runner that is to start."""
+# Seconds until the next attempt if no node had room.
 UNSCHEDULABLE_DELAY_SECONDS = 20
 
 
@@ -28,10 +28,10 @@ class Needs:
     """The requirements of a runner that is to start.
 
     Attributes:
-        machine_types: the acceptable ones, the best first.
-        delayed: whether its delay after a failed start still holds.
-        rolling: whether it is the first runner of the revision that a rolling deploy moves to.
-        patience_seconds: how long a rolling deploy waits for room; None waits for ever.
+        machine_types: the acceptable ones, best first.
+        delayed: whether it still waits after a failed start.
+        rolling: whether it is the first runner of a rolling deploy's target revision.
+        patience_seconds: how long a rolling deploy waits for room; None means forever.
         ephemeral: whether one call waits for this runner.
     """
 
@@ -44,7 +44,7 @@ class Needs:
 
 
 class Room:
-    """Count what runners with a process hold: of each node, and of what an account may have."""
+    """Counts the resources that runners with a process hold on each node, and those that accounts may have."""
 
     def __init__(self) -> None:
         self._taken: dict[str, Counter[tuple[str, int | None]]] = defaultdict(Counter)
@@ -52,7 +52,7 @@ class Room:
         self._runners: Counter[AccountId] = Counter()
 
     def change(self, held: TakenRoom, by: int) -> None:
-        """Count what some runners hold once more (1), or no longer (-1)."""
+        """Add the resources of some runners (1), or subtract them (-1)."""
         for (node, machine_type, num_gpus), count in held.places.items():
             _count(self._taken[node], (machine_type, num_gpus), count * by)
         for node, gpu in held.gpus:
@@ -65,16 +65,16 @@ class Room:
         return self._runners[account]
 
     def gpus(self, node: str) -> set[str]:
-        """Return the ids of the GPUs of a node that runners have."""
+        """Return the ids of a node's GPUs that runners hold."""
         return set(self._gpus.get(node, ()))
 
     def free(self, node: Node) -> Resources:
-        """Return what a node has left."""
+        """Return a node's free resources."""
         left = node.total
         for (machine_type, num_gpus), count in self._taken.get(node.name, {}).items():
             try:
                 each = node.machine_types.resources_of(machine_type, num_gpus)
-            except InvalidArgument:  # its runner goes on, but its size is unknown
+            except InvalidArgument:  # its runner continues, but its size is unknown
                 continue
             left = left.minus(each.times(count))
         return left
@@ -82,13 +82,13 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenRoom:
-    """What some runners hold.
+    """The resources that some runners hold.
 
     Attributes:
-        count: how many runners these are.
-        places: how many there are of each node, machine type and number of GPUs.
+        count: the number of runners.
+        places: the number by node, machine type and number of GPUs.
         gpus: the node and the id of each GPU.
-        runners: how many with a process each account has.
+        runners: the number with a process, by account.
     """
 
     count: int
@@ -98,10 +98,10 @@ class TakenRoom:
 
     @classmethod
     def of(cls, runners: Iterable[Runner], num_gpus: Callable[[Runner], int | None]) -> TakenRoom:
-        """Return what runners hold; those without a process, and those that have ended, hold nothing.
+        """Return the resources that runners hold; those without a process, and ended ones, hold none.
 
         Args:
-            num_gpus: how many GPUs a runner takes, in place of what its machine type has.
+            num_gpus: the number of GPUs of a runner, instead of its machine type's.
         """
         living = [r for r in runners if r.state not in NO_PROCESS and not r.ended]
         return cls(
@@ -128,8 +128,8 @@ def plan_launches(
     """Place PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
 
     Args:
-        waiting: the runners without a process that are to start, with what each needs.
-        room: what all others hold.
+        waiting: the runners without a process that are to start, with their requirements.
+        room: the resources that all others hold.
         nodes: with their total resources.
         now: the time of the plan.
         quotas: how many runners with a process an account may have.
@@ -155,13 +155,16 @@ def plan_launches(
 
 
 def launch_due_at(runner: Runner, needs: Needs, now: datetime) -> datetime:
-    """Return when something is to be done about a runner that is to start, which may be now."""
+    """Return when the next action for a starting runner is due, which may be now."""
     delayed = needs.delayed or runner.state is not RunnerState.FAILURE_DELAY
     return runner.not_before if delayed and runner.not_before is not None else now
 
 
 def held_gpus(runners: Iterable[Runner]) -> dict[str, dict[str, Runner]]:
-    """Return who has which GPU: by node, then by the GPU's id. One is free again once nothing of its runner is left."""
+    """Return the holder of each GPU: by node, then by the GPU's id.
+
+    A GPU is free once its runner is completely gone.
+    """
     held: dict[str, dict[str, Runner]] = {}
     for runner in runners:
         if runner.state not in NO_PROCESS and not runner.ended:
@@ -218,5 +221,5 @@ def _place(
 def _choose(wanted: Needs, types: MachineTypes, room: Resources) -> tuple[str | None, str]:
     try:
         return types.choose(wanted.machine_types, wanted.num_gpus, room)
-    except InvalidArgument as fault:  # a type of an earlier version, or one that was taken out of the operator's file
+    except InvalidArgument as fault:  # a type of an earlier version, or one that the operator has removed
         return None, fault.message

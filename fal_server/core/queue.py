@@ -1,4 +1,4 @@
-"""The queue's requests, and the decision after each attempt: pass the answer on, retry, or give up."""
+"""The queue's requests, and the decision after each attempt: pass on the response, retry, or give up."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fal_server.core.routing import Outcome, error_type_of
 
 # The published limit, "10 attempts in total, always", which no header and no app can raise.
 MOST_ATTEMPTS = 10
-# A request that ends so many runners in a row is to blame, and would end others as well.
+# A request that ends this many consecutive runners is to blame, and would end more.
 MOST_ENDED_RUNNERS = 3
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
 
 
 class State(StrEnum):
-    """Where a request is, by the published names."""
+    """The state of a request, under its published names."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -35,7 +35,7 @@ class Priority(StrEnum):
 
 
 class Condition(StrEnum):
-    """Why an attempt is retried; apps set budgets by these published names."""
+    """Why an attempt is retried; apps set budgets under these published names."""
 
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
@@ -43,7 +43,7 @@ class Condition(StrEnum):
 
 
 class WebhookState(StrEnum):
-    """How far the delivery of a result is; NONE if nobody asked for one."""
+    """The state of a webhook's delivery; NONE if there is no webhook."""
 
     NONE = "none"
     WAITING = "waiting"
@@ -57,19 +57,19 @@ class QueuedRequest:
     """An accepted request, without its body.
 
     Attributes:
-        path: what the app is asked for, with the query.
+        path: the path and query for the app.
         caller: the id of the caller's key; None for a public call.
-        fingerprint: a hash of the request, which must be the same if its Idempotency-Key is repeated.
+        fingerprint: a hash of the request, which must match if its Idempotency-Key is repeated.
         attempt: the number of the last attempt, from 1.
-        retries: how often it was retried, by condition.
-        ended_runners: how many runners in a row ended by themselves while they worked on this request alone.
+        retries: the number of retries by condition.
+        ended_runners: how many consecutive runners ended by themselves while they worked on this request alone.
         no_retry: the caller wants no retries (header x-fal-no-retry).
         not_before: it rests until then.
         start_deadline: no attempt starts after this.
         started_at: when the last attempt started.
-        lease_until: an attempt that is not over by then has no owner any more.
+        lease_until: an attempt that has not ended by then has no owner any more.
         alone: whether the runner of the last attempt had no other request, so that all its lines belong to this one.
-        status: of the answer; None until it is completed.
+        status: of the response; None until it is completed.
         dead: whether it was given up although a retry might help: see `fal queue redrive`.
         webhook_at: when the next delivery is due.
     """
@@ -107,13 +107,13 @@ class QueuedRequest:
 
     @property
     def app_id(self) -> AppId:
-        """The app's identity: names repeat in other accounts."""
+        """The app's identity; other accounts may use the same name."""
         return app_id_of_row(self.account, self.app_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A request's headers and body, which may hold credentials for the app and so are never shown."""
+    """A request's headers and body, which may contain credentials for the app and so are never shown."""
 
     headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
     body: bytes = field(repr=False, default=b"")
@@ -122,23 +122,23 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A runner's whole answer."""
+    """A runner's complete response."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
     body: bytes = field(repr=False, default=b"")
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header, by its name in lower case; None if it is missing."""
+        """Return the first value of a header by its lower-case name, or None."""
         return next((value for key, value in self.headers if key == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An attempt without a whole answer.
+    """An attempt without a complete response.
 
     Attributes:
-        condition: what kind of failure it is.
+        condition: the kind of failure.
         error_type: one of the published names.
         detail: for people.
         ended_runner: whether the runner ended by itself, while it worked on no other request.
@@ -152,32 +152,32 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """An app's rules for retries: how many by condition, and which conditions are not retried at all."""
+    """An app's rules for retries: the number by condition, and conditions that are not retried at all."""
 
     budgets: Mapping[Condition, int] = field(default_factory=dict[Condition, int])
     skipped: frozenset[Condition] = frozenset()
 
     def budget(self, condition: Condition, *, no_retry: bool) -> int:
-        """Return how often a request may be retried: the caller decides, then the app, then the platform."""
+        """Return how often a request may be retried; the caller's setting precedes the app's and the platform's."""
         if no_retry or condition in self.skipped:
             return 0
         return min(self.budgets.get(condition, MOST_ATTEMPTS - 1), MOST_ATTEMPTS - 1)
 
     def most_attempts(self, *, no_retry: bool) -> int:
-        """Return how many attempts there are at most, whatever fails."""
+        """Return the highest possible number of attempts."""
         return 1 + max(self.budget(condition, no_retry=no_retry) for condition in Condition)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:
-    """What follows from an attempt.
+    """The consequences of an attempt.
 
     Attributes:
         retry: why it is retried; None if the request is completed.
         dead: whether it is completed because its retries are used up.
         outcome: what happens to the runner.
         probe: whether the runner must first show that it still accepts connections (502 and 504).
-        error, error_type: what went wrong; None for an answer below 400.
+        error, error_type: what went wrong; None for a response below 400.
         ended_runners: see `QueuedRequest`.
     """
 
@@ -191,7 +191,7 @@ class RetryDecision:
 
 
 def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) -> Policy:
-    """Return a revision's settings as a policy; malformed ones leave the platform's default."""
+    """Return a revision's settings as a policy; malformed ones fall back to the platform's default."""
     budgets: dict[Condition, int] = {}
     try:
         given = read_json(retry_config) if retry_config else {}
@@ -207,11 +207,11 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
 
 
 def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> RetryDecision:
-    """Decide what follows from a request's last attempt, by the rules in docs/reference/calling.md.
+    """Decide the consequences of a request's last attempt, by the rules in docs/reference/calling.md.
 
     Args:
-        request: as it was when the attempt started, so that `attempt` is its number.
-        seen: the answer, or why there is none.
+        request: its state at the start of the attempt, so that `attempt` is its number.
+        seen: the response, or why there is none.
         policy: of the revision that ran it.
     """
     condition, outcome, probe = _classify(seen)
@@ -236,18 +236,18 @@ def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy)
 
 
 def switch(value: str | None) -> bool | None:
-    """Return a header's value as on or off: 1 or 0, true or false; None if it is missing or neither."""
+    """Return a header's value as a bool: 1 or 0, true or false; None if it is missing or neither."""
     text = (value or "").strip().lower()
     return True if text in _TRUE else False if text in _FALSE else None
 
 
 def lease_until(now: datetime, request_timeout_seconds: float) -> datetime:
-    """Return when an attempt that starts now has no owner any more; its owner cuts it off before that."""
+    """Return when an attempt that starts now loses its owner, which cuts it off before that."""
     return now + timedelta(seconds=request_timeout_seconds + 60)
 
 
 def _classify(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
-    """Return why to retry (or None), what happens to the runner, and whether to probe it."""
+    """Return the reason to retry (or None), the runner's outcome, and whether to probe it."""
     if isinstance(seen, Failure):
         return (
             seen.condition,

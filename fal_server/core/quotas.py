@@ -1,4 +1,4 @@
-"""Quotas: what an account and its callers may have, and the counters that say whether it is used up."""
+"""Quotas of accounts and their callers, and the counters that enforce rates."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId
 
 MOST: Final = 2**53
-"""The largest bound: programs that read JSON hold no larger whole number exactly."""
+"""The highest limit: JSON readers hold no larger whole number exactly."""
 _USUAL_QUEUED_REQUESTS = 100_000
 _USUAL_QUEUED_BYTES = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """The bounds of an account; 0 is no bound. The defaults are those of an account that nobody has bounded.
+    """The limits of an account; 0 means no limit. The defaults apply to accounts without their own.
 
     Attributes:
-        requests_per_second: to its apps, of all callers together.
-        caller_requests_per_second: to its apps, of each key; to public apps, of each address.
-        queued_requests: that are not completed.
-        queued_bytes: of the bodies of those.
-        runners: that have a process.
-        log_bytes_per_minute: of the lines that its runners write.
+        requests_per_second: to its apps, by all callers together.
+        caller_requests_per_second: to its apps, by each key; to public apps, by each address.
+        queued_requests: requests that are not completed.
+        queued_bytes: the size of their bodies.
+        runners: runners that have a process.
+        log_bytes_per_minute: lines that its runners write.
         data_bytes: of /data, when a file is written through the controller.
     """
 
@@ -44,16 +44,16 @@ class Quotas:
                 raise InvalidArgument(name, f"{name} is {bound}: use 0 for no bound, or at most {MOST}")
 
     def changed(self, changes: Mapping[str, int]) -> Quotas:
-        """Return them with some bounds changed.
+        """Return these quotas with some limits changed.
 
         Raises:
-            InvalidArgument: a bound is negative or too large.
+            InvalidArgument: a limit is negative or too large.
         """
         return replace(self, **changes)
 
     @property
     def unusual(self) -> Mapping[str, int]:
-        """The bounds that differ from the defaults, by name."""
+        """The limits that differ from the defaults, by name."""
         return {name: bound for name, bound in asdict(self).items() if bound != getattr(USUAL, name)}
 
 
@@ -62,15 +62,15 @@ QuotasOf: TypeAlias = Callable[[AccountId], Quotas]
 
 
 def usual_quotas(_account: AccountId) -> Quotas:
-    """Return the quotas of an account that nobody has bounded."""
+    """Return the default quotas."""
     return USUAL
 
 
 class TokenBucket:
-    """Counts requests against a rate; a second's worth may come at once.
+    """Counts requests against a rate; one second's requests may come at once.
 
     Args:
-        now: seconds, of a clock that never steps back.
+        now: seconds of a monotonic clock.
     """
 
     __slots__ = ("_at", "_tokens")
@@ -83,7 +83,7 @@ class TokenBucket:
         """Count a request if it is allowed now.
 
         Returns:
-            0, or how many seconds it takes until one is allowed; then none was counted.
+            0 if it was counted, otherwise the seconds until one is allowed.
         """
         tokens = self._tokens + (now - self._at) * rate
         if tokens > rate:
@@ -96,10 +96,10 @@ class TokenBucket:
         return (1 - tokens) / rate
 
     def give_back(self) -> None:
-        """Take back what was counted last."""
+        """Undo the last count."""
         self._tokens += 1
 
 
 def whole_seconds(seconds: float) -> int:
-    """Return the seconds to tell a caller: at least one."""
+    """Return the seconds to tell a caller, at least one."""
     return max(1, ceil(seconds))

@@ -1,4 +1,4 @@
-"""Compare desired and actual runners, and plan what to start, drain and end."""
+"""Compares desired with actual runners, and plans which to start, drain and end."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, St
 from fal_server.core.scaling import Scaling
 
 S = RunnerState
-# Each failed start in a row makes the next one wait this much longer, up to the maximum.
+# Each consecutive failed start delays the next one by this much longer, up to the maximum.
 FAILURE_DELAY_SECONDS = 30
 FAILURE_DELAY_MOST_SECONDS = 600
-# An app at which nobody looked for this long is looked at again, and in one plan so many runners at most, or one app.
+# An app that was not examined for this long is examined again, in limited numbers per plan.
 _LONGEST_REST = timedelta(minutes=1)
 _MOST_RESTED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the router knows of one runner.
+    """The router's knowledge of one runner.
 
     Attributes:
-        last_request_at: when its last request left it. After the controller restarted it does not know the past, so
-            this is the time of the restart: nobody decides without data.
+        last_request_at: when its last request left it. After a restart of the controller the past is unknown, so this
+        is
+            the time of the restart: no decision is made without data.
     """
 
     in_flight: int = 0
@@ -55,17 +56,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppInput:
-    """An app, and what the plan must know of it.
+    """An app, and the facts that its plan depends on.
 
     Attributes:
-        failures: starts of the app's revision that failed in a row, since the last one that became ready.
+        failures: consecutive failed starts of the app's revision, since the last one that became ready.
         failed_at: when the last of them failed; None means just now.
-        next_failures: the same for the revision that a rolling deploy is moving to.
+        next_failures: the same for a rolling deploy's target revision.
         next_failure: why the last of those failed.
         next_scaling: the settings of that revision; None if they are the app's.
         unproven: its runners that have not passed their health check yet, so that no traffic moves to them.
-        num_gpus: how many GPUs a runner takes, by revision.
-        serves_http: False for a function without a port, which nothing is routed to, so that it has no runners.
+        num_gpus: the number of GPUs of a runner, by revision.
+        serves_http: False for a function without a port, which gets no requests and so has no runners.
         ephemeral: whether it belongs to one call, which starts and ends its runner itself.
     """
 
@@ -82,7 +83,7 @@ class AppInput:
     unproven: frozenset[str] = frozenset()
 
     def scaling_of(self, runner: Runner) -> Scaling:
-        """Return the settings for a runner: a runner of the next revision already has those of that revision."""
+        """Return the settings for a runner: one of the next revision already has that revision's."""
         coming = self.next_scaling is not None and runner.revision_id == self.app.next_revision_id
         return self.next_scaling if coming and self.next_scaling is not None else self.app.scaling
 
@@ -91,18 +92,18 @@ _UNUSED = Usage()
 
 
 def failure_delay(failures: int) -> timedelta:
-    """Return how long the next start waits after this many failed ones in a row."""
+    """Return the delay of the next start after this many consecutive failures."""
     return timedelta(seconds=min(FAILURE_DELAY_MOST_SECONDS, FAILURE_DELAY_SECONDS * failures))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """All that a plan must know of one app.
+    """All facts about one app that its plan depends on.
 
     Attributes:
-        given: None if there is no such app any more; its runners are then drained.
+        given: None if the app no longer exists; its runners are then drained.
         runners: its runners that have not ended, oldest first.
-        usage: what the router knows, by runner id.
+        usage: the router's knowledge, by runner id.
     """
 
     app_id: AppId
@@ -119,13 +120,13 @@ def plan(
     now: datetime,
     quotas: QuotasOf = usual_quotas,
 ) -> list[Action]:
-    """Return all actions that are due now, for everything that there is.
+    """Return all actions that are due now, for all apps and runners.
 
     Args:
-        apps: every app, ephemeral ones too; runners of other apps are drained.
+        apps: every app, including ephemeral ones; runners of other apps are drained.
         runners: every runner that has not ended, oldest first.
-        usage: what the router knows, by runner id.
-        nodes: with their total resources; what living runners reserve is subtracted here.
+        usage: the router's knowledge, by runner id.
+        nodes: with their total resources; the living runners' resources are subtracted here.
         now: the time of the plan.
         quotas: how many runners an account may have.
     """
@@ -142,10 +143,10 @@ def plan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outlook:
-    """What was found at an app the last time.
+    """The result of an app's last examination.
 
     Attributes:
-        held: what its runners hold.
+        held: the resources that its runners hold.
         looked_at: when that was.
     """
 
@@ -154,15 +155,15 @@ class _Outlook:
 
 
 class StandingPlan:
-    """Plan from time to time, and look only at what may have changed.
+    """Plans repeatedly, and examines only apps that may have changed.
 
-    An app for which nothing is to be done rests until something of it changes, or until the time that its last look
-    named. So whoever looks at the apps that changed, and at those that `due` names, gets the actions of a plan over
-    everything.
+    An app without due actions rests until something about it changes, or until the time that its last examination
+    named.
+    So examining the changed apps, and those that `due` names, gives the same actions as a plan for all apps.
     """
 
     def __init__(self) -> None:
-        self._outlooks: dict[AppId, _Outlook] = {}  # the one that was looked at longest ago comes first
+        self._outlooks: dict[AppId, _Outlook] = {}  # the app that was examined longest ago comes first
         self._active: set[AppId] = set()
         self._times: list[tuple[datetime, int, AppId]] = []
         self._listed: dict[AppId, datetime] = {}  # the earliest of its times
@@ -170,9 +171,9 @@ class StandingPlan:
         self._room = Room()
 
     def due(self, now: datetime) -> set[AppId]:
-        """Return the apps that have to be looked at though nothing of them has changed.
+        """Return the apps that must be examined although nothing about them has changed.
 
-        Some of them only rested for long: whatever a change failed to say is found in the end.
+        Some have only rested for long: this eventually finds changes that were not reported.
         """
         found = set(self._active)
         while self._times and self._times[0][0] <= now:
@@ -191,11 +192,11 @@ class StandingPlan:
     def plan(
         self, looks: Iterable[Look], nodes: Sequence[Node], now: datetime, quotas: QuotasOf = usual_quotas
     ) -> list[Action]:
-        """Return the actions that are due now for the apps that are looked at.
+        """Return the actions that are due now for the examined apps.
 
         Args:
-            looks: all apps that changed since the last look, and all that `due` names, as they are now.
-            nodes: with their total resources; what all runners reserve is subtracted here.
+            looks: the current facts of all apps that changed since the last examination, and of all that `due` names.
+            nodes: with their total resources; all runners' resources are subtracted here.
             now: the time of the plan.
             quotas: how many runners an account may have.
         """
@@ -205,10 +206,10 @@ class StandingPlan:
         owners: dict[str, AppId] = {}
         for look in looks:
             found, due_at = _plan_look(look, now)
-            # What requests that wait ask for changes with the time, and once more when they are gone.
+            # The demand of waiting requests changes with time, and once more when they are gone.
             if found or (look.given is not None and look.given.load.queued):
                 self._active.add(look.app_id)
-            # A drained runner holds its room until it is gone; a dropped one never had any.
+            # A drained runner holds its resources until it is gone; a dropped one never had any.
             dropped = {action.runner_id for action in found if isinstance(action, Drop)}
             for runner in look.runners:
                 if runner.state in NO_PROCESS and runner.desired is Desired.SERVE and runner.runner_id not in dropped:
@@ -233,14 +234,14 @@ class StandingPlan:
         self._room.change(held, 1)
         self._outlooks[look.app_id] = _Outlook(held=held, looked_at=now)
         listed_at = self._listed.get(look.app_id)
-        # A later time than the listed one is listed when that has come: a busy app moves its time all the while.
+        # A later time than the listed one is only listed when that has come, because a busy app's time keeps moving.
         if due_at is not None and (listed_at is None or due_at < listed_at):
             self._listed[look.app_id] = due_at
             heapq.heappush(self._times, (due_at, next(self._number), look.app_id))
 
 
 def _plan_look(look: Look, now: datetime) -> tuple[list[Action], datetime | None]:
-    """Return the actions for an app, without launches, and when time alone may bring some if there are none."""
+    """Return an app's actions without launches; if there are none, also when time alone may bring some."""
     given = look.given
     actions: list[Action] = []
     due_at: datetime | None = None
@@ -259,7 +260,7 @@ def _plan_look(look: Look, now: datetime) -> tuple[list[Action], datetime | None
 
 
 def _earliest(one: datetime | None, other: datetime | None, now: datetime) -> datetime | None:
-    """Return the earlier of two times; the second counts only if it lies ahead."""
+    """Return the earlier of two times; the second counts only if it is in the future."""
     if other is None or other <= now:
         return one
     return other if one is None or other < one else one
@@ -268,7 +269,7 @@ def _earliest(one: datetime | None, other: datetime | None, now: datetime) -> da
 def _plan_app(
     given: AppInput, runners: list[Runner], usage: Mapping[str, Usage], now: datetime
 ) -> tuple[list[Action], datetime | None]:
-    """Return the actions for an app, and when a runner may have been idle for long enough."""
+    """Return an app's actions, and when a runner may have been idle for long enough."""
     app = given.app
     serving = [r for r in runners if r.desired is Desired.SERVE]
     current = [r for r in serving if r.revision_id == app.revision_id]
@@ -278,7 +279,7 @@ def _plan_app(
         if r.revision_id not in (app.revision_id, app.next_revision_id)
     ]
     present = {r.runner_id for r in current}
-    # A replacement counts once the runner that it replaces no longer does.
+    # A replacement counts once the replaced runner no longer does.
     counted = [r for r in current if r.replaces is None or r.replaces not in present]
     extra = [r for r in current if r.replaces is not None and r.replaces in present]
     if app.next_revision_id is not None:
@@ -291,7 +292,7 @@ def _plan_app(
     missing = decision.start_below - len(counted)
     if missing > 0:
         if given.failures:
-            # After a failure, one start at a time tests whether the cause is gone.
+            # After a failure, start one runner at a time, to test whether the cause is gone.
             trying = sum(r.state is not S.IDLE or r.runner_id in given.unproven for r in current)
             missing = min(missing, max(0, 1 - trying))
         create = Create(
@@ -308,7 +309,7 @@ def _plan_app(
 
 
 def _not_before(given: AppInput, now: datetime) -> datetime | None:
-    """Return until when a start waits because earlier ones failed."""
+    """Return until when a start is delayed because earlier ones failed."""
     if not given.failures:
         return None
     due = (given.failed_at or now) + failure_delay(given.failures)
@@ -329,7 +330,7 @@ def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -
         why = given.next_failure or "its runner ended before it was ready"
         return [Abandon(app_id=app.app_id, revision_id=app.next_revision_id, reason=why)]
     if extra:
-        # There is one runner above the number at a time, so replacements of the old revision make way.
+        # There is one runner above the number at a time, so replacements of the old revision give way.
         return [_leave(r, f"revision {app.next_revision_id} is on its way") for r in extra]
     return [Create(app_id=app.app_id, revision_id=app.next_revision_id, reason="rolling deploy")]
 
@@ -359,10 +360,10 @@ def _victims(
 ) -> tuple[list[tuple[Runner, str]], datetime | None]:
     """Choose surplus runners: the youngest without a process, then the longest idle past keep_alive.
 
-    Ready runners go only while enough ready ones stay: one that still starts does not count for that.
+    Ready runners go only while enough ready ones stay; a starting one does not count as ready.
 
     Returns:
-        They, and when the next one will have been idle for long enough.
+        The runners with reasons, and when the next one will have been idle for long enough.
     """
     scaling = app.scaling
     floor = scaling.min_concurrency or scaling.concurrency_buffer
@@ -395,7 +396,7 @@ def _leave(runner: Runner, reason: str) -> Action:
 
 
 def _startup_over(given: AppInput | None, runner: Runner) -> datetime | None:
-    """Return when a runner that starts is too late; None if it does not start, or nothing says so."""
+    """Return when a starting runner exceeds its timeout; None if it is not starting or has no timeout."""
     if given is None or runner.state is not S.SETUP or runner.desired is not Desired.SERVE or runner.started_at is None:
         return None
     return runner.started_at + timedelta(seconds=given.scaling_of(runner).startup_timeout)
@@ -431,7 +432,7 @@ def _needs(given: AppInput | None, runner: Runner) -> Needs:
     return Needs(
         machine_types=given.scaling_of(runner).machine_types,
         num_gpus=given.num_gpus.get(runner.revision_id),
-        # A start of the same app that has succeeded meanwhile ends the delay of all.
+        # A successful start of the same app ends the delay of all.
         delayed=bool(given.next_failures if coming else given.failures),
         rolling=coming,
         patience_seconds=given.scaling_of(runner).startup_timeout,

@@ -1,4 +1,4 @@
-"""What is kept of a request after its end: a row of it, and numbers of each minute."""
+"""The records of ended requests: a row for each, and statistics for each minute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fal_server.core.identity import AccountId, AppId
 from fal_server.core.sketch import DurationSketch
 
 CALLER_LEFT = "client_disconnected"
-"""The error type of a request whose caller left before the answer was complete; no answer has it."""
+"""The error type of a request whose caller left before the response was complete; no response has it."""
 OTHER_ENDPOINTS = "(other)"
-"""Stands in the numbers for the endpoints of an app beyond the first few hundred."""
+"""Stands in the statistics for an app's endpoints beyond the first few hundred."""
 
 
 class RequestStatus(StrEnum):
-    """How a request ended, by the published words; LEFT is ours."""
+    """How a request ended, under the published names; LEFT is our own."""
 
     SUCCESS = "success"
     USER_ERROR = "user_error"
@@ -28,7 +28,7 @@ class RequestStatus(StrEnum):
 
 
 def status_of(code: int | None) -> RequestStatus:
-    """Return how a request ended by its answer's status code; None if its caller left."""
+    """Return how a request ended by its status code; None if its caller left."""
     if code is None:
         return RequestStatus.LEFT
     if code < 400:
@@ -37,13 +37,13 @@ def status_of(code: int | None) -> RequestStatus:
 
 
 class DirectRequest(NamedTuple):
-    """A request that was called directly, as it ended: what can be worked out later is left for then.
+    """A direct request at its end; derived values are computed later.
 
     Attributes:
         path: with the query.
         runner_id, revision_id: None if no runner got it.
-        received, started, ended: by a clock that counts seconds; started is None if no runner got it.
-        code: of the answer; None if the caller left before it was complete.
+        received, started, ended: seconds of a monotonic clock; started is None if no runner got it.
+        code: of the response; None if the caller left before it was complete.
     """
 
     app_id: AppId
@@ -65,18 +65,18 @@ class DirectRequest(NamedTuple):
 
 @dataclass(unsafe_hash=True, slots=True, kw_only=True)
 class RequestRecord:
-    """A request that has ended; nothing of what it sent or got is here.
+    """A request that has ended, without its bodies and headers.
 
-    Treat it as frozen. It is not declared so because a frozen object takes three times as long to make.
+    Treat it as frozen. It is not declared so because creating a frozen object takes three times as long.
 
     Attributes:
         app_name: with the environment's suffix.
-        endpoint: the path of the app's description that the request was for, or else its path, without the query.
+        endpoint: the described path of the request, or else its own path, without the query.
         key_id: the public half of the caller's key; None for a call without one.
         received_at: when its head had arrived, or when the queue accepted it.
         started_at: when a runner got it; None if none did.
-        code: of the answer; None if the caller left before it was complete.
-        error_type: the published word; None for a success.
+        code: of the response; None if the caller left before it was complete.
+        error_type: the published name; None for a success.
         attempt: how often the queue tried, 1 for a direct call; 0 if no runner got it.
         cold_start: whether it waited for a runner to start.
     """
@@ -107,31 +107,31 @@ class RequestRecord:
 
     @property
     def wait_seconds(self) -> float:
-        """How long it waited for a runner; all of its time if none got it."""
+        """The time that it waited for a runner; its whole duration if none got it."""
         return ((self.started_at or self.ended_at) - self.received_at).total_seconds()
 
     @property
     def run_seconds(self) -> float | None:
-        """How long a runner had it; None if none did."""
+        """The time on a runner; None if none got it."""
         return None if self.started_at is None else (self.ended_at - self.started_at).total_seconds()
 
     @property
     def seconds(self) -> float:
-        """From its arrival to its end."""
+        """The time from its arrival to its end."""
         return (self.ended_at - self.received_at).total_seconds()
 
 
 @dataclass(slots=True, kw_only=True)
 class RequestStats:
-    """Numbers of requests, which can be added up; mutable, because they grow with each request.
+    """Statistics of requests, which can be merged; mutable, because they grow with each request.
 
     Attributes:
-        codes: how many requests ended with each status code; 0 stands for callers who left.
-        errors: how many ended with each error type.
-        wait: how long they waited for a runner.
-        run: how long a runner had them.
-        total: how long they took altogether.
-        cold: how long those waited that waited for a runner to start.
+        codes: the number of requests by status code; 0 stands for callers who left.
+        errors: the number of requests by error type.
+        wait: the waiting times for a runner.
+        run: the times on a runner.
+        total: the total durations.
+        cold: the waiting times of cold starts.
     """
 
     codes: Counter[int] = field(default_factory=Counter[int])
@@ -158,7 +158,7 @@ class RequestStats:
             self.cold.add(record.wait_seconds)
 
     def merge(self, other: RequestStats) -> None:
-        """Count what others have."""
+        """Add other statistics."""
         self.codes.update(other.codes)
         self.errors.update(other.errors)
         self.bytes_in += other.bytes_in
@@ -170,16 +170,16 @@ class RequestStats:
 
     @property
     def count(self) -> int:
-        """How many requests ended."""
+        """The number of ended requests."""
         return self.codes.total()
 
     def count_of(self, status: RequestStatus) -> int:
-        """Return how many requests ended in this way."""
+        """Return how many requests ended with this status."""
         return sum(count for code, count in self.codes.items() if status_of(code or None) is status)
 
 
 class MinuteKey(NamedTuple):
-    """Whose numbers they are, and of which minute: that of the requests' ends.
+    """The subject and the minute of statistics; a request counts in the minute of its end.
 
     Attributes:
         at: when the minute begins.
@@ -192,22 +192,22 @@ class MinuteKey(NamedTuple):
 
 
 def minute_of(record: RequestRecord, endpoint: str) -> MinuteKey:
-    """Return where a request is counted."""
+    """Return the minute in which a request counts."""
     return MinuteKey(record.account, record.app_name, endpoint, record.ended_at.replace(second=0, microsecond=0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestQuery:
-    """Which requests to return, by the time of their ends; None does not restrict.
+    """Selects requests by the time of their end; None means no restriction.
 
     Attributes:
         app_name: with the environment's suffix.
         status: how it ended.
         since: ended at or after this.
         until: ended before this.
-        oldest_first: those that ended first, in place of those that ended last.
-        after: only those behind this cursor, in the same order.
-        limit: at most so many.
+        oldest_first: in the order of their ends, instead of the reverse.
+        after: only those after this cursor, in the same order.
+        limit: the most requests.
     """
 
     app_name: str | None = None
@@ -225,10 +225,10 @@ class RequestQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestPage:
-    """Some requests, and the cursor to go on from.
+    """A page of requests, and the cursor to resume from.
 
     Attributes:
-        cursor: behind the last one; that of the query if there is none, or empty.
+        cursor: the position after the last one; on an empty page the query's, or empty.
     """
 
     records: tuple[RequestRecord, ...]
@@ -237,7 +237,7 @@ class RequestPage:
 
 
 def cursor_after(record: RequestRecord, microseconds: int) -> str:
-    """Return the cursor right behind a request.
+    """Return the cursor directly after a request.
 
     Args:
         microseconds: of its end, since 1970.

@@ -1,4 +1,4 @@
-"""What a runner's processes use of their machine."""
+"""The resource usage of runners."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSample:
-    """What an engine measured at one time.
+    """An engine's measurement at one time.
 
     Attributes:
-        cpu_seconds: processor time since the runner began.
-        gpu_memory_bytes: None if the machine has no GPU that can be asked.
-        gpu_cores: GPUs in use, averaged over the seconds before; None if that is not known.
+        cpu_seconds: processor time since the runner started.
+        gpu_memory_bytes: None if the machine has no GPU that reports it.
+        gpu_cores: GPUs in use, averaged over the preceding seconds; None if unknown.
     """
 
     cpu_seconds: float
@@ -26,10 +26,10 @@ class ResourceSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceUse:
-    """What a runner used a short time ago.
+    """A runner's recent resource usage.
 
     Attributes:
-        cpu_cores: processors, averaged over the seconds before.
+        cpu_cores: processors, averaged over the preceding seconds.
     """
 
     cpu_cores: float
@@ -40,14 +40,14 @@ class ResourceUse:
 
     @property
     def rounded(self) -> tuple[float, int, int | None, float | None]:
-        """Return what a watcher is told about: hundredths of a core and whole MiB."""
+        """Return the precision for watchers: hundredths of a core and whole MiB."""
         gpu_memory = None if self.gpu_memory_bytes is None else self.gpu_memory_bytes // _MIB
         gpu_cores = None if self.gpu_cores is None else round(self.gpu_cores, 2)
         return round(self.cpu_cores, 2), self.memory_bytes // _MIB, gpu_memory, gpu_cores
 
 
 def use_between(before: ResourceSample, after: ResourceSample, seconds: float, at: datetime) -> ResourceUse:
-    """Return what was used between two samples, so many seconds apart."""
+    """Return the usage between two samples, `seconds` apart."""
     used = max(0.0, after.cpu_seconds - before.cpu_seconds)
     return ResourceUse(
         cpu_cores=used / seconds if seconds > 0 else 0.0,

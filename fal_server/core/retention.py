@@ -1,4 +1,4 @@
-"""Decide what may be deleted: code, files and environments that no revision needs and nothing used lately."""
+"""Decides what may be deleted: code, files and environments that are neither needed nor recently used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import NO_PROCESS, Runner
 
-# The shortest retention: no revision names yet what was uploaded for a deploy that is under way.
+# The shortest retention: no revision names the uploads of a deploy in progress yet.
 LEAST_AGE = timedelta(hours=1)
 # Some file systems round times to two seconds.
 _COARSE_CLOCKS = timedelta(seconds=3)
@@ -17,7 +17,7 @@ _COARSE_CLOCKS = timedelta(seconds=3)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """What stored revisions name. All of them count, because an app can be moved to any.
+    """The content that stored revisions need. All of them count, because an app can be moved to any.
 
     Attributes:
         blobs: hashes of pickled code.
@@ -30,7 +30,7 @@ class Needed:
     env_ids: frozenset[str] = frozenset()
 
     def plus(self, revisions: Iterable[Revision]) -> Needed:
-        """Return this together with what these revisions need."""
+        """Return this with the needs of these revisions added."""
         blobs, files, env_ids = set(self.blobs), set(self.files), set(self.env_ids)
         for revision in revisions:
             blobs |= {payload.blob for payload in (revision.function, revision.setup) if payload is not None}
@@ -44,11 +44,11 @@ class Generation:
     """One build of an environment.
 
     Attributes:
-        name: another one for each build of an environment.
-        number: grows with each build.
+        name: unique for each build of an environment.
+        number: increases with each build.
         usable: whether new runners can get it; False if another version of the builder made it.
         finished_at: when it was built.
-        used_at: when it was last given to a runner or found by a deploy.
+        used_at: when a runner last got it or a deploy last found it.
     """
 
     env_id: str
@@ -81,8 +81,9 @@ def superfluous(
     """Return the generations that may be deleted.
 
     A new runner gets the newest usable generation of its environment, which counts as a use. So an older generation is
-    needed only by living runners that were ordered before its last use or before the newest existed. The newest is
-    also needed by every revision that names the environment.
+    needed only by living runners that were ordered before its last use or before the newest existed. Every revision
+    that
+    names the environment also needs the newest one.
 
     Args:
         generations: all finished ones.
@@ -106,7 +107,7 @@ def _wanted(
     generation: Generation, newest: Generation | None, needed: Needed, since: datetime | None, before: datetime
 ) -> bool:
     if newest is None or generation.number >= newest.number:
-        # Another version made what is newer than the newest usable one, and its runners may still live.
+        # A generation newer than the newest usable one comes from another version, whose runners may still live.
         return since is not None or (generation is newest and generation.env_id in needed.env_ids)
     if newest.finished_at >= before:
         return True

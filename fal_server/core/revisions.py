@@ -1,4 +1,4 @@
-"""A revision: one immutable version of an app's code, with what its runners need."""
+"""A revision: one immutable version of an app's code, with its runners' requirements."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class EnvironmentSpec:
         configuration: as the client sent it, such as python_version, requirements (a list, or a list of layers) and
             resolver. For a container, `image`, and path and hash of each file that its Dockerfile copies
             (`context_files`).
-        account: whose apps run in it. Accounts share none: an installer with one account's passwords fetched what is
-            in it.
+        account: whose apps run in it. Accounts share none, because an installer fetched its packages with one account's
+            passwords.
     """
 
     kind: str
@@ -44,15 +44,15 @@ class EnvironmentSpec:
 
     @property
     def env_id(self) -> str:
-        """The hash that names what is built from it; another password makes no other image."""
+        """The hash that names the build; a different password does not change it."""
         what: list[Json] = [self.kind, self._without_passwords()]
-        if self.account != LOCAL:  # the environments of the first account are older than accounts
+        if self.account != LOCAL:  # environments of the first account are older than accounts
             what.append(self.account)
         text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _without_passwords(self) -> Mapping[str, Json]:
-        """Return the configuration without an image's secrets and passwords, and without the deployer's directory."""
+        """Return the configuration without the image's secrets and passwords, and without the deployer's directory."""
         image = self.configuration.get("image")
         if self.kind != "container" or not isinstance(image, Mapping):
             return self.configuration
@@ -64,7 +64,7 @@ class EnvironmentSpec:
         return {**self.configuration, "image": kept}
 
     def with_context(self, files: Sequence[AppFile]) -> EnvironmentSpec:
-        """Return it with the files that a container's Dockerfile copies, because another file makes another image."""
+        """Return it with the files that a container's Dockerfile copies, because they determine the image."""
         if self.kind != "container":
             return self
         context = [[file.relative_path, file.hash] for file in sorted(files, key=lambda file: file.relative_path)]
@@ -72,18 +72,18 @@ class EnvironmentSpec:
 
     @property
     def runs_itself(self) -> bool:
-        """Whether it is an image that runs as it is, without code of the app."""
+        """Whether it is an image that runs unchanged, without code of the app."""
         image = self.configuration.get("image")
         return self.kind == "container" and isinstance(image, Mapping) and image.get("use_isolate") is False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A serialised Python object: kept as a blob, loaded only inside the app's own environment.
+    """A serialised Python object, stored as a blob and only loaded inside the app's own environment.
 
     Attributes:
         method: the importable module that loads it, such as `cloudpickle`.
-        blob: the SHA-256 under which the bytes are kept.
+        blob: the SHA-256 of the stored bytes.
     """
 
     method: str
@@ -92,14 +92,14 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppFile:
-    """A file that goes with the code.
+    """A file that belongs to the code.
 
     Attributes:
         hash: the name under which it was uploaded, 64 hexadecimal digits.
-        relative_path: where the app finds it, below its directory.
+        relative_path: its path below the app's directory.
 
     Raises:
-        InvalidArgument: the hash is not one, or the path leads out of the directory.
+        InvalidArgument: the hash is malformed, or the path leads out of the directory.
     """
 
     hash: str
@@ -124,10 +124,10 @@ class HealthMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """How a ready runner is checked; times are in seconds.
+    """How a ready runner is checked; durations are in seconds.
 
     Raises:
-        InvalidArgument: the path is not one, or a number is too small.
+        InvalidArgument: the path is malformed, or a number is too small.
     """
 
     path: str
@@ -156,10 +156,10 @@ def check_limits(
     num_gpus: int | None,
     termination_grace_seconds: int | None,
 ) -> None:
-    """Check the numbers that a request with code and the revision made of it share; None is not set.
+    """Check the numbers that a request with code shares with its revision; None means not set.
 
     Raises:
-        InvalidArgument: one is out of bounds.
+        InvalidArgument: one is out of range.
     """
     check_bounds("exposed_port", exposed_port, 1, _MOST_PORT)
     check_bounds("metrics_port", metrics_port, 1, _MOST_PORT)
@@ -174,14 +174,14 @@ class Revision:
     Attributes:
         function: the pickled callable; None if `entrypoint` ("module:attr") says what to run.
         setup: a pickled callable whose result becomes the function's first argument.
-        exposed_port: the port that the code asks for; None for a function without HTTP. Each runner gets a free port
-            instead, which is passed to the callable.
+        exposed_port: the port in the code; None for a function without HTTP. Each runner gets a free port instead,
+            which is passed to the callable.
         secret_names: the secrets that its runners get; None means all that are exposed by default.
-        scaling: the settings that the code asked for.
-        metadata: what the deployer sent along, such as the OpenAPI description.
+        scaling: the code's settings.
+        metadata: data from the deployer, such as the OpenAPI description.
 
     Raises:
-        InvalidArgument: a number is out of bounds, as `check_limits` has them.
+        InvalidArgument: a number is out of range, see `check_limits`.
     """
 
     account: AccountId
@@ -218,7 +218,7 @@ class Revision:
 
     @property
     def app_id(self) -> AppId:
-        """The app's identity: names repeat in other accounts."""
+        """The app's identity; other accounts may use the same name."""
         return app_id_of_row(self.account, self.app_name)
 
     @property

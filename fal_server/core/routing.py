@@ -1,4 +1,4 @@
-"""Choose the runner that gets a request."""
+"""Chooses the runner for a request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import count
 
 from fal_server.core.addresses import RunnerAddress
 
-# Headers of an app's answers that are meant for the platform.
+# Headers of an app's responses that are meant for the platform.
 RUNNER_HINTS = "x-fal-runner-hints"
 HEALTH_CHECK = "x-fal-runner-health-check"
 # The rest of a longer header is ignored, so that no runner can fill the controller's memory.
 MOST_HINT_CHARACTERS = 4096
 _NOWHERE = -1
-# So many runners that are gone may be left in the order from which runners are chosen, beside as many as are there.
+# The most stale entries of gone runners in the selection order, besides as many as there are runners.
 _MOST_LEFT = 64
 
 
@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
 
 def error_type_of(status: int) -> str:
-    """Return the published error type for an app's answer of 400 or above that names none."""
+    """Return the published error type for an app's response of 400 or above that names none."""
     if status < 500:
         return "bad_request"
     return "request_timeout" if status == 504 else "runner_server_error"
@@ -45,15 +45,15 @@ def error_type_of(status: int) -> str:
 
 @dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Slot:
-    """A runner as the router sees it; mutable, because it changes with every request.
+    """A runner in the router's view; mutable, because it changes with every request.
 
     Attributes:
         host, port, gate_key: see RunnerAddress.
-        open: whether requests may be sent to it; closed once it is to stop.
-        hints: what it last said that it is warm for.
-        answered: whether the first byte of any of its answers has come.
+        open: whether it may get requests; closed once it is to stop.
+        hints: its latest hints.
+        answered: whether the first byte of any of its responses has arrived.
         shared: whether several requests were on it when it failed, so that none of them can be blamed.
-        places: what it is chosen from, and its number there; while it is closed, none.
+        places: the orders that it is in, and its number there; none while it is closed.
     """
 
     runner_id: str
@@ -71,7 +71,7 @@ class Slot:
 
     @property
     def address(self) -> RunnerAddress:
-        """Where its app is reached."""
+        """The address of its app."""
         return RunnerAddress(self.host, self.port, self.gate_key)
 
     def take(self) -> None:
@@ -81,23 +81,24 @@ class Slot:
             self.places.moved(self, 1)
 
     def give_back(self) -> None:
-        """Count a request that has left it."""
+        """Uncount a request that has left it."""
         self.in_flight -= 1
         if self.places is not None:
             self.places.moved(self, -1)
 
     def warm_for(self, hints: frozenset[str]) -> None:
-        """Replace what it is warm for."""
+        """Replace its hints."""
         before, self.hints = self.hints, hints
         if self.places is not None:
             self.places.warmed(self, before)
 
 
 class OpenSlots:
-    """Choose among runners: of those with room the one with the fewest requests, of these the first that came.
+    """Chooses among runners with room: the one with the fewest requests; of equals, the oldest.
 
-    So idle runners stay idle while others have room, and end in time. A choice costs no more with many runners than
-    with few.
+    So idle runners stay idle while others have room, and eventually end. The cost of a choice does not grow with the
+    number
+    of runners.
     """
 
     def __init__(self) -> None:
@@ -115,7 +116,7 @@ class OpenSlots:
         return len(self._slots)
 
     def add(self, slot: Slot) -> None:
-        """Let requests be sent to a runner, which comes behind the others."""
+        """Let a runner get requests; it comes last in the order."""
         slot.places, slot.number = self, next(self._numbers)
         self._slots[slot.runner_id] = slot
         self.in_flight += slot.in_flight
@@ -123,7 +124,7 @@ class OpenSlots:
         self.warmed(slot, frozenset())
 
     def remove(self, slot: Slot) -> None:
-        """Let no further request be sent to a runner."""
+        """Stop a runner from getting further requests."""
         del self._slots[slot.runner_id]
         slot.places, slot.number = None, _NOWHERE
         self.in_flight -= slot.in_flight
@@ -137,14 +138,14 @@ class OpenSlots:
                 self.warmed(left, frozenset())
 
     def moved(self, slot: Slot, by: int) -> None:
-        """Note that a runner has more or fewer requests."""
+        """Record that a runner has more or fewer requests."""
         self.in_flight += by
         self._all.put(slot)
         for hint in slot.hints:
             self._warm[hint].put(slot)
 
     def warmed(self, slot: Slot, before: frozenset[str]) -> None:
-        """Note what a runner is warm for, which was warm for something else before."""
+        """Record a runner's new hints, which replace `before`."""
         for hint in slot.hints - before:
             warm = self._warm.get(hint)
             if warm is None:
@@ -154,7 +155,7 @@ class OpenSlots:
         self._cool(before - slot.hints)
 
     def _cool(self, hints: frozenset[str]) -> None:
-        """Note that a runner is no longer warm for these: an app may name new ones with each answer."""
+        """Drop a runner's old hints: an app may name new ones with each response."""
         for hint in hints:
             warm = self._warm[hint]
             warm.runners -= 1
@@ -162,10 +163,10 @@ class OpenSlots:
                 del self._warm[hint]
 
     def choose(self, max_multiplexing: int, hint: str | None = None) -> Slot | None:
-        """Return the runner that gets the next request; one with a matching hint goes first.
+        """Return the runner for the next request, preferring one with a matching hint.
 
         Returns:
-            None if every runner is full. A hint is a preference: no request waits for it.
+            None if every runner is full. A hint is only a preference: no request waits for it.
         """
         if hint is not None and (warm := self._warm.get(hint)) is not None:
             found = warm.first(max_multiplexing)
@@ -175,12 +176,12 @@ class OpenSlots:
 
 
 class _ByLoad:
-    """Runners by the number of their requests, the first that came first.
+    """Runners by their number of requests, oldest first.
 
-    One that has another number by now is dropped when it comes up. Each is at a number once at most.
+    An entry whose number has changed is dropped when it is reached. Each runner is listed at most once for each number.
 
     Attributes:
-        runners: how many are warm for the hint, if it is of one.
+        runners: for the order of a hint, how many runners have that hint.
     """
 
     __slots__ = ("_heaps", "_hint", "_least", "_there", "runners")
@@ -189,7 +190,7 @@ class _ByLoad:
         self._hint = hint
         self._heaps: list[list[tuple[int, Slot]]] = []
         self._there: list[set[int]] = []
-        self._least = 0  # below it there is none
+        self._least = 0  # there are no runners with fewer
         self.runners = 0
 
     def put(self, slot: Slot) -> None:
@@ -220,6 +221,6 @@ class _ByLoad:
 
 
 def parse_hints(value: str) -> frozenset[str]:
-    """Return the values of an X-Fal-Runner-Hints header, which replace those of earlier answers."""
+    """Return the values of an X-Fal-Runner-Hints header, which replace those of earlier responses."""
     hints = (hint.strip() for hint in value[:MOST_HINT_CHARACTERS].split(","))
     return frozenset(hint for hint in hints if hint)

@@ -1,4 +1,4 @@
-"""How many runners an app had in each state, minute by minute, from what is kept of them."""
+"""How many runners an app had in each state, minute by minute, from the stored rows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MINUTE = timedelta(minutes=1)
 
 
 class Aggregation(StrEnum):
-    """How the counts of a part are made one: the highest, or the mean."""
+    """How counts of an interval are aggregated: maximum or mean."""
 
     MAX = "max"
     AVG = "avg"
 
 
 class Phase(StrEnum):
-    """The part of a runner's life that it is counted in."""
+    """The phase of a runner's life in which it is counted."""
 
     PENDING = "pending"
     READY = "ready"
@@ -31,7 +31,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stay:
-    """A phase of a runner, from a time to before another."""
+    """A phase of a runner, from one time to before another."""
 
     phase: Phase
     begin: datetime
@@ -40,7 +40,7 @@ class Stay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerCounts:
-    """Runners by state; those that are ready run requests or are idle."""
+    """The number of runners by state; ready ones run requests or are idle."""
 
     running: float = 0.0
     idle: float = 0.0
@@ -51,7 +51,7 @@ class RunnerCounts:
 def stays_of(runner: Runner, until: datetime) -> list[Stay]:
     """Return the phases of a runner before a time.
 
-    One that ends is draining from when it was asked to finish, or to stop, to its end.
+    An ending runner is draining from the time it was asked to finish or stop until its end.
     """
     end = min(runner.ended_at or until, until)
     leaving = min((at for at in (runner.draining_at, runner.stopping_at) if at is not None), default=end)
@@ -69,11 +69,12 @@ def counts_by_minute(
 ) -> list[RunnerCounts]:
     """Return the counts of each minute of a span.
 
-    What a request took is known of the minute in which it ended. What goes beyond the runners of that minute is of the
-    minutes before.
+    The duration of a request is known in the minute of its end. The part that exceeds the runners of that minute
+    belongs to
+    earlier minutes.
 
     Args:
-        busy: by minute, how many seconds the requests had taken that ended in it.
+        busy: by minute, the total seconds of the requests that ended in it.
         since: when the first minute begins.
     """
     length = math.ceil((until - since) / _MINUTE)
@@ -97,7 +98,7 @@ def counts_by_minute(
 
 
 def together(minutes: Sequence[RunnerCounts], aggregation: Aggregation) -> RunnerCounts:
-    """Return the counts of a part from those of its minutes."""
+    """Return the counts of an interval from those of its minutes."""
 
     def one(values: Sequence[float]) -> float:
         return max(values) if aggregation is Aggregation.MAX else round(sum(values) / len(values), 4)
@@ -111,7 +112,7 @@ def together(minutes: Sequence[RunnerCounts], aggregation: Aggregation) -> Runne
 
 
 def _levels(stays: Sequence[Stay], since: datetime, length: int, aggregation: Aggregation) -> list[float]:
-    """Return for each minute how many stays there were at most, or on average."""
+    """Return for each minute the maximum or mean number of stays."""
     changes = sorted([*((stay.begin, 1) for stay in stays), *((stay.end, -1) for stay in stays)])
     levels, count, at = [0.0] * length, 0, since
     for time, change in [*changes, (since + length * _MINUTE, 0)]:

@@ -38,12 +38,12 @@ RANK: dict[RunnerState, int] = {
 }
 
 
-# States before the start was ordered, in which nothing of the runner is alive.
+# States before the start was ordered, in which the runner has no living process.
 NO_PROCESS = frozenset({RunnerState.FAILURE_DELAY, RunnerState.PENDING})
 
 
 class Desired(StrEnum):
-    """The desired state of a runner: take requests, finish those it has, or be gone."""
+    """The desired state of a runner: take requests, finish the current ones, or be gone."""
 
     SERVE = "serve"
     DRAIN = "drain"
@@ -51,33 +51,33 @@ class Desired(StrEnum):
 
 
 class StopCause(StrEnum):
-    """Why a runner ended, if that decides what follows."""
+    """Why a runner ended, if the reason has consequences."""
 
     STARTUP_TIMEOUT = "startup_timeout"
     BROKE_CONNECTION = "broke_connection"
     UNAVAILABLE = "unavailable"  # it answered 503
-    LOST = "lost"  # it ended while no controller watched, though nobody had told it to
+    LOST = "lost"  # it ended while no controller watched, although nobody had asked it to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """One runner, as it is stored.
+    """One runner, as stored.
 
     Attributes:
-        token: random; every process of the runner has it in its environment, which tells its processes from others.
+        token: random, and in the environment of every process of the runner, to distinguish them from others.
         state: the observed state; only lifecycle.step changes it.
         desired: written by services and the reconciler.
         reason: why it is in this state, for people; programs read `stop_cause` and `own_end`.
-        stop_cause: why it ended, if that decides what follows; None for all other reasons.
-        own_end: how it ended, if it did so before anybody told it to; empty if not.
+        stop_cause: why it ended, if the reason has consequences; None for all other reasons.
+        own_end: how it ended, if it did so before anyone asked it to; otherwise empty.
         node: the machine that it runs on; empty until its start is ordered.
         handle: how its engine finds its process again; empty until it was started. Only the engine reads it.
         host: the address at which the controller reaches its ports; empty until ready.
-        port: where the app answers HTTP; None until ready, or without HTTP.
-        gated: whether a gate stands before its port, which runners of earlier versions and containers have not.
-        ordered_at: when its start was ordered on a node.
+        port: the app's HTTP port; None until ready, or without HTTP.
+        gated: whether a gate guards its port; runners of earlier versions and containers have none.
+        ordered_at: when its start on a node was ordered.
         first_request_at: when its first request was sent to it. Like `first_byte_at`, it is written once.
-        first_byte_at: when the first byte of its first answer came.
+        first_byte_at: when the first byte of its first response arrived.
         unrouted_at: when the router confirmed that it sends it no more requests. Only then it is asked to stop.
         not_before: when its start is tried again, in FAILURE_DELAY or if no node had room.
         kill: end it at once, without grace.
@@ -85,8 +85,8 @@ class Runner:
         replaced_by: the runner that replaces it.
         replace_first: whether it may stop only once its replacement is ready.
         ephemeral: whether it belongs to a `fal run`.
-        gpus: the ids of the GPUs of its node that it has, from the order to start it to its end.
-        failed_starts: how many starts of its revision had failed in a row when its own failed; 0 if it did not.
+        gpus: the ids of the GPUs of its node that it holds, from the order to start it to its end.
+        failed_starts: the number of consecutive failed starts of its revision when its own failed; 0 if it did not.
     """
 
     account: AccountId
@@ -130,20 +130,20 @@ class Runner:
 
     @property
     def app_id(self) -> AppId:
-        """The app's identity: names repeat in other accounts."""
+        """The app's identity; other accounts may use the same name."""
         return app_id_of_row(self.account, self.app_name)
 
     @property
     def address(self) -> RunnerAddress:
-        """Where its app is reached, once it has a port."""
+        """The address of its app, once it has a port."""
         return RunnerAddress(self.host, self.port or 0, gate_key_of(self.token) if self.gated else "")
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of it is left."""
+        """Whether no process of it is left."""
         return self.state is RunnerState.TERMINATED
 
     @property
     def routable(self) -> bool:
-        """Whether requests may be sent to it."""
+        """Whether it may get requests."""
         return self.state is RunnerState.IDLE and self.desired is Desired.SERVE and self.port is not None

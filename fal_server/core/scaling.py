@@ -1,4 +1,4 @@
-"""An app's scaling settings, their defaults and their bounds."""
+"""An app's scaling settings, their defaults and their limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument
 
-# name -> (least, most). docs/explanation/architecture.md, "How many runners", has the meanings.
+# name -> (least, most). docs/explanation/architecture.md, "How many runners", explains them.
 BOUNDS: dict[str, tuple[int, int]] = {
     "keep_alive": (0, 7 * 24 * 3600),
     "min_concurrency": (0, 10_000),
@@ -24,10 +24,10 @@ BOUNDS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """How many runners an app may have and how long things may take; times are in whole seconds.
+    """How many runners an app may have, and its timeouts; durations are in whole seconds.
 
     Raises:
-        InvalidArgument: a value is out of bounds, or no machine type is named; the controller knows which ones exist.
+        InvalidArgument: a value is out of range, or no machine type is named; the controller knows which ones exist.
     """
 
     keep_alive: int = 10
@@ -59,8 +59,9 @@ class Scaling:
 def carried_over(kept: Scaling, code: Scaling) -> Scaling:
     """Return an app's settings after it moved to another revision.
 
-    max_multiplexing, startup_timeout and machine_types describe the code, so they come with every revision; the app
-    keeps the others.
+    max_multiplexing, startup_timeout and machine_types describe the code, so every revision brings its own; the app
+    keeps
+    the others.
     """
     return replace(
         kept,

@@ -1,8 +1,8 @@
-"""Play a trace of requests through the rules that the controller runs by: plan, step and choose.
+"""Plays a trace of requests through the controller's own rules: plan, step and choose.
 
-The simulated nodes have endless room. Each start takes the same time and succeeds, unless that time is longer than
-`startup_timeout`. Runners stop as soon as they have nothing to do. There are three kinds of events: a request comes, a
-runner becomes ready, a request ends.
+The simulated nodes have unlimited room. Each start takes the same time and succeeds, unless that time is longer than
+`startup_timeout`. Runners stop as soon as they have nothing to do. There are three kinds of events: a request arrives,
+a runner becomes ready, a request ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from fal_server.core.scaling import Scaling
 
 MOST_ARRIVALS = 20_000
 MOST_POINTS = 400
-# After so many starts in a row that were too slow, all others will be too slow as well.
+# After this many consecutive starts that were too slow, all others would be too slow as well.
 MOST_FAILURES = 20
-# The controller looks this often while requests begin and end (the reconciler's BUSY_SECONDS).
+# How often the controller plans while requests arrive and end (the reconciler's BUSY_SECONDS).
 TICK_SECONDS = 0.5
-# Work is counted in runners that are looked at: in all, and between two pauses that let others run.
+# Limits of work, counted in examined runners: in total, and between two pauses that let other tasks run.
 MOST_LOOKS = 20_000_000
 _LOOKS_A_SLICE = 20_000
 _LOOKS_A_PLAN = 10
@@ -43,7 +43,7 @@ _NEVER = float("inf")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """A request: when it comes, and how long a runner works on it, in seconds."""
+    """A request: its arrival, and its duration on a runner, in seconds."""
 
     at: float
     duration: float
@@ -51,7 +51,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The highest numbers since the previous point.
+    """The maxima since the previous point.
 
     Attributes:
         at: seconds since the start.
@@ -68,13 +68,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationResult:
-    """How the fleet would have served the trace.
+    """The fleet's performance on the trace.
 
     Attributes:
         points: evenly spaced in time.
         started: how many runners were started.
-        runner_seconds: the lifetimes of all runners, added up.
-        waits: how long each served request waited, in seconds, sorted.
+        runner_seconds: the sum of all runners' lifetimes.
+        waits: the waiting time of each served request, in seconds, sorted.
         unserved: requests that no runner took.
     """
 
@@ -86,7 +86,7 @@ class SimulationResult:
     unserved: int
 
     def wait_of(self, percent: int) -> float:
-        """Return a percentile of the waits, in seconds; 0 if no request was served."""
+        """Return a percentile of the waiting times, in seconds; 0 if no request was served."""
         if not self.waits:
             return 0.0
         return self.waits[max(0, -(-len(self.waits) * percent // 100) - 1)]
@@ -102,7 +102,7 @@ class _SimulatedRunner:
 def simulate(
     scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float
 ) -> Generator[None, None, SimulationResult]:
-    """Play a trace; yields now and then, so that other work can run in between.
+    """Play a trace; yields from time to time, so that other work can run in between.
 
     Args:
         scaling: the settings to try.
@@ -146,7 +146,7 @@ class _Simulation:
             updated_at=_START,
         )
         self._now = 0.0
-        self._moved_at: float | None = None  # when the first request since the last plan began or ended
+        self._moved_at: float | None = None  # when the first request since the last plan arrived or ended
         self._failures = 0
         self._failed_at = 0.0
         self._started = 0
@@ -185,7 +185,7 @@ class _Simulation:
     # Events
 
     def _happen(self, what: Arrival | _SimulatedRunner | tuple[_SimulatedRunner, bool]) -> bool:
-        """Apply an event; return whether the controller plans at once because of it."""
+        """Apply an event; return whether the controller then plans at once."""
         if isinstance(what, Arrival):
             self._waiting.append((self._now, what))
             self._route()
@@ -231,7 +231,7 @@ class _Simulation:
     # The controller
 
     def _plan(self) -> None:
-        """Plan and apply until nothing more is to be done now."""
+        """Plan and apply until no action is due."""
         self._moved_at = None
         while True:
             self._looks += _LOOKS_A_PLAN * (1 + len(self._live))
@@ -253,7 +253,7 @@ class _Simulation:
             self._route()
 
     def _apply(self, action: Action) -> bool:
-        """Apply an action; False if it does nothing to a simulated fleet."""
+        """Apply an action; return False if it has no effect on a simulated fleet."""
         match action:
             case Create():
                 due = self._now
@@ -275,7 +275,7 @@ class _Simulation:
         return True
 
     def _create(self, due: float) -> None:
-        """Add a runner that starts at `due`; before that it waits because a start has failed."""
+        """Add a runner that starts at `due`; until then it waits because a start has failed."""
         self._started += 1
         runner_id = f"{self._started:06}"
         started_at = self._time(due)
@@ -312,10 +312,10 @@ class _Simulation:
         if started_at is not None:
             self._runner_seconds += max(0.0, (self._time() - started_at).total_seconds())
 
-    # The next time to look
+    # The next time to plan
 
     def _tick_at(self) -> float:
-        """Return when time alone may change something: half a second after a change, or at the end of a wait."""
+        """Return when time alone may change something: half a second after a change, or at the end of a delay."""
         scaling = self._scaling
         times: list[float] = []
         if self._moved_at is not None:
@@ -325,7 +325,7 @@ class _Simulation:
             if scaling.request_start_timeout is not None:
                 times.append(came + scaling.request_start_timeout)
             if came + scaling.scaling_delay > self._now:
-                break  # those behind came later
+                break  # later ones arrived after that
         self._looks += len(self._live)
         floor = scaling.min_concurrency or scaling.concurrency_buffer
         for live in self._live.values():
@@ -385,7 +385,7 @@ class _Simulation:
 
 
 def _resampled(seen: Sequence[tuple[float, int, int, int, int]]) -> Iterable[Point]:
-    """Return evenly spaced points; each has the highest numbers since the previous one."""
+    """Return evenly spaced points, each with the maxima since the previous one."""
     end = seen[-1][0]
     if end <= 0:
         yield Point(at=0, runners=seen[-1][1], ready=seen[-1][2], in_flight=seen[-1][3], queued=seen[-1][4])

@@ -1,4 +1,4 @@
-"""A mergeable sketch of durations: quantiles over any span come from the sums of its parts."""
+"""A mergeable sketch of durations: merging the parts of a span gives the quantiles of the whole."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 RELATIVE_ERROR = 0.01
-"""How far a quantile may be from a duration that was added at its rank, as a share of it."""
+"""The largest relative difference between a quantile and the duration at its rank."""
 LEAST_SECONDS = 1e-6
-"""What is shorter counts as this."""
+"""Shorter durations count as this."""
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _PER_LOG = 1 / math.log(_GAMMA)
 
@@ -19,7 +19,7 @@ class DurationSketch:
     """Counts durations in buckets whose bounds grow by a fixed factor, so that each has the same relative error.
 
     Attributes:
-        counts: how many durations each bucket has, by its number.
+        counts: the number of durations in each bucket, by its number.
         seconds: the sum of all durations.
     """
 
@@ -38,13 +38,13 @@ class DurationSketch:
         self.seconds += max(seconds, 0.0)
 
     def merge(self, other: DurationSketch) -> None:
-        """Count what another sketch has."""
+        """Add another sketch's counts."""
         for bucket, count in other.counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.seconds += other.seconds
 
     def quantile(self, share: float) -> float | None:
-        """Return the duration that this share of all does not exceed, in seconds; None if there is none.
+        """Return the duration that this share of all does not exceed, in seconds; None if there are none.
 
         Args:
             share: from 0, the shortest, to 1, the longest.
@@ -57,7 +57,7 @@ class DurationSketch:
         return None
 
     def up_to(self, bounds: Iterable[float]) -> list[int]:
-        """Return how many durations are not above each bound, in seconds; a bound inside a bucket leaves it out."""
+        """Return the number of durations at or below each bound, in seconds; a bound's own bucket does not count."""
         return [
             sum(count for bucket, count in self.counts.items() if _GAMMA**bucket <= bound * (1 + 1e-9))
             for bound in bounds

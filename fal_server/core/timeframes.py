@@ -1,4 +1,4 @@
-"""Timeframes: the parts of a span that numbers are added up in, as a time zone has them."""
+"""Timeframes: the intervals into which statistics of a span are divided, in a time zone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UTC_ZONE = ZoneInfo("UTC")
 
 
 class Timeframe(StrEnum):
-    """How long a part is."""
+    """The length of an interval."""
 
     MINUTE = "minute"
     HOUR = "hour"
@@ -19,7 +19,7 @@ class Timeframe(StrEnum):
     MONTH = "month"
 
 
-# By the published rule: the timeframe of a span that is shorter than this.
+# The published rule: the timeframe of a span that is shorter than this.
 _SHORTER_THAN = (
     (timedelta(hours=2), Timeframe.MINUTE),
     (timedelta(days=2), Timeframe.HOUR),
@@ -29,12 +29,12 @@ _SHORTER_THAN = (
 
 
 def usual_timeframe(span: timedelta) -> Timeframe:
-    """Return the timeframe of a span for which none is asked for."""
+    """Return the default timeframe of a span."""
     return next((frame for length, frame in _SHORTER_THAN if span < length), Timeframe.MONTH)
 
 
 def begin_of(at: datetime, frame: Timeframe, zone: ZoneInfo = UTC_ZONE) -> datetime:
-    """Return when the part that a time lies in begins, in the zone; weeks begin on Monday."""
+    """Return when the interval that contains a time begins, in the zone; weeks begin on Monday."""
     local = at.astimezone(zone).replace(second=0, microsecond=0)
     if frame is Timeframe.MINUTE:
         return local
@@ -50,11 +50,11 @@ def begin_of(at: datetime, frame: Timeframe, zone: ZoneInfo = UTC_ZONE) -> datet
 
 
 def end_of(begin: datetime, frame: Timeframe) -> datetime:
-    """Return when the part that begins at a time ends, in the same zone."""
+    """Return when the interval that begins at a time ends, in the same zone."""
     if frame is Timeframe.MINUTE:
         return (begin.astimezone(UTC_ZONE) + timedelta(minutes=1)).astimezone(begin.tzinfo)
     if frame is Timeframe.HOUR:
-        # By the time that passes, since the hour that a zone repeats in autumn is two hours.
+        # Add elapsed time, because the hour that a zone repeats in autumn is two hours.
         return (begin.astimezone(UTC_ZONE) + timedelta(hours=1)).astimezone(begin.tzinfo)
     if frame is Timeframe.DAY:
         return begin + timedelta(days=1)

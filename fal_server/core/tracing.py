@@ -1,4 +1,4 @@
-"""Trace contexts, as https://www.w3.org/TR/trace-context/ has them: which trace a request belongs to."""
+"""Trace contexts (https://www.w3.org/TR/trace-context/): the trace that a request belongs to."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _NOTHING = ("-" + "0" * 32 + "-", "-" + "0" * 16 + "-")
 
 
 def is_traceparent(value: str) -> bool:
-    """Return whether a header field names a trace and a span; one that does not has to be ignored."""
+    """Return whether a header field is a valid traceparent; an invalid one must be ignored."""
     return _VALID.fullmatch(value) is not None and not any(nothing in value[:55] for nothing in _NOTHING)
 
 
 def new_traceparent(request_id: str) -> str:
-    """Return the field of a trace that begins with a request: its id is the request's, without the hyphens.
+    """Return the traceparent of a new trace whose id is the request's, without the hyphens.
 
-    The span is that of the platform, which keeps no spans. The flag leaves it to the app to record its own.
+    The span is the platform's, which stores no spans. The flag leaves it to the app to record its own.
 
     Args:
         request_id: a UUID.

@@ -1,4 +1,4 @@
-"""Webhooks: their bodies, what is signed of them, and their deliveries."""
+"""Webhooks: their bodies, the signed message, and their deliveries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Delivery:
     """One attempt to deliver a webhook.
 
     Attributes:
-        status: the receiver's answer; None if there was none.
+        status: of the receiver's response; None if there was none.
         error: why it failed; None if it succeeded (2xx).
     """
 
@@ -35,7 +35,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedCall:
-    """A webhook ready to be sent."""
+    """A webhook that is ready to be sent."""
 
     url: str = field(repr=False)
     headers: tuple[tuple[str, str], ...]
@@ -61,13 +61,13 @@ def checked_url(url: str) -> str:
 
 
 def payload(request_id: str, answer: Answer, error: str | None) -> bytes:
-    """Return the body of a webhook: the answer as JSON, and whether it was a success."""
+    """Return the body of a webhook: the response as JSON, and whether it was a success."""
     content = b"null"
     problem: str | None = None
     if answer.body:
         try:
             read_json(answer.body)
-            # Not serialised again: not everything that can be read can be written.
+            # The body is not serialised again: not everything that can be parsed can be written.
             content = answer.body.removeprefix(codecs.BOM_UTF8)
         except ValueError:
             problem = "the app's answer is not JSON: read it at the response_url"
@@ -84,7 +84,7 @@ def payload(request_id: str, answer: Answer, error: str | None) -> bytes:
 
 
 def message(request_id: str, user_id: str, timestamp: int, body: bytes) -> bytes:
-    """Return what is signed: request id, user id, Unix time and the body's SHA-256 in hex, one a line."""
+    """Return the message to sign: request id, user id, Unix time and the body's SHA-256 in hex, one per line."""
     return "\n".join((request_id, user_id, str(timestamp), hashlib.sha256(body).hexdigest())).encode()
 
 

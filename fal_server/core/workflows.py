@@ -1,6 +1,6 @@
 """Workflows: apps that call one another, as a graph of nodes with references to earlier outputs.
 
-The form is the published one: `$input` is what the caller sent, `$node.images.0.url` a part of a node's output.
+The form is the published one: `$input` is the caller's input, `$node.images.0.url` a part of a node's output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REFERENCE = "$"
 
 
 class NodeKind(StrEnum):
-    """What a node does; the published names."""
+    """The kind of a node, under its published name."""
 
     RUN = "run"
     DISPLAY = "display"
@@ -43,8 +43,8 @@ class GraphNode:
     """One step of a workflow.
 
     Attributes:
-        app: `owner/app`, or `owner/app/path`; empty for a node that only shows something.
-        value: what the app gets, with references.
+        app: `owner/app`, or `owner/app/path`; empty for a node that only displays something.
+        value: the app's input, with references.
         needs: the nodes that come before it.
     """
 
@@ -63,16 +63,16 @@ class Graph:
     output: Json
 
     def sorter(self) -> TopologicalSorter[str]:
-        """Return the nodes in an order in which each comes after those that it needs."""
+        """Return a sorter of the nodes in which each comes after those that it needs."""
         return TopologicalSorter({node.node_id: node.needs for node in self.nodes.values()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """A published workflow; its contents are as they were sent.
+    """A published workflow, with its contents as they were sent.
 
     Raises:
-        InvalidArgument: a name, the title or the contents cannot be a workflow's.
+        InvalidArgument: a name, the title or the contents are not valid.
     """
 
     account: AccountId
@@ -98,10 +98,10 @@ class WorkflowRun:
     """One call of a workflow.
 
     Attributes:
-        contents: of the workflow when it was called; a change of the workflow does not change the run.
+        contents: the workflow's contents at the call; later changes do not affect the run.
         caller: the id of the key.
         cancelled: its caller asked to cancel it.
-        answer: what became of it; None until it is completed.
+        answer: its response; None until it is completed.
         webhook_url: called when the run is completed; None calls nobody.
         webhook_at: when to try that next; None if it is not to be tried.
     """
@@ -130,11 +130,11 @@ class WorkflowRun:
 
 
 class NoSuchValue(Exception):
-    """A reference leads to nothing."""
+    """A reference leads to no value."""
 
 
 def graph_of(contents: Mapping[str, Json]) -> Graph:
-    """Return the graph that the contents of a workflow describe.
+    """Return the graph that a workflow's contents describe.
 
     Raises:
         InvalidArgument: the contents are not a workflow; the text names the node.
@@ -161,13 +161,13 @@ def graph_of(contents: Mapping[str, Json]) -> Graph:
 
 
 def hydrate(value: Json, values: Mapping[str, Json]) -> Json:
-    """Return a value with what its references lead to.
+    """Return a value with its references replaced.
 
     Args:
         values: the outputs of nodes by their ids, and the caller's input.
 
     Raises:
-        NoSuchValue: a reference leads to nothing; the text names it.
+        NoSuchValue: a reference leads to no value; the text names it.
     """
     if isinstance(value, str):
         return _looked_up(value, values) if value.startswith(_REFERENCE) else value
@@ -223,7 +223,7 @@ def _node(node_id: str, described: Json) -> GraphNode:
 
 
 def _referees(value: Json, who: str) -> Iterator[str]:
-    """Yield the names that the references in a value begin with."""
+    """Yield the names at the start of a value's references."""
     if isinstance(value, str):
         if value.startswith(_REFERENCE):
             parts = value[1:].split(".")
