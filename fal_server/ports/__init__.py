@@ -1,4 +1,4 @@
-"""The Protocols that adapters implement, and that services and loops call."""
+"""The Protocols that adapters implement and that services and loops call."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from fal_server.core.quotas import Quotas
 
 
 class AccountStore(Protocol):
-    """Accounts and their members. Each call is one transaction; its effect is durable when it returns.
+    """Accounts and their members. Each call is one transaction, which is durable when it returns.
 
     Every method raises Unavailable if the database cannot be used.
     """
@@ -30,7 +30,7 @@ class AccountStore(Protocol):
         ...
 
     async def rename(self, account: AccountId, nickname: str, full_name: str) -> bool:
-        """Give an account other names; False if there is none.
+        """Change an account's names; return False if it does not exist.
 
         Raises:
             AlreadyExists: another account has this nickname.
@@ -38,48 +38,48 @@ class AccountStore(Protocol):
         ...
 
     async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
-        """Replace the quotas of an account; False if there is none."""
+        """Replace the quotas of an account; return False if it does not exist."""
         ...
 
     async def delete(self, account: AccountId, at: datetime) -> DeletedAccount | None:
-        """Mark an account as deleted, revoke its keys and end its memberships; its nickname is free from then on.
+        """Mark an account as deleted, revoke its keys and end its memberships; its nickname becomes free.
 
         Returns:
-            None if there is none, or it is deleted already.
+            None if it does not exist, or is already deleted.
         """
         ...
 
     async def deleted(self) -> Sequence[DeletedAccount]:
-        """Return the deleted accounts that have not been forgotten yet, the first deleted first."""
+        """Return the deleted accounts that have not been forgotten yet, earliest first."""
         ...
 
     async def erase(self, account: AccountId) -> int:
-        """Delete every row of a deleted account but its own, some thousands a transaction; return how many.
+        """Delete all rows of a deleted account except its own, in transactions of some thousands; return how many.
 
-        Nothing happens if the account is not deleted.
+        It does nothing if the account is not deleted.
         """
         ...
 
     async def forget(self, account: AccountId) -> bool:
-        """Delete the row of a deleted account; False if there is none."""
+        """Delete the row of a deleted account; return False if there is none."""
         ...
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:
-        """Return the members of a team, the oldest first."""
+        """Return the members of a team, oldest first."""
         ...
 
     async def memberships(self, user: AccountId) -> Sequence[TeamMember]:
-        """Return what teams a user is a member of, the oldest membership first."""
+        """Return the teams that a user belongs to, oldest membership first."""
         ...
 
     async def save_member(self, member: TeamMember) -> None:
         """Add a member, or replace its role.
 
         Raises:
-            FailedPrecondition: there is no such team or user.
+            FailedPrecondition: the team or user does not exist.
         """
         ...
 
     async def remove_member(self, team: AccountId, user: AccountId) -> bool:
-        """Remove a member; False if the user is none."""
+        """Remove a member; return False if the user is not one."""
         ...

@@ -11,27 +11,27 @@ from fal_server.core.identity import AccountId
 
 
 class AuditStore(Protocol):
-    """Rows are added and never changed. Each call is one transaction; its effect is durable when it returns.
+    """Audit rows, which are added and never changed. Each call is one transaction, which is durable when it returns.
 
     Every method raises Unavailable if the database cannot be used.
     """
 
     async def append(self, account: AccountId, make: Callable[[AuditRow | None], AuditRow]) -> None:
-        """Add a row behind the account's last one.
+        """Add a row after the account's last one.
 
         Args:
-            make: return the row that follows the last one, which is None if there is none. It may be called twice.
+            make: returns the row that follows the last one, or the first row for None. It may be called twice.
         """
         ...
 
     async def newest(
         self, account: AccountId, since: datetime | None, before: int | None, limit: int
     ) -> Sequence[AuditRow]:
-        """Return rows of an account, the newest first.
+        """Return rows of an account, newest first.
 
         Args:
             since: only those from this time on.
-            before: only those of a smaller number.
+            before: only those with a smaller number.
         """
         ...
 
@@ -44,15 +44,15 @@ class AuditStore(Protocol):
         before: tuple[datetime, int] | None,
         limit: int,
     ) -> Sequence[AuditRow]:
-        """Return an account's rows of some actions, the newest by time and number first.
+        """Return an account's rows with certain actions, newest first by time and number.
 
         Args:
             since: only those at or after this.
             until: only those before this.
-            before: only those behind this time and number.
+            before: only those after this time and number in that order.
         """
         ...
 
     async def from_number(self, account: AccountId, first: int, limit: int) -> Sequence[AuditRow]:
-        """Return rows of an account from a number on, the oldest first."""
+        """Return rows of an account from a number on, oldest first."""
         ...

@@ -1,4 +1,4 @@
-"""Builds the environments that apps run in."""
+"""The Protocols of the builder of apps' environments, and of the built ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BuiltEnvironment:
 
 
 class EnvironmentStore(Protocol):
-    """The environments that were built, so that unneeded ones can be deleted."""
+    """The built environments, so that unneeded ones can be deleted."""
 
     def generations(self) -> Sequence[Generation]:
         """List all finished builds; blocking.
@@ -36,7 +36,7 @@ class EnvironmentStore(Protocol):
         ...
 
     async def delete(self, generation: Generation) -> bool:
-        """Delete one build, which no runner gets from then on.
+        """Delete one build, so that no runner gets it any more.
 
         Returns:
             False if it was used since it was listed, or is gone.
@@ -48,15 +48,15 @@ class EnvironmentStore(Protocol):
 
 
 class Builder(Protocol):
-    """Builds the environments that apps run in, each once, however many ask."""
+    """Builds the environments that apps run in, each once, however many callers ask."""
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
         """Build an environment, or find it.
 
-        A build goes on while somebody waits for it.
+        A build continues while somebody waits for it.
 
         Args:
-            force: build it again even if it is there, and look for newer packages; joins a build that is running.
+            force: build it again even if it exists, with newer packages if there are any; joins a running build.
             log: gets each line of output as it comes, from the first one on, numbered from 1 and without a runner's id.
 
         Raises:
@@ -68,9 +68,9 @@ class Builder(Protocol):
         ...
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find what was built for this specification; None if nothing was."""
+        """Return the build of this specification; None if there is none."""
         ...
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find it and make sure that it is still there: a container engine, which has the images, is asked."""
+        """Return the build and make sure that it still exists: for images, the container engine is asked."""
         ...

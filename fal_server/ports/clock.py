@@ -1,4 +1,4 @@
-"""The Protocol of the time: loops and services never ask the machine themselves."""
+"""The Protocol of the clock: loops and services never read the machine's time themselves."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Clock(Protocol):
     """Two clocks, both aware and in UTC."""
 
     def now(self) -> datetime:
-        """Return the controller's time, by which every duration is counted. It never steps."""
+        """Return the controller's monotonic time, which measures every duration."""
         ...
 
     def wall(self) -> datetime:
-        """Return the machine's wall clock, for what other machines compare with theirs."""
+        """Return the machine's wall clock, for times that other machines compare with theirs."""
         ...

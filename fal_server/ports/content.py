@@ -1,4 +1,4 @@
-"""The Protocols of content at rest: pickled code, deployed files, and the encryption of secrets."""
+"""The Protocols of stored content: pickled code, deployed files, and the encryption of secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Blobs(Protocol):
     """Immutable bytes, named by the SHA-256 of their content: pickled callables and app files."""
 
     async def put(self, content: bytes) -> str:
-        """Keep the content durably and return its hash.
+        """Store the content durably and return its hash.
 
         Raises:
             Unavailable: the disk cannot be written.
@@ -22,7 +22,7 @@ class Blobs(Protocol):
         ...
 
     def path(self, blob: str) -> Path:
-        """Return where the bytes are on this machine.
+        """Return the path of the bytes on this machine.
 
         Raises:
             NotFound: there is no such blob.
@@ -30,7 +30,7 @@ class Blobs(Protocol):
         ...
 
     def discard(self, blobs: Collection[str], before: datetime) -> None:
-        """Delete those of these that were last put before this time. Blocking.
+        """Delete those of these blobs that were last put before this time. Blocking.
 
         Raises:
             Unavailable: the disk cannot be written.
@@ -39,10 +39,10 @@ class Blobs(Protocol):
 
 
 class ContentStore(Protocol):
-    """Content by its hash, which retention deletes when nobody needs it. Blocking."""
+    """Content by its hash, which retention deletes once nobody needs it. Blocking."""
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete content that is not needed and was last put or asked for before this time; return how many.
+        """Delete content that is not needed and was last put or requested before this time; return how many.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -51,10 +51,10 @@ class ContentStore(Protocol):
 
 
 class DeployedFiles(Protocol):
-    """The files of apps, by the hash that a deploy gives, with the permissions that apps see."""
+    """The files of apps, by the deploy's hash, with the permissions that apps see."""
 
     def path(self, account: AccountId, file_hash: str, /) -> Path:
-        """Return where an account's file is on this machine.
+        """Return the path of an account's file on this machine.
 
         Raises:
             NotFound: the account did not upload it.
@@ -69,7 +69,7 @@ class Vault(Protocol):
         """Encrypt a value.
 
         Args:
-            context: which secret it is; `open` needs the same, so that no sealed value can pass for another.
+            context: identifies the secret; `open` needs the same, so that no sealed value can replace another.
             value: the plain text.
         """
         ...

@@ -1,4 +1,4 @@
-"""The Protocol of the contract's methods, for callers that do not come over gRPC."""
+"""The Protocol of the contract's methods, for callers that do not use gRPC."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Protocol
 
 
 class MessageForm(StrEnum):
-    """How a message is written."""
+    """The serialisation of a message."""
 
     JSON = "json"
     PROTO = "proto"
 
 
 class CallFailed(Exception):
-    """A call that failed.
+    """A call failed.
 
     Args:
         code: the gRPC status in lower case, such as `not_found`.
         message: for people.
-        details: messages that say more, each by its full name and serialised.
+        details: additional messages, each by its full name and serialised.
     """
 
     def __init__(self, code: str, message: str, details: Sequence[tuple[str, bytes]] = ()) -> None:
@@ -31,15 +31,15 @@ class CallFailed(Exception):
 
 
 class AdmittedCall(Protocol):
-    """A call whose caller may make it."""
+    """A call whose caller is permitted to make it."""
 
     @property
     def key_id(self) -> str:
-        """The key that the caller showed."""
+        """The id of the caller's key."""
         ...
 
     async def answer(self, message: bytes, form: MessageForm) -> bytes:
-        """Carry the call out, and return the answer in the form of the message.
+        """Make the call, and return the response in the same form as the message.
 
         Raises:
             CallFailed: it failed.
@@ -48,7 +48,7 @@ class AdmittedCall(Protocol):
 
 
 class ContractCalls(Protocol):
-    """The methods with one request and one answer."""
+    """The unary methods."""
 
     @property
     def paths(self) -> Collection[str]:
@@ -61,10 +61,10 @@ class ContractCalls(Protocol):
         ...
 
     async def admit(self, path: str, metadata: Sequence[tuple[str, str]], source: str) -> AdmittedCall:
-        """Check who calls, before a byte of the request is read.
+        """Check the caller, before a byte of the request is read.
 
         Args:
-            path: among `paths`.
+            path: one of `paths`.
             metadata: the headers of the call, with names in lower case.
             source: the caller's address.
 

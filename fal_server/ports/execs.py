@@ -1,4 +1,4 @@
-"""The port to commands in runners that outlive a connection; the controller passes their messages unread."""
+"""The port to commands in runners that outlive a connection; the controller forwards their messages unread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from fal_server.core.runners import Runner
 class ExecChannel(Protocol):
     """The channel to the commands of one runner.
 
-    Requests and answers are serialised messages of fal.v1.Execs. The runner's shim serves that service itself, and a
-    controller that parsed every piece of output would be slower.
+    Requests and responses are serialised messages of fal.v1.Execs. The runner's shim serves that service itself, and
+    parsing
+    every piece of output would slow the controller down.
     """
 
     async def call(self, method: str, request: bytes) -> bytes:
-        """Call a method that has one answer, by its name.
+        """Call a unary method by its name.
 
         Raises:
             Fault: the call was refused.
@@ -25,11 +26,11 @@ class ExecChannel(Protocol):
         ...
 
     def read(self, request: bytes) -> AsyncIterator[bytes]:
-        """ReadExec; raises like `call`."""
+        """Call ReadExec. Raises the errors of `call`."""
         ...
 
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
-        """WriteExec; raises like `call`, and whatever `requests` raises."""
+        """Call WriteExec. Raises the errors of `call`, and any error of `requests`."""
         ...
 
 
@@ -37,7 +38,7 @@ class ExecEngine(Protocol):
     """Reaches the commands of runners."""
 
     def execs(self, runner: Runner) -> ExecChannel:
-        """The channel to a runner's commands.
+        """Return the channel to a runner's commands.
 
         Raises:
             Unavailable: the runner cannot be reached.

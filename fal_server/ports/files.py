@@ -1,4 +1,4 @@
-"""The Protocols of files: /data, the files of apps, public files, and uploads that are not complete yet."""
+"""The Protocols of files: /data, the files of apps, public files, and incomplete uploads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fal_server.core.identity import AccountId
 
 
 class Draft(Protocol):
-    """An upload on disk that nobody sees until it is complete."""
+    """An upload on disk that stays invisible until it is complete."""
 
     @property
     def path(self) -> Path:
@@ -21,16 +21,16 @@ class Draft(Protocol):
 
     @property
     def size(self) -> int:
-        """How many bytes were written so far."""
+        """The number of bytes written so far."""
         ...
 
     @property
     def md5(self) -> str:
-        """The MD5 of what was written so far, in hex, which the published clients compare."""
+        """The MD5 of the bytes written so far, in hex, which the published clients compare."""
         ...
 
     def sha256(self, suffix: bytes = b"") -> str:
-        """Return the SHA-256 of what was written so far and of `suffix`, in hex."""
+        """Return the SHA-256 of the bytes written so far and of `suffix`, in hex."""
         ...
 
     async def write(self, data: bytes) -> None:
@@ -50,7 +50,7 @@ class Draft(Protocol):
         ...
 
     async def finish(self) -> None:
-        """Return when everything that was written is on disk.
+        """Wait until all written bytes are on disk.
 
         Raises:
             Unavailable: the disk cannot be written.
@@ -58,12 +58,12 @@ class Draft(Protocol):
         ...
 
     def discard(self) -> None:
-        """Delete it, unless it was moved to its final place."""
+        """Delete it, unless it was moved to its destination."""
         ...
 
 
 class Drafts(Protocol):
-    """Makes drafts in one directory; those of an earlier controller are deleted."""
+    """Creates drafts in one directory; those of an earlier controller are deleted."""
 
     def open(self) -> Draft:
         """Return a new, empty draft.
@@ -86,7 +86,7 @@ class DataEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """A file that is open for reading; the receiver closes the descriptor."""
+    """An open file; the receiver closes the descriptor."""
 
     descriptor: int
     name: str
@@ -101,7 +101,7 @@ class DataStore(Protocol):
 
     @property
     def drafts(self) -> Drafts:
-        """Makes drafts on the same file system, which can be moved here."""
+        """The drafts on the same file system, which can be moved here."""
         ...
 
     def entries(self, parts: Sequence[str]) -> list[DataEntry]:
@@ -113,11 +113,11 @@ class DataStore(Protocol):
         ...
 
     def place(self, draft: Path, parts: Sequence[str]) -> None:
-        """Move a finished draft here, over an existing file; missing directories are made."""
+        """Move a finished draft here, replacing an existing file; missing directories are created."""
         ...
 
     def extract(self, archive: Path, parts: Sequence[str], most_bytes: int | None = None) -> bool:
-        """Unpack a zip archive into a directory, which is made if it is missing; each file appears whole.
+        """Unpack a zip archive into a directory, which is created if missing; each file appears complete.
 
         Returns:
             False, with nothing unpacked, if the files have more than `most_bytes`.
@@ -125,14 +125,14 @@ class DataStore(Protocol):
         ...
 
     def used(self) -> int:
-        """Return how many bytes the files have; what is being received does not count."""
+        """Return the total size of the files, without those being received."""
         ...
 
     def rename(self, parts: Sequence[str], destination: Sequence[str]) -> None:
         """Move a file or directory.
 
         Raises:
-            AlreadyExists: a directory that is not empty is at the destination.
+            AlreadyExists: the destination is a non-empty directory.
         """
         ...
 
@@ -142,10 +142,10 @@ class DataStore(Protocol):
 
 
 class AppFileStore(Protocol):
-    """The files of apps, by the hash that clients give: SHA-256 of the content and the decimal mode."""
+    """The files of apps, by the client's hash: SHA-256 of the content and the decimal mode."""
 
     def path(self, file_hash: str) -> Path:
-        """Return where the file is; it has the permissions that the app sees.
+        """Return the path of the file, which has the permissions that the app sees.
 
         Raises:
             NotFound: it was not uploaded.
@@ -163,11 +163,11 @@ class AppFileStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """A file that was uploaded to be fetched by its address.
+    """A file that was uploaded to be downloaded from its address.
 
     Attributes:
-        account: whose key or runner uploaded it.
-        object_id: cannot be guessed, and is all that is needed to fetch the file.
+        account: the account of the key or runner that uploaded it.
+        object_id: cannot be guessed, and suffices to download the file.
         expires_at: when it is deleted; None keeps it.
         etag: the MD5 of the content, in hex.
     """
@@ -183,7 +183,7 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Public files, which are fetched by their address. Blocking."""
+    """Public files, which are downloaded from their address. Blocking."""
 
     def place(self, draft: Path, stored: StoredObject) -> None:
         """Move a finished draft here, durably.
@@ -194,7 +194,7 @@ class ObjectStore(Protocol):
         ...
 
     def get(self, object_id: str) -> tuple[StoredObject, Path]:
-        """Return the description of a file, and where its content is.
+        """Return the description of a file, and the path of its content.
 
         Raises:
             NotFound: there is no such file.

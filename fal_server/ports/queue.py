@@ -15,12 +15,12 @@ from fal_server.core.webhooks import Delivery, SignedCall
 
 
 class AnswerTooLarge(Exception):
-    """An app's answer is larger than the queue keeps."""
+    """An app's response is larger than the queue stores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFilter:
-    """Which requests to return; None does not restrict.
+    """Selects requests; None means no restriction.
 
     Attributes:
         request_ids: only these.
@@ -36,13 +36,13 @@ class RequestFilter:
 
 
 class QueueStore(Protocol):
-    """The queue's requests. Each call is one transaction; its effect is durable when it returns.
+    """The queue's requests. Each call is one transaction, which is durable when it returns.
 
     Every method raises Unavailable if the database cannot be used.
     """
 
     async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
-        """Accept a request and return it; if another has the same `idempotency`, return that one instead."""
+        """Store a request and return it; if another has the same `idempotency`, return that one instead."""
         ...
 
     async def load(self) -> list[QueuedRequest]:
@@ -50,7 +50,7 @@ class QueueStore(Protocol):
         ...
 
     async def body_sizes(self) -> Mapping[str, int]:
-        """Return how many bytes the body of each request has that is not completed, by the request's id."""
+        """Return the body sizes of all requests that are not completed, by request id."""
         ...
 
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
@@ -62,7 +62,7 @@ class QueueStore(Protocol):
         ...
 
     async def answer(self, account: AccountId, request_id: str) -> Answer | None:
-        """Return the answer of a completed request, or None."""
+        """Return the response to a completed request, or None."""
         ...
 
     async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
@@ -74,40 +74,40 @@ class QueueStore(Protocol):
         ...
 
     async def put_back(self, request: QueuedRequest) -> bool:
-        """Record that the request waits again after this attempt; False if another attempt has started."""
+        """Record that the request waits again after this attempt; return False if another attempt has started."""
         ...
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
-        """Record the end of a request; False if it is completed already or another attempt has started."""
+        """Record the end of a request; return False if it is already completed or another attempt has started."""
         ...
 
     async def complete_all(self, requests: Sequence[QueuedRequest], answer: Answer) -> set[str]:
-        """Record the end of some hundred requests, all with one answer, in one transaction.
+        """Record the end of some hundred requests, all with one response, in one transaction.
 
         Returns:
-            The ids of those that `complete` would have returned True for.
+            The ids of those for which `complete` would have returned True.
         """
         ...
 
     async def revive(self, requests: Sequence[QueuedRequest]) -> Mapping[str, int]:
-        """Queue some hundred completed requests again and delete their answers, in one transaction.
+        """Queue some hundred completed requests again and delete their responses, in one transaction.
 
         Returns:
-            How many bytes the bodies of those have that were completed until now, by id; the others stay as they are.
+            The body sizes of those that were completed until now, by id; the others stay unchanged.
         """
         ...
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
-        """Delete the completed requests of every account that are older than this, and return how many.
+        """Delete the completed requests of every account that are older than this; return how many.
 
         Args:
-            completed_before: for requests that were answered.
+            completed_before: for requests that got a response.
             dead_before: for requests that were given up.
         """
         ...
 
     async def due_webhooks(self, now: datetime, limit: int) -> list[QueuedRequest]:
-        """Return the requests of every account whose webhook is due, the most overdue first."""
+        """Return the requests of every account whose webhook is due, most overdue first."""
         ...
 
     async def next_webhook_at(self) -> datetime | None:
@@ -115,7 +115,7 @@ class QueueStore(Protocol):
         ...
 
     async def delivered(self, request: QueuedRequest, delivery: Delivery) -> None:
-        """Record an attempt to deliver a webhook, and the webhook's state after it."""
+        """Record an attempt to deliver a webhook, and the webhook's new state."""
         ...
 
     async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
@@ -134,25 +134,26 @@ class RunnerClient(Protocol):
         timeout_seconds: float,
         sent: asyncio.Event,
     ) -> Answer | Failure:
-        """Send a request and return the whole answer. Cancelling closes the connection, which the app sees.
+        """Send a request and return the complete response. Cancelling closes the connection, which the app notices.
 
         Args:
-            sent: set when all of the request is on its way: what is sent from then on follows it.
+            sent: set when the complete request is on its way; anything sent from then on arrives after it.
 
         Raises:
-            AnswerTooLarge: the answer is larger than the queue keeps.
+            AnswerTooLarge: the response is larger than the queue stores.
             NodeTrouble: this machine cannot connect now; the runner got nothing.
         """
         ...
 
     async def cancel(self, address: RunnerAddress, request_id: str, path: str) -> int | None:
-        """Tell an app that a request to a path is cancelled; return the status of its answer, None without one.
+        """Tell an app that a request to a path is cancelled; return its response's status, or None.
 
-        To be called when the request is on its way. A worker of ours lets the word wait until the app's endpoint has
-        started on the request, so the app knows which one is meant.
+        Call it once the request is on its way. Our worker delays the cancellation until the app's endpoint has started
+        on the
+        request, so that the app knows which one is meant.
 
         Raises:
-            AnswerTooLarge, NodeTrouble: as `send`.
+            AnswerTooLarge, NodeTrouble: see `send`.
         """
         ...
 
@@ -165,11 +166,7 @@ class WebhookClient(Protocol):
     """Calls receivers of webhooks."""
 
     async def post(self, call: SignedCall) -> int:
-        """Send a POST and return the status of the answer. Redirects are not followed.
-
-        Raises:
-            OSError: the receiver cannot be reached, or did not answer in time.
-        """
+        """Send a POST and return the status of the response, without following redirects."""
         ...
 
 

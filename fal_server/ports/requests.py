@@ -11,27 +11,27 @@ from fal_server.core.requests import MinuteKey, RequestPage, RequestQuery, Reque
 
 
 class RequestStore(Protocol):
-    """Requests that have ended. Each call is one transaction; its effect is durable when it returns.
+    """Ended requests. Each call is one transaction, which is durable when it returns.
 
     Every method raises Unavailable if the database cannot be used.
     """
 
     async def add(self, records: Sequence[RequestRecord], minutes: Mapping[MinuteKey, RequestStats]) -> None:
-        """Store requests, and add numbers to those that the minutes have. A request that is stored stays as it is."""
+        """Store requests, and add statistics to their minutes. A request that is already stored stays unchanged."""
         ...
 
     async def page(self, account: AccountId, query: RequestQuery) -> RequestPage:
         """Return requests of an account, those that ended last first.
 
         Raises:
-            InvalidArgument: the cursor was not given out by this store.
+            InvalidArgument: the cursor does not come from this store.
         """
         ...
 
     async def minutes(
         self, account: AccountId, app_name: str | None, since: datetime, until: datetime
     ) -> Sequence[tuple[MinuteKey, RequestStats]]:
-        """Return the numbers of the minutes that begin in a span, the oldest first.
+        """Return the statistics of the minutes that begin in a span, oldest first.
 
         Args:
             app_name: with the environment's suffix; None for all apps of the account.
@@ -41,5 +41,5 @@ class RequestStore(Protocol):
         ...
 
     async def forget(self, before: datetime) -> int:
-        """Delete requests that ended before a time, and the numbers of the minutes before; return how many requests."""
+        """Delete requests that ended before a time, and statistics of earlier minutes; return how many requests."""
         ...

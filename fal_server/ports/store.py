@@ -1,7 +1,7 @@
 """The Protocols of the database: rows of every noun, and log lines.
 
 Every call that lists, finds or deletes names the account that it is for. Rows of other accounts do not exist for it, so
-an id of another account is answered like one that nobody has. EVERY_ACCOUNT is for the controller's own work.
+an id of another account gets the same answer as an unknown one. EVERY_ACCOUNT is for the controller's own work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fal_server.core.runners import Runner
 
 
 class Store(Protocol):
-    """What must survive a crash. Each call is one transaction; its effect is durable when it returns.
+    """Data that must survive a crash. Each call is one transaction, which is durable when it returns.
 
     Every method raises Unavailable if the database cannot be used.
     """
@@ -40,7 +40,7 @@ class Store(Protocol):
         ...
 
     async def list_revisions(self, account: Accounts, app_name: str | None, environment: str | None) -> list[Revision]:
-        """Return revisions, newest first; None does not restrict."""
+        """Return revisions, newest first; None means no restriction."""
         ...
 
     async def page_revisions(self, account: Accounts, after: str, limit: int) -> list[Revision]:
@@ -48,7 +48,7 @@ class Store(Protocol):
         ...
 
     async def delete_revision(self, account: Accounts, revision_id: str) -> bool:
-        """Delete a revision; False if it does not exist.
+        """Delete a revision; return False if it does not exist.
 
         Raises:
             FailedPrecondition: an app serves it or is moving to it.
@@ -68,7 +68,7 @@ class Store(Protocol):
         ...
 
     async def list_apps(self, account: Accounts, environment: str | None) -> list[App]:
-        """Return apps by account and name; None is all environments."""
+        """Return apps by account and name; None means all environments."""
         ...
 
     async def delete_app(self, account: AccountId, name: str) -> App | None:
@@ -80,19 +80,19 @@ class Store(Protocol):
         ...
 
     async def runner_history(self, account: Accounts, runner_id: str) -> list[StateChange]:
-        """Return a runner's state changes, oldest first; empty if it is not known."""
+        """Return a runner's state changes, oldest first; empty if it is unknown."""
         ...
 
     async def app_changes(
         self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, str, int] | None, limit: int
     ) -> list[AppChange]:
-        """Return state changes of an app's runners, newest first; the runners' tokens are empty.
+        """Return state changes of an app's runners, newest first, with empty tokens.
 
         Args:
             since: only those at or after this.
             until: only those before this.
-            before: only those behind this time, runner and number.
-            limit: at most so many.
+            before: only those after this time, runner and number in that order.
+            limit: at most this many.
         """
         ...
 
@@ -103,24 +103,24 @@ class Store(Protocol):
     async def list_runners(self, account: Accounts, ended_since: datetime | None) -> list[Runner]:
         """Return the living runners, and those that ended at or after `ended_since` if given, oldest first.
 
-        The token of an ended runner is empty here; `get_runner` returns it. A token that cannot be opened is empty.
+        The token of an ended runner is empty here; `get_runner` returns it. A token that cannot be decrypted is empty.
         """
         ...
 
     async def page_ended_runners(
         self, account: AccountId, ended_since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
     ) -> list[Runner]:
-        """Return runners that ended at or after a time, by end and id; their tokens are empty.
+        """Return runners that ended at or after a time, by end and id, with empty tokens.
 
         Args:
             app_id: only those of this app; None means all.
-            after: only those behind this end and id.
-            limit: at most so many.
+            after: only those after this end and id.
+            limit: at most this many.
         """
         ...
 
     async def forget_runners(self, ended_before: datetime) -> int:
-        """Delete the runners of every account that ended before this time, and return how many."""
+        """Delete the runners of every account that ended before this time; return how many."""
         ...
 
     async def add_key(self, key: Key) -> None:
@@ -140,15 +140,15 @@ class Store(Protocol):
         ...
 
     async def revoke_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
-        """Mark a key as revoked; False if there is none of this id that is not revoked."""
+        """Mark a key as revoked; return False if no unrevoked key has this id."""
         ...
 
     async def expire_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
-        """Set when a key expires; False if there is none of this id that is not revoked."""
+        """Set a key's expiry; return False if no unrevoked key has this id."""
         ...
 
     async def note_key_use(self, account: AccountId, key_id: str, at: datetime) -> bool:
-        """Note when a key was used last; False if there is none of this id."""
+        """Record a key's last use; return False if no key has this id."""
         ...
 
     async def save_secret(self, secret: SealedSecret) -> None:
@@ -160,15 +160,15 @@ class Store(Protocol):
         ...
 
     async def list_secrets(self, account: AccountId, environment: str | None) -> list[SealedSecret]:
-        """Return secrets by environment and name; None is all environments."""
+        """Return secrets by environment and name; None means all environments."""
         ...
 
     async def delete_secret(self, account: AccountId, environment: str, name: str) -> bool:
-        """Delete a secret; False if it does not exist."""
+        """Delete a secret; return False if it does not exist."""
         ...
 
     async def add_environment(self, environment: Environment) -> bool:
-        """Add an environment; False if the account has one of this name."""
+        """Add an environment; return False if the account already has one of this name."""
         ...
 
     async def get_environment(self, account: AccountId, name: str) -> Environment | None:
@@ -180,7 +180,7 @@ class Store(Protocol):
         ...
 
     async def delete_environment(self, account: AccountId, name: str) -> bool:
-        """Delete an environment with its secrets, in one transaction; False if it does not exist.
+        """Delete an environment with its secrets, in one transaction; return False if it does not exist.
 
         Raises:
             FailedPrecondition: it still has apps.
@@ -188,35 +188,35 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         ...
 
 
 class LogStore(Protocol):
-    """Log lines, each exactly once."""
+    """Log lines, each stored exactly once."""
 
     async def append(self, entries: Sequence[LogEntry]) -> None:
-        """Keep lines, durably; one whose (runner_id, sequence) is known is dropped.
+        """Store lines durably; a line whose (runner_id, sequence) is known is dropped.
 
         Raises:
-            Unavailable: the database cannot be used; none of them is kept.
+            Unavailable: the database cannot be used; none of them is stored.
         """
         ...
 
     async def last_sequence(self, account: Accounts, runner_id: str) -> int:
-        """Return the highest sequence number that is kept for a runner; 0 for none."""
+        """Return the highest stored sequence number of a runner; 0 for none."""
         ...
 
     async def first_unsent(
         self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
     ) -> datetime | None:
-        """Return the time of an app's oldest line that a follower has not got, or None.
+        """Return the time of an app's oldest line that a follower lacks, or None.
 
         Args:
             account: the app's owner.
             app_name: the app's full name.
-            sent: by runner, the last sequence that the follower has got.
-            since: from when on lines of runners that `sent` does not name count; None is from the first.
+            sent: the last sequence that the follower has, by runner.
+            since: the earliest line of runners that `sent` does not name; None means the first.
         """
         ...
 
@@ -224,26 +224,26 @@ class LogStore(Protocol):
         """Return some lines, in the query's order.
 
         Raises:
-            InvalidArgument: the cursor (field `cursor`) is not one of this store's.
+            InvalidArgument: the cursor (field `cursor`) does not come from this store.
         """
         ...
 
     async def forget(self, before: datetime) -> int:
-        """Delete the lines of every account that are older than this time, and return how many."""
+        """Delete the lines of every account that are older than this time; return how many."""
         ...
 
     def bound(self, most_bytes: int, passed: Callable[[], None]) -> None:
-        """Call `passed` whenever lines are stored and all stored lines take more than about so many bytes.
+        """Call `passed` whenever lines are stored and the total size exceeds about `most_bytes`.
 
-        Lines from before the start count from the first call of `shrink` on.
+        Lines from before the start count after the first call of `shrink`.
         """
         ...
 
     async def shrink(self, most_bytes: int, room_bytes: int = 0) -> int:
-        """Delete the oldest lines of every account if all take more than about so many bytes; return how many.
+        """Delete the oldest lines of every account if the total size exceeds about `most_bytes`; return how many.
 
         Args:
-            most_bytes: what they may take.
-            room_bytes: how much less than that the rest takes, so that the next lines pass it later.
+            most_bytes: the largest total size.
+            room_bytes: how far below that to shrink, so that the next lines exceed it later.
         """
         ...

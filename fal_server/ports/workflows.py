@@ -11,7 +11,7 @@ from fal_server.core.workflows import Workflow, WorkflowRun
 
 
 class WorkflowStore(Protocol):
-    """Workflows and their runs. Each call is one transaction; its effect is durable when it returns.
+    """Workflows and their runs. Each call is one transaction, which is durable when it returns.
 
     Every method raises Unavailable if the database cannot be used.
     """
@@ -25,7 +25,7 @@ class WorkflowStore(Protocol):
         ...
 
     async def replace(self, name: str, workflow: Workflow) -> bool:
-        """Replace the workflow of this name, which may get another name; False if there is none.
+        """Replace the workflow of this name, possibly renaming it; return False if there is none.
 
         Raises:
             AlreadyExists: another workflow has the new name.
@@ -37,16 +37,16 @@ class WorkflowStore(Protocol):
         ...
 
     async def page(self, account: AccountId, skip: int, limit: int) -> tuple[Sequence[Workflow], int]:
-        """Return some workflows of an account by name, and how many it has.
+        """Return workflows of an account by name, and their total number.
 
         Args:
-            skip: leave out so many of the first.
-            limit: at most so many.
+            skip: skip this many.
+            limit: at most this many.
         """
         ...
 
     async def delete(self, account: AccountId, name: str) -> bool:
-        """Delete a workflow, not its runs; False if there is none."""
+        """Delete a workflow without its runs; return False if there is none."""
         ...
 
     async def save_run(self, run: WorkflowRun) -> None:
@@ -62,7 +62,7 @@ class WorkflowStore(Protocol):
         ...
 
     async def due_webhooks(self, now: datetime, limit: int) -> Sequence[WorkflowRun]:
-        """Return the runs of every account whose webhook is due, the most overdue first."""
+        """Return the runs of every account whose webhook is due, most overdue first."""
         ...
 
     async def next_webhook_at(self) -> datetime | None:
@@ -70,9 +70,9 @@ class WorkflowStore(Protocol):
         ...
 
     async def delivered(self, run: WorkflowRun) -> None:
-        """Record the webhook's state after an attempt; nothing if the run is gone."""
+        """Record the webhook's state after an attempt; do nothing if the run is gone."""
         ...
 
     async def forget_runs(self, completed_before: datetime) -> int:
-        """Delete the completed runs of every account that are older than this, and return how many."""
+        """Delete the completed runs of every account that are older than this; return how many."""
         ...
