@@ -1,1 +1,1 @@
-"""Who may do what: permissions, authentication, tokens and scopes, asked in one place."""
+"""Access control: permissions, authentication, tokens and scopes, checked in one place."""

@@ -1,4 +1,4 @@
-"""Callers who act for a team: members, and whoever shows a login token."""
+"""Callers who act for a team: members, and holders of a login token."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fal_server.core.identity import AccountId, Principal, Scope, membership_of
 from fal_server.ports.accounts import AccountStore
 
 USER_ID = "fal-user-id"
-"""The metadata that names the account that a caller acts for; the header of HTTP has `x-` before it."""
+"""The metadata key of the account that a caller acts for; the HTTP header has the prefix `x-`."""
 
 
 class Teams:
-    """Let callers act for teams.
+    """Lets callers act for teams.
 
     Args:
-        authenticator: forgets a key that has ended.
+        authenticator: drops a key that has ended.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class Teams:
         self._authenticator = authenticator
 
     async def bearer(self, token: str, user_id: str) -> Principal:
-        """Return the caller who shows a login token.
+        """Return the caller with a login token.
 
         Args:
-            user_id: of the account that it acts for; empty is the account of the token's key.
+            user_id: of the account that it acts for; empty means the account of the token's key.
 
         Raises:
             Unauthenticated: the token is not valid, or its key has ended.
-            NotFound: it is no member of that team.
+            NotFound: it is not a member of that team.
         """
         key = await self._tokens.login(token)
         if key is None:
@@ -55,10 +55,10 @@ class Teams:
         return acting
 
     def require_own(self, principal: Principal, user_id: str) -> None:
-        """Refuse a key that is to act for another account than its own.
+        """Refuse a key that is to act for an account other than its own.
 
         Raises:
-            PermissionDenied: it says whose key it is.
+            PermissionDenied: the key belongs to another account; the message names it.
         """
         mine = self._accounts.of(principal.scope.account)
         if user_id and user_id != mine.user_id:
@@ -68,19 +68,19 @@ class Teams:
             )
 
     def begins(self, user: AccountId, team: AccountId) -> None:
-        """Let a user act for a team from now on; the store has it as a member."""
+        """Let a user act for a team from now on; the store already has the membership."""
         self._authenticator.open_calls.begin_membership(membership_of(user, team))
 
     def has_changed(self, user: AccountId, team: AccountId, why: str) -> None:
-        """End the calls by which a user acts for a team, except the one that asks for it."""
+        """End the calls by which a user acts for a team, except the current one."""
         self._authenticator.open_calls.end_membership(membership_of(user, team), why, for_good=False)
 
     def has_ended(self, user: AccountId, team: AccountId, why: str) -> None:
-        """End the calls by which a user acts for a team, except the one that asks for it, and refuse others."""
+        """End the calls by which a user acts for a team, except the current one, and refuse new ones."""
         self._authenticator.open_calls.end_membership(membership_of(user, team), why, for_good=True)
 
     async def acting_for(self, principal: Principal, team: Account) -> Principal | None:
-        """Return the caller with what it may do for a team: its own account, or one that it is a member of.
+        """Return the caller with its permissions in a team: its own account, or one that it belongs to.
 
         Returns:
             None if it is neither, so that the team does not exist for it.
@@ -88,7 +88,7 @@ class Teams:
         if team.id == principal.scope.account:
             return principal
         role = await self._role(principal, team)
-        if role is None or principal.scope.restrictions.limit:  # a part of an account is no part of a team
+        if role is None or principal.scope.restrictions.limit:  # a part of an account includes no team
             return None
         return Principal(
             key_id=principal.key_id,

@@ -1,4 +1,4 @@
-"""Records each change that a caller is permitted to make, before it is made."""
+"""Records each permitted change of a caller before it is made."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LONGEST = 500
 
 
 class Recorder:
-    """Writes the audit log. A change that it cannot record is refused, since its fault reaches the caller.
+    """Writes the audit log. A change that it cannot record is refused, because its fault reaches the caller.
 
     Args:
-        secret: 32 bytes that only controllers on this state know, so that nobody else can make a row.
+        secret: 32 bytes that only controllers on this state know, so that nobody else can forge a row.
     """
 
     def __init__(self, store: AuditStore, clock: Clock, secret: bytes) -> None:
@@ -31,7 +31,7 @@ class Recorder:
     async def record(
         self, caller: Principal, action: str, target: str, *, source: str = "", request_id: str = ""
     ) -> None:
-        """Add a row; it is durable when this returns.
+        """Add a row, durably.
 
         Raises:
             Unavailable: it cannot be written, so the change must not be made.
@@ -51,7 +51,7 @@ class Recorder:
         """Check the chain of the caller's account.
 
         Returns:
-            How many rows there are, and the number of the first that was changed, or is missing; None if all is well.
+            The number of rows, and the number of the first that was changed or is missing; None if all is well.
         """
         before: AuditRow | None = None
         while rows := await self._next(caller, before):
@@ -62,7 +62,7 @@ class Recorder:
         return (0 if before is None else before.sequence), None
 
     async def _next(self, caller: Principal, before: AuditRow | None) -> Sequence[AuditRow]:
-        # A gap shows, because the first row behind it has another number than the one that follows.
+        # A gap shows because the first row after it does not have the next number.
         first = 1 if before is None else before.sequence + 1
         return await self._store.from_number(caller.scope.account, first, _PAGE)
 

@@ -1,4 +1,4 @@
-"""Authenticates keys, with a small cache that a revocation empties at once."""
+"""Authenticates keys, with a small cache that a revocation invalidates at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Principal, Scope
 from fal_server.ports import Clock, Store
 
 _log = logging.getLogger(__name__)
-# How long a key is trusted after a look-up; one that another controller revoked is refused after this.
+# How long a key is trusted after a look-up; a revocation by another controller takes effect after this.
 _TRUSTED = timedelta(seconds=30)
-# A use is noted no more often than this for each key.
+# The shortest interval between two recorded uses of a key.
 _NOTED_EVERY = timedelta(minutes=1)
 _MOST_CACHED = 10_000
 _LONGEST_ID = 128
@@ -41,7 +41,7 @@ class _Known(NamedTuple):
 class Authenticator:
     """Authenticates callers by their keys.
 
-    Cache: of keys that were looked up lately.
+    Cache: of recently looked-up keys.
 
     Args:
         runners: the keys of runners, which are in no store; None knows none.
@@ -59,7 +59,7 @@ class Authenticator:
         self.open_calls = OpenCalls()
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
-        """Return the caller if this key was looked up lately; None means that `authenticate` has to look."""
+        """Return the caller if this key was recently looked up; None means that `authenticate` must look."""
         if self._runners is not None and self._runners.names(key_id):
             return self._runners.caller(key_id, secret)
         known = self._known.get(key_id)
@@ -68,7 +68,7 @@ class Authenticator:
         return known.principal if hmac.compare_digest(known.secret_hash, hash_secret(secret)) else None
 
     async def authenticate(self, key_id: str, secret: str) -> Principal:
-        """Return the caller who holds this key.
+        """Return the caller with this key.
 
         Raises:
             Unauthenticated: the key is unknown, revoked or expired, or the secret is wrong.
@@ -84,7 +84,7 @@ class Authenticator:
         return await self._admitted(key)
 
     async def holder(self, key_id: str) -> Principal:
-        """Return the caller that a stored key stands for, after its secret was shown once.
+        """Return the caller for a stored key whose secret was checked before.
 
         Raises:
             Unauthenticated: the key is unknown, revoked or expired.
@@ -102,32 +102,32 @@ class Authenticator:
             raise Unauthenticated(f"key {key.key_id} is revoked: {ANOTHER_KEY}")
         if key.has_expired(latest(self._clock)):
             raise Unauthenticated(f"key {key.key_id} has expired: {ANOTHER_KEY}")
-        self.open_calls.check(key.key_id)  # it may have been revoked while it was read
+        self.open_calls.check(key.key_id)  # it may have been revoked meanwhile
         principal = principal_of(key)
         self._remember(key, principal)
         await self._note_use(key)
         return principal
 
     async def account_of(self, key_id: str) -> AccountId | None:
-        """Return whose key this is or was; None if it is not known."""
+        """Return the current or former account of a key; None if it is unknown."""
         if self._runners is not None and self._runners.names(key_id):
             return self._runners.account_of(key_id)
         key = await self._store.get_key(EVERY_ACCOUNT, key_id)
         return None if key is None else key.account
 
     def forget(self, key_id: str) -> None:
-        """Refuse a key from now on, and end the calls that are under way with it."""
+        """Refuse a key from now on, and end its calls in progress."""
         self._known.pop(key_id, None)
         self._expiring.pop(key_id, None)
         self.open_calls.end(key_id)
 
     def expires(self, key_id: str, at: datetime) -> None:
-        """Refuse a key from this time on, and end the calls that are then under way with it."""
+        """Refuse a key from this time on, and then end its calls in progress."""
         self._known.pop(key_id, None)
         self._expiring[key_id] = at
 
     def forget_expired(self) -> None:
-        """Refuse the keys that have expired, and end the calls that are under way with them."""
+        """Refuse expired keys, and end their calls in progress."""
         now = latest(self._clock)
         for key_id in [key_id for key_id, at in self._expiring.items() if at <= now]:
             self.forget(key_id)
@@ -138,7 +138,7 @@ class Authenticator:
             return
         try:
             await self._store.note_key_use(key.account, key.key_id, now)
-        except Unavailable as fault:  # the call itself needs no writing
+        except Unavailable as fault:  # the call itself needs no write
             _log.warning("it was not noted that key %s is used: %s", key.key_id, fault.message)
 
     def _remember(self, key: Key, principal: Principal) -> None:
@@ -150,12 +150,12 @@ class Authenticator:
 
 
 def latest(clock: Clock) -> datetime:
-    """Return the later of both clocks: keys expire by it, so that no step of one makes them live longer."""
+    """Return the later of both clocks: keys expire by it, so that a clock change cannot extend their life."""
     return max(clock.now(), clock.wall())
 
 
 def principal_of(key: Key) -> Principal:
-    """Return the caller that a key stands for."""
+    """Return the caller for a key."""
     permissions, restrictions = split(key.permissions, key.account)
     scope = Scope(account=key.account, permissions=permissions, restrictions=restrictions)
     return Principal(key_id=key.key_id, scope=scope)

@@ -1,4 +1,4 @@
-"""Reads the `authorization` header: the one reading of it, for HTTP and for gRPC."""
+"""Parses the `authorization` header, in one place for HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ _KEY, _BEARER = "key", "bearer"
 
 
 def key_of(value: str) -> tuple[str, str] | None:
-    """Return id and secret of a platform's key: `Key id:secret` or `Bearer id:secret`; None for all else.
+    """Return id and secret of a platform key: `Key id:secret` or `Bearer id:secret`; None for anything else.
 
-    What looks like a key that was sent wrongly is one too, so that it is refused and no app gets to see it: a tab for
-    the space, a colon after the scheme, half of a key, a key without a scheme. Basic credentials and Bearer tokens
-    without a colon are none, because apps may use them themselves.
+    A malformed key also counts as one, so that it is refused and no app sees it: with a tab instead of the space, with
+    a
+    colon after the scheme, with one half only, or without a scheme. Basic credentials and Bearer tokens without a colon
+    do
+    not count, because apps may use them themselves.
     """
     scheme, text = _split(value)
     key_id, colon, secret = text.partition(":")
@@ -20,20 +22,20 @@ def key_of(value: str) -> tuple[str, str] | None:
 
 
 def first_key(values: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first platform's key among the lines of a header, or None."""
+    """Return the first platform key among the values of a header, or None."""
     return next((key for value in values if (key := key_of(value)) is not None), None)
 
 
 def token_of(value: str) -> str:
-    """Return what follows the scheme `Key` or `Bearer`; empty for another scheme."""
+    """Return the text after the scheme `Key` or `Bearer`; empty for another scheme."""
     return _split(value)[1]
 
 
 def _split(value: str) -> tuple[str, str]:
-    """Return the scheme, in lower case, and what follows; both are empty for a scheme that is not ours."""
+    """Return the scheme, in lower case, and the text after it; both are empty for a foreign scheme."""
     first, *rest = value.split(maxsplit=1) or [""]
     scheme = first.lower().rstrip(":")
     if scheme in (_KEY, _BEARER):
         return scheme, rest[0].strip() if rest else ""
-    # No scheme has a colon: somebody forgot it.
+    # No scheme has a colon, so the scheme is missing.
     return (_KEY, first) if ":" in first and not rest else ("", "")

@@ -1,4 +1,4 @@
-"""Ends the calls that are under way when what permits them ends: a key, or a membership of a team."""
+"""Ends calls in progress when the key or team membership that permits them ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fal_server.core.faults import Fault, PermissionDenied, Unauthenticated
 from fal_server.core.identity import Principal
 
 ANOTHER_KEY: Final = "use another one; `fal up --new-key` makes one where the controller runs"
-"""What helps a caller whose key has ended, also if it was the last one."""
+"""Advice for a caller whose key has ended, even if it was the last one."""
 
 
 class OpenCalls:
-    """The calls that are under way, by the names of what permits them: the id of a key, and a membership.
+    """The calls in progress, by the names that permit them: a key's id, and a membership.
 
     Owned: by the process that serves the calls.
     """
@@ -27,11 +27,11 @@ class OpenCalls:
         self._enders: list[Callable[[str], None]] = []
 
     def on_end(self, end_calls: Callable[[str], None]) -> None:
-        """Have a function called with each name that ends; it ends the calls that are no tasks."""
+        """Call a function with each name that ends, to end the calls that are not tasks."""
         self._enders.append(end_calls)
 
     def check(self, key_id: str) -> None:
-        """Refuse a call whose key has ended while it was looked up.
+        """Refuse a call whose key has ended during its look-up.
 
         Raises:
             Unauthenticated: the key has ended.
@@ -40,28 +40,28 @@ class OpenCalls:
             raise _ended(key_id)
 
     def end(self, key_id: str) -> None:
-        """End every call of a key except the one that asks for it, and refuse those that begin from now on."""
+        """End every call of a key except the current one, and refuse new ones."""
         self._ended.add(key_id)
         self._end(key_id, _ended(key_id))
 
     def end_membership(self, membership: str, why: str, *, for_good: bool) -> None:
-        """End every call by which a member acts for a team, except the one that asks for it.
+        """End every call by which a member acts for a team, except the current one.
 
         Args:
-            membership: as `Principal.membership`.
-            why: what its callers are told.
-            for_good: refuse the calls that begin from now on too, until the membership begins again.
+            membership: see `Principal.membership`.
+            why: the message for the callers.
+            for_good: also refuse new calls, until the membership starts again.
         """
         if for_good:
             self._ended.add(membership)
         self._end(membership, PermissionDenied(why))
 
     def begin_membership(self, membership: str) -> None:
-        """Let a member's calls begin again."""
+        """Allow a member's calls again."""
         self._ended.discard(membership)
 
     def check_caller(self, principal: Principal) -> None:
-        """Refuse a caller whose key or membership has ended while it was looked up.
+        """Refuse a caller whose key or membership has ended during its look-up.
 
         Raises:
             Unauthenticated: the key has ended.
@@ -73,7 +73,7 @@ class OpenCalls:
 
     @contextmanager
     def in_this_task(self, principal: Principal) -> Generator[None]:
-        """Cancel the task if the caller's key, or its membership, ends meanwhile.
+        """Cancel the task if the caller's key or membership ends during the block.
 
         Raises:
             Unauthenticated: the key has ended.
@@ -102,11 +102,11 @@ class OpenCalls:
                     del self._tasks[name]
 
     async def ended(self, names: Iterable[str]) -> None:
-        """Wait until no call of these names is under way, except the one that asks."""
+        """Wait until no call of these names is in progress, except the current one."""
         asking = asyncio.current_task()
         while tasks := {task for name in names for task in self._tasks.get(name, ()) if task is not asking}:
             await asyncio.wait(tasks)
-            await asyncio.sleep(0)  # a task may end its call and go on
+            await asyncio.sleep(0)  # a task may end its call and continue
 
     def _end(self, name: str, reason: Fault) -> None:
         asking = asyncio.current_task()

@@ -1,4 +1,4 @@
-"""The permissions that a key can hold, and the presets that they come in."""
+"""The permissions that a key can have, and their presets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
 WRITE_FILES = "serverless:files:write"
 OF_THE_CONTROLLER = "controller:"
-"""What is not of one account: the controller's owner alone may have it, by keys of the first account."""
+"""Prefix of permissions for the whole controller: only its owner can have them, in keys of the first account."""
 SEE_ALL_ACCOUNTS = "controller:accounts:read"
 
 NO_PUBLIC_APP = "no public app is at this path: send a key as `Authorization: Key ID:SECRET` if it is private"
-"""What a caller without a key is told of a private app, and of one that does not exist."""
+"""The message for callers without a key, about a private app and a missing one alike."""
 
-# A key holds permissions, or patterns: `*` stands for one part, or at the end for all that follow, so
+# A key has permissions, or patterns: `*` stands for one part, or at the end for all following parts, so
 # `serverless:*:read` may read everything serverless, and `serverless:*` may do everything.
 PERMISSIONS = frozenset(
     {
@@ -71,7 +71,7 @@ _DEVELOP = (
     "serverless:runs:write",
 )
 
-# By name, as clients send it. Whoever may deploy or run code can read the secrets that its runners get.
+# By name, as clients send it. Anyone who may deploy or run code can read the secrets of its runners.
 PRESETS: dict[str, tuple[str, ...]] = {
     "FULL": (EVERYTHING,),
     "API": (CALL_APPS,),
@@ -83,7 +83,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "AGENT": (*_DEVELOP, "serverless:runners:exec"),
 }
 
-# What a member may do for a team, at most: the key that it shows may hold less.
+# The most that a member may do for a team; its key may have fewer permissions.
 ROLE_PERMISSIONS: dict[Role, tuple[str, ...]] = {
     Role.OWNER: (EVERYTHING,),
     Role.ADMIN: ("account:*", "audit:*", "billing:*", "compute:*", "keys:*", "serverless:*"),
@@ -95,7 +95,7 @@ PRESET_OF_SCOPE: dict[KeyScope, str] = {KeyScope.ADMIN: "FULL", KeyScope.API: "A
 
 
 def covers(held: str, wanted: str) -> bool:
-    """Return whether a permission or pattern permits all that another does."""
+    """Return whether a permission or pattern includes everything that another does."""
     have, want = held.split(":"), wanted.split(":")
     for position, part in enumerate(have):
         if position >= len(want):
@@ -103,7 +103,7 @@ def covers(held: str, wanted: str) -> bool:
         if part == EVERYTHING:
             if position == len(have) - 1:
                 return True
-            # This `*` stands for one part, but one at the end of `wanted` for all that follow.
+            # This `*` stands for one part, but one at the end of `wanted` for all following parts.
             if want[position] == EVERYTHING and position == len(want) - 1:
                 return False
         elif part != want[position]:
@@ -117,17 +117,17 @@ def _any_covers(held: frozenset[str], wanted: str) -> bool:
 
 
 def allows(principal: Principal, permission: str) -> bool:
-    """Return whether the caller holds a permission."""
+    """Return whether the caller has a permission."""
     if permission.startswith(OF_THE_CONTROLLER) and principal.scope.account != LOCAL:
         return False
     return _any_covers(principal.scope.permissions, permission)
 
 
 def require(principal: Principal, permission: str) -> None:
-    """Refuse a caller who lacks a permission.
+    """Refuse a caller without a permission.
 
     Raises:
-        PermissionDenied: naming the permission.
+        PermissionDenied: the caller lacks it; the message names it.
     """
     if not allows(principal, permission):
         who = f"key {principal.key_id}"
@@ -145,7 +145,7 @@ def require_app(principal: Principal, app_id: AppId) -> None:
 
     Raises:
         PermissionDenied: its key may call no app.
-        NotFound: the app lies outside what the key reaches, such as in another account.
+        NotFound: the app is outside the key's scope, for example in another account.
     """
     require(principal, CALL_APPS)
     if not principal.scope.reaches(app_id):
@@ -166,7 +166,7 @@ def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, 
 
 
 def checked_permissions(permissions: Iterable[str], field: str = "policy.permissions") -> tuple[str, ...]:
-    """Return the permissions that a user listed, sorted and without repetition.
+    """Return the permissions that a user listed, sorted and without duplicates.
 
     Raises:
         InvalidArgument: there is none, or one matches no known permission.

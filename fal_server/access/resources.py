@@ -1,4 +1,4 @@
-"""Permissions for a part of an account: `serverless:apps:run@app=hello` is for one app, `@env=prod` for an environment.
+"""Permissions for a part of an account: `serverless:apps:run@app=hello` for one app, `@env=prod` for an environment.
 
 A key is for one part or for the whole: all its permissions have the same resource, or none has one.
 """
@@ -14,7 +14,7 @@ from fal_server.core.identity import AccountId, AppId, Principal, Restrictions
 
 _APP, _ENVIRONMENT = "app=", "env="
 _AT = "@"
-# What is done to one app or environment; all else is of the whole account.
+# Permissions for actions on one app or environment; all others are for the whole account.
 RESTRICTABLE = frozenset(
     {
         "serverless:apps:read",
@@ -32,14 +32,14 @@ RESTRICTABLE = frozenset(
 
 
 def for_resource(granted: Iterable[str], app: str | None, environment: str) -> tuple[str, ...]:
-    """Return those of some permissions that can be for one app or environment, for this one.
+    """Return those of some permissions that can be restricted, restricted to this app or environment.
 
     Args:
         app: without the environment's suffix; None for all apps of the environment.
-        environment: empty is `main` if there is an app.
+        environment: empty means `main` if there is an app.
 
     Raises:
-        InvalidArgument: a name is not valid, or none of the permissions can be for a part of an account.
+        InvalidArgument: a name is not valid, or none of the permissions can be restricted.
     """
     held = tuple(granted)
     kept = sorted(name for name in RESTRICTABLE if any(covers(each, name) for each in held))
@@ -54,10 +54,10 @@ def for_resource(granted: Iterable[str], app: str | None, environment: str) -> t
 
 
 def read(permissions: Iterable[str]) -> tuple[tuple[str, ...], str | None, str | None]:
-    """Return permissions without their resource, and the app and the environment that it names; None for none.
+    """Return permissions without their resource, and the app and the environment in it; None for none.
 
     Raises:
-        InvalidArgument: they have different resources, or one that is malformed.
+        InvalidArgument: they have different resources, or one is malformed.
     """
     listed = tuple(permissions)
     resources = {permission.partition(_AT)[2] for permission in listed}
@@ -82,7 +82,7 @@ def bare(permissions: Iterable[str]) -> tuple[str, ...]:
 
 
 def split(permissions: Iterable[str], account: AccountId) -> tuple[frozenset[str], Restrictions]:
-    """Return the permissions of a key without their resource, and the part of the account that they are for."""
+    """Return a key's permissions without their resource, and the part of the account that it names."""
     held = tuple(permissions)
     without = frozenset(bare(held))
     resources = {permission.partition(_AT)[2] for permission in held} - {""}
@@ -90,15 +90,15 @@ def split(permissions: Iterable[str], account: AccountId) -> tuple[frozenset[str
         return without, Restrictions()
     apps = frozenset(AppId.parse(account, each.removeprefix(_APP)) for each in resources if each.startswith(_APP))
     environments = frozenset(each.removeprefix(_ENVIRONMENT) for each in resources if each.startswith(_ENVIRONMENT))
-    # A key is made with one resource, which all its permissions have.
+    # A key is created with one resource, which all its permissions have.
     return without, Restrictions(apps=apps or None, environments=environments or None)
 
 
 def require_whole(caller: Principal) -> None:
-    """Refuse a caller whose key is for one app or environment.
+    """Refuse a caller whose key is restricted to one app or environment.
 
     Raises:
-        PermissionDenied: it is.
+        PermissionDenied: the key is restricted.
     """
     if caller.scope.restrictions.limit:
         # The published client looks for the first two words.
@@ -112,12 +112,12 @@ def require_in_part(caller: Principal, app: str, environment: str) -> None:
     """Refuse a caller whose key is for another app or environment.
 
     Args:
-        app: with or without the environment's suffix; empty if the environment as a whole is meant.
+        app: with or without the environment's suffix; empty means the environment as a whole.
 
     Raises:
-        PermissionDenied: the key is for one app, and the environment is meant.
-        NotFound: it is for another one.
-        InvalidArgument: that is no name of an app.
+        PermissionDenied: the key is for one app, and the call for the whole environment.
+        NotFound: the key is for another one.
+        InvalidArgument: it is not a valid app name.
     """
     limits, account = caller.scope.restrictions, caller.scope.account
     if not app:

@@ -1,4 +1,4 @@
-"""The keys of runners: each has one of its own, for what an app does as itself, which ends with the runner."""
+"""The keys of runners: each has its own, for its app's calls, and it ends with the runner."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PREFIX = "runner."
 class RunnerKeys:
     """Derives and checks runners' keys. None is stored: a key is valid while its runner lives.
 
-    A runner may call the account's apps, and store the files that its app makes. It may manage nothing.
+    A runner may call the account's apps, and store its app's files. It may manage nothing.
 
     Args:
         secret: 32 bytes that only controllers on this state know.
-        account_of: return the account of the runner with this id; None if it has ended.
+        account_of: returns the account of the runner with this id; None if it has ended.
     """
 
     def __init__(self, secret: bytes, account_of: Callable[[str], AccountId | None]) -> None:
@@ -33,7 +33,7 @@ class RunnerKeys:
 
     @staticmethod
     def names(key_id: str) -> bool:
-        """Return whether an id is one of a runner's key; no other key has such an id."""
+        """Return whether an id belongs to a runner's key; no other key has such an id."""
         return key_id.startswith(_PREFIX)
 
     def account_of(self, key_id: str) -> AccountId | None:

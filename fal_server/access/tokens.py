@@ -1,4 +1,4 @@
-"""The tokens that the controller issues: for calls to some apps, for uploads, and to log in with."""
+"""The controller's tokens: for calls to some apps, for uploads, and for logging in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALGORITHM = "HS256"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedToken:
-    """A token, and when it expires."""
+    """A token, and its expiry."""
 
     text: str
     expires_at: datetime
@@ -39,10 +39,10 @@ class Tokens:
 
     Args:
         secret: 32 bytes that only controllers on this state know.
-        account_of: return the account of the runner with this id; None if it has ended.
+        account_of: returns the account of the runner with this id; None if it has ended.
 
     Attributes:
-        runners: the keys of runners, which upload with them too.
+        runners: the keys of runners, which can be used for uploads, too.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Tokens:
         """Return a token that lets its bearer open WebSockets to these apps.
 
         Args:
-            apps: their names, with or without the owner before a slash.
+            apps: their names, with or without the owner and a slash.
             seconds: until it expires, at most an hour.
 
         Raises:
@@ -86,12 +86,12 @@ class Tokens:
         return self._issue(LOGINS, principal.key_id, life, {})
 
     async def login(self, token: str) -> Key | None:
-        """Return the key that a login token stands for; None if the token or its key is not valid."""
+        """Return the key of a login token; None if the token or its key is not valid."""
         claims = self._claims(token, LOGINS)
         return None if claims is None else await self._key_of(claims)
 
     async def caller(self, token: str, owner: str, app_id: AppId) -> str | None:
-        """Return the id of the key that the token stands for; None if it is not valid for this app.
+        """Return the id of the token's key; None if it is not valid for this app.
 
         Args:
             owner: the name of the app's account.
@@ -111,7 +111,7 @@ class Tokens:
         return key_id if account == app_id.account else None
 
     async def uploader(self, token: str) -> Principal | None:
-        """Return who uploads with this token or runner's key, permitted to write files; None if it is not valid."""
+        """Return the uploader with this token or runner's key, permitted to write files; None if it is not valid."""
         if self.runners.names(token):
             key_id, _, secret = token.partition(":")
             runner = self.runners.caller(key_id, secret)
@@ -142,7 +142,7 @@ class Tokens:
                 # The times are compared with our clock below, to the fraction of a second.
                 options={"verify_exp": False, "verify_iat": False, "require": ["exp", "sub"]},
             )
-        except (jwt.InvalidTokenError, ValueError, RecursionError):  # the head is parsed before it is authenticated
+        except (jwt.InvalidTokenError, ValueError, RecursionError):  # the header is parsed before it is authenticated
             return None
         expires = claims["exp"]
         return claims if isinstance(expires, int | float) and expires > self._clock.now().timestamp() else None
