@@ -1,1 +1,1 @@
-"""State that only the running process has: caches, owned rows and counts."""
+"""State of the running process: caches, owned rows and counts."""

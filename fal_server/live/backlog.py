@@ -1,4 +1,4 @@
-"""Queued requests in memory: the apps' lines, and the attempts under way."""
+"""Queued requests in memory: the apps' queues, and the attempts in progress."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from fal_server.ports import Clock
 class LiveRequest:
     """A request that is not completed.
 
-    Owned: the one controller that works on the request has it; its row is written first.
+    Owned: by the one controller that works on the request; its row is written first.
 
     Attributes:
-        number: counts the requests in the order of their arrival, in which they are served.
+        number: counts requests in the order of their arrival, in which they are served.
         size: of the body in bytes.
-        attempt: the work on it, which may be cancelled; None while it waits in line.
+        attempt: the attempt in progress, which may be cancelled; None while the request waits.
         starting: whether the start of an attempt is being written; nothing is sent yet, so the request still waits.
         cancelled: set when its caller asked to cancel it.
         finishing: whether its end is being written, so that it can no longer be cancelled.
         finished: set when its end is stored.
         revision_id: of the runner of the last attempt; empty before the first.
         cold_start: whether the last attempt waited for its runner to start.
-        bytes_in, bytes_out: of the request's body, known once a runner gets it, and of its answer's.
+        bytes_in, bytes_out: the size of the request's body, known once a runner gets it, and of its response's.
     """
 
     request: QueuedRequest
@@ -52,7 +52,7 @@ class LiveRequest:
 
 @dataclass(slots=True)
 class Held:
-    """How many live requests an account has, and the bytes of their bodies.
+    """An account's number of live requests, and the total size of their bodies.
 
     Counted: by the backlog.
     """
@@ -62,9 +62,9 @@ class Held:
 
 
 class Backlog:
-    """Hold every live request and the order in which they are served.
+    """Holds all live requests, in the order in which they are served.
 
-    Owned: each line has one owner, because two would start the same request twice. The store has the rows first.
+    Owned: each app's queue has one owner, because two would start the same request twice. The store has the rows first.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -76,12 +76,12 @@ class Backlog:
         self._held: dict[AccountId, Held] = defaultdict(Held)
 
     def held(self, account: AccountId) -> Held:
-        """Return what an account has in the queue."""
+        """Return an account's use of the queue."""
         return self._held[account]
 
     @contextmanager
     def reserved(self, account: AccountId, size: int) -> Generator[None]:
-        """Count a request that is being stored."""
+        """Count a request while it is being stored."""
         held = self._held[account]
         held.requests += 1
         held.size += size
@@ -92,7 +92,7 @@ class Backlog:
             held.size -= size
 
     def add(self, request: QueuedRequest, size: int = 0) -> LiveRequest:
-        """Put a request in line: a new one with a body of this size, or one whose attempt is repeated."""
+        """Queue a request: a new one with a body of this size, or one whose attempt is repeated."""
         live = self._live.get(request.request_id)
         if live is None:
             self._number += 1
@@ -127,7 +127,7 @@ class Backlog:
         ]
 
     def take(self, app_id: AppId) -> LiveRequest | None:
-        """Take the next request of an app out of line; None if there is none now."""
+        """Take the next request of an app off its queue; None if there is none now."""
         line = self._lines.get(app_id)
         now = self._clock.now()
         if line is None or self._paused.get(app_id, now) > now:
@@ -138,11 +138,11 @@ class Backlog:
         return None if entry is None else self._live[entry.request_id]
 
     def pause(self, app_id: AppId, until: datetime) -> None:
-        """Take no request of an app before this time, because no runner of it can start."""
+        """Take no request of an app before this time, because none of its runners can start."""
         self._paused[app_id] = until
 
     def withdraw(self, live: LiveRequest) -> bool:
-        """Take a request out of line; return whether it was in line."""
+        """Remove a request from its queue; return whether it was there."""
         line = self._lines.get(live.request.app_id)
         taken = line is not None and line.remove(live.request.request_id) is not None
         self._tidy(live.request.app_id)
@@ -158,7 +158,7 @@ class Backlog:
         live.finished.set()
 
     def overdue(self, app_id: AppId) -> list[LiveRequest]:
-        """Take out of an app's line the requests whose start deadline has passed."""
+        """Remove and return an app's queued requests whose start deadline has passed."""
         line = self._lines.get(app_id)
         found = [] if line is None else line.overdue(self._clock.now())
         self._tidy(app_id)
@@ -166,31 +166,31 @@ class Backlog:
 
     @property
     def apps(self) -> list[AppId]:
-        """The apps that have requests in line."""
+        """The apps that have queued requests."""
         return list(self._lines)
 
     def position(self, live: LiveRequest) -> int:
-        """Return how many requests are ahead of one; 0 if it is under way."""
+        """Return how many requests are ahead of one; 0 if an attempt is in progress."""
         line = self._lines.get(live.request.app_id)
         return 0 if line is None else line.position(live.request.request_id)
 
     def next_change_at(self) -> datetime | None:
-        """Return when the passing of time next changes a line."""
+        """Return when the passing of time next changes a queue."""
         times = [at for line in self._lines.values() if (at := line.next_change_at()) is not None]
         return min([*times, *self._paused.values()], default=None)
 
     @property
     def busy(self) -> bool:
-        """Whether any request is in line."""
+        """Whether any request is queued."""
         return bool(self._lines)
 
     def load(self, app: App) -> Load:
-        """Return the load of an app's line; requests under way are counted by the dispatcher."""
+        """Return the load of an app's queue; the dispatcher counts requests in progress."""
         line = self._lines.get(app.app_id)
         if line is None:
             return Load()
         delay = app.scaling.scaling_delay
-        if not delay:  # the usual case, asked at every change: do not look at each request
+        if not delay:  # the usual case, evaluated at every change: do not look at each request
             return Load(queued=len(line), eligible=len(line))
         return Load(queued=len(line), eligible=line.eligible(self._clock.now() - timedelta(seconds=delay)))
 

@@ -21,10 +21,10 @@ _MOST_ABANDONED = 1000
 async def existing_environment(
     store: Store, account: AccountId, name: str | None, field: str = "environment_name"
 ) -> str:
-    """Return the name of an environment that exists; None and "" mean `main`.
+    """Return the name of an existing environment; None and "" mean `main`.
 
     Raises:
-        InvalidArgument: that cannot be an environment's name.
+        InvalidArgument: it is not a valid name.
         NotFound: there is no such environment.
     """
     checked = names.environment_name(name or names.MAIN, field)
@@ -34,9 +34,9 @@ async def existing_environment(
 
 
 class Catalog:
-    """Hold every app by its identity, and the revisions in use; change apps in the store first, then here.
+    """Holds all apps by identity, and the revisions in use; changes apps in the store first.
 
-    Cache: `load` rebuilds it from the store. The ephemeral apps of `fal run` are here alone, and end with their call.
+    Cache: `load` rebuilds it from the store. The ephemeral apps of `fal run` exist only here, and end with their call.
 
     Attributes:
         changed: notified at every change.
@@ -45,7 +45,7 @@ class Catalog:
     def __init__(self, store: Store, changed: ChangeNotifier) -> None:
         self._store = store
         self.changed = changed
-        # Held from reading an app until it is written, so that no change undoes another.
+        # Held from reading an app until it is written, so that no change overwrites another.
         self._lock = asyncio.Lock()
         self._abandoned: dict[str, str] = {}
         self._apps: dict[AppId, App] = {}
@@ -54,12 +54,12 @@ class Catalog:
         self._touched: set[AppId] = set()
 
     def take_touched(self) -> set[AppId]:
-        """Return the apps of which anything changed here since this was called before."""
+        """Return the apps that changed here since the last call."""
         touched, self._touched = self._touched, set()
         return touched
 
     async def load(self) -> None:
-        """Read everything from the store, once at the start."""
+        """Read everything from the store, once at startup."""
         self._apps = {app.app_id: app for app in await self._store.list_apps(EVERY_ACCOUNT, None)}
         self._touched |= self._apps.keys()
         for app in self._apps.values():
@@ -72,14 +72,14 @@ class Catalog:
         return self._apps.values()
 
     def get(self, app_id: AppId) -> App | None:
-        """Return an app, deployed or ephemeral; None if there is none."""
+        """Return an app, deployed or ephemeral, or None."""
         return self._apps.get(app_id) or self._ephemeral.get(app_id)
 
     def require(self, app_id: AppId) -> App:
         """Return a deployed app.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such app.
         """
         app = self._apps.get(app_id)
         if app is None:
@@ -88,13 +88,13 @@ class Catalog:
         return app
 
     async def require_in(self, account: AccountId, name: str, environment: str, field: str = "application_name") -> App:
-        """Return a deployed app by the name and the environment that a caller gave.
+        """Return a deployed app by a caller's name and environment.
 
         Args:
             field: the request's field with the name, for the error.
 
         Raises:
-            InvalidArgument: one of them is no valid name.
+            InvalidArgument: one of them is not a valid name.
             NotFound: there is no such environment, or no such app in it.
         """
         app_id = AppId.parse(account, names.app_name(name, names.environment_name(environment), field))
@@ -103,11 +103,11 @@ class Catalog:
         return self.require(app_id)
 
     async def existing_environment(self, account: AccountId, name: str) -> str:
-        """Return the checked name of an environment that exists.
+        """Return the checked name of an existing environment.
 
         Raises:
-            InvalidArgument: that is no valid name.
-            NotFound: there is none of that name.
+            InvalidArgument: it is not a valid name.
+            NotFound: there is no such environment.
         """
         return await existing_environment(self._store, account, name)
 
@@ -117,14 +117,14 @@ class Catalog:
         return self._ephemeral.values()
 
     def is_ephemeral(self, app_id: AppId) -> bool:
-        """Return whether an app is one of `fal run`."""
+        """Return whether an app belongs to a `fal run`."""
         return app_id in self._ephemeral and app_id not in self._apps
 
     async def change(self, app_id: AppId, change: Callable[[App], App]) -> App:
         """Change an app in the store, then here; if `change` raises, nothing changes.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such app.
         """
 
         async def work() -> App:
@@ -134,7 +134,7 @@ class Catalog:
         return await run_to_completion(work())
 
     async def put(self, app_id: AppId, make: Callable[[App | None], App]) -> App:
-        """Write the app that `make` returns, given the app so far or None."""
+        """Write the app that `make` returns; `make` gets the current app or None."""
 
         async def work() -> App:
             async with self._lock:
@@ -143,7 +143,7 @@ class Catalog:
         return await run_to_completion(work())
 
     async def register(self, revision: Revision, make: Callable[[App | None], App]) -> App:
-        """Write a new revision together with its app, which `make` returns, given the app so far or None."""
+        """Write a new revision together with its app from `make`, which gets the current app or None."""
 
         async def work() -> App:
             async with self._lock:
@@ -161,7 +161,7 @@ class Catalog:
         """Delete an app.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such app.
         """
 
         async def work() -> App:
@@ -176,7 +176,7 @@ class Catalog:
         return await run_to_completion(work())
 
     def add_ephemeral(self, app: App, revision: Revision) -> None:
-        """Add an app of `fal run`, so that the router knows it."""
+        """Add an app of `fal run`, so that the router finds it."""
         self._ephemeral[app.app_id] = app
         self._revisions[revision.revision_id] = revision
         self._touched.add(app.app_id)
@@ -189,7 +189,7 @@ class Catalog:
         self.changed.notify()
 
     def known_revision(self, revision_id: str) -> Revision | None:
-        """Return a revision that is in memory, or None."""
+        """Return a revision if it is in memory, or None."""
         return self._revisions.get(revision_id)
 
     async def find_revision(self, account: Accounts, revision_id: str) -> Revision | None:
@@ -203,7 +203,7 @@ class Catalog:
         return known
 
     async def metadata(self, app_id: AppId) -> Mapping[str, Json]:
-        """Return what came with the code of the revision that an app is on, such as its `openapi`.
+        """Return the metadata of an app's current revision, such as its `openapi`.
 
         Raises:
             NotFound: there is no such app.
@@ -218,25 +218,25 @@ class Catalog:
             self._touched.add(known.app_id)
 
     def prune(self, in_use: Container[str]) -> None:
-        """Drop the revisions that neither an app nor `in_use` names; the store keeps them."""
+        """Drop revisions that neither an app nor `in_use` names; the store keeps them."""
         named = {app.revision_id for app in (*self._apps.values(), *self._ephemeral.values())}
         named |= {app.next_revision_id for app in self._apps.values() if app.next_revision_id}
         if len(self._revisions) > len(named):
             self._revisions = {i: r for i, r in self._revisions.items() if i in named or i in in_use}
 
     def on_revision(self, app: App, revision_id: str) -> App:
-        """Return the app moved to a revision, which has to be in memory, with its settings."""
+        """Return the app moved to a revision, which must be in memory, with its settings."""
         revision = self._revisions.get(revision_id)
         scaling = app.scaling if revision is None else carried_over(app.scaling, revision.scaling)
         return settled(app, revision_id=revision_id, scaling=app.next_scaling or scaling, auth_mode=app.next_auth_mode)
 
     async def promote(self, app_id: AppId, revision_id: str) -> None:
-        """Move an app to the next revision of a rolling deploy, unless a newer deploy replaced it."""
+        """Move an app to a rolling deploy's target revision, unless a newer deploy replaced it."""
         await self.find_revision(EVERY_ACCOUNT, revision_id)
         await self._settle(app_id, revision_id, lambda app: self.on_revision(app, revision_id))
 
     async def abandon(self, app_id: AppId, revision_id: str, reason: str = "") -> None:
-        """Give up a rolling deploy, so that the app stays on its revision."""
+        """Give up a rolling deploy, so that the app keeps its revision."""
 
         def stay(app: App) -> App:
             while len(self._abandoned) >= _MOST_ABANDONED:
@@ -251,7 +251,7 @@ class Catalog:
         return self._abandoned.get(revision_id)
 
     async def _settle(self, app_id: AppId, revision_id: str, change: Callable[[App], App]) -> None:
-        """End a rolling deploy to this revision if it is still under way."""
+        """End a rolling deploy to this revision if it is still in progress."""
 
         async def work() -> None:
             async with self._lock:

@@ -16,7 +16,7 @@ MOST_DECISIONS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """One decision, or what the next ones answer to: that a runner ended by itself.
+    """A decision, or the unexpected end of a runner, which explains later decisions.
 
     Value: it never changes.
 
@@ -24,7 +24,7 @@ class Decided:
         action: start, hold, drain, drop, kill, move or abandon; or end.
         subject: the runner; for start, move and abandon the revision.
         reason: for people.
-        load: what the app had to do then.
+        load: the app's load at that time.
     """
 
     at: datetime
@@ -35,12 +35,12 @@ class Decided:
 
 
 class Decisions:
-    """Keep the latest decisions about each app.
+    """Keeps the latest decisions about each app.
 
-    Owned: by the controller that decides; a restart loses them, which harms nobody.
+    Owned: by the controller that decides; a restart loses them, which is harmless.
 
     Attributes:
-        since: when the first of them may have been made.
+        since: the earliest time of the kept decisions.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Why no runner of an app takes requests, for those who wait for one."""
+"""Explains why no runner of an app takes requests, to callers who wait for one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fal_server.live.fleet import Fleet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delay:
-    """Why a request waits, beside that others are before it.
+    """Why a request waits, other than for requests ahead of it.
 
     Value: it never changes.
 
     Attributes:
         reason: for people.
-        next_try_at: when it is tried again; None if that depends on something else than time.
+        next_try_at: when the next attempt starts; None if that does not depend on time alone.
     """
 
     reason: str
@@ -27,7 +27,7 @@ class Delay:
 
 
 class Delays:
-    """Say why no runner of an app takes requests.
+    """Explains why no runner of an app takes requests.
 
     Cache: it reads the catalog and the fleet.
     """
@@ -37,13 +37,13 @@ class Delays:
         self._fleet = fleet
 
     def not_in_time(self, app_id: AppId, seconds: float) -> str:
-        """Return what a caller is told whose request no runner took within its start timeout."""
+        """Return the message for a request that no runner took within its start timeout."""
         delay = self.of(app_id)
         why = "" if delay is None else f": {delay.reason}"
         return f"no runner of {str(app_id)!r} took the request within {seconds:g} s{why}"
 
     def of(self, app_id: AppId) -> Delay | None:
-        """Return why an app has no runner; None if one serves, or nothing speaks against its start."""
+        """Return why an app has no runner; None if one serves, or nothing prevents its start."""
         app = self._catalog.get(app_id)
         if app is None:
             return None

@@ -30,7 +30,7 @@ from fal_server.ports import Clock
 log = logging.getLogger(__name__)
 # How long to wait for the end of a runner that broke a connection; it is killed meanwhile.
 _END_SECONDS = 10.0
-# Why a runner is killed: for people, with the request's name, and for programs.
+# The reason and the cause of a runner's kill; people also see the request's id.
 _KILLED: dict[Outcome, tuple[str, StopCause | None]] = {
     Outcome.RUNNER_FAILED: ("it broke the connection of {}", StopCause.BROKE_CONNECTION),
     Outcome.UNAVAILABLE: ("it answered 503 to {}", StopCause.UNAVAILABLE),
@@ -40,12 +40,12 @@ _KILLED: dict[Outcome, tuple[str, StopCause | None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerFailure:
-    """What became of a runner that broke a request's connection.
+    """The fate of a runner that broke a request's connection.
 
     Value: it never changes.
 
     Attributes:
-        detail: for the caller: how the runner ended, or else what was seen of the connection.
+        detail: for the caller: how the runner ended, or else how the connection broke.
         ended_alone: whether it ended by itself, while it worked on no other request.
     """
 
@@ -55,7 +55,7 @@ class RunnerFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutedApp:
-    """What the gateway needs to know about an app; times in seconds.
+    """The gateway's view of an app; durations in seconds.
 
     Cache: made from the catalog.
     """
@@ -72,18 +72,18 @@ NOWHERE = RoutedApp(
     request_timeout=0,
     request_start_timeout=None,
 )
-"""What is at a path without an app: private and of nobody, so that it is answered like an app of another account."""
+"""Stands for a path without an app: private and nobody's, so that it is answered like another account's app."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """A request's right to one slot of a runner, until it is released.
 
-    Counted: the dispatcher gives each out and takes it back once.
+    Counted: the dispatcher hands each out and takes it back once.
 
     Attributes:
         caller: the id of the caller's key; None for a call without one.
-        sent_at: when the slot was given.
+        sent_at: when the slot was assigned.
         cold_start: whether the request waited for the runner to start.
     """
 
@@ -96,7 +96,7 @@ class Lease:
 
     @property
     def address(self) -> RunnerAddress:
-        """Where its runner's app is reached."""
+        """The address of its runner's app."""
         return self.slot.address
 
 
@@ -115,13 +115,12 @@ class _WaitingRequest:
 
 
 class Dispatcher:
-    """Give requests slots on runners; nobody else does, so its counts are right.
+    """Assigns runner slots to requests; nothing else does, so its counts are right.
 
-    Counted: slots in use, by way of the fleet. Owned: the waiting requests, by the process that holds their
-    connections.
+    Counted: slots in use, through the fleet. Owned: the waiting requests, by the process that holds their connections.
 
     Args:
-        backlog: queued requests, which are part of what an app has to do.
+        backlog: queued requests, which are part of an app's load.
         accounts: by name, which is the first part of the paths of an account's apps.
         changed: notified when the number of runners may have to change.
 
@@ -174,7 +173,7 @@ class Dispatcher:
         return routed
 
     def load(self, app: App) -> Load:
-        """Return what an app has to do now."""
+        """Return an app's current load."""
         waiting = self._waiting.get(app.app_id, ())
         queued, delay = self._backlog.load(app), app.scaling.scaling_delay
         eligible = len(waiting)
@@ -189,7 +188,7 @@ class Dispatcher:
 
     @property
     def waiting_apps(self) -> set[AppId]:
-        """The apps for which requests wait, in the queue too."""
+        """The apps for which requests wait, including queued ones."""
         return {*(app_id for app_id, line in self._waiting.items() if line), *self._backlog.apps}
 
     @property
@@ -198,7 +197,7 @@ class Dispatcher:
         return bool(self.waiting_apps)
 
     def try_acquire(self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
-        """Return a lease at once; None if no slot is free or other requests wait already."""
+        """Return a lease at once; None if no slot is free or other requests already wait."""
         app = self._catalog.get(app_id)
         if app is None or self._waiting.get(app_id):
             return None
@@ -215,21 +214,21 @@ class Dispatcher:
         since: datetime | None = None,
         patient: bool = False,
     ) -> Lease:
-        """Wait for a slot; first come, first served. Cancelling gives up the place in line.
+        """Wait for a slot, first come, first served. Cancelling gives up the position.
 
         Args:
             app_id: the app.
-            request_id: shown beside the runner while the request runs.
+            request_id: shown with the runner while the request runs.
             caller: the id of the caller's key; None for a call without one.
-            hint: prefer runners that are warm for this word.
-            start_timeout: seconds to wait at most; None waits as long as it takes.
-            since: when the request started to wait elsewhere; None is now.
-            patient: wait also while failed starts delay the next one beyond the time limit, or there is no limit.
+            hint: prefer runners with this hint.
+            start_timeout: the most seconds to wait; None sets no limit.
+            since: when the request started to wait elsewhere; None means now.
+            patient: also wait if failed starts delay the next one beyond the time limit, or if there is no limit.
 
         Raises:
             NotFound: there is no such app, or it was deleted while the request waited.
             DeadlineExceeded: no runner had a free slot in time.
-            StartDelayed: starts failed, and the next one waits; it says why and how long.
+            StartDelayed: starts failed, and the next one is delayed; the message says why and how long.
             Unavailable: the app's runners fail to start; the message says why.
         """
         at_once = self.try_acquire(app_id, request_id=request_id, caller=caller, hint=hint)
@@ -271,7 +270,7 @@ class Dispatcher:
                 self._withdraw(app_id, waiter)
 
     def hold(self, runner_id: str, count: int) -> list[Lease]:
-        """Take slots for requests that are on a runner already, because an earlier controller sent them."""
+        """Take slots for requests that an earlier controller sent to a runner."""
         slot = self._fleet.slot(runner_id)
         if slot is None:
             return []
@@ -291,7 +290,7 @@ class Dispatcher:
         return leases
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
-        """Take a slot back, because its request has left the runner; a second time changes nothing."""
+        """Take back a slot, because its request has left the runner; a second call changes nothing."""
         if not self._fleet.holds(lease.slot, lease):
             return
         if outcome is Outcome.CLIENT_GONE and self.on_abandoned is not None and lease.slot.open:
@@ -314,10 +313,10 @@ class Dispatcher:
             self._serve_waiting(runner.app_id)
 
     def runner_failed(self, lease: Lease, detail: str) -> asyncio.Task[RunnerFailure]:
-        """Take back the slot of a request whose connection broke, at once; then find out how its runner ended.
+        """Take back at once the slot of a request whose connection broke; then find out how its runner ended.
 
         Args:
-            detail: what was seen of the connection.
+            detail: how the connection broke.
         """
         told: asyncio.Future[Runner | None] = asyncio.get_running_loop().create_future()
         self._ends.setdefault(lease.runner_id, []).append(told)
@@ -337,7 +336,7 @@ class Dispatcher:
         return RunnerFailure(detail=_end_in_request(runner), ended_alone=not lease.slot.shared)
 
     async def _end_of(self, runner_id: str, told: asyncio.Future[Runner | None]) -> Runner | None:
-        """Wait for the end of a runner; None if that takes too long or cannot be read."""
+        """Wait for the end of a runner; return None if that takes too long or cannot be read."""
         try:
             if self._fleet.get(runner_id) is None:
                 return await self._fleet.find(EVERY_ACCOUNT, runner_id)
@@ -371,11 +370,11 @@ class Dispatcher:
             self._tasks.spawn(self._first_byte(lease, self._clock.now()), name=f"first byte of {lease.runner_id}")
 
     async def confirm_unrouted(self, runner_id: str) -> None:
-        """Confirm that a runner which should no longer serve gets no further requests."""
+        """Confirm that a runner that should no longer serve gets no further requests."""
         await self._fleet.confirm_unrouted(runner_id)
 
     def serve_waiting(self) -> None:
-        """Serve every line again, because an app may have moved, been scaled or been deleted."""
+        """Serve all waiting requests again, because an app may have moved, been scaled or been deleted."""
         for app_id in list(self._waiting):
             self._serve_waiting(app_id)
 
@@ -390,7 +389,7 @@ class Dispatcher:
         self._fail(app_id, lambda: Unavailable(f"no runner of {str(app_id)!r} can start here: {reason}"))
 
     async def close(self) -> None:
-        """Fail every waiting request, and finish writing which runners are to end."""
+        """Fail every waiting request, and finish writing which runners should end."""
         self._closing.set()
         for told in [told for waiting in self._ends.values() for told in waiting if not told.done()]:
             told.set_result(None)
@@ -416,7 +415,7 @@ class Dispatcher:
         return lease
 
     def _withdraw(self, app_id: AppId, waiter: _WaitingRequest) -> None:
-        """Remove a request from its line; if it got a slot at the same time, pass that on."""
+        """Remove a waiting request; if it got a slot at the same time, pass that on."""
         line = self._waiting.get(app_id)
         if line is not None and waiter in line:
             line.remove(waiter)
@@ -457,7 +456,7 @@ class Dispatcher:
         return runner is not None and runner.ready_at is not None and runner.ready_at >= at
 
     def _start_delayed(self, app: App) -> StartDelayed | None:
-        """Return the answer to a request that nothing but a delayed start could serve; None if there is hope."""
+        """Return the error for a request that only a delayed start could serve; None if another runner may."""
         failures = self._fleet.failures(app.app_id, app.revision_id)
         if not failures.count or any(_may_serve_soon(runner) for runner in self._fleet.of_app(app.app_id)):
             return None
@@ -495,11 +494,11 @@ class Dispatcher:
                 waiter.future.set_exception(fault())
 
     def _spawn_end(self, runner_id: str, reason: str, end: Callable[[str, str], Awaitable[Runner | None]]) -> None:
-        """End a runner in the background; it gets no request meanwhile, however long the writing takes."""
+        """End a runner in the background; it gets no request meanwhile, however long the write takes."""
         self._fleet.stop_routing(runner_id)
         runner = self._fleet.get(runner_id)
         if runner is not None and runner.desired is Desired.GONE:
-            reason = runner.reason  # it ends already, and that breaks its connections
+            reason = runner.reason  # it is already ending, and that breaks its connections
         what = f"the end of runner {runner_id} ({reason})"
         write = until_stored(what, lambda: end(runner_id, reason), stopping=self._closing, unforeseen=lambda: None)
         self._tasks.spawn(write, name=what)
@@ -512,7 +511,7 @@ class Dispatcher:
 
 
 def _end_in_request(runner: Runner) -> str:
-    """Return how a runner ended, for the caller whose request it had."""
+    """Return how a runner ended, for the caller of its request."""
     did, _, cause = runner.own_end.removeprefix("worker ").partition(": ")
     did = did.replace("exited with code", "ended with exit code").partition(",")[0]
     cause = f": {cause}" if cause else ""

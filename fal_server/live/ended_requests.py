@@ -1,4 +1,4 @@
-"""Requests that have ended and are not stored yet: a bounded buffer between the calls and the one who stores."""
+"""Ended requests that are not stored yet: a bounded buffer between the calls and the storing task."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TypeAlias
 from fal_server.core.requests import DirectRequest, RequestRecord
 
 MOST = 65_536
-"""So many wait at most: some twenty seconds of calls at the speed of one controller, in about 40 MiB."""
+"""The most waiting requests: some twenty seconds of calls at one controller's top speed, in about 40 MiB."""
 
 Ended: TypeAlias = "DirectRequest | RequestRecord"
 
 
 class EndedRequests:
-    """Hold requests from their end until they are stored. Adding never waits: what finds no room is counted.
+    """Holds requests from their end until they are stored. Adding never waits: excess requests are only counted.
 
-    Owned: by the process that answered them. What is not stored when it is killed is lost.
+    Owned: by the process that answered them. Requests that are not stored when it is killed are lost.
 
     Attributes:
         dropped: how many found no room.
-        added: how many ended, with those that found no room.
+        added: how many ended, including those that found no room.
     """
 
     __slots__ = ("_most", "_waiting", "added", "dropped")
@@ -42,6 +42,6 @@ class EndedRequests:
             self.dropped += 1
 
     def take(self) -> list[Ended]:
-        """Return what waits, the oldest first, and hold it no longer."""
+        """Return the waiting requests, oldest first, and hold them no longer."""
         taken, self._waiting = self._waiting, []
         return taken

@@ -1,4 +1,4 @@
-"""Notices of changes, for whoever waits for one."""
+"""Notifications of changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class ChangeNotifier:
-    """Count changes: whoever has seen count N can wait until it is higher, so no change is missed.
+    """Counts changes: a waiter that has seen count N waits until it is higher, so it misses no change.
 
     Stateless: it only wakes waiters in this process.
     """
@@ -24,7 +24,7 @@ class ChangeNotifier:
                 waiter.set_result(None)
 
     async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:
-        """Wait until the count is beyond `seen` or the time is over; return the count now.
+        """Wait until the count exceeds `seen` or the time is over; return the current count.
 
         Args:
             seen: the count that the caller knows.

@@ -1,4 +1,4 @@
-"""Follows rows that change in memory: what there is, then what changed since a version."""
+"""Streams changes of rows in memory: a snapshot, then the changes since a version."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fal_server.live.events import ChangeNotifier
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
 HEARTBEAT_SECONDS = 2.0
-# Not every change is announced: a request that comes or goes is not. So look again after this time.
+# Not every change is announced, for example the start or end of a request. So look again after this time.
 _LOOK_SECONDS = 1.0
 _LEAST_REST_SECONDS = 0.2
-# Looking takes at most this part of the event loop's time, however many rows there are.
+# Looking takes at most this share of the event loop's time, however many rows there are.
 _MOST_LOAD = 0.05
 MOST_GONE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes(Generic[Row]):
-    """What changed since a version.
+    """The changes since a version.
 
     Value: a copy for one reader.
 
     Attributes:
-        snapshot: whether `rows` are all that there are, rather than what changed.
-        removed: rows that are gone, as they were last.
-        version: go on from here.
+        snapshot: whether `rows` are all rows rather than the changed ones.
+        removed: the last state of removed rows.
+        version: the version to resume from.
     """
 
     snapshot: bool
@@ -43,17 +43,18 @@ class Changes(Generic[Row]):
 
 
 class Feed(Generic[Key, Row]):
-    """Number every change of some rows, so that any reader can ask what changed since a number.
+    """Numbers every change of some rows, so that any reader can ask for the changes since a number.
 
-    It looks only while somebody reads, once for all readers. It keeps each row's latest state and nothing for a reader:
+    It looks only while there are readers, once for all of them. It keeps each row's latest state and nothing for a
+    reader:
     a slow one gets the newest state in fewer messages.
 
-    Cache: a restart begins with new numbers.
+    Cache: a restart starts with new numbers.
 
     Args:
-        look: returns all rows, in order, by keys that name each for good.
-        alike: whether nothing that a reader is told differs between two rows of a key.
-        changed: notified when a look may show something.
+        look: returns all rows, in order, by permanent keys.
+        alike: whether two states of a row look the same to readers.
+        changed: notified when a look may find something.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class Feed(Generic[Key, Row]):
         self._alike = alike
         self._changed = changed
         self._looking = asyncio.Lock()
-        self._looks = 0  # that have started
+        self._looks = 0  # the number of started looks
         self._seen = 0  # the count of changes when the last look started
         self._life = secrets.token_hex(8)
         self._version = 0
-        # What changed last is at the end of both.
+        # The latest changes are at the end of both.
         self._rows: dict[Key, tuple[int, Row]] = {}
         self._gone: dict[Key, tuple[int, Row]] = {}
         self._order: dict[Key, int] = {}
@@ -78,21 +79,21 @@ class Feed(Generic[Key, Row]):
         self._rested_at = 0.0
 
     async def follow(self, version: str, mine: Callable[[Row], bool]) -> AsyncGenerator[Changes[Row]]:
-        """Yield a snapshot, or what changed since a version; then changes, at least every two seconds.
+        """Yield a snapshot, or the changes since a version; then changes, at least every two seconds.
 
         Args:
-            version: of the last changes that the reader has; "" has none.
+            version: of the last changes that the reader has; "" means none.
             mine: which rows the reader may see.
 
         Raises:
-            InvalidArgument: that is no version.
+            InvalidArgument: it is not a version.
         """
         position = self._position(version)
         async with self._looking:
             await self._take()
         loop = asyncio.get_running_loop()
         while True:
-            # Before the yield: another reader may find more while this one's caller takes its time.
+            # Compute this before the yield: another reader may find more while this one's caller takes its time.
             if position is None or position < self._forgotten:
                 position = self._version
                 yield await self._snapshot(mine)
@@ -119,7 +120,7 @@ class Feed(Generic[Key, Row]):
             ) from None
 
     async def _snapshot(self, mine: Callable[[Row], bool]) -> Changes[Row]:
-        # Before the first await: what changes while others have their turn is told with the next version.
+        # Compute this before the first await: changes made by other tasks then belong to the next version.
         version, order = write_cursor([self._life, self._version]), self._order
         every = sorted(self._rows.items(), key=lambda item: order.get(item[0], 0))
         rows = [row async for _, (_, row) in in_slices(every) if mine(row)]
@@ -132,7 +133,7 @@ class Feed(Generic[Key, Row]):
         return Changes(snapshot=False, rows=rows[::-1], removed=removed[::-1], version=version)
 
     async def _advance(self) -> None:
-        """Wait for a change, or for some time; of the readers that then wake, the first looks for all."""
+        """Wait for a change, or for some time; the first reader to wake up looks for all."""
         looks, loop = self._looks, asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._rested_at - loop.time()))
         await self._changed.wait(self._seen, _LOOK_SECONDS)
@@ -141,7 +142,7 @@ class Feed(Generic[Key, Row]):
                 await self._take()
 
     async def _take(self) -> None:
-        """Look, and number what differs from before."""
+        """Look, and number the differences."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._looks += 1
@@ -155,7 +156,7 @@ class Feed(Generic[Key, Row]):
                 self._rows.pop(key, None)
                 self._gone.pop(key, None)
                 self._rows[key] = (self._version, row)
-        # What was found is all that there is: without an await, no key that is gone comes back in between.
+        # The found rows are complete: without an await, no removed key returns in between.
         for key in [key for key in self._rows if key not in found]:
             self._version += 1
             self._gone[key] = (self._version, self._rows.pop(key)[1])
@@ -166,7 +167,7 @@ class Feed(Generic[Key, Row]):
 
 
 def _later(rows: dict[Key, tuple[int, Row]], position: int) -> Iterator[Row]:
-    """Yield the rows with a higher number, the latest first."""
+    """Yield the rows with a higher number, latest first."""
     for number, row in reversed(rows.values()):
         if number <= position:
             return

@@ -33,7 +33,7 @@ def _ignore(runner: Runner) -> None:
 
 
 class Fleet:
-    """Hold the runners and change them: in the store first, then in memory, then for subscribers.
+    """Holds the runners and changes them: in the store first, then in memory, then for subscribers.
 
     Owned: one owner changes a runner's row. Counted: the leases are the slots in use, and a lost count would send a
     runner more requests than it takes. The rest is a cache that `load` rebuilds.
@@ -55,7 +55,7 @@ class Fleet:
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._unrouted: set[str] = set()
-        # Since they were taken: apps of which something changed, and runners whose requests did.
+        # Since the last call of `take_touched`: the changed apps, and the runners whose requests changed.
         self._touched: set[AppId] = set()
         self._used: set[str] = set()
         self._starts = StartFailures()
@@ -70,25 +70,25 @@ class Fleet:
         failed_start: Callable[[Runner], None] = _ignore,
         ended: Callable[[Runner], None] = _ignore,
     ) -> None:
-        """Call back when a runner becomes routable, when a wanted one failed to start, and when one ended."""
+        """Call back when a runner becomes routable, when a wanted one fails to start, and when one ends."""
         self._on_ready.append(ready)
         self._on_failed_start.append(failed_start)
         self._on_ended.append(ended)
 
     async def load(self) -> None:
-        """Read the living runners and the latest failed starts from the store, once at the start."""
+        """Read the living runners and the latest failed starts from the store, once at startup."""
         now = self._clock.now()
         known = await self._store.list_runners(EVERY_ACCOUNT, now - FAILURES_WITHIN)
         for runner in known:
             if not runner.ended:
                 self._put(runner)
                 if runner.ready_at is not None:
-                    # When it was last used is not known: count it as used now, so that it is not scaled down for that.
+                    # The last use is unknown: count it as used now, so that it is not scaled down for that reason.
                     self._last_request_at[runner.runner_id] = now
         self._starts.load((runner for runner in known if not runner.ephemeral), self._health.must_prove)
 
     def take_touched(self) -> set[AppId]:
-        """Return the apps of which anything changed here that a plan looks at, since this was called before."""
+        """Return the apps with changes that matter to a plan since the last call."""
         touched, self._touched = self._touched, set()
         used, self._used = self._used, set()
         touched.update(runner.app_id for i in used if (runner := self._runners.get(i)) is not None)
@@ -96,7 +96,7 @@ class Fleet:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no runner that has not ended."""
+        """Whether all runners have ended."""
         return not self._runners
 
     @property
@@ -158,7 +158,7 @@ class Fleet:
                 moved = replace(moved, failed_starts=self._starts.with_one_more(moved))
             await self._save(runner, moved)
             self._put(moved)
-        # The lines below change what is known of the app's starts, after its runner has been put.
+        # The following lines change the app's failed starts, after its runner has been stored.
         self._touched.add(moved.app_id)
         if moved.state is RunnerState.IDLE and not self._health.must_prove(moved):
             self._starts.succeeded(moved)
@@ -178,7 +178,7 @@ class Fleet:
         return moved
 
     async def change(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
-        """Change what is wanted of a runner, never its observed state; return None if it has ended.
+        """Change the desired state of a runner, never its observed one; return None if it has ended.
 
         A runner that should no longer serve gets no further requests once this is written.
         """
@@ -203,14 +203,14 @@ class Fleet:
         await self._store.save_runners([after], [] if change is None else [change])
 
     async def history(self, account: Accounts, runner_id: str) -> list[StateChange]:
-        """Return the changes of state of a runner, in order."""
+        """Return the state changes of a runner, in order."""
         return await self._store.runner_history(account, runner_id)
 
     async def drain(self, runner_id: str, reason: str, grace_seconds: int | None = None) -> Runner | None:
-        """Send a runner no further requests, let it finish those it has, then stop it.
+        """Send a runner no further requests, let it finish its current ones, then stop it.
 
         Args:
-            grace_seconds: how long it may then take to end by itself; None leaves that as it is.
+            grace_seconds: how long it may then take to end by itself; None keeps its setting.
         """
 
         def drained(runner: Runner) -> Runner:
@@ -245,7 +245,7 @@ class Fleet:
         runner = self._runners.get(runner_id)
         if runner is None or runner.desired is not Desired.SERVE:
             return
-        # Count it first: the next plan, made as soon as this is written, has to know of the failure.
+        # Count it first: the plan right after this write must know of the failure.
         before = self.failures(runner.app_id, runner.revision_id)
         failed_starts = self._starts.with_one_more(runner)
         self._starts.failed(replace(runner, failed_starts=failed_starts, reason=reason), self._clock.now())
@@ -264,9 +264,9 @@ class Fleet:
                 failed(rejected)
 
     def record_health(self, runner_id: str, vitals: Vitals) -> None:
-        """Keep what a health check showed, unless the runner has ended meanwhile.
+        """Store the result of a health check, unless the runner has ended meanwhile.
 
-        Passing its first check is what makes the start of such a runner a success.
+        The start of such a runner is only successful once it passes its first check.
         """
         runner = self._runners.get(runner_id)
         if runner is None:
@@ -278,7 +278,7 @@ class Fleet:
         self._changed.notify()
 
     def request_health_check(self, runner_id: str) -> None:
-        """Have a runner checked now, because one of its answers asked for it."""
+        """Check a runner now, because one of its responses asked for it."""
         self.record_health(runner_id, replace(self._health.vitals(runner_id), asked=True))
 
     def unproven(self, app_id: AppId) -> frozenset[str]:
@@ -288,7 +288,7 @@ class Fleet:
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Stop routing to a runner, then write the change; route again if the write fails.
 
-        The row says that the router has confirmed, because a runner may be told to stop only after that.
+        The row says that the router has confirmed it, because a runner may only be told to stop after that.
         """
         stopped = self.stop_routing(runner_id)
         now = self._clock.now()
@@ -312,7 +312,7 @@ class Fleet:
         return await run_to_completion(work())
 
     def stop_routing(self, runner_id: str) -> bool:
-        """Send a runner no further requests, before anything is written; return False if that was so already."""
+        """Send a runner no further requests, before anything is written; return False if that was already so."""
         runner = self._runners.get(runner_id)
         if runner is None or runner_id in self._unrouted:
             return False
@@ -321,7 +321,7 @@ class Fleet:
         return True
 
     async def confirm_unrouted(self, runner_id: str) -> Runner | None:
-        """Write that a runner which should no longer serve gets no further requests."""
+        """Record that a runner that should no longer serve gets no further requests."""
         return await self._take_out(runner_id, lambda r: r)
 
     def slots(self, app_id: AppId) -> Iterable[Slot]:
@@ -329,7 +329,7 @@ class Fleet:
         return chain.from_iterable(self._open.get(app_id, {}).values())
 
     def places(self, app_id: AppId, revision_id: str) -> OpenSlots | None:
-        """Return what a runner of a revision is chosen from; None if none of it may get requests."""
+        """Return the selection order of a revision's runners; None if none of them may get requests."""
         return self._open.get(app_id, {}).get(revision_id)
 
     def slot(self, runner_id: str) -> Slot | None:
@@ -341,7 +341,7 @@ class Fleet:
         """Count a request that is sent to a runner.
 
         Raises:
-            AssertionError: routing to the runner has stopped, which may be confirmed already.
+            AssertionError: routing to the runner has stopped, which may already be confirmed.
         """
         assert slot.open, f"runner {slot.runner_id} gets no further requests"
         slot.take()
@@ -353,7 +353,7 @@ class Fleet:
         return lease in self._leases.get(slot.runner_id, ())
 
     def end(self, slot: Slot, lease: Leased) -> None:
-        """Count a request that has left a runner, which held it."""
+        """Uncount a request that has left a runner."""
         leases = self._leases[slot.runner_id]
         del leases[lease]
         slot.give_back()
@@ -363,32 +363,32 @@ class Fleet:
             self._changed.notify()
 
     def sent_before(self, runner_id: str, at: datetime) -> frozenset[Leased]:
-        """Return the requests on a runner that were sent by then."""
+        """Return the requests that were sent to a runner by a time."""
         return frozenset(lease for lease in self._leases.get(runner_id, ()) if lease.sent_at <= at)
 
     async def first_byte(self, runner_id: str, request_at: datetime, answer_at: datetime) -> None:
-        """Write when a runner got its first request and sent the first byte of a response, once."""
+        """Record when a runner got its first request and sent the first byte of a response, once."""
         await self.change(
             runner_id,
             lambda r: r if r.first_byte_at else replace(r, first_request_at=request_at, first_byte_at=answer_at),
         )
 
     def usage(self, runner_id: str) -> Usage:
-        """Return how a runner is used."""
+        """Return the router's knowledge of a runner."""
         leases = self._leases.get(runner_id)
         return Usage(in_flight=len(leases) if leases else 0, last_request_at=self._last_request_at.get(runner_id))
 
     def in_flight(self, app_id: AppId, revision_id: str) -> int:
-        """Return how many requests the serving runners of a revision are working on."""
+        """Return how many requests are on the serving runners of a revision."""
         places = self.places(app_id, revision_id)
         return 0 if places is None else places.in_flight
 
     def failures(self, app_id: AppId, revision_id: str | None) -> Failures:
-        """Return the starts of a revision that failed in a row."""
+        """Return the consecutive failed starts of a revision."""
         return self._starts.of(app_id, revision_id)
 
     def forgive(self, app_id: AppId, revision_id: str | None = None) -> None:
-        """Reset the failed starts of an app, or of one revision, because somebody wants another try."""
+        """Reset the failed starts of an app, or of one revision, because somebody wants another attempt."""
         self._starts.forgive(app_id, revision_id)
         self._touched.add(app_id)
         self._changed.notify()
@@ -405,7 +405,7 @@ class Fleet:
     async def page_ended(
         self, account: AccountId, since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
     ) -> list[Runner]:
-        """Return runners that ended at or after a time, and behind an end and id, by end and id."""
+        """Return runners that ended at or after a time, and after an end and id, in this order."""
         return await self._store.page_ended_runners(account, since, app_id, after, limit)
 
     def view(self, runner: Runner, keep_alive_seconds: int | None) -> RunnerView:

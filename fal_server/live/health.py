@@ -1,4 +1,4 @@
-"""Health checks of runners: what is known of each, and who may not get traffic yet."""
+"""Health checks of runners: the state of each, and the runners that may not get traffic yet."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fal_server.live.catalog import Catalog
 
 
 class Health:
-    """Hold the vitals of runners that have a health check.
+    """Holds the vitals of runners with a health check.
 
-    Cache: after a restart each runner has to pass a check again. The fleet alone writes here (`Fleet.record_health`).
+    Cache: after a restart each runner must pass a check again. Only the fleet writes here (`Fleet.record_health`).
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -20,18 +20,18 @@ class Health:
         self._vitals: dict[str, Vitals] = {}
 
     def check_of(self, runner: Runner) -> HealthCheck | None:
-        """Return the check that a runner has to pass; None unless it is ready, serves, and has a port."""
+        """Return the check that a runner must pass; None unless it is ready, serves, and has a port."""
         if runner.state is not RunnerState.IDLE or runner.desired is not Desired.SERVE or runner.port is None:
             return None
         revision = self._catalog.known_revision(runner.revision_id)
         return None if revision is None else revision.health_check
 
     def vitals(self, runner_id: str) -> Vitals:
-        """Return what is known of a runner's health."""
+        """Return a runner's vitals."""
         return self._vitals.get(runner_id, health.NEW)
 
     def record(self, runner_id: str, vitals: Vitals) -> None:
-        """Replace what is known of a runner's health."""
+        """Replace a runner's vitals."""
         self._vitals[runner_id] = vitals
 
     def forget(self, runner_id: str) -> None:

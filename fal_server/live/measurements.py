@@ -1,4 +1,4 @@
-"""What each runner used a short time ago."""
+"""The recent resource usage of each runner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.live.fleet import Fleet
 
 
 class Measurements:
-    """Keep the last sample of each living runner, and what it used between the last two.
+    """Keeps the last sample of each living runner, and its usage between the last two.
 
     Cache: the engine measures again.
     """
@@ -22,7 +22,7 @@ class Measurements:
         fleet.subscribe(ended=self._forget)
 
     def of(self, runner_id: str) -> ResourceUse | None:
-        """Return what a runner used; None if it was not measured yet, or has ended."""
+        """Return a runner's usage; None if it was not measured yet, or has ended."""
         return self._uses.get(runner_id)
 
     def record(self, runner_id: str, sample: ResourceSample, at: datetime) -> None:
@@ -30,7 +30,7 @@ class Measurements:
         runner = self._fleet.get(runner_id)
         if runner is None:
             return
-        # Before the first sample it has used nothing since it was started.
+        # Before the first sample, its usage since its start was zero.
         nothing = ResourceSample(cpu_seconds=0.0, memory_bytes=0)
         before, since = self._samples.get(runner_id, (nothing, runner.started_at or at))
         self._samples[runner_id] = (sample, at)

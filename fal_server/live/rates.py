@@ -1,4 +1,4 @@
-"""Refuses requests to apps that come faster than the quotas of the apps' accounts allow."""
+"""Refuses requests to apps that exceed the rates in the accounts' quotas."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MOST_CALLERS = 10_000
 
 
 class Rates:
-    """Count the requests of accounts and of their callers.
+    """Counts the requests of accounts and of their callers.
 
     Counted: by the process that answers the requests. A caller that has sent none for a second needs no counter, so
-    the least recent go first when there are too many.
+    the least recently used counters are dropped if there are too many.
 
     Args:
-        quotas: what an account may have.
-        seconds: a clock that never steps.
+        quotas: returns the quotas of an account.
+        seconds: a monotonic clock.
     """
 
     def __init__(self, quotas: QuotasOf, seconds: Callable[[], float] = time.monotonic) -> None:
@@ -37,8 +37,8 @@ class Rates:
 
         Args:
             key_id: of the caller's key; None for a caller without one.
-            address: returns the caller's address without a port. It stands for the caller of a public app, since
-                nobody looks keys up for those.
+            address: returns the caller's address without a port. It identifies the caller of a public app, because keys
+                are not looked up for those.
 
         Raises:
             RateLimited: it comes too early; it is not counted.
@@ -70,13 +70,13 @@ class Rates:
             bucket = TokenBucket(rate, now)
             if len(self._callers) >= MOST_CALLERS:
                 del self._callers[next(iter(self._callers))]
-        self._callers[account, caller] = bucket  # the most recent is the last
+        self._callers[account, caller] = bucket  # the most recent one is last
         return bucket
 
 
-@lru_cache(maxsize=4096)  # reading an address takes longer than all the rest
+@lru_cache(maxsize=4096)  # parsing an address takes longer than everything else here
 def network_of(address: str) -> str:
-    """Return what one caller has of addresses: an IPv4 address, or a /64 of IPv6, which providers give to each."""
+    """Return the network of one caller: an IPv4 address, or an IPv6 /64, the usual size for one customer."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -15,14 +15,14 @@ WINDOW = timedelta(minutes=1)
 
 @dataclass(slots=True)
 class AppTotals:
-    """Numbers of the requests of an app; mutable, because they grow with each request.
+    """Statistics of an app's requests; mutable, because they grow with each request.
 
     Owned: by the process that answered them.
 
     Attributes:
-        ended: how many ended, by method and status code; 0 stands for callers who left.
-        durations: from their arrival to their end.
-        waits: how long they waited for a runner.
+        ended: the number that ended, by method and status code; 0 stands for callers who left.
+        durations: from arrival to end.
+        waits: the waiting times for a runner.
         cold_starts: how many waited for a runner to start.
     """
 
@@ -39,7 +39,7 @@ class AppTotals:
         self.cold_starts += record.cold_start
 
     def merge(self, other: AppTotals) -> None:
-        """Count what others have."""
+        """Add other statistics."""
         self.ended.update(other.ended)
         self.durations.merge(other.durations)
         self.waits.merge(other.waits)
@@ -47,9 +47,9 @@ class AppTotals:
 
 
 class RequestTotals:
-    """Count ended requests by app.
+    """Counts ended requests by app.
 
-    Owned: by the process that answered them. Counters begin at 0 with each controller, as Prometheus expects.
+    Owned: by the process that answered them. Counters start at 0 with each controller, as Prometheus expects.
     """
 
     def __init__(self) -> None:
@@ -64,11 +64,11 @@ class RequestTotals:
         self._prune(at)
 
     def of_account(self, account: AccountId) -> dict[str, AppTotals]:
-        """Return the numbers of an account's apps, since the controller started."""
+        """Return the statistics of an account's apps since the controller started."""
         return {app: numbers for (owner, app), numbers in sorted(self._all.items()) if owner == account}
 
     def last_minute(self, account: AccountId, now: datetime) -> dict[str, AppTotals]:
-        """Return the numbers of an account's apps in the minute before a time."""
+        """Return the statistics of an account's apps in the minute before a time."""
         self._prune(now)
         found: dict[str, AppTotals] = {}
         for _, totals in self._recent:

@@ -1,4 +1,4 @@
-"""A runner as people see it: its row, its requests and its history."""
+"""A runner as shown to people: its row, its requests and its history."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Leased(Protocol):
 
     @property
     def sent_at(self) -> datetime:
-        """When the slot was given."""
+        """When the slot was assigned."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLease:
-    """A request that a runner is working on.
+    """A request on a runner.
 
-    Value: a copy for showing.
+    Value: a copy for display.
     """
 
     request_id: str
@@ -46,7 +46,7 @@ class RequestLease:
 
     @classmethod
     def of(cls, leased: Leased) -> RequestLease:
-        """Return the part of a request that is shown."""
+        """Return the visible part of a request."""
         return cls(request_id=leased.request_id, caller=leased.caller, started_at=leased.sent_at)
 
 
@@ -54,15 +54,15 @@ class RequestLease:
 class RunnerView:
     """A runner with its current state.
 
-    Value: a copy for showing.
+    Value: a copy for display.
 
     Attributes:
-        state: as shown: IDLE with requests in flight is RUNNING.
-        expires_in_seconds: until its keep_alive is over; None while it works, or if min_concurrency keeps it.
+        state: IDLE with requests in flight is shown as RUNNING.
+        expires_in_seconds: until its keep_alive has passed; None while it works, or if min_concurrency keeps it.
         uptime_seconds: from its start to now or to its end.
-        history: its changes of state, in order; empty in lists.
-        phases: how long each part of its start took; None in lists.
-        resources: what it used a short time ago; None if that is not known.
+        history: its state changes, in order; empty in lists.
+        phases: the duration of each phase of its start; None in lists.
+        resources: its recent usage; None if unknown.
     """
 
     runner: Runner

@@ -1,4 +1,4 @@
-"""Failed starts in a row, by app and revision, which delay the next start."""
+"""Consecutive failed starts by app and revision, which delay the next start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.core.runners import Runner
 
 
 class StartFailures:
-    """Count failed starts in a row; a success resets the count, unless that runner ends too soon afterwards.
+    """Counts consecutive failed starts; a success resets the count, unless that runner soon ends.
 
     Cache: `load` rebuilds it from the rows of runners.
     """
@@ -25,16 +25,16 @@ class StartFailures:
         self._failures = failures_of(runners, must_prove)
 
     def of(self, app_id: AppId, revision_id: str | None) -> Failures:
-        """Return the failed starts of a revision."""
+        """Return the consecutive failed starts of a revision."""
         return self._failures.get((app_id, revision_id or ""), NO_FAILURES)
 
     def with_one_more(self, runner: Runner) -> int:
-        """Return the count with this runner's failed start; an early end undoes the runner's own success."""
+        """Return the count including this runner's failed start; an early end undoes the runner's own success."""
         known = self.of(runner.app_id, runner.revision_id)
         return max(known.count, self._before.get(runner.runner_id, NO_FAILURES).count) + 1
 
     def failed(self, runner: Runner, at: datetime) -> None:
-        """Record a failed start; the runner's row has the count."""
+        """Record a failed start; the runner's row already has the count."""
         failures = Failures(count=runner.failed_starts, at=at, runner_id=runner.runner_id, reason=runner.reason)
         self._failures[runner.app_id, runner.revision_id] = failures
 
@@ -52,7 +52,7 @@ class StartFailures:
             self._failures[key] = before
 
     def ended(self, runner_id: str) -> None:
-        """Drop what is kept about a runner that has ended."""
+        """Drop the data about an ended runner."""
         self._before.pop(runner_id, None)
 
     def forgive(self, app_id: AppId, revision_id: str | None) -> None:
