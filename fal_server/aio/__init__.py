@@ -1,1 +1,1 @@
-"""Helpers for asyncio that know nothing of the controller, so every room may use them."""
+"""General asyncio code that knows nothing of the controller, so every room may use it."""

@@ -1,4 +1,4 @@
-"""Writes that must not be lost: they are tried until the store takes them."""
+"""Writes that must not be lost: they are repeated until the store accepts them."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ async def until_stored(
     stopping: asyncio.Event | None = None,
     unforeseen: Callable[[], None] | None = None,
 ) -> T | None:
-    """Write again and again until that succeeds, because nobody reports the same thing a second time.
+    """Repeat a write until it succeeds, because nobody reports the same event a second time.
 
     Args:
         what: what is written, for the log.
         stopping: once it is set, the next failure is the last.
-        unforeseen: called after an error that is no Fault, before the next write, of which it may change what it
-            writes; None raises such an error.
+        unforeseen: called after an error that is no Fault, before the next attempt, so that it may change what is
+            written; None raises such an error.
 
     Returns:
-        What the write returned; None if `stopping` ended it.
+        The result of the write; None if `stopping` ended it.
     """
     stopping = stopping or asyncio.Event()
     failures = 0

@@ -1,4 +1,4 @@
-"""The loop of every loop: repeats rounds of work for the life of the controller."""
+"""Repeats rounds of work for the life of the controller; every loop uses it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ _AFTER_FAILURES = Backoff(first_seconds=0.25, longest_seconds=5.0)
 
 
 class Wake(Protocol):
-    """What brings the next round before its time; see `live.events.ChangeNotifier`."""
+    """Triggers the next round early; see `live.events.ChangeNotifier`."""
 
     @property
     def count(self) -> int:
-        """Return how often there was reason for a round."""
+        """Return the number of triggers so far."""
         ...
 
     async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:
-        """Wait until the count is beyond `seen` or the time is over; None waits forever."""
+        """Wait until the count exceeds `seen` or the time is over; None waits forever."""
         ...
 
 
 class Rounds:
-    """Repeat a round of work, whatever becomes of a single one.
+    """Repeats a round of work, even if single rounds fail.
 
-    A round that raises is logged and counted, and the next one comes after a pause that grows: one poisoned item
-    must not leave everything else without care.
+    A round that raises is logged and counted, and the next one comes after a growing pause: one poisoned item must not
+    stop
+    everything else.
 
     Args:
         name: the loop's name in the log, such as `reconciler`.
-        work: does one round, and returns the seconds until the next; None if there is no time for it.
+        work: does one round, and returns the seconds until the next; None if only a trigger starts it.
         after_failures: the pauses after failed rounds.
 
     Attributes:
-        failures: rounds that have failed so far.
+        failures: the number of failed rounds so far.
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class Rounds:
             seen = wake.count
             seconds = await self._round()
             if self._in_a_row:
-                await asyncio.sleep(seconds or 0)  # changes may come all the time: they do not shorten this pause
+                await asyncio.sleep(seconds or 0)  # changes may come all the time, but do not shorten this pause
             else:
                 await wake.wait(seen, seconds)
 
     async def run_until(self, stopping: asyncio.Event) -> None:
-        """Repeat until `stopping` is set; a round under way then ends first."""
+        """Repeat until `stopping` is set; a round in progress then ends first."""
         while not stopping.is_set():
             try:
                 async with asyncio.timeout(await self._round()):
@@ -88,7 +89,7 @@ class Rounds:
 
 
 def every(name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> Rounds:
-    """Return rounds that do `work` at once and then every so many seconds."""
+    """Return rounds that do `work` at once and then every `seconds` seconds."""
 
     async def one() -> float:
         await work()

@@ -1,4 +1,4 @@
-"""Items that fail unexpectedly are left alone for a while, so that they do not stop the others."""
+"""Skips items that fail unexpectedly for a while, so that they do not stop the others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
 
 
 class SetAside(Generic[Key]):
-    """Remember which items failed, how often in a row, and until when each is left alone.
+    """Records which items failed, how often in a row, and until when to skip them.
 
     Args:
-        now: the time.
+        now: returns the current time.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -28,17 +28,17 @@ class SetAside(Generic[Key]):
         return known is not None and self._now() < known[1]
 
     def add(self, key: Key) -> float:
-        """Count one more failure; return for how many seconds the item is left alone."""
+        """Count one more failure; return for how many seconds to skip the item."""
         failures = self._items.get(key, (0, None))[0] + 1
         seconds = _PAUSES.pause(failures)
         self._items[key] = failures, self._now() + timedelta(seconds=seconds)
         return seconds
 
     def keep_only(self, keys: Collection[Key]) -> None:
-        """Forget the items that are none of these."""
+        """Drop all other items."""
         for gone in self._items.keys() - set(keys):
             del self._items[gone]
 
     def remove(self, key: Key) -> None:
-        """Forget the failures of an item that succeeded or is gone."""
+        """Reset the failures of an item that succeeded or is gone."""
         self._items.pop(key, None)

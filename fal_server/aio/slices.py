@@ -1,4 +1,4 @@
-"""Long loops in slices, so that the event loop serves others in between."""
+"""Runs long loops in slices, so that the event loop serves other tasks in between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SLICE_SECONDS = 0.002
 
 
 class Turns:
-    """Give others their turn whenever a loop has kept the event loop to itself for some time."""
+    """Yields to other tasks whenever a loop has occupied the event loop for some time."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -20,7 +20,7 @@ class Turns:
 
     @property
     def over(self) -> bool:
-        """Whether it is the others' turn; then await `give`."""
+        """Return whether other tasks should run; then await `give`."""
         return self._clock() >= self._until
 
     async def give(self) -> None:
@@ -30,7 +30,7 @@ class Turns:
 
 
 async def in_slices(items: Iterable[T], *, clock: Callable[[], float] = time.perf_counter) -> AsyncGenerator[T]:
-    """Yield the items; let other tasks run after some time, in which what is done with the items counts."""
+    """Yield the items, letting other tasks run after some time; processing an item counts, too."""
     turns = Turns(clock)
     for item in items:
         yield item

@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits, and work that a cancelled caller must not cut in half."""
+"""Background tasks, and work that a cancelled caller must not interrupt."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class TaskSet:
-    """Keep background tasks alive until they end, and report those that fail.
+    """Keeps background tasks alive until they end, and reports those that fail.
 
-    asyncio itself holds only weak references to tasks, and reports a failure that nobody awaits late or never.
+    asyncio itself only holds weak references to tasks, and reports an unawaited failure late or never.
 
     Args:
         log: where a failed task is reported; None if somebody awaits every task.
@@ -41,7 +41,7 @@ class TaskSet:
             task.cancel()
 
     async def wait(self) -> None:
-        """Wait until every task has ended, including those that are added meanwhile."""
+        """Wait until every task has ended, including those added meanwhile."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -56,13 +56,13 @@ class TaskSet:
             self._log.error("%s failed", task.get_name(), exc_info=error)
 
 
-# The awaiting caller gets the failure, unless it was cancelled; nobody else has to hear of it.
+# The awaiting caller gets the failure, unless it was cancelled; nobody else needs to know it.
 _shielded = TaskSet(None)
 
 
 async def run_to_completion(work: Coroutine[object, None, T]) -> T:
-    """Run `work` to its end even if the caller is cancelled, which then learns nothing of the result.
+    """Run `work` to its end even if the caller is cancelled and never gets the result.
 
-    A change is written to the store first and to memory second; a hang-up between the two would part them.
+    A change is written to the store first and to memory second; cancelling it between the two would make them differ.
     """
     return await asyncio.shield(_shielded.spawn(work))

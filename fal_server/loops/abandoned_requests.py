@@ -1,4 +1,4 @@
-"""Keeps slots taken while runners still work on requests that nobody waits for any more."""
+"""Keeps slots occupied while runners still work on requests whose callers have left."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from fal_server.ports import Clock, Engine
 
 log = logging.getLogger(__name__)
 _EVERY_SECONDS = 0.1
-# Within so long a worker begins a request that was sent to it; before, its count may lack the request.
+# A worker starts a request within this time of its sending; earlier, its count may lack the request.
 _BEGINS_WITHIN = timedelta(seconds=1)
 
 
 class AbandonedRequests:
-    """Hold a slot for each request whose caller has left, and for those that a controller left behind when it died.
+    """Holds a slot for each request whose caller has left or whose controller died.
 
-    The app may still work on it: with another request beside it, an app that takes one at a time would have two, and a
-    GPU could run out of memory. A slot is held until the runner says that fewer are inside, and no longer than the
-    app's request_timeout.
+    The app may still work on it: if the slot were free, an app that takes one request at a time would have two, and a
+    GPU
+    could run out of memory. A slot is held until the runner reports fewer requests, but no longer than the app's
+    request_timeout.
 
     Counted: the slots that it holds.
     """
@@ -45,10 +46,10 @@ class AbandonedRequests:
         dispatcher.on_abandoned = self.keep
 
     def hold(self, counts: Mapping[str, int]) -> None:
-        """Take the slots of an earlier controller's requests, before anything is routed.
+        """Take the slots of an earlier controller's requests, before any request is routed.
 
         Args:
-            counts: how many requests each runner works on, by its id.
+            counts: the number of requests on each runner, by its id.
         """
         for runner_id, count in counts.items():
             for lease in self._dispatcher.hold(runner_id, count):
@@ -56,7 +57,7 @@ class AbandonedRequests:
             log.info("runner %s still works on %d earlier requests", runner_id, count)
 
     def keep(self, lease: Lease) -> None:
-        """Hold a slot that a request has left unanswered."""
+        """Hold the slot of a request that has left unanswered."""
         runner = self._fleet.get(lease.runner_id)
         app = None if runner is None else self._catalog.get(runner.app_id)
         seconds = 0 if app is None else app.scaling.request_timeout
@@ -65,11 +66,11 @@ class AbandonedRequests:
         self._more.notify()
 
     async def run(self) -> None:
-        """Ask the runners for their requests while slots are held, until cancelled."""
+        """Poll the runners' requests while slots are held, until cancelled."""
         await Rounds("counting abandoned requests", self.look).run(self._more)
 
     async def look(self) -> float | None:
-        """Release what has ended; return the seconds until the next look, or None if no slot is held."""
+        """Release the slots of ended requests; return the seconds until the next look, or None if none is held."""
         self._set_aside.keep_only(self._held)
         await asyncio.gather(*map(self._look_at, tuple(self._held)))
         return _EVERY_SECONDS if self._held else None
@@ -92,7 +93,7 @@ class AbandonedRequests:
             del self._held[runner_id]
 
     async def _count(self, runner_id: str) -> int | None:
-        """Return how many requests are inside a runner, or None if it cannot say; if that fails, all that are held."""
+        """Return a runner's number of requests, or None if it cannot say; on an error, the number of held slots."""
         runner = self._fleet.get(runner_id)
         if runner is None:
             return None

@@ -21,15 +21,16 @@ from fal_server.ports import Clock, HealthProber
 log = logging.getLogger(__name__)
 QUIET_SECONDS = 30.0
 LEAST_SECONDS = 0.05
-# The other checks wait until one of these has ended.
+# The most concurrent checks; others wait.
 MOST_AT_ONCE = 64
 
 
 class HealthLoop:
-    """Check each runner when its check is due (core.health), one check of a runner at a time.
+    """Checks each runner when its check is due (core.health), one check per runner at a time.
 
-    An unhealthy runner gets no further requests, finishes those that it has and stops; the reconciler replaces it. A
-    runner that never passed a check has failed to start: it is killed, and the failed start is counted.
+    An unhealthy runner gets no further requests, finishes its current ones and stops; the reconciler replaces it. A
+    runner
+    that never passed a check has failed to start: it is killed, and the failed start is counted.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class HealthLoop:
         runner_id = runner.runner_id
         app = self._catalog.get(runner.app_id)
         revision = self._catalog.known_revision(runner.revision_id)
-        # A runner of a revision that the app has not moved to yet has that revision's own limits.
+        # A runner of a revision that the app has not moved to yet has that revision's limits.
         not_current = app is None or app.revision_id != runner.revision_id
         scaling = revision.scaling if not_current and revision is not None else app and app.scaling
         vitals, unhealthy = health.failed(

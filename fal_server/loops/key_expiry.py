@@ -1,4 +1,4 @@
-"""Ends what is under way with keys that expire."""
+"""Ends calls in progress whose keys expire."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ EVERY_SECONDS = 0.5
 
 
 class KeyExpiry:
-    """Refuse expired keys, and end the calls that are under way with them."""
+    """Refuses expired keys, and ends their calls in progress."""
 
     def __init__(self, access: Authenticator) -> None:
         self._access = access
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look twice a second until `stopping` is set."""
+        """Check twice a second until `stopping` is set."""
         await every("ending expired keys", EVERY_SECONDS, self._look).run_until(stopping)
 
     async def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""Measures how late the event loop is: how long whatever is due waits for its turn."""
+"""Measures the event loop's lag: how long due callbacks wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVERY_SECONDS = 0.5
 
 
 class LoopLag:
-    """Ask to be woken again and again, and keep how late that happens.
+    """Sleeps repeatedly, and records how late it wakes up.
 
     Attributes:
         lags: how late it was, each time.

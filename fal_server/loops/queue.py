@@ -1,4 +1,4 @@
-"""Sends queued requests to runners: of each app as many at once as its runners can take."""
+"""Sends queued requests to runners, as many of each app at once as its runners can take."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fal_server.services.attempts import AttemptRunner
 from fal_server.services.queue import Queue
 
 log = logging.getLogger(__name__)
-# An app that is scaled up takes more at once, which notifies nobody here: so look this often while requests wait.
+# An app that is scaled up takes more at once without notifying this loop, so look this often while requests wait.
 BUSY_SECONDS = 1.0
 SWEEP_SECONDS = 600.0
 _MOST_AT_ONCE = 1000
 
 
 class QueueWorker:
-    """Take requests out of the apps' lines and make one attempt at each, in a task of its own.
+    """Takes requests from the apps' queues and makes one attempt at each, in a separate task.
 
     Args:
         retention: how long completed requests are kept.
-        dead_retention: how long requests are kept that were given up.
+        dead_retention: how long given-up requests are kept.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class QueueWorker:
         self._taking = True
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set; the next controller starts what this cuts off again."""
+        """Work until `stopping` is set; the next controller restarts the attempts that this interrupts."""
         async with asyncio.TaskGroup() as tasks:
             taking = tasks.create_task(Rounds("queue", self._round).run(self._queue.requests_changed))
             await every("deleting old requests", SWEEP_SECONDS, self.sweep).run_until(stopping)
@@ -70,19 +70,19 @@ class QueueWorker:
         await self.close()
 
     def stop_taking(self) -> None:
-        """Start nothing more, because the controller is stopping; what waits, waits for the next one."""
+        """Start nothing more, because the controller is stopping; waiting requests wait for the next one."""
         self._taking = False
         for task, live in self._requests.items():
             if live.request.state is State.IN_QUEUE and not live.finishing:
-                task.cancel()  # it waits for a runner in the dispatcher's line
+                task.cancel()  # it waits for a runner in the dispatcher
 
     async def close(self) -> None:
-        """Cut off what is under way; the store knows it as started."""
+        """Interrupt the attempts in progress; the store has them as started."""
         self.stop_taking()
         await self._tasks.close()
 
     def pump(self) -> None:
-        """Take as many requests as can be attempted now."""
+        """Start as many attempts as possible now."""
         if not self._taking:
             return
         for app_id in self._backlog.apps:
@@ -113,13 +113,13 @@ class QueueWorker:
         return await self._store.forget(now - self._retention, now - self._dead_retention)
 
     async def _round(self) -> float | None:
-        """Take what can be taken; return the seconds until time alone changes something, or None."""
+        """Start the possible attempts; return the seconds until time alone changes something, or None."""
         self.pump()
         if not self._backlog.busy:
             return None
         at = self._backlog.next_change_at()
         seconds = BUSY_SECONDS if at is None else (at - self._clock.now()).total_seconds()
-        # A time that has passed changed nothing: the app has as many requests under way as it may have.
+        # A due time without an effect: the app already has as many attempts in progress as it may have.
         return min(seconds, BUSY_SECONDS) if seconds > 0 else BUSY_SECONDS
 
     def _spawn(self, work: Coroutine[None, None, None], live: LiveRequest, app_id: AppId | None = None) -> None:
@@ -137,7 +137,7 @@ class QueueWorker:
 
 
 def _most_at_once(app: App | None) -> int:
-    """Return how many requests of an app may be under way; those of a deleted app all fail at once."""
+    """Return the most concurrent attempts of an app; a deleted app's requests all fail at once."""
     if app is None:
         return _MOST_AT_ONCE
     return min(max(app.scaling.max_concurrency, 1) * app.scaling.max_multiplexing, _MOST_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Deletes what is too old: ended runners, log lines, what has a time of its own, and what nothing needs any more."""
+"""Deletes old data: ended runners, log lines, data with its own expiry, and unused content."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fal_server.services.retention import Deleted, Retention
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 600.0
-# An app that always prints passes the bound many times a second: the log says so once in this time.
+# An app that always prints exceeds the limit many times a second: log it once in this time.
 _TELL_EVERY = timedelta(minutes=1)
-# Each time this part of the bound becomes free, so that the oldest lines are not looked for at every new one.
+# The divisor of the limit that is freed each time, so that the oldest lines are not searched for every new one.
 _ROOM = 16
 
 
 class Reaper:
-    """Delete ended runners and log lines that are older than `retention`.
+    """Deletes ended runners and log lines that are older than `retention`.
 
     Args:
-        expired: deletes what has a time of its own, by what it is, and returns how many.
-        unused: deletes the code, files and environments that nothing needs any more.
-        log_bytes: about how large the stored logs may be; None does not bound them.
+        expired: deletes data with its own expiry, by its name, and returns how many items.
+        unused: deletes code, files and environments that nothing needs any more.
+        log_bytes: the approximate limit for stored logs; None sets no limit.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Reaper:
         self._unused = unused
         self._log_bytes = log_bytes
         self._log_bytes_passed = ChangeNotifier()
-        self._dropped = 0  # log lines whose end was not told yet
+        self._dropped = 0  # deleted log lines not reported yet
         self._told_at: datetime | None = None
         if log_bytes is not None:
             log_store.bound(log_bytes, self._log_bytes_passed.notify)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Delete every ten minutes, and bound the logs whenever they pass their bound, until `stopping` is set."""
+        """Delete every ten minutes, and shrink the logs whenever they exceed their limit, until `stopping` is set."""
         works: dict[str, Callable[[], Awaitable[object]]] = {
             "old runners": partial(self._forget, self._store.forget_runners),
             "old log lines": partial(self._forget, self._log_store.forget),
@@ -66,7 +66,7 @@ class Reaper:
                 tasks.create_task(every(f"deleting {what}", EVERY_SECONDS, work).run_until(stopping))
             bounding = tasks.create_task(Rounds("bounding the logs", self._bound_logs).run(self._log_bytes_passed))
             await stopping.wait()
-            bounding.cancel()  # its transaction ends all the same
+            bounding.cancel()  # its transaction ends nevertheless
 
     async def _forget(self, forget: Callable[[datetime], Awaitable[int]]) -> None:
         await forget(self._clock.now() - self._retention)

@@ -45,19 +45,19 @@ from fal_server.ports import Clock, Engine
 from fal_server.services.launch_spec import LaunchSpecs
 
 log = logging.getLogger(__name__)
-# Look this often while there is anything that time can change: keep_alive, delays, timeouts.
+# The interval while anything can change with time: keep_alive, delays, timeouts.
 BUSY_SECONDS = 0.5
 QUIET_SECONDS = 30.0
-# Revisions and decisions that nobody needs any more are dropped this often.
+# How often unneeded revisions and decisions are dropped.
 PRUNE_AFTER = timedelta(minutes=1)
 
 
 class Reconciler:
-    """Plan at every change and at every tick, and carry the plan out.
+    """Plans at every change and at every tick, and applies the plan.
 
-    Starting a runner takes a while, so each start is a task of its own; everything else is applied in the plan's
-    order. The plan repeats Stop and Kill at every round; each is sent to the engine once, and once more after a
-    restart of the controller.
+    Starting a runner takes a while, so each start has its own task; everything else is applied in the plan's order. The
+    plan repeats Stop and Kill in every round; each is sent to the engine once, and once more after a restart of the
+    controller.
 
     Args:
         quotas: how many runners an account may have.
@@ -120,9 +120,9 @@ class Reconciler:
             self._decisions.prune({app.app_id for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
 
     def planned(self) -> list[Action]:
-        """Plan for the apps that changed or whose time came, and return what is due now."""
+        """Plan for the apps that changed or whose time has come, and return the due actions."""
         now = self._clock.now()
-        # They stay here until they were planned, so that a plan that fails does not lose one.
+        # They stay here until they are planned, so that a failing plan does not lose one.
         self._unplanned |= self._fleet.take_touched()
         self._unplanned |= self._catalog.take_touched()
         self._unplanned |= self._dispatcher.waiting_apps
@@ -148,7 +148,7 @@ class Reconciler:
             self._set_aside.remove(key)
 
     def _fail_hopeless(self) -> None:
-        """Fail requests of apps that fit on no node, including those that came after that was found out."""
+        """Fail requests of apps that fit on no node, including requests that arrive after that was detected."""
         for app_id, (runner_id, reason) in list(self._hopeless.items()):
             runner = self._fleet.get(runner_id)
             if runner is None or runner.state is not RunnerState.PENDING:
@@ -157,7 +157,7 @@ class Reconciler:
                 self._dispatcher.give_up(app_id, reason)
 
     async def watch(self) -> None:
-        """Apply what the engine observes, until it is closed; an engine that breaks off is asked again."""
+        """Apply the engine's observations until it is closed; if they break off, start again."""
         closed = asyncio.Event()
 
         async def follow() -> None:
@@ -167,24 +167,24 @@ class Reconciler:
         try:
             await Rounds("observations of the engine", follow).run_until(closed)
         finally:
-            await self._releases.close()  # the next start stores the log lines that are left
+            await self._releases.close()  # the next start stores the remaining log lines
 
     async def _follow(self) -> None:
         async for seen in self._engine.observations():
             if seen.runner_id in self._starting:
-                # The engine was faster than the row that says that the runner was launched.
+                # The engine was faster than the row that records the launch.
                 self._early.setdefault(seen.runner_id, []).append(seen)
                 continue
             await self._observed(seen)
 
     def stop_starting(self) -> None:
-        """Start nothing new from now on, because the controller is stopping."""
+        """Start no more runners, because the controller is stopping."""
         self._stopping = True
 
     async def close(self) -> None:
-        """Wait for the starts that are under way, so that none is lost between the engine and the store.
+        """Wait for the starts in progress, so that none is lost between the engine and the store.
 
-        From now on a write that fails is not tried again, because the next start looks what became of each runner.
+        From now on a failed write is not repeated, because the next start checks each runner.
         """
         self._closing.set()
         await self._tasks.wait()
@@ -194,7 +194,7 @@ class Reconciler:
         return self._fleet.get(runner_id) is None or runner_id in self._unstored_ends
 
     async def _observed(self, seen: Observation) -> None:
-        """Handle an observation; an unexpected error must not keep the others from being handled."""
+        """Handle an observation; an unexpected error must not prevent handling the others."""
         try:
             await self._handle(seen)
         except Exception:
@@ -202,14 +202,14 @@ class Reconciler:
 
     async def _handle(self, seen: Observation) -> None:
         known = self._fleet.get(seen.runner_id)
-        # The call of `fal run` that waits for an ephemeral runner's result releases the runner after that.
+        # The `fal run` call that waits for an ephemeral runner's result releases the runner after that.
         awaited = known is not None and known.ephemeral and self._catalog.get(known.app_id) is not None
         if seen.event is Event.GONE and known is not None:
             seen = await self._excuse(known, seen)
             self._note_end(known, seen)
         recorded = await self._record(seen)
         if seen.event is Event.GONE and not recorded:
-            # Its files stay: the next start stores what they have.
+            # Its files are kept: the next start stores their content.
             self._unstored_ends.add(seen.runner_id)
             self._changed.notify()
         elif seen.event is Event.GONE:
@@ -241,7 +241,7 @@ class Reconciler:
         return replace(seen, reason=reason)
 
     async def _record(self, seen: Observation) -> bool:
-        """Store an observation; return whether that succeeded, which only a stop does not wait for."""
+        """Store an observation; return whether that succeeded, for which only a stop does not wait."""
 
         async def write() -> bool:
             await self._fleet.observe(seen)
@@ -251,9 +251,9 @@ class Reconciler:
         return bool(await until_stored(what, write, stopping=self._closing))
 
     def look(self, app_id: AppId) -> Look:
-        """Return what a plan must know of an app, as it is now."""
+        """Return the current facts about an app for a plan."""
         app = self._catalog.get(app_id)
-        # A runner that is being started holds its machine already, and is planned for as if it were there.
+        # A starting runner already holds its machine, so plan as if it existed there.
         runners = [
             replace(r, state=RunnerState.SETUP) if r.runner_id in self._starting else r
             for r in self._fleet.of_app(app_id)
@@ -340,7 +340,7 @@ class Reconciler:
             self._decisions.keep(app_id, verb, subject, reason, self._dispatcher.load(app))
 
     def _note_end(self, runner: Runner, seen: Observation) -> None:
-        """Keep that a runner ended by itself, which the next decisions are an answer to."""
+        """Keep the unexpected end of a runner, which explains the next decisions."""
         app = self._catalog.get(runner.app_id)
         if app is not None and seen.end is not End.ORDERED:
             self._decisions.keep(app.app_id, "end", runner.runner_id, seen.reason, self._dispatcher.load(app))
@@ -427,13 +427,13 @@ class Reconciler:
         while early := self._early.pop(runner_id, None):
             for seen in early:
                 await self._observed(seen)
-        # Without an await since the last look at `_early`, so that nothing can come between.
+        # There is no await since the last look at `_early`, so that nothing can happen in between.
         self._starting.discard(runner_id)
         self._unplanned.add(runner.app_id)
         self._changed.notify()
 
     async def _postponed(self, runner_id: str, reason: str) -> Observation | None:
-        """Hold a runner that its machine could not start; this is no failed start of the app.
+        """Hold a runner that its machine could not start, without counting it as a failed start of the app.
 
         Returns:
             Its end, if it had left PENDING, to which no runner returns: another runner then takes its place.

@@ -1,4 +1,4 @@
-"""Measures what runners use, every few seconds."""
+"""Measures runners' resource usage every few seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_ONCE = 16
 
 
 class ResourceLoop:
-    """Ask the engine about every runner that has a process."""
+    """Asks the engine about every runner that has a process."""
 
     def __init__(self, fleet: Fleet, engine: Engine, resources: Measurements, clock: Clock) -> None:
         self._fleet = fleet

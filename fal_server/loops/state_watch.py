@@ -1,4 +1,4 @@
-"""Stops accepting work while the state directory is not in its place."""
+"""Stops accepting work while the state directory is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVERY_SECONDS = 0.5
 
 
 class StateWatch:
-    """Suspends HTTP while what is acknowledged would be kept nowhere; the store refuses writes by itself.
+    """Suspends HTTP while accepted data would be lost; the store refuses writes by itself.
 
     Args:
         trouble: returns why the state directory cannot be used, or "".
@@ -26,7 +26,7 @@ class StateWatch:
         self._reason = ""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look twice a second until `stopping` is set."""
+        """Check twice a second until `stopping` is set."""
         await every("watching the state directory", EVERY_SECONDS, self._look).run_until(stopping)
 
     async def _look(self) -> None:

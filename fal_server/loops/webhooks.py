@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Completed)
 
 
 class WebhookSender(Generic[T]):
-    """Deliver due webhooks, several at once, so that a slow receiver holds up nobody else.
+    """Delivers due webhooks, several at once, so that a slow receiver delays no others.
 
     Args:
         due: notified whenever there is one more webhook to deliver.
@@ -33,14 +33,14 @@ class WebhookSender(Generic[T]):
         self._tasks = TaskSet(log)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Deliver until `stopping` is set; the next controller repeats the deliveries that this cuts off."""
+        """Deliver until `stopping` is set; the next controller repeats the deliveries that this interrupts."""
         self._tasks.spawn(Rounds("webhooks", self._deliver_due).run(self._due))
         await stopping.wait()
         await self._tasks.close()
 
     async def _deliver_due(self) -> float | None:
-        """Start the deliveries that are due; return the seconds until there is more to do, or None."""
-        # What a delivery stores during the search is not in what was found, so its request must be left out, too.
+        """Start the due deliveries; return the seconds until more is due, or None."""
+        # Deliveries that end during the search are not reflected in its result, so leave out their requests, too.
         delivering = frozenset(self._delivering)
         found = await self._webhooks.due(2 * _AT_ONCE)
         due = [item for item in found if self._webhooks.id_of(item) not in delivering]
