@@ -1,1 +1,1 @@
-"""The gRPC face: convert, call a service, convert back."""
+"""The gRPC interface: convert, call a service, convert back."""

@@ -24,7 +24,7 @@ AUTH_MODES: dict[int, AuthMode] = {pb.PRIVATE: AuthMode.PRIVATE, pb.PUBLIC: Auth
 STRATEGIES: dict[int, Strategy] = {pb.RECREATE: Strategy.RECREATE, pb.ROLLING: Strategy.ROLLING}
 _AUTH_NUMBERS = {AuthMode.PRIVATE: pb.PRIVATE, AuthMode.PUBLIC: pb.PUBLIC, AuthMode.SHARED: pb.SHARED}
 
-# The numbers of AliasInfo, ApplicationInfo, UpdateApplicationRequest and MachineRequirements -> fields of Scaling.
+# Numbers in AliasInfo, ApplicationInfo, UpdateApplicationRequest and MachineRequirements -> fields of Scaling.
 _SETTINGS = {
     "keep_alive": "keep_alive",
     "max_multiplexing": "max_multiplexing",
@@ -145,7 +145,7 @@ def alias_info(view: AppView) -> pb.AliasInfo:
 
 
 def put_settings(message: pb.AliasInfo | revision_pb2.ApplicationInfo, scaling: Scaling) -> None:
-    """Write the settings of an app or a revision into its message; both have them under the same names."""
+    """Write the settings of an app or a revision into its message; both messages use the same field names."""
     for field, setting in _SETTINGS.items():
         if (value := getattr(scaling, setting)) is not None:
             setattr(message, field, value)

@@ -1,4 +1,4 @@
-"""The caller of a call: the key in its metadata, and what a handler knows of it."""
+"""The caller of a call: the key in its metadata, and the handler's view of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Caller:
     """One call, as its handler sees it.
 
     Attributes:
-        request_id: names the call in the logs and in the answer's metadata.
+        request_id: the call's id in the logs and in the response's metadata.
         accept: tells the caller that the stream is open, before its first message. Published clients do not retry
             after that, so call it when nothing can be refused any more.
     """
@@ -39,7 +39,7 @@ class Caller:
 
 
 def request_id(metadata: Metadata) -> str:
-    """Return the id that the caller gave to the call, or a new one if that is not fit for a log."""
+    """Return the caller's id for the call, or a new one if that is not fit for a log."""
     given = _texts(metadata).get(REQUEST_ID, "")
     return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
@@ -69,7 +69,7 @@ def credentials(metadata: Metadata) -> tuple[str, str] | str:
 
 
 def acts_for(metadata: Metadata) -> str:
-    """Return the user id of the account that a call acts for; empty if it does not say."""
+    """Return the user id of the account that a call acts for; empty if it names none."""
     return _texts(metadata).get(USER_ID, "")
 
 

@@ -1,4 +1,4 @@
-"""Turns a handler into a gRPC method: messages in and out, faults to statuses, one log line a call."""
+"""Turns a handler into a gRPC method: messages in and out, faults to statuses, one log line per call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fal_server.grpc.restrictions import require_named_app
 from fal_server.grpc.status import code_of, shortened, trailers
 
 logger = logging.getLogger(__name__)
-# No two services have a method of one name.
+# No two services have methods of the same name.
 _RECORDED = {name.rpartition(".")[2]: fields for name, fields in RECORDED.items()}
 _FREE = {name.rpartition(".")[2] for name, needed in METHOD_PERMISSIONS.items() if needed == ANY_KEY}
 _APPS = {name.rpartition(".")[2]: fields for name, fields in APP_OF_REQUEST.items()}
@@ -32,7 +32,7 @@ _ACTIONS = {name.rpartition(".")[2]: name.removeprefix("fal.v1.") for name in RE
 
 
 class Admitted(NamedTuple):
-    """The caller of the call under way, and where it is noted that it is."""
+    """The current call's caller, and a place to record that it has one."""
 
     principal: Principal
     open_calls: OpenCalls
@@ -44,7 +44,7 @@ ADMITTED: ContextVar[Admitted] = ContextVar("admitted")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 M = TypeVar("M", bound=Message)
-# Bytes are a message that is serialised already, which a handler passes on unread.
+# Bytes are an already serialised message, which a handler forwards unread.
 Response: TypeAlias = Message | bytes
 Unary: TypeAlias = Callable[[M, Caller], Awaitable[Response]]
 ServerStreaming: TypeAlias = Callable[[M, Caller], AsyncGenerator[Response]]
@@ -54,7 +54,7 @@ Method: TypeAlias = "grpc.RpcMethodHandler[bytes, Response]"
 
 
 def unary(name: str, request_type: type[M], handler: Unary[M]) -> Method:
-    """Return the method for one request and one response."""
+    """Return a unary method."""
 
     async def serve(data: bytes, context: Context) -> Response:
         async with _call(name, context) as caller:
@@ -68,7 +68,7 @@ def unary(name: str, request_type: type[M], handler: Unary[M]) -> Method:
 
 
 def server_streaming(name: str, request_type: type[M], handler: ServerStreaming[M]) -> Method:
-    """Return the method for one request and many responses."""
+    """Return a server-streaming method."""
 
     async def serve(data: bytes, context: Context) -> None:
         async with _call(name, context) as caller:
@@ -80,7 +80,7 @@ def server_streaming(name: str, request_type: type[M], handler: ServerStreaming[
 
 
 def client_streaming(name: str, request_type: type[M], handler: ClientStreaming[M]) -> Method:
-    """Return the method for many requests and one response."""
+    """Return a client-streaming method."""
 
     async def serve(requests: AsyncIterator[bytes], context: Context) -> Response:
         async with _call(name, context) as caller:
@@ -92,7 +92,7 @@ def client_streaming(name: str, request_type: type[M], handler: ClientStreaming[
 
 
 def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -> Method:
-    """Return the method for many requests and many responses."""
+    """Return a bidirectional method."""
 
     async def serve(_: object, context: Context) -> None:
         async with _call(name, context) as caller, aclosing(_received(request_type, context)) as received:
@@ -103,9 +103,9 @@ def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -
 
 
 def refusal(name: str, reason: Exception, key_id: str) -> Method:
-    """Return the method that answers every call with an error and reads no message.
+    """Return a method that answers every call with an error and reads no message.
 
-    It is a stream's: gRPC reads and inflates the request of a unary method before it calls the handler.
+    It is a streaming method: gRPC reads and inflates the request of a unary method before it calls the handler.
 
     Args:
         key_id: of the caller, for the log; empty if unknown.
@@ -128,7 +128,7 @@ async def _call(name: str, context: Context) -> AsyncGenerator[Caller]:
 
 @asynccontextmanager
 async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[str]:
-    """Give the call's id, answer a failure with its status, and log how the call ended."""
+    """Set the call's id, turn a failure into its status, and log the outcome."""
     call_id = request_id(context.invocation_metadata() or ())
     code = grpc.StatusCode.OK
     started = time.monotonic()
@@ -166,12 +166,12 @@ async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[s
 
 
 async def _admit(name: str, request: Message, caller: Caller, context: Context) -> None:
-    """Refuse what lies outside the part of the account that a key is for, and record what is about to change.
+    """Refuse objects outside the part of the account that a key is for, and record the coming change.
 
     Raises:
-        PermissionDenied: the key is for one app or environment, and nothing says that this is about it.
-        NotFound: it is about another one.
-        Unavailable: it cannot be recorded.
+        PermissionDenied: the key is for one app or environment, and the request does not name one.
+        NotFound: it names another one.
+        Unavailable: the change cannot be recorded.
     """
     if name not in _FREE:
         require_named_app(caller.principal, request, _APPS.get(name))
@@ -188,7 +188,7 @@ async def _admit(name: str, request: Message, caller: Caller, context: Context) 
 
 
 async def _admitted(name: str, requests: AsyncIterator[M], caller: Caller, context: Context) -> AsyncGenerator[M]:
-    """Pass requests on; the first one names what the call is about."""
+    """Forward requests; the first one names the call's object."""
     first = True
     async for request in requests:
         if first:
@@ -198,7 +198,7 @@ async def _admitted(name: str, requests: AsyncIterator[M], caller: Caller, conte
 
 
 async def _received(request_type: type[M], context: Context) -> AsyncGenerator[M]:
-    """Read the requests up to where the caller half-closes the stream."""
+    """Yield the requests until the caller half-closes the stream."""
     while (data := await context.read()) is not grpc.aio.EOF:
         yield _parsed(request_type, data)
 
@@ -209,7 +209,7 @@ async def _each(request_type: type[M], requests: AsyncIterator[bytes]) -> AsyncG
 
 
 async def _send_all(responses: AsyncGenerator[Response], caller: Caller, context: Context) -> None:
-    """Write the responses; whatever ends the stream, their source is closed before the call is over."""
+    """Write the responses, and close their source before the call ends, whatever ends the stream."""
     async with aclosing(responses) as messages:
         async for message in messages:
             await caller.accept()
@@ -219,7 +219,7 @@ async def _send_all(responses: AsyncGenerator[Response], caller: Caller, context
 def _once(context: Context, call_id: str) -> Callable[[], Awaitable[None]]:
     """Return a function whose first call sends the initial metadata.
 
-    Until then a refusal has no headers of its own, and clients retry only such refusals.
+    Until then a refusal has no headers of its own, and clients only retry such refusals.
     """
     sent = False
 

@@ -1,4 +1,4 @@
-"""Conversions of the requests that carry code: deploy, build and run."""
+"""Converts the requests that carry code: deploy, build and run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def build_request(request: revision_pb2.BuildEnvironmentRequest, account: Accoun
 
 
 def run_request(request: Code, account: AccountId) -> CodeRequest:
-    """Return what to run, and what it needs.
+    """Return what to run, and its requirements.
 
     Raises:
         InvalidArgument: there is no callable, or a field is malformed.
@@ -140,7 +140,7 @@ def _revision_id(text: str) -> str:
 
 
 def _check_callable(request: Code) -> None:
-    """Demand a callable, unless there is an image, which can have a command of its own."""
+    """Require a callable, unless there is an image, which can have its own command."""
     chosen = request.WhichOneof("callable")
     if chosen is None and not any(environment.kind == "container" for environment in request.environments):
         raise InvalidArgument("function", "neither function nor entrypoint is set: send the code to run, or name it")

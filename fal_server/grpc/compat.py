@@ -14,9 +14,9 @@ FULL_NAME = f"{PACKAGE}.{SERVICE}"
 
 
 def reflection_pool(services: Iterable[ServiceDescriptor], others: Iterable[bytes]) -> DescriptorPool:
-    """Return what reflection describes: these services, their second name, and other files.
+    """Return the descriptors for reflection: these services, their second name, and other files.
 
-    It is not the default pool, where the published stubs, if a process has them, own the second name.
+    It is not the default pool, in which the published stubs, if a process has loaded them, own the second name.
 
     Args:
         services: those whose methods have the second name.

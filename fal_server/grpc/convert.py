@@ -65,7 +65,7 @@ def duration(message: Duration, field: str) -> timedelta:
 
 
 def named(number: int, names: Mapping[int, E], field: str) -> E:
-    """Return what an enum's number stands for.
+    """Return the value of an enum's number.
 
     Raises:
         InvalidArgument: the number is unknown.
@@ -111,5 +111,5 @@ def _plain(value: Value, field: str) -> Json:
 
 
 def _printable(path: str) -> str:
-    """Return a path into a caller's value, fit to be shown: its keys are the caller's."""
+    """Return a path into a caller's value in printable form: its keys come from the caller."""
     return re.sub(r"[^\x20-\x7e]", "?", path)[:200]

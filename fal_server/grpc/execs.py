@@ -1,4 +1,4 @@
-"""Handlers for commands in runners; requests and responses pass to and from the runner as they are."""
+"""Handlers for commands in runners; requests and responses are forwarded unchanged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ExecHandlers:
         return await self._call(caller, "CloseExec", request)
 
     async def get_exec(self, request: pb.GetExecRequest, caller: Caller) -> pb.GetExecResponse:
-        """Return one command, from whichever runner has it if none is named."""
+        """Return one command, from the named runner or whichever has it."""
         _require_id(request.exec_id)
         data = request.SerializeToString()
         if request.runner_id:

@@ -21,7 +21,7 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Lets a call through if its key has the method's permission. Health and reflection need no key."""
+    """Admits a call if its key has the method's permission. Health and reflection need no key."""
 
     def __init__(self, authenticator: Authenticator, teams: Teams, recorder: Recorder) -> None:
         self._authenticator = authenticator

@@ -18,7 +18,7 @@ _SCOPES: dict[int, KeyScope] = {
     pb.CreateUserKeyRequest.API: KeyScope.API,
 }
 _SCOPE_NUMBERS = {KeyScope.ADMIN: pb.CreateUserKeyRequest.ADMIN, KeyScope.API: pb.CreateUserKeyRequest.API}
-# For a key that neither scope of the older form describes; readers take an unknown number for "no scope".
+# For a key that no scope of the older form describes; readers treat an unknown number as "no scope".
 _NO_SCOPE = pb.CreateUserKeyRequest.Scope.ValueType(1000)
 
 
@@ -38,7 +38,7 @@ class KeyHandlers:
             account=caller.scope.account,
             nickname=view.account.nickname,
             key_id=principal.key_id,
-            # As the key lists them, with the app that they are for, unless it acts for a team.
+            # In the key's own form, including the app that they are for, unless the caller acts for a team.
             permissions=sorted(caller.scope.permissions if key is None or principal.role else key.permissions),
             alias="" if key is None else key.alias,
             created_at=None if key is None else timestamp(key.created_at),

@@ -1,4 +1,4 @@
-"""Log lines for the wire: the short form that builds, deploys and runs stream, and the stored form."""
+"""Log lines on the wire: the short form that builds, deploys and runs stream, and the stored form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fal_grpc.varint import varint
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.grpc.convert import timestamp
 
-# The tags of fields on the wire: the number, and whether a length or the value itself follows.
+# The tags of fields on the wire: the number and the wire type.
 _ENTRIES = bytes((pb.FollowLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((pb.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _MESSAGE = bytes((pb.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
@@ -41,7 +41,7 @@ _SOURCE_NUMBERS = {
 
 
 def short_line(entry: LogEntry) -> pb.Log:
-    """Return a line as builds, deploys and runs stream it."""
+    """Return a line in the form for builds, deploys and runs."""
     return pb.Log(
         message=entry.message,
         source=_SHORT_SOURCES[entry.source],
@@ -53,7 +53,8 @@ def short_line(entry: LogEntry) -> pb.Log:
 def stored_lines(entries: Iterable[LogEntry]) -> bytes:
     """Return stored lines as the serialised field 1 of a message; `FromString` makes the message.
 
-    This takes half the time of building a message for each line, because what consecutive lines share is serialised
+    This takes half the time of building a message for each line, because the common part of consecutive lines is
+    serialised
     once.
     """
     parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Long lists as messages, made in slices."""
+"""Builds long lists as messages, in slices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PART = 100
 
 
 async def serialised(items: Iterable[T], convert: Callable[[T], M], message: Callable[[list[M]], Message]) -> bytes:
-    """Return a message with a repeated field; others get their turn while it is made.
+    """Return a message with a repeated field, letting other tasks run meanwhile.
 
-    Serialised parts of a message, one behind the other, are the whole message.
+    Concatenated serialised parts of a message are the whole message.
 
     Args:
         convert: makes an element of the field.
-        message: makes a message that has some of the elements.
+        message: makes a message that contains some of the elements.
     """
     parts: list[bytes] = []
     elements: list[M] = []

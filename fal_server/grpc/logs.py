@@ -36,7 +36,7 @@ class LogHandlers:
         self._logs = logs
 
     async def list_logs(self, request: pb.ListLogsRequest, caller: Caller) -> pb.ListLogsResponse:
-        """Return one page. Its token holds where it ended, how many lines are still wanted, and for which listing."""
+        """Return one page. Its token contains its end, the number of lines still wanted, and the listing."""
         for number, field in ((request.lines, "lines"), (request.page_size, "page_size")):
             if number < 0:
                 raise InvalidArgument(field, f"{field} is {number}: use 0 or more")
@@ -95,7 +95,7 @@ def _query(selector: pb.LogSelector) -> LogQuery:
 
 
 def _fitting(entries: Sequence[LogEntry]) -> int:
-    """Return how many of these lines fit into a message that clients take by default; at least one."""
+    """Return how many of these lines fit into a message of the clients' default limit; at least one."""
     size = 0
     for count, entry in enumerate(entries):
         size += len(entry.message)
@@ -124,12 +124,12 @@ def _without_paging(request: pb.ListLogsRequest) -> pb.ListLogsRequest:
 
 
 def _digest(listing: _Listing) -> str:
-    """Return a text by which all pages of one listing know each other; it keeps no secret."""
+    """Return a digest that identifies a listing on all its pages; it reveals no secret."""
     return hashlib.sha256(listing.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
 def _read_token(token: str, digest: str, field: str) -> tuple[str, int | None]:
-    """Return a token's cursor, and how many lines are still wanted.
+    """Return a token's cursor, and the number of lines still wanted.
 
     Raises:
         InvalidArgument: it is not a token, or belongs to another listing.

@@ -90,7 +90,7 @@ METHODS: dict[str, MethodDescriptor] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The use cases that handlers call, and who authenticates their callers."""
+    """The use cases that handlers call, and the authenticator of their callers."""
 
     authenticator: Authenticator
     teams: Teams
@@ -172,5 +172,5 @@ def _method(method: MethodDescriptor, noun: object) -> grpc.RpcMethodHandler[Any
 
 
 def _python_name(name: str) -> str:
-    """ListAliasRunners -> list_alias_runners."""
+    """Convert a method's name: ListAliasRunners -> list_alias_runners."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

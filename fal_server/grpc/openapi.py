@@ -1,4 +1,4 @@
-"""Describes unary methods and their messages in OpenAPI, as protobuf's JSON has them."""
+"""Describes unary methods and their messages in OpenAPI, in protobuf's JSON form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTEGER: _Schema = {"type": "integer", "format": "int32"}
 _LONG: _Schema = {
     "type": ["string", "integer"],
     "format": "int64",
-}  # answers have texts, as not every reader has 64 bits
+}  # responses have texts, because not every reader supports 64 bits
 _REAL: _Schema = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
 _SCALARS: dict[int, _Schema] = {
     FieldDescriptor.TYPE_DOUBLE: _REAL,
@@ -44,7 +44,7 @@ _SCALARS: dict[int, _Schema] = {
         _LONG,
     ),
 }
-# Messages of protobuf's own with a form of their own in JSON.
+# protobuf's own messages with a special form in JSON.
 _KNOWN: dict[str, _Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?\d+(\.\d+)?s$"},
@@ -113,12 +113,12 @@ def _reference(name: str) -> _Schema:
 
 
 def _message(message: Descriptor, schemas: dict[str, _Schema]) -> _Schema:
-    """Return a reference to a message, whose schema is then among `schemas`."""
+    """Return a reference to a message, adding its schema to `schemas`."""
     name = message.full_name
     if name in _KNOWN:
         return _KNOWN[name]
     if name not in schemas:
-        schemas[name] = {}  # a message may hold itself
+        schemas[name] = {}  # a message may contain itself
         fields = {field.json_name: _field(field, schemas) for field in message.fields}
         schemas[name] = {"type": "object", "properties": fields, "additionalProperties": False}
     return _reference(name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 ANY_KEY = ""
-"""In place of a permission: every valid key will do."""
+"""Instead of a permission: any valid key suffices."""
 
-# What of a request is put into the audit log, by method: fields that name things, and never values. `?` before a field
-# stands for whether it is set, `[0]` behind one for its first item. Whatever changes something has a row here.
+# The fields of a request that go into the audit log, by method: names, never values. `?` before a field records
+# whether it is set, `[0]` after one its first item. Every method that changes something has a row here.
 RECORDED: dict[str, tuple[str, ...]] = {
     "fal.v1.Accounts.AddMember": ("team", "user", "role"),
     "fal.v1.Accounts.CreateAccount": ("nickname", "kind"),
@@ -39,8 +39,8 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "fal.v1.Secrets.SetSecret": ("name", "environment_name", "?value"),
 }
 
-# How a request names its app and its environment, by method. A key for one app or environment may call these alone: for
-# all others nothing says which app they are about before they are carried out.
+# The fields that name a request's app and environment, by method. A key for one app or environment may only call these:
+# for all others the request does not say in advance which app it is about.
 APP_OF_REQUEST: dict[str, tuple[str, str]] = {
     "fal.v1.Apps.DeleteAlias": ("alias", "environment_name"),
     "fal.v1.Apps.ExplainApp": ("application_name", "environment_name"),
@@ -62,7 +62,7 @@ APP_OF_REQUEST: dict[str, tuple[str, str]] = {
     "fal.v1.Runners.WatchRunners": ("alias", "environment_name"),
 }
 
-# By the method's full name in fal.v1; its second name needs the same. A method without a row stops the start.
+# By the method's full name in fal.v1; its second name needs the same. The server does not start if a method has no row.
 METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Accounts.AddMember": "account:write",
     "fal.v1.Accounts.CreateAccount": "controller:accounts:write",

@@ -1,4 +1,4 @@
-"""What the audit log gets of a call: what its request names, and where it came from."""
+"""The audit log's data about a call: the objects that its request names, and the caller's address."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fal_server.core.audit import PEER_PREFIX
 
 
 def named_things(request: Message, fields: Sequence[str]) -> str:
-    """Return the fields of a request as `name=value` with commas between; those that are not set are left out.
+    """Return the fields of a request as `name=value` separated by commas, without unset ones.
 
     Args:
-        fields: as in the table of what is recorded.
+        fields: as in the table RECORDED.
     """
     found = ((field.strip("?").removesuffix("[0]"), _text(request, field)) for field in fields)
     return ", ".join(f"{name}={text}" for name, text in found if text)
 
 
 def address_of(peer: str) -> str:
-    """Return the address of a caller, as gRPC names it; empty if it is not known."""
-    if peer.startswith(f"unix-abstract:{PEER_PREFIX}"):  # by the port that carries gRPC and HTTP
+    """Return the address in gRPC's name of a peer; empty if unknown."""
+    if peer.startswith(f"unix-abstract:{PEER_PREFIX}"):  # through the port shared by gRPC and HTTP
         return peer.removeprefix(f"unix-abstract:{PEER_PREFIX}").rpartition("/")[0]
     kind, _, address = peer.partition(":")
     return unquote(address) if kind in ("ipv4", "ipv6") else ""
@@ -45,6 +45,6 @@ def _text(request: Message, field: str) -> str:
 
 
 def _word(value: str, enum: str) -> str:
-    """Return a value of an enum as the command line writes it: `viewer` for MEMBER_ROLE_VIEWER of MemberRole."""
+    """Return an enum's value in the command line's form: `viewer` for MEMBER_ROLE_VIEWER of MemberRole."""
     prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum).upper()
     return value.removeprefix(f"{prefix}_").lower()

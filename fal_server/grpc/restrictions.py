@@ -1,4 +1,4 @@
-"""Holds callers whose keys are for one app or environment to requests about it."""
+"""Restricts callers whose keys are for one app or environment to requests about it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fal_server.core.identity import Principal
 
 
 def require_named_app(caller: Principal, request: Message, fields: tuple[str, str] | None) -> None:
-    """Refuse a request that is not about the app or the environment that the caller's key is for.
+    """Refuse a request that is not about the key's app or environment.
 
     Args:
-        fields: how the request names its app and its environment; None if it names none.
+        fields: the request's fields for its app and its environment; None if it has none.
 
     Raises:
-        PermissionDenied: it names none, so that nothing says what it is about.
+        PermissionDenied: it names none, so its subject is unknown.
         NotFound: it names another one.
         InvalidArgument: a name is not valid.
     """
     if not caller.scope.restrictions.limit:
         return
     app, environment = ("", "") if fields is None else (_text(request, field) for field in fields)
-    # An app or environment that is left out may stand for all.
+    # A missing app or environment may stand for all.
     if fields is None or not (app if fields[0] else environment):
         require_whole(caller)
     else:

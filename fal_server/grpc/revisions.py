@@ -21,7 +21,7 @@ from fal_server.services.revisions import Revisions
 from fal_server.services.views import Built, Deployed, Registered, RevisionView, Urls
 
 SOURCE_METHOD = "fal_source"
-"""An app as modules, which `fal_runner/worker` loads."""
+"""An app as modules, loaded by `fal_runner/worker`."""
 
 
 class RevisionHandlers:
@@ -52,7 +52,7 @@ class RevisionHandlers:
     async def register_application(
         self, request: pb.RegisterApplicationRequest, caller: Caller
     ) -> AsyncGenerator[pb.RegisterApplicationResult]:
-        """Deploy. The addresses are in the message of the result, since published clients read nothing after it."""
+        """Deploy. The addresses are in the message of the result, because published clients read nothing after it."""
         async with closing(self._deploys.deploy(caller.scope, deploy_request(request, caller.scope.account))) as steps:
             async for step in steps:
                 if isinstance(step, Deployed):

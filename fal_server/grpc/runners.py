@@ -1,4 +1,4 @@
-"""Handlers for runners; shell.py has the one that enters a runner."""
+"""Handlers for runners; shell.py serves sessions in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fal_server.services.runners import MOST_ON_A_PAGE, Runners
 _Info = pb.RunnerInfo
 _Listing: TypeAlias = "pb.ListRunnersRequest | pb.ListAliasRunnersRequest"
 _Listed: TypeAlias = "pb.ListRunnersResponse | pb.ListAliasRunnersResponse"
-# DEAD, the old name of TERMINATED, is never sent, and published clients raise on a number that they do not know.
+# DEAD, the old name of TERMINATED, is never sent: published clients raise an error on an unknown number.
 STATES = {
     RunnerState.FAILURE_DELAY: _Info.FAILURE_DELAY,
     RunnerState.PENDING: _Info.PENDING,
@@ -57,9 +57,10 @@ class RunnerHandlers:
     async def _list(
         self, kind: type[_Listed], request: _Listing, app: str | None, environment: str, caller: Caller
     ) -> bytes:
-        """Return a page of runners; or all of them, page by page, to who asks for no page, as published clients do.
+        """Return a page of runners, or all of them to callers that ask for no page, like published clients.
 
-        So few of them are Python's at a time that a collection of garbage holds the event loop for milliseconds only.
+        Only few of them exist as Python objects at a time, so that a garbage collection blocks the event loop for
+        milliseconds only.
         """
         one = request.HasField("page_size")
         token = request.page_token if one else ""

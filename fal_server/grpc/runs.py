@@ -1,4 +1,4 @@
-"""Handlers for runs, which end when their caller hangs up."""
+"""Handlers for runs, which end when their caller disconnects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunHandlers:
         self._runs = runs
 
     async def run(self, request: pb.HostedRun, caller: Caller) -> AsyncGenerator[pb.HostedRunResult]:
-        """Run once. Messages before the run has an id, such as the log of a build, have none."""
+        """Run once. Messages before the run has an id, such as a build's log lines, have none."""
         run_id, env_id = "", request.env_id or None
         async with closing(self._runs.run(caller.scope, run_request(request, caller.scope.account))) as steps:
             async for step in steps:
@@ -56,7 +56,7 @@ class RunHandlers:
 
 
 def _ended(step: RunEnded, env_id: str | None) -> pb.HostedRunResult:
-    """Return the last message. A callable that raised still counts as run successfully."""
+    """Return the last message. A callable that raised still counts as a successful run."""
     if step.result is None:
         reason = log_pb2.Log(message=step.reason, source=log_pb2.BRIDGE, level=log_pb2.ERROR)
         reason.timestamp.GetCurrentTime()

@@ -22,19 +22,19 @@ _MEBIBYTE = 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 256 * _MEBIBYTE),  # pickled apps
     ("grpc.max_send_message_length", 256 * _MEBIBYTE),
-    # No compression: gRPC inflates a message whole before anything can judge it, and 60 kB of zeros become 60 MB.
+    # No compression: gRPC inflates a whole message before anything can check it, and 60 kB of zeros become 60 MB.
     ("grpc.compression_enabled_algorithms_bitset", 1),
-    # Bytes of a call's metadata: beyond the first number calls are refused at random, beyond the second always.
+    # Bytes of a call's metadata: above the first limit calls are refused at random, above the second always.
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 32 * 1024),
     ("grpc.max_concurrent_streams", 1000),
-    # Clients ping every 30 seconds, also between calls; by default the server would hang up on them.
+    # Clients ping every 30 seconds, even between calls; by default the server would disconnect them.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # Notices that a caller's machine is gone, so that its shells and streams end.
+    # Detects that a caller's machine is gone, so that its shells and streams end.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    ("grpc.so_reuseport", 0),  # a port that is in use is an error
 )
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
@@ -43,7 +43,7 @@ class GrpcServer:
     """Serves gRPC. Create and use it in one running event loop.
 
     Attributes:
-        unary_calls: make the same calls without gRPC.
+        unary_calls: makes the same calls without gRPC.
     """
 
     def __init__(self, services: Services) -> None:
@@ -86,13 +86,13 @@ class GrpcServer:
         return bound
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Set what health checks answer."""
+        """Set the answer to health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Refuse new calls, and cancel those that have not finished after the grace; None cancels at once."""
+        """Refuse new calls, and cancel unfinished ones after the grace; None cancels at once."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 

@@ -1,4 +1,4 @@
-"""A command or login shell inside a runner: streams both ways until the exit code."""
+"""A command or login shell inside a runner: streams in both directions until the exit code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fal_server.services.runners import Runners
 async def serve_shell(
     runners: Runners, requests: AsyncIterator[pb.ShellRunnerInput], caller: Caller
 ) -> AsyncGenerator[pb.ShellRunnerOutput]:
-    """Serve one session. When the caller leaves, this is closed and hangs the command up.
+    """Serve one session. When the caller leaves, this is closed and sends the command SIGHUP.
 
     Raises:
-        InvalidArgument: the first message names no runner, or a later one makes no sense.
+        InvalidArgument: the first message names no runner, or a later one is invalid.
         Unavailable: the link to the runner broke before the exit code.
     """
     first = await anext(requests, None)
@@ -40,7 +40,7 @@ async def serve_shell(
                     if part.data:
                         yield pb.ShellRunnerOutput(data=part.data, stream=part.stream)
                     if part.exit_code is not None:
-                        # Published clients read nothing else from a message that has an exit code.
+                        # Published clients ignore everything else in a message with an exit code.
                         yield pb.ShellRunnerOutput(exit_code=part.exit_code)
                         return
         finally:
@@ -55,7 +55,7 @@ async def _next(output: AsyncIterator[ExecOutput], sending: asyncio.Task[None]) 
     """Return the next output, or None at its end.
 
     Raises:
-        InvalidArgument: the caller meanwhile sent a message that makes no sense.
+        InvalidArgument: the caller sent an invalid message meanwhile.
     """
     reading = asyncio.ensure_future(_anext(output))
     try:
@@ -81,9 +81,9 @@ def _anext(output: AsyncIterator[ExecOutput]) -> Awaitable[ExecOutput | None]:
 async def _send_input(
     session: ExecSession, first: pb.ShellRunnerInput, requests: AsyncIterator[pb.ShellRunnerInput], *, tty: bool
 ) -> None:
-    """Pass the caller's input to the command.
+    """Forward the caller's input to the command.
 
-    With a terminal, the end of the input means nothing, as when a user stops typing.
+    With a terminal, the end of the input has no effect, as when a user stops typing.
     """
     open_input = await _send(session, first, tty=tty, open_input=True)
     async for message in requests:
@@ -93,7 +93,7 @@ async def _send_input(
 
 
 async def _send(session: ExecSession, message: pb.ShellRunnerInput, *, tty: bool, open_input: bool) -> bool:
-    """Pass one message on, and return whether the input is still open."""
+    """Forward one message, and return whether the input is still open."""
     if message.HasField("tty_size"):
         size = _size(message.tty_size)
         if tty:

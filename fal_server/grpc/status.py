@@ -17,7 +17,7 @@ from fal_server.grpc.caller import REQUEST_ID
 DOMAIN = "fal.v1"
 DETAILS = "grpc-status-details-bin"
 _RETRY_AFTER = Duration(seconds=1)
-# Clients take 8 KiB of trailers by default, which hold the message up to three times, percent-encoded or in base64.
+# Clients accept 8 KiB of trailers by default, which hold the message up to three times, percent-encoded or in base64.
 _MOST_ENCODED = 2000
 _PRINTABLE = re.compile(rb"[\x20-\x24\x26-\x7e]")
 
@@ -41,7 +41,7 @@ def trailers(fault: Fault, request_id: str) -> tuple[tuple[str, str | bytes], ..
 
 
 def shortened(message: str) -> str:
-    """Return a message that fits into trailers: its start and more of its end, where installers give the reason."""
+    """Return a message that fits into trailers: its start and more of its end, where installers state the reason."""
     encoded = message.encode(errors="replace")
     if _size(encoded) <= _MOST_ENCODED:
         return encoded.decode()
@@ -62,7 +62,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _size(encoded: bytes) -> int:
-    """Return the bytes of a percent-encoded text, which is how gRPC sends a status message."""
+    """Return the bytes of a text in percent-encoding, as gRPC sends a status message."""
     plain = len(_PRINTABLE.findall(encoded))
     return plain + 3 * (len(encoded) - plain)
 

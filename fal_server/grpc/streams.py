@@ -1,4 +1,4 @@
-"""Streams of responses: closes their source at the end, and cuts what is long into messages."""
+"""Streams of responses: closes their source at the end, and splits long lists into messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 from fal_server.live.feed import Changes
 
 T = TypeVar("T")
-# A message of so many rows is made in a millisecond or two, in which the event loop does nothing else, and stays far
-# below the 4 MB that clients take by default.
+# A message of this many rows takes a millisecond or two, during which the event loop does nothing else, and stays far
+# below the 4 MB that clients accept by default.
 _MOST_ROWS = 100
 
 
@@ -26,7 +26,7 @@ async def closing(iterator: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]
 
 
 def pages(changes: Changes[T]) -> Iterator[Changes[T]]:
-    """Cut changes into messages; the last one alone has the version, the first one says whether it is a snapshot."""
+    """Split changes into messages; only the last one has the version, the first one says whether it is a snapshot."""
     last = max(0, len(changes.rows) - 1) // _MOST_ROWS
     for number in range(last + 1):
         yield replace(

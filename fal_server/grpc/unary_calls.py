@@ -1,4 +1,4 @@
-"""Calls unary methods of the contract without gRPC's wire, through the same admission as calls that come over it."""
+"""Calls unary methods of the contract without gRPC's wire, with the same admission as over it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _EVERY = {f"/{service.full_name}/{method.name}": method for service in SERVICES 
 UNARY: dict[str, MethodDescriptor] = {
     path: method for path, method in _EVERY.items() if not method.client_streaming and not method.server_streaming
 }
-"""The methods with one request and one answer, by path."""
+"""The unary methods, by path."""
 
 
 class UnaryCalls:
-    """The ContractCalls port.
+    """Implements the port ContractCalls.
 
     Args:
         methods: every method by its path.
@@ -61,7 +61,7 @@ class UnaryCalls:
         details = cast("grpc.HandlerCallDetails", _Details(path, tuple(metadata)))
         method = await self._interceptor.intercept_service(method_of, details)
         assert method is not None
-        if method.unary_unary is None:  # it answers with a refusal, which is a stream's
+        if method.unary_unary is None:  # it answers with a refusal, which is a stream
             await cast("Any", method).stream_stream(None, context)
         return UnaryCall(
             described=METHODS[path], key_id=ADMITTED.get().principal.key_id, method=method, context=context
@@ -70,7 +70,7 @@ class UnaryCalls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnaryCall:
-    """The AdmittedCall port."""
+    """Implements the port AdmittedCall."""
 
     described: MethodDescriptor
     key_id: str
@@ -119,7 +119,7 @@ class _Details:
 
 
 class _Context:
-    """What methods ask gRPC's context for."""
+    """The used part of gRPC's context."""
 
     def __init__(self, metadata: tuple[tuple[str, str], ...], source: str) -> None:
         self._metadata = metadata
