@@ -20,8 +20,9 @@ from fal_server.composition.storage import Storage
 from fal_server.core.gpus import counts_of, offered
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
-from fal_server.engines.local import LocalEngine, RunnerGroups, find_gpus
+from fal_server.engines.local import LocalHost, RunnerGroups, find_gpus
 from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.shim.engine import ShimEngine
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,12 @@ class Execution:
     """The engine, and the builder of what its runners run in.
 
     Attributes:
+        host: this machine, which runs runners.
         builder: picks one of the other two by the kind of an environment.
     """
 
-    engine: LocalEngine
+    engine: ShimEngine
+    host: LocalHost
     virtualenvs: VirtualenvBuilder
     images: ContainerBuilder
     builder: Builders
@@ -69,14 +72,12 @@ def build_execution(
     images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials)
     builder = Builders(virtualenvs, images)
     groups = RunnerGroups.detect(state.root)
-    engine = LocalEngine(
+    host = LocalHost(
         state.runners,
         node=_node(settings, groups.enforced),
         builder=builder,
         blobs=storage.blobs,
         files=storage.app_files,
-        sink=logs.ingest,
-        last_sequence=lambda runner_id: storage.store.logs.last_sequence(EVERY_ACCOUNT, runner_id),
         rooms=Rooms(
             isolation=isolation,
             home=state.home,
@@ -94,8 +95,13 @@ def build_execution(
         warm_workers=settings.warm_workers,
         groups=groups,
     )
+    engine = ShimEngine(
+        lambda: [host],
+        sink=logs.ingest,
+        last_sequence=lambda runner_id: storage.store.logs.last_sequence(EVERY_ACCOUNT, runner_id),
+    )
     stack.push_async_callback(engine.close)
-    return Execution(engine=engine, virtualenvs=virtualenvs, images=images, builder=builder)
+    return Execution(engine=engine, host=host, virtualenvs=virtualenvs, images=images, builder=builder)
 
 
 def _node(settings: Settings, enforced: Mapping[str, str]) -> Node:

@@ -243,5 +243,5 @@ def _remove_directories(state: StateDir, execution: Execution, account: AccountI
         Unavailable: something in them cannot be deleted.
     """
     cache = execution.virtualenvs.cache_of(account)
-    for directory in (state.account(account), execution.engine.rooms.home_of(account), cache):
+    for directory in (state.account(account), execution.host.rooms.home_of(account), cache):
         remove_tree(directory)

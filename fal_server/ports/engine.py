@@ -35,6 +35,7 @@ class LaunchSpec:
     the machine that the runner is to run on.
 
     Attributes:
+        node: the machine that it is to run on.
         environment: the name of the environment that the app belongs to, such as `main`.
         packages: the environment that its code runs in; without function and entrypoint, a container is run as it is.
         variables: environment variables, secrets among them: never logged, never in an argument.
@@ -48,6 +49,7 @@ class LaunchSpec:
 
     account: AccountId
     runner_id: str
+    node: str
     app_name: str
     environment: str
     revision_id: str

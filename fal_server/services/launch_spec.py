@@ -66,6 +66,7 @@ class LaunchSpecs:
         return LaunchSpec(
             account=runner.account,
             runner_id=runner.runner_id,
+            node=runner.node,
             app_name=runner.app_name,
             environment=runner.environment,
             revision_id=runner.revision_id,

@@ -27,10 +27,11 @@ from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.machines import MachineTypes, Node, Resources, RunnerLimits
 from fal_server.core.revisions import AppFile, EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
-from fal_server.engines.local import LocalEngine
+from fal_server.engines.local import LocalHost
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
 from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.shim.engine import ShimEngine
 from fal_server.ports import BuildLog, BuiltEnvironment, ExecOutput, ExecRequest, LaunchSpec
 from tests.support.controller import ROOT
 
@@ -153,26 +154,29 @@ class Rig:
         silent_seconds: float = 30,
         groups: RunnerGroups | None = None,
         node: Node = NODE,
-    ) -> LocalEngine:
-        engine = LocalEngine(
+    ) -> ShimEngine:
+        self.host = host = LocalHost(
             self.root / "runners",
             node=node,
             builder=self.built,
             blobs=self.content,
             files=Uploaded(self.content),
-            sink=self.lines.append,
-            last_sequence=self.lines.last_sequence,
             rooms=self.rooms,
             warm_shims=warm_shims,
             warm_workers=warm_workers,
             rest_seconds=0.0,
-            silent_seconds=silent_seconds,
             groups=groups,
+        )
+        engine = ShimEngine(
+            lambda: [host],
+            sink=self.lines.append,
+            last_sequence=self.lines.last_sequence,
+            silent_seconds=silent_seconds,
         )
         self._watch = asyncio.get_running_loop().create_task(self._observe(engine))
         return engine
 
-    async def _observe(self, engine: LocalEngine) -> None:
+    async def _observe(self, engine: ShimEngine) -> None:
         async for seen in engine.observations():
             async with self.changed:
                 self.seen.setdefault(seen.runner_id, []).append(seen)
@@ -208,6 +212,7 @@ class Rig:
         return LaunchSpec(
             account=LOCAL,
             runner_id=secrets.token_hex(16),
+            node=NODE.name,
             app_name="shop",
             environment="main",
             revision_id="revision-1",
@@ -392,11 +397,11 @@ class Warm:
         """Wait for a warm worker that is not one of these."""
         async with asyncio.timeout(60):
             while True:
-                self.rig.engine.warm_pool.warmed.clear()
-                for pid in self.rig.engine.warm_pool.workers:
+                self.rig.host.warm_pool.warmed.clear()
+                for pid in self.rig.host.warm_pool.workers:
                     if pid not in others:
                         return pid
-                await self.rig.engine.warm_pool.warmed.wait()
+                await self.rig.host.warm_pool.warmed.wait()
 
     def said(self, runner_id: str) -> list[str]:
         return [entry.message for entry in self.rig.lines.of(runner_id) if entry.source is LogSource.SYSTEM]

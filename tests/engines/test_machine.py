@@ -11,7 +11,7 @@ import pytest
 
 from fal_server.builders.process import failure
 from fal_server.core.faults import FailedPrecondition, NodeTrouble, Unavailable
-from fal_server.engines.local import LocalEngine
+from fal_server.engines.local import LocalHost
 from fal_server.engines.local.machine import disk_trouble
 from tests.engines.conftest import NODE
 
@@ -21,19 +21,16 @@ EVERYTHING_MIB = 1 << 40
 async def test_a_full_disk_is_the_nodes_trouble(rig: Any) -> None:
     [node] = rig.engine.nodes()
     assert node == NODE
-    full = LocalEngine(
+    full = LocalHost(
         rig.root / "full",
         node=NODE,
         builder=rig.built,
         blobs=rig.content,
         files=rig.content,
-        sink=rig.lines.append,
-        last_sequence=rig.lines.last_sequence,
         least_free_mib=EVERYTHING_MIB,
     )
     try:
-        [node] = full.nodes()
-        assert "full is full" in node.trouble
+        assert "full is full" in full.node().trouble
         wrong = rig.launch(None, entrypoint="no:thing", files={"x": b"a file", "x/y": b"below it"})
         with pytest.raises(NodeTrouble, match="is full, with"):
             await full.start(wrong)

@@ -13,6 +13,7 @@ from fal_server.core.faults import Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.engines.shim.client import ShimClient
+from fal_server.engines.shim.runner_door import UnixDoor
 from tests.support.gate import address_of, ask
 
 
@@ -241,7 +242,7 @@ async def test_what_a_request_prints_has_its_id(rig: Any) -> None:
 
 async def all_acknowledged(rig: Any, runner: Any) -> None:
     """Wait until every line is acknowledged to the shim."""
-    client = ShimClient(rig.shim(runner).address, runner.token)
+    client = ShimClient(UnixDoor(Path(rig.shim(runner).address), runner.runner_id), runner.token)
     async with asyncio.timeout(30):
         status = await client.status()
         while status.acked_log_sequence < status.last_log_sequence:

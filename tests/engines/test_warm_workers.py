@@ -204,7 +204,7 @@ async def test_those_used_last_have_a_worker_and_others_none(warm: Any) -> None:
     await warm.run(import_these(), environment=other)
     second = await warm.worker(first)
     await ended(handle)
-    assert warm.rig.engine.warm_pool.workers == [second]
+    assert warm.rig.host.warm_pool.workers == [second]
     assert of_process(program_of(second), "cmdline").startswith(os.fsencode(other.python))
     places = warm.rig.root / "warm"
     assert len(list(places.glob("*"))) == 1
@@ -258,7 +258,7 @@ async def test_after_a_burst_as_many_wait_as_it_took(warm: Any) -> None:
         await warm.rig.until(runner, Event.GONE)
         return await warm.process_of(runner)
 
-    root, warm_pool = warm.rig.root, warm.rig.engine.warm_pool
+    root, warm_pool = warm.rig.root, warm.rig.host.warm_pool
     warm_key = warm_key_of(await warm.rig.prepared(warm.launch(import_these())), warm.rig.rooms, root / "imports")
     for _ in range(3):
         assert warm_pool.take(warm_key) is None

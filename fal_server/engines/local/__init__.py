@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fal_server.engines.local.cgroup import RunnerGroups
-from fal_server.engines.local.engine import LocalEngine
 from fal_server.engines.local.gpus import find_gpus
+from fal_server.engines.local.host import LocalHost
 
-__all__ = ["LocalEngine", "RunnerGroups", "find_gpus"]
+__all__ = ["LocalHost", "RunnerGroups", "find_gpus"]

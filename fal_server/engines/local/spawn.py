@@ -35,15 +35,15 @@ from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
 from fal_server.engines.local.rooms import Rooms, code_paths, lay_out_room
 from fal_server.engines.local.warm_pool import WarmKey, WarmShim
+from fal_server.engines.shim.runner_door import UnixDoor
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_OUTPUT = 2000
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-BIND_HOST = "127.0.0.1"
 IMPORTS_NAME = "modules.json"
-_OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": BIND_HOST}
+_OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": UnixDoor.host}
 _SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # among a controller's runners; a secret may have such a name
 
 
@@ -210,7 +210,7 @@ def spec_of(
         },
         serves_http=launch.spec.serves_http,
         serves_metrics=launch.spec.serves_metrics,
-        bind_host=BIND_HOST,
+        bind_host=UnixDoor.host,
         termination_grace_seconds=launch.spec.termination_grace_seconds,
         redact=launch.spec.redact,
         app_port=launch.spec.app_port or 0,

@@ -1,31 +1,21 @@
-"""Calls one shim over its unix socket."""
+"""Calls one shim through its door."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.exec.message_socket import MessageSocket
-from fal_runner.shim.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
+from fal_runner.shim.address import TOKEN_METADATA
 from fal_server.core.faults import Unavailable
 from fal_server.core.resources import ResourceSample
 from fal_server.engines.shim.exec_channel import ShimExecChannel
+from fal_server.engines.shim.runner_door import Door
 
 _CALL_SECONDS = 10.0
 _START_SECONDS = 30.0
 _MEASURE_SECONDS = 3.0
-_OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-    # Else channels to one target share a connection, and a path through an open directory is another's by and by.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
 Watching = grpc.aio.UnaryStreamCall[shim_pb2.WatchRequest, shim_pb2.WatchResponse]
 Logging = grpc.aio.UnaryStreamCall[shim_pb2.StreamLogsRequest, shim_pb2.StreamLogsResponse]
 
@@ -34,18 +24,22 @@ class ShimClient:
     """A channel to a shim; every call carries the runner's token.
 
     Args:
-        address: the path of its socket.
+        door: the way to its runner; closed with this client.
         token: the runner's token.
     """
 
-    def __init__(self, address: str, token: str) -> None:
-        self._socket = SocketPath(Path(address))
-        self._execs = Path(address).with_name(EXEC_SOCKET_NAME)
+    def __init__(self, door: Door, token: str) -> None:
+        self._door = door
         self._token = token
         self._links: set[MessageSocket] = set()
-        self._channel = grpc.aio.insecure_channel(self._socket.target, options=_OPTIONS)
+        self._channel = door.channel()
         self._stub = shim_pb2_grpc.ShimStub(self._channel)
         self._metadata = ((TOKEN_METADATA, token),)
+
+    @property
+    def host(self) -> str:
+        """The host at which the runner's ports are reached."""
+        return self._door.host
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> None:
         """Start the worker.
@@ -117,11 +111,11 @@ class ShimClient:
 
     def execs(self, runner_id: str) -> ShimExecChannel:
         """The channel to the commands beside the worker."""
-        return ShimExecChannel(self._execs, self._token, runner_id, self._links)
+        return ShimExecChannel(self._door, self._token, runner_id, self._links)
 
     async def close(self) -> None:
         """Close the channel and the open calls."""
         for link in self._links:
             link.close()
         await self._channel.close()
-        self._socket.close()
+        self._door.close()

@@ -1,16 +1,13 @@
-"""Passes calls of fal.v1.Execs to a shim on their own socket, without looking into the messages."""
+"""Passes calls of fal.v1.Execs to a shim on connections of their own, without looking into the messages."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 from fal_runner.exec.message_socket import OK, ConnectionBroken, MessageSocket, Status
-from fal_runner.shim.address import SocketPath
 from fal_server.core.faults import (
     Aborted,
     AlreadyExists,
@@ -21,6 +18,7 @@ from fal_server.core.faults import (
     ResourceExhausted,
     Unavailable,
 )
+from fal_server.engines.shim.runner_door import Door
 
 _CALL_SECONDS = 10.0
 _KINDS: dict[str, type[Fault]] = {
@@ -32,14 +30,14 @@ class ShimExecChannel:
     """Implements ExecChannel. Each call has its own connection, and ends with it.
 
     Args:
-        address: the path of the socket.
+        door: the way to the runner.
         token: the runner's token.
         runner_id: for messages.
         links: holds the open connections; whoever stops following the runner closes them.
     """
 
-    def __init__(self, address: Path, token: str, runner_id: str, links: set[MessageSocket]) -> None:
-        self._address = address
+    def __init__(self, door: Door, token: str, runner_id: str, links: set[MessageSocket]) -> None:
+        self._door = door
         self._token = token
         self._runner_id = runner_id
         self._links = links
@@ -82,17 +80,7 @@ class ShimExecChannel:
         Raises:
             Unavailable: the runner cannot be reached, or the connection broke.
         """
-        connection = socket.socket(socket.AF_UNIX)
-        path = SocketPath(self._address)
-        try:
-            connection.setblocking(False)
-            connection.connect(path.path)
-        except OSError as error:
-            connection.close()
-            raise Unavailable(self._unreachable(error)) from error
-        finally:
-            path.close()
-        link = MessageSocket(connection)
+        link = MessageSocket(await self._door.connect())
         self._links.add(link)
         try:
             await link.send(json.dumps({"method": method, "token": self._token}).encode())
@@ -102,14 +90,6 @@ class ShimExecChannel:
         finally:
             self._links.discard(link)
             link.close()
-
-    def _unreachable(self, error: OSError) -> str:
-        if isinstance(error, FileNotFoundError) and self._address.parent.exists():
-            return (
-                f"runner {self._runner_id} was started by an older version, which takes no commands this way: "
-                "`fal apps rollout` of its app replaces it"
-            )
-        return f"runner {self._runner_id} takes no commands now: {error}"
 
     def check(self, status: Status | bytes | None) -> None:
         """Raise the fault that a status stands for.

@@ -68,7 +68,7 @@ class RunnerLink:
         self.client = client
         self.process = process
         self._account, self._runner_id, self._app_name, self._revision_id = names
-        self._node = node
+        self.node = node
         self._host = host
         self._sink = sink
         self._last_sequence = last_sequence
@@ -181,7 +181,7 @@ class RunnerLink:
                 runner_id=self._runner_id,
                 event=event,
                 reason=reason,
-                node=self._node,
+                node=self.node,
                 handle=self.process.handle,
                 host=self._host if ready else "",
                 port=(ready.port or None) if ready else None,

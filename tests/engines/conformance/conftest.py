@@ -20,7 +20,8 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import MachineTypes
 from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
-from fal_server.engines.local import LocalEngine
+from fal_server.engines.local import LocalHost
+from fal_server.engines.shim.engine import ShimEngine
 from fal_server.ports import Engine, LaunchSpec
 from tests.engines.conftest import NODE, Built, Content, Lines, Uploaded
 from tests.fakes.engine import FakeEngine, Start
@@ -63,6 +64,7 @@ class EngineUnderTest(ABC):
         return LaunchSpec(
             account=LOCAL,
             runner_id=secrets.token_hex(16),
+            node=NODE.name,
             app_name="shop",
             environment="main",
             revision_id="revision-1",
@@ -129,7 +131,7 @@ class EngineUnderTest(ABC):
 
 
 class Local(EngineUnderTest):
-    """LocalEngine: real shims and workers."""
+    """ShimEngine on this machine: real shims and workers."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -139,15 +141,14 @@ class Local(EngineUnderTest):
         super().__init__()
 
     def open(self) -> Engine:
-        return LocalEngine(
+        host = LocalHost(
             self._root / "runners",
             node=NODE,
             builder=self._built,
             blobs=self._content,
             files=Uploaded(self._content),
-            sink=self._lines.append,
-            last_sequence=self._lines.last_sequence,
         )
+        return ShimEngine(lambda: [host], sink=self._lines.append, last_sequence=self._lines.last_sequence)
 
     def code(self, *, ends: bool) -> Payload:
         module = sys.modules[__name__]

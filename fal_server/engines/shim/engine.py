@@ -1,0 +1,253 @@
+"""Runs runners, each as a shim that is followed, on whatever machines there are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+import grpc.aio
+
+from fal_grpc.backoff import Backoff
+from fal_grpc.v1 import shim_pb2
+from fal_server.core.faults import NodeTrouble, Unavailable
+from fal_server.core.identity import AccountId
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.machines import Node
+from fal_server.core.resources import ResourceSample
+from fal_server.core.runners import Runner
+from fal_server.engines.shim.exec_channel import ShimExecChannel
+from fal_server.engines.shim.exec_session import ShimExecSession
+from fal_server.engines.shim.host import NodeHost, Shim
+from fal_server.engines.shim.link import RunnerLink
+from fal_server.ports import (
+    Adopted,
+    Building,
+    ExecRequest,
+    ExecSession,
+    LastSequence,
+    LaunchSpec,
+    LogSink,
+    RunResult,
+)
+
+log = logging.getLogger(__name__)
+
+_SILENT_SECONDS = 30.0
+# How often the files of an ended runner are tried to be deleted, over half a minute, while the machine lacks something.
+_MOST_DELETIONS = 12
+_PAUSES = Backoff(first_seconds=0.25, longest_seconds=5.0)
+
+
+class ShimEngine:
+    """Implements Engine. Make and use it in one event loop.
+
+    Args:
+        hosts: returns the machines as they are now; a runner's machine stays the same object while it has runners.
+        sink: stores log lines.
+        last_sequence: says how far a runner's lines are stored.
+        silent_seconds: if no line of an ended runner is stored for so long, the rest is read from its disk.
+    """
+
+    def __init__(
+        self,
+        hosts: Callable[[], Iterable[NodeHost]],
+        *,
+        sink: LogSink,
+        last_sequence: LastSequence,
+        silent_seconds: float = _SILENT_SECONDS,
+    ) -> None:
+        self._hosts = hosts
+        self._silent_seconds = silent_seconds
+        self._sink = sink
+        self._last_sequence = last_sequence
+        self._links: dict[str, RunnerLink] = {}
+        self._hosts_of: dict[str, NodeHost] = {}
+        self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
+        self._closed = self._closing = False
+
+    def nodes(self) -> Sequence[Node]:
+        return [host.node() for host in self._hosts()]
+
+    async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
+        link = self._links.get(spec.runner_id)
+        if link is not None and link.token == spec.token:
+            return link.node, link.process.handle
+        host = next(iter(self._at(spec.node)), None)
+        if host is None:
+            raise NodeTrouble(f"runner {spec.runner_id} could not be started: there is no node {spec.node}")
+        shim = await host.start(spec, building)
+        names = (spec.account, spec.runner_id, spec.app_name, spec.revision_id)
+        self._follow(host, self._link(host, shim, spec.token, names), spec.runner_id)
+        return host.node().name, shim.process.handle
+
+    async def stop(self, runner: Runner, grace_seconds: float) -> None:
+        link = self._links.get(runner.runner_id)
+        if link is not None:
+            await link.stop(grace_seconds)
+        else:
+            await self._end_unfollowed(runner)
+
+    async def kill(self, runner: Runner) -> None:
+        link = self._links.get(runner.runner_id)
+        if link is not None:
+            await link.kill()
+        else:
+            await self._end_unfollowed(runner)
+
+    async def adopt(self, runner: Runner) -> Adopted | None:
+        link = self._links.get(runner.runner_id)
+        if link is not None:
+            return Adopted(node=link.node, handle=link.process.handle)
+        for host in self._at(runner.node):
+            shim = await host.find(runner)
+            adopted = None if shim is None else await self._adopt(host, shim, runner)
+            if adopted is not None:
+                return adopted
+            await host.sweep(runner)
+            await self._store_remains(host, runner)
+            await host.delete(runner.runner_id)
+        return None
+
+    async def _adopt(self, host: NodeHost, shim: Shim, runner: Runner) -> Adopted | None:
+        """Follow a living shim; None if it does not answer, or is another runner's."""
+        link = self._link(host, shim, runner.token, _names(runner))
+        try:
+            status = await link.client.status()
+        except grpc.aio.AioRpcError as error:
+            log.warning("runner %s: its shim does not answer (%s): ended", runner.runner_id, error.details())
+        else:
+            if status.runner_id == runner.runner_id:
+                self._follow(host, link, runner.runner_id)
+                return Adopted(
+                    node=link.node,
+                    handle=link.process.handle,
+                    exited=status.HasField("exited"),
+                    requests_in_flight=_in_flight(status),
+                )
+        await link.close()
+        return None
+
+    async def requests_in_flight(self, runner: Runner) -> int | None:
+        link = self._links.get(runner.runner_id)
+        if link is None:
+            return None
+        try:
+            return _in_flight(await link.client.status())
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Unavailable(f"the shim of runner {runner.runner_id} does not answer") from error
+            return None  # its shim is ending
+
+    async def resources(self, runner: Runner) -> ResourceSample | None:
+        link = self._links.get(runner.runner_id)
+        return None if link is None else await link.client.resources()
+
+    async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
+        session = ShimExecSession(self.execs(runner), runner.runner_id)
+        await session.begin(request)
+        return session
+
+    def execs(self, runner: Runner) -> ShimExecChannel:
+        return self._followed(runner).client.execs(runner.runner_id)
+
+    async def result(self, runner: Runner) -> RunResult:
+        return await self._followed(runner).result()
+
+    async def observations(self) -> AsyncIterator[Observation]:
+        while (observation := await self._observations.get()) is not None:
+            yield observation
+
+    async def release(self, runner_id: str) -> None:
+        link = self._links.get(runner_id)
+        if self._closed:
+            raise Unavailable("the engine is closed, and what the runner has on disk may not be stored yet")
+        if link is not None:
+            await link.release()
+        for host in [self._hosts_of[runner_id]] if link is not None else list(self._hosts()):
+            await self._delete(host, runner_id, None if link is None else link.token)
+        self._links.pop(runner_id, None)  # only now: if this is cancelled, close() finishes it
+        self._hosts_of.pop(runner_id, None)
+
+    async def _delete(self, host: NodeHost, runner_id: str, token: str | None) -> None:
+        tries = 0
+        while shortage := await host.delete(runner_id, token):
+            tries += 1
+            if self._closing or tries == _MOST_DELETIONS:
+                raise Unavailable(f"what runner {runner_id} left cannot be deleted: {shortage}")
+            await asyncio.sleep(_PAUSES.pause(tries))
+
+    async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
+        names = [name for host in self._hosts() for name in await host.list()]
+        return [name for name in names if name not in known and name not in self._links]
+
+    async def release_strangers(self, known: Sequence[str]) -> None:
+        for host in self._hosts():
+            followed = {name: link.token for name, link in self._links.items() if self._hosts_of[name] is host}
+            await host.sweep_others([*known, *followed], list(followed.values()))
+
+    async def close(self) -> None:
+        self._closing = True
+        for runner_id in [runner_id for runner_id, link in self._links.items() if link.finished]:
+            try:
+                await self.release(runner_id)
+            except Unavailable as fault:
+                log.warning("the files of runner %s stay: %s", runner_id, fault.message)
+        links, self._links, self._closed = list(self._links.values()), {}, True
+        await asyncio.gather(*(link.close() for link in links))
+        await asyncio.gather(*(host.close() for host in self._hosts()))
+        self._observations.put_nowait(None)
+
+    def _at(self, name: str) -> list[NodeHost]:
+        """The machine of this name; all, if a runner's row was cut off before it had one."""
+        return [host for host in self._hosts() if name in {"", host.node().name}]
+
+    def _followed(self, runner: Runner) -> RunnerLink:
+        link = self._links.get(runner.runner_id)
+        if link is None:
+            raise Unavailable(f"runner {runner.runner_id} is not running on node {runner.node or '(none)'}")
+        return link
+
+    def _follow(self, host: NodeHost, link: RunnerLink, runner_id: str) -> None:
+        self._links[runner_id] = link
+        self._hosts_of[runner_id] = host
+        link.follow()
+
+    def _link(self, host: NodeHost, shim: Shim, token: str, names: tuple[AccountId, str, str, str]) -> RunnerLink:
+        def emit(observation: Observation) -> None:
+            self._observations.put_nowait(observation)
+            host.observed(observation)
+
+        return RunnerLink(
+            shim.client,
+            shim.process,
+            token,
+            names,
+            node=host.node().name,
+            host=shim.client.host,
+            sink=self._sink,
+            last_sequence=self._last_sequence,
+            emit=emit,
+            silent_seconds=self._silent_seconds,
+        )
+
+    async def _end_unfollowed(self, runner: Runner) -> None:
+        """End whatever is left of a runner that is not followed, and report its end."""
+        for host in self._at(runner.node):
+            await host.sweep(runner)
+        self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=runner.node))
+
+    async def _store_remains(self, host: NodeHost, runner: Runner) -> None:
+        shim = await host.remains(runner)
+        if shim is not None:
+            link = self._link(host, shim, runner.token, _names(runner))
+            await link.store_leftover()
+            await link.close()
+
+
+def _names(runner: Runner) -> tuple[AccountId, str, str, str]:
+    return runner.account, runner.runner_id, runner.app_name, runner.revision_id
+
+
+def _in_flight(status: shim_pb2.ShimStatus) -> int | None:
+    return status.requests_in_flight if status.HasField("requests_in_flight") else None
