@@ -1,1 +1,1 @@
-"""Use cases, one file per noun: core decides, ports carry out."""
+"""Use cases, one file per noun: core decides, ports carry out the decision."""

@@ -1,4 +1,4 @@
-"""Shows the quotas of accounts and what is used of them, and sets them."""
+"""Shows accounts' quotas and usage, and sets the quotas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fal_server.services.log_bounds import LogBounds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotasView:
-    """The quotas of an account, and what is used of those that are amounts, by the names of the quotas."""
+    """The quotas of an account, and its usage of those that are amounts, by the quotas' names."""
 
     account: Account
     used: Mapping[str, int]
@@ -58,7 +58,7 @@ class AccountQuotas:
         """Return the quotas of an account.
 
         Args:
-            nickname: empty is the caller's own.
+            nickname: empty means the caller's own.
 
         Raises:
             NotFound: there is no such account for this caller.
@@ -68,7 +68,7 @@ class AccountQuotas:
         return QuotasView(account=account, used=await self._used(account))
 
     async def of_caller(self, caller: Principal) -> QuotasView:
-        """Return the quotas that hold for a caller; what is used, if it may read the whole account."""
+        """Return a caller's quotas, with their usage if it may read the whole account."""
         account = self._accounts.account_of(caller)
         may_read = allows(caller, "account:read") and not caller.scope.restrictions.limit
         return QuotasView(account=account, used=await self._used(account) if may_read else {})
@@ -89,7 +89,7 @@ class AccountQuotas:
 
         Raises:
             NotFound: there is no such account.
-            InvalidArgument: a bound is negative or too large.
+            InvalidArgument: a limit is negative or too large.
         """
         async with self._changes:
             account = self._known.named(nickname)

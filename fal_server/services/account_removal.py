@@ -1,4 +1,4 @@
-"""Deletes accounts: whatever runs for one ends, then everything that it had is removed."""
+"""Deletes accounts: ends everything that runs for one, then removes all its data."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from fal_server.services.workflow_runs import WorkflowRuns
 
 log = logging.getLogger(__name__)
 WHY = "its account was deleted"
-# How long a caller waits for the removal; it goes on without him.
+# How long a caller waits for the removal, which continues without the caller.
 _WAIT_SECONDS = 20.0
 _LOOK_SECONDS = 1.0
 _PAGE = 50
 
 
 class AccountRemoval:
-    """Delete accounts in two steps.
+    """Deletes accounts in two steps.
 
-    The first is one transaction, after which nobody can use the account. The second ends what runs and removes every
-    row and file. It can be repeated, so the next controller goes on with what this one has not finished.
+    The first is one transaction, after which nobody can use the account. The second ends its runners and removes every
+    row
+    and file. It can be repeated, so the next controller finishes what this one has started.
 
     Args:
-        environments: of each builder; those of other accounts than the first one belong to one account alone.
-        objects: files that are fetched by their address.
-        remove_directories: deletes the directories that an account has alone. Blocking, and may be repeated.
+        environments: of each builder; those of other accounts than the first belong to one account alone.
+        objects: files with a public address.
+        remove_directories: deletes the directories that belong to an account alone. Blocking, and may be repeated.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class AccountRemoval:
         """Delete an account; when this returns, nobody can use it, and its calls have ended.
 
         Returns:
-            Whether everything that it had is removed already; the rest is removed in the background.
+            Whether all its data is already removed; the rest is removed in the background.
 
         Raises:
             NotFound: there is no such account.
@@ -102,7 +103,7 @@ class AccountRemoval:
         return True
 
     async def run(self) -> None:
-        """Remove what deleted accounts had, those of an earlier controller too, until cancelled."""
+        """Remove the data of deleted accounts, including those of an earlier controller, until cancelled."""
         await Rounds("removal of deleted accounts", self._round).run(self._due)
 
     async def _is_left(self, account: AccountId) -> bool:
@@ -114,7 +115,7 @@ class AccountRemoval:
             self._removed.notify()
 
     async def _remove(self, account: DeletedAccount) -> None:
-        """End what runs, then remove what there is, and the account's own row last."""
+        """End everything that runs, then remove all data, and the account's own row last."""
         await self._access.open_calls.ended(account.keys)
         await self._workflow_runs.end_account(account.id)
         for app in [app for app in self._catalog.apps if app.account == account.id]:
@@ -129,7 +130,7 @@ class AccountRemoval:
         await asyncio.to_thread(self._objects.forget_account, account.id)
         await asyncio.to_thread(self._remove_directories, account.id)
         erased = 0
-        # A write that was under way at the account's end may have come in between.
+        # A write that was in progress when the account ended may have added rows.
         while some := await self._account_store.erase(account.id):
             erased += some
         await self._account_store.forget(account.id)
@@ -144,7 +145,7 @@ class AccountRemoval:
                 await self._fleet.kill(runner.runner_id, WHY)
             await self._changed.wait(seen, _LOOK_SECONDS)
         for runner_id in killed:
-            await self._engine.release(runner_id)  # with its last log lines, which go like the others
+            await self._engine.release(runner_id)  # with its last log lines, which are removed like the others
 
     async def _remove_content(self, account: DeletedAccount) -> None:
         """Delete the code and the environments that only this account's revisions name."""
@@ -156,7 +157,7 @@ class AccountRemoval:
             for revision in page:
                 if revision.account == account.id:
                     self._catalog.forget_revision(revision.revision_id)
-        # Whoever deploys the same code from now on uses it after the account's end.
+        # An account that deploys the same code from now on uses it after this account's end.
         await asyncio.to_thread(self._blobs.discard, its.blobs - others.blobs, account.deleted_at)
         for environments in self._environments:
             for generation in await asyncio.to_thread(environments.generations):

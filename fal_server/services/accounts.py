@@ -42,7 +42,7 @@ _LONGEST_NAME = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountView:
-    """An account as a caller sees it; `role` is None for its own, and for one that it is no member of."""
+    """An account in a caller's view; `role` is None for its own, and for one that it does not belong to."""
 
     account: Account
     role: Role | None = None
@@ -60,8 +60,8 @@ class Accounts:
     """The use cases of accounts.
 
     Args:
-        known: gets each account that is made.
-        teams: says for which teams a caller may act.
+        known: gets each new account.
+        teams: decides for which teams a caller may act.
     """
 
     def __init__(self, store: AccountStore, known: KnownAccounts, teams: Teams, keys: Keys, clock: Clock) -> None:
@@ -77,13 +77,13 @@ class Accounts:
         return self._known.of(caller.scope.account)
 
     async def list(self, caller: Principal, *, everything: bool = False) -> Sequence[AccountView]:
-        """Return the caller's account, then the teams that it is a member of, by nickname.
+        """Return the caller's account, then the teams that it belongs to, by nickname.
 
         Args:
             everything: all accounts of the controller.
 
         Raises:
-            PermissionDenied: everything is asked for by somebody else than the controller's owner.
+            PermissionDenied: `everything` is set, but the caller is not the controller's owner.
         """
         mine = self.account_of(caller)
         roles = {member.team: member.role for member in await self._store.memberships(mine.id)}
@@ -102,7 +102,7 @@ class Accounts:
 
         Raises:
             InvalidArgument: the nickname or the full name is not valid.
-            AlreadyExists: there is an account of that nickname.
+            AlreadyExists: the nickname is taken.
             ResourceExhausted: there are too many accounts.
         """
         checked_nickname(nickname)
@@ -125,10 +125,10 @@ class Accounts:
         return account, (key.key_id, secret)
 
     async def rename(self, nickname: str, new_nickname: str, full_name: str | None = None) -> Account:
-        """Give an account another nickname: its apps are at other paths from then on, and its keys stay.
+        """Rename an account: the paths of its apps change, and its keys stay.
 
         Args:
-            full_name: None leaves it, unless it was the nickname.
+            full_name: None keeps it, unless it was the nickname.
 
         Raises:
             InvalidArgument: the new nickname or the full name is not valid.
@@ -146,15 +146,15 @@ class Accounts:
             kept = new_nickname if before.full_name == before.nickname else before.full_name
             shown = checked_text(kept if full_name is None else full_name, "full_name", _LONGEST_NAME)
             await self._store.rename(before.id, new_nickname, shown)
-            # Its quotas may have been changed meanwhile.
+            # Its quotas may have changed meanwhile.
             after = replace(self._known.of(before.id), nickname=new_nickname, full_name=shown)
             self._known.add(after)
         return after
 
     async def end(self, nickname: str) -> DeletedAccount:
-        """Delete an account for its users: from then on none of its keys works, and their calls end.
+        """Delete an account for its users: none of its keys works any more, and their calls end.
 
-        What the account had is still there.
+        The account's data still exists.
 
         Raises:
             NotFound: there is no such account.
@@ -184,7 +184,7 @@ class Accounts:
         return deleted
 
     async def members(self, caller: Principal, team: str) -> Sequence[MemberView]:
-        """Return the members of a team, the oldest first.
+        """Return the members of a team, oldest first.
 
         Raises:
             NotFound: there is no such team for this caller.
@@ -201,7 +201,7 @@ class Accounts:
         Raises:
             NotFound: there is no such team for this caller, or no such user.
             InvalidArgument: the account is a user.
-            PermissionDenied: the caller's role does not permit it, or the role given or taken may do more.
+            PermissionDenied: the caller's role does not permit it, or has fewer permissions than the old or new role.
             ResourceExhausted: the team has too many members.
         """
         account = await self._team(caller, team, "account:write")
@@ -222,7 +222,7 @@ class Accounts:
         return MemberView(member=member, user=who)
 
     async def remove_member(self, caller: Principal, team: str, user: str) -> None:
-        """Remove a user from a team; raises like `save_member`."""
+        """Remove a user from a team. Raises the errors of `save_member`."""
         account = await self._team(caller, team, "account:write")
         async with self._changes:
             members = await self._store.members(account.id)
@@ -235,7 +235,7 @@ class Accounts:
             self._teams.has_ended(before.user, account.id, f"you are no member of {account.nickname} any more")
 
     async def readable(self, caller: Principal, nickname: str) -> Account:
-        """Return an account that the caller may read; empty is its own.
+        """Return an account that the caller may read; empty means its own.
 
         Raises:
             NotFound: there is no such account for this caller.
@@ -264,7 +264,7 @@ class Accounts:
         return found
 
     async def _acting(self, caller: Principal, team: Account) -> Principal | None:
-        """Return the caller with what it may do for a team; the controller's owner needs not be a member."""
+        """Return the caller with its permissions in a team; the controller's owner need not be a member."""
         if allows(caller, SEE_ALL_ACCOUNTS):
             return caller
         return await self._teams.acting_for(caller, team)
@@ -276,7 +276,7 @@ class Accounts:
         return found
 
     async def _require_role(self, caller: Principal, team: Account, *roles: Role) -> None:
-        """Refuse a caller who gives or takes a role that may do more than it may itself."""
+        """Refuse a caller who gives or takes away a role with more permissions than its own."""
         acting = await self._acting(caller, team)
         held = frozenset[str]() if acting is None else acting.scope.permissions
         beyond = next((role for role in roles if excess(ROLE_PERMISSIONS[role], held)), None)

@@ -17,19 +17,19 @@ _CALLER_GONE = "the controller was restarted, and with it the call that started 
 
 
 async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
-    """Adopt every living runner, and end everything else that an earlier controller left.
+    """Adopt every living runner, and end everything else of an earlier controller.
 
-    It has to be called before anything is planned or routed.
+    Call it before anything is planned or routed.
 
     Returns:
         How many requests of the earlier controller each runner still works on, if any.
 
     Raises:
-        Unavailable: the result cannot be stored; adopted runners go on.
+        Unavailable: the result cannot be stored; adopted runners continue.
     """
     runners = fleet.runners
     counts = await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in runners))
-    # One without a token is ended as a stranger.
+    # A runner without a token is ended as a stranger.
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
         ended = await fleet.find(EVERY_ACCOUNT, runner_id)
         # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
@@ -59,15 +59,16 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
     adopted = await engine.adopt(runner)
     if adopted is None:
         if runner.state in NO_PROCESS and not runner.ephemeral:
-            return 0  # it never started, or its start was interrupted: it is started from scratch
+            return 0  # it never started, or its start was interrupted: start it again from scratch
         if runner.state is not RunnerState.TERMINATING:
-            # Mark it unwanted first; otherwise its end would count as a failed start, which a machine that went down
-            # is not. A runner that was being killed, for example by startup_timeout, keeps its reason.
+            # Mark it unwanted first; otherwise its end would count as a failed start, although only the machine went
+            # down. A
+            # runner that was being killed, for example by startup_timeout, keeps its reason.
             await fleet.drain(runner_id, _GONE)
         lost = StopCause.LOST if runner.desired is Desired.SERVE else None
         await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE, stop_cause=lost))
         return 0
-    # Store this here, although the engine reports it too: no plan may treat the runner as one without a process.
+    # Store this here, although the engine also reports it: no plan may treat the runner as one without a process.
     await fleet.observe(
         Observation(runner_id=runner_id, event=Event.LAUNCHED, node=adopted.node, handle=adopted.handle)
     )

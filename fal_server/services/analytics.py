@@ -1,4 +1,4 @@
-"""Numbers of requests and of runners' time, in the parts of a span."""
+"""Statistics of requests and of runners' time, by intervals of a span."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_SORTED = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An app's endpoint; None stands for all of the app's."""
+    """An app's endpoint; None stands for all endpoints of the app."""
 
     app_id: AppId
     path: str | None = None
@@ -37,7 +37,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineTime:
-    """How many seconds the runners of an app had machines of a type."""
+    """The total seconds that an app's runners spent on machines of a type."""
 
     app_id: AppId
     machine_type: str
@@ -45,7 +45,7 @@ class MachineTime:
 
 
 class Analytics:
-    """The use cases of numbers over time."""
+    """The use cases of statistics over time."""
 
     def __init__(self, requests: Requests, numbers: RequestStore, store: Store, catalog: Catalog, clock: Clock) -> None:
         self._requests = requests
@@ -57,10 +57,10 @@ class Analytics:
     async def listed(
         self, scope: Scope, endpoints: Sequence[Endpoint], query: RequestQuery
     ) -> tuple[Sequence[RequestRecord], str | None]:
-        """Return requests of some endpoints, those that ended last first, and the cursor of the next page or None.
+        """Return requests to some endpoints, those that ended last first, and the next page's cursor or None.
 
         Raises:
-            InvalidArgument: the cursor is none.
+            InvalidArgument: the cursor is malformed.
             NotFound: there is no such app.
         """
         self._check(endpoints)
@@ -73,7 +73,7 @@ class Analytics:
         return page, cursor_of(page[-1]) if len(newest) > query.limit else None
 
     async def longest(self, scope: Scope, endpoints: Sequence[Endpoint], query: RequestQuery) -> list[RequestRecord]:
-        """Return all requests of some endpoints, those that took longest first.
+        """Return all requests to some endpoints, longest first.
 
         Raises:
             InvalidArgument: there are too many.
@@ -118,7 +118,7 @@ class Analytics:
         frame: Timeframe,
         zone: ZoneInfo,
     ) -> dict[datetime, dict[Endpoint, RequestStats]]:
-        """Return the numbers of each part of a span and endpoint, in whole minutes; empty ones are left out.
+        """Return the statistics of each interval and endpoint, in whole minutes, without empty ones.
 
         Raises:
             NotFound: there is no such app.
@@ -138,7 +138,7 @@ class Analytics:
     async def machine_time(
         self, scope: Scope, *, since: datetime, until: datetime, frame: Timeframe, zone: ZoneInfo
     ) -> dict[datetime, list[MachineTime]]:
-        """Return how long the account's runners had machines, by part of a span; from a runner's start to its end."""
+        """Return the machine time of the account's runners by interval, from each runner's start to its end."""
         now = self._clock.now()
         seconds: dict[datetime, dict[tuple[AppId, str], float]] = defaultdict(lambda: defaultdict(float))
         runners = await self._store.list_runners(scope.account, since)
@@ -169,7 +169,7 @@ class Analytics:
         frame: Timeframe,
         aggregation: Aggregation,
     ) -> list[tuple[datetime, RunnerCounts]]:
-        """Return how many runners an app had in each state, by part of a span; not before its first.
+        """Return an app's number of runners in each state, by interval, from its first runner on.
 
         Raises:
             NotFound: there is no such app.
@@ -193,7 +193,7 @@ class Analytics:
     async def _minutes(
         self, scope: Scope, app_id: AppId, since: datetime, until: datetime
     ) -> AsyncGenerator[tuple[MinuteKey, RequestStats]]:
-        """Yield an app's minutes a day at a time, so that others get their turn."""
+        """Yield an app's minutes one day at a time, so that other tasks can run."""
         await self._requests.settle()
         begin = begin_of(since, Timeframe.MINUTE)
         while begin < until:
@@ -223,7 +223,7 @@ def _in_parts(
 
 
 def _time_of(runner: Runner, since: datetime, until: datetime) -> tuple[datetime, datetime]:
-    """Return when a runner had its machine within a span."""
+    """Return the part of a span during which a runner had its machine."""
     begin = runner.started_at or runner.ended_at or until
     return max(begin, since), min(runner.ended_at or until, until)
 
@@ -233,5 +233,5 @@ def _place(record: RequestRecord) -> tuple[datetime, str]:
 
 
 def cursor_of(record: RequestRecord) -> str:
-    """Return the cursor right behind a request, as the store of requests writes it."""
+    """Return the cursor directly after a request, in the request store's form."""
     return cursor_after(record, (record.ended_at - _EPOCH) // timedelta(microseconds=1))

@@ -1,4 +1,4 @@
-"""The history of an app: its events, and what became of its revisions."""
+"""The history of an app: its events, and the outcome of its revisions."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from fal_server.ports import Clock, Store
 from fal_server.ports.audit import AuditStore
 
 _READ_AT_ONCE = 500
-# As long as the published API says where a revision's status comes from.
+# The published API's limit for the origin of a revision's status.
 _DEPLOYS_SHOWN = timedelta(days=30)
 _TICK = timedelta(microseconds=1)
 
 
 class DeployOutcome(StrEnum):
-    """What became of a deploy."""
+    """The outcome of a deploy."""
 
     DEPLOYED = "deployed"
     DEPLOYING = "deploying"
@@ -46,7 +46,7 @@ class DeployOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionPast:
-    """A revision, and what is known of its deploy; None is unknown.
+    """A revision, and the known facts about its deploy; None means unknown.
 
     Attributes:
         key_id: the key that deployed it.
@@ -77,11 +77,11 @@ class AppEvents:
         before: EventPlace | None,
         limit: int,
     ) -> tuple[Sequence[AppEvent], EventPlace | None]:
-        """Return events of an app, newest first, and the place behind which the next page begins; None at the end.
+        """Return events of an app, newest first, and the next page's position; None at the end.
 
         Args:
             categories: only these; empty means all.
-            before: only those behind this place.
+            before: only those after this position.
 
         Raises:
             NotFound: there is no such app.
@@ -126,7 +126,7 @@ class AppEvents:
     async def _some(
         self, app_id: AppId, since: datetime, until: datetime, before: EventPlace | None, limit: int
     ) -> list[AppEvent]:
-        """Return the newest events behind a place, at most so many."""
+        """Return the newest events after a position, at most `limit`."""
         of_runners = await self._store.app_changes(
             app_id, since, _until(until, before, Origin.RUNNER), _exact(before, Origin.RUNNER), limit
         )
@@ -162,7 +162,7 @@ class AppEvents:
         return found[:limit]
 
     async def _deploys(self, app_id: AppId, since: datetime) -> list[AuditRow]:
-        """Return the rows of an app's deploys; one may have started an hour before its revision was stored."""
+        """Return the audit rows of an app's deploys; one may have started an hour before its revision was stored."""
         place: tuple[datetime, int] | None = None
         found: list[AuditRow] = []
         while True:
@@ -175,7 +175,7 @@ class AppEvents:
             place = (rows[-1].entry.at, rows[-1].sequence)
 
     async def _starts(self, app_id: AppId, now: datetime) -> tuple[set[str], set[str]]:
-        """Return the revisions that had a ready runner, and those whose start failed, as far as runners are kept."""
+        """Return the revisions that had a ready runner, and those with a failed start, from the kept runners."""
         runners = [
             runner
             for runner in await self._store.list_runners(app_id.account, now - _DEPLOYS_SHOWN)
@@ -202,7 +202,7 @@ def _is_behind(event: AppEvent, before: EventPlace | None) -> bool:
 
 
 def _until(until: datetime, before: EventPlace | None, origin: Origin) -> datetime:
-    """Return the end of the rows of an origin behind a place; some of its own time may be."""
+    """Return the end of an origin's rows after a position; rows of the same time may follow."""
     if before is None:
         return until
     return min(until, before.at + _TICK if origin <= before.origin else before.at)

@@ -31,7 +31,7 @@ class Apps:
     """The use cases of apps.
 
     Args:
-        machine_types: what runners can be.
+        machine_types: the types that runners can have.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Apps:
         """Return apps by name; None means all environments.
 
         Raises:
-            InvalidArgument: that cannot be an environment's name.
+            InvalidArgument: it is not a valid environment name.
             NotFound: there is no such environment.
         """
         wanted = await self._catalog.existing_environment(scope.account, environment) if environment else None
@@ -57,10 +57,10 @@ class Apps:
         return [self.view(app) async for app in in_slices(apps)]
 
     async def watch(self, scope: Scope, environment: str, version: str) -> AsyncGenerator[Changes[AppView]]:
-        """Yield the apps of an environment, or what changed since a version; then changes as they come.
+        """Yield the apps of an environment, or the changes since a version; then further changes.
 
         Raises:
-            InvalidArgument: that cannot be an environment's name, or is no version.
+            InvalidArgument: the environment's name or the version is not valid.
             NotFound: there is no such environment.
         """
         wanted = await self._catalog.existing_environment(scope.account, environment)
@@ -84,7 +84,7 @@ class Apps:
         auth_mode: AuthMode | None,
         strategy: Strategy | None,
     ) -> AppView:
-        """Move an app to one of its revisions, mostly a rollback; create the app if it does not exist.
+        """Move an app to one of its revisions, usually a rollback; create the app if it does not exist.
 
         Args:
             strategy: rolling, like None, waits for a ready runner of the revision; recreate moves at once.
@@ -102,7 +102,7 @@ class Apps:
                 f"revision {revision_id!r} of app {full!r}",
                 f"it is one of {revision.app_name!r}; `fal apps list-rev {full}` shows those of the app",
             )
-        # The caller wants it tried even if its starts failed before.
+        # The caller wants another attempt even if its starts failed before.
         self._fleet.forgive(revision.app_id, revision_id)
         now = self._clock.now()
 
@@ -132,14 +132,16 @@ class Apps:
         auth_mode: AuthMode | None = None,
         reset_scale: bool = False,
     ) -> App:
-        """Return the app moved to a revision: at once or, if rolling, once a runner of it is ready.
+        """Return the app moved to a revision: at once or, if rolling, once one of its runners is ready.
 
-        Rolling protects the old revision even while it has no runner, because a revision that never becomes ready
-        never gets traffic. A paused app and a revision without a port have no runner to wait for. Settings that come
-        with the revision take effect with it, because the old revision was not made for them.
+        Rolling protects the old revision even while it has no runner, because a revision that never becomes ready never
+        gets
+        traffic. A paused app and a revision without a port have no runner to wait for. Settings that come with the
+        revision
+        take effect with it, because the old revision was not made for them.
 
         Args:
-            auth_mode: who may call the app from then on; None leaves that.
+            auth_mode: who may call the app from then on; None keeps the setting.
             reset_scale: take all settings from the code from then on.
         """
         if (
@@ -173,7 +175,7 @@ class Apps:
 
         Raises:
             NotFound: there is no such app.
-            InvalidArgument: a setting or machine type is unknown, or a value out of bounds.
+            InvalidArgument: a setting or machine type is unknown, or a value out of range.
         """
         app_id = (await self._catalog.require_in(scope.account, name, environment)).app_id
         unknown = sorted(set(changes) - _SETTINGS)
@@ -187,7 +189,7 @@ class Apps:
 
         def scaled(app: App) -> App:
             scaling = _with(app.scaling, values)
-            # A rolling deploy brings its own settings, so that this change has to be made in them, too.
+            # A rolling deploy brings its own settings, so apply this change to them, too.
             next_scaling = None if app.next_scaling is None else _with(app.next_scaling, values)
             return replace(app, scaling=scaling, next_scaling=next_scaling, updated_at=self._clock.now())
 
@@ -196,7 +198,7 @@ class Apps:
     async def rollout(self, scope: Scope, name: str, environment: str, *, force: bool) -> None:
         """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
 
-        With `force` a busy runner is gone within its grace, whatever becomes of its requests.
+        With `force` a busy runner ends within its grace period, whatever happens to its requests.
 
         Raises:
             NotFound: there is no such app.
@@ -214,7 +216,7 @@ class Apps:
                 )
 
     async def delete(self, scope: Scope, name: str, environment: str) -> App:
-        """Delete an app; its runners finish their requests and stop, its revisions stay.
+        """Delete an app; its runners finish their requests and stop, its revisions are kept.
 
         Raises:
             NotFound: there is no such app.

@@ -63,16 +63,16 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeue:
-    """The request waits on, because no attempt was made."""
+    """The request keeps waiting, because no attempt was made."""
 
     request: QueuedRequest
 
 
 class AttemptRunner:
-    """Make attempts at requests that were taken out of line.
+    """Makes attempts at requests taken from the queue.
 
     Args:
-        store: the start of an attempt is written here before a byte goes to the runner.
+        store: records the start of an attempt before a byte goes to the runner.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class AttemptRunner:
     async def run_attempt(self, live: LiveRequest) -> None:
         """Make one attempt and store its result; if cancelled, leave the request to the next controller."""
         if live.cancelled.is_set():
-            return  # whoever cancelled it writes its end
+            return  # the canceller writes its end
         attempt = asyncio.get_running_loop().create_task(self._attempt(live), name=f"request {live.request.request_id}")
         live.attempt = attempt
         try:
@@ -112,7 +112,7 @@ class AttemptRunner:
             return
         match _result_of(attempt, live):
             case Done(answer=answer, error=error, error_type=error_type, dead=dead):
-                # Also if it was cancelled meanwhile: what the app answered is what became of the request.
+                # Even if it was cancelled meanwhile: the app's response decides the outcome of the request.
                 if live.cancelled.is_set() and answer.status == CANCELLED.status:
                     error, error_type = error or WAS_CANCELLED, CANCELLED.header("x-fal-error-type")
                 await self._queue.end(live, answer, error=error, error_type=error_type, dead=dead)
@@ -124,7 +124,7 @@ class AttemptRunner:
                 self._queue.requeue(request, _AGAIN_SECONDS)
 
     async def expire(self, live: LiveRequest) -> None:
-        """Complete a request whose start deadline passed while it was in line."""
+        """Complete a request whose start deadline passed while it was queued."""
         late = self._too_late(live.request)
         await self._queue.end(live, late.answer, error=late.error, error_type=late.error_type)
 
@@ -153,7 +153,7 @@ class AttemptRunner:
         except NotFound as fault:
             return _gone(fault.message)
         except Fault as fault:
-            # No runner can start: the request keeps its place, and this does not count as a retry.
+            # No runner can start: the request keeps its position, and this does not count as a retry.
             return _requeued(request, fault)
         outcome: Outcome | None = Outcome.CLIENT_GONE
         try:
@@ -164,7 +164,7 @@ class AttemptRunner:
                 self._dispatcher.release(lease, outcome)
 
     async def _run(self, live: LiveRequest, app: App, lease: Lease) -> tuple[Done | Retry | Requeue, Outcome | None]:
-        """Send the request; return what follows, and how the slot is given back: None if it is already."""
+        """Send the request; return what follows, and how to release the slot: None if it is already released."""
         waiting = live.request
         now = self._clock.now()
         started = replace(
@@ -177,7 +177,9 @@ class AttemptRunner:
             runner_id=lease.runner_id,
             alone=app.scaling.max_multiplexing == 1,
         )
-        # Set before the write: if that is cut off, the request may be stored as started and has to be ended as such.
+        # Set this before the write: if the write is interrupted, the request may be stored as started and must be ended
+        # as
+        # such.
         live.request, live.starting = started, True
         try:
             content = await self._store.begin(started)
@@ -274,7 +276,7 @@ def _requeued(request: QueuedRequest, fault: Fault) -> Requeue:
 
 
 def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest) -> Done | Retry | Requeue:
-    """Return what an attempt returned; an unexpected error completes the request, so that it does not hang."""
+    """Return the result of an attempt; an unexpected error completes the request, so that it does not hang."""
     try:
         return attempt.result()
     except (Exception, asyncio.CancelledError):

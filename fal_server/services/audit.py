@@ -1,4 +1,4 @@
-"""The audit log: lists it, and checks that nothing in it was changed."""
+"""The audit log: lists it, and verifies that it is unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _USUAL_PAGE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPage:
-    """Some rows, the newest first; `next_before` is for the next page, None at the end."""
+    """Some rows, newest first; `next_before` is for the next page, None at the end."""
 
     rows: Sequence[AuditRow]
     next_before: int | None
@@ -34,10 +34,10 @@ class Audit:
     async def page(
         self, scope: Scope, *, since: datetime | None = None, before: int | None = None, limit: int = 0
     ) -> AuditPage:
-        """Return rows of the caller's account, the newest first.
+        """Return rows of the caller's account, newest first.
 
         Args:
-            limit: 0 is the usual number.
+            limit: 0 means the default number.
 
         Raises:
             InvalidArgument: the limit is out of range.

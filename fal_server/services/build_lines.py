@@ -1,4 +1,4 @@
-"""Keeps what an environment's build wrote until it fails or an app is deployed on it, then stores it as the app's."""
+"""Keeps a build's log lines until the build fails or an app is deployed on it, then stores them for the app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AT_ONCE = 1000
 
 
 class BuildLines:
-    """Hold the lines of the latest builds, because a build often ends before its app is known.
+    """Holds the lines of the latest builds, because a build often ends before its app is known.
 
     Args:
         logs: stores an app's lines; None stores none.
@@ -33,7 +33,7 @@ class BuildLines:
         self._kept: OrderedDict[str, deque[LogEntry]] = OrderedDict()
 
     def keeping(self, env_id: str, log: BuildLog) -> BuildLog:
-        """Return a build log that keeps the lines of a new build and passes them on."""
+        """Return a build log that keeps a new build's lines and forwards them."""
         lines: deque[LogEntry] = deque(maxlen=_MOST_LINES)
 
         async def keep(entry: LogEntry) -> None:
@@ -48,7 +48,7 @@ class BuildLines:
         return keep
 
     async def store(self, env_id: str, revision: Revision) -> None:
-        """Store the lines of an environment's build, once, as those of a revision.
+        """Store the lines of an environment's build, once, for a revision.
 
         Lines are numbered by runner, so each build has an id that no runner can have.
         """
@@ -57,11 +57,11 @@ class BuildLines:
         await self._store(lines, build_id, AppId.parse(revision.account, revision.app_name), revision.revision_id)
 
     async def store_failed(self, env_id: str, app: AppId, fault: LogEntry) -> None:
-        """Store the lines of a build that failed, and why it did: the app gets no revision that could have them."""
+        """Store the lines of a failed build and its error for the app, because there is no revision for them."""
         lines = [*self._kept.pop(env_id, ()), fault]
         try:
             await self._store(lines, f"build-{env_id[:12]}-{uuid.uuid4().hex[:8]}", app, "")
-        except Unavailable as error:  # the caller has to be told of the build
+        except Unavailable as error:  # the caller must still be told about the build
             _log.warning("what a build of %s wrote before it failed is lost: %s", app, error)
 
     async def _store(self, lines: Iterable[LogEntry], build_id: str, app: AppId, revision_id: str) -> None:

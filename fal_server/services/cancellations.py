@@ -1,4 +1,4 @@
-"""Tells apps that a request which a runner works on is cancelled."""
+"""Tells apps that a request on a runner is cancelled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class Cancellations:
-    """Pass cancellations on, whether a caller asked for one or has left."""
+    """Forwards cancellations, whether a caller asked for one or has left."""
 
     def __init__(self, catalog: Catalog, client: RunnerClient) -> None:
         self._catalog = catalog
         self._client = client
 
     async def tell(self, lease: Lease, request_id: str, path: str) -> None:
-        """Tell the app at the endpoint for it, unless its description says that it has none.
+        """Call the app's cancellation endpoint, unless its description says that it has none.
 
         Args:
             path: of the request, with or without the query.

@@ -1,4 +1,4 @@
-"""Says what a deploy would change, without changing or building anything."""
+"""Reports what a deploy would change, without changing or building anything."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fal_server.services.views import DeployRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployPlan:
-    """What a deploy would do.
+    """The effects of a deploy.
 
     Attributes:
-        revision_id: the revision that the app is on; None for a new app.
+        revision_id: the app's current revision; None for a new app.
         env_id: the environment.
-        environment_built: whether it is built already.
-        steps: what the controller would do, in order.
+        environment_built: whether it is already built.
+        steps: the controller's steps, in order.
         problems: why the deploy, or the runners after it, would fail.
     """
 
@@ -62,7 +62,7 @@ class DeployPlans:
         """Return what `Deploys.deploy` would do with a request.
 
         Raises:
-            InvalidArgument: something in the request is wrong.
+            InvalidArgument: the request is not valid.
             NotFound: there is no such environment.
         """
         code, account = request.code, scope.account
@@ -82,7 +82,7 @@ class DeployPlans:
             serves_http=planned.serves_http,
         )
         usage = {runner.runner_id: self._fleet.usage(runner.runner_id) for runner in runners}
-        # Without nodes: where a runner fits is decided when it starts.
+        # Without nodes, because a runner's placement is only decided when it starts.
         actions = reconcile.plan([given], runners, usage, (), self._clock.now())
         spec = planned.environments[0]
         missing = await self._deploys.missing_secrets(account, code, environment)

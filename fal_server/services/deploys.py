@@ -1,4 +1,4 @@
-"""Builds environments and deploys revisions, with the build's log as it is written."""
+"""Builds environments and deploys revisions, streaming the build's log."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Deploys:
     """The use cases of builds and deploys.
 
     Args:
-        urls: return the URLs of an app.
-        logs: shows an attached deploy what its first runner writes, and stores what builds write; None does neither.
+        urls: returns the URLs of an app.
+        logs: shows an attached deploy its first runner's output, and stores builds' output; None does neither.
         files: the uploaded files of apps.
-        nodes: return the machines, to say early what none of them has.
-        machine_types: what runners can be; None means the usual ones.
+        nodes: returns the machines, to report early that none of them has the required resources.
+        machine_types: the types that runners can have; None means the usual ones.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Deploys:
         self._deploying: dict[AppId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def build(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
-        """Build an environment; yield its log lines as they are written, then what was built.
+        """Build an environment; yield its log lines as they are written, then the result.
 
         Raises:
-            InvalidArgument, Unimplemented, FailedPrecondition: like Builder.build.
-            NotFound: there is no such environment, so that nothing was built that could not be deployed.
+            InvalidArgument, Unimplemented, FailedPrecondition: see Builder.build.
+            NotFound: there is no such environment; nothing was built, because it could not be deployed.
             FailedPrecondition: a secret that the code names is not set.
         """
         environment = await existing_environment(self._store, scope.account, code.environment_name)
@@ -96,14 +96,15 @@ class Deploys:
     ) -> AsyncGenerator[LogEntry | Registered | Deployed, None]:
         """Check everything, build, store the revision and move the app; one deploy of an app at a time.
 
-        A rolling deploy of an existing app waits until the app has moved, unless the request says to detach. The
-        rollout goes on if the caller hangs up.
+        A rolling deploy of an existing app waits until the app has moved, unless the request detaches. The rollout
+        continues
+        if the caller disconnects.
 
         Raises:
-            InvalidArgument: something in the request is wrong; nothing was changed.
+            InvalidArgument: the request is not valid; nothing was changed.
             NotFound: there is no such environment; nothing was changed.
             FailedPrecondition: the build failed, or a secret or file that the code names is missing, and nothing was
-                changed; or the new revision did not become ready, and the app stays on the old one.
+                changed; or the new revision did not become ready, and the app keeps the old one.
             Aborted: a newer deploy replaced this one.
         """
         async with aclosing(streamed(partial(self._deploy, scope, request))) as events:
@@ -111,7 +112,7 @@ class Deploys:
                 yield event
 
     async def built(self, code: CodeRequest, log: BuildLog) -> BuiltEnvironment:
-        """Return the environment of a request, which is built if it does not exist."""
+        """Return the environment of a request, building it if it does not exist."""
         if not code.environments:
             raise InvalidArgument("environments", "environments is empty: say which environment the code runs in")
         spec = code.environments[0].with_context(code.files)
@@ -125,7 +126,7 @@ class Deploys:
     async def _built_for(
         self, account: AccountId, environment: str, code: CodeRequest, log: BuildLog
     ) -> BuiltEnvironment:
-        """Return the environment of an app. Whoever looks after it finds later why a build failed."""
+        """Return the environment of an app, recording for its owner why a build failed."""
         try:
             return await self.built(code, log)
         except Fault as fault:
@@ -136,7 +137,7 @@ class Deploys:
             raise
 
     async def missing_secrets(self, account: AccountId, code: CodeRequest, environment: str) -> str:
-        """Say which secrets the code names that are not set, and what to do; empty if there are none."""
+        """Return which secrets of the code are not set, and what to do; empty if all are."""
         if not code.secret_names:
             return ""
         existing = {secret.name for secret in await self._store.list_secrets(account, environment)}
@@ -149,10 +150,10 @@ class Deploys:
         )
 
     def scaling_of(self, settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
-        """Return the settings of a request, with the platform's defaults for the rest.
+        """Return the settings of a request, completed with the platform's defaults.
 
         Raises:
-            InvalidArgument: a setting or machine type is unknown, or a value out of bounds.
+            InvalidArgument: a setting or machine type is unknown, or a value out of range.
         """
         unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
         if unknown:
@@ -168,7 +169,7 @@ class Deploys:
         return scaling
 
     def lack(self, code: CodeRequest, scaling: Scaling) -> str:
-        """Say what no machine has that the code asks for; empty if one has it."""
+        """Return the code's requirement that no machine satisfies; empty if one satisfies all."""
         found = lack_everywhere(scaling.machine_types, code.num_gpus, self._nodes())
         return f"no machine can run it: {found}" if found else ""
 
@@ -196,11 +197,11 @@ class Deploys:
         """Check a request's code and return it as a revision, which is not stored yet.
 
         Args:
-            keep: whether to store the code itself; without, files and secrets may be missing, too.
+            keep: whether to store the code itself; if not, files and secrets may be missing, too.
 
         Raises:
-            InvalidArgument: no callable, two, or one that is too large.
-            FailedPrecondition: a file that it names was not uploaded, or a secret that it names is not set.
+            InvalidArgument: there is no callable, there are two, or one is too large.
+            FailedPrecondition: a file was not uploaded, or a secret is not set.
         """
         if code.function is None and not code.entrypoint:
             if not any(spec.runs_itself for spec in code.environments[:1]):
@@ -277,7 +278,7 @@ class Deploys:
                 app = known
                 await log(await self._registered_before(revision))
                 awaited = True
-        # Not under the lock, so that a later deploy can replace this one.
+        # This is outside the lock, so that a later deploy can replace this one.
         if awaited and request.attach is not False:
             await self._apps.rollout_watcher(scope, self._logs, log).wait(app_id, revision.revision_id)
             app = self._catalog.get(app_id) or app
@@ -312,10 +313,10 @@ class Deploys:
     async def _repeated(
         self, account: AccountId, request: DeployRequest, app_name: str, environment: str
     ) -> Revision | None:
-        """Return the revision of a deploy that is repeated, because its answer did not arrive; None for a new one.
+        """Return the revision of a repeated deploy, whose first response was lost; None for a new one.
 
         Raises:
-            AlreadyExists: the id is that of another app's revision, or of one with other code or settings.
+            AlreadyExists: the id belongs to another app's revision, or to one with other code or settings.
         """
         revision_id = request.revision_id
         stored = None if revision_id is None else await self._store.get_revision(EVERY_ACCOUNT, revision_id)
@@ -333,7 +334,7 @@ class Deploys:
         return stored
 
     async def _registered_before(self, revision: Revision) -> Registered:
-        """Say which revision was deployed before this one."""
+        """Return which revision was deployed before this one."""
         stored = await self._store.list_revisions(revision.account, revision.app_name, None)
         earlier = [other for other in stored if other.created_at < revision.created_at]
         previous = max(earlier, key=lambda other: other.created_at, default=None)
@@ -344,7 +345,7 @@ class Deploys:
         )
 
     def moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:
-        """Return the app as a deploy leaves it: on the revision, or about to roll to it."""
+        """Return the app after a deploy: on the revision, or about to roll to it."""
         now = self._clock.now()
         if app is None:
             return App(
@@ -390,7 +391,7 @@ class Deploys:
 
 
 def _app_of(account: AccountId, environment: str, code: CodeRequest) -> AppId | None:
-    """Return which app a build is for; None if it names none that there could be."""
+    """Return the app that a build is for; None if it names no valid one."""
     try:
         return AppId.parse(account, names.app_name(code.application_name or "", environment))
     except InvalidArgument:
@@ -398,19 +399,20 @@ def _app_of(account: AccountId, environment: str, code: CodeRequest) -> AppId | 
 
 
 def _differing(stored: Revision, asked: Revision) -> list[str]:
-    """Return which fields of two revisions differ."""
+    """Return the names of the fields in which two revisions differ."""
     return [each.name for each in fields(stored) if getattr(stored, each.name) != getattr(asked, each.name)]
 
 
 async def streamed(work: Callable[[Callable[[E], Awaitable[None]]], Awaitable[T]]) -> AsyncGenerator[E | T, None]:
-    """Run `work`; yield what it reports, then its result. Closing the iterator cancels it."""
+    """Run `work`; yield its reports, then its result. Closing the iterator cancels it."""
     lines: asyncio.Queue[E | None] = asyncio.Queue(maxsize=1000)
 
     async def working() -> T:
         try:
             return await work(lines.put)
         finally:
-            if not lines.full():  # if it is full, nobody waits for a line, and the end is seen after the last one
+            # if it is full, nobody waits for a line, and the reader sees the end after the last one
+            if not lines.full():
                 lines.put_nowait(None)
 
     task = asyncio.ensure_future(working())

@@ -1,4 +1,4 @@
-"""Environments, each with apps and secrets of its own; `main` always exists."""
+"""Environments, each with its own apps and secrets; `main` always exists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Environments:
 
         Raises:
             InvalidArgument: the name or the description is not valid.
-            AlreadyExists: there is one of that name.
+            AlreadyExists: the name is taken.
             ResourceExhausted: there are too many environments.
         """
         checked = self._named(name)
@@ -63,12 +63,12 @@ class Environments:
         return made
 
     async def delete(self, scope: Scope, name: str) -> None:
-        """Delete an environment and the secrets in it.
+        """Delete an environment and its secrets.
 
         Raises:
-            InvalidArgument: that cannot be an environment's name.
+            InvalidArgument: it is not a valid name.
             NotFound: there is no such environment.
-            FailedPrecondition: it is `main`, or there are apps in it.
+            FailedPrecondition: it is `main`, or it still has apps.
         """
         checked = self._named(name)
         if checked == MAIN:

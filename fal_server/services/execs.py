@@ -1,4 +1,4 @@
-"""Commands in runners: which runners can be entered, and the channel to each one's commands."""
+"""Commands in runners: checks whether a runner can be entered, and returns the channel to its commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def require_enterable(runner: Runner) -> None:
 
     Raises:
         NotFound: it has ended.
-        FailedPrecondition: it has no process yet, or is being ended.
+        FailedPrecondition: it has no process yet, or is ending.
     """
     require_there(runner)
     if runner.state in WITHOUT_PROCESS:
@@ -49,7 +49,7 @@ def require_there(runner: Runner) -> None:
 
 
 class Execs:
-    """The use cases of commands that survive a broken connection; the runners themselves know their commands."""
+    """The use cases of commands that survive a broken connection; the runners themselves manage them."""
 
     def __init__(self, fleet: Fleet, engine: ExecEngine) -> None:
         self._fleet = fleet
@@ -60,7 +60,7 @@ class Execs:
 
         Raises:
             NotFound: there is no such runner, or it has ended.
-            FailedPrecondition: it has no process yet, or is being ended.
+            FailedPrecondition: it has no process yet, or is ending.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(scope, runner_id)
@@ -82,7 +82,7 @@ class Execs:
         return self._engine.execs(runner)
 
     async def everywhere(self, scope: Scope, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> Sequence[T]:
-        """Ask every runner of the account, and skip those that cannot be reached or refuse."""
+        """Ask every runner of the account, skipping those that cannot be reached or refuse."""
         runners = [runner for runner in self._fleet.of_account(scope.account) if runner.state not in WITHOUT_PROCESS]
         answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
         return [answer for answer in answers if answer is not None]

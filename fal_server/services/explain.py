@@ -1,4 +1,4 @@
-"""Explains why an app has its runners, and simulates other loads and settings."""
+"""Explains an app's number of runners, and simulates other loads and settings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SETTINGS = frozenset(field.name for field in fields(Scaling)) - {"machine_types
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why an app has the runners that it has.
+    """Why an app has its current number of runners.
 
     Attributes:
-        runners: how many there are in each state, as shown.
-        decisions: the latest ones, oldest first; those before `known_since` are not known.
+        runners: the number in each displayed state.
+        decisions: the latest ones, oldest first; those before `known_since` are unknown.
     """
 
     app: AppView
@@ -45,7 +45,7 @@ class Explanation:
 
 
 class Explainer:
-    """The use cases of understanding scaling."""
+    """The use cases of explaining scaling."""
 
     def __init__(
         self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, apps: Apps, decisions: Decisions
@@ -98,8 +98,8 @@ class Explainer:
 
         Raises:
             NotFound: there is no such app.
-            InvalidArgument: a setting is unknown or out of bounds, or the trace cannot be simulated.
-            ResourceExhausted: too many simulations are under way.
+            InvalidArgument: a setting is unknown or out of range, or the trace cannot be simulated.
+            ResourceExhausted: too many simulations are in progress.
         """
         base = Scaling()
         if name:
@@ -112,7 +112,7 @@ class Explainer:
             simulation = simulate(scaling, arrivals, start_seconds)
             while True:
                 next(simulation)
-                await asyncio.sleep(0)  # requests of apps go first
+                await asyncio.sleep(0)  # requests to apps have priority
         except StopIteration as done:
             return scaling, done.value
         finally:
@@ -123,7 +123,7 @@ def changed(base: Scaling, settings: Mapping[str, int]) -> Scaling:
     """Return the settings with some of them changed.
 
     Raises:
-        InvalidArgument: one is unknown or out of bounds.
+        InvalidArgument: one is unknown or out of range.
     """
     unknown = sorted(set(settings) - _SETTINGS)
     if unknown:

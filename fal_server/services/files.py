@@ -1,4 +1,4 @@
-"""/data, which all runners of an account share, and the files that are deployed with apps."""
+"""/data, which all runners of an account share, and the files deployed with apps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fal_server.services.uploads import PartUploads, received
 MAX_APP_FILE_BYTES = 1024**3
 _MOST_HASHES = 100_000
 _HASH = re.compile(r"[0-9a-f]{64}")
-# The published client keeps a directory's hash in this file of the directory.
+# The published client stores a directory's hash in this file.
 _HASH_FILE = ".fal_hash"
 _HASH_BYTES = 1024
 
@@ -40,8 +40,8 @@ class Files:
     """The use cases of an account's /data.
 
     Args:
-        fetcher: fetches files that callers give by their URL.
-        most_bytes: returns how much /data may hold; 0 is no bound.
+        fetcher: downloads files from callers' URLs.
+        most_bytes: returns the size limit of /data; 0 means no limit.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Files:
         """List a directory.
 
         Raises:
-            InvalidArgument: the path is not below /data, or is no directory.
+            InvalidArgument: the path is not below /data, or is not a directory.
             NotFound: it does not exist.
         """
         return await asyncio.to_thread(self._store.entries, data_parts(path))
 
     async def open(self, path: str) -> OpenFile:
-        """Open a file, which the caller closes; raises like `list`."""
+        """Open a file, which the caller closes. Raises the errors of `list`."""
         return await asyncio.to_thread(self._store.open, data_parts(path))
 
     async def put(self, path: str, chunks: AsyncIterable[bytes], *, unzip: bool = False) -> None:
-        """Write a file, whole or not at all, or extract a zip archive into a directory.
+        """Write a file, completely or not at all, or extract a zip archive into a directory.
 
         Raises:
-            InvalidArgument: the path is not below /data or cannot be a file, or the archive is no zip file.
-            ResourceExhausted: /data would hold more than the account's quota allows.
+            InvalidArgument: the path is not below /data or cannot be a file, or the archive is not a zip file.
+            ResourceExhausted: /data would exceed the account's quota.
             Unavailable: the disk cannot store it.
         """
         parts = data_parts(path)
@@ -90,17 +90,17 @@ class Files:
             draft.discard()
 
     async def put_url(self, path: str, url: str) -> None:
-        """Write a file with the content of a URL; raises like `put` and `Fetcher.fetch`."""
+        """Write a file with the content of a URL. Raises the errors of `put` and `Fetcher.fetch`."""
         data_parts(path)
         async with self._fetcher.fetch(url) as chunks:
             await self.put(path, chunks)
 
     async def used(self) -> int:
-        """Return how many bytes the files in /data have."""
+        """Return the total size of the files in /data."""
         return await asyncio.to_thread(self._store.used)
 
     async def _room(self) -> int | None:
-        """Return how many bytes may still be written; None if there is no bound. Two writes at once share it."""
+        """Return how many bytes may still be written; None means no limit. Concurrent writes share it."""
         most = self._most_bytes()
         return max(0, most - await self.used()) if most else None
 
@@ -114,17 +114,17 @@ class Files:
         """Move a file or directory.
 
         Raises:
-            NotFound: there is nothing at the path.
-            AlreadyExists: the destination is a directory that is not empty.
+            NotFound: the path does not exist.
+            AlreadyExists: the destination is a non-empty directory.
         """
         await asyncio.to_thread(self._store.rename, data_parts(path), data_parts(destination))
 
     async def delete(self, path: str) -> None:
-        """Delete a file, or a directory with its content; raises like `list`."""
+        """Delete a file, or a directory with its content. Raises the errors of `list`."""
         await asyncio.to_thread(self._store.delete, data_parts(path))
 
     async def has_hash(self, path: str, wanted: str) -> bool:
-        """Return whether the client left this hash in the directory's `.fal_hash` when it synchronised it."""
+        """Return whether the client stored this hash in the directory's `.fal_hash` at its last synchronisation."""
         data_parts(path)
         try:
             opened = await self.open(f"{path}/{_HASH_FILE}")
@@ -134,7 +134,7 @@ class Files:
             return file.read(_HASH_BYTES).decode(errors="replace").strip() == wanted
 
     def begin(self, path: str) -> str:
-        """Start an upload in parts; return its id.
+        """Start a multipart upload; return its id.
 
         Raises:
             InvalidArgument: the path is not below /data.
@@ -145,7 +145,7 @@ class Files:
         return self.parts.begin(parts)
 
     async def complete(self, upload_id: str) -> str:
-        """Assemble the parts into the file; return its MD5 in hex. Raises like `PartUploads.assembled`."""
+        """Assemble the parts into the file; return its MD5 in hex. Raises the errors of `PartUploads.assembled`."""
         room = await self._room()
         draft = await self.parts.assembled(upload_id)
         try:
@@ -161,7 +161,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppFileAbout:
-    """What a client says about a file of an app: its hash, and the mode that is part of the hash."""
+    """A client's data about an app's file: its hash, and the mode that is part of the hash."""
 
     hash: str
     mode: int
@@ -196,7 +196,7 @@ class AppFiles:
             mode: st_mode in decimal digits.
 
         Raises:
-            InvalidArgument: that is no hash, or no mode.
+            InvalidArgument: the hash or the mode is malformed.
         """
         if _HASH.fullmatch(file_hash) is None:
             raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
@@ -228,7 +228,7 @@ class AppFiles:
         self.parts.end(upload_id)
 
     def of(self, file_hash: str, upload_id: str) -> AppFileAbout:
-        """Return what the client said about an upload for this hash.
+        """Return the client's data about an upload for this hash.
 
         Raises:
             NotFound: there is no such upload for this hash.

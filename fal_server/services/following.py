@@ -1,4 +1,4 @@
-"""State of followed logs: how far a stream is, and the lines that wait for it."""
+"""The state of followed logs: each stream's position, and the lines waiting for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogQuery
 
-# A cursor has the last line of this many runners, those that wrote last; for all others it has one time.
+# A cursor has the last line of this many runners, the most recent writers; all others share one time.
 _MOST_RUNNERS = 256
 _MOST_WAITING = 50_000
 _MOST_CHARACTERS = 32 * 1024 * 1024
@@ -21,10 +21,11 @@ _MOST_MICROSECONDS = 2**53
 
 
 class Position:
-    """How far a stream is: the highest sequence of each runner that was sent or skipped.
+    """A stream's position: for each runner the highest sequence that was sent or skipped.
 
-    A runner's lines are sent in order, so this is exact. Beyond 256 runners the most silent one is dropped; of runners
-    without an entry only lines after that runner's last one count as new.
+    A runner's lines are sent in order, so this is exact. Beyond 256 runners the longest silent one is dropped; for a
+    runner
+    without an entry, only lines after the dropped runner's last one count as new.
 
     Attributes:
         since: skip lines before this; None skips none.
@@ -33,7 +34,7 @@ class Position:
     def __init__(self, since: datetime | None) -> None:
         self.since = since
         self.floor = since
-        self._sent: dict[str, tuple[int, datetime]] = {}  # the runner that wrote last is at the end
+        self._sent: dict[str, tuple[int, datetime]] = {}  # the most recent writer is at the end
 
     def advance(self, entries: Iterable[LogEntry]) -> None:
         """Record that these lines were sent, each runner's in order."""
@@ -46,7 +47,7 @@ class Position:
             self.floor = after if self.floor is None else max(self.floor, after)
 
     def lacks(self, entry: LogEntry) -> bool:
-        """Return whether a line of the store was not sent yet."""
+        """Return whether a stored line was not sent yet."""
         sent = self._sent.get(entry.runner_id)
         if sent is None:
             return self.floor is None or entry.timestamp >= self.floor
@@ -88,13 +89,14 @@ class Position:
 
 
 class Follower:
-    """The lines that wait in memory for one open stream.
+    """The lines in memory that wait for one open stream.
 
-    A stream reads the store up to the point where lines started to wait here, and then takes them from here. Lines are
-    announced before they are stored, so that the stream knows which of them it must not take from the store.
+    A stream reads the store up to the time at which lines started to wait here, and then takes them from here. Lines
+    are
+    announced before they are stored, so that the stream knows which ones it must not read from the store.
 
     Attributes:
-        wake: set when there is something to do.
+        wake: set when there is work for the stream.
         look: whether the stream should check that its runner has ended.
     """
 
@@ -110,11 +112,11 @@ class Follower:
         self._characters = 0
 
     def is_behind(self) -> bool:
-        """Return whether the store has to be read: the stream is new, or too many lines waited."""
+        """Return whether the store must be read: the stream is new, or too many lines waited."""
         return self._behind
 
     def begin(self) -> None:
-        """Let lines wait here from now on; must not be called while lines are being stored."""
+        """Let lines wait here from now on; do not call it while lines are being stored."""
         self._behind = False
         self._announced.clear()
 
@@ -123,7 +125,7 @@ class Follower:
         self._announced.setdefault(runner_id, sequence)
 
     def release(self, entries: Sequence[LogEntry]) -> None:
-        """Add announced lines that are stored now."""
+        """Add announced lines, which are now stored."""
         if not self._behind:
             self._waiting.append(entries)
             self._count += len(entries)
@@ -133,7 +135,7 @@ class Follower:
         self.wake.set()
 
     def fall_behind(self) -> None:
-        """Drop the lines that wait, so that the stream reads the store."""
+        """Drop the waiting lines, so that the stream reads the store."""
         self._behind = True
         self._waiting.clear()
         self._count = self._characters = 0
@@ -145,7 +147,7 @@ class Follower:
         return first is None or entry.sequence < first
 
     def take(self, most: int) -> list[LogEntry]:
-        """Take about this many waiting lines, in the order of their storing; `wants` filters them."""
+        """Take about this many waiting lines, in the order in which they were stored; `wants` filters them."""
         found: list[LogEntry] = []
         while self._waiting and len(found) < most:
             found += self._waiting.popleft()
@@ -154,12 +156,12 @@ class Follower:
         return found
 
     def wants(self, entries: list[LogEntry]) -> list[LogEntry]:
-        """Return the lines that the query asks for."""
+        """Return the lines that match the query."""
         return [entry for entry in entries if _matches(entry, self._query)] if self._filters else entries
 
 
 def _matches(entry: LogEntry, query: LogQuery) -> bool:
-    """Return whether the store would find this line, which is of the query's runner or app, too."""
+    """Return whether the store would find this line of the query's runner or app."""
     return (
         (query.since is None or entry.timestamp >= query.since)
         and (not query.sources or entry.source in query.sources)

@@ -1,4 +1,4 @@
-"""How many GPUs the living runners hold, by app and machine type."""
+"""The number of GPUs that living runners hold, by app and machine type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Gpus:
     """Counts the GPUs of living runners.
 
     Args:
-        machine_types: what runners can be.
+        machine_types: the types that runners can have.
     """
 
     def __init__(self, fleet: Fleet, catalog: Catalog, machine_types: MachineTypes) -> None:
@@ -24,9 +24,9 @@ class Gpus:
         self._catalog = catalog
 
     def gpus_by_app(self, scope: Scope) -> Mapping[str, Mapping[str, int]]:
-        """Return for each app how many GPUs its living runners hold, by GPU.
+        """Return the number of GPUs that each app's living runners hold, by GPU.
 
-        A CPU machine type counts its runners instead, which published clients leave out of their sums.
+        A CPU machine type counts its runners instead, which published clients exclude from their sums.
         """
         found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps if app.account == scope.account}
         for runner in self._fleet.of_account(scope.account):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from fal_server.core.faults import Fault
 from fal_server.core.logs import LogEntry
 
-# A transaction costs the same for one line as for a few hundred: a sync of the disk and a turn of the writers. So
-# there is a pause between small ones; lines after a silence, and many lines, are stored at once.
+# A transaction costs the same for one line as for a few hundred: a disk sync and a writer's turn. So small
+# transactions are separated by a pause; lines after a silence, and many lines, are stored at once.
 _PAUSE_SECONDS = 0.005
 _ENOUGH_LINES = 500
 _MOST_LINES = 5_000  # so that other writers get their turn
@@ -22,7 +22,7 @@ class _Batch(NamedTuple):
 
 
 class Intake:
-    """Store batches of lines in the order of their arrival.
+    """Stores batches of lines in the order of their arrival.
 
     Args:
         store: stores lines, all or none; never called concurrently.
@@ -40,10 +40,11 @@ class Intake:
         self._work: asyncio.Task[None] | None = None
 
     async def put(self, entries: Sequence[LogEntry]) -> None:
-        """Store lines, which are stored when this returns; if it is cancelled, they may be.
+        """Store lines durably; if this is cancelled, they may or may not be stored.
 
-        If a batch cannot be stored, the waiting ones fail too, because no line may be stored without the lines of its
-        runner before it.
+        If a batch cannot be stored, the waiting ones fail, too, because no line may be stored without the earlier lines
+        of its
+        runner.
 
         Raises:
             Fault: the lines could not be stored.
@@ -56,7 +57,7 @@ class Intake:
         await batch.stored
 
     async def _store_all(self) -> None:
-        """Store waiting batches until none is left and the pause after the last one is over."""
+        """Store waiting batches until none is left and the pause after the last one has passed."""
         while self._waiting:
             batches = self._next()
             try:
@@ -64,7 +65,7 @@ class Intake:
             except Fault as fault:
                 self._fail(batches, fault)
             except Exception as error:  # noqa: BLE001 - raised to the waiting callers
-                # One batch may be what breaks the store: do not fail the others with it.
+                # One batch may be the cause: do not fail the others with it.
                 await self._store_each(batches, error)
             else:
                 for batch in batches:

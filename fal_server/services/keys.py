@@ -37,7 +37,7 @@ class Keys:
     """The use cases of keys.
 
     Args:
-        access: forgets a revoked key, so that it is rejected from then on.
+        access: drops a revoked key, so that it is rejected from then on.
     """
 
     def __init__(self, store: Store, clock: Clock, access: Authenticator) -> None:
@@ -63,16 +63,18 @@ class Keys:
         Args:
             creator: the caller, whose permissions the key cannot exceed; None is the controller itself.
             alias: a note for people, at most 256 characters.
-            expires_at: None is never.
-            for_app: the app, without its environment, that the key is for; None is all.
-            for_environment: its environment, or without an app the environment that the key is for; None is all.
+            expires_at: None means never.
+            for_app: the only app, without its environment, that the key is for; None means all.
+            for_environment: its environment, or without an app the only environment that the key is for; None means
+            all.
 
         Returns:
             (key id, secret); the secret can never be read again.
 
         Raises:
-            InvalidArgument: a preset, permission or name is not valid, the note is not valid, or the time is over; or
-                none of the permissions can be for one app.
+            InvalidArgument: a preset, permission or name is not valid, the note is not valid, or the time has passed;
+            or
+                none of the permissions can be restricted to one app.
             NotFound: there is no environment of that name.
             PermissionDenied: the creator lacks some of the permissions.
             ResourceExhausted: there are too many keys.
@@ -129,14 +131,14 @@ class Keys:
     async def rotate(self, caller: Principal, key_id: str, overlap: timedelta) -> tuple[str, str]:
         """Create a key like another one, which expires after the overlap.
 
-        If the other one was to expire, the new one lives as long from now on as the other was made for.
+        If the other one had an expiry, the new one gets the same lifetime, counted from now.
 
         Returns:
             (key id, secret); the secret can never be read again.
 
         Raises:
-            InvalidArgument: that is no id, or the overlap is not between 0 and 90 days.
-            NotFound: there is no such key, or it is revoked or expired already.
+            InvalidArgument: the id is malformed, or the overlap is not between 0 and 90 days.
+            NotFound: there is no such key, or it is already revoked or expired.
             PermissionDenied: the caller lacks some of its permissions.
             ResourceExhausted: there are too many keys.
         """
@@ -180,22 +182,22 @@ class Keys:
         return await self._store.list_keys(scope.account)
 
     async def find(self, scope: Scope, key_id: str) -> Key | None:
-        """Return a key, also a revoked one; None for one that is not stored, such as a runner's."""
+        """Return a key, even a revoked one; None for one that is not stored, such as a runner's."""
         return await self._store.get_key(scope.account, key_id)
 
     async def revoke(self, scope: Scope, key_id: str) -> None:
         """Revoke a key; when this returns, no call is accepted with it.
 
         Raises:
-            InvalidArgument: that is no id.
-            NotFound: there is no such key, or it is revoked already.
+            InvalidArgument: the id is malformed.
+            NotFound: there is no such key, or it is already revoked.
             FailedPrecondition: it is the last key with all permissions that does not expire, without which nobody could
                 create another.
         """
         await self._revoke(scope.account, key_id)
 
     def has_ended(self, key_id: str) -> None:
-        """Accept no call with a key that the store does not accept any more, and end those under way."""
+        """Reject calls with a key that the store no longer accepts, and end those in progress."""
         self._access.forget(key_id)
 
     async def _revoke(self, account: AccountId, key_id: str) -> None:
@@ -227,7 +229,7 @@ class Keys:
             if any(key.alias != alias for key in known):
                 return None  # the file was removed on purpose, because there are other keys
             key_id, secret = await self.create(None, alias=alias)
-            for key in known:  # from a start that ended before it wrote its key, so nobody has that one
+            for key in known:  # from a start that ended before it wrote its key, so nobody has that key
                 await self._revoke(LOCAL, key.key_id)
             return f"{key_id}:{secret}"
         key_id, _, secret = written.strip().partition(":")
@@ -238,7 +240,7 @@ class Keys:
         return f"{key_id}:{secret}"
 
     async def bootstrap(self, alias: str = "made at the first start") -> tuple[str, str] | None:
-        """Create the first ADMIN key; return id and secret, or None if there is an ADMIN key."""
+        """Create the first ADMIN key; return its id and secret, or None if there already is one."""
         if any(EVERYTHING in key.permissions for key in await self._store.list_keys(LOCAL)):
             return None
         return await self.create(None, preset="FULL", alias=alias)
@@ -259,7 +261,7 @@ def _no_such_key(key_id: str) -> NotFound:
 
 
 def coarse_scope(key: Key) -> KeyScope | None:
-    """Return a key's permissions as the older scope; None if no scope says the same."""
+    """Return a key's permissions as the older scope; None if no scope is equivalent."""
     for scope, preset in PRESET_OF_SCOPE.items():
         if set(key.permissions) == set(PRESETS[preset]):
             return scope

@@ -1,4 +1,4 @@
-"""Collects what a new runner gets: code, files, environment, variables and secrets."""
+"""Collects the parts of a new runner: code, files, environment, variables and secrets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RevealSecrets = Callable[[AccountId, str, tuple[str, ...] | None], Awaitable[dic
 
 
 class LaunchSpecs:
-    """Make the launch specifications of runners.
+    """Makes the launch specifications of runners.
 
     Args:
-        reveal: return the values of an environment's secrets by name, or of all exposed ones for None.
-        variables: return what every runner of an account gets to know where it runs, such as FAL_RUN_HOST.
-        machine_types: say what bounds a runner.
-        runner_key: return id and secret of the key that a runner has for itself.
+        reveal: returns the values of an environment's secrets by name, or of all exposed ones for None.
+        variables: returns the variables of every runner of an account, such as FAL_RUN_HOST.
+        machine_types: define a runner's limits.
+        runner_key: returns id and secret of a runner's own key.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LaunchSpecs:
             "FAL_MACHINE_TYPE": runner.machine_type,
         }
         key_id, secret = ("", "") if self._runner_key is None else self._runner_key(runner.runner_id)
-        # The published client takes FAL_KEY before the other two, and its toolkit looks for either.
+        # The published client prefers FAL_KEY to the other two, and its toolkit looks for either.
         key = {"FAL_KEY": f"{key_id}:{secret}", "FAL_KEY_ID": key_id, "FAL_KEY_SECRET": secret} if secret else {}
         return LaunchSpec(
             account=runner.account,

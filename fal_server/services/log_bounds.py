@@ -1,4 +1,4 @@
-"""Bounds the log bytes that the runners of an account write in a minute; drops the rest, and says so in the log."""
+"""Limits the log bytes per minute of an account's runners; drops further lines, and logs that."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fal_server.ports import Clock
 
 _MINUTE = timedelta(minutes=1)
 _LINE_BYTES = 64
-"""What a line takes beside its message: its time, its runner, its app."""
+"""The approximate size of a line besides its message: its time, its runner, its app."""
 
 
 @dataclass(slots=True)
 class _Minute:
-    """What an account has written since a time, and how many lines of each runner were dropped."""
+    """The bytes that an account has written since a time, and each runner's number of dropped lines."""
 
     since: datetime
     size: int = 0
@@ -26,7 +26,7 @@ class _Minute:
 
 
 class LogBounds:
-    """Let lines through until the quota of their account is used up.
+    """Admits lines until the quota of their account is used up.
 
     Counted: by the process that stores the lines.
     """
@@ -37,7 +37,7 @@ class LogBounds:
         self._minutes: dict[AccountId, _Minute] = {}
 
     def admitted(self, entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
-        """Return the lines to store. One line says where lines begin to be missing, and one how many they were."""
+        """Return the lines to store. One line marks where lines begin to be missing, and one says how many."""
         if not any(self._quotas(account).log_bytes_per_minute for account in {entry.account for entry in entries}):
             return entries
         kept: list[LogEntry] = []
@@ -52,7 +52,7 @@ class LogBounds:
         return 0 if minute is None or self._clock.now() - minute.since >= _MINUTE else minute.size
 
     def runner_ended(self, account: AccountId, runner_id: str) -> None:
-        """Forget a runner that writes no more."""
+        """Drop the state of a runner that writes no more."""
         if (minute := self._minutes.get(account)) is not None:
             minute.dropped.pop(runner_id, None)
 
@@ -75,7 +75,7 @@ class LogBounds:
         dropped = minute.dropped.pop(runner_id, 0)
         if not dropped:
             return (entry,)
-        # The number of the last line that was dropped is free: only the first one's is taken.
+        # The number of the last dropped line is free: only the first one's is used.
         said = _marker(entry, f"{dropped} lines dropped, which were more than the account's quota allows")
         return (replace(said, sequence=entry.sequence - 1), entry) if dropped > 1 else (entry,)
 

@@ -1,4 +1,4 @@
-"""Log lines of several apps in one order, chosen by what they are about."""
+"""Searches log lines of several apps in one order, by their labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEVELS = tuple(LogLevel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRule:
-    """What a label of a line has to be: one of these values, or none of them."""
+    """A condition on a line's label: one of these values, or none of them."""
 
     label: str
     values: frozenset[str]
@@ -35,13 +35,13 @@ class LabelRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChoice:
-    """Which lines to return; None does not restrict.
+    """Selects lines; None means no restriction.
 
     Attributes:
         apps: lines of these apps; empty means all apps of the account.
         runner_id: lines of this runner.
         least_level: lines of this level, or a more serious one.
-        sources: lines from these; None means all, and none at all means no line.
+        sources: lines from these; None means all, and an empty list means no line.
     """
 
     apps: tuple[AppId, ...] = ()
@@ -56,7 +56,7 @@ class LogChoice:
     rules: tuple[LabelRule, ...] = ()
 
     def wants(self, entry: LogEntry) -> bool:
-        """Return whether a line is chosen, as far as its own values say."""
+        """Return whether a line matches, as far as its own values can tell."""
         if self.least_level is not None and _LEVELS.index(entry.level) < _LEVELS.index(self.least_level):
             return False
         if self.revision_id is not None and entry.revision_id != self.revision_id:
@@ -72,7 +72,7 @@ class LogChoice:
 
 
 def labels_of(entry: LogEntry) -> Mapping[str, str]:
-    """Return what a line is about, by the published names of labels."""
+    """Return a line's labels, by their published names."""
     labels = {"fal_job_id": entry.runner_id, "source": entry.source.value}
     return labels if entry.request_id is None else {**labels, "fal_request_id": entry.request_id}
 
@@ -87,11 +87,11 @@ class LogSearch:
     async def page(
         self, scope: Scope, choice: LogChoice, *, after: str | None, limit: int
     ) -> tuple[Sequence[LogEntry], str | None]:
-        """Return lines, newest first, and the cursor of the next page; None at the end.
+        """Return lines, newest first, and the next page's cursor; None at the end.
 
         Raises:
-            InvalidArgument: the cursor is none.
-            NotFound: there is no such app or runner, and no line of it.
+            InvalidArgument: the cursor is malformed.
+            NotFound: neither the app or runner nor any line of it exists.
         """
         found: list[LogEntry] = []
         async with aclosing(self._merged(scope, choice, after=after, limit=limit, newest_first=True)) as lines:
@@ -102,7 +102,7 @@ class LogSearch:
         return found, None
 
     async def past(self, scope: Scope, choice: LogChoice) -> AsyncGenerator[LogBatch]:
-        """Yield all lines that are stored, oldest first; raises like `page`."""
+        """Yield all stored lines, oldest first. Raises the errors of `page`."""
         batch: list[LogEntry] = []
         merged = self._merged(scope, choice, after=None, limit=_MOST_READ, newest_first=False)
         async with aclosing(merged) as lines:
@@ -114,11 +114,11 @@ class LogSearch:
         yield _batch(batch)
 
     async def follow(self, scope: Scope, choice: LogChoice) -> AsyncGenerator[LogBatch]:
-        """Yield lines as they are written; those of one app are in order. Ends with the runner, if one is named.
+        """Yield lines as they are written, those of one app in order. Ends with the runner, if one is named.
 
         Raises:
             InvalidArgument: no app is named, and the account has too many to follow at once.
-            NotFound: there is no such app or runner, and no line of it.
+            NotFound: neither the app or runner nor any line of it exists.
             ResourceExhausted: too many streams are open.
         """
         queries = self._queries(scope, choice)
@@ -179,7 +179,7 @@ class LogSearch:
 
 
 class _Run:
-    """The chosen lines of one app, read some at a time."""
+    """The selected lines of one app, read in portions."""
 
     def __init__(self, logs: Logs, scope: Scope, choice: LogChoice, query: LogQuery) -> None:
         self._logs = logs
@@ -189,7 +189,7 @@ class _Run:
         self.lines: deque[LogEntry] = deque()
 
     async def fill(self) -> bool:
-        """Read on until there is a line; False at the end."""
+        """Read until there is a line; return False at the end."""
         while not self.lines and self._query is not None:
             page = await self._logs.page(self._scope, self._query)
             self._query = replace(self._query, after=page.cursor) if page.more else None
@@ -198,7 +198,7 @@ class _Run:
 
 
 def _batch(entries: Iterable[LogEntry]) -> LogBatch:
-    """Return lines of several apps, behind which no cursor leads on."""
+    """Return a batch of several apps' lines, without a cursor."""
     return LogBatch(entries=tuple(entries), cursor="")
 
 
@@ -207,5 +207,5 @@ def _place(entry: LogEntry) -> tuple[datetime, str, int]:
 
 
 def _cursor(entry: LogEntry) -> str:
-    """Return the place behind a line as the store of lines writes it."""
+    """Return the position after a line, in the log store's form."""
     return write_cursor([(entry.timestamp - _EPOCH) // _TICK, entry.runner_id, entry.sequence])

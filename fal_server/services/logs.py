@@ -24,9 +24,9 @@ from fal_server.services.log_bounds import LogBounds
 
 MOST_ON_A_PAGE = 10_000
 MOST_FOLLOWERS = 1000
-# A message may have 4 MiB by default, and a character up to 4 bytes.
+# A message is at most 4 MiB by default, and a character up to 4 bytes.
 MOST_CHARACTERS = 512 * 1024
-# A search reads so many lines at a time, in about a tenth of a second: then its caller may have left.
+# A search reads this many lines at a time, in about a tenth of a second, and then checks whether its caller has left.
 READS_AT_ONCE = 50_000
 _BATCH = 1000
 _MOST_KNOWN = 10_000
@@ -39,7 +39,7 @@ _Subject: TypeAlias = "tuple[str, AccountId, str]"  # ("runner", account, its id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBatch:
-    """Lines of a stream; an empty batch is a sign of life.
+    """Lines of a stream; an empty batch is a heartbeat.
 
     Attributes:
         cursor: continues the stream after this batch.
@@ -58,10 +58,10 @@ class Logs:
 
     Args:
         sign_of_life_seconds: after how long without a line an empty batch is sent.
-        bounds: drops the lines that an account's quota does not allow; None drops none.
+        bounds: drops the lines that exceed an account's quota; None drops none.
 
     Attributes:
-        lags: how long after it was written the first line of each batch was stored.
+        lags: for each batch, the time from writing its first line to storing it.
     """
 
     def __init__(
@@ -82,15 +82,16 @@ class Logs:
         self._open = 0
         self._intake = Intake(self._store_lines)
         self.lags = DurationSketch()
-        self._stored: dict[str, int] = {}  # the last stored line of each runner that writes
+        self._stored: dict[str, int] = {}  # the last stored line of each writing runner
         # Held while lines are stored, so that a follower joins before or after a batch, never in its middle.
         self._storing = asyncio.Lock()
 
     async def ingest(self, entries: Sequence[LogEntry]) -> None:
-        """Store lines and hand them to their followers; they are durable when this returns.
+        """Store lines durably and hand them to their followers.
 
-        Lines that are stored already are ignored, because a runner sends a batch again if it does not know whether it
-        arrived. Lines of several callers are stored together.
+        Lines that are already stored are ignored, because a runner sends a batch again if it does not know whether it
+        arrived.
+        Lines of several callers are stored together.
         """
         if self._bounds is not None:
             entries = self._bounds.admitted(entries)
@@ -108,7 +109,7 @@ class Logs:
             try:
                 await self._log_store.append(entries)
             except BaseException:
-                # It is not known whether they are stored.
+                # It is unknown whether they are stored.
                 for runner_id in {entry.runner_id for entry in entries}:
                     self._stored.pop(runner_id, None)
                 for follower in {follower for _, followers in followed for follower in followers}:
@@ -120,7 +121,7 @@ class Logs:
                     follower.release(lines)
 
     async def _new(self, entries: Sequence[LogEntry]) -> list[Sequence[LogEntry]]:
-        """Return the lines that are not stored yet, grouped by runner; a runner's lines are in order."""
+        """Return the lines that are not stored yet, grouped by runner; each runner's lines are in order."""
         found: list[Sequence[LogEntry]] = []
         for runner_id, group in groupby(entries, _RUNNER_OF):
             lines = list(group)
@@ -148,11 +149,11 @@ class Logs:
     async def page(self, scope: Scope, query: LogQuery) -> LogPage:
         """Return a page of lines, in the query's order.
 
-        Without `reads` a search reads on, some ten thousand lines at a time, until the page is full.
+        Without `reads` a search continues, some ten thousand lines at a time, until the page is full.
 
         Raises:
             InvalidArgument: neither a runner nor an app is named, or the limits or the cursor are not valid.
-            NotFound: there is no such runner or app, and no line of it.
+            NotFound: neither the runner or app nor any line of it exists.
         """
         if not 1 <= query.limit <= MOST_ON_A_PAGE:
             raise InvalidArgument(
@@ -178,13 +179,13 @@ class Logs:
         """Yield lines as they are written, oldest first; end after the last line of an ended runner.
 
         Args:
-            query: which lines; `since` None starts with the oldest. Its order, cursor and limit are ignored.
-            cursor: continue after the batch that had it.
+            query: selects the lines; `since` None starts with the oldest. Its order, cursor and limit are ignored.
+            cursor: continue after the batch with this cursor.
             from_now: without a cursor, yield only lines that are written from now on.
 
         Raises:
             InvalidArgument: neither a runner nor an app is named, or the cursor is not valid.
-            NotFound: there is no such runner or app, and no line of it.
+            NotFound: neither the runner or app nor any line of it exists.
             ResourceExhausted: too many streams are open.
         """
         position = Position.read(cursor) if cursor else Position(self._clock.now() if from_now else query.since)
@@ -229,12 +230,12 @@ class Logs:
     async def _catch_up(
         self, scope: Scope, query: LogQuery, position: Position, follower: Follower
     ) -> AsyncGenerator[LogBatch]:
-        """Yield the stored lines after a position that do not wait in memory."""
+        """Yield the stored lines after a position, except those that wait in memory."""
         newest = LogQuery(runner_id=query.runner_id, app_name=query.app_name, newest_first=True, limit=1)
         last = (await self._log_store.page(scope.account, newest)).entries
         if not last:
             return
-        # Do not read lines that are stored from now on, which wait in memory.
+        # Do not read lines that are stored from now on, because they wait in memory.
         query = replace(query, until=last[0].timestamp + _TICK, reads=READS_AT_ONCE)
         sent = position.sent()
         if query.runner_id is not None:
@@ -255,7 +256,7 @@ class Logs:
                 yield LogBatch(entries=entries, cursor=position.cursor())
 
     async def _has_ended(self, scope: Scope, query: LogQuery, follower: Follower) -> tuple[bool, Runner | None]:
-        """Return whether no more lines can come; call it before reading, as lines are stored before the end."""
+        """Return whether no more lines can come; call it before reading, because lines are stored before the end."""
         if query.runner_id is None or not follower.look:
             return False, None
         follower.look = False
@@ -307,7 +308,7 @@ class Logs:
 
 
 def _portions(entries: Sequence[LogEntry]) -> Iterator[tuple[LogEntry, ...]]:
-    """Split lines into batches within the usual limit of a message."""
+    """Split lines into batches within the default limit of a message."""
     portion: list[LogEntry] = []
     size = 0
     for entry in entries:

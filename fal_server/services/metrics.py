@@ -1,4 +1,4 @@
-"""Collects the metrics that a caller may read: of the account's apps and runners, and the controller's own."""
+"""Collects the metrics that a caller may read: of the account's apps and runners, and of the controller."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from fal_server.ports import Clock
 from fal_server.services.request_recording import RequestRecording
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-"""Of durations, in seconds."""
+"""Histogram bounds for durations, in seconds."""
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Of what should be short, in seconds."""
+"""Histogram bounds for delays that should be short, in seconds."""
 
 
 class ControllerMetrics:
-    """What the controller measures of itself.
+    """The controller's measurements of itself.
 
     Args:
-        durations: by the name of the metric: one line about it, and the durations.
+        durations: by the metric's name: one line about it, and the durations.
         ended: counts the requests that found no room in the history.
         recording: counts those that the database refused.
     """
@@ -46,7 +46,7 @@ class ControllerMetrics:
         self._recording = recording
 
     def collect(self) -> list[Metric]:
-        """Return the metrics as they are now."""
+        """Return the current metrics."""
         info = Metric(name="fal_controller_info", kind="gauge", help="The version that runs")
         info.add(1, version=self._version)
         missing = Metric(
@@ -68,7 +68,7 @@ class Metrics:
     """The use case of metrics.
 
     Args:
-        controller: what only keys of the first account see.
+        controller: metrics that only keys of the first account see.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Metrics:
         self._controller = controller
 
     async def collect(self, scope: Scope) -> Sequence[Metric]:
-        """Return the metrics of the caller's account; what has ended before the call is in them."""
+        """Return the metrics of the caller's account, including everything that ended before the call."""
         await self._recording.store()
         found = [*self._load(scope), *self._last_minute(scope), *self._requests(scope), *self._runners(scope)]
         return [*found, *self._controller.collect()] if scope.account == LOCAL else found

@@ -1,4 +1,4 @@
-"""Lists the nodes: what each has, what its runners reserve of that, and who has which GPU."""
+"""Lists the nodes: their resources, the reserved part, and the holder of each GPU."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fal_server.live.fleet import Fleet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuView:
-    """A GPU and who has it.
+    """A GPU and its holder.
 
     Attributes:
-        held: whether a runner has it.
-        runner: that runner, if it is of the caller's account.
+        held: whether a runner holds it.
+        runner: that runner, if it belongs to the caller's account.
     """
 
     gpu: Gpu
@@ -41,8 +41,8 @@ class Nodes:
     """The use cases of nodes.
 
     Args:
-        nodes: return the nodes as they are now.
-        machine_types: what runners can be.
+        nodes: returns the nodes in their current state.
+        machine_types: the types that runners can have.
     """
 
     def __init__(self, fleet: Fleet, nodes: Callable[[], Sequence[Node]], machine_types: MachineTypes) -> None:
@@ -52,11 +52,11 @@ class Nodes:
 
     @property
     def machine_types(self) -> Iterable[MachineType]:
-        """The machine types that are described, the usual ones first."""
+        """The described machine types, the usual ones first."""
         return self._machine_types.named.values()
 
     async def list(self, scope: Scope) -> Sequence[NodeView]:
-        """Return the nodes by name; runners of other accounts count, and are not named."""
+        """Return the nodes by name; runners of other accounts count, but are not named."""
         held = held_gpus(self._fleet.runners)
         return [
             NodeView(
@@ -72,7 +72,7 @@ class Nodes:
             return 0
         try:
             return self._machine_types.resources_of(runner.machine_type).memory_mib
-        except InvalidArgument:  # a type that is gone
+        except InvalidArgument:  # a removed type
             return 0
 
 

@@ -1,4 +1,4 @@
-"""Public files, fetched by their URL: what apps make and what callers upload for them."""
+"""Public files, downloaded by their URL: apps' outputs and callers' uploads."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Objects:
 
     Args:
         drafts: on the same file system as the store.
-        life: how long a file is kept if its sender does not say; None keeps it forever.
+        life: how long a file is kept by default; None keeps it forever.
     """
 
     def __init__(self, store: ObjectStore, drafts: Drafts, clock: Clock, life: timedelta | None) -> None:
@@ -64,7 +64,7 @@ class Objects:
 
     @property
     def lifecycle(self) -> str:
-        """How long a file is kept if nobody asks for another time, in the form of the header that asks."""
+        """The default lifetime of files, in the form of the header that requests another one."""
         seconds = "null" if self._life is None else f'"{self._life.total_seconds():.0f}"'
         return f'{{"expiration_duration_seconds": {seconds}}}'
 
@@ -92,7 +92,7 @@ class Objects:
         )
 
     async def put(self, reserved: Reserved, chunks: AsyncIterable[bytes]) -> StoredObject:
-        """Receive a file whole.
+        """Receive a complete file.
 
         Raises:
             TooLarge: it is too large.
@@ -105,14 +105,14 @@ class Objects:
             draft.discard()
 
     async def complete(self, upload_id: str, size: int | None = None) -> StoredObject:
-        """Assemble an upload in parts.
+        """Assemble a multipart upload.
 
         Args:
             size: in bytes, as counted by the sender; None is not compared.
 
         Raises:
             NotFound: there is no such upload.
-            InvalidArgument: a part is missing, or the size is another.
+            InvalidArgument: a part is missing, or the size differs.
         """
         draft = await self.parts.assembled(upload_id)
         try:
@@ -125,10 +125,10 @@ class Objects:
         return stored
 
     async def get(self, object_id: str) -> tuple[StoredObject, Path]:
-        """Return what is known about a file, and the path of its content.
+        """Return a file's description, and the path of its content.
 
         Raises:
-            NotFound: there is none, or it has expired.
+            NotFound: there is no such file, or it has expired.
         """
         stored, path = await asyncio.to_thread(self._store.get, object_id)
         if stored.expires_at is not None and stored.expires_at <= self._clock.now():

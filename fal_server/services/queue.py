@@ -47,7 +47,8 @@ from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission,
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
-# How many requests one transaction changes; others wait for it, and the loop prepares its rows in one go.
+# The most requests that one transaction changes; other writers wait for it, and the loop prepares its rows without a
+# pause.
 _GROUP = 100
 # Stands for callers without a key.
 PUBLIC = "public"
@@ -55,7 +56,7 @@ PUBLIC = "public"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """A request, how many requests are ahead of it, and why else it waits."""
+    """A request, the number of requests ahead of it, and other reasons for its wait."""
 
     request: QueuedRequest
     position: int = 0
@@ -63,16 +64,16 @@ class QueueStatus:
 
 
 class Queue:
-    """The use cases of the queue; whatever a call returns is stored.
+    """The use cases of the queue; everything that a call returns is stored.
 
     Args:
         changed: notified when the number of runners may have to change.
-        ended: where requests go at their end.
+        ended: receives requests at their end.
         quotas: how much an account may queue.
 
     Attributes:
         requests_changed: notified at every change of a request.
-        webhook_due: notified when a webhook has to be delivered.
+        webhook_due: notified when a webhook is due.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class Queue:
         self.webhook_due = ChangeNotifier()
 
     async def load(self) -> None:
-        """Read the requests of an earlier controller, once at the start; attempts under way start again.
+        """Read the requests of an earlier controller, once at startup; interrupted attempts start again.
 
-        Only one controller uses the database, so nobody works on an attempt that is under way in it.
+        Only one controller uses the database, so nobody works on an attempt that it has in progress.
         """
         sizes = await self._store.body_sizes()
         for request in await self._store.load():
@@ -126,7 +127,7 @@ class Queue:
             NotFound: there is no such app, or it has no port.
             InvalidArgument: the webhook's URL or the Idempotency-Key is not valid, or the key was used for another
                 request.
-            ResourceExhausted: the app's account has queued as much as its quotas allow.
+            ResourceExhausted: the app's account has used up its quotas for the queue.
         """
         app = self._catalog.get(submission.app_id)
         if app is None:
@@ -158,7 +159,7 @@ class Queue:
         )
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
         self._require_room(app.account, len(content.body))
-        with self._backlog.reserved(app.account, len(content.body)):  # others come while it is stored
+        with self._backlog.reserved(app.account, len(content.body)):  # other requests arrive while it is stored
             return await run_to_completion(self._accept(request, content))
 
     def _require_room(self, account: AccountId, size: int) -> None:
@@ -182,7 +183,7 @@ class Queue:
         """
         live = self._backlog.get(request_id)
         if live is not None and live.request.app_id == app_id:
-            # Whoever cancels a request in progress may count on its app having it.
+            # A caller that cancels a request in progress may rely on the app having it.
             shown = replace(live.request, state=State.IN_QUEUE) if live.starting else live.request
             position = self._backlog.position(live)
             return QueueStatus(request=shown, position=position, delay=self._delay(live.request))
@@ -207,7 +208,7 @@ class Queue:
         return self._delays.of(request.app_id) or failed
 
     async def result(self, app_id: AppId, request_id: str) -> tuple[QueuedRequest, Answer | None]:
-        """Return a request and its answer, which is None until it is completed.
+        """Return a request and its response, which is None until it is completed.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
@@ -223,7 +224,7 @@ class Queue:
             await live.finished.wait()
 
     def by_idempotency(self) -> Mapping[str, QueuedRequest]:
-        """Return the requests that are not completed and came with an Idempotency-Key, by their `idempotency`."""
+        """Return the requests in progress that came with an Idempotency-Key, by their `idempotency`."""
         return {live.request.idempotency: live.request for live in self._backlog if live.request.idempotency}
 
     async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
@@ -241,10 +242,11 @@ class Queue:
         return [entry for entry in page.entries if entry.request_id in own]
 
     async def cancel(self, app_id: AppId, request_id: str) -> QueuedRequest:
-        """Cancel a request that waits; ask the app to cancel one that it works on.
+        """Cancel a waiting request, or ask the app to cancel one in progress.
 
-        An app is asked at the request's path with /cancel behind it. What it then answers to the request is kept; an
-        app without such an endpoint finishes as if nothing had happened.
+        An app is asked at the request's path followed by /cancel. Its response to the request is then kept; an app
+        without such
+        an endpoint finishes as if nothing had happened.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
@@ -268,12 +270,13 @@ class Queue:
     async def flush(self, app_id: AppId, caller: str | None = None, limit: int | None = None) -> int:
         """Cancel the waiting requests of an app; return how many.
 
-        They are cancelled in groups, so that other writers get their turn. A caller who leaves stops it between two
-        groups, and can call again.
+        They are cancelled in groups, so that other writers get their turn. If the caller leaves, it stops between two
+        groups;
+        the caller can repeat it.
 
         Args:
             caller: only those of this key, or PUBLIC; None means all.
-            limit: at most this many, the oldest; None means all.
+            limit: at most this many, oldest first; None means all.
 
         Raises:
             NotFound: there is no such app.
@@ -289,8 +292,9 @@ class Queue:
                 if of_caller and request.state is State.IN_QUEUE and request.app_id == app_id:
                     chosen.append(live)
         flushed = 0
-        # Those that a runner got meanwhile go on. Those that were taken out of line and wait for a runner come last,
-        # because the next in line would take the place of each.
+        # Those that a runner got meanwhile continue. Those that left the queue and wait for a runner come last, because
+        # the
+        # next in the queue would take the place of each.
         for start in range(0, len(chosen), _GROUP):
             group = [live for live in chosen[start : start + _GROUP] if live.attempt is None and _is_waiting(live)]
             if group:
@@ -302,9 +306,9 @@ class Queue:
         return flushed
 
     async def end_account(self, account: AccountId) -> None:
-        """Cancel every request of an account, also those that runners work on; return when none is left.
+        """Cancel every request of an account, even those on runners; return when none is left.
 
-        One that a runner works on ends with the runner, so the runners have to end meanwhile.
+        A request on a runner ends with the runner, so the runners must end meanwhile.
         """
         while mine := [live for live in self._backlog if live.request.account == account]:
             for live in mine:
@@ -327,10 +331,10 @@ class Queue:
         return Counter(live.request.caller or PUBLIC for live in self._backlog.of_app(app_id, State.IN_QUEUE))
 
     async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
-        """Requests, newest first; also those that an app has left behind which was deleted.
+        """Return requests, newest first, including those of a deleted app.
 
         Raises:
-            NotFound: there is no such app, and nothing of one.
+            NotFound: neither the app nor any request of it exists.
         """
         found = await self._store.find(account, query)
         if not found:
@@ -338,11 +342,11 @@ class Queue:
         return found
 
     async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
-        """Return the tries to deliver a request's webhook."""
+        """Return the attempts to deliver a request's webhook."""
         return await self._store.deliveries(account, request_id)
 
     async def redrive(self, app_id: AppId, request_id: str) -> QueuedRequest:
-        """Queue a request that was given up again, as if it were new; its id stays.
+        """Queue a given-up request again as a new one, under the same id.
 
         Raises:
             NotFound: the app has no such request, it has expired, or the app was deleted.
@@ -361,7 +365,7 @@ class Queue:
         return again
 
     async def redrive_all(self, app_id: AppId, request_ids: Sequence[str]) -> list[str]:
-        """Put those of these requests in line again that were given up; return their ids.
+        """Queue those of the given requests again that were given up; return their ids.
 
         Raises:
             NotFound: there is no such app.
@@ -378,7 +382,7 @@ class Queue:
     # Called by the attempts.
 
     def requeue(self, request: QueuedRequest, pause_seconds: float) -> None:
-        """Put a request back in its place, and pause its app, because no runner of it can be had."""
+        """Return a request to its position, and pause its app, because it can get no runner."""
         self._backlog.add(request)
         self._backlog.pause(request.app_id, self._clock.now() + timedelta(seconds=pause_seconds))
         self.requests_changed.notify()
@@ -394,8 +398,9 @@ class Queue:
     ) -> None:
         """Write the end of a request; see `until_stored`.
 
-        If an end cannot be written for a reason that nobody foresaw, the request ends with an error instead, because
-        whoever waits for it learns of no end otherwise.
+        If an end cannot be written for an unexpected reason, the request ends with an error instead, because its
+        waiting
+        callers would otherwise never learn of an end.
         """
         live.finishing = True
         live.bytes_out = len(answer.body)
@@ -416,7 +421,7 @@ class Queue:
         await self.end(live, CANCELLED, error=WAS_CANCELLED)
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
-        """Write that a request waits again, and put it in line."""
+        """Record that a request waits again, and queue it."""
         what = f"the return of request {request.request_id}"
         written = await until_stored(what, lambda: self._store.put_back(request), unforeseen=lambda: None)
         if written and live.cancelled.is_set():
@@ -456,7 +461,8 @@ class Queue:
 
         def unforeseen() -> None:
             nonlocal together
-            together = False  # each is written alone instead, so that one which breaks the write fails no other
+            # each is written alone instead, so that one that breaks the write does not fail the others
+            together = False
 
         written = await until_stored(f"the end of {len(group)} requests", write, unforeseen=unforeseen)
         self._forget([pair for pair in zip(group, ended, strict=True) if pair[1].request_id in written])
@@ -483,7 +489,7 @@ class Queue:
             stored = await self._store.get(ended.account, ended.request_id)
             if stored is None or stored.state is State.COMPLETED or stored.attempt == ended.attempt:
                 return ended
-            # The write that started the attempt was cut off, and only now is known how far it came.
+            # The write that started the attempt was interrupted, and only now its outcome is known.
             live.request = replace(live.request, attempt=stored.attempt)
 
     def _ended(
@@ -512,7 +518,7 @@ class Queue:
         )
 
     def _forget(self, ended: Sequence[tuple[LiveRequest, QueuedRequest]]) -> None:
-        """Let go of requests whose end is stored."""
+        """Drop requests whose end is stored."""
         for live, request in ended:
             live.request = request
             self._backlog.forget(live)
@@ -522,7 +528,7 @@ class Queue:
             self.webhook_due.notify()
 
     def _record(self, live: LiveRequest) -> RequestRecord:
-        """Return what is kept of a request that has ended."""
+        """Return the record of an ended request."""
         request = live.request
         app = self._catalog.get(request.app_id)
         at = request.completed_at or self._clock.now()
@@ -557,7 +563,7 @@ def _is_waiting(live: LiveRequest) -> bool:
 
 
 def _as_new(request: QueuedRequest) -> QueuedRequest:
-    """Return a completed request as if it were new; its id and its place in time stay."""
+    """Return a completed request as a new one; its id and its position in time stay."""
     return replace(
         request,
         state=State.IN_QUEUE,
@@ -581,5 +587,5 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
 
 
 def unknown_request(app_id: AppId, request_id: str) -> NotFound:
-    """Return the answer about a request that does not exist, or not for this caller."""
+    """Return the error for a request that does not exist, or not for this caller."""
     return NotFound(f"request {request_id[:80]!r} of app {str(app_id)!r}", "it never existed or has expired")

@@ -1,4 +1,4 @@
-"""Stores requests that have ended: a row each, as far as the sample has it, and the numbers of each minute."""
+"""Stores ended requests: a row for each in the sample, and statistics for each minute."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from fal_server.ports.requests import RequestStore
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 1.0
-# One transaction has at most so many, because other writers wait for it.
+# The most requests in one transaction, because other writers wait for it.
 _MOST_AT_ONCE = 1000
-# Who calls an app chooses the paths, so what is kept of them is bounded.
+# Callers choose the paths, so their number is limited.
 _MOST_ENDPOINTS = 200
 _MOST_CHARACTERS = 200
 _MOST_KNOWN = 10_000
 
 
 class RequestRecording:
-    """Store what `ended` holds, in batches.
+    """Stores the requests in `ended`, in batches.
 
     Args:
-        ended: where requests go at their end.
-        share: of the successful requests, how many get a row: 0 to 1. All others get one, and all are counted.
+        ended: receives requests at their end.
+        share: the share of successful requests that get a row, 0 to 1. All others get one, and all are counted.
         totals: also counts them, for metrics; None counts nothing.
         monotonic: the clock of `DirectRequest`.
 
@@ -75,7 +75,7 @@ class RequestRecording:
         self.lost = 0
 
     async def store(self) -> None:
-        """Store what has ended until now; return when it is stored, or known to be lost."""
+        """Store the requests that have ended so far; return when they are stored, or known to be lost."""
         async with self._storing:
             taken = self._ended.take()
             for start in range(0, len(taken), _MOST_AT_ONCE):
@@ -84,14 +84,14 @@ class RequestRecording:
 
     async def _store_some(self, taken: Sequence[Ended]) -> None:
         at, now = self._clock.now(), self._monotonic()
-        # Not on the event loop, where requests wait meanwhile.
+        # This does not run on the event loop, where requests would wait for it.
         records, minutes, totals = await asyncio.to_thread(self._digest, taken, at, now)
         if self._totals is not None:
             self._totals.add(totals, at)
         try:
             await self._store.add(records, minutes)
         except Exception as error:
-            # Not tried again: what waits for a database that is gone grows, and might be counted twice.
+            # There is no second attempt: a backlog for a missing database would grow, and might be counted twice.
             self.lost += len(taken)
             if not isinstance(error, Fault):
                 raise
@@ -145,7 +145,7 @@ class RequestRecording:
         )
 
     def _named(self, record: RequestRecord) -> RequestRecord:
-        """Put the endpoint in place of a queued request's path."""
+        """Replace a queued request's path by its endpoint."""
         record.endpoint = self._endpoint(record.revision_id, record.endpoint.partition("?")[0])
         return record
 
@@ -161,7 +161,7 @@ class RequestRecording:
         return known
 
     def _bounded(self, record: RequestRecord) -> str:
-        """Return the endpoint that a request is counted at."""
+        """Return the endpoint under which a request is counted."""
         endpoints = self._endpoints.setdefault((record.account, record.app_name), set())
         if record.endpoint in endpoints:
             return record.endpoint
@@ -171,7 +171,7 @@ class RequestRecording:
         return record.endpoint
 
     def _in_sample(self, request_id: str) -> bool:
-        """Return whether a success gets a row; the same each time that it is asked of one request."""
+        """Return whether a success gets a row; the result for one request never changes."""
         return self._share >= 1.0 or crc32(request_id.encode()) < self._share * 2**32
 
     def _tell_dropped(self) -> None:

@@ -1,4 +1,4 @@
-"""The request history: lists requests that have ended, shows one, and adds up the numbers of an app."""
+"""The request history: lists ended requests, shows one, and aggregates an app's statistics."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MOST_ON_A_PAGE = 1000
 _USUAL_PAGE = 100
 USUAL_SPAN = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
-# An answer has at most so many rows of numbers.
+# The most rows of statistics in a response.
 MOST_STEPS = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsOfSpan:
-    """Numbers of the requests of an app, or of one of its endpoints, that ended in a span.
+    """Statistics of the requests to an app, or to one of its endpoints, that ended in a span.
 
     Attributes:
         app_name: with the environment's suffix.
-        endpoint: None if all endpoints are added up.
+        endpoint: None for all endpoints together.
     """
 
     app_name: str
@@ -39,7 +39,7 @@ class StatsOfSpan:
 
 
 class Requests:
-    """The use cases of the request history. What has ended before a call is in its answer."""
+    """The use cases of the request history. A call's result includes all requests that ended before it."""
 
     def __init__(self, store: RequestStore, recording: RequestRecording, catalog: Catalog, clock: Clock) -> None:
         self._store = store
@@ -51,11 +51,11 @@ class Requests:
         """Return requests of the caller's account, those that ended last first.
 
         Args:
-            query: a limit of 0 is the usual one.
+            query: a limit of 0 means the default.
 
         Raises:
-            InvalidArgument: the limit is out of range, or the cursor was not given out here.
-            NotFound: there is no such app, and no request of it.
+            InvalidArgument: the limit is out of range, or the cursor is foreign.
+            NotFound: neither the app nor any request to it exists.
         """
         if not 0 <= query.limit <= MOST_ON_A_PAGE:
             raise InvalidArgument("page_size", f"page_size is {query.limit}: give 1 to {MOST_ON_A_PAGE}")
@@ -66,10 +66,10 @@ class Requests:
         return page
 
     async def get(self, scope: Scope, request_id: str) -> RequestRecord:
-        """Return a request; of one that the queue took up again, its last end.
+        """Return a request; if the queue ran it again, its last end.
 
         Raises:
-            NotFound: no such request has ended, or it is too old, or it was left out of the sample.
+            NotFound: no such request has ended, or it is too old, or it is not in the sample.
         """
         await self._recording.store()
         found = await self._store.page(scope.account, RequestQuery(request_id=request_id, limit=1))
@@ -90,18 +90,18 @@ class Requests:
         step: timedelta | None = None,
         by_endpoint: bool = False,
     ) -> Sequence[StatsOfSpan]:
-        """Return numbers of the requests that ended in a span, by app, in whole minutes; the oldest first.
+        """Return statistics of the requests that ended in a span, by app, in whole minutes, oldest first.
 
         Args:
             app_name: with the environment's suffix; None for each app of the account.
             since: an hour ago if None.
             until: now if None.
-            step: a row for each part of this length, whole minutes; None for the span as one.
+            step: a row for each interval of this length, in whole minutes; None for the whole span as one.
             by_endpoint: a row for each endpoint.
 
         Raises:
             InvalidArgument: the span is empty, or has too many steps.
-            NotFound: there is no such app, and no request of it.
+            NotFound: neither the app nor any request to it exists.
         """
         last = until or self._clock.now()
         first = _floor(since or last - USUAL_SPAN)
@@ -131,16 +131,16 @@ class Requests:
         ]
 
     def _require(self, scope: Scope, app_name: str | None) -> None:
-        """Refuse a name that no app has: an empty answer would say that it had no requests."""
+        """Refuse a name that no app has: an empty result would mean that it had no requests."""
         if app_name:
             self._catalog.require(AppId.parse(scope.account, app_name))
 
     async def settle(self) -> None:
-        """Store what has ended until now."""
+        """Store the requests that have ended so far."""
         await self._recording.store()
 
     async def forget(self, age: timedelta) -> int:
-        """Delete what ended longer ago than this; return how many requests."""
+        """Delete requests that ended longer ago than this; return how many."""
         return await self._store.forget(self._clock.now() - age)
 
 

@@ -18,13 +18,13 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, ContentStore, EnvironmentStore, Store
 
 log = logging.getLogger(__name__)
-# Read this many revisions at a time, so that requests go on in between.
+# Read this many revisions at a time, so that requests are served in between.
 _PAGE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
-    """How many of each were deleted."""
+    """The number of deleted items of each kind."""
 
     blobs: int = 0
     files: int = 0
@@ -32,7 +32,7 @@ class Deleted:
 
 
 class Retention:
-    """Delete stored content that no revision and no runner needs.
+    """Deletes stored content that no revision and no runner needs.
 
     Args:
         blobs: pickled code.
@@ -62,16 +62,16 @@ class Retention:
         self._retention = retention
 
     async def sweep(self) -> Deleted:
-        """Delete unneeded content once. What cannot be deleted is logged, and left to the next sweep.
+        """Delete unneeded content once. Content that cannot be deleted is logged, and left to the next sweep.
 
         Raises:
             Unavailable: the database or the disk cannot be read.
         """
         if self._retention is None:
             return Deleted()
-        # Files carry the wall clock's time: the smaller age counts, so that no step of it makes them old.
+        # Files carry the wall clock's time: the smaller age counts, so that no clock change makes them old.
         before = min(self._clock.now(), self._clock.wall()) - max(self._retention, LEAST_AGE)
-        # List environments before reading revisions: any that is needed by then is newer than `before`.
+        # List environments before reading revisions: any that becomes needed later is newer than `before`.
         found = [await asyncio.to_thread(environment.generations) for environment in self._environments]
         needed = await self._needed()
         revisions = self._of_runners()
@@ -100,7 +100,7 @@ class Retention:
         return needed
 
     def _of_runners(self) -> list[Revision] | None:
-        """Return the revisions of living runners and of `fal run`, which may not be stored; None if one is unknown."""
+        """Return the revisions of living runners and of `fal run`, stored or not; None if one is unknown."""
         ids = {runner.revision_id for runner in self._fleet.runners}
         ids |= {app.revision_id for app in self._catalog.ephemeral_apps}
         known = [self._catalog.known_revision(revision_id) for revision_id in ids]
@@ -110,7 +110,7 @@ class Retention:
 
 @contextmanager
 def _left(what: str) -> Generator[None]:
-    """Log that something cannot be deleted, and go on."""
+    """Log that something cannot be deleted, and continue."""
     try:
         yield
     except Fault as fault:

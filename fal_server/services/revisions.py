@@ -49,7 +49,7 @@ class Revisions:
         ]
 
     async def metadata(self, scope: Scope, app_name: str) -> Mapping[str, Json]:
-        """Return what the deployer sent along with the revision that an app is on, such as its `openapi`.
+        """Return the deployer's metadata of an app's current revision, such as its `openapi`.
 
         Args:
             app_name: the app's full name.
@@ -63,7 +63,7 @@ class Revisions:
         """Delete a revision that no app uses.
 
         Raises:
-            NotFound: there is none of that id.
+            NotFound: there is no such revision.
             FailedPrecondition: an app is on it, or is moving to it.
         """
         names.identifier(revision_id, "application_id")

@@ -1,4 +1,4 @@
-"""Waits for a rolling deploy, and shows what the new revision's first runners write."""
+"""Waits for a rolling deploy, and shows the output of the new revision's first runners."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LAST_LINES_SECONDS = 10.0
 
 
 class RolloutWatcher:
-    """Wait for one rollout.
+    """Waits for one rollout.
 
     Args:
         logs: follows the lines of the new runners; None shows none.
-        log: gets the lines.
+        log: receives the lines.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ MAX_SINCE = timedelta(days=1)
 STOPPED = "stopped by request"
 MOST_ON_A_PAGE = 1000
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-# So many of those that ended last are told with how they ended; a watcher that resumes learns of the others that they
+# A watcher that resumes gets the details of this many recently ended runners; of the others it only learns that they
 # are gone.
 _MOST_ENDED = 500
 _ROUNDING_SECONDS = 1.5
@@ -40,7 +40,7 @@ _age: Callable[[Runner], tuple[datetime, str]] = attrgetter("created_at", "runne
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerPage:
-    """Some runners, and what to ask for the next page with; "" on the last."""
+    """Some runners, and the token of the next page; "" on the last."""
 
     views: Sequence[RunnerView]
     next_token: str
@@ -73,7 +73,7 @@ class Runners:
 
         Args:
             since: include those that ended at or after this time, at most 24 hours ago.
-            include_pending: include those that have no process yet.
+            include_pending: include those without a process.
 
         Raises:
             InvalidArgument: `since` is too long ago.
@@ -91,19 +91,19 @@ class Runners:
         size: int,
         token: str,
     ) -> RunnerPage:
-        """Return a page of runners: those that ended, by their end; the last page also has all others.
+        """Return a page of runners: ended ones, by their end; the last page also has all others.
 
         A runner that ends between two pages is on the later one.
 
         Args:
             name: only the runners of this app; None means all.
             since: include those that ended at or after this time, at most 24 hours ago.
-            include_pending: include those that have no process yet.
-            size: at most about so many.
-            token: of the page before; "" for the first.
+            include_pending: include those without a process.
+            size: about the most runners on the page.
+            token: of the previous page; "" for the first.
 
         Raises:
-            InvalidArgument: `since` is too long ago, `size` is not positive, or `token` is none.
+            InvalidArgument: `since` is too long ago, `size` is not positive, or `token` is malformed.
             NotFound: there is no such app.
         """
         if size < 1:
@@ -129,16 +129,16 @@ class Runners:
     async def watch(
         self, scope: Scope, name: str, environment: str, *, since: datetime | None, version: str
     ) -> AsyncGenerator[Changes[RunnerView]]:
-        """Yield the runners, or what changed since a version; then changes as they come.
+        """Yield the runners, or the changes since a version; then further changes.
 
-        A runner that ends comes once more, as TERMINATED.
+        An ending runner appears once more, as TERMINATED.
 
         Args:
             name: only the runners of this app; "" means all.
             since: a snapshot also has those that ended at or after this time, at most 24 hours ago.
 
         Raises:
-            InvalidArgument: `since` is too long ago, or `version` is none.
+            InvalidArgument: `since` is too long ago, or `version` is malformed.
             NotFound: there is no such app.
         """
         app = (await self._catalog.require_in(scope.account, name, environment, "alias")).app_id if name else None
@@ -151,7 +151,7 @@ class Runners:
             if not changes.snapshot:
                 yield changes
                 continue
-            # The list is newer than the version: the changes that follow lack nothing, and may repeat what it has.
+            # The list is newer than the version: the following changes miss nothing, and may repeat parts of it.
             listed = await self.list(scope, since=since, include_pending=True)
             yield replace(changes, rows=[view for view in listed if mine(view)])
 
@@ -163,7 +163,7 @@ class Runners:
         """Return one runner, even an ended one, with its history.
 
         Raises:
-            NotFound: there is none of that id, or its row was deleted.
+            NotFound: there is no such runner, or its row was deleted.
         """
         runner = await self._require(scope, runner_id)
         view = self._view(runner, held=self._floor_holds(runner.app_id))
@@ -173,17 +173,17 @@ class Runners:
     async def stop(
         self, scope: Scope, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None
     ) -> None:
-        """Stop a runner gracefully: no further requests, finish those it has, then SIGTERM.
+        """Stop a runner gracefully: no further requests, finish the current ones, then SIGTERM.
 
-        Stopping a runner twice is no error.
+        Stopping a runner twice is not an error.
 
         Args:
             replace_first: first start another one and wait until it is ready.
-            grace_seconds: from SIGTERM to SIGKILL; None takes the app's setting.
+            grace_seconds: from SIGTERM to SIGKILL; None means the app's setting.
 
         Raises:
-            NotFound: there is none of that id, or it has ended.
-            InvalidArgument: the grace is out of bounds.
+            NotFound: there is no such runner, or it has ended.
+            InvalidArgument: the grace is out of range.
         """
         runner = await self._require_alive(scope, runner_id)
         check_bounds("grace_seconds", grace_seconds, 0, MAX_GRACE_SECONDS)
@@ -196,10 +196,10 @@ class Runners:
             await self._fleet.drain(runner_id, STOPPED, grace)
 
     async def kill(self, scope: Scope, runner_id: str) -> None:
-        """Kill a runner at once, with everything that it started.
+        """Kill a runner and all its processes at once.
 
         Raises:
-            NotFound: there is none of that id, or it has ended.
+            NotFound: there is no such runner, or it has ended.
         """
         await self._require_alive(scope, runner_id)
         await self._fleet.kill(runner_id, "killed by request")
@@ -209,7 +209,7 @@ class Runners:
 
         Raises:
             NotFound: there is no such runner, or it has ended.
-            FailedPrecondition: it has no process yet, or is being ended.
+            FailedPrecondition: it has no process yet, or is ending.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(scope, runner_id)
@@ -228,7 +228,7 @@ class Runners:
         return [r async for r in in_slices(oldest_first)]
 
     def _check_since(self, since: datetime | None) -> None:
-        # One minute more, so that "24h" is not too long ago when a client's call arrives.
+        # Allow one minute more, so that "24h" is not too long ago when a client's call arrives.
         if since is not None and self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
             raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
 
@@ -280,7 +280,7 @@ class Runners:
 
 
 def _alike(before: RunnerView, now: RunnerView) -> bool:
-    """Return whether a watcher need not be told; uptime and countdown go on by themselves."""
+    """Return whether a watcher need not be notified; uptime and countdown advance by themselves."""
     return _reported(before) == _reported(now) and _same_end(before, now)
 
 
@@ -290,7 +290,7 @@ def _reported(view: RunnerView) -> tuple[object, ...]:
 
 
 def _same_end(before: RunnerView, now: RunnerView) -> bool:
-    """Return whether two countdowns end at one time, as far as whole seconds can tell."""
+    """Return whether two countdowns end at the same time, to the precision of whole seconds."""
     if before.expires_in_seconds is None or now.expires_in_seconds is None:
         return before.expires_in_seconds is now.expires_in_seconds
     passed = now.uptime_seconds - before.uptime_seconds
@@ -298,7 +298,7 @@ def _same_end(before: RunnerView, now: RunnerView) -> bool:
 
 
 def _token_after(runner: Runner) -> str:
-    """Return the token of the page behind an ended runner."""
+    """Return the token of the page after an ended runner."""
     passed = (runner.ended_at or _BEGINNING) - _BEGINNING
     return write_cursor([passed // timedelta(microseconds=1), runner.runner_id])
 
@@ -307,7 +307,7 @@ def _read_token(token: str) -> tuple[datetime, str]:
     """Return the end and id of the last runner of a page.
 
     Raises:
-        InvalidArgument: it is no token of a page.
+        InvalidArgument: it is not a page token.
     """
     try:
         match read_cursor(token):

@@ -1,4 +1,4 @@
-"""Ephemeral runs: one runner for the life of one call, and another one if that breaks."""
+"""Ephemeral runs: one runner for the duration of one call, and another one if that breaks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
 
 
 class Runs:
-    """The use case of `fal run`: build, start one runner, return its logs and its result, end it.
+    """The use case of `fal run`: builds, starts one runner, returns its logs and its result, ends it.
 
     Args:
         changed: notified by the fleet at every change.
@@ -60,10 +60,10 @@ class Runs:
     async def run(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | RunStarted | RunEnded, None]:
         """Run code once; closing the iterator ends the runner.
 
-        Yields the build's log, RunStarted, the runner's log, and RunEnded last.
+        Yields the build's log, RunStarted, the runner's log, and finally RunEnded.
 
         Raises:
-            InvalidArgument, Unimplemented, FailedPrecondition: like Deploys.deploy; nothing was started.
+            InvalidArgument, Unimplemented, FailedPrecondition: see Deploys.deploy; nothing was started.
         """
         environment = await existing_environment(self._store, scope.account, code.environment_name)
         scaling = self._deploys.scaling_of(code.scaling)
@@ -128,11 +128,11 @@ class Runs:
                 # If a second cancellation ended the wait, the reconciler ends and releases the runner.
                 self._catalog.drop_ephemeral(app)
                 if self._fleet.get(current.runner_id) is None:
-                    # Only now, because its result had to be read first.
+                    # Release it only now, because its result had to be read first.
                     await run_to_completion(self._engine.release(current.runner_id))
 
     async def _successor(self, runner: Runner, revision: Revision) -> Runner | None:
-        """Return the runner that takes the place of one that a request found broken; None if the run is over."""
+        """Return the runner that replaces one that a request found broken; None if the run is over."""
         ended = await self._fleet.find(runner.account, runner.runner_id)
         if not revision.serves_http or ended is None or ended.stop_cause not in FOUND_BROKEN:
             return None
@@ -151,7 +151,7 @@ class Runs:
             except Fault as fault:
                 reason = ended.reason or fault.message
         if result is not None and result.raised and revision.serves_http:
-            result = None  # a server that raised has failed; that is no result
+            result = None  # a server that raised has failed; that is not a result
         return RunEnded(run_id=run_id, result=result, reason=reason)
 
     async def _ended(self, runner_id: str) -> None:

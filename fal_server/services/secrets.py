@@ -42,7 +42,7 @@ class Secrets:
             default_exposed: whether runners whose code names no secrets get it; None means yes.
 
         Raises:
-            InvalidArgument: the name or the value cannot be an environment variable's.
+            InvalidArgument: the name or the value is not valid for an environment variable.
             NotFound: there is no such environment.
             ResourceExhausted: the environment has too many secrets.
         """
@@ -80,7 +80,7 @@ class Secrets:
         """Delete a secret.
 
         Raises:
-            InvalidArgument: that cannot be a secret's name.
+            InvalidArgument: it is not a valid name.
             NotFound: there is no such environment, or no such secret in it.
         """
         secret_name(name)
@@ -92,7 +92,7 @@ class Secrets:
         """Return the secrets of an environment by name, still sealed.
 
         Raises:
-            InvalidArgument: that cannot be an environment's name.
+            InvalidArgument: it is not a valid environment name.
             NotFound: there is no such environment.
         """
         where = await existing_environment(self._store, scope.account, environment)
@@ -107,7 +107,7 @@ class Secrets:
 
         Raises:
             FailedPrecondition: a secret that the code names is not set.
-            Unavailable: the vault's key is not the one that they were sealed with.
+            Unavailable: the secrets were sealed with another master key.
         """
         existing = {secret.name: secret for secret in await self._store.list_secrets(account, environment)}
         if names is None:
@@ -128,8 +128,8 @@ class Secrets:
 
 
 def _context(account: AccountId, environment: str, name: str) -> str:
-    """Return which secret it is: a sealed value that was moved to another name does not open.
+    """Return a secret's identity, so that a sealed value moved to another name cannot be decrypted.
 
-    No part holds a slash. The first account is left out, since its secrets are older than accounts.
+    No part contains a slash. The first account is left out, because its secrets are older than accounts.
     """
     return f"{environment}/{name}" if account == LOCAL else f"{account}/{environment}/{name}"

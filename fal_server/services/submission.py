@@ -1,4 +1,4 @@
-"""A request that is submitted to the queue, its identity, and the platform's own answers."""
+"""A request to the queue, its identity, and the platform's own responses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Submission:
     """A submitted request.
 
     Attributes:
-        path: the path for the app, with the query.
+        path: the path and query for the app.
         headers: for the app, without the platform's key and hop-by-hop fields.
         caller: the id of the caller's key; None for a call without one.
-        start_seconds: do not start it after this long; None leaves that to the app.
+        start_seconds: do not start it after this long; None means the app's setting.
         webhook_url: called when the request is completed.
-        idempotency_key: a second submission of the caller with the same key returns the first request.
+        idempotency_key: a second submission by the caller with the same key returns the first request.
     """
 
     app_id: AppId
@@ -41,13 +41,13 @@ class Submission:
 
 
 def refusal(status: int, error_type: str, detail: str, *fields: tuple[str, str]) -> Answer:
-    """Return an answer of the platform itself, for a request that the app did not answer."""
+    """Return a response by the platform itself, for a request that the app did not answer."""
     headers = (("content-type", "application/json"), ("x-fal-error-type", error_type), *fields)
     body = json.dumps({"detail": detail, "error_type": error_type}).encode()
     return Answer(status=status, headers=headers, body=body)
 
 
-# 499 is what web frameworks answer if the client has closed the connection.
+# Web frameworks answer 499 if the client has closed the connection.
 WAS_CANCELLED = "the request was cancelled"
 CANCELLED = refusal(499, "client_cancelled", WAS_CANCELLED)
 
@@ -67,7 +67,7 @@ def idempotency(submission: Submission) -> str | None:
 
 
 def fingerprint(submission: Submission) -> str:
-    """Return a hash of the request, to tell a repetition from another request with the same key."""
+    """Return a hash of the request, to distinguish a repetition from another request with the same key."""
     return _hash(submission.method, submission.path, hashlib.sha256(submission.body).hexdigest())
 
 

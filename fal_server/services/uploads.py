@@ -1,4 +1,4 @@
-"""Uploads in parts: started, sent in any order, then assembled or given up."""
+"""Multipart uploads: started, sent in any order, then assembled or aborted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[0-9]{1,6}")
 
 @dataclass(slots=True, kw_only=True)
 class _Upload(Generic[T]):
-    """One upload: what it is for, its parts by number, and when it was last used."""
+    """One upload: its subject, its parts by number, and its last use."""
 
     about: T
     touched_at: datetime
@@ -30,10 +30,10 @@ class _Upload(Generic[T]):
 
 
 async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: int | None = None) -> Draft:
-    """Write chunks to a draft, and return it when it is whole and on disk.
+    """Write chunks to a draft, and return it when it is complete and on disk.
 
     Args:
-        most_bytes: the largest size allowed; None allows any.
+        most_bytes: the largest size; None means no limit.
 
     Raises:
         TooLarge: the content is larger.
@@ -53,11 +53,11 @@ async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: 
 
 
 class PartUploads(Generic[T]):
-    """Uploads under way. They are lost when the controller ends; a client then gets NotFound and starts again.
+    """Uploads in progress. They are lost when the controller ends; a client then gets NotFound and starts again.
 
     Args:
         drafts: where the parts are kept.
-        most_bytes: the largest size of a whole upload; None allows any.
+        most_bytes: the largest size of a whole upload; None means no limit.
     """
 
     def __init__(self, drafts: Drafts, clock: Clock, *, most_bytes: int | None = None) -> None:
@@ -80,7 +80,7 @@ class PartUploads(Generic[T]):
         return upload_id
 
     def about(self, upload_id: str) -> T:
-        """Return what an upload is for.
+        """Return the subject of an upload.
 
         Raises:
             NotFound: there is no such upload, or it has ended.
@@ -88,7 +88,7 @@ class PartUploads(Generic[T]):
         return self._find(upload_id).about
 
     async def part(self, upload_id: str, number: str, chunks: AsyncIterable[bytes]) -> tuple[int, str]:
-        """Keep a part, replacing an earlier one of its number; return the number and the part's MD5.
+        """Store a part, replacing an earlier one of its number; return the number and the part's MD5.
 
         Raises:
             NotFound: there is no such upload.
@@ -135,7 +135,7 @@ class PartUploads(Generic[T]):
         return draft
 
     def end(self, upload_id: str) -> None:
-        """Delete an upload with its parts; nothing happens if there is none."""
+        """Delete an upload with its parts; do nothing if there is none."""
         upload = self._open.pop(upload_id, None)
         for part in upload.parts.values() if upload else ():
             part.discard()

@@ -1,4 +1,4 @@
-"""What services take and return: the values that the gRPC and HTTP faces convert."""
+"""The services' parameters and results, which the gRPC and HTTP interfaces convert."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class AppView:
     """An app with its current state.
 
     Attributes:
-        load: what it has to do now; None if that is not known here.
-        failures: starts of its revision that failed in a row.
+        load: its current load; None if it is unknown here.
+        failures: the number of consecutive failed starts of its revision.
     """
 
     app: App
@@ -30,7 +30,7 @@ class AppView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionView:
-    """A revision, how many runners run it, and whether its app is on it."""
+    """A revision, its number of runners, and whether its app is on it."""
 
     revision: Revision
     active_runners: int
@@ -39,14 +39,14 @@ class RevisionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRequest:
-    """What to run and what it needs; a deploy, a build and an ephemeral run share this.
+    """The code to run and its requirements, shared by deploys, builds and ephemeral runs.
 
     Attributes:
         function: (method, pickled bytes); exactly one of `function` and `entrypoint` is set, or neither for a build.
         scaling: only the settings that the request set, by the field names of core.scaling.Scaling.
 
     Raises:
-        InvalidArgument: a number is out of bounds, so that nothing is built for what cannot be deployed.
+        InvalidArgument: a number is out of range, so that nothing is built that cannot be deployed.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -118,10 +118,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """Say that a revision is stored and that its app moves to it, whether or not the caller waits.
+    """The revision is stored and its app moves to it, whether or not the caller waits.
 
     Attributes:
-        previous_id: the revision that the app was on before; None for a new app.
+        previous_id: the app's previous revision; None for a new app.
     """
 
     app_name: str
@@ -141,7 +141,7 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """An ephemeral app has its runner; both end when the caller hangs up."""
+    """An ephemeral app has its runner; both end when the caller disconnects."""
 
     run_id: str
     urls: Urls

@@ -21,17 +21,17 @@ from fal_server.ports.queue import QueueStore, WebhookClient, WebhookSigner
 from fal_server.ports.workflows import WorkflowStore
 
 log = logging.getLogger(__name__)
-# Ten tries within two hours; docs/reference/queue.md promises these numbers, so there is no jitter.
+# Ten attempts within two hours; docs/reference/queue.md promises these numbers, so there is no jitter.
 RETRIES = Backoff(first_seconds=14.0, longest_seconds=7200.0, jitter=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempted:
-    """What one try brought.
+    """The outcome of one attempt.
 
     Attributes:
-        state: of the webhook after it.
-        again: when to try next; None never.
+        state: the webhook's state after it.
+        again: when to try next; None means never.
     """
 
     delivery: Delivery
@@ -43,7 +43,7 @@ class SignedCalls:
     """Calls receivers, with a signature.
 
     Args:
-        accounts: an owner's user id is part of the signed text.
+        accounts: provide an owner's user id, which is part of the signed text.
     """
 
     def __init__(self, client: WebhookClient, signer: WebhookSigner, clock: Clock, accounts: KnownAccounts) -> None:
@@ -55,7 +55,7 @@ class SignedCalls:
     async def post(
         self, account: AccountId, url: str, request_id: str, answer: Answer, error: str | None
     ) -> tuple[int | None, str | None]:
-        """Send a completed request's answer; return the receiver's status, and what went wrong."""
+        """Send a completed request's response; return the receiver's status, and the error, if any."""
         body = payload(request_id, answer, error)
         user_id = self._accounts.of(account).user_id
         timestamp = int(self._clock.wall().timestamp())  # receivers compare it with their own clocks
@@ -78,7 +78,7 @@ class Completed(Protocol):
 
     @property
     def webhook_attempts(self) -> int:
-        """Return how often it was tried."""
+        """Return the number of attempts."""
         ...
 
 
@@ -87,7 +87,7 @@ T_co = TypeVar("T_co", bound=Completed, covariant=True)
 
 
 class _DueStore(Protocol[T_co]):
-    """Where webhooks are found when they are due; see the ports."""
+    """The store of due webhooks; see the ports."""
 
     async def due_webhooks(self, now: datetime, limit: int) -> Sequence[T_co]: ...
 
@@ -103,7 +103,7 @@ class Deliveries(ABC, Generic[T]):
         self._clock = clock
 
     async def due(self, limit: int) -> Sequence[T]:
-        """Return what has a webhook that is due."""
+        """Return the items whose webhook is due."""
         return await self._due.due_webhooks(self._clock.now(), limit)
 
     async def seconds_to_next(self) -> float | None:
@@ -112,10 +112,10 @@ class Deliveries(ABC, Generic[T]):
         return None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
 
     async def deliver(self, item: T) -> Delivery:
-        """Try to deliver once, and store the result.
+        """Try once to deliver, and store the outcome.
 
         Raises:
-            Fault: the store cannot be used; the try does not count.
+            Fault: the store cannot be used; the attempt does not count.
         """
         try:
             status, error = await self._call(item)
@@ -123,7 +123,7 @@ class Deliveries(ABC, Generic[T]):
             raise
         except Exception as failure:
             log.exception("the webhook of request %s failed unexpectedly", self.id_of(item))
-            # It counts, because otherwise this webhook would stay the first that is due forever.
+            # Count it, because otherwise this webhook would be the first due one forever.
             status, error = None, f"the webhook cannot be sent: {type(failure).__name__}"
         outcome = _outcome(self.id_of(item), item.webhook_attempts + 1, self._clock.now(), status, error)
         await self._save(item, outcome)
@@ -131,18 +131,18 @@ class Deliveries(ABC, Generic[T]):
 
     @abstractmethod
     def id_of(self, item: T) -> str:
-        """Return the id of what a webhook is about."""
+        """Return the id of a webhook's item."""
 
     @abstractmethod
     async def _call(self, item: T) -> tuple[int | None, str | None]:
-        """Call the receiver; return its status, and what went wrong."""
+        """Call the receiver; return its status, and the error, if any."""
 
     @abstractmethod
     async def _save(self, item: T, outcome: _Attempted) -> None: ...
 
 
 class Webhooks(Deliveries[QueuedRequest]):
-    """The use cases of webhooks of queued requests."""
+    """The use cases of queued requests' webhooks."""
 
     def __init__(self, store: QueueStore, calls: SignedCalls, clock: Clock) -> None:
         super().__init__(store, calls, clock)
@@ -169,7 +169,7 @@ class Webhooks(Deliveries[QueuedRequest]):
 
 
 class RunWebhooks(Deliveries[WorkflowRun]):
-    """The use cases of webhooks of runs of workflows."""
+    """The use cases of workflow runs' webhooks."""
 
     def __init__(self, store: WorkflowStore, calls: SignedCalls, clock: Clock) -> None:
         super().__init__(store, calls, clock)

@@ -1,8 +1,8 @@
-"""Runs workflows: each node is a request to the queue, sent when those that it needs are answered.
+"""Runs workflows: each node is a request to the queue, sent once the nodes that it needs have responses.
 
-A run is stored before its caller hears of it. What its nodes have done is stored by the queue alone: each node's
-request has an Idempotency-Key made from the run and the node, so that the next controller, which starts at the first
-node, finds the requests of an earlier one instead of repeating them.
+A run is stored before its caller hears of it. Only the queue stores the progress of its nodes: each node's request has
+an Idempotency-Key made from the run and the node, so that the next controller, which starts at the first node, finds
+the requests of an earlier one instead of repeating them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission,
 from fal_server.services.workflows import Workflows
 
 log = logging.getLogger(__name__)
-# The queue keeps answers for 24 h after their requests; a longer run could not find those of its first nodes again.
+# The queue keeps responses for 24 h after their requests; a longer run could not find those of its first nodes.
 _LONGEST = timedelta(hours=23)
 _AGAIN_SECONDS = 2.0
 _SILENCE_SECONDS = 1.0
@@ -45,7 +45,7 @@ class _Failed(Exception):
     """A node failed, and with it the run.
 
     Args:
-        body: what the app answered, if it did.
+        body: the app's response, if any.
     """
 
     def __init__(self, node: GraphNode, status: int, error_type: str, detail: str, body: bytes | None = None) -> None:
@@ -55,32 +55,32 @@ class _Failed(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Live:
-    """A run that is not completed; the one controller that works on it has it."""
+    """A run that is not completed, owned by the one controller that works on it."""
 
     run: WorkflowRun
-    requests: dict[str, AppId]  # by id; those under way
+    requests: dict[str, AppId]  # by id; those in progress
     events: list[Mapping[str, Json]] = field(default_factory=list)
-    """What happened since this controller works on it, for whoever follows."""
+    """The events since this controller works on it, for followers."""
     error_body: bytes | None = None
-    """What the app answered whose error ended it."""
+    """The response of the app whose error ended it."""
     happened: ChangeNotifier = field(default_factory=ChangeNotifier)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the row is written, so that a cancellation never overwrites the end."""
     submitting: TaskSet = field(default_factory=lambda: TaskSet(None))
-    """Requests on their way into the queue; they get there even if the run ends meanwhile."""
+    """Requests that are being queued, which continues even if the run ends meanwhile."""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when its end is stored, or left to the next controller."""
 
 
 class WorkflowRuns:
-    """The use cases of calls of workflows.
+    """The use cases of workflow calls.
 
-    Owned: the runs under way, by the one controller that works on them; their rows are written first.
+    Owned: the runs in progress, by the one controller that works on them; their rows are written first.
 
     Attributes:
-        webhook_due: notified when a webhook has to be delivered.
+        webhook_due: notified when a webhook is due.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class WorkflowRuns:
         self.webhook_due = ChangeNotifier()
 
     async def load(self) -> None:
-        """Go on with the runs of an earlier controller, once at the start, after the queue was loaded."""
+        """Continue the runs of an earlier controller, once at startup, after the queue was loaded."""
         runs = await self._store.unfinished_runs()
         queued = self._queue.by_idempotency() if runs else {}
         for run in runs:
-            # A run that is cancelled before it comes to a node cancels also what that node asked for earlier.
+            # A run that is cancelled before it reaches a node also cancels the node's earlier request.
             keys = (idempotency(submission) for submission in self._submissions(run))
             earlier = [queued[key] for key in keys if key and key in queued]
             self._begin(run, {request.request_id: request.app_id for request in earlier})
 
     async def close(self) -> None:
-        """Leave the runs under way to the next controller."""
+        """Leave the runs in progress to the next controller."""
         await self._tasks.close()
 
     async def start(self, caller: Principal, name: str, value: Json, *, webhook_url: str | None = None) -> WorkflowRun:
@@ -151,7 +151,7 @@ class WorkflowRuns:
         return found
 
     async def wait(self, run: WorkflowRun) -> WorkflowRun:
-        """Return a run when it is completed."""
+        """Wait until a run is completed, and return it."""
         live = self._live.get(run.run_id)
         if live is not None:
             await live.finished.wait()
@@ -159,9 +159,9 @@ class WorkflowRuns:
         return found or run
 
     async def follow(self, run: WorkflowRun) -> AsyncGenerator[Mapping[str, Json] | None]:
-        """Yield what happens in a run that was just started, and None when nothing does for a while.
+        """Yield the events of a newly started run, and None after a while without any.
 
-        The last event has the output, or the error. A follower who leaves ends nothing.
+        The last event has the output, or the error. If the follower leaves, the run continues.
         """
         live, seen_events = self._live.get(run.run_id), 0
         while live is not None:
@@ -177,7 +177,7 @@ class WorkflowRuns:
         yield _last_event(ended, None if live is None else live.error_body)
 
     async def cancel(self, scope: Scope, name: str, run_id: str) -> None:
-        """Cancel a run: nodes that wait are cancelled, and the apps of those under way are asked to stop.
+        """Cancel a run: cancel its waiting nodes, and ask the apps of those in progress to stop.
 
         Raises:
             NotFound: there is no such run, or it has expired.
@@ -246,7 +246,7 @@ class WorkflowRuns:
                     await self._cancel_requests(live)
                 await self._store_end(ended)
         except Exception:
-            # Who waits must not wait forever.
+            # Waiting callers must not wait forever.
             log.exception("workflow run %s could not be ended; the next controller goes on with it", live.run.run_id)
         del self._live[live.run.run_id]
         live.finished.set()
@@ -289,7 +289,7 @@ class WorkflowRuns:
                 log.info("request %s of workflow run %s: %s", request_id, live.run.run_id, fault.message)
 
     async def _nodes(self, live: _Live) -> Json:
-        """Run every node, those that need nothing of one another at the same time; return the output."""
+        """Run every node, independent ones concurrently; return the output."""
         graph = graph_of(live.run.contents)
         values: dict[str, Json] = {INPUT: live.run.input}
         sorter = graph.sorter()
@@ -312,7 +312,7 @@ class WorkflowRuns:
         return _output(graph, values)
 
     async def _step(self, live: _Live, node: GraphNode, values: Mapping[str, Json]) -> Json:
-        """Return the output of a node; one that only shows something has none."""
+        """Return the output of a node; a display node has none."""
         try:
             value = hydrate(node.value, values)
         except NoSuchValue as error:
@@ -337,7 +337,7 @@ class WorkflowRuns:
         return found
 
     async def _answer(self, live: _Live, node: GraphNode, body: bytes) -> Answer:
-        """Queue a node's request, unless that was done before, and return its answer."""
+        """Queue a node's request, unless that was done before, and return its response."""
         submission = self._submission(live.run, node, body)
         app_id = submission.app_id
         request_id = ""
@@ -355,10 +355,10 @@ class WorkflowRuns:
             if answer is not None:
                 del live.requests[request_id]
                 return answer
-            await asyncio.sleep(_AGAIN_SECONDS)  # it was given up, and put in line again meanwhile
+            await asyncio.sleep(_AGAIN_SECONDS)  # it was given up, and queued again meanwhile
 
     def _submissions(self, run: WorkflowRun) -> Iterator[Submission]:
-        """Yield what the nodes of a run submit, without the bodies; nothing of an app that is gone."""
+        """Yield the submissions of a run's nodes, without bodies, and without those to missing apps."""
         for node in graph_of(run.contents).nodes.values():
             if node.kind is NodeKind.RUN:
                 with suppress(NotFound):
@@ -409,7 +409,7 @@ def _broken(run: WorkflowRun) -> WorkflowRun:
 
 
 def _last_event(run: WorkflowRun, error_body: bytes | None) -> Mapping[str, Json]:
-    """Return the event of a run's end; its error has the body that the app answered, if one did."""
+    """Return the event of a run's end; its error has the app's response, if any."""
     if run.answer is None:
         return {"type": "error", "message": "the run has expired"}
     content = run.answer.body if error_body is None else error_body

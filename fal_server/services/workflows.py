@@ -26,8 +26,8 @@ class Workflows:
         """Store a new workflow.
 
         Raises:
-            InvalidArgument: the name, the title or the contents cannot be a workflow's.
-            AlreadyExists: there is one of that name.
+            InvalidArgument: the name, the title or the contents are not valid.
+            AlreadyExists: the name is taken.
         """
         made = Workflow(
             account=scope.account,
@@ -41,7 +41,7 @@ class Workflows:
         return made
 
     async def list(self, scope: Scope, *, skip: int, limit: int) -> tuple[Sequence[Workflow], int]:
-        """Return some workflows by name, and how many there are."""
+        """Return workflows by name, and their total number."""
         return await self._store.page(scope.account, skip, limit)
 
     async def get(self, scope: Scope, name: str) -> Workflow:
@@ -65,11 +65,11 @@ class Workflows:
         contents: Mapping[str, Json] | None = None,
         is_public: bool | None = None,
     ) -> Workflow:
-        """Change what is given of a workflow; runs under way go on as they began.
+        """Change the given parts of a workflow; runs in progress continue unchanged.
 
         Raises:
             NotFound: there is no such workflow.
-            InvalidArgument: as `publish`.
+            InvalidArgument: see `publish`.
             AlreadyExists: another workflow has the new name.
         """
         found = await self.get(scope, name)
@@ -85,7 +85,7 @@ class Workflows:
         return changed
 
     async def delete(self, scope: Scope, name: str) -> None:
-        """Delete a workflow; its runs go on, and can be asked for.
+        """Delete a workflow; its runs continue, and stay readable.
 
         Raises:
             NotFound: there is no such workflow.
