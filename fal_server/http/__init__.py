@@ -1,1 +1,1 @@
-"""HTTP: the server, calls to apps, the controller's own paths, and calls to elsewhere."""
+"""HTTP: the server, calls to apps, the controller's own paths, and calls to other hosts."""

@@ -1,1 +1,1 @@
-"""The dashboard at /ui: pages that the controller renders, for people at a browser."""
+"""The dashboard at /ui: pages for people, rendered by the controller."""

@@ -1,4 +1,4 @@
-"""The ASGI application of the dashboard: its routes, its login, and its errors as pages."""
+"""The ASGI application of the dashboard: its routes, its login, and its error pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dashboard_app(pages: Pages, guard: PageGuard, routes: Iterable[Route]) -> St
     """Return the application.
 
     Args:
-        routes: those of the pages behind the login.
+        routes: the pages behind the login.
     """
 
     async def home(request: Request) -> Response:
@@ -52,7 +52,7 @@ def dashboard_app(pages: Pages, guard: PageGuard, routes: Iterable[Route]) -> St
 
 
 class _LoginPages:
-    """The login form, and the way out."""
+    """The login form, and the logout."""
 
     def __init__(self, pages: Pages, guard: PageGuard) -> None:
         self._pages = pages
@@ -97,7 +97,7 @@ class _LoginPages:
 
 
 class _Problems:
-    """What becomes of requests that fail."""
+    """Turns failed requests into error pages."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -105,7 +105,7 @@ class _Problems:
     async def of_fault(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, Fault)
         if isinstance(error, Unauthenticated) and "hx-request" in request.headers:
-            # A live part of a page cannot be a login form: the whole page becomes one.
+            # A live part of a page cannot be a login form: redirect the whole page.
             return Response(status_code=204, headers={"hx-redirect": LOGIN})
         if isinstance(error, Unauthenticated) and "text/html" in request.headers.get("accept", ""):
             here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -124,13 +124,13 @@ class _Problems:
 
 
 def back(place: str, notice: str = "") -> Response:
-    """Return the answer to a form that has done its work: the page that shows what came of it."""
+    """Redirect from a processed form to the page that shows its result."""
     mark = "&" if "?" in place else "?"
     return RedirectResponse(place + (f"{mark}notice={quote(notice)}" if notice else ""), 303)
 
 
 def _inside(place: str) -> str:
-    """Return where to go after the login, which is nowhere but in the dashboard."""
+    """Return the destination after the login, which is always inside the dashboard."""
     parts = urlsplit(place)
     inside = not parts.scheme and not parts.netloc and parts.path.startswith("/ui/") and place.isprintable()
     return place if inside and "\\" not in place and not parts.path.startswith((LOGIN, "/ui/logout")) else HOME

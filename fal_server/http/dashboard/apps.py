@@ -1,4 +1,4 @@
-"""The pages of apps: the list, and one app with all that is known of it."""
+"""The pages of apps: the list, and one app with all its details."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fal_server.services.views import Urls
 
 _MOST_DEAD = 20
 _MOST_REVISIONS = 10
-# The settings of the form, in its order, and what each is counted in.
+# The settings in the form, in its order, with their units.
 SETTINGS: Mapping[str, str] = {
     "min_concurrency": "runners", "max_concurrency": "runners", "concurrency_buffer": "runners",
     "concurrency_buffer_perc": "%", "scaling_delay": "seconds", "keep_alive": "seconds",
@@ -39,7 +39,7 @@ class AppPages:
     """The list of apps, and one app.
 
     Args:
-        urls: return the addresses of an app.
+        urls: returns the addresses of an app.
     """
 
     def __init__(

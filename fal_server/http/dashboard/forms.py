@@ -1,4 +1,4 @@
-"""Reads the forms of the dashboard's pages."""
+"""Parses the forms of the dashboard's pages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST_FIELDS = 200
 
 
 async def form_of(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form; it is read once, and kept with the request.
+    """Return the fields of a form, which is read once and kept with the request.
 
     Raises:
-        InvalidArgument: it is no form.
+        InvalidArgument: it is not a form.
         TooLarge: it is larger than 4 MiB.
     """
     kept: Mapping[str, str] | None = getattr(request.state, "form", None)
@@ -40,10 +40,10 @@ async def form_of(request: Request) -> Mapping[str, str]:
 
 
 def whole_number(fields: Mapping[str, str], name: str) -> int | None:
-    """Return a field that is a whole number; None if it is empty or missing.
+    """Return a field that contains a whole number; None if it is empty or missing.
 
     Raises:
-        InvalidArgument: it is something else.
+        InvalidArgument: it contains anything else.
     """
     text = fields.get(name, "").strip()
     if not text:

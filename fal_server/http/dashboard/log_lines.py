@@ -1,4 +1,4 @@
-"""Log lines on pages: the latest of a runner, an app or a request, found by words, and followed."""
+"""Log lines on pages: the latest of a runner, an app or a request, searched, and followed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class ShownLines:
     """Lines of a page, oldest first.
 
     Attributes:
-        search: what they were found by; empty for all.
+        search: the search text; empty for all lines.
         more: whether there are older ones.
-        follow: the address of those that come; empty if none is to come.
+        follow: the address of the stream of new lines; empty if none can come.
     """
 
     entries: Sequence[LogEntry]
@@ -41,7 +41,7 @@ class ShownLines:
 
 
 class LogLines:
-    """Finds and follows lines, and shows those of an app."""
+    """Searches and follows lines, and shows those of an app."""
 
     def __init__(self, pages: Pages, guard: Guard, logs: Logs) -> None:
         self._pages = pages
@@ -94,7 +94,7 @@ class LogLines:
     async def _events(self, batches: AsyncGenerator[LogBatch], draining: asyncio.Event) -> AsyncGenerator[bytes]:
         async for lines in line_events(batches, self._line, draining):
             yield lines
-        yield event("over", "end")  # else the browser would ask again
+        yield event("over", "end")  # otherwise the browser would reconnect
 
     def _line(self, entry: LogEntry) -> bytes:
         return event(self._pages.text("line.html", entry=entry))

@@ -1,4 +1,4 @@
-"""What an app answered, as a page shows it: text, and the images, audio and video that it names."""
+"""An app's response on a page: text, and the images, audio and video that it links to."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _MOST_MEDIA = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownAnswer:
-    """An answer.
+    """A response.
 
     Attributes:
-        media: (image, audio or video; address) of what it names.
-        cut: whether the text is only its beginning.
+        media: (image, audio or video; address) for each link.
+        cut: whether the text is truncated.
     """
 
     status: int
@@ -37,7 +37,7 @@ class ShownAnswer:
 
 
 def media_of(answer: Answer) -> ShownAnswer:
-    """Return an answer as a page shows it."""
+    """Return a response in the form for a page."""
     kind = (answer.header("content-type") or "").partition(";")[0].strip().lower()
     family = kind.partition("/")[0]
     if family in _KINDS:

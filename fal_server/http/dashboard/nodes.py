@@ -1,4 +1,4 @@
-"""The page of nodes: what each has, what of it is reserved, who has which GPU, and how the controller itself is."""
+"""The page of nodes: resources, reservations, GPU holders, and the controller's own health."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NodePages:
     """Nodes, and the controller.
 
     Args:
-        health: return what the controller says of itself, by name; its owner alone sees that.
+        health: returns the controller's metrics by name; only its owner sees them.
     """
 
     def __init__(self, pages: Pages, guard: Guard, nodes: Nodes, health: Callable[[], Mapping[str, str]]) -> None:

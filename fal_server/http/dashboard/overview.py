@@ -1,4 +1,4 @@
-"""The overview: what runs, what waits, what failed."""
+"""The overview: running apps, waiting requests, and failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_FAILURES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """Something that failed lately, and the page that says why."""
+    """A recent failure, and the page that explains it."""
 
     at: datetime | None
     what: str
@@ -113,5 +113,5 @@ def _failed_runners(views: Sequence[RunnerView]) -> list[Incident]:
 
 
 def has_failed(view: RunnerView) -> bool:
-    """Return whether a runner ended otherwise than it was told to."""
+    """Return whether a runner ended unexpectedly."""
     return bool(view.runner.own_end or view.runner.stop_cause or view.runner.failed_starts)

@@ -1,4 +1,4 @@
-"""Renders the dashboard's pages, with what every one of them needs and the headers that protect it."""
+"""Renders the dashboard's pages, with the data that each needs and protective headers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
 
 class Static:
-    """The files that pages load. Their addresses have their hashes, so browsers keep them for good."""
+    """The files that pages load. Their addresses contain their hashes, so browsers cache them forever."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, str]] = {}
@@ -49,11 +49,11 @@ class Static:
                 self.versions[file.name] = hashlib.sha256(content).hexdigest()[:12]
 
     def address(self, name: str) -> str:
-        """Return where a page finds a file."""
+        """Return the address of a file."""
         return f"/ui/static/{name}?v={self.versions[name]}"
 
     def answer(self, request: Request) -> Response | None:
-        """Return a file, or None if there is none of that name."""
+        """Return a file, or None if it does not exist."""
         content, kind = self._files.get(request.path_params["name"], (b"", ""))
         if not kind:
             return None
@@ -82,34 +82,34 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        # Jinja declares them as they are at first.
+        # Jinja's type hints only allow its initial values.
         cast("dict[str, object]", self._templates.filters).update(
             ago=self._ago, span=span, size=size, tone=tone, amount=amount, plain=plain, time=clock_time, day=day_time
         )
         self._version = version
 
     def now(self) -> datetime:
-        """Return the time by which rows are written."""
+        """Return the controller's time, as in stored rows."""
         return self._clock.now()
 
     def _ago(self, at: datetime | None) -> str:
         return ago(self.now(), at)
 
     def nickname(self, caller: Principal) -> str:
-        """Return the name of a caller's account, the first part of its apps' paths."""
+        """Return the nickname of a caller's account, the first part of its apps' paths."""
         return self._accounts.of(caller.scope.account).nickname
 
     def text(self, template: str, **values: object) -> str:
-        """Return a part of a page."""
+        """Render a part of a page."""
         return self._templates.get_template(template).render(values)
 
     def show(
         self, request: Request, template: str, *, status: int = 200, external: bool = False, **values: object
     ) -> Response:
-        """Return a page for the caller that the guard admitted, if there is one.
+        """Render a page for the caller, if the guard admitted one.
 
         Args:
-            external: whether images, audio and video of anywhere may be in it.
+            external: whether it may contain images, audio and video from anywhere.
         """
         caller: Principal | None = getattr(request.state, "caller", None)
         shown = {
@@ -130,13 +130,13 @@ class Pages:
 
 
 def may(caller: Principal | None, method: str, path: str) -> bool:
-    """Return whether a caller may use a route of the table; what it may not, no page offers."""
+    """Return whether a caller may use a route of the table, so that pages offer only permitted actions."""
     needed = ROUTE_PERMISSIONS[method, path]
     return caller is not None and isinstance(needed, str) and allows(caller, needed)
 
 
 def app_of(request: Request, caller: Principal) -> AppId:
-    """Return which app a path names."""
+    """Return the app in a path."""
     return AppId.parse(caller.scope.account, request.path_params["app"])
 
 
@@ -147,11 +147,12 @@ def _opens(caller: Principal | None, path: str) -> bool:
 def headers_of(request: Request, media: str = "") -> Mapping[str, str]:
     """Return the headers of every page.
 
-    An app's page has the same origin, so script comes from one folder of it alone. An app must not be able to keep a
-    window on a page, nor to show one within its own.
+    An app's page has the same origin, so the dashboard only allows scripts from one folder of it. An app must not be
+    able
+    to keep a window on a page, nor to show one inside its own.
 
     Args:
-        media: where images, audio and video may come from besides.
+        media: additional sources of images, audio and video.
     """
     static = folder_of(request, "/ui/static/")
     policy = (

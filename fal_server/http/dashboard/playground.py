@@ -1,4 +1,4 @@
-"""The playground: calls an app from a form, shows its answer, and the same call for other programs."""
+"""The playground: calls an app from a form, shows its response, and the same call for other programs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PlaygroundPage:
     """The playground of each app.
 
     Args:
-        urls: return the addresses of an app.
+        urls: returns the addresses of an app.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def _texts(sent: object) -> Mapping[str, str]:
 
 
 def snippets(urls: Urls, name: str, path: str, body: object) -> Mapping[str, tuple[str, str, str, str]]:
-    """Return the same call for other programs: what stands before the body, how it is written, it, and what follows."""
+    """Return the same call for other programs: text before the body, its format, the body, and text after it."""
     text, name = json.dumps(body, indent=2, ensure_ascii=False), name + path.rstrip("/")
     fields = "".join(
         f' \\\n  -H "{field}"' for field in ("Authorization: Key $FAL_KEY", "Content-Type: application/json")

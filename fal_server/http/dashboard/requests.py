@@ -1,4 +1,4 @@
-"""The pages of requests: those that ended, with charts, and one with its times, its log and its answer."""
+"""The pages of requests: ended ones with charts, and one with its times, log and response."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RequestPages:
         )  # fmt: skip
 
     async def _chart(self, caller: Principal, app: str | None, span: timedelta, step: timedelta) -> str:
-        """Return the numbers of each step as columns: time, good, bad, and the quantiles of the duration."""
+        """Return the statistics of each step as columns: time, good, bad, and the quantiles of the duration."""
         now = self._pages.now()
         first = (now - span).replace(second=0, microsecond=0)
         sums: dict[datetime, RequestStats] = {}

@@ -1,4 +1,4 @@
-"""Turns an endpoint of an app's OpenAPI description into the fields of a form, and what was entered into JSON."""
+"""Turns an endpoint's OpenAPI description into form fields, and the input into JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Field:
 
     Attributes:
         kind: text, number, whole, switch, choice or json.
-        initial: what stands in it at first.
+        initial: its initial content.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Field:
 
 
 def endpoints(description: Json) -> list[str]:
-    """Return the paths that take POST, in their order."""
+    """Return the paths that accept POST, in order."""
     return [path for path, item in _mapping(_mapping(description).get("paths")).items() if "post" in _mapping(item)]
 
 
@@ -51,15 +51,15 @@ def fields_of(description: Json, path: str) -> list[Field]:
 
 
 def example_of(fields: Sequence[Field]) -> dict[str, object]:
-    """Return the JSON that the form stands for at first."""
+    """Return the JSON for the form's initial content."""
     return entered(fields, {field.name: field.initial for field in fields}, check=False)
 
 
 def entered(fields: Sequence[Field], form: Mapping[str, str], *, check: bool = True) -> dict[str, object]:
-    """Return the JSON that was entered; an empty input that is not required is left out.
+    """Return the JSON for the input; an empty optional field is omitted.
 
     Raises:
-        InvalidArgument: an input is not of its kind.
+        InvalidArgument: an input has the wrong kind.
     """
     found: dict[str, object] = {}
     for field in fields:
@@ -115,7 +115,7 @@ def _field(name: str, schema: Mapping[str, Json], required: bool) -> Field:
 
 
 def _resolved(whole: Mapping[str, Json], schema: Json) -> Mapping[str, Json]:
-    """Follow references and choices of one type and nothing, to the schema that says the type."""
+    """Resolve references, and choices of one type and null, to the schema with the type."""
     found = _mapping(schema)
     for _ in range(_MOST_STEPS):
         options = [each for each in _sequence(found.get("anyOf")) if _mapping(each).get("type") != "null"]

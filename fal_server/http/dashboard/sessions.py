@@ -1,4 +1,4 @@
-"""Sessions of the dashboard: who has shown a key at the login form, and which requests its pages made."""
+"""Sessions of the dashboard: logged-in browsers, and checks that a request comes from a page."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from fal_server.ports import Clock
 COOKIE = "fal_session"
 LIFE = timedelta(hours=12)
 PAGE_HEADER, PAGE_FIELD = "x-fal-page", "page"
-"""How a request of a page's script or form shows that the page made it: the session's page token."""
+"""The header and the form field with the session's page token, which proves that a page made the request."""
 _MOST_SESSIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A browser that has shown a key.
+    """A logged-in browser.
 
     Attributes:
-        page_token: stands in every page of the session, where no page of an app can read it.
+        page_token: in every page of the session, where no page of an app can read it.
     """
 
     key_id: str
@@ -54,13 +54,13 @@ class Sessions:
         authenticator.open_calls.on_end(self._end_of_key)
 
     async def begin(self, key: str) -> tuple[str, Principal]:
-        """Begin a session for whoever holds a key; return its cookie and the caller.
+        """Begin a session for the holder of a key; return its cookie and the caller.
 
         Args:
             key: as `ID:SECRET`.
 
         Raises:
-            Unauthenticated: the key is unknown, revoked or expired, or no user's.
+            Unauthenticated: the key is unknown, revoked or expired, or does not belong to a user.
         """
         key_id, _, secret = key.strip().partition(":")
         await self._authenticator.authenticate(key_id, secret)
@@ -79,7 +79,7 @@ class Sessions:
         return found if found is not None and found.expires_at > self._clock.now() else None
 
     async def caller(self, session: Session) -> Principal:
-        """Return who has this session, with what its key may do now.
+        """Return the caller of a session, with its key's current permissions.
 
         Raises:
             Unauthenticated: the key has ended.
@@ -98,8 +98,9 @@ class Sessions:
 class PageGuard(Guard):
     """The guard of the dashboard's routes: a session's cookie stands for its key.
 
-    A browser adds the cookie by itself, so pages of other sites are refused by where the request comes from. Pages of
-    apps have the dashboard's own origin: only opening a page needs no page token, and those cannot read the page.
+    A browser adds the cookie by itself, so requests from other sites are refused by their origin. Pages of apps share
+    the
+    dashboard's origin: only opening a page needs no page token, and those pages cannot read the opened one.
     """
 
     def __init__(
@@ -109,11 +110,11 @@ class PageGuard(Guard):
         self.sessions = sessions
 
     async def identify(self, request: Request) -> Principal:
-        """Return who has the session, or whose key the request shows.
+        """Return the caller of the session, or of the request's own key.
 
         Raises:
             Unauthenticated: there is neither.
-            PermissionDenied: the request is no page's of the session.
+            PermissionDenied: no page of the session made the request.
         """
         if names_key(request):
             caller = await super().identify(request)
@@ -133,10 +134,10 @@ class PageGuard(Guard):
 
 
 def require_same_origin(request: Request) -> None:
-    """Refuse a request that another site's page made.
+    """Refuse a request from another site's page.
 
     Raises:
-        PermissionDenied: a browser says so; programs, and browsers over plain HTTP, may say nothing.
+        PermissionDenied: the browser says so; programs, and browsers over plain HTTP, may say nothing.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     opened = request.method == "GET" and _navigates(request)
@@ -146,7 +147,7 @@ def require_same_origin(request: Request) -> None:
 
 
 def _navigates(request: Request) -> bool:
-    """Return whether a browser opens a page, in a window of its own; script cannot write these fields."""
+    """Return whether a browser opens a page in its own window; scripts cannot set these headers."""
     mode, kind = request.headers.get("sec-fetch-mode", "navigate"), request.headers.get("sec-fetch-dest", "document")
     return mode == "navigate" and kind == "document"
 

@@ -1,4 +1,4 @@
-"""How pages write times, sizes and states."""
+"""Formats times, sizes and states for pages."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def plain(text: str) -> str:
-    """Return a line without the codes that colour it on a terminal."""
+    """Return a line without terminal colour codes."""
     return _ESCAPES.sub("", text)
 
 
 def tone(state: str) -> str:
-    """Return the class of colour of a state: good, wait, bad or quiet."""
+    """Return the colour class of a state: good, wait, bad or quiet."""
     return _TONES.get(state, "quiet")
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration in the largest units that say enough."""
+    """Return a duration in the largest units that are precise enough."""
     if seconds is None:
         return "-"
     if seconds < 0.9995:
@@ -45,7 +45,7 @@ def span(seconds: float | None) -> str:
 
 
 def ago(now: datetime, at: datetime | None) -> str:
-    """Return how long ago something was, with the exact time beside it."""
+    """Return how long ago a time was, with the exact time as a tooltip."""
     if at is None:
         return "never"
     seconds = (now - at).total_seconds()

@@ -1,4 +1,4 @@
-"""Reads a request to an app: which app, by whose key, and what the runner gets."""
+"""Parses a request to an app: the app, the key, and the head for the runner."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _TOKEN = b"fal_jwt_token="
 
 
 class AppRequest:
-    """What a request to an app says.
+    """A parsed request to an app.
 
     Attributes:
         path: the path for the runner, with the query.
         fields: header lines for the runner, without those about framing, connection and key.
         key: (id, secret) of a platform key; None if there is none.
         length: of the body in bytes; None if it is chunked or there is none.
-        hint: prefer runners that are warm for this word.
-        start_timeout: seconds that the request may wait for a runner; None leaves that to the app.
-        traced: whether the fields name the trace that the request belongs to.
-        token: the query's `fal_jwt_token`, which is not passed on; None if there is none.
+        hint: prefer runners with this hint.
+        start_timeout: seconds that the request may wait for a runner; None means the app's setting.
+        traced: whether the fields include a trace context.
+        token: the query's `fal_jwt_token`, which is not forwarded; None if there is none.
     """
 
     __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout", "token", "traced")
 
     def __init__(self, exchange: Exchange) -> None:
-        """Read the head of an exchange.
+        """Parse the head of an exchange.
 
         Raises:
-            HttpError: it is no request to an app, or one of the platform's headers is wrong.
+            HttpError: it is not a request to an app, or a platform header is malformed.
         """
         target = exchange.target
-        # Most calls are to a few short paths; long ones are not cached, so that the cache stays small.
+        # Most calls use a few short paths; long ones are not cached, so that the cache stays small.
         split = _split_cached if len(target) <= _CACHED_TARGET_BYTES else split_target
         self.owner, self.app, self.path = split(target)
         self.path, self.token = without_token(self.path)
@@ -80,19 +80,20 @@ class AppRequest:
                 else:
                     self.hint = value.decode("latin-1") or None
                     fields.append(b"x-fal-runner-hint: %b\r\n" % value)
-            elif name not in WITHHELD and (b"_" not in name or not withheld(name)):  # a call for each field shows
+            # a function call for each field would be measurable
+            elif name not in WITHHELD and (b"_" not in name or not withheld(name)):
                 fields.append(b"%b: %b\r\n" % (name, value))
         passed = _trace(trace) if trace else ()
         self.traced = bool(passed)
         fields += passed
         if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
-            fields.append(b"host: localhost\r\n")  # the request to the runner is in HTTP/1.1, which requires one
+            fields.append(b"host: localhost\r\n")  # the request to the runner uses HTTP/1.1, which requires one
         if nominated:
             fields = _without(fields, nominated)
         self.fields = b"".join(fields)
 
     def set_default(self, name: bytes, line: bytes) -> None:
-        """Add a header line for the runner, unless the caller has sent a field of this name."""
+        """Add a header line for the runner, unless the caller has sent this field."""
         if not self.fields.startswith(name + b":") and b"\r\n" + name + b":" not in self.fields:
             self.fields += line
 
@@ -117,7 +118,7 @@ _split_cached = lru_cache(maxsize=1024)(split_target)
 
 
 def without_token(path: bytes) -> tuple[bytes, str | None]:
-    """Split `fal_jwt_token` off a path with a query; return the rest and the token."""
+    """Remove `fal_jwt_token` from a path with a query; return the rest and the token."""
     if _TOKEN not in path:
         return path, None
     before, _, query = path.partition(b"?")
@@ -129,23 +130,23 @@ def without_token(path: bytes) -> tuple[bytes, str | None]:
 
 
 def segment(raw: bytes) -> str:
-    """Return a path segment with its escapes resolved; bytes that are not UTF-8 match no name."""
+    """Return a decoded path segment; bytes that are not UTF-8 match no name."""
     return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
 
 
 def _nominated(value: bytes) -> list[bytes]:
-    """Return the tokens of a Connection field that are not only about keeping the connection."""
+    """Return the tokens of a Connection field, except those for keeping the connection."""
     return [] if value in _NOMINATES_NONE else tokens(value)
 
 
 def _without(fields: list[bytes], nominated: list[bytes]) -> list[bytes]:
-    """Return header lines without those that Connection names, which end here too (RFC 9110, 7.6.1)."""
+    """Return header lines without those that Connection names, which must not be forwarded (RFC 9110, 7.6.1)."""
     ending = tuple(token + b":" for token in nominated if token not in (b"close", b"keep-alive", b"upgrade", b"host"))
     return [line for line in fields if not line.startswith(ending)]
 
 
 def _trace(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return the header lines of the trace that a request belongs to; none if it names none that is valid."""
+    """Return the header lines of the trace context; none if there is no valid one."""
     parent = next((value for name, value in fields if name == b"traceparent"), b"")
     if not is_traceparent(parent.decode("latin-1")):
         return []

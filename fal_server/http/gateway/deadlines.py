@@ -10,7 +10,7 @@ class Timed(Protocol):
     """Something with a deadline."""
 
     def time_out(self) -> None:
-        """Handle that the time is over; the deadline is removed by then."""
+        """Handle the timeout; the deadline is already removed."""
         ...
 
 
@@ -34,7 +34,7 @@ class Deadlines:
             self._timers[seconds] = self._loop.call_at(due, self._sweep, seconds)
 
     def discard(self, member: Timed, seconds: float) -> None:
-        """Remove a deadline; the timer keeps running and finds out what is due when it fires."""
+        """Remove a deadline; the timer keeps running and checks what is due when it fires."""
         queue = self._queues.get(seconds)
         if queue is not None:
             queue.pop(member, None)

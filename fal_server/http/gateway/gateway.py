@@ -47,15 +47,15 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answer exchanges whose path names an app.
+    """Answers exchanges whose path names an app.
 
     Args:
         connect_seconds: how long a runner may take to accept a connection.
-        body_seconds: in each such time at least 4 KiB of a request's body must come, as long as the app waits for it.
+        body_seconds: in each such interval at least 4 KiB of a request's body must arrive, while the app waits for it.
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
-        lifecycle: how long files are kept, as JSON, which apps are told if the caller asks for nothing.
-        ended: where requests go at their end; None keeps nothing of them.
-        rates: bounds how fast requests come; None is the usual quotas.
+        lifecycle: the default lifetime of files, as JSON, for apps whose caller requests none.
+        ended: receives requests at their end; None records none.
+        rates: limits the rates of requests; None uses the default quotas.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Gateway:
         self._tasks = TaskSet(_log)
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer now or later; a task is made only if the request has to wait."""
+        """Answer now or later; a task is only created if the request must wait."""
         request_id = self._ids.next()
         try:
             request = AppRequest(exchange)
@@ -113,7 +113,8 @@ class Gateway:
                 return
             self.rates.count(app, caller, exchange.address)
             lease = None
-            # A slot is for who has done his part. At an upgrade it has to be looked up what the app has at this path.
+            # Assign a slot only after the caller has sent the body. For an upgrade, the app's endpoint at this path
+            # decides.
             if not exchange.upgrade and body_is_here(exchange, request.length):
                 lease = self.dispatcher.try_acquire(app.app_id, request_id=request_id, caller=caller, hint=request.hint)
         except (Fault, HttpError) as error:
@@ -145,7 +146,7 @@ class Gateway:
         authenticated: bool,
         caller: str | None,
     ) -> None:
-        """Go on in a task, because the key has to be looked up or no runner is free."""
+        """Continue in a task, because the key must be looked up or no runner is free."""
         waiting = WaitingDriver(exchange, request.length)
         exchange.driver = waiting
         waiting.task = self.spawn(
@@ -196,7 +197,7 @@ class Gateway:
             failed = HttpError(500, "internal_error", CONTROLLER_FAILED)
             self._refuse(exchange, request, app, request_id, failed, received if admitted else None)
             return
-        # No await from here on, so the lease cannot be lost to a cancellation.
+        # There is no await from here on, so the lease cannot be lost to a cancellation.
         if exchange.gone:
             self.dispatcher.release(lease, Outcome.DONE)  # nothing was sent
             self._record_refused(exchange, request, app, request_id, received)
@@ -212,10 +213,10 @@ class Gateway:
         error: HttpError,
         received: float | None,
     ) -> None:
-        """Answer a request that no runner gets.
+        """Answer a request that reaches no runner.
 
         Args:
-            received: when it had come; None if its caller was not admitted, who could fill the history otherwise.
+            received: when it arrived; None if its caller was not admitted, who could otherwise fill the history.
         """
         exchange.driver = None
         send_error(exchange, request_id, error)
@@ -249,7 +250,7 @@ class Gateway:
         )
 
     async def _answers_messages(self, exchange: Exchange, request: AppRequest, app: RoutedApp) -> bool:
-        """Return whether a WebSocket carries requests to an HTTP endpoint: on a host for that, or at such a path."""
+        """Return whether a WebSocket carries requests to an HTTP endpoint: by its host, or by its path."""
         if is_socket_host(exchange.host.decode("latin-1")):
             return True
         path = request.path.partition(b"?")[0].decode("latin-1")
@@ -262,7 +263,7 @@ class Gateway:
             raise Unauthenticated(
                 "fal_jwt_token is not valid for this app, or has expired: get another one with POST /tokens/"
             )
-        self.access.open_calls.check(caller)  # its key may have been revoked while it was read
+        self.access.open_calls.check(caller)  # it may have been revoked meanwhile
         return caller
 
     async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, request: AppRequest) -> Lease:
@@ -272,7 +273,7 @@ class Gateway:
         )
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
-        """Tell the app that a request which a runner has whole is cancelled, because its caller has left."""
+        """Tell the app that a complete request on a runner is cancelled, because its caller has left."""
         self.spawn(self._cancellations.tell(lease, request_id, path.decode("latin-1")))
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -280,14 +281,14 @@ class Gateway:
         return self._tasks.spawn(work)
 
     async def close(self) -> None:
-        """Close the connections to runners; the listener has to be closed before."""
+        """Close the connections to runners; close the listener first."""
         self.pool.close()
         self.deadlines.close()
         await self._tasks.close()
 
 
 def _http_error(error: Fault | HttpError) -> HttpError:
-    """Return the error to answer with; two faults have words of their own when they end a call."""
+    """Return the error to answer with; two faults have special messages when they end a call."""
     if isinstance(error, HttpError):
         return error
     answer = http_error(error)

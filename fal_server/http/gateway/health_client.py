@@ -1,4 +1,4 @@
-"""Checks the health of runners with one request on a connection of its own."""
+"""Checks the health of runners with one request on a separate connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.http.gateway.upstream import Pool, Upstream
 
 
 class HttpHealthProber:
-    """The HealthProber port over HTTP/1.1."""
+    """Implements the port HealthProber over HTTP/1.1."""
 
     def __init__(self) -> None:
         self._pool = Pool()
@@ -43,7 +43,7 @@ class HttpHealthProber:
 
 
 class _ResponseHead:
-    """Waits for the head of a response; its body is dropped."""
+    """Waits for the head of a response, and drops the body."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -60,7 +60,7 @@ class _ResponseHead:
             self.known.set()
 
     def on_runner_slow(self) -> None:
-        """Do nothing, because the whole request is written already."""
+        """Do nothing, because the whole request is already written."""
 
     def on_runner_ready(self) -> None:
-        """Do nothing, as above."""
+        """Do nothing, because the whole request is already written."""

@@ -1,7 +1,7 @@
 """Calls an HTTP endpoint of an app over a WebSocket: each message is the body of a request.
 
-A request is answered by a `start` message with its id, the status and the header fields, then by the parts of the
-body as they come, then by an `end` message. Requests of one connection are answered in their order.
+The response to a request is a `start` message with its id, the status and the header fields, then the parts of the body
+as they arrive, then an `end` message. Requests of one connection are answered in order.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from fal_server.live.rates import Rates
 
 _log = logging.getLogger(__name__)
 MOST_MESSAGE_BYTES = 64 * 1024 * 1024
-# A caller may send the next messages while one is worked on; more than this wait in its own socket.
+# A caller may send further messages while one is processed; more than this wait in its own socket.
 _MOST_WAITING = 16
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
 
 
 def is_socket_host(host: str) -> bool:
-    """Return whether a host, with or without its port, is the one for WebSockets to HTTP endpoints."""
+    """Return whether a host, with or without its port, is for WebSockets to HTTP endpoints."""
     return host[:3].lower() == "ws."
 
 
 class SocketContext(Interface):
-    """What the sockets share; the gateway."""
+    """The state that the sockets share: the gateway."""
 
     dispatcher: Dispatcher
     pool: Pool
@@ -56,7 +56,7 @@ class SocketContext(Interface):
     ended: EndedRequests | None
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
-        """Handle that the caller of a request which a runner has whole is gone."""
+        """Handle the disconnect of a caller whose complete request is on a runner."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -66,12 +66,12 @@ class SocketContext(Interface):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Message:
-    """A message under way, and what came of it.
+    """A message in progress, and its outcome.
 
     Attributes:
-        received: when it had come, by `time.monotonic`.
-        lease: its place on a runner, had since `started`; None before.
-        code: of the answer; None while there is none, and if the caller left before it was complete.
+        received: when it arrived, by `time.monotonic`.
+        lease: its slot on a runner, held since `started`; None before.
+        code: of the response; None while there is none, and if the caller left before it was complete.
     """
 
     request_id: str
@@ -85,11 +85,11 @@ class _Message:
 
 
 class MessageSocket(asyncio.Protocol):
-    """Answer the messages of one connection.
+    """Answers the messages of one connection.
 
     Args:
-        http_error: turns a fault into the error that a plain request gets.
-        ids: makes the requests' ids.
+        http_error: turns a fault into the error for a plain request.
+        ids: generates the requests' ids.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class MessageSocket(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._draining = self._gone = False
-        # Of the upgrade, what describes the connection and its key says nothing to a request.
+        # Headers about the connection and its key do not belong in a request.
         fields = b"".join(
             line + b"\r\n"
             for line in request.fields.split(b"\r\n")
@@ -172,7 +172,7 @@ class MessageSocket(asyncio.Protocol):
     # Called by the listener.
 
     def drain(self) -> None:
-        """Finish the requests that are here, then close."""
+        """Finish the received requests, then close."""
         self._draining = True
         if self._work is None:
             self._close()
@@ -188,7 +188,7 @@ class MessageSocket(asyncio.Protocol):
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return  # pings and closes are answered by the parser
+            return  # the parser answers pings and closes
         if self._draining:
             return  # the caller sends it again elsewhere: nothing of it was done
         self._parts.append(bytes(frame.data))
@@ -197,7 +197,7 @@ class MessageSocket(asyncio.Protocol):
             self._parts.clear()
 
     def _go_on(self) -> None:
-        """Work on the next message, and read on while few wait."""
+        """Process the next message, and keep reading while few wait."""
         if self._work is None and self._waiting and not self._transport.is_closing():
             self._work = self._context.spawn(self._answer(self._waiting.popleft()))
         if len(self._waiting) >= _MOST_WAITING or sum(map(len, self._waiting)) >= MOST_MESSAGE_BYTES:
@@ -226,7 +226,7 @@ class MessageSocket(asyncio.Protocol):
             self._go_on()
 
     def _record(self, message: _Message) -> None:
-        """Say how a message ended."""
+        """Record how a message ended."""
         if self._context.ended is None:
             return
         lease = message.lease
@@ -272,7 +272,7 @@ class MessageSocket(asyncio.Protocol):
             detail = f"there was no answer within the app's request_timeout of {app.request_timeout:g} s"
             raise HttpError(504, "request_timeout", detail) from None
         except HttpError as error:
-            outcome = None  # this takes the slot back
+            outcome = None  # this releases the slot
             error.detail = (await self._context.dispatcher.runner_failed(lease, error.detail)).detail
             raise
         except ConnectionError:
@@ -365,7 +365,7 @@ class MessageSocket(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        """Write what the parser has to send; an empty part is its wish to close."""
+        """Write the parser's output; an empty part means that it wants to close."""
         for data in self._socket.data_to_send():
             if self._transport.is_closing():
                 return
@@ -382,7 +382,7 @@ class MessageSocket(asyncio.Protocol):
 
 
 class _AnswerParts:
-    """Collects the parts of one answer until they are taken."""
+    """Collects the parts of one response until they are taken."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -390,10 +390,10 @@ class _AnswerParts:
         self._broken: HttpError | None = None
 
     async def next(self) -> tuple[bytes, bool]:
-        """Return the next part once it is there, and whether it is the last.
+        """Return the next part once it arrives, and whether it is the last.
 
         Raises:
-            HttpError: the connection broke before anything was answered.
+            HttpError: the connection broke before the response started.
             ConnectionError: it broke later.
         """
         await self._changed.wait()
@@ -412,10 +412,10 @@ class _AnswerParts:
         self._changed.set()
 
     def on_runner_slow(self) -> None:
-        """Do nothing, because the whole request is written already."""
+        """Do nothing, because the whole request is already written."""
 
     def on_runner_ready(self) -> None:
-        """Do nothing, as above."""
+        """Do nothing, because the whole request is already written."""
 
 
 def _value(upstream: Upstream, name: bytes) -> str | None:
@@ -423,7 +423,7 @@ def _value(upstream: Upstream, name: bytes) -> str | None:
 
 
 def _fields(upstream: Upstream) -> dict[str, str]:
-    """Return the answer's header fields for the caller."""
+    """Return the response's header fields for the caller."""
     return {
         name.decode("latin-1"): value.decode("latin-1") for name, value in upstream.headers if name not in _NOT_PASSED
     }

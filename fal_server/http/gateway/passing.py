@@ -1,4 +1,4 @@
-"""Which header fields pass between callers and apps: the one place that decides, for calls and for the queue."""
+"""Decides which header fields pass between callers and apps, for calls and for the queue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from fal_server.access.authorization import key_of
 from fal_server.http.server.messages import HOP_BY_HOP
 
-# What apps take for the word of the platform, or of a proxy before it. An app gets its own word from the gateway.
+# Fields that apps trust to come from the platform or a proxy. An app only gets them from the gateway.
 _PLATFORM: Final = frozenset(
     {
         b"forwarded", b"x-fal-caller-user-id", b"x-fal-cancellation", b"x-fal-endpoint", b"x-fal-request-id",
@@ -15,29 +15,30 @@ _PLATFORM: Final = frozenset(
         b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-real-ip",
     }
 )  # fmt: skip
-# About the connection or the body's framing, which the gateway writes itself.
+# Fields about the connection or the body's framing, which the gateway writes itself.
 _FRAMING: Final = HOP_BY_HOP | {b"content-length", b"expect"}
 WITHHELD: Final = _PLATFORM | _FRAMING
 
 
 def withheld(name: bytes) -> bool:
-    """Return whether a field is kept from apps, whatever its value.
+    """Return whether a field is withheld from apps, whatever its value.
 
-    Many servers take `_` for `-` (as CGI does), so that `X_Forwarded_For` would pass for the gateway's own field.
+    Many servers treat `_` like `-` (as CGI does), so that `X_Forwarded_For` would look like the gateway's own field.
     """
     return name in WITHHELD or (b"_" in name and name.replace(b"_", b"-") in WITHHELD)
 
 
 def has_key(name: bytes, value: bytes) -> bool:
-    """Return whether a field holds the caller's platform key, which is no app's business."""
+    """Return whether a field contains the caller's platform key, which apps must not get."""
     return name == b"authorization" and key_of(value.decode("latin-1")) is not None
 
 
 def kept_in_app(name: bytes, value: bytes, base: bytes) -> bytes | None:
-    """Return the value of a field of an app's response, so that a browser keeps it to the app's own paths.
+    """Return the value of an app's response field, restricted to the app's own paths in a browser.
 
     All apps share one origin. A cookie for `/` would reach every app, and a service worker with such a scope would
-    answer in the place of every app.
+    answer
+    for every app.
 
     Args:
         name: in lower case.

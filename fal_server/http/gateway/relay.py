@@ -26,12 +26,12 @@ from fal_server.live.ended_requests import EndedRequests
 _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
 _OF_ONE_APP = frozenset({b"service-worker-allowed", b"set-cookie"})
-# RFC 9110, 9.2.2: these may be sent again if it is not known whether they arrived.
+# RFC 9110, 9.2.2: these may be sent again if it is unknown whether they arrived.
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
 
 class RelayContext(Protocol):
-    """What relays share; the gateway."""
+    """The state that relays share: the gateway."""
 
     dispatcher: Dispatcher
     pool: Pool
@@ -41,7 +41,7 @@ class RelayContext(Protocol):
     ended: EndedRequests | None
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
-        """Handle that the caller of a request which a runner has whole is gone."""
+        """Handle the disconnect of a caller whose complete request is on a runner."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -50,7 +50,7 @@ class RelayContext(Protocol):
 
 
 class Relay:
-    """Relay one request; hold the lease from `start` to the end, and release it once with the outcome."""
+    """Relays one request; holds the lease from `start` to the end, and releases it once with the outcome."""
 
     __slots__ = (
         "_app_id",
@@ -85,10 +85,10 @@ class Relay:
         app: RoutedApp,
         received: float | None,
     ) -> None:
-        """Prepare it.
+        """Prepare the relay.
 
         Args:
-            received: when the request had come, by `time.monotonic`; None is now.
+            received: when the request arrived, by `time.monotonic`; None means now.
         """
         self._context = context
         self._exchange = exchange
@@ -136,12 +136,12 @@ class Relay:
         except OSError as error:
             self._fail("runner_connection_error", f"the runner cannot be reached: {error}")
         except Exception:
-            # Whatever it is, the client gets a response and the runner's place is free; the log gets the rest.
+            # In any case the client gets a response and the runner's slot is released; the log has the rest.
             self._send_failure(Outcome.DONE, HttpError(500, "internal_error", CONTROLLER_FAILED))
             raise
         else:
             self._task = None
-            if upstream.lost:  # before it had a listener to report that to
+            if upstream.lost:  # before it had a listener to notify
                 self._fail("runner_disconnected", "the runner closed the connection at once")
             else:
                 self._send(upstream)
@@ -211,7 +211,7 @@ class Relay:
             self._end(Outcome.DONE)  # nothing was sent
             return
         self._end(Outcome.CLIENT_GONE)
-        if self._sent_end:  # else the app sees that it never gets the whole request
+        if self._sent_end:  # otherwise the app notices that it never gets the whole request
             self._context.caller_left(self._lease, self._request_id, self._request.path)
 
     def on_client_slow(self) -> None:
@@ -245,7 +245,7 @@ class Relay:
             self._start(upstream)
         body = upstream.take_body()
         if not upstream.complete:
-            # Servers often write head and body apart: a head with a length waits for the first part of the body.
+            # Servers often write head and body separately: a head with a length waits for the first part of the body.
             if body or not self._sized:
                 exchange.send(body, end=False)
             return
@@ -261,15 +261,15 @@ class Relay:
         exchange.send(body, end=True)
 
     def on_broken(self, detail: str) -> None:
-        """Try once more if that is safe; else fail, so that the client does not see a whole response."""
+        """Try once more if that is safe; otherwise fail, so that the client does not see a complete response."""
         upstream = self._upstream
         assert upstream is not None
         if upstream.reused and not upstream.answered and self._sent and self._exchange.method in _IDEMPOTENT:
-            # The runner closed an idle connection while the request was on its way.
+            # The runner closed an idle connection while the request was in transit.
             self._drop()
             self._task = self._context.spawn(self._connect())
         elif upstream.reused and not upstream.answered:
-            # So does a server whose handler failed after the answer before this one: that does not end the runner.
+            # A server whose handler failed after the previous response does the same: that does not end the runner.
             self._fail_if_gone("runner_disconnected", detail)
         else:
             self._fail("runner_incomplete_response" if upstream.answered else "runner_disconnected", detail)
@@ -315,14 +315,14 @@ class Relay:
         return b"".join(fields), length
 
     def _kept(self, name: bytes, value: bytes) -> bytes:
-        """Return the line of a field that concerns the app's own paths alone, or nothing."""
+        """Return the line of a field restricted to the app's own paths, or nothing."""
         target = self._exchange.target
         path = (target if target.startswith(b"/") else origin_form(target)).partition(b"?")[0]
         kept = kept_in_app(name, value, b"/".join(path.split(b"/", 3)[:3]))
         return b"" if kept is None else b"%b: %b\r\n" % (name, kept)
 
     def _switch(self, upstream: Upstream) -> None:
-        """Join the two connections, so that client and app talk WebSocket directly."""
+        """Join the two connections, so that client and app exchange WebSocket frames directly."""
         exchange = self._exchange
         if not exchange.upgrade:
             self._fail("runner_connection_error", "the runner answered 101 to a request without Upgrade")
@@ -350,7 +350,7 @@ class Relay:
         self._exchange.end()
 
     def _record(self) -> None:
-        """Say how the request ended; on the path of every call, so the rest of the work is left for later."""
+        """Record how the request ended; on the path of every call, so most of the work is deferred."""
         exchange, lease, ended = self._exchange, self._lease, self._context.ended
         assert ended is not None
         left = not exchange.finished and exchange.error_type is None
@@ -375,7 +375,7 @@ class Relay:
         )
 
     def time_out(self) -> None:
-        """Fail a request that took too long, which ends the runner unless the caller held it up."""
+        """Fail a request that took too long, which ends the runner unless the caller caused the delay."""
         limit = f"within the app's request_timeout of {self._seconds:g} s"
         with_runner = self._upstream is None or self._runner_slow or self._sent_end or self._exchange.complete
         if self._paused or not with_runner:
@@ -402,7 +402,7 @@ class Relay:
             self._body_clock.stop()
 
     def _fail(self, error_type: str, detail: str) -> None:
-        """Fail because of the runner; the caller learns how it ended, which is known a little later."""
+        """Fail because of the runner; the caller learns how it ended, which is only known a little later."""
         error = HttpError(503, error_type, detail)
         if self._exchange.undo_start():
             self._finish()
@@ -468,7 +468,7 @@ class Relay:
         self._context.dispatcher.release(self._lease, outcome)
 
     def _finish(self) -> None:
-        """Let go of the connection to the runner, and of the deadline."""
+        """Release the connection to the runner, and the deadline."""
         self._over = True
         self._stop_clocks()
         self._drop()
@@ -477,7 +477,7 @@ class Relay:
             task.cancel()
 
     def _end_by_probe(self) -> None:
-        """Release the connection to the runner, and the lease once it is known whether the runner still listens."""
+        """Release the connection to the runner, and the lease once a probe shows whether the runner still listens."""
         self._over = True
         self._stop_clocks()
         self._drop()
@@ -499,13 +499,13 @@ class Relay:
             self._context.dispatcher.release(self._lease, outcome)
 
     async def _listens(self) -> bool:
-        """Return whether the runner accepts connections, as far as that can be found out."""
+        """Return whether the runner accepts connections, as far as this can be determined."""
         try:
             upstream = await self._context.pool.connect(
                 self._lease.runner_id, self._lease.address, seconds=self._context.connect_seconds
             )
         except NodeTrouble:
-            return True  # nothing was learned of the runner
+            return True  # this says nothing about the runner
         except OSError as error:
             _log.info("runner %s accepts no connections: %s", self._lease.runner_id, error)
             return False

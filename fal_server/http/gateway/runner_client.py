@@ -1,4 +1,4 @@
-"""Sends queued requests to runners, each on a connection of its own."""
+"""Sends queued requests to runners, each on a separate connection."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.ports.queue import AnswerTooLarge
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
-# How long an app may take to answer that a request is cancelled.
+# How long an app may take to answer a cancellation.
 _CANCEL_SECONDS = 30.0
-# Tells the worker that this is the word about a request, and no request of its own.
+# Tells the worker that this is a cancellation, not a request of its own.
 _CANCELLATION = ("x-fal-cancellation", "1")
 _NOT_KEPT = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-fal-request-id"}
 
 
 class HttpRunnerClient:
-    """The RunnerClient port over HTTP/1.1.
+    """Implements the port RunnerClient over HTTP/1.1.
 
     Args:
         connect_seconds: how long a runner may take to accept a connection.
-        most_bytes: how large the body of an answer may be.
-        lifecycle: how long files are kept, as JSON, which apps are told if the caller asked for nothing.
+        most_bytes: the largest body of a response.
+        lifecycle: the default lifetime of files, as JSON, for apps whose caller requests none.
     """
 
     def __init__(self, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES, lifecycle: str = "") -> None:
@@ -66,7 +66,7 @@ class HttpRunnerClient:
         try:
             upstream = await self._pool.connect("probe", address, seconds=self._connect_seconds)
         except NodeTrouble:
-            return True  # nothing was learned of the runner
+            return True  # this says nothing about the runner
         except OSError:
             return False
         return await stays_open(upstream)
@@ -104,7 +104,7 @@ class HttpRunnerClient:
 
 
 class _WholeAnswer:
-    """Collects the answer to one request."""
+    """Collects the response to one request."""
 
     def __init__(self, upstream: Upstream, most_bytes: int) -> None:
         self.ended = asyncio.Event()
@@ -129,16 +129,16 @@ class _WholeAnswer:
         self.ended.set()
 
     def on_runner_slow(self) -> None:
-        """Do nothing, because the whole request is written already."""
+        """Do nothing, because the whole request is already written."""
 
     def on_runner_ready(self) -> None:
-        """Do nothing, as above."""
+        """Do nothing, because the whole request is already written."""
 
     def result(self) -> Answer | Failure:
-        """Return the answer, or why there is none.
+        """Return the response, or why there is none.
 
         Raises:
-            AnswerTooLarge: the answer is larger than what is kept.
+            AnswerTooLarge: the response exceeds the size limit.
         """
         if self._broken is not None:
             return self._broken
@@ -167,7 +167,7 @@ def _head(method: str, path: str, request_id: str, content: Content, lifecycle: 
 
 
 def _kept(upstream: Upstream) -> tuple[tuple[str, str], ...]:
-    """Return the answer's header fields without those about the connection."""
+    """Return the response's header fields without those about the connection."""
     nominated = {token for name, value in upstream.headers if name == b"connection" for token in tokens(value)}
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Connections to runners, and the pool of those that are kept for the next request."""
+"""Connections to runners, and the pool of idle ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import NodeTrouble
 from fal_server.http.server.messages import Headers
 
-# uvicorn, which most apps use, closes after 5 idle seconds: keep a connection for less, so that it is not closed
-# just as its next request is sent.
+# uvicorn, which most apps use, closes after 5 idle seconds: keep a connection for less, so that it is not closed just
+# as its next request is sent.
 _IDLE_SECONDS = 4.0
 _SHORTAGE_SECONDS = 0.05
 _ENDING_SECONDS = 0.2
@@ -26,14 +26,14 @@ _NO_BODY_END = (b"content-length", b"transfer-encoding")
 
 
 def knock_and_proof(gate_key: str) -> tuple[bytes, bytes]:
-    """Return what opens a gate, and what it answers; see fal_runner.worker.gate."""
+    """Return the bytes that open a gate, and its expected answer; see fal_runner.worker.gate."""
     nonce = os.urandom(NONCE_BYTES)
     secret = gate_key.encode()
     return KNOCK + nonce + prove(secret, CALLER, nonce), prove(secret, APP, nonce)
 
 
 class ResponseListener(Protocol):
-    """Sent a request, and gets what the runner answers."""
+    """Has sent a request, and receives the runner's response."""
 
     def on_response(self) -> None:
         """Handle a head, a part of the body, or the end of the response."""
@@ -57,12 +57,12 @@ class Upstream(asyncio.Protocol):
 
     Args:
         pool: keeps it while it is idle.
-        key: the runner's.
+        key: identifies the runner.
         sock: its socket.
-        proof: what the gate before the app answers first; empty without a gate.
+        proof: the expected first bytes of the gate before the app; empty without a gate.
 
     Attributes:
-        listener: gets the response; None while the connection is idle.
+        listener: receives the response; None while the connection is idle.
         status, phrase, headers: the response's head, once `head` is set.
         complete: whether the whole response has arrived.
         switched: whether the runner answered 101; the body then holds the raw bytes after the head.
@@ -118,7 +118,7 @@ class Upstream(asyncio.Protocol):
         self._head_bytes = 0
 
     def start_request(self, listener: ResponseListener, *, bodyless: bool) -> None:
-        """Take the connection for a request, which the caller then writes to `transport`.
+        """Reserve the connection for a request, which the caller then writes to `transport`.
 
         Args:
             bodyless: the response has no body, whatever its head says (HEAD).
@@ -128,7 +128,7 @@ class Upstream(asyncio.Protocol):
         self._bodyless = bodyless
 
     def alive(self) -> bool:
-        """Return whether it is open; asks the kernel, because the event loop may not know of a close yet."""
+        """Return whether it is open, asking the kernel, because the event loop may not have noticed a close yet."""
         if self.lost or self.transport.is_closing():
             return False
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
@@ -142,7 +142,7 @@ class Upstream(asyncio.Protocol):
         return body[0] if len(body) == 1 else b"".join(body)
 
     def end_request(self, *, reusable: bool) -> None:
-        """Keep the connection for the next request if possible, else close it."""
+        """Keep the connection for the next request if possible, otherwise close it."""
         self.listener = None
         if reusable and self.complete and self._reusable and not self.lost and not self.transport.is_closing():
             self.reused = True
@@ -186,7 +186,7 @@ class Upstream(asyncio.Protocol):
         listener.on_response()
 
     def _checked(self, data: bytes) -> bytes:
-        """Take the gate's proof from the front of what came, and return the rest; a wrong one ends the connection."""
+        """Check the gate's proof at the start of the data, and return the rest; a wrong one ends the connection."""
         proof, rest = data[: len(self._proof)], data[len(self._proof) :]
         if not self._proof.startswith(proof):
             if self.listener is not None:
@@ -249,7 +249,7 @@ class Upstream(asyncio.Protocol):
             return
         self.head = True
         self.status = status
-        # A server whose handler raised an exception says 500 and closes (uvicorn does), without saying so in the head.
+        # A server whose handler raised an exception answers 500 and closes without announcing it (uvicorn does).
         self._reusable = self._parser.should_keep_alive() and status < 500
         if self._bodyless:
             self.complete = True
@@ -270,10 +270,11 @@ class Upstream(asyncio.Protocol):
 
 
 async def stays_open(upstream: Upstream) -> bool:
-    """Close a new connection after a little; return whether the runner had left it open.
+    """Return whether a new connection is still open after a short time; close it.
 
-    A process that ends may close the connection of a request before the port on which it listens. What is connected in
-    between is reset.
+    A process that ends may close a request's connection before the port on which it listens. Connections made in
+    between
+    are reset.
     """
     await asyncio.sleep(_ENDING_SECONDS)
     lost = upstream.lost
@@ -282,7 +283,7 @@ async def stays_open(upstream: Upstream) -> bool:
 
 
 class Pool:
-    """Idle connections by runner; the one that was used last is taken first."""
+    """Idle connections by runner; the most recently used one is taken first."""
 
     __slots__ = ("_idle", "_loop", "_timer")
 
@@ -315,7 +316,7 @@ class Pool:
             idle.remove(upstream)
 
     async def connect(self, key: str, address: RunnerAddress, *, seconds: float) -> Upstream:
-        """Open a connection, and wait while this machine lacks what that takes.
+        """Open a connection, waiting while this machine lacks the resources for it.
 
         Args:
             seconds: how long to try.
@@ -323,7 +324,7 @@ class Pool:
         Raises:
             TimeoutError: the runner did not accept in time.
             OSError: it refuses, or the address cannot be reached.
-            NodeTrouble: this machine lacked descriptors, ports or memory; that says nothing of the runner.
+            NodeTrouble: this machine lacked descriptors, ports or memory, which says nothing about the runner.
         """
         shortage: OSError | None = None
         try:
@@ -345,7 +346,7 @@ class Pool:
 
     async def _open(self, key: str, address: RunnerAddress) -> Upstream:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        # Made here, because `Upstream.alive` needs the socket and uvloop hides its own.
+        # Created here, because `Upstream.alive` needs the socket and uvloop hides its own.
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -370,7 +371,7 @@ class Pool:
                 upstream.transport.abort()
 
     def _sweep(self) -> None:
-        """Close connections that were idle for too long; the oldest come first."""
+        """Close connections that were idle for too long, oldest first."""
         self._timer = None
         oldest = self._loop.time() - _IDLE_SECONDS
         for key, idle in tuple(self._idle.items()):

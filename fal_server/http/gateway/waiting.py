@@ -1,4 +1,4 @@
-"""Waits for bodies of requests: a runner's slot is given once the caller has sent his part, and only while he sends."""
+"""Waits for request bodies: a caller gets a slot only after sending its part, and only while it sends."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.rules import Limits
 
-# As much as a connection keeps of a body that nobody takes; a longer one goes on when the runner reads it.
+# The most that a connection buffers of an unread body; a longer one continues once the runner reads it.
 _HELD_BYTES = Limits().body_buffer_bytes
 _LEAST_BYTES = 4 * 1024
 
 
 def body_is_here(exchange: Exchange, length: int | None) -> bool:
-    """Return whether a body is whole, or as much of it as is kept; one of unknown length may be a dialogue."""
+    """Return whether a body is complete, or buffered up to the limit; one of unknown length may be a dialogue."""
     return exchange.complete or length is None or exchange.buffered >= min(length, _HELD_BYTES)
 
 
 def too_slow(seconds: float) -> HttpError:
-    """Return the error for a caller who sends his body too slowly."""
+    """Return the error for a caller who sends the body too slowly."""
     return HttpError(
         408, "request_timeout", f"less than {_LEAST_BYTES} bytes of the request's body came within {seconds:g} s"
     )
 
 
 class WaitingDriver:
-    """Drives an exchange that has no runner yet; the body waits in the exchange."""
+    """Drives an exchange without a runner; the body waits in the exchange."""
 
     __slots__ = ("_came", "_exchange", "_length", "task")
 
@@ -43,7 +43,7 @@ class WaitingDriver:
         """Wait until the body is here.
 
         Raises:
-            HttpError: it comes too slowly.
+            HttpError: it arrives too slowly.
         """
         if body_is_here(self._exchange, self._length):
             return
@@ -72,10 +72,10 @@ class WaitingDriver:
 
 
 class Receiving(Protocol):
-    """A request whose body goes to a runner while it comes."""
+    """A request whose body is forwarded to a runner as it arrives."""
 
     def waits_for_caller(self) -> bool | None:
-        """Return whether nothing but the caller holds the body up; None if no more of it is needed."""
+        """Return whether only the caller delays the body; None if no more of it is needed."""
         ...
 
     def body_too_slow(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Receiving(Protocol):
 
 
 class BodyClock:
-    """Ends a request whose caller keeps a runner's slot and does not send.
+    """Ends a request whose caller occupies a runner's slot without sending.
 
     Attributes:
         received: bytes of the body that went to the runner.
@@ -100,7 +100,7 @@ class BodyClock:
         deadlines.add(self, seconds)
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._deadlines.discard(self, self._seconds)
 
     def time_out(self) -> None:

@@ -1,1 +1,1 @@
-"""HTTP calls of the controller to other hosts: webhooks and uploads by URL."""
+"""The controller's HTTP calls to other hosts: webhooks and uploads by URL."""

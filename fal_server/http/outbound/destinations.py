@@ -1,4 +1,4 @@
-"""Which addresses the controller calls for a caller: none of this machine or of private networks, unless allowed."""
+"""Decides which addresses the controller calls for a caller: no local or private ones, unless allowed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _NOBODYS = "192.0.2.1"  # RFC 5737
 
 
 class ForbiddenDestination(OSError):
-    """A host leads to an address that may not be called."""
+    """A host resolves to an address that may not be called."""
 
 
 class Destinations:
-    """Decide which addresses may be connected to.
+    """Decides which addresses may be connected to.
 
-    Whoever connects must use the checked addresses, because a name may lead elsewhere when it is resolved again.
+    Connect to the checked addresses, because a name may resolve to others the next time.
 
     Args:
-        allowed: networks that may be called although they are private.
+        allowed: private networks that may be called.
     """
 
     def __init__(self, allowed: Iterable[Network] = ()) -> None:
         self._allowed = tuple(allowed)
-        # With net.ipv4.ip_nonlocal_bind a successful bind says nothing.
+        # With net.ipv4.ip_nonlocal_bind a successful bind proves nothing.
         self._binds_tell = not _binds(ipaddress.IPv4Address(_NOBODYS))
 
     def permits(self, address: Address) -> bool:
@@ -59,7 +59,7 @@ class Destinations:
 
 
 def _plain(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address leads to, or the address itself."""
+    """Return the IPv4 address embedded in an IPv6 address, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:
@@ -68,7 +68,7 @@ def _plain(address: Address) -> Address:
 
 
 def _binds(address: Address) -> bool:
-    """Return whether an address is one of this machine's."""
+    """Return whether an address belongs to this machine."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

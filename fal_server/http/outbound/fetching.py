@@ -1,4 +1,4 @@
-"""Fetches a URL that a caller gave, from the addresses that may be called."""
+"""Fetches callers' URLs from permitted addresses."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _AT_ONCE = 8
 
 
 class UrlFetcher:
-    """The Fetcher port with the standard library in threads: follows redirects, uses no proxies.
+    """Implements the port Fetcher with the standard library in threads: follows redirects, uses no proxies.
 
-    The threads are its own, so that slow servers hold up no other work of the controller.
+    It has its own threads, so that slow servers delay no other work of the controller.
 
     Args:
-        destinations: which addresses may be called.
+        destinations: decides which addresses may be called.
     """
 
     def __init__(self, destinations: Destinations) -> None:

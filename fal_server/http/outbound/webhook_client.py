@@ -12,20 +12,20 @@ from fal_server.http.outbound.destinations import Destinations, ForbiddenDestina
 if TYPE_CHECKING:
     import httpx
 
-# More than webhooks are delivered at once, since a name may take longer than its delivery.
+# More look-ups than deliveries run at once, because a look-up may take longer than its delivery.
 _MOST_LOOKUPS = 64
 
 
 class HttpWebhookClient:
-    """The WebhookClient port with httpx.
+    """Implements the port WebhookClient with httpx.
 
     It follows no redirects, uses no proxies and reads no response bodies, so that a receiver can make this controller
-    call only the URL that the caller gave, and that only if its address is permitted.
-
-    Names are resolved in threads of its own, so that slow name servers hold up no other work of the controller.
+    call
+    only the URL that the caller gave, and that only if its address is permitted.
+    Names are resolved in separate threads, so that slow name servers delay no other work of the controller.
 
     Args:
-        destinations: which addresses may be called.
+        destinations: decides which addresses may be called.
         timeout_seconds: for the whole call.
     """
 
@@ -39,7 +39,8 @@ class HttpWebhookClient:
     async def post(self, call: SignedCall) -> int:
         async with self._making:
             if self._client is None:
-                # Loading the library and its certificates takes 0.1 s or more: in a thread, and only if needed.
+                # Loading the library and its certificates takes 0.1 s or more, so do it in a thread, and only if
+                # needed.
                 self._client = await asyncio.to_thread(_make_client, self._timeout_seconds)
         import httpx
 
@@ -52,7 +53,7 @@ class HttpWebhookClient:
             raise OSError(f"{type(error).__name__}: {error}") from error
 
     async def _post(self, client: httpx.AsyncClient, call: SignedCall) -> int:
-        """Call one of the host's addresses: the one that was checked, by the name that the URL has."""
+        """Call a checked address of the host, under the name in the URL."""
         import httpx
 
         url = httpx.URL(call.url)
@@ -76,7 +77,7 @@ class HttpWebhookClient:
         raise OSError(f"{url.host} has no address")
 
     async def close(self) -> None:
-        """Close all connections, without waiting for names that are being resolved."""
+        """Close all connections, without waiting for name look-ups in progress."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await self._client.aclose()

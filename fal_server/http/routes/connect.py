@@ -1,4 +1,4 @@
-"""The contract over HTTP: POST /fal.v1.SERVICE/METHOD with JSON, by Connect's protocol for unary calls."""
+"""The contract over HTTP: POST /fal.v1.SERVICE/METHOD with JSON, by Connect's unary protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fal_server.ports.contract import CallFailed, ContractCalls, MessageForm
 MOST_BYTES = 16 * 1024 * 1024
 DESCRIPTION = "/openapi.json"
 _FORMS = {"application/json": MessageForm.JSON, "application/proto": MessageForm.PROTO}
-_LONGEST_TIMEOUT = 9_999_999_999  # as the protocol has it
+_LONGEST_TIMEOUT = 9_999_999_999  # the protocol's limit
 # The protocol's own table.
 _STATUSES = {
     "cancelled": 499,

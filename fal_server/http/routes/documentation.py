@@ -1,4 +1,4 @@
-"""The site of the documentation at /docs, which `make docs` builds into the package."""
+"""The documentation site at /docs, which `make docs` builds into the package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KINDS = {
     ".txt": "text/plain; charset=utf-8",
     ".xml": "application/xml",
 }
-# What a page runs itself: a script without an address that is no data.
+# Inline scripts of a page, which have no address and are not data.
 _INLINE = re.compile(rb"<script(?![^>]*\b(?:src|type)=)[^>]*>(.*?)</script>", re.DOTALL)
 _SAYING = """<!doctype html>
 <html lang="en">
@@ -50,11 +50,11 @@ _NOT_FOUND = _SAYING.format(title="There is no such page", text='<a href="/docs/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """A file of the site, as it is sent.
+    """A file of the site, ready to send.
 
     Attributes:
         content: compressed.
-        scripts: what its content security policy says of the scripts in it.
+        scripts: the sources that its content security policy allows for its scripts.
     """
 
     content: bytes
@@ -64,7 +64,7 @@ class _File:
 
 
 class DocumentationRoutes:
-    """The routes of the site. It is read, once, when it is first asked for.
+    """The routes of the site, which is read once, at the first request.
 
     Args:
         site: the folder of the built site, which need not exist.
@@ -104,7 +104,7 @@ class DocumentationRoutes:
 
 
 def _read(site: Path) -> Mapping[str, _File]:
-    """Return the files of a site by their paths; what it has of other kinds is no part of it."""
+    """Return the files of a site by their paths, ignoring other kinds of files."""
     found: dict[str, _File] = {}
     for path in sorted(site.rglob("*")) if site.is_dir() else ():
         kind = _KINDS.get(path.suffix)
@@ -125,12 +125,12 @@ def _hash(script: bytes) -> str:
 
 
 def _headers(request: Request, scripts: str) -> Mapping[str, str]:
-    """Return the headers of a page or file. An app's page has the same origin, so all comes from the site's folder.
+    """Return the headers of a page or file. An app's page has the same origin, so only the site's folder is allowed.
 
-    The site's search makes styles in the page. They can load nothing from elsewhere.
+    The site's search creates styles in the page. They can load nothing from other places.
 
     Args:
-        scripts: the scripts of the page itself that may run.
+        scripts: the page's inline scripts that may run.
     """
     folder = folder_of(request, "/docs/")
     policy = (

@@ -1,4 +1,4 @@
-"""Errors of the controller's own routes, in the one form that all of them have."""
+"""Errors of the controller's own routes, in their common form."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ EXCEPTION_HANDLERS: dict[type[Exception], ExceptionHandler] = {
     HttpError: _answer_http_error,
     HTTPException: _answer_unrouted,
 }
-"""What every ASGI application of the controller answers errors with."""
+"""The error handlers of every ASGI application of the controller."""

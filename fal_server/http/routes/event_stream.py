@@ -1,4 +1,4 @@
-"""Server-sent events: how routes write a stream."""
+"""Writes server-sent events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from starlette.responses import StreamingResponse
 
 COMMENT_SECONDS = 15.0
-"""A silent stream sends a comment this often, because proxies close silent connections."""
+"""Seconds after which a silent stream sends a comment, because proxies close silent connections."""
 
 COMMENT = b": still here\n\n"
 
@@ -19,7 +19,7 @@ def event(data: str, name: str = "") -> bytes:
 
 
 def event_stream(events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> StreamingResponse:
-    """Return the response that sends events as they come."""
+    """Return a response that sends events as they come."""
     return StreamingResponse(
         events, media_type="text/event-stream", headers={"cache-control": "no-store", **(headers or {})}
     )

@@ -40,7 +40,10 @@ class FileRoutes:
         ]
 
     async def _list(self, request: Request, caller: Principal) -> Response:
-        """List a directory. A missing one is empty unless `strict`: the published client lists before it uploads."""
+        """List a directory.
+
+        A missing one is empty unless `strict` is set: the published client lists before it uploads.
+        """
         try:
             entries = await self._of(caller).list(_path(request))
         except NotFound:
@@ -163,7 +166,7 @@ def form_file(request: Request) -> AsyncIterator[bytes]:
 
 
 async def check_parts(request: Request) -> None:
-    """Check the form of a body that completes an upload; the parts themselves are known here.
+    """Check the form of a body that completes an upload; the controller already knows the parts.
 
     Raises:
         InvalidArgument: `parts` is not a list.
@@ -179,6 +182,6 @@ def _path(request: Request) -> str:
 
 
 def _synced(request: Request) -> str:
-    """Return the path of a synchronised directory; the published client leaves `/data/` out."""
+    """Return the path of a synchronised directory; the published client omits `/data/`."""
     path = _path(request).lstrip("/")
     return path if path == "data" or path.startswith("data/") else f"data/{path}"

@@ -1,4 +1,4 @@
-"""Admits callers of the controller's own routes by what their keys permit, before a body is read."""
+"""Admits callers of the controller's own routes by their keys' permissions, before a body is read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Guard:
         self._recorder = recorder
 
     def route(self, method: str, path: str, endpoint: Endpoint) -> Route:
-        """Return a route whose endpoint is given the caller.
+        """Return a route whose endpoint gets the caller.
 
         Raises:
             KeyError: the table has no row for it.
@@ -73,12 +73,12 @@ class Guard:
         return Route(path, endpoint, methods=[method])
 
     async def caller_of_app(self, request: Request, app: RoutedApp) -> Principal | None:
-        """Return who calls an app; None is a caller without a valid key: only public apps admit one.
+        """Return the caller of an app; None is a caller without a valid key, which only public apps admit.
 
         Raises:
             Unauthenticated: the app is private, and the key is missing or wrong.
             PermissionDenied: the app is private, and the key may not call apps.
-            NotFound: the app is private, and not one that the key reaches.
+            NotFound: the app is private, and outside the key's scope.
         """
         if app.public:
             caller = await self.known_caller(request)
@@ -94,14 +94,14 @@ class Guard:
         return caller
 
     async def known_caller(self, request: Request) -> Principal | None:
-        """Return who asks; None without a valid key or token."""
+        """Return the caller; None without a valid key or token."""
         try:
             return await self.identify(request)
         except (Unauthenticated, PermissionDenied, NotFound):
             return None
 
     async def known_holder(self, request: Request) -> Principal:
-        """Return who asks a route whose own calls are checked one by one: any valid key will do.
+        """Return the caller of a route that checks each of its calls itself: any valid key suffices.
 
         Raises:
             Unauthenticated: there is no valid key or token.
@@ -111,14 +111,15 @@ class Guard:
         return caller
 
     async def is_of(self, caller: Principal | None, key_id: str | None, app: RoutedApp) -> bool:
-        """Return whether a caller may see what was made with a key at an app.
+        """Return whether a caller may see an object that was created with a key at an app.
 
-        Other keys of the app's account may see it if they may call the app, were it private; other keys of the account
-        that made it, if they may call apps and are for their whole account.
+        Other keys of the app's account may see it if they could call the app as a private one; other keys of the
+        creating
+        account may, if they may call apps and are not restricted.
 
         Args:
             caller: None is one without a valid key.
-            key_id: None is nobody's: whoever knows the id of what was made without a key may see it.
+            key_id: None is nobody's: anyone who knows the id of an object created without a key may see it.
         """
         if key_id is None or (caller is not None and caller.key_id == key_id):
             return True
@@ -130,7 +131,7 @@ class Guard:
         return caller.scope.account == made_by and not caller.scope.restrictions.limit
 
     async def identify(self, request: Request) -> Principal:
-        """Return who asks.
+        """Return the caller.
 
         Raises:
             Unauthenticated: there is no valid key or token.
@@ -151,10 +152,10 @@ class Guard:
         await self._recorder.record(caller, action, named, source=source, request_id=request_id)
 
     def _note_caller(self, request: Request, caller: Principal) -> None:
-        """Let the response end with the caller's key.
+        """Make the response end with the caller's key.
 
         Raises:
-            Unauthenticated: the key has ended while it was looked up.
+            Unauthenticated: the key has ended during its look-up.
             PermissionDenied: the membership has.
         """
         self._authenticator.open_calls.check_caller(caller)
@@ -199,7 +200,7 @@ def _hold_to_part(request: Request, caller: Principal, path: str) -> None:
 
 
 def names_key(request: Request) -> bool:
-    """Return whether a request says itself who asks, by a key or a token."""
+    """Return whether a request names its caller itself, by a key or a token."""
     return "authorization" in request.headers
 
 

@@ -1,4 +1,4 @@
-"""Hosts: which a request may name, and `queue.` before a host, by which the published clients address the queue."""
+"""Allowed hosts of requests, and the prefix `queue.`, by which the published clients address the queue."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ CLOUD_HOSTS = (
     "rest.alpha.fal.ai",
     "api.alpha.fal.ai",
 )
-"""Hosts that the published clients have built in. They lead here only through a proxy."""
+"""Hosts that are built into the published clients. They lead here only through a proxy."""
 
 
 class AllowedHosts:
-    """Decides by which names the controller may be addressed over HTTP.
+    """Decides under which names the controller may be addressed over HTTP.
 
-    A page of another site can give its own name this machine's address, and is then of one origin with the apps here.
-    It cannot do that with addresses, names of this machine, and those of the fal cloud, so they are always allowed.
+    A page of another site can point its own name at this machine's address, and then shares an origin with the apps
+    here. It
+    cannot do that with addresses, names of this machine, and those of the fal cloud, so they are always allowed.
 
     Args:
-        names: of the controller; each also stands for the names that clients make of it, as `queue.NAME`.
+        names: of the controller; each also allows the names that clients derive from it, such as `queue.NAME`.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -62,14 +63,14 @@ def is_queue_host(host: str) -> bool:
 
 
 def queue_base(scheme: str, host: str) -> str:
-    """Return the beginning of the queue's addresses, for a caller of this host."""
+    """Return the base of the queue's addresses, for a caller of this host."""
     return f"{scheme}://{host}" + ("" if is_queue_host(host) else QUEUE_PREFIX)
 
 
 def folder_of(request: Request, path: str) -> str:
-    """Return the source that a content security policy names for a folder of the controller's own pages.
+    """Return a content security policy's source for a folder of the controller's own pages.
 
-    Apps have the same origin, so the origin alone would let their files in.
+    Apps have the same origin, so the origin alone would allow their files.
     """
     host = request.headers.get("host", "")
     return f"{host}{path}" if _HOST.fullmatch(host) else "'self'"

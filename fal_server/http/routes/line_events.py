@@ -1,4 +1,4 @@
-"""Log lines as server-sent events, for as long as they come."""
+"""Streams log lines as server-sent events."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ async def line_events(
     """Yield the events of lines until the runner has ended or the controller drains.
 
     Args:
-        line: return the event of a line.
-        comment_seconds: a stream without lines sends a comment this often, because proxies close silent connections.
-        seconds: end after so long; None is never.
+        line: returns the event of a line.
+        comment_seconds: a stream without lines sends a comment at this interval, because proxies close silent
+        connections.
+        seconds: end after this time; None means never.
     """
     pending: asyncio.Task[LogBatch | None] | None = None
     end = asyncio.create_task(_end(draining, seconds))
@@ -41,7 +42,7 @@ async def line_events(
                 return
             yield b"".join(line(entry) for entry in batch.entries)
     except Fault as fault:
-        # An event, since the status is sent already.
+        # The status is already sent, so the error is an event.
         yield event(fault.message, "error")
     finally:
         end.cancel()

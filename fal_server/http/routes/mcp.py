@@ -1,4 +1,4 @@
-"""Tools for agents by streamable HTTP, each call one of the controller's own routes, and a text that leads agents."""
+"""Tools for agents over streamable HTTP, which call the controller's own routes, and a guide for agents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fal_server.http.routes.guard import Guard
 from fal_server.ports import Clock
 
 _MOST_BYTES = 8 * 1024 * 1024
-# Of the caller's request, what goes along with the calls that its tools make: who asks, and for which team.
+# Headers of the caller's request that its tools' calls repeat: the caller, and its team.
 _OF_THE_CALLER = frozenset({b"authorization", b"host", b"user-agent"})
 _TEAM = (USER_ID.encode(), f"x-{USER_ID}".encode())
 
@@ -38,8 +38,8 @@ class McpRoutes:
     """The routes of /v1/mcp/platform and /llms.txt.
 
     Args:
-        version: of this distribution.
-        writes: whether the operator lets tools act.
+        version: this distribution's version.
+        writes: whether the operator allows tools to act.
     """
 
     def __init__(self, guard: Guard, clock: Clock, version: str, *, writes: bool) -> None:
@@ -48,7 +48,7 @@ class McpRoutes:
         self._version = version
         self._writes = writes
         self._plans = Plans(clock.now)
-        # It tells at every request that it begins and ends.
+        # It logs the start and end of every request.
         logging.getLogger("mcp.server.streamable_http_manager").setLevel(logging.WARNING)
         self._guide = files("fal_mcp").joinpath("llms.txt").read_bytes()
         self.routes = [
@@ -65,7 +65,7 @@ class McpRoutes:
             raise Unimplemented(
                 f"this controller lacks the extra for tools: {EXTRA} in its environment, then restart it"
             )
-        # It takes a second the first time, which all other requests would wait for.
+        # The first import takes a second, which would delay all other requests.
         await asyncio.to_thread(import_module, "fal_mcp.server")
         tools = toolset(
             _OwnRoutes(request.app, request.scope, caller),
@@ -79,7 +79,7 @@ class McpRoutes:
 
 
 class _McpResponse(Response):
-    """The answer of the SDK to one request."""
+    """The SDK's response to one request."""
 
     def __init__(self, tools: Toolset, version: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class _McpResponse(Response):
             with suppress(OSError):
                 await send(message)
 
-        # The SDK takes a client that has gone for a fault of its own, and logs a traceback.
+        # The SDK treats a disconnected client as its own fault, and logs a traceback.
         await serve_request(self._tools, self._version, scope, take, give)
 
 
@@ -115,14 +115,14 @@ class _RouteAnswer:
 
 
 class _OwnRoutes:
-    """The Platform port: calls of the controller's own routes, as the caller of a request."""
+    """Implements the port Platform: calls the controller's own routes on behalf of a request's caller."""
 
     def __init__(self, app: ASGIApp, scope: Scope, caller: Principal) -> None:
         self._app = app
         self._scope = scope
         self._caller = caller
         self._headers = [(name, value) for name, value in scope["headers"] if name in _OF_THE_CALLER or name in _TEAM]
-        # Routes and methods call the same header differently.
+        # REST routes and rpcs have different names for the same header.
         team = next((value for name, value in scope["headers"] if name in _TEAM), None)
         if team is not None:
             self._headers = [each for each in self._headers if each[0] not in _TEAM] + [(name, team) for name in _TEAM]
@@ -160,7 +160,7 @@ class _OwnRoutes:
         async def receive() -> Message:
             if body:
                 return {"type": "http.request", "body": body.pop(), "more_body": False}
-            await asyncio.Event().wait()  # the caller stays until the answer is there
+            await asyncio.Event().wait()  # the caller stays until the response is there
             raise AssertionError("nobody ends that")
 
         async def send(message: Message) -> None:
@@ -179,7 +179,7 @@ class _OwnRoutes:
 
 
 def _message(answer: _RouteAnswer) -> str:
-    """Return what an error says, in whichever form its route has."""
+    """Return the message of an error, in whichever form its route uses."""
     try:
         body: object = json.loads(answer.body)
     except ValueError:

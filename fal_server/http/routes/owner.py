@@ -1,4 +1,4 @@
-"""What whoever owns the state directory may do without a key, on a unix socket that nobody else reaches."""
+"""Actions of the state directory's owner, without a key, on a unix socket that nobody else can reach."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def owner_app(
     """Return the application.
 
     Args:
-        renew_key: makes another administrator's key and writes it to its file.
-        counts: return how many apps and runners there are.
+        renew_key: creates a new administrator's key and writes it to its file.
+        counts: returns the number of apps and runners.
     """
 
     async def new_key(request: Request) -> Response:

@@ -13,10 +13,10 @@ _MOST_DIGITS = 9
 
 
 def number(request: Request, name: str, *, usual: int, most: int) -> int:
-    """Return a number from 1 to `most`, or `usual` if it is not given.
+    """Return a number from 1 to `most`, or `usual` if it is missing.
 
     Raises:
-        InvalidArgument: it is something else.
+        InvalidArgument: it is anything else.
     """
     text = request.query_params.get(name, str(usual))
     if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and 1 <= int(text) <= most):
@@ -25,13 +25,13 @@ def number(request: Request, name: str, *, usual: int, most: int) -> int:
 
 
 def given_time(request: Request, name: str, zone: tzinfo = UTC) -> datetime | None:
-    """Return a time in UTC, or None if it is not given.
+    """Return a time in UTC, or None if it is missing.
 
     Args:
-        zone: that of times which name none.
+        zone: of times without one.
 
     Raises:
-        InvalidArgument: it is not a time in ISO 8601.
+        InvalidArgument: it is not an ISO 8601 time.
     """
     text = request.query_params.get(name)
     if not text:
@@ -46,10 +46,10 @@ def given_time(request: Request, name: str, zone: tzinfo = UTC) -> datetime | No
 
 
 def one_of(request: Request, name: str, possible: Sequence[str]) -> str | None:
-    """Return a word of some, given in any case, or None if it is not given.
+    """Return one of the possible words, in any case, or None if it is missing.
 
     Raises:
-        InvalidArgument: it is another.
+        InvalidArgument: it is another word.
     """
     text = request.query_params.get(name)
     if not text:

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Admission(Enum):
-    """Who is admitted to a route that no single permission opens."""
+    """Which callers are admitted to a route without a single permission."""
 
     ANYONE = "needs no key: the answer is public, or the path holds an id that cannot be guessed"
     UPLOADING_KEYS = "a key that may write files or call apps"
@@ -16,7 +16,7 @@ class Admission(Enum):
     CALLERS_OF_THE_APP = "anyone if the app is public, otherwise a key that may call apps"
 
 
-# By method and path. A route without a row stops the start.
+# By method and path. The controller does not start if a route has no row.
 ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/"): Admission.ANYONE,
     ("GET", "/.well-known/jwks.json"): Admission.ANYONE,
@@ -63,7 +63,7 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/queue/workflows/{owner}/{name}/requests/{run_id}/status/"): "serverless:apps:run",
     ("PUT", "/queue/workflows/{owner}/{name}/requests/{run_id}/cancel"): "serverless:apps:run",
     ("PUT", "/queue/workflows/{owner}/{name}/requests/{run_id}/cancel/"): "serverless:apps:run",
-    # The dashboard, whose pages say the same as calls with these permissions.
+    # The dashboard, whose pages show the same data as calls with these permissions.
     ("GET", "/ui"): Admission.ANYONE,
     ("GET", "/ui/login"): Admission.ANYONE,
     ("POST", "/ui/login"): Admission.ANYONE,
@@ -120,7 +120,7 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     # The documentation, which is the same for all.
     ("GET", "/docs"): Admission.ANYONE,
     ("GET", "/docs/{path:path}"): Admission.ANYONE,
-    # Files with an address of their own.
+    # Files with a public address.
     ("POST", "/storage/auth/token"): Admission.UPLOADING_KEYS,
     ("POST", "/storage/upload/initiate"): Admission.UPLOADERS,
     ("POST", "/storage/upload/initiate-multipart"): Admission.UPLOADERS,
@@ -166,10 +166,10 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
 }
 
 RUNNERS_SOCKET = frozenset(route for route in ROUTE_PERMISSIONS if route[1].startswith("/v1/upload"))
-"""Those of the runners' unix socket; all others are of the controller's port."""
+"""The routes of the runners' unix socket; all others belong to the controller's port."""
 
-# Routes that a key for one app may use too: files before a deploy, whose content alone counts, uploads, and tokens,
-# which are checked when they are shown.
+# Routes that a key for one app may use, too: files before a deploy, which only depend on their content, uploads, and
+# tokens, which are checked when they are used.
 OF_NO_APP = frozenset(
     {
         "/tokens",
@@ -179,7 +179,7 @@ OF_NO_APP = frozenset(
     }
 )
 
-# Steps of an upload change nothing; what completes it does.
+# The steps of an upload change nothing; only its completion does.
 _STEPS = ("/initiate", "/cancel", "/missing_hashes", "{number}", "{number:str}")
 RECORDED_ROUTES = frozenset(
     (method, path)
@@ -188,4 +188,4 @@ RECORDED_ROUTES = frozenset(
     and needed.endswith(":write")
     and (path.startswith(("/applications", "/ui/")) or not path.endswith(_STEPS))
 )
-"""What gets a row in the audit log: whatever changes something."""
+"""The routes with a row in the audit log: all that change something."""

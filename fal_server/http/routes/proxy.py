@@ -1,7 +1,7 @@
-"""The door of `proxyUrl` in `@fal-ai/client`: requests for the cloud's hosts, answered by this controller.
+"""The endpoint for `proxyUrl` in `@fal-ai/client`: this controller answers requests for the cloud's hosts.
 
-The client sends each request of a page to one address, and names the address that it means in a header. Only those of
-the cloud's hosts lead anywhere, and only to this controller: nothing is fetched. The page's own key opens what it
+The client sends each request of a page to one address, and names the real address in a header. Only addresses of the
+cloud's hosts are accepted, and they lead only to this controller: nothing is fetched. The page's own key authorises the
 calls.
 """
 
@@ -16,21 +16,21 @@ from fal_server.http.server.exchange import Exchange
 
 PROXY = b"/proxy"
 TARGET_URL = b"x-fal-target-url"
-# What stands before the paths of a host here. The last one is what older clients call the one before it.
+# The path prefix here for each host. The last one is an older clients' name for the one before it.
 _PREFIXES = {"fal.run": "", "queue.fal.run": QUEUE_PREFIX, "rest.fal.ai": "", "rest.alpha.fal.ai": ""}
 _VISIBLE = re.compile(rb"[!-~]+")
 
 
 def is_proxy(target: bytes) -> bool:
-    """Return whether a path, perhaps with a query, is this door."""
+    """Return whether a path, possibly with a query, is this endpoint."""
     return target.partition(b"?")[0].rstrip(b"/") == PROXY
 
 
 def lead(exchange: Exchange) -> None:
-    """Give an exchange the target that its header means.
+    """Set an exchange's target to the one in its header.
 
     Raises:
-        HttpError: there is no such header, or more than one, or it means no host of the cloud.
+        HttpError: there is no such header, or more than one, or it names no host of the cloud.
     """
     given = [value for name, value in exchange.headers if name == TARGET_URL]
     if len(given) != 1:
@@ -44,10 +44,10 @@ def lead(exchange: Exchange) -> None:
 
 
 def target_of(url: bytes) -> bytes:
-    """Return the path and query here of an address of the cloud.
+    """Return the local path and query for an address of the cloud.
 
     Raises:
-        HttpError: it is no address of the cloud.
+        HttpError: it is not an address of the cloud.
     """
     try:
         parts = urlsplit(url.decode("ascii"))

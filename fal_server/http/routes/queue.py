@@ -1,4 +1,4 @@
-"""The queue over HTTP, as the published clients use it: submit, status, result, cancel, and status as a stream."""
+"""The queue over HTTP, in the published clients' form: submit, status, result, cancel, and a status stream."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _LOOK_SECONDS = 1.0
 
 
 class QueueRoutes:
-    """Everything below /queue/{owner}/{app}. Whoever may call the app may queue requests and ask for them by id.
+    """Everything below /queue/{owner}/{app}. A caller of the app may queue requests and access them by id.
 
-    On a queue host the paths, and the addresses in answers, are /{owner}/{app}.
+    On a queue host the paths, and the addresses in responses, are /{owner}/{app}.
     """
 
     def __init__(self, queue: Queue, dispatcher: Dispatcher, guard: Guard, rates: Rates) -> None:
@@ -87,7 +87,7 @@ class QueueRoutes:
             return await self._queue.submit(await submission_of(request, app, path, None, take))
 
     async def _check_reader(self, caller: Principal | None, app: RoutedApp, request_id: str) -> None:
-        """Show a request that somebody made with a key to that key's account and the app's alone.
+        """Allow access to a request made with a key only to the key's account and the app's.
 
         Raises:
             NotFound: there is no such request for this caller.
@@ -95,7 +95,7 @@ class QueueRoutes:
         try:
             request = (await self._queue.status(app.app_id, request_id)).request
         except NotFound:
-            return  # each answer says so in its own way
+            return  # each response reports that itself
         if not await self._guard.is_of(caller, request.caller, app):
             raise unknown_request(app.app_id, request_id)
 
@@ -125,7 +125,7 @@ class QueueRoutes:
         return response
 
     async def _cancel(self, app: RoutedApp, request_id: str) -> Response:
-        """Cancel, and answer as the published clients expect it."""
+        """Cancel, and answer in the published clients' form."""
         status, word, detail = 202, "CANCELLATION_REQUESTED", None
         try:
             await self._queue.cancel(app.app_id, request_id)
@@ -137,7 +137,7 @@ class QueueRoutes:
         return JSONResponse(content, status_code=status, headers={"x-fal-request-id": request_id})
 
     async def _stream(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
-        await self._queue.status(app.app_id, request_id)  # so that an unknown request is a 404 and not an event
+        await self._queue.status(app.app_id, request_id)  # so that an unknown request is a 404 rather than an event
         logs = switch(request, "logs")
         draining: asyncio.Event = request.scope["state"]["draining"]
 
@@ -174,7 +174,7 @@ class QueueRoutes:
 
 
 def document(status: QueueStatus, base: str) -> dict[str, object]:
-    """Return a request in the published form. `logs` is always there: the published clients need the key."""
+    """Return a request in the published form. `logs` is always present, because the published clients need the key."""
     request = status.request
     url = f"{base}/requests/{request.request_id}"
     content: dict[str, object] = {
@@ -196,7 +196,7 @@ def document(status: QueueStatus, base: str) -> dict[str, object]:
 
 
 def waits(status: QueueStatus) -> dict[str, object]:
-    """Return why a request waits, beside the published keys; nothing if others are before it, or it is its turn."""
+    """Return why a request waits, as additional keys; none if others are ahead or it is its turn."""
     delay = status.delay
     if delay is None:
         return {}
@@ -211,10 +211,10 @@ def _metrics(request: QueuedRequest) -> dict[str, float]:
 
 
 def scheme_of(request: Request) -> str:
-    """Return the scheme for addresses in answers; a proxy that ends TLS names it, and a liar only misleads itself."""
+    """Return the scheme for addresses in responses; a TLS proxy names it, and a liar only misleads itself."""
     forwarded = request.headers.get("x-forwarded-proto", "")
     return forwarded if forwarded in ("http", "https") else request.url.scheme
 
 
 def _take_all(_size: int) -> None:
-    """Set no limit beside that of one body: whoever has a key is known."""
+    """Set no additional limit: a caller with a key is known."""

@@ -1,4 +1,4 @@
-"""The queue for those who run apps: its size, its requests, flushing, cancelling and redriving."""
+"""The owner's view of the queue: its size, its requests, flushing, cancelling and redriving."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class QueueAdminRoutes:
     """The routes of the published `fal queue` and of ours, below /applications/{nickname}/{app}/queue.
 
     Args:
-        key_set: returns the public keys that check the signatures of webhooks.
+        key_set: returns the public keys for checking webhook signatures.
     """
 
     def __init__(self, queue: Queue, accounts: KnownAccounts, key_set: KeySet, guard: Guard) -> None:
@@ -117,17 +117,17 @@ class QueueAdminRoutes:
 
 
 def _app(request: Request, caller: Principal) -> AppId:
-    """Return which app is meant."""
+    """Return the app in the path."""
     return AppId.parse(caller.scope.account, request.path_params["app"])
 
 
 def _named(request: Request, caller: Principal) -> tuple[AppId, str]:
-    """Return which request is meant."""
+    """Return the request in the path."""
     return _app(request, caller), request.path_params["request_id"]
 
 
 def _item(request: QueuedRequest) -> dict[str, object]:
-    """Return a request without what it carries: no body, no headers, no query."""
+    """Return a request without its body, headers and query."""
     return {
         "request_id": request.request_id,
         "app": request.app_name,

@@ -1,4 +1,4 @@
-"""The ASGI application of the controller's own routes, with the two that describe the controller."""
+"""The ASGI application of the controller's own routes, including two that describe the controller."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def rest_app(*, guard: Guard, accounts: KnownAccounts, version: str, routes: Ite
     """Return the application.
 
     Args:
-        version: of this distribution.
-        routes: those of the nouns.
+        version: this distribution's version.
+        routes: the nouns' routes.
     """
 
     async def root(request: Request) -> Response:
@@ -30,14 +30,14 @@ def rest_app(*, guard: Guard, accounts: KnownAccounts, version: str, routes: Ite
                 "name": "fal-grpc controller",
                 "version": version,
                 "apps": "/{owner}/{app}/{path}",
-                # The first part of the paths of the caller's own apps; whoever has no key is told no names.
+                # The first part of the paths of the caller's own apps; a caller without a key learns no names.
                 **({} if caller is None else {"owner": accounts.of(caller.scope.account).nickname}),
                 "health": "/health",
             }
         )
 
     async def health(request: Request) -> Response:
-        # The date shows a client whose clock differs.
+        # The date lets a client detect a different clock.
         now = formatdate(usegmt=True)
         return JSONResponse({"status": "ok", "version": version}, headers={"date": now})
 

@@ -26,9 +26,9 @@ class Router:
     controller's own paths, so preflights for them are answered here.
 
     Args:
-        hosts: those that a request may name; None admits all.
-        dashboard: answers what is below /ui, which pages of other origins may not call.
-        more: first parts of the controller's own paths beside those that no account may be called.
+        hosts: the allowed hosts of requests; None allows all.
+        dashboard: answers everything below /ui, which pages of other origins may not call.
+        more: additional first segments of the controller's own paths, besides the reserved nicknames.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A runner and its log over REST, as the published client reads them."""
+"""A runner and its log over REST, in the published client's form."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class RunnerRoutes:
     """The routes of runners.
 
     Args:
-        comment_seconds: a stream without lines sends a comment this often, because proxies close silent connections.
+        comment_seconds: a stream without lines sends a comment at this interval, because proxies close silent
+        connections.
     """
 
     def __init__(self, runners: Runners, logs: Logs, guard: Guard, *, comment_seconds: float = COMMENT_SECONDS) -> None:
@@ -66,10 +67,11 @@ class RunnerRoutes:
         )
 
     async def _page_of_whole_times(self, scope: Scope, query: LogQuery) -> tuple[Sequence[LogEntry], datetime | None]:
-        """Return a page that does not end between two lines of one time, since the next page starts at a time.
+        """Return a page that does not end between two lines of the same time, because the next page starts at a time.
 
-        If not all lines of the last time are here, they are left to the next page; a time that fills the page alone is
-        read to its end.
+        If some lines of the last time are missing, they are left to the next page; a time that fills the page alone is
+        read to
+        its end.
         """
         page: LogPage = await self._logs.page(scope, query)
         entries = page.entries
@@ -99,7 +101,7 @@ class RunnerRoutes:
 
 
 def log_item(entry: LogEntry) -> dict[str, str | int | None]:
-    """Return a line as JSON values: the published keys in their form, and ours beside them."""
+    """Return a line as JSON values: the published keys in their form, plus our own."""
     return {
         "timestamp": entry.timestamp.isoformat().replace("+00:00", "Z"),
         "level": entry.level.value,
@@ -123,8 +125,9 @@ def _runner_item(runner: Runner) -> dict[str, str | None]:
         "machine_type": runner.machine_type,
         "state": runner.state.value,
         "created_at": runner.created_at.isoformat(),
-        # The client reads the lines from started_at on and before ended_at. A waiting runner has lines too, and the
-        # last line of an ended one may have the very time of its end.
+        # The client reads the lines from started_at on and before ended_at. A waiting runner has lines, too, and the
+        # last line
+        # of an ended one may have exactly the time of its end.
         "started_at": (runner.started_at or runner.created_at).isoformat(),
         "ended_at": None if runner.ended_at is None else (runner.ended_at + _TICK).isoformat(),
     }

@@ -1,4 +1,4 @@
-"""Files with an address of their own: /storage and /files/upload, as the published clients use them."""
+"""Files with a public address: /storage and /files/upload, in the published clients' form."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _LONGEST_CACHE = 86400
 
 
 class StorageRoutes:
-    """The routes. The ids of uploads and files cannot be guessed, so whoever has one needs no key.
+    """The routes. The ids of uploads and files cannot be guessed, so knowing one replaces a key.
 
     Args:
-        base_url: the address of the controller, for uploaders that know it only by a name of the cloud.
+        base_url: the controller's address, for uploaders that only know it by a name of the cloud.
     """
 
     def __init__(self, objects: Objects, tokens: Tokens, guard: Guard, base_url: str) -> None:
@@ -112,7 +112,7 @@ class StorageRoutes:
         return JSONResponse({"access_url": self._address(request, reserved), "uploadId": upload_id})
 
     def _address(self, request: Request, reserved: Reserved) -> str:
-        """Return the address of a file, which runners must reach too, and they are behind no proxy."""
+        """Return the address of a file, which runners, without the caller's proxy, must reach, too."""
         base = self._base_url if is_cloud_host(request.headers.get("host", "")) else base_of(request)
         return base + reserved.path
 
@@ -142,7 +142,7 @@ def base_of(request: Request) -> str:
     """Return the scheme, host and port by which the caller reached this controller.
 
     Raises:
-        InvalidArgument: the Host header is not a host.
+        InvalidArgument: the Host header is malformed.
     """
     host = request.headers.get("host", "")
     if not re.fullmatch(r"[0-9A-Za-z._:\[\]-]{1,255}", host):

@@ -1,4 +1,4 @@
-"""Reads a request to the queue: its options, the headers for the app, and the whole body."""
+"""Reads a request to the queue: its options, the headers for the app, and the complete body."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from fal_server.live.dispatch import RoutedApp
 from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
-# Of each body, this much always has room, so that somebody who holds all of it shuts nobody out.
+# This much of each body always has room, so that nobody can lock out others by using all of it.
 _FREE_BYTES = 1024 * 1024
-# Headers that the queue reads itself, and `Accept-Encoding`: the client that fetches the result may be another one.
+# Headers that the queue reads itself, and `Accept-Encoding`, because another client may fetch the result.
 _READ = frozenset({b"accept-encoding", b"idempotency-key", b"x-fal-no-retry", b"x-fal-queue-priority"})
 
 
 class BodyRoom:
-    """Bounds the memory that the bodies of callers without a key take at once; each is in it until it is stored."""
+    """Limits the total memory for bodies of callers without a key, until each body is stored."""
 
     def __init__(self, most_bytes: int = MOST_BODY_BYTES) -> None:
         self._left = most_bytes
 
     @contextmanager
     def share(self) -> Generator[Callable[[int], None]]:
-        """Yield a function that takes the size of a body so far; what it took is given back at the end.
+        """Yield a function that reserves the size of a body so far; the reservation ends with the block.
 
         Raises:
-            ResourceExhausted: other bodies have the room.
+            ResourceExhausted: other bodies use the room.
         """
         taken = 0
 
@@ -59,7 +59,7 @@ class BodyRoom:
 async def submission_of(
     request: Request, app: RoutedApp, path: str, caller: str | None, take: Callable[[int], None]
 ) -> Submission:
-    """Read a request with its whole body.
+    """Read a request with its complete body.
 
     Args:
         path: for the app, without the query.
@@ -67,9 +67,9 @@ async def submission_of(
         take: called with the size of the body so far; it may refuse.
 
     Raises:
-        TooLarge: the body is larger than the queue keeps.
+        TooLarge: the body is larger than the queue stores.
         HttpError: the client left before the end of the body.
-        InvalidArgument: a header of the platform is malformed.
+        InvalidArgument: a platform header is malformed.
     """
     query, webhook_url = _split_query(request.scope["query_string"].decode("latin-1"))
     headers = request.headers
@@ -89,7 +89,7 @@ async def submission_of(
 
 
 def _split_query(query: str) -> tuple[str, str | None]:
-    """Return the query for the app as it was written, and the webhook's address."""
+    """Return the query for the app unchanged, and the webhook's address."""
     webhook_url: str | None = None
     kept: list[str] = []
     for part in query.split("&"):
@@ -102,7 +102,7 @@ def _split_query(query: str) -> tuple[str, str | None]:
 
 
 def passed_on(request: Request) -> tuple[tuple[str, str], ...]:
-    """Return the header fields that the app gets."""
+    """Return the header fields for the app."""
     raw: list[tuple[bytes, bytes]] = request.headers.raw
     nominated = {token for name, value in raw if name == b"connection" for token in tokens(value)}
     passed = [

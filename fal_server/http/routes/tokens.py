@@ -15,7 +15,7 @@ _SECONDS = 120.0
 
 
 class TokenRoutes:
-    """The route, with and without the slash. The answer is the token itself, as a JSON string."""
+    """The route, with and without the slash. The response is the token itself, as a JSON string."""
 
     def __init__(self, tokens: Tokens, guard: Guard) -> None:
         self._tokens = tokens

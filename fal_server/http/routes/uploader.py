@@ -1,4 +1,4 @@
-"""Uploads by runners over a unix socket: files that apps make never leave the machine."""
+"""Uploads by runners over a unix socket, so that apps' files never leave the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Uploader:
     """The ASGI application. A file is complete when it is accepted, so its state is always `completed`.
 
     Args:
-        base_url: where files are fetched.
+        base_url: the base of the files' addresses.
     """
 
     def __init__(self, objects: Objects, guard: Guard, base_url: str) -> None:
@@ -97,7 +97,7 @@ class UnixListener:
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, path: Path) -> None:
-        """Listen, in place of a socket that an earlier controller left.
+        """Listen, replacing an earlier controller's socket.
 
         Raises:
             OSError: the path cannot be listened on.

@@ -1,4 +1,4 @@
-"""Workflows over HTTP, as the published clients publish, change and call them, directly and through the queue."""
+"""Workflows over HTTP, in the published clients' form: publish, change and call them, directly or through the queue."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WorkflowRoutes:
                     ("GET", "/status", self._status),
                     ("PUT", "/cancel", self._cancel),
                 )
-                for slash in ("", "/")  # fal_client ends these without one, the published SDK with one
+                for slash in ("", "/")  # fal_client uses these without one, the published SDK with one
             ),
         ]
 
@@ -106,7 +106,7 @@ class WorkflowRoutes:
         return _answer(await self._runs.wait(run))
 
     async def _stream(self, request: Request, caller: Principal) -> Response:
-        """Run a workflow and send what happens as it happens."""
+        """Run a workflow and stream its events."""
         run = await self._runs.start(caller, self._name(request, caller), cast("Json", await json_object(request)))
         draining: asyncio.Event = request.scope["state"]["draining"]
 
@@ -144,7 +144,7 @@ class WorkflowRoutes:
         return _answer(run)
 
     async def _cancel(self, request: Request, caller: Principal) -> Response:
-        """Cancel, and answer as the published clients expect it."""
+        """Cancel, and answer in the published clients' form."""
         name, run_id = self._name(request, caller), request.path_params["run_id"]
         status, content = 202, {"status": "CANCELLATION_REQUESTED"}
         try:
@@ -159,7 +159,7 @@ class WorkflowRoutes:
         return await self._runs.get(caller.scope, self._name(request, caller), request.path_params["run_id"])
 
     def _name(self, request: Request, caller: Principal) -> str:
-        """Return the workflow that a path names.
+        """Return the workflow in a path.
 
         Raises:
             NotFound: the path names another account.

@@ -1,4 +1,4 @@
-"""Accepts connections; what the machine has no descriptor for waits in the kernel."""
+"""Accepts connections; without free descriptors they wait in the kernel."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from fal_server.aio.tasks import TaskSet
 
 _log = logging.getLogger(__name__)
 BACKLOG = 1024
-# So many in a row, then other work gets its turn.
+# The most accepted in a row before other work gets its turn.
 _AT_ONCE = 100
 _AGAIN_SECONDS = 0.1
 
 
 class Acceptor:
-    """Accept the connections of one socket.
+    """Accepts the connections of one socket.
 
-    The event loops' own servers are not used: uvloop's answers a shortage of descriptors by accepting what waits and
-    closing it at once, so that callers get a reset where a tenth of a second would have helped.
+    It replaces the event loops' own servers: if descriptors run out, uvloop's accepts waiting connections and closes
+    them at
+    once, so that callers get a reset although a tenth of a second would have sufficed.
 
     Args:
         listening: a bound socket, which it closes.
-        protocol: makes the protocol of each connection.
-        tls: what each connection has to use, if anything.
-        handshake_seconds: how long that may take.
-        tasks: has the connections that are being made.
+        protocol: creates the protocol of each connection.
+        tls: the TLS settings of each connection, if any.
+        handshake_seconds: how long the handshake may take.
+        tasks: keeps the tasks that establish connections.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Acceptor:
                 connection, _address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # no descriptor or memory, or what the network had for the connection
+            except OSError as error:  # no descriptor or memory, or a pending network error of the connection
                 self._wait(error)
                 return
             self._lacking = False
@@ -87,7 +88,7 @@ class Acceptor:
             self._tasks.spawn(self._connect(connection))
 
     def _wait(self, error: OSError) -> None:
-        """Accept again in a while; the reader would be called all the time meanwhile."""
+        """Accept again after a pause, during which the reader would otherwise be called all the time."""
         if not self._lacking:
             self._lacking = True
             _log.warning("new connections wait: %s", error.strerror)
@@ -100,4 +101,4 @@ class Acceptor:
                 self._protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds
             )
         except (OSError, asyncio.CancelledError):
-            connection.close()  # the client has left, or speaks no TLS
+            connection.close()  # the client has left, or does not speak TLS

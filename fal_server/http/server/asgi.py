@@ -17,23 +17,24 @@ from fal_server.http.server.rules import Limits
 
 _log = logging.getLogger(__name__)
 EXCHANGE = "exchange"
-"""The name of the exchange among the state of a request."""
+"""The key of the exchange in a request's state."""
 REQUEST_ID = "request_id"
-"""The name of the id, among the same, by which the controller's log and the response call the request."""
-# A page of another origin may read what its key opens: no answer depends on what a browser adds by itself.
+"""The key of the request's id, used in the controller's log and in the response, in the same state."""
+# A page of another origin may read what its key permits: no response depends on credentials that a browser adds.
 _FOR_PAGES = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
-# Such fields of a stored answer are the app's, for the page that queued the request; a browser refuses two of a name.
+# These fields of a stored response come from the app, for the page that queued the request; a browser refuses
+# duplicates.
 _OF_PAGES = b"access-control-"
 
 
 class AsgiAdapter:
-    """Answer each exchange with an ASGI application, in a task of its own.
+    """Answers each exchange with an ASGI application, in a separate task.
 
-    The application finds an event in `scope["state"]["draining"]`: once it is set, endless responses have to end.
+    The application finds an event in `scope["state"]["draining"]`: once it is set, endless responses must end.
 
     Args:
         body_seconds: how long to wait for more of a request's body before it fails with 408.
-        for_pages: whether pages of other origins may read the answers.
+        for_pages: whether pages of other origins may read the responses.
     """
 
     def __init__(self, app: ASGIApp, *, body_seconds: float = Limits().body_seconds, for_pages: bool = True) -> None:
@@ -55,7 +56,7 @@ class AsgiAdapter:
         self._draining.set()
 
     async def close(self) -> None:
-        """Cancel what still runs; the listener has to be closed before."""
+        """Cancel running tasks; close the listener first."""
         await self._tasks.close()
 
 
@@ -91,7 +92,7 @@ class _AsgiRun:
         self._may_write.set()
 
     async def run(self, app: ASGIApp) -> None:
-        """Call the application; the client gets a whole response or a broken connection."""
+        """Call the application; the client gets a complete response or a broken connection."""
         exchange = self._exchange
         try:
             await app(self._scope(), self._receive, self._send)
@@ -147,7 +148,7 @@ class _AsgiRun:
                 self._give_up()
 
     def _give_up(self) -> None:
-        """Answer a client that stopped sending its body; for the application it has left."""
+        """Answer a client that stopped sending its body; to the application it has left."""
         exchange = self._exchange
         self._given_up = True
         if exchange.started:
@@ -177,7 +178,7 @@ class _AsgiRun:
             if lower == b"content-length":
                 length = int(value)
             elif lower == b"x-fal-request-id":
-                request_id = value  # the response is about another request, one that was queued
+                request_id = value  # the response is about another request, which was queued
             elif lower not in HOP_BY_HOP and not lower.startswith(_OF_PAGES):
                 fields.append(b"%b: %b\r\n" % (name, value))
         fields.append(b"%bx-fal-request-id: %b\r\n" % (self._for_pages, request_id))
@@ -187,7 +188,7 @@ class _AsgiRun:
 
 
 def _host_and_port(address: object) -> tuple[str, int] | None:
-    """Return an address as ASGI wants it; that of a unix socket has neither host nor port."""
+    """Return an address in ASGI's form; that of a unix socket has neither host nor port."""
     match address:
         case (str(host), int(port), *_):
             return host, port

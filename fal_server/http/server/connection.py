@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection; its requests are answered one after another, in their order."""
+    """A connection; its requests are answered one after another, in order."""
 
     __slots__ = (
         "_closing", "_current", "_deadline", "_fed", "_forwarded", "_handler", "_head_fed", "_head_started",
@@ -43,7 +43,7 @@ class HttpConnection(asyncio.Protocol):
         self._receiving: Exchange | None = None
         self._current: Exchange | None = None
         self._queue: deque[Exchange] = deque()
-        # The answer to bytes that are no acceptable request; sent after the answers to the requests before them.
+        # The response to an unacceptable request; sent after the responses to earlier requests.
         self._rejection: Rejection | None = None
         self._fed = self._head_fed = self._quiet = 0
         self._head_started = self._progress = self._pumping = self._paused = self._lost = False
@@ -88,8 +88,9 @@ class HttpConnection(asyncio.Protocol):
         if self._lost:
             return
         if self._url is not None:
-            # The parser does not tell where in a part a head starts, so only the parts after that one are counted; the
-            # limit is exact once the head is complete.
+            # The parser does not report where in a part a head starts, so only the parts after that one are counted;
+            # the limit is
+            # exact once the head is complete.
             if self._head_started:
                 self._wait_at_most(self._limits.head_seconds)
             else:
@@ -106,7 +107,7 @@ class HttpConnection(asyncio.Protocol):
         self._pump()
 
     def eof_received(self) -> bool | None:
-        """Treat a client that closes its side as gone."""
+        """Treat a client that closes its side as disconnected."""
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -187,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
         if exchange is not None:
             exchange.complete = True
             if not exchange.keep_alive and not exchange.finished:
-                self._stop = True  # further bytes are no request
+                self._stop = True  # further bytes are not requests
             elif exchange.finished:
                 self._after_answer(exchange)
 
@@ -206,7 +207,7 @@ class HttpConnection(asyncio.Protocol):
                 if rest:
                     self._keep(exchange, rest)
                 return
-            # An upgrade that is not offered here (h2c): answer the request as it is.
+            # An upgrade that is not offered here (h2c): answer the request without it.
             self._parser = httptools.HttpRequestParser(self)
             if rest:
                 self._feed(rest)
@@ -220,7 +221,7 @@ class HttpConnection(asyncio.Protocol):
         exchange.received += len(data)
 
     def _reject(self, status: int, detail: str) -> None:
-        """Read nothing more, and break off the request whose body cannot be read."""
+        """Stop reading, and abort the request whose body cannot be read."""
         if self._rejection is not None:
             return
         self._stop = True
@@ -268,7 +269,7 @@ class HttpConnection(asyncio.Protocol):
     # Answering.
 
     def _pump(self) -> None:
-        """Hand the next request to the handler; a loop, because recursion could overflow with pipelined requests."""
+        """Hand the next request to the handler; in a loop, because recursion could overflow with pipelined requests."""
         if self._pumping or self._lost:
             return
         self._pumping = True
@@ -306,7 +307,7 @@ class HttpConnection(asyncio.Protocol):
             self._linger()
 
     def _after_answer(self, exchange: Exchange) -> None:
-        """Go on to the next request, because this one is received and answered."""
+        """Continue with the next request, because this one is received and answered."""
         if not exchange.keep_alive or self.registry.draining:
             self._close()
             return
@@ -346,14 +347,14 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
 
     def _close(self) -> None:
-        """Close when everything written is sent, or when the client takes too long to read it."""
+        """Close once everything written is sent, or if the client takes too long to read it."""
         self._closing = self._stop = True
         self.transport.close()
         if not self._lost:
             self._wait_at_most(self._limits.idle_seconds)
 
     def _linger(self) -> None:
-        """Close, but read on for a while: closing with unread bytes resets the connection and may lose the response."""
+        """Close, but keep reading for a while: a close with unread bytes resets the connection, which may lose data."""
         if self._lost or not self.transport.can_write_eof():
             self._close()
             return
@@ -363,7 +364,7 @@ class HttpConnection(asyncio.Protocol):
         self._pace()
 
     def _wait(self, seconds: float) -> None:
-        """Set the deadline. A timer that fires earlier is left alone, because it checks the deadline again."""
+        """Set the deadline. A timer that fires earlier is kept, because it checks the deadline again."""
         self._deadline = self._loop.time() + seconds
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._on_timer)

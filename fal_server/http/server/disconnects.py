@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 
 class DisconnectWatcher:
-    """Watch sockets for their end, which the event loop's transports see only while they read.
+    """Watches sockets for their end, which the event loop's transports only notice while reading.
 
-    A reset, a host that stopped answering and a closed side are detected. The close of a client that died in the
-    middle of a large upload is detected only when the app has taken the bytes before it.
+    It detects a reset, a host that stopped answering, and a closed side. If a client dies in the middle of a large
+    upload,
+    the close is detected only once the app has taken the bytes before it.
     """
 
     def __init__(self) -> None:
@@ -20,18 +21,18 @@ class DisconnectWatcher:
         self._watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, transport: asyncio.Transport, gone: Callable[[], None]) -> int:
-        """Call `gone` once when the other side ends the connection; return the handle for `forget`."""
+        """Call `gone` once when the other side ends the connection; return a handle for `forget`."""
         if self._epoll is None:
             self._epoll = select.epoll()
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look)
-        # A duplicate, because the transport may close its descriptor and the number be reused before `forget`.
+        # Watch a duplicate, because the transport may close its descriptor and the number be reused before `forget`.
         watched = os.dup(transport.get_extra_info("socket").fileno())
         self._watched[watched] = gone
         self._epoll.register(watched, select.EPOLLRDHUP)
         return watched
 
     def forget(self, watched: int) -> None:
-        """Stop watching; nothing happens if `gone` was called."""
+        """Stop watching; do nothing if `gone` was called."""
         if self._watched.pop(watched, None) is not None and self._epoll is not None:
             self._epoll.unregister(watched)
             os.close(watched)

@@ -1,4 +1,4 @@
-"""Responses of the gateway itself, in the form that the published clients read."""
+"""Responses of the gateway itself, in the published clients' form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class HttpError(Exception):
 
     Args:
         status: the status code.
-        error_type: one of the published words for x-fal-error-type.
+        error_type: one of the published values of x-fal-error-type.
         detail: for people: what is wrong, then what to do.
         fields: more header lines, each ended by CRLF.
     """
@@ -29,7 +29,7 @@ class HttpError(Exception):
 def send_error(exchange: Exchange, request_id: str, error: HttpError) -> None:
     """Answer with an error of the gateway itself."""
     exchange.error_type = error.error_type
-    # A page of another origin may read why: there is no secret in it.
+    # A page of another origin may read the reason, which contains no secret.
     fields = (
         b"date: %b\r\ncontent-type: application/json\r\naccess-control-allow-origin: *\r\n"
         b"x-fal-request-id: %b\r\nx-fal-error-type: %b\r\n%b"
@@ -38,9 +38,10 @@ def send_error(exchange: Exchange, request_id: str, error: HttpError) -> None:
 
 
 def answer_preflight(exchange: Exchange, request_id: str) -> bool:
-    """Answer a CORS preflight to a private app or the controller itself; return False if the request is none.
+    """Answer a CORS preflight to a private app or the controller itself; return False for other requests.
 
-    A preflight carries no key, so it can reach neither; a public app answers it itself. Whoever has a key may call from
+    A preflight carries no key, so it can reach neither; a public app answers it itself. A caller with a key may call
+    from
     any page, and the response says whether the page may read it.
     """
     if exchange.method != b"OPTIONS":
@@ -60,5 +61,5 @@ def answer_preflight(exchange: Exchange, request_id: str) -> bool:
 
 
 def _date() -> bytes:
-    """Return the time for a Date field (RFC 9110, 6.6.1); in responses of apps their own server sends it."""
+    """Return the time for a Date field (RFC 9110, 6.6.1); apps' servers add it to their own responses."""
     return formatdate(usegmt=True).encode()

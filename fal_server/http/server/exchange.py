@@ -9,15 +9,15 @@ from typing import Protocol
 from fal_server.http.server.messages import Headers, reason
 from fal_server.http.server.registry import Registry
 
-# Larger parts of a body are written as they are, because copying them into one buffer costs more.
+# Larger parts of a body are written separately, because copying them into one buffer costs more.
 _JOIN_LIMIT = 16 * 1024
 
 
 class ResponseDriver(Protocol):
-    """Produces the response of an exchange; the connection reports here what the client does."""
+    """Produces the response of an exchange; the connection notifies it of the client's actions."""
 
     def on_body(self) -> None:
-        """Handle that more of the request's body can be taken, or that it is complete."""
+        """Handle that more of the request's body is available, or that it is complete."""
         ...
 
     def on_client_gone(self) -> None:
@@ -34,7 +34,7 @@ class ResponseDriver(Protocol):
 
 
 class ConnectionHandle(Protocol):
-    """What an exchange needs of its connection."""
+    """The part of a connection that an exchange uses."""
 
     transport: asyncio.Transport
 
@@ -50,7 +50,7 @@ class ConnectionHandle(Protocol):
 
     @property
     def last(self) -> bool:
-        """Whether the connection closes after the response under way."""
+        """Whether the connection closes after the current response."""
         ...
 
     def body_taken(self) -> None:
@@ -58,11 +58,11 @@ class ConnectionHandle(Protocol):
         ...
 
     def exchange_done(self, exchange: Exchange) -> None:
-        """Go on to the next request, because the response is written."""
+        """Continue with the next request, because the response is written."""
         ...
 
     def release_transport(self, protocol: asyncio.Protocol) -> None:
-        """Hand the transport to another protocol for good."""
+        """Hand the transport to another protocol permanently."""
         ...
 
 
@@ -70,20 +70,21 @@ class Exchange:
     """A request, its body as it arrives, and its response.
 
     Attributes:
-        headers: names in lower case, in their order.
+        headers: names in lower case, in order.
         host: the Host field, with its port; empty if an HTTP/1.0 client sent none.
         upgrade: whether the client asks for a WebSocket; `chunks` then holds the raw bytes after the head.
         complete: whether the whole body has arrived.
         buffered: bytes in `chunks`.
         driver: produces the response; the handler sets it, unless it answers before it returns.
-        started, finished: how far the response is.
+        started, finished: the progress of the response.
         gone: whether the client has left, after which sending does nothing.
-        key_id: of the key that admitted the caller, at whose end the exchange ends too; None if there is none.
-        code: of the response that was started last; 0 before.
-        error_type: the word for what went wrong; None if nothing did.
+        key_id: of the caller's key, with which the exchange ends too; None if there is none.
+        code: of the last started response; 0 before.
+        error_type: the published error type; None for a success.
         received, sent: bytes of both bodies so far.
-        on_end: called once when the response is written or can no longer be; None if nobody asks.
-        membership: by which the caller acts for a team, likewise; empty if it does not.
+        on_end: called once when the response is written or can no longer be; may be None.
+        membership: of the caller in the team that it acts for, with which the exchange ends too; empty if there is
+        none.
     """
 
     __slots__ = (
@@ -158,7 +159,7 @@ class Exchange:
         return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
     def take_body(self) -> bytes:
-        """Return the part of the body that has arrived, so that more of it is read."""
+        """Return the part of the body that has arrived, which lets reading continue."""
         chunks = self.chunks
         if not chunks:
             return b""
@@ -179,7 +180,7 @@ class Exchange:
 
         Args:
             fields: header lines, each ended by CRLF, without those about framing and connection.
-            length: the body's length in bytes; None if it is not known.
+            length: the body's length in bytes; None if unknown.
             phrase: the reason in the status line; None takes the usual one.
         """
         self.started = True
@@ -242,7 +243,7 @@ class Exchange:
     def _send_large(self, head: bytes, body: bytes, *, end: bool) -> None:
         """Write a large part of the body without copying it.
 
-        Not by writelines, because until Python 3.13 asyncio's does not call pause_writing when its buffer is full.
+        It avoids writelines, because until Python 3.13 asyncio's does not call pause_writing when its buffer is full.
         """
         write = self.connection.transport.write
         if self._chunked:
@@ -274,7 +275,7 @@ class Exchange:
         self.connection.release_transport(protocol)
 
     def abort(self) -> None:
-        """Break the connection, so that the client does not take a part for the whole response."""
+        """Break the connection, so that the client does not mistake a part for the complete response."""
         self.driver = None
         if not self.gone:
             self.gone = True
@@ -282,7 +283,7 @@ class Exchange:
         self.end()
 
     def end(self) -> None:
-        """Tell whoever asked that this is over; a second call does nothing."""
+        """Call `on_end` once; a second call does nothing."""
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end()
@@ -296,5 +297,5 @@ class RequestHandler(Protocol):
         ...
 
     def drain(self) -> None:
-        """End responses that would never end, because the listener is closing."""
+        """End endless responses, because the listener is closing."""
         ...

@@ -1,4 +1,4 @@
-"""The HTTP status of every fault: the one table, for the gateway and all routes."""
+"""The HTTP status of every fault, in one table for the gateway and all routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fal_server.core.faults import (
 )
 from fal_server.http.server.errors import HttpError
 
-# A fault without a row has that of its base. `BY_HTTP_STATUS` of fal_grpc.errors is the way back.
+# A fault without a row has its base's status. `BY_HTTP_STATUS` of fal_grpc.errors is the reverse mapping.
 STATUSES: dict[type[Fault], int] = {
     Fault: 500,
     InvalidArgument: 400,
@@ -42,7 +42,7 @@ STATUSES: dict[type[Fault], int] = {
     StartTimedOut: 504,
     DeadlineExceeded: 504,
 }
-# The published words of x-fal-error-type; the others are `bad_request` below 500 and `internal_error` from there on.
+# The published values of x-fal-error-type; the others are `bad_request` below 500 and `internal_error` above.
 _ERROR_TYPES: dict[type[Fault], str] = {StartTimedOut: "startup_timeout", DeadlineExceeded: "request_timeout"}
 
 
@@ -52,7 +52,7 @@ def status_of(kind: type[Fault]) -> int:
 
 
 def http_error(fault: Fault) -> HttpError:
-    """Return the error to answer with; the message of an internal fault stays in the log."""
+    """Return the error to answer with; an internal fault's message stays in the log."""
     status = status_of(type(fault))
     error_type = _ERROR_TYPES.get(type(fault), "bad_request" if status < 500 else "internal_error")
     fields = b"www-authenticate: Key\r\n" if status == 401 else b""

@@ -1,8 +1,8 @@
-"""Bounds the header blocks that a client sends over HTTP/2, before the gRPC server parses them."""
+"""Limits the header blocks that a client sends over HTTP/2, before the gRPC server parses them."""
 
 from __future__ import annotations
 
-# The gRPC server takes 32 KiB of metadata at most, but reads a longer block to its end, however long that is.
+# The gRPC server accepts 32 KiB of metadata at most, but reads a longer block to its end, however long it is.
 MOST_BLOCK_BYTES = 64 * 1024
 _PREFACE_BYTES = 24
 _FRAME_HEAD_BYTES = 9
@@ -11,7 +11,7 @@ _END_HEADERS = 4
 
 
 class HeaderLimit:
-    """Follow the frames of one connection; a block of HEADERS and CONTINUATION frames must end in time."""
+    """Follows the frames of one connection; a block of HEADERS and CONTINUATION frames must end within the limit."""
 
     __slots__ = ("_block", "_head", "_skip")
 
@@ -21,7 +21,7 @@ class HeaderLimit:
         self._block = 0
 
     def admits(self, data: bytes) -> bool:
-        """Take the next bytes of the connection; return whether they keep the limit."""
+        """Add the next bytes of the connection; return whether they keep the limit."""
         position = 0
         while True:
             if self._skip:

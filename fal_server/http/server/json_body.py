@@ -11,10 +11,10 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 async def json_object(request: Request) -> dict[str, object]:
-    """Return the body, which is a JSON object; an empty body is an empty object.
+    """Return the body, a JSON object; an empty body is an empty object.
 
     Raises:
-        InvalidArgument: it is something else.
+        InvalidArgument: it is anything else.
         TooLarge: it is larger than 16 MiB.
     """
     parsed = await _json(request, b"{}")
@@ -24,7 +24,7 @@ async def json_object(request: Request) -> dict[str, object]:
 
 
 async def json_array(request: Request) -> list[object]:
-    """Return the body, which is a JSON array; an empty body is an empty array. Raises like `json_object`."""
+    """Return the body, a JSON array; an empty body is an empty array. Raises the errors of `json_object`."""
     parsed = await _json(request, b"[]")
     if not isinstance(parsed, list):
         raise InvalidArgument("body", "the body is not a JSON array")

@@ -1,4 +1,4 @@
-"""One port for gRPC and HTTP/1.1, told apart by a connection's first bytes or by ALPN."""
+"""One port for gRPC and HTTP/1.1, distinguished by a connection's first bytes or by ALPN."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _NO_CERTIFICATE_HTTP = (
 
 
 class Listener:
-    """Accept connections on one port and hand each to the gRPC server or to HTTP/1.1.
+    """Accepts connections on one port and hands each to the gRPC server or to HTTP/1.1.
 
     Args:
         handler: answers requests in HTTP/1.1.
-        grpc_address: where the gRPC server listens: `unix:/path` or `host:port`.
-        tls: with a context, every connection has to use TLS, and ALPN decides: a client that offers only `h2` gets
-            gRPC, any other HTTP/1.1. If it verifies clients, those without a certificate are refused.
-        limits: what a client may use.
+        grpc_address: the gRPC server's address: `unix:/path` or `host:port`.
+        tls: with a context, every connection must use TLS, and ALPN decides: a client that offers only `h2` gets gRPC,
+            any other HTTP/1.1. If it verifies clients, those without a certificate are refused.
+        limits: the limits of one client.
         first_byte_seconds: how long a connection may be silent or in its TLS handshake.
 
     Attributes:
@@ -157,7 +157,7 @@ async def bind(host: str, port: int) -> tuple[socket.socket, ...]:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # With port 0 the first address picks the port, and the others take the same.
+            # With port 0 the first address picks the port, and the others use the same.
             made.bind((address[0], port or (bound[0].getsockname()[1] if len(bound) > 1 else 0), *address[2:]))
     except OSError:
         for made in bound:
@@ -167,9 +167,9 @@ async def bind(host: str, port: int) -> tuple[socket.socket, ...]:
 
 
 def _enable_keepalive(listening: socket.socket) -> None:
-    """Have the kernel probe silent clients, because one that lost its power never closes and keeps its runner.
+    """Let the kernel probe silent clients, because one that lost power never closes and keeps its runner.
 
-    Connections inherit this from the socket that they were accepted on (tcp(7)).
+    Connections inherit this from their listening socket (tcp(7)).
     """
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
@@ -194,7 +194,7 @@ class _ProtocolSniffer(asyncio.Protocol):
         self._timer = loop.call_later(listener.first_byte_seconds, self.abort)
         listener.registry.add(self)
         grpc = tls is not None and tls.selected_alpn_protocol() == "h2"
-        # Without this, who shows no certificate would be let in, since the handshake leaves that to us.
+        # The handshake leaves this check to us: without it, a client without a certificate would be admitted.
         self._refused = listener.asks_for_certificates and not (tls and tls.getpeercert(binary_form=True))
         if self._refused and grpc:
             refused = RefusedGrpc(_NO_CERTIFICATE, listener.first_byte_seconds)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 in bytes: hop-by-hop fields, status phrases, error bodies, and ids of requests."""
+"""HTTP/1.1 in bytes: hop-by-hop fields, status phrases, error bodies, and request ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 Headers: TypeAlias = "list[tuple[bytes, bytes]]"
 
-# RFC 9110, 7.6.1: these are about one connection and are never passed on.
+# RFC 9110, 7.6.1: these concern one connection and are never forwarded.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -37,9 +37,9 @@ def error_body(detail: str, error_type: str) -> bytes:
 
 
 class RequestIds:
-    """Make ids in the form of a version 4 UUID, cheaply: 48 random bits each, and the same end for a whole batch.
+    """Generates ids in the form of a version 4 UUID, cheaply: 48 random bits each, and the same end for a whole batch.
 
-    They name requests and protect nothing, so they need not be unguessable.
+    They only identify requests, so they need not be unguessable.
     """
 
     __slots__ = ("_at", "_ending", "_hex")

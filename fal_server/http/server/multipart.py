@@ -1,4 +1,4 @@
-"""The file in a multipart/form-data body (RFC 7578), piece by piece as it arrives."""
+"""Extracts the file in a multipart/form-data body (RFC 7578), piece by piece as it arrives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_HEADER_BYTES = 16 * 1024
 async def file_field(
     content_type: str, chunks: AsyncIterator[bytes], field: str = "file_upload"
 ) -> AsyncGenerator[bytes]:
-    """Yield the content of a form's file, and skip all other fields.
+    """Yield the content of a form's file, skipping all other fields.
 
     Args:
         content_type: of the body, with its boundary.
@@ -27,7 +27,7 @@ async def file_field(
         field: the name of the file's field.
 
     Raises:
-        InvalidArgument: the body is not such a form, is cut off, or has no such field.
+        InvalidArgument: the body is not such a form, is truncated, or has no such field.
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):

@@ -1,4 +1,4 @@
-"""Sends a file that is already open, with ranges, HEAD and conditions."""
+"""Sends an open file, with support for ranges, HEAD and conditional requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class OpenFileResponse(FileResponse):
-    """A response from an open descriptor, which it closes whatever happens.
+    """A response from an open descriptor, which it closes in any case.
 
     Args:
         content_type: None guesses it from the file's name.
@@ -31,7 +31,7 @@ class OpenFileResponse(FileResponse):
         super().__init__(
             f"/proc/self/fd/{opened.descriptor}",
             stat_result=os.fstat(opened.descriptor),
-            # As a header, because Starlette adds a charset, which nobody knows, to a `media_type`.
+            # As a header, because Starlette would add an unknown charset to a `media_type`.
             headers={**(headers or {}), "content-type": kind},
         )
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: in text, and told to the gRPC server behind the shared port."""
+"""The address of a connection's other end: as text, and forwarded to the gRPC server behind the shared port."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def address_of(peername: object) -> str:
 
 
 def named_socket(peername: object) -> socket.socket:
-    """Return a unix socket whose own name says the address of a caller.
+    """Return a unix socket whose own name contains a caller's address.
 
-    The name is in the abstract space, so nothing is left on disk. A part that cannot be guessed keeps others from
-    taking it before; if it is taken, the caller is not known.
+    The name is in the abstract namespace, so nothing is left on disk. An unguessable part prevents others from taking
+    it
+    first; if it is taken, the caller is unknown.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.setblocking(False)

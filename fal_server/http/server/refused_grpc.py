@@ -7,7 +7,7 @@ import struct
 from typing import cast
 from urllib.parse import quote
 
-# RFC 9113: the preface, the header of a frame, and the types and flags of those that matter here.
+# RFC 9113: the preface, the header of a frame, and the types and flags needed here.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME = struct.Struct(">BHBBI")
 _DATA, _HEADERS, _SETTINGS = 0x0, 0x1, 0x4
@@ -18,7 +18,7 @@ _FAILED_PRECONDITION = 9
 
 
 class RefusedGrpc(asyncio.Protocol):
-    """Answer every call with one status; nothing that the client sends is passed on.
+    """Answers every call with one status; nothing from the client is forwarded.
 
     Args:
         reason: for the callers.
@@ -47,7 +47,7 @@ class RefusedGrpc(asyncio.Protocol):
             self._transport.abort()
             return
         self._data += data
-        if self._received == len(self._data):  # nothing was taken off yet
+        if self._received == len(self._data):  # nothing was removed yet
             if len(self._data) < len(_PREFACE):
                 return
             if not self._data.startswith(_PREFACE):
@@ -75,7 +75,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def _literal(name: str) -> bytes:
-    """Return a name as HPACK (RFC 7541) has it in a field that is not indexed."""
+    """Return a name in the form of HPACK (RFC 7541) for a field that is not indexed."""
     return b"\0" + _text(name)
 
 
@@ -85,7 +85,7 @@ def _text(text: str) -> bytes:
 
 
 def _length(number: int) -> bytes:
-    """Return an integer with a prefix of 7 bits."""
+    """Return an integer with a prefix of 7 bits, in HPACK's form."""
     if number < 127:
         return bytes((number,))
     number, found = number - 127, bytearray((127,))

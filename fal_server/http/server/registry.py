@@ -13,7 +13,7 @@ class Member(Protocol):
     """A connection that can be ended."""
 
     def drain(self) -> None:
-        """Finish what is under way, accept nothing new, then close."""
+        """Finish current requests, accept nothing new, then close."""
         ...
 
     def abort(self) -> None:
@@ -21,12 +21,12 @@ class Member(Protocol):
         ...
 
     def end_calls(self, name: str) -> None:
-        """Close now if a call is under way that was admitted by this key or membership."""
+        """Close now if this key or membership admitted a current call."""
         ...
 
 
 class Registry:
-    """Hold every open connection.
+    """Holds every open connection.
 
     Attributes:
         disconnects: detects clients that leave while reading from them is paused.
@@ -56,19 +56,19 @@ class Registry:
             member.drain()
 
     def discard(self, member: Member) -> None:
-        """Remove a connection that was closed, or whose place another member takes."""
+        """Remove a connection that was closed or replaced by another member."""
         self._members.discard(member)
         if not self._members:
             self._empty.set()
 
     def drain(self) -> None:
-        """Let every connection finish what is under way, then close."""
+        """Let every connection finish its current requests, then close."""
         self.draining = True
         for member in tuple(self._members):
             member.drain()
 
     def end_calls(self, name: str) -> None:
-        """Close the connections on which a call is under way that was admitted by this key or membership."""
+        """Close the connections with a current call that this key or membership admitted."""
         for member in tuple(self._members):
             member.end_calls(name)
 

@@ -1,4 +1,4 @@
-"""Which requests the server accepts: limits, and framing that can be read in one way only."""
+"""The requests that the server accepts: limits, and unambiguous framing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _WATCHED = frozenset({b"host", b"transfer-encoding", b"content-length", b"expect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one client may use.
+    """The limits of one client.
 
     Attributes:
         head_bytes: size of a request line with its header fields, and of a body's trailers.
-        body_buffer_bytes: how much of a body is kept for a slow handler before reading pauses.
+        body_buffer_bytes: how much of a body is buffered for a slow handler before reading pauses.
         head_seconds: from a request's first byte to the end of its head.
         idle_seconds: between two requests; also for the client to read the last bytes of a response.
-        body_seconds: how long more of a body is waited for.
-        linger_seconds: how long the rest of a body is read and dropped after its request was answered.
+        body_seconds: how long to wait for more of a body.
+        linger_seconds: how long to read and drop the rest of a body after its request was answered.
     """
 
     head_bytes: int = 64 * 1024
@@ -34,7 +34,7 @@ class Limits:
 
 
 def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Rejection | None:
-    """Check a parsed request, and set on the exchange what it asks of the server.
+    """Check a parsed request, and set its requirements on the exchange.
 
     The parser itself rejects a message with two lengths.
 
@@ -73,7 +73,7 @@ def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Rejection | 
 
 
 def _check_rare(exchange: Exchange, name: bytes, value: bytes) -> Rejection | None:
-    """Check a field that few requests have."""
+    """Check a field that is rare in requests."""
     if name == b"transfer-encoding":
         if not exchange.http11:
             return 400, "Transfer-Encoding needs HTTP/1.1"

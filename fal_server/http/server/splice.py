@@ -1,4 +1,4 @@
-"""Joins two connections: bytes from one go out on the other, at the pace of the slower."""
+"""Joins two connections: copies bytes from one to the other, at the pace of the slower."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Splice(asyncio.Protocol):
     Args:
         registry: lists this end while it is open; None for the inner end.
         on_end: called once when this end is closed.
-        key_id: of the key that admitted the caller; None if none did, or if each call on this connection has its own.
+        key_id: of the caller's key; None if there is none, or if each call on this connection has its own.
 
     Attributes:
         early: bytes that arrived before the join.
@@ -46,7 +46,7 @@ class Splice(asyncio.Protocol):
         self.slow = False
 
     def join(self, peer: Splice) -> None:
-        """Join this end with another; both have to be connected."""
+        """Join this end with another; both must be connected."""
         self._peer, peer._peer = peer, self
         for end in (self, peer):
             early, end.early = end.early, []
@@ -79,7 +79,7 @@ class Splice(asyncio.Protocol):
         """End both directions, because neither HTTP/2 nor WebSocket works half closed."""
         self.eof = True
         if self._peer is None:
-            return True  # the bytes that arrived before the join still have to be passed on
+            return True  # the bytes that arrived before the join must still be forwarded
         self.hang_up()
         return None
 
@@ -117,13 +117,13 @@ class Splice(asyncio.Protocol):
             self.abort()
 
     def hang_up(self) -> None:
-        """Close the other end when everything written to it is sent."""
+        """Close the other end once everything written to it is sent."""
         if self._peer is not None and not self._peer.lost:
             self._peer.transport.close()
 
 
 class GrpcClient(Splice):
-    """The end of a gRPC client, which is cut off if a header block of it never ends."""
+    """The end of a gRPC client, which is disconnected if one of its header blocks never ends."""
 
     __slots__ = ("_limit",)
 
@@ -132,7 +132,7 @@ class GrpcClient(Splice):
         self._limit = HeaderLimit()
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on; those that came early come again at the join."""
+        """Forward bytes; early ones are passed again at the join."""
         if self._peer is None or self._limit.admits(data):
             super().data_received(data)
         elif not self.transport.is_closing():

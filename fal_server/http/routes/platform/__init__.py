@@ -1,1 +1,1 @@
-"""The published platform API, below /v1: its own answers, paging and errors over the services of all other routes."""
+"""The published platform API, below /v1: its responses, paging and errors over the shared services."""

@@ -1,4 +1,4 @@
-"""Apps of the platform API: the list, the queue, the events and the revisions of one."""
+"""Apps of the platform API: the list, and one app's queue, events and revisions."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class PlatformAppRoutes:
         }
 
     async def _actor(self, scope: Scope, key_id: str) -> dict[str, str]:
-        """Return who acted: the account, and its key with the note that people gave it."""
+        """Return the actor: the account, and its key with its description."""
         key = await self._keys.find(scope, key_id)
         note = f" ({key.alias})" if key is not None and key.alias else ""
         return {"nickname": self._accounts.of(scope.account).nickname, "full_name": f"key {key_id}{note}"}
@@ -198,7 +198,7 @@ class PlatformAppRoutes:
 
 
 def _endpoints(endpoint: str, metadata: Mapping[str, Json]) -> list[str]:
-    """Return the identifiers of an app's routes that are called by POST, as its description names them."""
+    """Return the identifiers of the POST routes in an app's description."""
     description = metadata.get("openapi")
     paths = description.get("paths") if isinstance(description, Mapping) else None
     if not isinstance(paths, Mapping):

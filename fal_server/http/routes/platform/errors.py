@@ -12,7 +12,7 @@ from fal_server.http.routes.errors import EXCEPTION_HANDLERS
 from fal_server.http.server.asgi import REQUEST_ID
 
 PREFIX = "/v1/"
-# By status; others are the word of 400 below 500, and that of 500 from there on.
+# By status; others below 500 use the word of 400, and those above that of 500.
 _WORDS = {
     400: "validation_error",
     401: "authorization_error",
@@ -25,7 +25,7 @@ _WORDS = {
 
 
 def _in_its_form(handler: ExceptionHandler) -> ExceptionHandler:
-    """Return a handler that answers as `handler` does, below /v1 in the platform API's form."""
+    """Return a handler that answers like `handler`, but below /v1 in the platform API's form."""
 
     def answer(request: Request, error: Exception) -> Response:
         usual = handler(request, error)  # type: ignore[arg-type]  # no route of ours is a WebSocket's
@@ -46,4 +46,4 @@ def _in_its_form(handler: ExceptionHandler) -> ExceptionHandler:
 HANDLERS: dict[type[Exception], ExceptionHandler] = {
     kind: _in_its_form(handler) for kind, handler in EXCEPTION_HANDLERS.items()
 }
-"""Those of all routes of the controller's port."""
+"""The error handlers of all routes of the controller's port."""

@@ -1,4 +1,4 @@
-"""The content of /data, as the platform API shows it."""
+"""The content of /data in the platform API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fal_server.services.files import Files
 
 
 class PlatformFileRoutes:
-    """The routes of /data. `/data` may stand at the beginning of their paths, or be left out."""
+    """The routes of /data, whose paths may or may not begin with `/data`."""
 
     def __init__(self, files: EachAccount[Files], guard: Guard) -> None:
         self._files = files
@@ -32,7 +32,7 @@ class PlatformFileRoutes:
         ]
 
     async def _list(self, request: Request, caller: Principal) -> Response:
-        """List a directory; a missing one is empty, as on the other routes of files."""
+        """List a directory; a missing one is empty, as in the other file routes."""
         try:
             entries = await self._of(caller).list(_path(request))
         except NotFound:
@@ -42,7 +42,7 @@ class PlatformFileRoutes:
                 {
                     "path": entry.path,
                     "name": entry.path.rpartition("/")[2],
-                    # No file system that the controller runs on keeps another time for all files.
+                    # Not every file system records a creation time.
                     "created_time": iso(entry.updated_at),
                     "updated_time": iso(entry.updated_at),
                     "is_file": entry.is_file,

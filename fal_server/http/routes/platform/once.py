@@ -33,10 +33,10 @@ class Once:
 
     @asynccontextmanager
     async def first(self, request: Request, caller: Principal, what: str) -> AsyncGenerator[bool]:
-        """Say whether a request is to be carried out; one that fails is forgotten.
+        """Yield whether to carry out a request; if it fails, it may be repeated.
 
         Raises:
-            UnusableIdempotencyKey: it is empty or too long.
+            UnusableIdempotencyKey: the key is empty or too long.
         """
         text = request.headers.get("idempotency-key")
         if text is None:

@@ -1,4 +1,4 @@
-"""Values of the platform API's queries, and the cursors of its pages."""
+"""Query values of the platform API, and the cursors of its pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_LISTED = 50
 
 
 def named_app(request: Request, caller: Principal, accounts: KnownAccounts) -> AppId:
-    """Return the app that a path names.
+    """Return the app in a path.
 
     Raises:
         NotFound: its owner is not the caller's account.
@@ -46,12 +46,12 @@ def span(
     """Return the times from `start` to before `end`; by default the last 24 hours.
 
     Args:
-        most: how far apart they may lie.
-        usual: how far apart they lie without a `start`.
-        zone: that of times which name none.
+        most: the longest span.
+        usual: the span without a `start`.
+        zone: of times without one.
 
     Raises:
-        InvalidArgument: one is no time, they are the wrong way round, or they lie too far apart.
+        InvalidArgument: a time is malformed, they are in the wrong order, or the span is too long.
     """
     end = given_time(request, "end", zone) or now
     start = given_time(request, "start", zone) or end - usual
@@ -63,7 +63,7 @@ def span(
 
 
 def zone_of(request: Request) -> ZoneInfo:
-    """Return the time zone that a request names, or UTC.
+    """Return the request's time zone, or UTC.
 
     Raises:
         InvalidArgument: it is unknown.
@@ -78,7 +78,7 @@ def zone_of(request: Request) -> ZoneInfo:
 
 
 def listed(request: Request, name: str, most: int = _MOST_LISTED) -> list[str]:
-    """Return the values of a parameter that is repeated, or has commas in it.
+    """Return the values of a parameter that is repeated or contains commas.
 
     Raises:
         InvalidArgument: there are too many.
@@ -90,7 +90,7 @@ def listed(request: Request, name: str, most: int = _MOST_LISTED) -> list[str]:
 
 
 def expanded(request: Request, possible: Sequence[str]) -> set[str]:
-    """Return which further fields are asked for.
+    """Return the requested additional fields.
 
     Raises:
         InvalidArgument: one is unknown.
@@ -103,10 +103,10 @@ def expanded(request: Request, possible: Sequence[str]) -> set[str]:
 
 
 def position(request: Request) -> list[object] | None:
-    """Return the position that a page begins behind; None is the beginning.
+    """Return the position after which a page begins; None means the start.
 
     Raises:
-        InvalidArgument: the cursor is none.
+        InvalidArgument: the cursor is malformed.
     """
     text = request.query_params.get("cursor")
     if not text:
@@ -122,10 +122,10 @@ def bad_cursor() -> InvalidArgument:
 
 
 def place_of(position: list[object] | None) -> tuple[datetime, str] | None:
-    """Return the time and the id of a position that `paged` gave out.
+    """Return the time and the id in a position from `paged`.
 
     Raises:
-        InvalidArgument: it is another.
+        InvalidArgument: it is another kind of position.
     """
     match position:
         case None:
@@ -145,7 +145,7 @@ def time_of(micros: int) -> datetime:
     """Return the time of such a number.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is out of range.
     """
     try:
         return _EPOCH + timedelta(microseconds=micros)
@@ -154,24 +154,24 @@ def time_of(micros: int) -> datetime:
 
 
 def paging(behind: Sequence[object] | None) -> dict[str, object]:
-    """Return the fields that say where the next page begins; None is the end."""
+    """Return the fields that locate the next page; None means the end."""
     return {"next_cursor": None if behind is None else write_cursor(behind), "has_more": behind is not None}
 
 
 def iso(time: datetime) -> str:
-    """Return a time as the API writes it."""
+    """Return a time in the API's form."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def own_app(name: str, text: str, caller: Principal, accounts: KnownAccounts) -> tuple[AppId, str]:
-    """Return the app that a text names as `owner/name`, and what follows behind a further slash.
+    """Return the app in a text of the form `owner/name`, and the rest after a further slash.
 
     Args:
-        name: that of the parameter, for the error.
+        name: the parameter, for the error.
 
     Raises:
-        InvalidArgument: it is written otherwise.
-        NotFound: it is of another account.
+        InvalidArgument: it is malformed.
+        NotFound: it belongs to another account.
     """
     mine = accounts.of(caller.scope.account)
     owner, _, rest = text.partition("/")
@@ -184,11 +184,11 @@ def own_app(name: str, text: str, caller: Principal, accounts: KnownAccounts) ->
 
 
 def own_apps(request: Request, name: str, caller: Principal, accounts: KnownAccounts) -> list[AppId]:
-    """Return the apps that a parameter names as `owner/name`.
+    """Return the apps in a parameter of the form `owner/name`.
 
     Raises:
-        InvalidArgument: one is written otherwise.
-        NotFound: one is of another account.
+        InvalidArgument: one is malformed.
+        NotFound: one belongs to another account.
     """
     found = list[AppId]()
     for text in listed(request, name):

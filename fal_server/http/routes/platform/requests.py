@@ -1,4 +1,4 @@
-"""Requests of the platform API, and what adds up from them and from runners: analytics, usage, counts of runners."""
+"""Requests in the platform API, and statistics of them and of runners: analytics, usage, counts of runners."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _quantile(sketch: Callable[[RequestStats], DurationSketch], percent: int) ->
     return lambda stats: sketch(stats).quantile(percent / 100)
 
 
-# By the published name; None is left out of an answer.
+# By the published name; None is omitted from a response.
 METRICS: dict[str, Callable[[RequestStats], float | None]] = {
     "request_count": lambda stats: stats.count,
     "success_count": _status(RequestStatus.SUCCESS),
@@ -83,7 +83,7 @@ METRICS: dict[str, Callable[[RequestStats], float | None]] = {
 
 
 class PlatformRequestRoutes:
-    """The routes of requests and of numbers over time."""
+    """The routes of requests and of statistics over time."""
 
     def __init__(self, analytics: Analytics, accounts: KnownAccounts, clock: Clock, guard: Guard) -> None:
         self._analytics = analytics
@@ -201,7 +201,7 @@ class PlatformRequestRoutes:
         rows_of: Callable[[T], list[dict[str, object]]],
         content: dict[str, object],
     ) -> Response:
-        """Answer with a page of parts, and with what is on every page."""
+        """Answer with a page of intervals, and with the content of every page."""
         limit, after = number(request, "limit", usual=_MOST_BUCKETS, most=_MOST_BUCKETS), _time(position(request))
         behind: list[object] | None = None
         if found is not None:
@@ -250,7 +250,7 @@ class PlatformRequestRoutes:
         return since, until, frame, zone
 
     def _endpoints(self, request: Request, caller: Principal) -> list[Endpoint]:
-        """Return the endpoints that a request names as `owner/name` or `owner/name/path`."""
+        """Return the request's endpoints, in the form `owner/name` or `owner/name/path`."""
         named = listed(request, "endpoint_id")
         if not named:
             raise InvalidArgument("endpoint_id", "endpoint_id is missing: name an endpoint as `owner/name`")
