@@ -1,4 +1,4 @@
-"""What the controller keeps: the database behind Store and LogStore, the vault for secrets, the blobs."""
+"""The controller's persistent data: the database behind Store and LogStore, the vault for secrets, the blobs."""
 
 from __future__ import annotations
 

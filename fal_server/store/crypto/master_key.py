@@ -1,4 +1,4 @@
-"""Finds the master key in the environment or a file, or makes one at the first start."""
+"""Finds the master key in the environment or a file, or creates one at the first start."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def load_master_key(state_dir: Path, environ: Mapping[str, str]) -> bytes:
     """Return the master key, 32 bytes.
 
     It comes from FAL_MASTER_KEY (base64), else from the file that FAL_MASTER_KEY_FILE names, else from `master.key` in
-    the state directory, which is made (mode 0600) if it is missing. Files hold base64 and must be readable only by
-    their owner.
+    the
+    state directory, which is created (mode 0600) if missing. Files contain base64 and must be readable only by their
+    owner.
 
     Args:
-        state_dir: exists.
+        state_dir: an existing directory.
         environ: environment variables.
 
     Raises:
@@ -57,7 +58,7 @@ def _read(path: Path) -> bytes:
 
 
 def _create(path: Path) -> bytes:
-    """Make a key under another name, then link it, so that no crash leaves half a key and none is replaced.
+    """Create a key under another name, then link it, so that a crash leaves no partial key and none is replaced.
 
     Raises:
         FileExistsError: another process was faster.

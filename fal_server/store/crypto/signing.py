@@ -1,4 +1,4 @@
-"""The ED25519 key that signs webhooks; it is made once for a database and sealed in it."""
+"""The ED25519 key that signs webhooks; it is created once for a database and sealed in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = "webhook-signing-key"
 
 
 class EdSigner:
-    """The WebhookSigner port.
+    """Implements the port WebhookSigner.
 
     Args:
         key: the private key.
@@ -46,10 +46,10 @@ class EdSigner:
 
 
 async def load_signer(database: Database, vault: Vault) -> EdSigner:
-    """Return the signer of a database; its key is made at the first call.
+    """Return the signer of a database; its key is created at the first call.
 
     Raises:
-        Unavailable: the database cannot be written, or the vault cannot open the key.
+        Unavailable: the database cannot be written, or the vault cannot decrypt the key.
     """
 
     async def work(connection: AsyncConnection) -> bytes:

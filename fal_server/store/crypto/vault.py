@@ -18,9 +18,9 @@ _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 
 class AesVault:
-    """The Vault port. A sealed value is version, key id, random nonce and ciphertext with tag.
+    """Implements the port Vault. A sealed value is version, key id, random nonce and ciphertext with tag.
 
-    Version, key id and context are authenticated, so a value cannot stand in for another secret unnoticed.
+    Version, key id and context are authenticated, so a value cannot replace another secret unnoticed.
 
     Args:
         key: the master key, 32 bytes.

@@ -1,4 +1,4 @@
-"""The files of apps, one file each, named by the hash that clients give them."""
+"""The files of apps, each stored under its client's hash."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class DiskAppFiles:
-    """The AppFileStore port in a directory, spread over 256 subdirectories.
+    """Implements the port AppFileStore in a directory with 256 subdirectories.
 
-    A file has the permissions that the app sees, since they are part of its hash.
+    A file has the permissions that the app sees, because they are part of its hash.
 
     Args:
-        directory: used by one controller; made (mode 0700) if it is missing.
+        directory: used by one controller; created (mode 0700) if missing.
 
     Raises:
-        Unavailable: the directory cannot be made.
+        Unavailable: the directory cannot be created.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -34,7 +34,7 @@ class DiskAppFiles:
         make_directory(directory)
 
     def has(self, file_hash: str) -> bool:
-        """Return whether it was uploaded, and keep it, because the caller is about to deploy it."""
+        """Return whether it was uploaded, and record its use, because the caller is about to deploy it."""
         return _HASH.fullmatch(file_hash) is not None and self._uses.touch(self._place(file_hash))
 
     def path(self, file_hash: str) -> Path:
@@ -46,7 +46,7 @@ class DiskAppFiles:
         """Move a finished draft here. The owner can always read it, because otherwise it could not be copied.
 
         Raises:
-            InvalidArgument: the hash is no SHA-256.
+            InvalidArgument: the hash is not a SHA-256.
             Unavailable: the disk cannot be written.
         """
         if _HASH.fullmatch(file_hash) is None:
@@ -68,11 +68,11 @@ class DiskAppFiles:
 
 
 class AppFilesOfAccounts:
-    """The files of each account's apps: whoever knows the hash of another account's file does not have the file.
+    """The files of each account's apps, separately: knowing the hash of another account's file gives no access to it.
 
     Args:
-        directory_of: where the files of an account are.
-        accounts: those that there are.
+        directory_of: returns the directory of an account's files.
+        accounts: the existing accounts.
     """
 
     def __init__(self, directory_of: Callable[[AccountId], Path], accounts: Callable[[], Iterable[AccountId]]) -> None:

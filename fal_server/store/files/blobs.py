@@ -1,4 +1,4 @@
-"""Immutable bytes as files named by the SHA-256 of their content."""
+"""Immutable bytes in files named by the SHA-256 of their content."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class FileBlobs:
-    """The Blobs port in a directory, one file a blob, spread over 256 subdirectories.
+    """Implements the port Blobs in a directory with 256 subdirectories, one file for each blob.
 
     A file gets its name only when it is complete and on disk, and is never written again, so readers need not check its
-    content. The constructor removes what killed uploads left.
+    content. The constructor removes the leftovers of killed uploads.
 
     Args:
-        directory: used by one controller; made (mode 0700) if it is missing.
+        directory: used by one controller; created (mode 0700) if missing.
 
     Raises:
-        Unavailable: the directory cannot be made or read.
+        Unavailable: the directory cannot be created or read.
     """
 
     def __init__(self, directory: Path) -> None:

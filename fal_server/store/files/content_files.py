@@ -1,4 +1,4 @@
-"""Files named by a hash, spread over 256 subdirectories: when they were last used, and how they are deleted."""
+"""Files named by a hash, in 256 subdirectories: their last use, and their deletion."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fal_server.store.files.durable import DRAFT_PREFIX
 
 
 class ContentDirectory:
-    """Keeps the time at which each file was last used, as its modification time.
+    """Keeps each file's last use as its modification time.
 
     Args:
-        directory: has the files.
+        directory: contains the files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -25,7 +25,7 @@ class ContentDirectory:
         self._lock = threading.Lock()
 
     def touch(self, path: Path) -> bool:
-        """Record the use of a file, so that it is not deleted soon; False if it does not exist."""
+        """Record the use of a file, so that it is not deleted soon; return False if it does not exist."""
         with self._lock:
             if not path.is_file():
                 return False
@@ -34,7 +34,7 @@ class ContentDirectory:
             return True
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete files that are not needed and were not used since `before`, and return how many.
+        """Delete files that are not needed and were not used since `before`; return how many.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -49,7 +49,7 @@ class ContentDirectory:
         return count
 
     def discard(self, path: Path, before: datetime) -> None:
-        """Delete a file, unless it is gone already or was used since `before`.
+        """Delete a file, unless it is already gone or was used since `before`.
 
         Raises:
             Unavailable: the disk cannot be written.

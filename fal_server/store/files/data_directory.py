@@ -28,15 +28,15 @@ _COPY_BYTES = 1024 * 1024
 
 
 class DataDirectory:
-    """The DataStore port.
+    """Implements the port DataStore.
 
-    Links are followed as runners follow them, including those to `/data/...`, if they stay below /data.
+    It follows links like runners, including those to `/data/...`, if they stay below /data.
 
     Args:
-        directory: made (mode 0700) if it is missing.
+        directory: created (mode 0700) if missing.
 
     Raises:
-        Unavailable: it cannot be made or read.
+        Unavailable: it cannot be created or read.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,7 +60,7 @@ class DataDirectory:
                     if stat.S_ISLNK(status.st_mode):
                         status = self._status([*parts, name])
                 except (FileNotFoundError, NotFound, InvalidArgument):
-                    continue  # gone since, or a link to nothing or to the outside
+                    continue  # removed meanwhile, or a link to nothing or to the outside
                 found.append(_entry(data_path(*parts, name), status))
         return found
 
@@ -97,7 +97,7 @@ class DataDirectory:
             if Path(directory) == self.directory and DRAFTS in names:
                 names.remove(DRAFTS)
             for name in files:
-                with contextlib.suppress(FileNotFoundError):  # gone since
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
         return total
 
@@ -107,7 +107,7 @@ class DataDirectory:
                 members = [item for item in opened.infolist() if not item.is_dir()]
                 if len(members) > _MOST_ARCHIVE_FILES:
                     raise InvalidArgument("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
-                # A member is never unpacked beyond the size that it declares.
+                # A member is never unpacked beyond its declared size.
                 if most_bytes is not None and sum(item.file_size for item in members) > most_bytes:
                     return False
                 # All names are checked before the first file is written.
@@ -174,7 +174,7 @@ class DataDirectory:
             os.close(descriptor)
 
     def _find(self, parts: Sequence[str], *, create: bool = False, follow_last: bool = False) -> tuple[int, str]:
-        """Return the open parent directory and the last name, which is "" if the directory itself is meant."""
+        """Return the open parent directory and the last name, which is "" for the directory itself."""
         with _Walk(self.directory, parts) as walk:
             while walk.pending:
                 name = walk.pending.pop()
@@ -196,7 +196,7 @@ class _Walk:
 
     Attributes:
         stack: /data and the directories below it.
-        pending: the names to come, the next one last.
+        pending: the remaining names, the next one last.
     """
 
     def __init__(self, directory: Path, parts: Sequence[str]) -> None:
@@ -218,7 +218,7 @@ class _Walk:
         return self.stack[-1]
 
     def take(self) -> int:
-        """Return the directory reached so far; the caller closes it."""
+        """Return the directory reached so far, which the caller closes."""
         return self.stack.pop()
 
     def leave(self) -> None:
@@ -273,7 +273,7 @@ def _outside(parts: Sequence[str]) -> InvalidArgument:
 
 @contextmanager
 def _errors(parts: Sequence[str]) -> Generator[None]:
-    """Turn errors of the system into faults."""
+    """Turn errors of the operating system into faults."""
     shown = data_path(*parts)[:200]
     try:
         yield

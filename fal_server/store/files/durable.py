@@ -14,13 +14,13 @@ DRAFT_PREFIX = ".draft-"
 
 
 def make_directory(directory: Path, *, leftovers: str = "") -> None:
-    """Make a private directory if it is missing, and clear it of what a dead controller left half done.
+    """Create a private directory if missing, and remove a dead controller's incomplete files.
 
     Args:
         leftovers: a pattern of the files to delete in it.
 
     Raises:
-        Unavailable: it cannot be made or read.
+        Unavailable: it cannot be created or read.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def make_directory(directory: Path, *, leftovers: str = "") -> None:
 
 
 def remove_tree(directory: Path) -> None:
-    """Delete a directory with everything below it; nothing happens if there is none.
+    """Delete a directory with everything below it; do nothing if it does not exist.
 
     Raises:
         Unavailable: something below it cannot be deleted.
@@ -42,7 +42,7 @@ def remove_tree(directory: Path) -> None:
     ) -> None:
         if isinstance(failure[1], FileNotFoundError):
             return
-        # An app may have taken the right to write from a directory of its own.
+        # An app may have removed write permission from one of its directories.
         os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
         if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
             os.chmod(path, 0o700)  # noqa: PTH101
@@ -61,7 +61,7 @@ def write_draft(directory: Path, content: bytes) -> Path:
     """Write bytes durably to a new file (mode 0600), which the caller renames.
 
     Raises:
-        OSError: it cannot be written; nothing of it is left.
+        OSError: it cannot be written; no part of it is left.
     """
     descriptor, name = tempfile.mkstemp(dir=directory, prefix=DRAFT_PREFIX)
     draft = Path(name)

@@ -1,4 +1,4 @@
-"""Public files: a directory each, with the content and its description."""
+"""Public files, each in its own directory with the content and its description."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _CONTENT = "content"
 
 
 class DiskObjects:
-    """The ObjectStore port. A file exists once its `about.json` does, which is written last.
+    """Implements the port ObjectStore. A file exists once its `about.json` does, which is written last.
 
     Args:
-        directory: used by one controller; made (mode 0700) if it is missing.
+        directory: used by one controller; created (mode 0700) if missing.
 
     Raises:
-        Unavailable: the directory cannot be made.
+        Unavailable: the directory cannot be created.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -62,7 +62,7 @@ class DiskObjects:
         return found, self._place(object_id) / _CONTENT
 
     def forget(self, now: datetime) -> int:
-        """Delete expired files; one whose description cannot be read is left for a person."""
+        """Delete expired files; one with an unreadable description is left for a person."""
         deleted = 0
         for place in self._directory.glob("*/*"):
             found = self._read(place)
@@ -85,7 +85,7 @@ class DiskObjects:
             about = json.loads((place / _ABOUT).read_bytes())
             expires_at = about["expires_at"]
             return StoredObject(
-                account=AccountId(about.get("account", LOCAL)),  # files from before there were accounts
+                account=AccountId(about.get("account", LOCAL)),  # files that are older than accounts
                 object_id=place.name,
                 name=about["name"],
                 content_type=about["content_type"],

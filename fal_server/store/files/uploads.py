@@ -16,7 +16,7 @@ _PIECE_BYTES = 1024 * 1024
 
 
 class StagedFile:
-    """The Draft port as a file, mode 0600."""
+    """Implements the port Draft as a file, mode 0600."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,11 +32,11 @@ class StagedFile:
 
     @property
     def md5(self) -> str:
-        """The MD5 of what was flushed, in hex."""
+        """The MD5 of the flushed bytes, in hex."""
         return self._md5.hexdigest()
 
     def sha256(self, suffix: bytes = b"") -> str:
-        """Return the SHA-256 of what was flushed and of `suffix`, in hex."""
+        """Return the SHA-256 of the flushed bytes and of `suffix`, in hex."""
         digest = self._sha256.copy()
         digest.update(suffix)
         return digest.hexdigest()
@@ -106,13 +106,13 @@ class StagedFile:
 
 
 class StagingDirectory:
-    """The Drafts port in a directory.
+    """Implements the port Drafts in a directory.
 
     Args:
-        directory: used by one controller; made (mode 0700) if it is missing, otherwise emptied.
+        directory: used by one controller; created (mode 0700) if missing, otherwise emptied.
 
     Raises:
-        Unavailable: the directory cannot be made or read.
+        Unavailable: the directory cannot be created or read.
     """
 
     def __init__(self, directory: Path) -> None:

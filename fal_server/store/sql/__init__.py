@@ -1,1 +1,1 @@
-"""The database: tables, migrations and one file a noun."""
+"""The database: tables, migrations and one file for each noun."""

@@ -18,13 +18,13 @@ from fal_server.store.sql.dialect import upsert
 from fal_server.store.sql.tables import ACCOUNTS, KEYS, MEMBERS, METADATA, owned_by
 
 _ERASE_BATCH = 2000
-# Those that are about an account, in an order that the references between them allow; rows that have no account of
-# their own go with those that they belong to.
+# The tables with an account, in an order that their references allow; rows without their own account are deleted with
+# those that they belong to.
 _OF_ACCOUNTS = [table for table in reversed(METADATA.sorted_tables) if "account" in table.c and table is not ACCOUNTS]
 
 
 class SqlAccountStore:
-    """The AccountStore port, in the database of a Store, which closes it."""
+    """Implements the port AccountStore in the database of a Store, which closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,7 +75,7 @@ class SqlAccountStore:
 
     async def delete(self, account: AccountId, at: datetime) -> DeletedAccount | None:
         living = (owned_by(ACCOUNTS, account), ACCOUNTS.c.deleted_at.is_(None))
-        # No account can have such a nickname, and each is another one.
+        # No account can have such a nickname, and each is unique.
         mark = update(ACCOUNTS).where(*living).values(deleted_at=at, nickname=f"deleted {account}")
         ended = update(KEYS).where(owned_by(KEYS, account), KEYS.c.revoked_at.is_(None)).values(revoked_at=at)
 
@@ -172,7 +172,7 @@ def _account(row: RowMapping) -> Account:
         id=account,
         nickname=row["nickname"],
         kind=kind,
-        # The first account had its id before there were kinds, and webhooks are signed with it.
+        # The first account got its id before accounts had kinds, and webhooks are signed with it.
         user_id=f"{LOCAL if account == LOCAL else kind.value}|{account}",
         full_name=row["full_name"],
         quotas=Quotas(**row["quotas"]),

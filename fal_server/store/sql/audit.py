@@ -1,4 +1,4 @@
-"""The audit log in the database. Nothing here updates or deletes a row."""
+"""The audit log in the database. This module never updates or deletes a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fal_server.store.sql.tables import AUDIT, owned_by
 
 
 class SqlAuditStore:
-    """The AuditStore port, in the database of a Store, which closes it."""
+    """Implements the port AuditStore in the database of a Store, which closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

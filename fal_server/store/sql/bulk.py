@@ -1,8 +1,8 @@
-"""Many rows into one SQLite file in few steps, on a connection and in a thread of its own.
+"""Inserts many rows into one SQLite file in few steps, on a separate connection and thread.
 
-The usual way goes from the event loop to a thread and back for each of BEGIN, INSERT and COMMIT, and takes and gives up
-the interpreter's lock once a row. Here a transaction is one visit to the thread, a statement has hundreds of rows, and
-the lock is free while they are written and synced.
+The usual way switches between the event loop and a thread for each of BEGIN, INSERT and COMMIT, and takes and releases
+the interpreter's lock for every row. Here a transaction is one visit to the thread, a statement has hundreds of rows,
+and the lock is free while they are written and synced.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class BulkWriter:
     """Inserts rows, except those whose key exists.
 
     Args:
-        path: the database's file, which is there.
-        table: where the rows go; a row has all of its columns, in their order.
+        path: the existing database file.
+        table: the destination; a row has all of its columns, in order.
     """
 
     def __init__(self, path: Path, table: Table) -> None:
@@ -42,11 +42,10 @@ class BulkWriter:
         self._connection: sqlite3.Connection | None = None
 
     async def insert(self, rows: Callable[[], Sequence[Row]]) -> None:
-        """Insert all rows or none in one transaction; durable on return.
+        """Insert all rows or none in one transaction, durably.
 
-        `rows` is called in the thread, so that making them holds nobody up either.
-
-        Not to be called while another transaction writes: it would wait for it in the thread.
+        `rows` is called in the thread, so that creating them blocks nothing else.
+        Do not call it while another transaction writes: it would wait for it in the thread.
 
         Raises:
             Unavailable: the database cannot be written.

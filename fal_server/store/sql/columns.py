@@ -10,14 +10,14 @@ from sqlalchemy.types import TypeDecorator
 from fal_server.store.sql.dialect import SQLITE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# PostgreSQL's text holds every character but NUL. U+FDD0 marks one, because Unicode reserves it for programs and no
-# text should contain it; a text that does has it marked, too.
+# PostgreSQL's text cannot contain NUL. U+FDD0 marks one, because Unicode reserves it for programs and no text should
+# contain it; a text that does has it marked, too.
 _MARK = "\ufdd0"
 _MARKED_NUL, _MARKED_MARK = _MARK + "0", _MARK + "1"
 
 
 def to_microseconds(at: datetime) -> int:
-    """Return an aware datetime as microseconds since 1970, exactly.
+    """Return an aware datetime as exact microseconds since 1970.
 
     Raises:
         ValueError: it is naive.
@@ -34,7 +34,7 @@ def from_microseconds(since: int) -> datetime:
 
 
 def without_nul(text: str) -> str:
-    """Return a text as PostgreSQL can hold it; `with_nul` is the inverse."""
+    """Return a text without NUL, for PostgreSQL; `with_nul` is the inverse."""
     if "\0" in text or _MARK in text:
         return text.replace(_MARK, _MARKED_MARK).replace("\0", _MARKED_NUL)
     return text
@@ -59,7 +59,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
 
 
 class Text(TypeDecorator[str]):
-    """Any text; a NUL is marked if the database cannot hold one (SQLite can)."""
+    """Any text; a NUL is marked if the database cannot store one (SQLite can)."""
 
     impl = String
     cache_ok = True

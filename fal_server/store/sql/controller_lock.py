@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncpg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# No other program is likely to lock this number. Each database has advisory locks of its own.
+# No other program is likely to lock this number. Each database has its own advisory locks.
 _NUMBER = int.from_bytes(b"fal-grpc")
 
 
@@ -32,7 +32,7 @@ class ControllerLock:
         self._driver: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def hold(self) -> None:
-        """Take the lock, or check that it is still held: the server drops it with a broken connection.
+        """Take the lock, or check that it is still held: the server releases it with a broken connection.
 
         Raises:
             FailedPrecondition: another controller holds it.
@@ -45,7 +45,7 @@ class ControllerLock:
     async def release(self) -> None:
         """Release the lock."""
         if self._connection is not None:
-            # Not returned to the pool, because a session that lives on would keep the lock.
+            # Do not return it to the pool, because a surviving session would keep the lock.
             await self._connection.invalidate()
             await self._connection.close()
             self._connection = self._driver = None

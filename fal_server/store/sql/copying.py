@@ -1,4 +1,4 @@
-"""Copies a database into another one, also of another kind, whole or not at all."""
+"""Copies a database to another one, possibly of another kind, completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fal_server.store.sql.database import driver_faults
 from fal_server.store.sql.tables import METADATA
 
 _ROWS = 1000
-# Adding digests does not depend on the order of rows, which two databases sort differently.
+# A sum of digests does not depend on the order of rows, which the two databases may sort differently.
 _MODULUS = 1 << 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyProgress:
-    """How far a copy is.
+    """The progress of a copy.
 
     Attributes:
-        table: the table that is copied or, if `checking`, read again from the copy.
+        table: the table being copied or, if `checking`, read back from the copy.
         rows: its rows so far.
-        total: its rows in all.
+        total: its rows in total.
     """
 
     table: str
@@ -61,17 +61,17 @@ async def copy_database(
     snapshot: bool = False,
     report: Callable[[CopyProgress], None] | None = None,
 ) -> int:
-    """Copy every row, read the copy again and compare it; in one transaction of the target.
+    """Copy every row, read the copy back and compare it, in one transaction of the target.
 
-    An older source is migrated first, as a start of the controller does. No controller may use either.
+    An older source is migrated first, as at the start of a controller. No controller may use either.
 
     Args:
         source, target: as for `open_store`. The target has no tables.
-        snapshot: copy what a PostgreSQL source holds now, and leave it to the controller that uses it.
-        report: called each few thousand rows.
+        snapshot: copy the current state of a PostgreSQL source, whose controller may keep using it.
+        report: called every few thousand rows.
 
     Returns:
-        How many rows there are.
+        The number of rows.
 
     Raises:
         Unavailable: one of them cannot be used, or the copy differs.
@@ -94,7 +94,7 @@ async def _copied(origin: AsyncConnection, copy: AsyncConnection, tell: Callable
         )
     await origin.run_sync(migrations.bring_up_to_date, "the database to copy from")
     await copy.run_sync(migrations.bring_up_to_date, "the database to copy to")
-    for table in reversed(METADATA.sorted_tables):  # what migrations put in is in the source as it is now
+    for table in reversed(METADATA.sorted_tables):  # the source already contains rows that migrations insert
         await copy.execute(delete(table))
     sums = {table.name: await _fill(origin, copy, table, tell) for table in METADATA.sorted_tables}
     for table in METADATA.sorted_tables:
@@ -141,7 +141,7 @@ async def _count(connection: AsyncConnection, table: Table) -> int:
 
 
 async def back_up_file(source: Path, target: Path) -> None:
-    """Copy a SQLite file as it is now, also while a controller writes to it, and check the copy.
+    """Copy a SQLite file in its current state, even while a controller writes to it, and check the copy.
 
     Args:
         target: a file that does not exist.
@@ -169,7 +169,7 @@ async def back_up_file(source: Path, target: Path) -> None:
 
 @asynccontextmanager
 async def _snapshot(source: str | Path) -> AsyncGenerator[AsyncConnection]:
-    """Connect in a transaction that reads one state of the database and writes nothing."""
+    """Connect in a read-only transaction that sees one state of the database."""
     engine = dialect.create_engine(source)
     try:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -196,7 +196,7 @@ async def _opened(target: str | Path) -> AsyncGenerator[AsyncConnection]:
 
 
 def _plain(value: object) -> str:
-    """Return what JSON lacks as text."""
+    """Return a value that JSON lacks as text."""
     if isinstance(value, datetime):
         return value.isoformat()
     assert isinstance(value, bytes | memoryview), f"no column has a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""One database: transactions that survive a cancelled caller, and faults in place of driver errors."""
+"""A database: transactions that survive a cancelled caller, with faults instead of driver errors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ _PAGES = 1000
 class Database:
     """Transactions on one engine.
 
-    Writes are grouped, first come first served. SQLite has one writer, and its own lock would make others poll, so what
-    writes in another way takes turns with the groups.
+    Writes are grouped, first come, first served. SQLite has one writer, and its own lock would make others poll, so
+    other
+    kinds of writes take turns with the groups.
 
     Args:
-        engine: as `dialect.create_engine` made it.
+        engine: from `dialect.create_engine`.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -63,9 +64,9 @@ class Database:
         return await self._whole(self._read(work))
 
     async def write(self, work: Work[T]) -> T:
-        """Run a transaction, durable on return; if `work` raises, nothing is changed.
+        """Run a transaction durably; if `work` raises, nothing is changed.
 
-        It shares a commit with others, see `GroupedWrites`: `work` may run twice, and awaits its connection alone.
+        It shares a commit with others, see `GroupedWrites`: `work` may run twice, and awaits only its connection.
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
@@ -94,9 +95,9 @@ class Database:
         await self._whole(self._insert(writer, rows))
 
     async def give_back(self) -> None:
-        """Give the space of deleted rows back to the disk; writers get their turn between the steps.
+        """Return the space of deleted rows to the disk, letting writers run between the steps.
 
-        Only SQLite needs it, and only a database that was made with incremental auto_vacuum shrinks.
+        Only SQLite needs it, and only a database created with incremental auto_vacuum shrinks.
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
@@ -152,11 +153,11 @@ class Database:
                 return await run_each(works, connection)
 
     async def _maintain(self, pragma: str) -> int:
-        """Run a pragma outside of a transaction; return how many pages are free after it."""
+        """Run a pragma outside of a transaction; return the number of free pages after it."""
         with driver_faults():
             async with self._write_turn or nullcontext(), self._engine.connect() as connection:
                 self._check_in_place()
-                # A single execute() would give one page back: the driver takes one step of what returns no columns.
+                # A single execute() would free only one page: the driver takes one step of a statement without columns.
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
                 try:
@@ -174,10 +175,10 @@ class Database:
             await writer.insert(rows)
 
     def _check_in_place(self) -> None:
-        """Refuse to write into a file that was moved or deleted: SQLite would acknowledge what nobody keeps.
+        """Refuse to write to a file that was moved or deleted: SQLite would acknowledge writes that are lost.
 
         Raises:
-            Unavailable: the file at the path is not the one that was opened.
+            Unavailable: the file at the path is not the opened one.
         """
         if self._file is None:
             return
@@ -198,7 +199,7 @@ def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
 
     Args:
         taken: the message if the primary key exists.
-        missing: the message if a row that is referred to is missing, or one to delete is still referred to.
+        missing: the message if a referenced row is missing, or a row to delete is still referenced.
 
     Raises:
         AlreadyExists: the primary key exists.

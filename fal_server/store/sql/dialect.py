@@ -1,4 +1,4 @@
-"""What differs between databases: opening, upserts and text search. All other SQL is common."""
+"""The differences between databases: opening, upserts and text search. All other SQL is common."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ POSTGRESQL = "postgresql"
 WRITES = {"fal_writes": True}
 _BUSY_MILLISECONDS = 30_000
 _JOURNAL_BYTES = 64 * 1024 * 1024
-# Cut the write-ahead log, unless somebody reads from it: a checkpoint that waited would hold up every writer.
+# Truncate the write-ahead log, unless somebody reads from it: a waiting checkpoint would delay every writer.
 CHECKPOINT = f"PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = {_BUSY_MILLISECONDS}"
 _PARAMETERS = ("host", "port", "ssl", "sslmode")
 _WANTED = "a database is given as postgresql://user:password@host/name, or a file's path"
 
 
 def create_engine(target: str | Path | None) -> AsyncEngine:
-    """Return an engine for a database; a missing SQLite file is made, readable only by its owner.
+    """Return an engine for a database; a missing SQLite file is created, readable only by its owner.
 
     Args:
         target: the path of a SQLite file, a URL (`scheme://...`), or None for a private database in memory.
 
     Raises:
-        Unavailable: the URL is malformed or of another database, its driver is missing, or the file cannot be made.
+        Unavailable: the URL is malformed or of another database, its driver is missing, or the file cannot be created.
     """
     try:
         url = make_url(target) if isinstance(target, str) and "://" in target else _sqlite_url(target)
@@ -76,7 +76,7 @@ def single_connection(engine: AsyncEngine) -> bool:
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that drivers raise, past SQLAlchemy, if a server is unreachable or refuses us."""
+    """Return the errors that drivers raise, bypassing SQLAlchemy, if a server is unreachable or rejects us."""
     if "asyncpg" not in sys.modules:
         return (OSError,)
     import asyncpg
@@ -99,12 +99,12 @@ def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | N
     """Return an insert that does nothing if a row has the same primary key; it waits for a concurrent one.
 
     Args:
-        unique: a column with a unique constraint to compare by instead; NULL equals nothing.
+        unique: a column with a unique constraint to compare instead; NULL equals nothing.
     """
     return _insert_missing(connection.dialect.name, table, unique)
 
 
-# Built once: building a statement costs more than carrying it out.
+# Cached: building a statement costs more than executing it.
 @cache
 def _upsert(dialect: str, table: Table) -> Executable:
     key = [column.name for column in table.primary_key]
@@ -131,14 +131,14 @@ def contains(connection: AsyncConnection, column: ColumnElement[str], text: str)
     """Return whether a column contains a text, ignoring case; no character of the text is special."""
     if connection.dialect.name != SQLITE:
         return func.strpos(func.lower(column), literal(text.lower(), column.type)) > 0
-    # SQLite's lower() only knows ASCII, but is several times faster than a call into Python.
+    # SQLite's lower() only supports ASCII, but is several times faster than a call to Python.
     if text.isascii():
         return func.instr(func.lower(column), text.lower()) > 0
     return func.instr(func.fal_casefold(column), text.casefold()) > 0
 
 
 def names_missing_row(error: IntegrityError) -> bool:
-    """Return whether a write failed because of a foreign key: a row is missing or still referred to."""
+    """Return whether a write failed because of a foreign key: a row is missing or still referenced."""
     name = getattr(error.orig, "sqlite_errorname", "")
     return name == "SQLITE_CONSTRAINT_FOREIGNKEY" or getattr(error.orig, "sqlstate", "") == "23503"
 
@@ -157,7 +157,7 @@ def _sqlite_url(path: str | Path | None) -> URL:
 
 
 def make_private(path: Path) -> None:
-    """Make a file that is missing, and let nobody but its owner read it."""
+    """Create a missing file, and let only its owner read it."""
     # SQLite gives its -wal and -shm files the mode of the database.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -181,10 +181,10 @@ def set_pragmas(connection: AsyncAdapt_aiosqlite_connection | sqlite3.Connection
     """Configure a connection to SQLite."""
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a new database only
+    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes effect in a new database
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")  # after a checkpoint the rest is given back
-    cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
+    cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")  # after a checkpoint the rest is freed
+    cursor.execute("PRAGMA synchronous = FULL")  # acknowledged writes survive a power failure
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 

@@ -1,4 +1,4 @@
-"""Log lines in the database, each exactly once, with their pages and cursors."""
+"""Log lines in the database, each exactly once, with pages and cursors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _Place: TypeAlias = "tuple[int, str, int]"  # microseconds, runner, sequence
 _Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
-# So many deleted lines are worth giving their space back; that of fewer is used again soon.
+# Freeing the space of this many deleted lines is worthwhile; the space of fewer is soon reused.
 _MANY = 10_000
-# What a line takes beside its message: the other columns, and its places in the indexes (measured).
+# The size of a line besides its message: the other columns, and its index entries (measured).
 _LINE_BYTES = 360
 _LEVELS = {level.value: level for level in LogLevel}
 _SOURCES = {source.value: source for source in LogSource}
@@ -35,11 +35,11 @@ _APP_ORDER = (LOG_LINES.c.timestamp, LOG_LINES.c.runner_id, LOG_LINES.c.sequence
 
 
 class SqlLogStore:
-    """The LogStore port, in the database of a Store, which closes it."""
+    """Implements the port LogStore in the database of a Store, which closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._size = 0  # bytes that are stored; those from before the start are not in it until they are counted
+        self._size = 0  # stored bytes; those from before the start are missing until they are counted
         self._counted = False
         self._bound: tuple[int, Callable[[], None]] | None = None
 
@@ -68,7 +68,7 @@ class SqlLogStore:
     async def first_unsent(
         self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
     ) -> datetime | None:
-        # Runners are found one after the other in the primary key, so that no line is read in vain.
+        # Runners are looked up one by one in the primary key, so that no line is read in vain.
         lines, floor = LOG_LINES.c, None if since is None else to_microseconds(since)
         other = LOG_LINES.alias()
         first = select(func.min(lines.runner_id).label("runner_id")).cte("runners", recursive=True)
@@ -119,7 +119,7 @@ class SqlLogStore:
         return LogPage(entries=entries, cursor=cursor, more=len(found) > limit, reached=reached)
 
     async def forget(self, before: datetime) -> int:
-        """Delete old lines, some thousands a transaction, so that writers get their turn."""
+        """Delete old lines, in transactions of some thousands, so that writers get their turn."""
         key = (LOG_LINES.c.runner_id, LOG_LINES.c.sequence)
         old = select(*key).where(LOG_LINES.c.timestamp < to_microseconds(before)).limit(_FORGET_BATCH)
 
@@ -168,7 +168,7 @@ class SqlLogStore:
 
 
 def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
-    """Return lines as rows; a lone surrogate is replaced, since its whole batch could not be stored."""
+    """Return lines as rows; a lone surrogate is replaced, because its whole batch could not be stored."""
     rows: list[_Row] = []
     # Lines that are read together share their time, and mostly their level and source: each is converted once.
     timestamp, at = None, 0
@@ -225,7 +225,7 @@ def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
 
 
 def cursor_after(entry: LogEntry) -> str:
-    """Return the cursor right after a line, which stays valid when the line is deleted."""
+    """Return the cursor directly after a line, which stays valid when the line is deleted."""
     return write_cursor([to_microseconds(entry.timestamp), entry.runner_id, entry.sequence])
 
 
@@ -247,7 +247,7 @@ def position_of(cursor: str) -> tuple[int, str, int]:
 
 
 async def _place_after(connection: AsyncConnection, account: AccountId, query: LogQuery, count: int) -> _Place | None:
-    """Return the place of the line so many lines on in the query's range, whatever it says; None if there are fewer."""
+    """Return the position of the `count`-th next line in the range, matching or not; None if there are fewer."""
     in_range = replace(query, search=None, sources=(), request_id=None)
     place = _chosen(connection, in_range).where(owned_by(LOG_LINES, account)).with_only_columns(*_APP_ORDER)
     row = (await connection.execute(place.offset(count - 1).limit(1))).one_or_none()
@@ -255,7 +255,7 @@ async def _place_after(connection: AsyncConnection, account: AccountId, query: L
 
 
 def _up_to(query: LogQuery, end: _Place) -> ColumnElement[bool]:
-    """Return whether a line lies before a place, in the query's order, or is the one there."""
+    """Return whether a line lies before a position, in the query's order, or is the one there."""
     if query.runner_id is not None:
         return LOG_LINES.c.sequence >= end[2] if query.newest_first else LOG_LINES.c.sequence <= end[2]
     return tuple_(*_APP_ORDER) >= end if query.newest_first else tuple_(*_APP_ORDER) <= end
@@ -269,8 +269,9 @@ def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object
         place = (sequence,) if query.runner_id is not None else (timestamp, runner_id, sequence)
         here = tuple_(*order)
         conditions.append(here < place if query.newest_first else here > place)
-        # The cursor lies within `since` and `until`. The bound on its side is left out, because SQLite would search by
-        # that bound and read every line between it and the cursor.
+        # The cursor lies within `since` and `until`. Omit the bound on its side, because SQLite would search by that
+        # bound and
+        # read every line between it and the cursor.
         query = replace(query, until=None) if query.newest_first else replace(query, since=None)
     conditions += _conditions(connection, query)
     directed = [column.desc() for column in order] if query.newest_first else order
@@ -301,7 +302,7 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
 
 
 def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
-    """Return a query's times as sequences of a runner's lines, which are found faster and grow with time."""
+    """Return a query's times as sequence numbers of a runner, which are found faster and increase with time."""
     lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
     of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
     conditions: list[ColumnElement[bool]] = []

@@ -1,4 +1,4 @@
-"""Opens a store: makes or migrates the database, and checks the master key against it."""
+"""Opens a store: creates or migrates the database, and checks the master key against it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _ALAS = "put a backup of it back, or move it away and start once with --new-data
 
 
 async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
-    """Open a database; a missing one is made and an older one is migrated.
+    """Open a database; a missing one is created and an older one migrated.
 
     Args:
         target: the path of a SQLite file (mode 0600), a URL (`scheme://...`), or None for a private one in memory.
-        vault: encrypts what is secret in it.
+        vault: encrypts its secret columns.
 
     Raises:
-        Unavailable: it cannot be opened or is no database, a newer version wrote it, or the vault's master key is
-            not the one that it was made with.
+        Unavailable: it cannot be opened or is not a database, a newer version wrote it, or the vault's master key is
+            not its own.
     """
     name = "the database in memory" if target is None else f"the database {shown_target(target)}"
     database = Database(dialect.create_engine(target))

@@ -1,8 +1,9 @@
-"""Statements that are compiled once, for those that run all the time.
+"""Statements that are compiled once, for frequent ones.
 
-SQLAlchemy finds a statement's compiled form again at each execution, and builds a context and a result: several times
-what SQLite does for a row. In the thread that writes a SQLite file, these go to the driver directly, with the same SQL
-and the same conversions of the columns' types. Elsewhere they are executed as usual.
+SQLAlchemy looks up a statement's compiled form at each execution, and builds a context and a result, which takes
+several
+times as long as SQLite's work on a row. In the thread that writes a SQLite file, these statements go to the driver
+directly, with the same SQL and the same type conversions. Elsewhere they are executed as usual.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ Parameters: TypeAlias = "Mapping[str, object]"
 
 
 class Prepared:
-    """A statement whose parameters have the same names each time."""
+    """A statement whose parameters always have the same names."""
 
     def __init__(self, statement: Executable) -> None:
         self.statement = statement
         self._compiled: _Compiled | None = None
 
     async def change(self, connection: AsyncConnection, parameters: Parameters) -> int:
-        """Carry out an insert, update or delete; return how many rows it changed."""
+        """Execute an insert, update or delete; return the number of changed rows."""
         thread = _thread_of(connection)
         if thread is not None:
             return self._in_thread(thread, parameters).rowcount
@@ -44,7 +45,7 @@ class Prepared:
         return result.rowcount
 
     async def change_each(self, connection: AsyncConnection, rows: Sequence[Parameters]) -> None:
-        """Carry out an insert, update or delete once for each of some parameters, with the same names."""
+        """Execute an insert, update or delete once for each set of parameters."""
         thread = _thread_of(connection)
         if thread is None:
             await connection.execute(self.statement, [dict(row) for row in rows])
@@ -76,7 +77,7 @@ class Prepared:
 
 @contextmanager
 def _driver_faults(compiled: _Compiled, connection: InThread) -> Generator[None]:
-    """Raise the driver's errors as SQLAlchemy does; the values may be secrets, so they are not told."""
+    """Raise the driver's errors like SQLAlchemy; without the values, which may be secrets."""
     try:
         yield
     except sqlite3.Error as error:
@@ -86,18 +87,18 @@ def _driver_faults(compiled: _Compiled, connection: InThread) -> Generator[None]
 
 
 def _thread_of(connection: object) -> InThread | None:
-    """Return what a part of a group in the writer's thread has for a connection; None elsewhere."""
+    """Return the writer thread's connection for a part of a group; None elsewhere."""
     return connection if isinstance(connection, InThread) else None
 
 
 @cache
 def prepared(statement: Executable) -> Prepared:
-    """Return the prepared form of a statement that is kept for good, always the same one."""
+    """Return the prepared form of a permanent statement, always the same object."""
     return Prepared(statement)
 
 
 class _Compiled:
-    """The SQL of a statement, with what converts its parameters and its columns."""
+    """The SQL of a statement, with the conversions of its parameters and columns."""
 
     def __init__(self, statement: object, dialect: Dialect, parameters: Parameters) -> None:
         assert isinstance(statement, ClauseElement)
@@ -114,7 +115,7 @@ class _Compiled:
         self._columns = [(str(column.name), _from_database(column.type, dialect)) for column in columns]
 
     def values(self, parameters: Parameters) -> list[object]:
-        """Return what the driver gets for parameters, in the order of the SQL."""
+        """Return the driver's values of parameters, in the order of the SQL."""
         found: list[object] = []
         for name, default, convert in self._parameters:
             value = parameters.get(name, default)

@@ -1,4 +1,4 @@
-"""The queue's requests in the database; headers, bodies and answers are sealed."""
+"""The queue's requests in the database; headers, bodies and responses are sealed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
 
 _FORGET_BATCH = 500
-# Of a request from before its size was kept: about, because sealing makes it larger.
+# The approximate size for a request that is older than this column, because sealing makes it larger.
 _BODY_SIZE = func.coalesce(REQUEST_CONTENTS.c.body_bytes, func.length(REQUEST_CONTENTS.c.sealed_body))
-# Built once: building a statement costs more than carrying it out.
+# Built once: building a statement costs more than executing it.
 _ADD_CONTENT = Prepared(insert(REQUEST_CONTENTS))
 _CHANGE_CONTENT = Prepared(update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id")))
 _CONTENT = Prepared(
@@ -36,10 +36,10 @@ _CONTENT = Prepared(
 
 
 class SqlQueueStore:
-    """The QueueStore port, in the database of a Store, which closes it.
+    """Implements the port QueueStore in the database of a Store, which closes it.
 
     Args:
-        vault: seals headers, bodies and the addresses of webhooks.
+        vault: seals headers, bodies and webhooks' addresses.
     """
 
     def __init__(self, database: Database, vault: Vault) -> None:
@@ -57,12 +57,12 @@ class SqlQueueStore:
         }
 
         async def work(connection: AsyncConnection) -> QueuedRequest:
-            # Insert first, then look: of two at once the constraint admits one, and the other finds it.
+            # Insert first, then look: the constraint admits one of two concurrent inserts, and the other finds it.
             accept = prepared(dialect.insert_missing(connection, REQUESTS, unique="idempotency"))
             while not await accept.change(connection, to_row(request)):
                 query = select(REQUESTS).where(REQUESTS.c.idempotency == request.idempotency)
                 taken = (await connection.execute(query)).mappings().one_or_none()
-                if taken is not None:  # otherwise it has been deleted meanwhile, because it was too old
+                if taken is not None:  # otherwise it was deleted meanwhile, because it was too old
                     return from_row(taken)
             await _ADD_CONTENT.change(connection, sealed)
             return request
@@ -185,7 +185,7 @@ class SqlQueueStore:
         return await self._database.write(work)
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
-        """Delete old requests, some hundreds a transaction, so that writers get their turn."""
+        """Delete old requests, in transactions of some hundreds, so that writers get their turn."""
         rows = REQUESTS.c
         old = or_(
             and_(rows.dead.is_(False), rows.completed_at < completed_before),
@@ -226,7 +226,7 @@ class SqlQueueStore:
         return await self._database.read(work)
 
     async def delivered(self, request: QueuedRequest, delivery: Delivery) -> None:
-        """Record an attempt; nothing if the request was queued again meanwhile."""
+        """Record an attempt; do nothing if the request was queued again meanwhile."""
         rows = REQUESTS.c
         standing = {
             "webhook": request.webhook.value,
@@ -300,7 +300,7 @@ async def _change(connection: AsyncConnection, request: QueuedRequest, state: St
 
 @cache
 def _change_from(state: State | None) -> Prepared:
-    """Return the statement that writes a request which is in this state, at the attempt `before`."""
+    """Return the statement that writes a request in this state, at the attempt `before`."""
     rows = REQUESTS.c
     return Prepared(
         update(REQUESTS).where(
@@ -313,7 +313,7 @@ async def _change_all(connection: AsyncConnection, requests: Sequence[QueuedRequ
     """Write those requests that are in this state (None: not completed, and at this attempt); return their ids."""
     rows = REQUESTS.c
     wanted = {request.request_id: request for request in requests}
-    # Rows are locked in one order: two transactions that lock them in different orders could wait for each other.
+    # Rows are locked in one order: transactions that lock them in different orders could deadlock.
     query = select(rows.request_id, rows.attempt).where(rows.request_id.in_(wanted), _is_in(state))
     query = query.order_by(rows.request_id).with_for_update()
     found = (await connection.execute(query)).all()
@@ -332,7 +332,7 @@ def _is_in(state: State | None) -> ColumnElement[bool]:
 
 
 def _text(body: bytes) -> str:
-    """Return bytes as a text of as many characters, because the vault seals texts."""
+    """Return bytes as a text of the same length, because the vault seals texts."""
     return body.decode("latin-1")
 
 

@@ -1,4 +1,4 @@
-"""The request history in the database: a row a request, and a row a minute, app and endpoint."""
+"""The request history in the database: a row for each request, and one for each minute, app and endpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SKETCHES = ("wait", "run", "total", "cold")
 
 
 class SqlRequestStore:
-    """The RequestStore port, in the database of a Store, which closes it."""
+    """Implements the port RequestStore in the database of a Store, which closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -82,7 +82,7 @@ class SqlRequestStore:
         return await self._database.read(work)
 
     async def forget(self, before: datetime) -> int:
-        """Delete some thousands a transaction, so that writers get their turn."""
+        """Delete them in transactions of some thousands, so that writers get their turn."""
         rows = REQUEST_RECORDS.c
         key = (rows.account, rows.ended_at, rows.request_id)
 
@@ -107,7 +107,7 @@ class SqlRequestStore:
 
 
 async def _add_minute(connection: AsyncConnection, key: MinuteKey, numbers: RequestStats) -> None:
-    """Add numbers to a row, which others may have started: an endpoint's minute is written about sixty times."""
+    """Add statistics to a row, which may exist: an endpoint's minute is written about sixty times."""
     here = [column == value for column, value in zip(_KEY, key, strict=True)]
     before = (await connection.execute(select(REQUEST_MINUTES.c.numbers).where(*here))).scalar_one_or_none()
     merged = RequestStats() if before is None else from_numbers(cast("_Numbers", before))
@@ -186,7 +186,7 @@ def _key_of(row: RowMapping) -> MinuteKey:
 
 
 def to_numbers(stats: RequestStats) -> _Numbers:
-    """Return numbers as JSON; what is empty is left out."""
+    """Return statistics as JSON, without empty parts."""
     found: _Numbers = {"in": stats.bytes_in, "out": stats.bytes_out}
     if stats.codes:
         found["codes"] = {str(code): count for code, count in stats.codes.items()}

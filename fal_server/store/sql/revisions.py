@@ -49,7 +49,7 @@ def from_row(row: RowMapping, vault: Vault) -> Revision:
     """Return a row as a revision.
 
     Raises:
-        Unavailable: the vault cannot open it.
+        Unavailable: the vault cannot decrypt it.
     """
     specs = json.loads(vault.open(_context(row["revision_id"]), row["sealed_environments"]))
     return Revision(
@@ -85,7 +85,7 @@ async def add(connection: AsyncConnection, revision: Revision, vault: Vault) -> 
     """Insert a revision.
 
     Raises:
-        AlreadyExists: a revision of this id is there.
+        AlreadyExists: a revision has this id.
     """
     with explained(taken=f"revision {revision.revision_id!r} exists already: a revision never changes"):
         await connection.execute(insert(REVISIONS), to_row(revision, vault))
@@ -119,7 +119,7 @@ async def page(connection: AsyncConnection, account: Accounts, after: str, limit
 
 
 async def remove(connection: AsyncConnection, account: Accounts, revision_id: str) -> bool:
-    """Delete a revision; False if it does not exist.
+    """Delete a revision; return False if it does not exist.
 
     Raises:
         FailedPrecondition: an app serves it or is moving to it.

@@ -23,10 +23,10 @@ from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS, owned_by
 log = logging.getLogger(__name__)
 _SLICE = 50  # rows are converted on the event loop, for a few milliseconds
 _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
-# Listed one by one, because no index finds what is unequal.
+# Listed individually, because no index supports inequality.
 _LIVING = RUNNERS.c.state.in_([state.value for state in RunnerState if state is not RunnerState.TERMINATED])
 
-# The next number is that of the last change of the same runner, and one.
+# The next number is one more than that of the runner's last change.
 _ADD_CHANGE = Prepared(
     insert(RUNNER_EVENTS).values(
         runner_id=bindparam("of_runner"),
@@ -85,10 +85,10 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
 
 
 def from_row(row: RowMapping, vault: Vault, *, ended_too: bool = True) -> Runner:
-    """Return a row as a runner; a token that cannot be opened is empty.
+    """Return a row as a runner; a token that cannot be decrypted is empty.
 
     Args:
-        ended_too: open the token of a runner that has ended, too; else it is empty.
+        ended_too: also decrypt the token of an ended runner, which is otherwise empty.
     """
     return _from_values(dict(row), vault, opened=ended_too or row["state"] != RunnerState.TERMINATED.value)
 
@@ -106,10 +106,11 @@ def _from_values(values: dict[Any, Any], vault: Vault, *, opened: bool) -> Runne
 async def save(
     connection: AsyncConnection, runners: Sequence[Runner], changes: Sequence[StateChange], vault: Vault
 ) -> None:
-    """Insert or replace runners and add to their histories; the last of two with one id counts."""
+    """Insert or replace runners and add to their histories; of two with the same id, the last one counts."""
     rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
     write = prepared(upsert(connection, RUNNERS))
-    for runner_id in sorted(rows):  # in one order, because transactions that lock rows in two could deadlock
+    # in one order, because transactions that lock rows in different orders could deadlock
+    for runner_id in sorted(rows):
         await write.change(connection, rows[runner_id])
     for change in changes:
         values = {"new_at": change.at, "new_state": change.state.value, "new_reason": change.reason}
@@ -197,7 +198,7 @@ async def page_ended(
     limit: int,
     vault: Vault,
 ) -> list[Runner]:
-    """Return runners that ended at or after a time, behind an end and id, by end and id."""
+    """Return runners that ended at or after a time, and after an end and id, in this order."""
     ended_at, order = RUNNERS.c.ended_at, (RUNNERS.c.ended_at, RUNNERS.c.runner_id)
     behind = or_(ended_at > after[0], and_(ended_at == after[0], RUNNERS.c.runner_id > after[1]))
     query = select(RUNNERS).where(_ENDED, ended_at >= max(ended_since, after[0]), behind, owned_by(RUNNERS, account))
@@ -207,13 +208,13 @@ async def page_ended(
 
 
 async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
-    """Delete the runners that ended before a time, and return how many."""
+    """Delete the runners that ended before a time; return how many."""
     result = await connection.execute(delete(RUNNERS).where(_ENDED, RUNNERS.c.ended_at < ended_before))
     return result.rowcount
 
 
 async def _in_slices(connection: AsyncConnection, query: Select[tuple[object, ...]], vault: Vault) -> list[Runner]:
-    """Return the rows of a query as runners; others get their turn between two slices."""
+    """Return the rows of a query as runners, letting other tasks run between two slices."""
     found: list[Runner] = []
     async for rows in (await connection.stream(query)).mappings().partitions(_SLICE):
         found += [from_row(row, vault, ended_too=False) for row in rows]
@@ -221,7 +222,7 @@ async def _in_slices(connection: AsyncConnection, query: Select[tuple[object, ..
 
 
 def _token(runner_id: str, sealed: bytes, vault: Vault) -> str:
-    """Open a token; one row that is damaged must not hide all others."""
+    """Decrypt a token; one damaged row must not hide all others."""
     try:
         return vault.open(_context(runner_id), sealed)
     except Unavailable:

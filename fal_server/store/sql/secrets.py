@@ -1,4 +1,4 @@
-"""Secrets in the database, as the vault sealed them."""
+"""Sealed secrets in the database."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def list_all(connection: AsyncConnection, account: AccountId, environment:
 
 
 async def remove(connection: AsyncConnection, account: AccountId, environment: str, name: str) -> bool:
-    """Delete a secret; False if it does not exist."""
+    """Delete a secret; return False if it does not exist."""
     chosen = delete(SECRETS).where(owned_by(SECRETS, account))
     chosen = chosen.where(SECRETS.c.environment == environment, SECRETS.c.name == name)
     return (await connection.execute(chosen)).rowcount > 0

@@ -1,4 +1,4 @@
-"""The Store port in a database: each method is one transaction over the functions of the nouns' modules."""
+"""Implements the port Store: each method is one transaction over the functions of the nouns' modules."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from fal_server.store.sql.workflows import SqlWorkflowStore
 
 
 class SqlStore:
-    """The Store port in SQLite or PostgreSQL; `open_store` makes one.
+    """Implements the port Store in SQLite or PostgreSQL; `open_store` creates one.
 
-    A cancelled call takes effect whole or not at all.
+    A cancelled call takes effect completely or not at all.
 
     Args:
         database: closed with the store.
-        vault: seals what is secret in revisions and runners.
+        vault: seals secret columns of revisions and runners.
 
     Attributes:
         accounts: the accounts and their members in the same database.
@@ -163,7 +163,7 @@ class SqlStore:
         return await self._database.write(lambda connection: environments.remove(connection, account, name))
 
     async def webhook_signer(self) -> EdSigner:
-        """Return the signer of webhooks; its key is made at the first call."""
+        """Return the signer of webhooks; its key is created at the first call."""
         return await load_signer(self._database, self._vault)
 
     @property
@@ -172,5 +172,5 @@ class SqlStore:
         return self._database.write_durations
 
     async def close(self) -> None:
-        """Let transactions under way finish, then let go of the database."""
+        """Let transactions in progress finish, then close the database."""
         await self._database.close()

@@ -1,4 +1,4 @@
-"""The tables, one a noun. A test compares them with what migrations/ makes."""
+"""The tables, one for each noun. A test compares them with the result of migrations/."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _JSON = JSON(none_as_null=True)
 
 
 def _account() -> Column[str]:
-    """Return the column of a row's owner. Only rows from before there were accounts have the default."""
+    """Return the column for a row's owner. Only rows that are older than accounts have the default."""
     return Column("account", Text, nullable=False, server_default=LOCAL)
 
 
@@ -79,7 +79,7 @@ ENVIRONMENTS = Table(
     Column("created_at", UtcTimestamp, nullable=False),
 )
 
-# `sealed_environments` holds the configurations of the environments, which may contain registry passwords.
+# `sealed_environments` contains the configurations of the environments, which may include registry passwords.
 REVISIONS = Table(
     "revisions",
     METADATA,
@@ -200,7 +200,7 @@ KEYS = Table(
     Column("last_used_at", UtcTimestamp),
 )
 
-# Rows are added and never changed; `digest` is of the row and of the one before.
+# Rows are added and never changed; `digest` covers the row and the previous one.
 AUDIT = Table(
     "audit",
     METADATA,
@@ -246,7 +246,7 @@ LOG_LINES = Table(
     sqlite_with_rowid=False,
 )
 
-# Requests of the queue. Headers and bodies are sealed in `request_contents`, because they may hold credentials.
+# Requests of the queue. Headers and bodies are sealed in `request_contents`, because they may contain credentials.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -306,8 +306,8 @@ WEBHOOK_DELIVERIES = Table(
     Column("error", Text),
 )
 
-# Requests that have ended, direct and queued alike, in the order of their ends. No foreign keys, because they outlive
-# what they name.
+# Ended requests, direct and queued alike, in the order of their ends. No foreign keys, because they outlive the rows
+# that they name.
 REQUEST_RECORDS = Table(
     "request_records",
     METADATA,
@@ -334,7 +334,7 @@ REQUEST_RECORDS = Table(
     sqlite_with_rowid=False,
 )
 
-# Numbers of the requests that ended in a minute, as `RequestStats` has them.
+# Statistics of the requests that ended in a minute, in the form of `RequestStats`.
 REQUEST_MINUTES = Table(
     "request_minutes",
     METADATA,
@@ -359,7 +359,7 @@ WORKFLOWS = Table(
     Column("created_at", UtcTimestamp, nullable=False),
 )
 
-# No foreign key, because a run goes on after its workflow is deleted.
+# No foreign key, because a run continues after its workflow is deleted.
 WORKFLOW_RUNS = Table(
     "workflow_runs",
     METADATA,
@@ -385,5 +385,5 @@ WORKFLOW_RUNS = Table(
 
 
 def owned_by(table: Table, account: Accounts | BindParameter[str]) -> ColumnElement[bool]:
-    """Restrict a query to the rows of an account: the one place that decides what an account can see."""
+    """Restrict a query to the rows of an account: this alone decides what an account can see."""
     return true() if account is EVERY_ACCOUNT else table.c.account == account

@@ -1,4 +1,4 @@
-"""Workflows and their runs in the database; what goes into a run and comes out of it is sealed."""
+"""Workflows and their runs in the database; inputs and outputs of runs are sealed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fal_server.store.sql.tables import WORKFLOW_RUNS, WORKFLOWS, owned_by
 
 
 class SqlWorkflowStore:
-    """The WorkflowStore port, in the database of a Store, which closes it.
+    """Implements the port WorkflowStore in the database of a Store, which closes it.
 
     Args:
-        vault: seals inputs and answers.
+        vault: seals inputs and responses.
     """
 
     def __init__(self, database: Database, vault: Vault) -> None:

@@ -1,4 +1,4 @@
-"""Writes transactions in groups: those that come while one is written are the next, and share its commit."""
+"""Writes transactions in groups: those that arrive during a write form the next group, and share its commit."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
-# Who came first waits for the last of a group, so a group is bounded.
+# The first of a group waits for the last, so a group is limited.
 _MOST = 100
 
 
 class WorkFailed(Exception):
-    """A part of a group raised, so its transaction was undone.
+    """A part of a group raised, so its transaction was rolled back.
 
     Attributes:
-        error: what it raised.
+        error: its exception.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -45,15 +45,15 @@ class _Waiting:
 
 
 class GroupedWrites:
-    """Write one group after another; whoever asked for a part is told after the commit.
+    """Writes one group after another; callers get their result after the commit.
 
-    If a part raises, the group is undone and each part is written alone, so that it refuses nobody else's. A part may
-    so run twice: it must change nothing but the database.
+    If a part raises, the group is rolled back and each part is written alone, so that it affects no other. A part may
+    therefore run twice: it must change nothing but the database.
 
     Args:
-        transact: runs parts in one transaction, and returns what each returned. It raises WorkFailed if one of them
+        transact: runs parts in one transaction, and returns each part's result. It raises WorkFailed if one of them
             raised, and anything else if the transaction could not begin or be committed.
-        tasks: run the writing.
+        tasks: run the writes.
 
     Attributes:
         durations: how long groups took to write.
@@ -69,7 +69,7 @@ class GroupedWrites:
         self._writing: asyncio.Task[None] | None = None
 
     async def run(self, work: Work[T]) -> T:
-        """Write one part; what it changed is durable on return, and nothing is changed if this raises."""
+        """Write one part durably; if this raises, nothing is changed."""
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(work, done))
         if self._writing is None or self._writing.done():
@@ -107,7 +107,7 @@ def _fail(group: Sequence[_Waiting], error: Exception) -> None:
 
 
 async def run_each(works: Sequence[Work[object]], connection: AsyncConnection) -> list[object]:
-    """Run the parts of a group in order, and return what each returned.
+    """Run the parts of a group in order, and return each part's result.
 
     Raises:
         WorkFailed: one raised; the rest did not run.
@@ -122,10 +122,11 @@ async def run_each(works: Sequence[Work[object]], connection: AsyncConnection) -
 
 
 class WriterThread:
-    """Runs transactions on one SQLite file in a thread of its own.
+    """Runs transactions on one SQLite file in a separate thread.
 
-    The usual way goes from the event loop to a thread and back for each statement, which costs several times what the
-    statements do. Here a group is one visit to the thread.
+    The usual way switches between the event loop and a thread for each statement, which costs several times as much as
+    the
+    statements. Here a group is one visit to the thread.
 
     Args:
         path: the database's file.
@@ -160,10 +161,10 @@ class WriterThread:
 
 
 class InThread:
-    """What the parts of a group call of an AsyncConnection, without a loop: nothing here waits for one.
+    """The methods of an AsyncConnection that the parts of a group call, without a loop: nothing here waits for one.
 
     Attributes:
-        driver: the driver's connection, for statements that need nothing of SQLAlchemy.
+        driver: the driver's connection, for statements that bypass SQLAlchemy.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -183,7 +184,7 @@ class InThread:
 
 
 def _at_once(work: Awaitable[T]) -> T:
-    """Run what waits for nothing, and return what it returned."""
+    """Run a coroutine that waits for nothing, and return its result."""
     steps = work.__await__()
     try:
         next(steps)

@@ -1,4 +1,4 @@
-"""Alembic migrations, run at opening, without alembic.ini. For a new one: tables.py, a file in versions/, HEAD."""
+"""Alembic migrations, run at opening, without alembic.ini. For a new one, change tables.py, versions/ and HEAD."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from sqlalchemy import inspect as inspector_of
 
 from fal_server.core.faults import Unavailable
 
-# The newest version; a test holds it equal to the newest file in versions/.
+# The newest version; a test compares it with the newest file in versions/.
 HEAD = "0018"
 
 
 def bring_up_to_date(connection: Connection, name: str) -> None:
-    """Run the migrations that are missing, within the caller's transaction.
+    """Run the missing migrations within the caller's transaction.
 
     Args:
         connection: in a transaction.
-        name: what to call the database in a message.
+        name: the name of the database in messages.
 
     Raises:
         Unavailable: a newer version of this program wrote it.
     """
     version = _version_of(connection)
     if version == HEAD:
-        return  # the usual start is spared the import of Alembic
+        return  # a usual start saves the import of Alembic
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory

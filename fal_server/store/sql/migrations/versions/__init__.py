@@ -1,1 +1,1 @@
-"""One file a migration, in the order of their numbers."""
+"""One file for each migration, in the order of their numbers."""
