@@ -1,4 +1,4 @@
-"""Where the controller is reached: sockets that are bound before anything is built, and the URLs that follow."""
+"""The controller's addresses: sockets that are bound before anything is built, and the URLs that follow from them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Addresses:
 
     @property
     def queue(self) -> str:
-        """Host and path under which requests are queued."""
+        """Host and path for queued requests."""
         return f"{self.base}/queue"
 
     def of_app(self, app_id: AppId) -> Urls:
@@ -59,7 +59,7 @@ class Addresses:
 
 
 async def bind_addresses(settings: Settings) -> Addresses:
-    """Bind the controller's port, so that everything that is built knows its address.
+    """Bind the controller's port, so that every part knows its address.
 
     Raises:
         Unavailable: the address cannot be bound.
@@ -79,6 +79,6 @@ async def bind_addresses(settings: Settings) -> Addresses:
 
 
 def cannot_listen(settings: Settings, error: OSError) -> Unavailable:
-    """Return the fault that says which address cannot be listened on."""
+    """Return the fault for an address that cannot be listened on."""
     address = f"{settings.host}:{settings.port}"
     return Unavailable(f"{address} cannot be listened on: {error.strerror}; --port 0 picks a free one")

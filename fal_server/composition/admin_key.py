@@ -1,4 +1,4 @@
-"""The first key, in a file of the state directory that its owner alone reads."""
+"""The first key, in a file of the state directory that only its owner can read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RENEWED_KEY = "made by fal up --new-key"
 
 
 async def ensure_admin_key(state: StateDir, keys: Keys, *, renew: bool = False) -> None:
-    """Write the first key to its file, and replace a file that is damaged.
+    """Write the first key to its file, and replace a damaged file.
 
     Args:
-        renew: replace it in any case. Who may start a controller here owns everything that it has.
+        renew: replace it in any case. Anyone who may start a controller here owns everything in it.
 
     Raises:
         Unavailable: the file cannot be read or written.

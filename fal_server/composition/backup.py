@@ -1,4 +1,4 @@
-"""Makes a backup of a state directory: a directory from which a controller can start."""
+"""Backs up a state directory to a directory from which a controller can start."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CONTENT = ("blobs", "app-files", "objects")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """What a backup holds.
+    """The content of a backup.
 
     Attributes:
-        files, bytes: of what is beside the database.
-        left_out: the secrets and the data that are not in it, by their paths in the state directory.
+        files, bytes: of the content besides the database.
+        left_out: excluded secrets and data, by their paths in the state directory.
     """
 
     files: int
@@ -41,16 +41,16 @@ def back_up(
     keys: bool,
     report: Callable[[str], None] | None = None,
 ) -> Backup:
-    """Copy the database, then the code and files that it names, also while a controller runs.
+    """Copy the database, then the code and files that it names, even while a controller runs.
 
-    What it names is not deleted before it has been unused for days, so the copies fit together.
+    Content is only deleted after it has been unused for days, so the copies are consistent.
 
     Args:
-        target: a directory that does not exist; it appears when it is whole.
+        target: a directory that does not exist; it appears when it is complete.
         database: a PostgreSQL database's URL; None for the SQLite file of the directory.
-        data: whether to copy what runners see as /data.
-        keys: whether to copy the master key, the administrator's key and the TLS authority.
-        report: called with what is done now.
+        data: whether to copy runners' /data.
+        keys: whether to copy the master key, the administrator's key and the TLS CA.
+        report: called with the current step.
 
     Raises:
         NotFound: the state directory has no database.
@@ -71,7 +71,7 @@ def back_up(
         raise Unavailable(f"{target} is in the state directory: a backup belongs onto another disk")
     draft = target.with_name(f"{target.name}.unfinished")
     try:
-        shutil.rmtree(draft, ignore_errors=True)  # of a backup that was broken off
+        shutil.rmtree(draft, ignore_errors=True)  # of an interrupted backup
         draft.mkdir(mode=0o700, parents=True)
         made = StateDir(draft)
         tell("the database")
@@ -111,7 +111,7 @@ async def _copy_database(file: Path, url: str | None, target: Path, tell: Callab
 
 
 def _parts(root: Path, *, data: bool, keys: bool) -> Iterator[str]:
-    """Yield what is copied beside the database; `directory.json` makes the copy known as one."""
+    """Yield the paths to copy besides the database; `directory.json` identifies the copy as one."""
     yield "directory.json"
     yield from _CONTENT
     yield from (f"accounts/{account}/app-files" for account in _accounts(root))
@@ -137,7 +137,7 @@ def _accounts(root: Path) -> list[str]:
 
 
 def _copy(source: Path, target: Path, tell: Callable[[str], None]) -> tuple[int, int]:
-    """Copy a file or a directory; return how many files and bytes. What vanishes meanwhile was not needed any more."""
+    """Copy a file or a directory; return the number of files and bytes. Files that vanish meanwhile were unneeded."""
     tell(source.name)
     files = size = 0
     for path in [source, *(source.rglob("*") if source.is_dir() else ())]:
@@ -148,7 +148,7 @@ def _copy(source: Path, target: Path, tell: Callable[[str], None]) -> tuple[int,
             elif path.is_dir():
                 copy.mkdir(parents=True, exist_ok=True)
                 shutil.copystat(path, copy)
-            elif path.is_file():  # a socket or a pipe in /data is nothing to keep
+            elif path.is_file():  # sockets and pipes in /data are not kept
                 shutil.copy2(path, copy)
                 files, size = files + 1, size + copy.stat().st_size
         except FileNotFoundError:

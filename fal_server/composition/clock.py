@@ -1,4 +1,4 @@
-"""The controller's clock: counts durations by the time since boot, and follows the wall clock without steps."""
+"""The controller's clock: measures durations by the time since boot, and follows the wall clock without steps."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from fal_runner.process.proc import boot_id
 from fal_server.aio.rounds import every
 from fal_server.composition.state import write_private
 
-# A wall clock before this was never set; its first correction is taken at once.
+# A wall clock before this was never set; its first correction is applied at once.
 PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)
 _PLAUSIBLE_AT = PLAUSIBLE.timestamp()
 _since_boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-# How fast the time follows a wall clock that stepped. Durations are right within this share meanwhile.
+# How fast the time follows a stepped wall clock. Durations are accurate to this share meanwhile.
 SLEW = 0.1
-# A restart loses what the time has followed since the last reading: at most a tenth of this.
+# A restart loses the correction since the last reading: at most a tenth of this.
 KEPT_EVERY_SECONDS = 30.0
 _WORTH_KEEPING_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockReading:
-    """What one run leaves for the next.
+    """The state that one run leaves for the next.
 
     Attributes:
-        boot: the id of the boot in which `uptime` counts.
-        uptime: seconds since the boot, suspended ones included.
+        boot: the id of the boot that `uptime` refers to.
+        uptime: seconds since the boot, including suspended ones.
         at: the controller's time then, in seconds since 1970.
     """
 
@@ -42,13 +42,14 @@ class ClockReading:
 
 
 class SteadyClock:
-    """A clock that no step of the wall clock moves by more than a tenth of the time that passes.
+    """A clock that a step of the wall clock moves by no more than a tenth of the elapsed time.
 
-    A machine that is suspended or meets its time server steps by seconds to hours. If durations followed, runners
-    would be ended as idle, starts would fail as too slow, and pauses would last for hours.
+    When a machine is suspended or meets its time server, the wall clock steps by seconds to hours. If durations
+    followed,
+    runners would end as idle, starts would fail as too slow, and pauses would last for hours.
 
     Args:
-        before: the last reading of an earlier run; in the same boot the time goes on from there.
+        before: the last reading of an earlier run; in the same boot the time continues from there.
         wall: the wall clock, in seconds since 1970.
         uptime: seconds since the boot.
         boot: the id of this boot.
@@ -88,13 +89,13 @@ class SteadyClock:
         return datetime.fromtimestamp(self._wall(), UTC)
 
     def reading(self) -> ClockReading:
-        """Return what the next run needs."""
+        """Return the state for the next run."""
         at = self.now().timestamp()
         return ClockReading(boot=self._boot, uptime=self._last, at=at)
 
 
 def open_clock(path: Path) -> SteadyClock:
-    """Return a clock that goes on from the reading in a file; a damaged file is ignored."""
+    """Return a clock that continues from the reading in a file; a damaged file is ignored."""
     try:
         before = ClockReading(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -103,23 +104,23 @@ def open_clock(path: Path) -> SteadyClock:
 
 
 def save_clock(path: Path, clock: SteadyClock) -> None:
-    """Keep the reading for the next run.
+    """Store the reading for the next run.
 
     Raises:
-        Unavailable: the disk does not take it.
+        Unavailable: the disk does not accept it.
     """
     reading = clock.reading()
     write_private(path, json.dumps({"boot": reading.boot, "uptime": reading.uptime, "at": reading.at}) + "\n")
 
 
 class ClockKeeper:
-    """Keeps the reading of a clock that follows a step, so that a restart does not take the time back.
+    """Stores the reading of a clock that follows a step, so that a restart does not turn the time back.
 
     Args:
         path: of the reading, which is written now.
 
     Raises:
-        Unavailable: the disk does not take it.
+        Unavailable: the disk does not accept it.
     """
 
     def __init__(self, path: Path, clock: SteadyClock) -> None:
@@ -129,14 +130,14 @@ class ClockKeeper:
         save_clock(path, clock)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Keep it again and again until `stopping` is set."""
+        """Store it repeatedly until `stopping` is set."""
         await every("keeping the clock's reading", KEPT_EVERY_SECONDS, self.keep).run_until(stopping)
 
     async def keep(self) -> None:
-        """Write the reading if the next run would be wrong without it.
+        """Write the reading if the next run would otherwise be wrong.
 
         Raises:
-            Unavailable: the disk does not take it.
+            Unavailable: the disk does not accept it.
         """
         reading = self._clock.reading()
         counted_on = self._kept.at + reading.uptime - self._kept.uptime

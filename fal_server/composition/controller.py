@@ -1,4 +1,4 @@
-"""A whole controller: builds its parts, runs its loops in one TaskGroup, stops them in order."""
+"""A complete controller: builds its parts, runs its loops in one TaskGroup, stops them in order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a running controller is made of, as far as its run and its stop need it."""
+    """The parts of a running controller that its run and its shutdown need."""
 
     addresses: Addresses
     live: LiveState
@@ -64,11 +64,11 @@ class Controller:
         self._shutdown: Shutdown | None = None
 
     def keep_runners(self) -> None:
-        """Leave runners serving at the stop, so that the next controller adopts them."""
+        """Leave runners serving at shutdown, so that the next controller adopts them."""
         self._keep_runners = True
 
     def end_at_once(self) -> None:
-        """Cut off requests and kill runners, if the controller is stopping."""
+        """Abort requests and kill runners, if the controller is stopping."""
         if self._shutdown is not None:
             self._shutdown.end_at_once()
 
@@ -76,10 +76,10 @@ class Controller:
         """Start, serve until `stop` is set, then stop in order.
 
         Args:
-            ready: called when requests are answered, with one line of JSON that says where.
+            ready: called once requests are answered, with the addresses as one line of JSON.
 
         Raises:
-            Unavailable: the database, the master key or a port cannot be had; nothing was started.
+            Unavailable: the database, the master key or a port is not available; nothing was started.
         """
         async with AsyncExitStack() as stack:
             parts = await _build(state=self._state, settings=self._settings, stack=stack)
@@ -118,7 +118,7 @@ class Controller:
         )
 
     def _report_waiting(self, running: Running, message: str) -> None:
-        """Say what the stop waits for: in the log, and to `fal down`, which reads the announcement."""
+        """Report what the shutdown waits for: in the log, and to `fal down`, which reads the announcement."""
         log.info("waiting for %s; a second signal ends at once", message)
         try:
             self._state.announce(replace(running, stopping=message))
@@ -196,12 +196,12 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         variables={
             **files.variables,
             **trust,
-            # The published client refuses a FAL_HOST that does not begin with `api`, unless FAL_GRPC_HOST is set too.
+            # The published client rejects a FAL_HOST that does not begin with `api`, unless FAL_GRPC_HOST is set too.
             "FAL_HOST": addresses.base,
             "FAL_GRPC_HOST": addresses.base,
             "FAL_RUN_HOST": addresses.base,
             "FAL_QUEUE_RUN_HOST": addresses.queue,
-            # For our client, which else speaks plaintext to this machine.
+            # For our client, which otherwise uses plaintext on this machine.
             **({"FAL_GRPC_TLS": "1"} if addresses.tls else {}),
         },
         certificates=certificates,
@@ -255,6 +255,6 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
 
 
 def _trust(certificates: Certificates | None) -> dict[str, str]:
-    """Return the variables that make programs trust the local authority beside the public ones."""
+    """Return the variables that make programs trust the local CA besides the public ones."""
     bundle = certificates.bundle if certificates else None
     return {} if bundle is None else {"SSL_CERT_FILE": str(bundle)}

@@ -1,4 +1,4 @@
-"""The dashboard: its pages, and the use cases that they show."""
+"""The dashboard: its pages, and their use cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What builds environments and starts runners on this machine."""
+"""Builds environments and starts runners on this machine."""
 
 from __future__ import annotations
 

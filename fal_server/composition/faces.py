@@ -1,4 +1,4 @@
-"""The two faces of the controller: the gRPC server, and the one port that carries gRPC and HTTP."""
+"""The controller's two interfaces: the gRPC server, and the one port that carries gRPC and HTTP."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _routes(
 ) -> list[Route]:
     return [
         *ConnectRoutes(contract, guard).routes,
-        # Before the queue, which takes all other paths below /queue for apps'.
+        # Before the queue, which takes all other paths below /queue as apps'.
         *WorkflowRoutes(use_cases.workflows, use_cases.workflow_runs, addresses.accounts, guard).routes,
         *QueueRoutes(use_cases.queue, live.dispatcher, guard, rates).routes,
         *QueueAdminRoutes(use_cases.queue, addresses.accounts, use_cases.webhooks.key_set, guard).routes,

@@ -1,4 +1,4 @@
-"""Files: /data, the files of apps, files that are fetched by their address, and the tokens that name them."""
+"""Files: /data, the files of apps, public files, and the tokens that name them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fal_server.ports import Clock
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.objects import Objects
 
-_LONGEST_SOCKET = 100  # bytes; the kernel takes 107
+_LONGEST_SOCKET = 100  # bytes; the kernel accepts 107
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class FileServices:
     """The use cases of files.
 
     Attributes:
-        socket: where runners store files.
-        variables: what runners are given to find /data and the socket.
+        socket: the socket on which runners store files.
+        variables: the variables that tell runners where /data and the socket are.
     """
 
     data: EachAccount[Files]
@@ -59,10 +59,10 @@ def build_files(
     """Build the use cases of files.
 
     Args:
-        accounts: whose runners have keys, and how much the /data of each may hold.
+        accounts: the accounts whose runners have keys, and their /data quotas.
 
     Raises:
-        Unavailable: the directory of the socket is not this user's alone.
+        Unavailable: the socket's directory is not private to this user.
     """
     socket, fetcher = socket_path(state.api_socket), UrlFetcher(Destinations(settings.webhook_allow))
     return FileServices(
@@ -99,10 +99,10 @@ async def listen_for_runners(
     """Answer runners on the unix socket until the stack is closed.
 
     Args:
-        former: where runners of an earlier version look for the socket.
+        former: the path where runners of an earlier version look for the socket.
 
     Raises:
-        Unavailable: the socket cannot be made.
+        Unavailable: the socket cannot be created.
     """
     uploader = Uploader(files.objects, Guard(access, files.tokens, teams, recorder), addresses.url)
     listener = UnixListener(AsgiAdapter(uploader.app))
@@ -115,10 +115,10 @@ async def listen_for_runners(
 
 
 def _keep_link(former: Path, socket: Path) -> None:
-    """Have the socket at its former path too.
+    """Make the socket available at its former path, too.
 
     Raises:
-        Unavailable: the link cannot be made.
+        Unavailable: the link cannot be created.
     """
     try:
         former.unlink(missing_ok=True)
@@ -128,10 +128,10 @@ def _keep_link(former: Path, socket: Path) -> None:
 
 
 def socket_path(wanted: Path) -> Path:
-    """Return a path for a socket that the kernel takes: `wanted`, or a short one if it is too long.
+    """Return a path for a socket that the kernel accepts: `wanted`, or a short one if it is too long.
 
     Raises:
-        Unavailable: the short directory is not this user's alone.
+        Unavailable: the short directory is not private to this user.
     """
     if len(os.fsencode(wanted)) <= _LONGEST_SOCKET:
         return wanted

@@ -1,4 +1,4 @@
-"""Settings of the garbage collector for a process that lives long."""
+"""Tunes the garbage collector for a long-lived process."""
 
 from __future__ import annotations
 

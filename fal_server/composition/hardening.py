@@ -1,4 +1,4 @@
-"""Keeps what the controller holds from others on the machine."""
+"""Protects the controller's data from other users of the machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PRIVATE = 0o077
 
 
 def harden() -> None:
-    """Make files for their owner alone, leave no core dump, and let nobody but root look into this process.
+    """Create files for their owner alone, disable core dumps, and let only root inspect this process.
 
-    Programs that it starts get its umask and its limit of core dumps.
+    Child programs inherit its umask and its limit of core dumps.
     """
     os.umask(PRIVATE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

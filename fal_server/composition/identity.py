@@ -1,4 +1,4 @@
-"""The identity of a state directory: tells the directory itself from a copy, whose runners are somebody else's."""
+"""The identity of a state directory: distinguishes it from a copy, whose runners belong to the original."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from fal_server.core.faults import Unavailable
 
 log = logging.getLogger(__name__)
 _FILE = "directory.json"
-# The inodes of these file systems are made up at each mount, so only the path tells a directory from its copy.
+# These file systems make up inodes at each mount, so only the path distinguishes a directory from its copy.
 _CHANGING_INODES = frozenset({"fuse", "fuseblk", "9p", "virtiofs", "vfat", "exfat", "cifs", "smb3", "vboxsf", "aufs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryIdentity:
-    """What `directory.json` says.
+    """The content of `directory.json`.
 
     Attributes:
         directory_id: stays with the directory when it is renamed.
         device, inode: of the directory.
-        boot_id: the boot in which the device number means something.
-        path: where the directory was when it was last started.
+        boot_id: the boot that the device number refers to.
+        path: the directory's path at the last start.
         lock_inode: of `controller.lock`; 0 if an earlier version wrote the file.
-        filesystem: its type, such as ext4; empty if it is not known.
+        filesystem: its type, such as ext4; empty if unknown.
     """
 
     directory_id: str
@@ -42,10 +42,11 @@ class DirectoryIdentity:
     filesystem: str = ""
 
     def is_of(self, other: DirectoryIdentity) -> bool:
-        """Return whether both describe the same directory and not one its copy.
+        """Return whether both describe the same directory, rather than one its copy.
 
-        A copy of `controller.lock` has another inode. The directory's own changes on an overlay file system whenever
-        the kernel forgets it.
+        A copy of `controller.lock` has another inode. On an overlay file system, the directory's own inode changes
+        whenever the
+        kernel evicts it.
         """
         if self.filesystem.partition(".")[0] in _CHANGING_INODES and self.filesystem == other.filesystem:
             return self.path == other.path
@@ -54,15 +55,15 @@ class DirectoryIdentity:
             return False
         if self.device == other.device or self.boot_id != other.boot_id:
             return True
-        # A file system without a disk of its own gets another number at each mount.
+        # A file system without its own disk gets another number at each mount.
         return os.major(self.device) == os.major(other.device) == 0 and self.path == other.path
 
 
 def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
-    """Write the directory's identity, and recognise a copy. The caller holds the lock.
+    """Write the directory's identity, and detect a copy. The caller holds the lock.
 
     Args:
-        adopt_copy: make a copy a directory of its own, without its original's runners.
+        adopt_copy: turn a copy into an independent directory, without the original's runners.
 
     Returns:
         Whether the directory was a copy, so that the runners in its database are not its own.
@@ -90,7 +91,7 @@ def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
             "over: start it once with --adopt-copy to make it a controller of its own (its queue and webhooks go on "
             "here too)"
         )
-    # The copied directories name the sockets of the original's runners.
+    # The copied directories contain the paths of the original's runners' sockets.
     shutil.rmtree(state.runners, ignore_errors=True)
     state.runners.mkdir(mode=0o700)
     _write(state, replace(current, directory_id=str(uuid.uuid4())))

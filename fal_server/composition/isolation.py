@@ -1,4 +1,4 @@
-"""Decides how strongly this controller's runners are kept apart."""
+"""Decides how strongly this controller's runners are isolated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STRONGEST = max(Isolation, key=lambda level: level.strength)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenIsolation:
-    """The level of all runners, and why it is not a stronger one.
+    """The isolation level of all runners, and why it is not stronger.
 
     Attributes:
         why: empty if no stronger one was wanted.
@@ -27,16 +27,16 @@ class ChosenIsolation:
 
     @property
     def line(self) -> str:
-        """What is said of it at the start."""
+        """The line about it at startup."""
         stronger = f" ({self.why})" if self.why else ""
         return f"{self.level.value}: {self.level.meaning}{stronger}"
 
 
 async def choose_isolation(wanted: str | None, required: str | None) -> ChosenIsolation:
-    """Choose the wanted level, or the strongest that works here, by trying it.
+    """Choose the wanted level, or the strongest that works here in a trial.
 
     Raises:
-        Unavailable: the wanted level does not work here, or what works is weaker than what is required.
+        Unavailable: the wanted level does not work here, or the strongest working one is weaker than required.
     """
     if wanted is None:
         level, why = await asyncio.to_thread(strongest)

@@ -1,4 +1,4 @@
-"""The controller's state in memory, built in the order in which one part needs another."""
+"""The controller's state in memory, built in the order of its dependencies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fal_server.store.sql.store import SqlStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveState:
-    """What only the running process knows.
+    """The state of the running process.
 
     Attributes:
         changed: notified when the reconciler may have work.

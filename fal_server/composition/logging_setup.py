@@ -1,4 +1,4 @@
-"""The controller's own log: standard error, or a file of bounded size with two older ones."""
+"""The controller's own log: standard error, or a file of limited size with two older ones."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class OwnLogFile(RotatingFileHandler):
     Standard output and error of the process follow it, because Python and gRPC write there without `logging`.
 
     Args:
-        path: the file; created if it is missing, readable by its owner alone.
-        most_bytes: how large it grows.
+        path: the file; created if missing, readable by its owner alone.
+        most_bytes: its largest size.
     """
 
     def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
@@ -40,6 +40,6 @@ def set_up_logging(path: Path | None, *, debug: bool) -> None:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         handlers=[logging.StreamHandler(sys.stderr) if path is None else OwnLogFile(path)],
     )
-    # At INFO the HTTP clients log whole URLs, and a webhook's URL may hold a token.
+    # At INFO the HTTP clients log complete URLs, and a webhook's URL may contain a token.
     for library in ("alembic", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The loops that carry decisions out."""
+"""Builds the loops of the controller."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Loops:
         """Start every loop.
 
         Args:
-            stopping: when it is set, the loops that look at it end by themselves.
+            stopping: when it is set, the loops that watch it end by themselves.
 
         Returns:
             The loops that run until they are cancelled.
@@ -108,7 +108,7 @@ def build_loops(
     """Build the loops; none runs yet.
 
     Args:
-        variables: what every runner is told about where it runs.
+        variables: the location variables of every runner.
         quotas: how many runners an account may have.
     """
     store, queue = storage.store, use_cases.queue

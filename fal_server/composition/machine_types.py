@@ -32,7 +32,7 @@ def read_machine_types(path: Path) -> list[MachineType]:
     """Read machine types.
 
     Raises:
-        InvalidArgument: the file cannot be read, or something in it is wrong; the message says where.
+        InvalidArgument: the file cannot be read, or part of it is wrong; the message says where.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ class _Reader:
         return InvalidArgument("machine_types", f"{self._path}, line {self._line(name, field)}: {subject} {what}")
 
     def _line(self, name: str, field: str) -> int:
-        """Find the line of a table, or of a field in it; TOML has no places, so look for the usual ways to write it."""
+        """Return the line of a table, or of a field in it, by the usual forms: TOML parsers do not report lines."""
         key = rf"""(?:{re.escape(name)}|"{re.escape(name)}"|'{re.escape(name)}')"""
         begin = re.compile(rf"\s*\[\s*{key}\s*\]|\s*{key}\s*[.=]")
         start = next((number for number, line in enumerate(self._lines, 1) if begin.match(line)), 1)

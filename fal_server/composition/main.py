@@ -1,4 +1,4 @@
-"""The controller's process: arguments, lock, logging, signals and the report that it is ready."""
+"""The controller's process: arguments, lock, logging, signals and the readiness report."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ log = logging.getLogger("fal_server")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a controller until a signal stops it.
 
-    SIGTERM, SIGINT and SIGHUP stop runners too, SIGUSR1 leaves them serving. A second signal stops at once. So does the
-    end of the process that holds the other end of --while-fd.
+    SIGTERM, SIGINT and SIGHUP also stop runners, SIGUSR1 leaves them serving. A second signal stops at once. So does
+    the end
+    of the process that holds the other end of --while-fd.
 
     Returns:
         0 after an orderly stop, 3 if the state directory is in use, 1 if the controller could not start.
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     finally:
         if options.temporary and options.while_fd is not None and _is_closed(options.while_fd):
-            shutil.rmtree(options.state_dir, ignore_errors=True)  # whoever made it cannot
+            shutil.rmtree(options.state_dir, ignore_errors=True)  # its creator cannot do that
 
 
 async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, while_fd: int | None) -> int:
@@ -113,11 +114,11 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, whil
             controller.keep_runners()
         on_stop(signal.SIGUSR1)
 
-    # A SIGUSR1 before this line ends the process as SIGKILL would, which leaves runners serving too.
+    # A SIGUSR1 before this line ends the process like SIGKILL, which leaves runners serving, too.
     loop.add_signal_handler(signal.SIGUSR1, on_release)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # nohup
+            continue  # as under nohup
         loop.add_signal_handler(number, on_stop, number)
 
     def on_owner_gone(fd: int) -> None:
@@ -127,7 +128,7 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, whil
         stop.set()
 
     if while_fd is not None:
-        # Nobody writes to it, so it is readable once nobody holds the other end.
+        # Nobody writes to it, so it becomes readable once nobody holds the other end.
         loop.add_reader(while_fd, on_owner_gone, while_fd)
 
     def ready(announcement: str) -> None:
@@ -144,7 +145,7 @@ def _is_closed(fd: int) -> bool:
 
 
 def _report_ready(ready_fd: int | None, line: str) -> None:
-    """Write one line of JSON for the process that started this one; that one may be gone."""
+    """Write one line of JSON for the parent process, which may already be gone."""
     if ready_fd is None:
         return
     with suppress(OSError):
@@ -179,7 +180,7 @@ def _shared(options: argparse.Namespace, state: StateDir) -> tuple[SharedDirecto
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:
-    """Return the TLS settings; any TLS flag asks for TLS.
+    """Return the TLS settings; any TLS option enables TLS.
 
     Raises:
         InvalidArgument: keys would go over the network in plaintext.

@@ -18,10 +18,10 @@ Report = Callable[[CopyProgress], None]
 
 
 def move_out(state_dir: Path, url: str, report: Report) -> tuple[int, Path]:
-    """Copy the directory's SQLite file to an empty database, and rename the file, so that no start takes it by mistake.
+    """Copy the directory's SQLite file to an empty database, and rename the file, so that no start uses it by mistake.
 
     Returns:
-        How many rows there are, and where the file is now.
+        The number of rows, and the file's new path.
 
     Raises:
         NotFound: the directory has no SQLite file.
@@ -41,10 +41,10 @@ def move_out(state_dir: Path, url: str, report: Report) -> tuple[int, Path]:
 
 
 def move_in(url: str, state_dir: Path, report: Report) -> tuple[int, Path]:
-    """Copy a database into a new SQLite file of the directory; the other one stays as it is.
+    """Copy a database into a new SQLite file of the directory; the other one is unchanged.
 
     Returns:
-        How many rows there are, and the file.
+        The number of rows, and the file.
 
     Raises:
         FailedPrecondition: a controller runs on the directory or the database, or the directory has a SQLite file.
@@ -55,7 +55,7 @@ def move_in(url: str, state_dir: Path, report: Report) -> tuple[int, Path]:
         if state.database.exists():
             raise FailedPrecondition(f"{state.database} is there already: move it away first")
         draft = state.database.with_name(_DRAFT)
-        for ending in ("", "-wal", "-shm"):  # of a copy that was broken off
+        for ending in ("", "-wal", "-shm"):  # of an interrupted copy
             draft.with_name(draft.name + ending).unlink(missing_ok=True)
         rows = asyncio.run(copy_database(url, draft, report=report))
         draft.rename(state.database)
@@ -64,7 +64,7 @@ def move_in(url: str, state_dir: Path, report: Report) -> tuple[int, Path]:
 
 
 def _free(path: Path) -> Path:
-    """Return the path, or one with a number if a file is there."""
+    """Return the path, or a numbered one if the file exists."""
     number = 1
     found = path
     while found.exists():

@@ -19,7 +19,7 @@ _DATABASES = {"postgresql", "postgres"}
 
 
 def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
-    """Add every option that an operator has.
+    """Add all options for operators.
 
     Args:
         port: the default of `--port`.
@@ -220,7 +220,7 @@ def as_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address."""
+    """Return whether an address is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -301,7 +301,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _shared(text: str) -> str:
-    """Make the path absolute, for a process with another directory."""
+    """Make the path absolute, for a process with another working directory."""
     path, mode = (text[:-3], text[-3:]) if text.endswith((":rw", ":ro")) else (text, "")
     if not path or any(character in path for character in "\t\n\0"):
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form PATH or PATH:rw, such as /models")
@@ -309,7 +309,7 @@ def _shared(text: str) -> str:
 
 
 def _database(text: str) -> str:
-    """Check the URL without showing it: it may hold a password, and messages are kept."""
+    """Check the URL without showing it: it may contain a password, and messages are kept."""
     try:
         url = urlsplit(text)
         secret, known = url.password is not None or "password" in url.query, url.scheme.partition("+")[0] in _DATABASES

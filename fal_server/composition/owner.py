@@ -1,4 +1,4 @@
-"""The door for whoever owns the state directory: a unix socket that asks for no key."""
+"""The interface for the state directory's owner: a unix socket that requires no key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def listen_for_owner(
         await ensure_admin_key(state, use_cases.keys, renew=True)
 
     async def counts() -> Mapping[str, object]:
-        """Count those of every account; runners that have ended do not count."""
+        """Return the counts for every account, without ended runners."""
         states: Counter[str] = Counter()
         for account in accounts.all():
             scope = replace(_OWNER.scope, account=account.id)

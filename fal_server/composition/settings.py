@@ -17,34 +17,34 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a controller, as `fal up` takes them.
+    """The settings of a controller, as for `fal up`.
 
     Attributes:
         host: the address to listen on.
         port: for gRPC and HTTP; 0 picks a free one.
         grpc_port: for gRPC alone; 0 picks a free one.
-        gpus: how many GPUs this machine offers, by label; they need not exist.
-        machine_types: what runners can be.
+        gpus: the GPUs that this machine offers, by label; they need not exist.
+        machine_types: the types that runners can have.
         database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
         warm_shims: how many shims wait for their next runner, about 25 MiB each.
-        warm_workers: how many of the environments used last keep a worker waiting that has done their imports.
-        isolation: the level of isolation of runners; None takes the strongest that works here.
+        warm_workers: for how many of the recently used environments a worker waits with their imports done.
+        isolation: the isolation level of runners; None takes the strongest that works here.
         require_isolation: the weakest level with which to start.
         shared: directories of this machine that every runner sees.
         retention_days: how long logs and ended runners are kept.
-        request_history_days: how long the rows and numbers of requests that have ended are kept.
-        request_sample: of the successful requests, how many get a row: 0 to 1.
-        log_bytes: about how large the stored logs may be, the oldest going first; None does not bound them.
-        file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
+        request_history_days: how long rows and statistics of ended requests are kept.
+        request_sample: the share of successful requests that get a row, 0 to 1.
+        log_bytes: the approximate limit for stored logs, oldest deleted first; None sets no limit.
+        file_retention_days: how long files that apps create are kept by default; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
-        allowed_hosts: the names that requests over HTTP may use; none admits every name.
+        allowed_hosts: the hosts that HTTP requests may name; empty allows every host.
         webhook_allow: private networks that webhooks and uploads by URL may reach.
         mcp_writes: whether tools for agents at /v1/mcp/platform may act, if their caller's key permits it.
-        drain_seconds: how long a stop waits for requests in flight.
-        new_key: make another administrator's key, whatever keys there are.
+        drain_seconds: how long a shutdown waits for requests in flight.
+        new_key: create a new administrator's key, even if there are keys.
         new_database: start with an empty database although the state directory was in use.
-        adopt_runners: whether the runners in the database are this directory's; a copy's are not.
+        adopt_runners: whether the runners in the database belong to this directory; a copy's do not.
         tls: if set, `port` speaks TLS; the port of gRPC alone stays plaintext on loopback.
     """
 
@@ -53,7 +53,7 @@ class Settings:
     grpc_port: int = 0
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
     machine_types: MachineTypes = field(default_factory=MachineTypes)
-    database: str | None = field(default=None, repr=False)  # it may hold a password
+    database: str | None = field(default=None, repr=False)  # it may contain a password
     warm_shims: int = 1
     warm_workers: int = 2
     isolation: str | None = None
@@ -75,7 +75,7 @@ class Settings:
     adopt_runners: bool = True
 
     def address(self, port: int) -> str:
-        """Return host and port for callers; other machines use the first name given for TLS."""
+        """Return host and port for callers; other machines use the first name in the TLS settings."""
         host = self.host
         if self.tls is not None and self.tls.names and not is_loopback(host):
             host = self.tls.names[0]
@@ -90,5 +90,5 @@ class Settings:
 
     @property
     def file_life(self) -> timedelta | None:
-        """How long a file that an app makes is kept; None keeps it."""
+        """How long a file created by an app is kept; None keeps it."""
         return timedelta(days=self.file_retention_days) if self.file_retention_days else None

@@ -1,4 +1,4 @@
-"""Directories of the machine that the owner shows to every runner, such as one with model weights."""
+"""Directories of the machine that the operator shares with every runner, such as one with model weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fal_runner.isolation.room import PARTS, SYSTEM
 from fal_server.core.faults import Unavailable
 
 _WRITABLE = ":rw"
-# What a room has of its own, or a list of, at these names.
+# Names at which a room has its own or a restricted directory.
 _TAKEN = frozenset({"data", "dev", "etc", "proc", "sys", *(target.strip("/") for _, target in PARTS.values())})
 
 
 @dataclass(frozen=True, slots=True)
 class SharedDirectory:
-    """A directory that runners see at the path that it has on the machine."""
+    """A directory that runners see at its path on the machine."""
 
     path: Path
     writable: bool = False
@@ -26,7 +26,7 @@ class SharedDirectory:
 
 
 def shared_directory(text: str) -> SharedDirectory:
-    """Read `PATH`, `PATH:ro` or `PATH:rw`."""
+    """Parse `PATH`, `PATH:ro` or `PATH:rw`."""
     for suffix, writable in ((_WRITABLE, True), (":ro", False)):
         if text.endswith(suffix):
             return SharedDirectory(Path(text.removesuffix(suffix)), writable)
@@ -34,13 +34,13 @@ def shared_directory(text: str) -> SharedDirectory:
 
 
 def check_shared(shared: Sequence[SharedDirectory], state: Path) -> None:
-    """Refuse what no runner may see, and what a room cannot have.
+    """Reject directories that no runner may see, or that a room cannot contain.
 
     Args:
         state: the state directory.
 
     Raises:
-        Unavailable: naming the directory, and what to do.
+        Unavailable: a directory is rejected; the message names it, and says what to do.
     """
     for each in shared:
         path, why = each.path, ""

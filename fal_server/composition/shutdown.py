@@ -1,4 +1,4 @@
-"""Stops a controller in order: no new requests, open ones finish, runners end, last answers go out."""
+"""Stops a controller in order: no new requests, open ones finish, runners end, last responses go out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import Engine
 
 log = logging.getLogger(__name__)
-# A runner that got SIGTERM has a grace of at most 30 s; after this it is killed.
+# A runner has a grace of at most 30 s after SIGTERM; after this time it is killed.
 END_SECONDS = 45.0
 _KILL_SECONDS = 10.0
-# Even if the time for requests is used up, answers that are given now must get out.
+# Even if the time for requests is used up, current responses must be sent.
 _LAST_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 
@@ -31,8 +31,8 @@ class Shutdown:
 
     Args:
         changed: notified at every change of a runner.
-        drain_seconds: how long the stop waits for requests in flight.
-        report: called with what the stop waits for, each time that changes.
+        drain_seconds: how long the shutdown waits for requests in flight.
+        report: called with what the shutdown waits for, whenever that changes.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Shutdown:
         self._at_once = False
 
     def end_at_once(self) -> None:
-        """Stop waiting: cut off requests and kill runners."""
+        """Stop waiting: abort requests and kill runners."""
         self._at_once = True
         self._changed.notify()
 
@@ -78,19 +78,19 @@ class Shutdown:
         self._queue_worker.stop_taking()
         self._changed.notify()
         await self._drained(until)
-        # Before the runners end: the next controller repeats what is cut off here, and counts no failed attempt.
+        # Do this before the runners end: the next controller repeats the interrupted attempts, and counts no failure.
         await self._queue_worker.close()
         await self._dispatcher.close()
         await self._reconciler.close()
         # A runner of `fal run` serves one call, which ends here.
         await self._end([r.runner_id for r in self._fleet.runners if r.ephemeral or not keep_runners])
         await self._answered(until)
-        # gRPC says goodbye to its clients before the listener closes their connections.
+        # gRPC notifies its clients before the listener closes their connections.
         await self._grpc.stop(0 if self._at_once else _LAST_SECONDS)
         await self._listener.close(0)
 
     async def _drained(self, until: float) -> None:
-        """Let requests on runners finish; waiting requests may still get a free place."""
+        """Let requests on runners finish; waiting requests may still get a free slot."""
 
         def in_flight() -> int:
             return sum(self._fleet.usage(runner.runner_id).in_flight for runner in self._fleet.runners)
@@ -102,7 +102,7 @@ class Shutdown:
             log.warning("%s cut off", _some(in_flight(), "request", "in flight:"))
 
     async def _answered(self, until: float) -> None:
-        """Let answers go out at the pace of their readers."""
+        """Send remaining responses at the pace of their readers."""
         until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
         if not await self._wait_for(lambda: _some(len(self._listener.registry), "connection", "to be answered"), until):
             log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer under way:"))
@@ -138,10 +138,10 @@ class Shutdown:
                 await (self._engine.kill(runner) if kill else self._engine.stop(runner, runner.grace_seconds))
 
     async def _wait_for(self, what: Callable[[], str], until: float, *, patient: bool = False) -> bool:
-        """Wait until nothing is left, the time is over, or a second signal came (unless `patient`).
+        """Wait until nothing is left, the time is over, or a second signal arrives (unless `patient`).
 
         Args:
-            what: returns what is left, in words; empty for nothing.
+            what: returns a description of what is left; empty for nothing.
             until: in the loop's time.
 
         Returns:

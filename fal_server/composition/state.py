@@ -1,4 +1,4 @@
-"""The state directory: the paths in it, its lock, and where its controller answers."""
+"""The state directory: its paths, its lock, and its controller's announcement."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ class Running:
     """The content of `controller.json` while a controller runs.
 
     Attributes:
-        started_ticks: the process's start time since boot, in clock ticks, because a pid is used again.
-        boot_id: the boot in which pid and start time mean something; empty if an earlier version wrote the file.
+        started_ticks: the process's start time since boot, in clock ticks, because pids are reused.
+        boot_id: the boot that pid and start time refer to; empty if an earlier version wrote the file.
         port: HTTP and gRPC.
         grpc_port: gRPC alone.
         tls: whether `port` speaks TLS.
-        local_authority: whether the authority in the state directory issued the certificate.
+        local_authority: whether the CA in the state directory issued the certificate.
         inode: of the state directory; in a copy of the file it is another directory's.
-        stopping: what the stop waits for; empty while the controller serves.
-        owner_socket: where whoever owns the directory needs no key; empty if an earlier version wrote the file.
-        isolation: how strongly its runners are kept apart, for people to read.
-        few_files: that it may open few files, likewise; empty if it may open enough.
-        shared: the directories of this machine that runners see, likewise.
+        stopping: what the shutdown waits for; empty while the controller serves.
+        owner_socket: the socket on which the directory's owner needs no key; empty if an earlier version wrote the
+        file.
+        isolation: how strongly its runners are isolated, for people to read.
+        few_files: a warning that it may open few files; empty if it may open enough.
+        shared: the directories of this machine that runners see, for people to read.
     """
 
     pid: int
@@ -90,7 +91,7 @@ class StateDir:
 
     @property
     def containers(self) -> Path:
-        """How the container engine of this machine must be called."""
+        """The settings with which this machine's container engine must be called."""
         return self.root / "containers"
 
     @property
@@ -122,12 +123,12 @@ class StateDir:
         return self.app_files if account == LOCAL else self.account(account) / "app-files"
 
     def account(self, account: AccountId) -> Path:
-        """What an account but the first has alone; the first one's is beside, since it is older than accounts."""
+        """The directory of an account's own files; the first account, which is older than accounts, has none."""
         return self.root / "accounts" / account
 
     @property
     def objects(self) -> Path:
-        """Files that are fetched by their address."""
+        """Files with a public address."""
         return self.root / "objects"
 
     @property
@@ -137,25 +138,25 @@ class StateDir:
 
     @property
     def tls(self) -> Path:
-        """The local authority, and the certificate of this controller."""
+        """The local CA, and the certificate of this controller."""
         return self.root / "tls"
 
     @property
     def owner_socket(self) -> Path:
-        """The socket on which whoever owns the directory needs no key."""
+        """The socket on which the directory's owner needs no key."""
         return self.root / "owner.sock"
 
     @property
     def api_socket(self) -> Path:
         """The socket on which runners call the controller; alone in its directory, which is in every room.
 
-        A later controller makes another socket, and a runner that has the directory finds it.
+        A later controller creates another socket, and a runner with the directory finds it.
         """
         return self.root / "api" / "api.sock"
 
     @property
     def former_api_socket(self) -> Path:
-        """Where runners that an earlier version started call the controller."""
+        """The path where runners of an earlier version call the controller."""
         return self.root / "api.sock"
 
     @property
@@ -165,7 +166,7 @@ class StateDir:
 
     @property
     def admin_key(self) -> Path:
-        """The first key, `id:secret`, readable by its owner alone; for `fal up` and `fal env`."""
+        """The first key, `id:secret`, readable only by its owner; for `fal up` and `fal env`."""
         return self.root / "admin.key"
 
     @property
@@ -192,14 +193,14 @@ class StateDir:
                     "and --state-dir chooses another directory"
                 ) from None
             self._lock_status = os.fstat(lock)
-            for stale in self.root.glob(f"{DRAFT_PREFIX}*"):  # a controller was killed while it wrote
+            for stale in self.root.glob(f"{DRAFT_PREFIX}*"):  # a controller was killed during the write
                 stale.unlink(missing_ok=True)
             yield
         finally:
             os.close(lock)
 
     def trouble(self) -> str:
-        """Return why the directory cannot be used any more, or "" while it is in its place."""
+        """Return why the directory can no longer be used, or "" while it is in its place."""
         held = self._lock_status
         try:
             found = (self.root / "controller.lock").stat()
@@ -210,7 +211,7 @@ class StateDir:
         return ""
 
     def announce(self, running: Running) -> None:
-        """Write where the controller answers."""
+        """Write the controller's addresses."""
         write_private(self.root / "controller.json", json.dumps(asdict(running)) + "\n")
 
     def withdraw(self) -> None:

@@ -1,4 +1,4 @@
-"""What outlives the process: the database, the vault and the content on disk."""
+"""The persistent data: the database, the vault and the content on disk."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Storage:
 
     Attributes:
         blobs: pickled code, by its hash.
-        app_files: the files that are deployed with apps, by their hash.
-        data: what runners of each account see as /data.
-        objects: files that are fetched by their address.
+        app_files: files deployed with apps, by their hash.
+        data: each account's /data.
+        objects: public files.
         staging: files that are being received.
     """
 
@@ -50,7 +50,7 @@ async def open_storage(
     """Open every store; the stack closes the database.
 
     Args:
-        accounts: gets those that are stored.
+        accounts: gets the stored accounts.
 
     Raises:
         Unavailable: the database, the master key or a directory cannot be used.
@@ -76,7 +76,7 @@ async def open_storage(
 
 
 def _require_database(state: StateDir) -> None:
-    """Refuse a directory that was in use and has no database: everything would seem to be gone.
+    """Refuse a directory that was in use and has no database: everything would seem to be lost.
 
     Raises:
         Unavailable: the database is missing or empty.

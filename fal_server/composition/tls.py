@@ -1,4 +1,4 @@
-"""TLS: certificates of a local authority, or the operator's own."""
+"""TLS: certificates of a local CA, or the operator's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RENEW_BEFORE = timedelta(days=30)
 # A client whose clock is a little behind must accept a new certificate.
 _SKEW = timedelta(hours=1)
 _LOOK_SECONDS = 3600.0
-# This machine, and the hosts that the published clients call, so that a proxy can lead those calls here.
+# This machine, and the hosts that the published clients call, so that a proxy can redirect those calls here.
 NAMES = (
     "localhost",
     "queue.localhost",
@@ -47,10 +47,10 @@ class TlsSettings:
     """The TLS settings.
 
     Attributes:
-        certificate: PEM with its chain; None uses the local authority.
+        certificate: PEM with its chain; None uses the local CA.
         key: PEM, the certificate's key.
-        names: further names and addresses for the local authority's certificate.
-        client_authorities: PEM; who connects needs a certificate by one of them. None asks for none.
+        names: more names and addresses for the local CA's certificate.
+        client_authorities: PEM of the CAs for client certificates, which are then required; None requires none.
     """
 
     certificate: Path | None = None
@@ -60,19 +60,19 @@ class TlsSettings:
 
 
 def is_due(not_after: datetime, now: datetime) -> bool:
-    """Return whether a certificate that ends at `not_after` must be renewed."""
+    """Return whether a certificate that expires at `not_after` must be renewed."""
     return now >= not_after - RENEW_BEFORE
 
 
 class Certificates:
-    """The listener's certificate; the local authority's is renewed before it ends.
+    """The listener's certificate; the local CA's is renewed before it expires.
 
     Args:
-        directory: of the local authority; created with mode 0700.
-        now: returns the time.
+        directory: of the local CA; created with mode 0700.
+        now: returns the current time.
 
     Raises:
-        Unavailable: the operator's certificate or authorities cannot be used, or the directory cannot be written.
+        Unavailable: the operator's certificate or CAs cannot be used, or the directory cannot be written.
     """
 
     def __init__(self, directory: Path, settings: TlsSettings, now: Callable[[], datetime]) -> None:
@@ -94,16 +94,16 @@ class Certificates:
 
     @property
     def ca_file(self) -> Path | None:
-        """The authority that clients must trust; None if the certificate is the operator's."""
+        """The CA that clients must trust; None if the certificate is the operator's."""
         return None if self._local is None else self._local.ca_file
 
     @property
     def bundle(self) -> Path | None:
-        """The local and the public authorities in one file, for programs that take one file."""
+        """The local and the public CAs in one file, for programs that take one file."""
         return None if self._local is None else self._local.bundle
 
     def refresh(self) -> bool:
-        """Renew a certificate that is due and load files that changed.
+        """Renew a certificate that is due and load changed files.
 
         Returns:
             Whether new connections get another certificate.
@@ -143,10 +143,10 @@ class Certificates:
 
 
 class LocalAuthority:
-    """A certificate authority of this controller, and the one certificate that it issues.
+    """This controller's CA, and the one certificate that it issues.
 
     Args:
-        directory: created with mode 0700; holds ca.pem, ca.key, leaf.pem, leaf.key and bundle.pem.
+        directory: created with mode 0700; contains ca.pem, ca.key, leaf.pem, leaf.key and bundle.pem.
         names: host names and addresses.
 
     Raises:
@@ -174,14 +174,14 @@ class LocalAuthority:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def _trusted_already(self) -> bytes:
-        """Return the authorities of SSL_CERT_FILE, or the public ones."""
+        """Return the CAs in SSL_CERT_FILE, or the public ones."""
         chosen = Path(os.environ.get("SSL_CERT_FILE") or certifi.where())
         if chosen.is_file() and not (self.bundle.exists() and chosen.samefile(self.bundle)):
             return chosen.read_bytes()
         return Path(certifi.where()).read_bytes()
 
     def renew(self) -> None:
-        """Issue another certificate if it is due, or if names or the authority changed.
+        """Issue another certificate if it is due, or if the names or the CA changed.
 
         Raises:
             Unavailable: it cannot be written.
@@ -272,16 +272,16 @@ class LocalAuthority:
 
 
 def _require_client_certificates(context: ssl.SSLContext, authorities: Path) -> None:
-    """Have the listener refuse connections without a certificate by one of these authorities.
+    """Make the listener refuse connections without a certificate from one of these CAs.
 
     The handshake admits a client without one, so that the listener can tell it what is missing.
 
     Raises:
-        Unavailable: the file cannot be read, or holds no authority.
+        Unavailable: the file cannot be read, or contains no CA.
     """
     try:
         context.load_verify_locations(cafile=authorities)
-    except ssl.SSLError as error:  # which is an OSError too
+    except ssl.SSLError as error:  # a subclass of OSError
         raise Unavailable(f"--tls-client-ca {authorities} holds no certificate in PEM") from error
     except OSError as error:
         raise Unavailable(f"--tls-client-ca {authorities} cannot be read: {error.strerror}") from error

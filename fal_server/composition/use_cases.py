@@ -57,7 +57,7 @@ from fal_server.store.files.durable import remove_tree
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UseCases:
-    """One service a noun."""
+    """One service for each noun."""
 
     access: Authenticator
     analytics: Analytics
@@ -108,7 +108,7 @@ async def build_use_cases(
     clock: Clock,
     stack: AsyncExitStack,
 ) -> UseCases:
-    """Build the use cases; the stack closes the client of webhooks.
+    """Build the use cases; the stack closes the webhook client.
 
     Args:
         files: its tokens are keys of runners.
@@ -237,7 +237,7 @@ async def build_use_cases(
 
 
 def _remove_directories(state: StateDir, execution: Execution, account: AccountId) -> None:
-    """Delete the directories that an account has alone, which the first one's are not.
+    """Delete an account's own directories; the first account has none.
 
     Raises:
         Unavailable: something in them cannot be deleted.
