@@ -30,7 +30,13 @@ def move_out(state_dir: Path, url: str, report: Report) -> tuple[int, Path]:
     """
     path = state_dir.expanduser().absolute() / "fal.db"
     if not path.exists():
-        raise NotFound(f"the database {path}", "--state-dir names the directory of the controller")
+        moved = path.with_name(path.name + _MOVED)
+        raise NotFound(
+            f"the database {path}",
+            f"it was copied before, and is {moved} now"
+            if moved.exists()
+            else "--state-dir names the directory of the controller",
+        )
     state = StateDir(state_dir)
     with state.held():
         rows = asyncio.run(copy_database(path, url, report=report))

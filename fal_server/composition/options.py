@@ -140,7 +140,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
     parser.add_argument(
         "--database",
-        type=_database,
+        type=database_url,
         metavar="URL",
         help="A PostgreSQL database, as postgresql://user@host/name, in place of a file in the state directory. A URL "
         "with a password goes into FAL_DATABASE_URL.",
@@ -308,8 +308,12 @@ def _shared(text: str) -> str:
     return f"{Path(path).expanduser().absolute()}{mode}"
 
 
-def _database(text: str) -> str:
-    """Check the URL without showing it: it may contain a password, and messages are kept."""
+def database_url(text: str) -> str:
+    """Check a database's URL of the command line without showing it: it may contain a password, and messages are kept.
+
+    Raises:
+        ArgumentTypeError: it contains a password, or is not the URL of a PostgreSQL database.
+    """
     try:
         url = urlsplit(text)
         secret, known = url.password is not None or "password" in url.query, url.scheme.partition("+")[0] in _DATABASES

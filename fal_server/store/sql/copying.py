@@ -23,6 +23,7 @@ from fal_server.store.sql.tables import METADATA
 _ROWS = 1000
 # A sum of digests does not depend on the order of rows, which the two databases may sort differently.
 _MODULUS = 1 << 256
+_SOURCE, _TARGET = "the database to copy from", "the database to copy to"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class _Sum:
     digests: int = 0
 
     def add(self, row: Sequence[object]) -> None:
-        text = json.dumps(list(row), sort_keys=True, default=_plain)
+        text = _AS_TEXT(list(row))
         self.rows += 1
         self.digests = (self.digests + int.from_bytes(hashlib.sha256(text.encode()).digest())) % _MODULUS
 
@@ -79,7 +80,10 @@ async def copy_database(
     """
     tell = report or _tell_nobody
     with driver_faults():
-        async with _snapshot(source) if snapshot else _opened(source) as origin, _opened(target) as copy:
+        async with (
+            _snapshot(source) if snapshot else _opened(source, _SOURCE) as origin,
+            _opened(target, _TARGET) as copy,
+        ):
             return await _copied(origin, copy, tell)
 
 
@@ -90,10 +94,11 @@ def _tell_nobody(_: CopyProgress) -> None:
 async def _copied(origin: AsyncConnection, copy: AsyncConnection, tell: Callable[[CopyProgress], None]) -> int:
     if await copy.run_sync(lambda connection: inspector_of(connection).get_table_names()):
         raise FailedPrecondition(
-            "the database to copy to has tables already: give an empty one, such as `createdb` makes"
+            f"{_TARGET} has tables already: give an empty one, such as `createdb` makes. If an earlier copy was cut "
+            "off at its very end, it is there and whole: drop it and copy again, or start the controller on it"
         )
-    await origin.run_sync(migrations.bring_up_to_date, "the database to copy from")
-    await copy.run_sync(migrations.bring_up_to_date, "the database to copy to")
+    await origin.run_sync(migrations.bring_up_to_date, _SOURCE)
+    await copy.run_sync(migrations.bring_up_to_date, _TARGET)
     for table in reversed(METADATA.sorted_tables):  # the source already contains rows that migrations insert
         await copy.execute(delete(table))
     sums = {table.name: await _fill(origin, copy, table, tell) for table in METADATA.sorted_tables}
@@ -180,13 +185,16 @@ async def _snapshot(source: str | Path) -> AsyncGenerator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def _opened(target: str | Path) -> AsyncGenerator[AsyncConnection]:
-    """Connect in a transaction that no other controller shares."""
+async def _opened(target: str | Path, name: str) -> AsyncGenerator[AsyncConnection]:
+    """Connect in a transaction that no controller shares."""
     engine = dialect.create_engine(target)
     lock = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
     try:
         if lock is not None:
-            await lock.hold()
+            try:
+                await lock.hold()
+            except FailedPrecondition as fault:
+                raise FailedPrecondition(f"a controller uses {name}: stop it with `fal down` first") from fault
         async with engine.execution_options(**dialect.WRITES).begin() as connection:
             yield connection
     finally:
@@ -201,3 +209,6 @@ def _plain(value: object) -> str:
         return value.isoformat()
     assert isinstance(value, bytes | memoryview), f"no column has a {type(value).__name__}"
     return bytes(value).hex()
+
+
+_AS_TEXT = json.JSONEncoder(sort_keys=True, default=_plain).encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -46,7 +47,7 @@ def value(column, row):
         BigInteger: 2**63 - 1 - row,
         Integer: row - 2,
         LargeBinary: bytes(range(row * 80)),
-        JSON: {"deep": [{"text": TEXTS[row].replace("\0", ""), "number": row / 3}], "": None},
+        JSON: {"deep": [{"text": TEXTS[row], "number": row / 3}], "": None},
     }
     return next(found for kind, found in kinds.items() if isinstance(column.type, kind))
 
@@ -72,6 +73,13 @@ async def contents(place):
         found = {table.name: (await connection.execute(select(table))).all() for table in METADATA.sorted_tables}
     await engine.dispose()
     return {name: sorted(rows, key=repr) for name, rows in found.items()}
+
+
+async def write(place, statement):
+    engine = dialect.create_engine(place)
+    async with engine.execution_options(**dialect.WRITES).begin() as connection:
+        await connection.exec_driver_sql(statement)
+    await engine.dispose()
 
 
 async def tables(place):
@@ -130,10 +138,35 @@ async def test_a_copy_that_reads_differently_is_undone(way, monkeypatch):
     assert await tables(copy) == []
 
 
+async def test_no_database_counts_by_itself(durable):
+    """A copy needs no counter set: every number in a row is one that a controller wrote."""
+    await (await open_store(durable, AesVault(KEY))).close()
+    engine = dialect.create_engine(durable)
+    counters = {
+        dialect.SQLITE: "select name from sqlite_master where name = 'sqlite_sequence'",
+        dialect.POSTGRESQL: "select sequencename from pg_sequences",
+    }
+    async with engine.connect() as connection:
+        found = (await connection.exec_driver_sql(counters[engine.dialect.name])).all()
+    await engine.dispose()
+    assert found == []
+
+
+async def test_a_newer_database_is_not_copied(way):
+    source, copy = way
+    await (await open_store(source, AesVault(KEY))).close()
+    await write(source, "update alembic_version set version_num = '9999'")
+    before = await contents(source)
+    with pytest.raises(Unavailable, match=r"written by a newer version of fal-grpc .*9999.*install that version"):
+        await copying.copy_database(source, copy)
+    assert await contents(source) == before
+    assert await tables(copy) == []
+
+
 async def test_a_controllers_database_is_not_copied(server, tmp_path):
     place = server.make(tmp_path.name)
     store = await open_store(place, AesVault(KEY))
-    with pytest.raises(FailedPrecondition, match="another controller uses this database"):
+    with pytest.raises(FailedPrecondition, match="a controller uses the database to copy from: stop it"):
         await copying.copy_database(place, tmp_path / "copy.db")
     await store.close()
 
@@ -157,12 +190,17 @@ async def test_the_command_moves_there_and_back(server, tmp_path):
     gone = fal_db(state.root, "--to", url)
     assert gone.returncode == 0, gone.stderr
     assert "they are the same" in gone.stdout
+    assert f"fal up --detach --database {shlex.quote(url)}" in gone.stdout
     assert not state.database.exists()
     assert (state.root / "fal.db.moved").exists()
     back = fal_db(state.root, "--from", url)
     assert back.returncode == 0, back.stderr
     assert await contents(state.database) == before
     assert await contents(url) == before
+    state.database.rename(state.root / "away")
+    gone_before = fal_db(state.root, "--to", url)
+    assert "it was copied before, and is" in gone_before.stderr
+    (state.root / "away").rename(state.database)
     again = fal_db(state.root, "--from", url)
     assert again.returncode == 1
     assert "is there already" in again.stderr
@@ -172,12 +210,16 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
     monkeypatch.delenv("FAL_DATABASE_URL", raising=False)
     for words, code, reason in [
         ((), 2, "say where to"),
-        (("--to", "there"), 2, "is no URL"),
+        (("--from",), 2, "say where to"),
+        (("--to", "there"), 2, "not the URL of a PostgreSQL database"),
+        (("--to", "postgresql://fal:hunter2@127.0.0.1:1/fal"), 2, "put the URL into FAL_DATABASE_URL"),
+        (("--from", "postgresql://fal:hunter2@127.0.0.1:1/fal"), 2, "put the URL into FAL_DATABASE_URL"),
         (("--to", "postgresql://fal@127.0.0.1:1/fal"), 1, "not found"),
         (("--to", "postgresql://a/b", "--from", "postgresql://a/b"), 2, "not allowed with"),
     ]:
         done = fal_db(tmp_path / "none", *words)
         assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
+        assert "hunter2" not in done.stderr
     assert not (tmp_path / "none").exists()
 
 

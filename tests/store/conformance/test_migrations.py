@@ -6,12 +6,14 @@ import base64
 import json
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import JSON, BigInteger, Boolean, LargeBinary, MetaData, String, column, delete, insert, table
+from sqlalchemy import JSON, BigInteger, Boolean, LargeBinary, MetaData, String, column, delete, insert, table, text
 
+from fal_server.core.faults import Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, LOCAL
 from fal_server.core.logs import LogQuery
 from fal_server.core.queue import Content, QueuedRequest
@@ -41,6 +43,18 @@ async def test_migrations_make_what_the_tables_say(durable):
     engine = dialect.create_engine(durable)
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+async def test_a_newer_version_is_refused_and_left_as_it_is(durable):
+    await (await open_store(durable, VAULT)).close()
+    engine = dialect.create_engine(durable)
+    async with engine.execution_options(**dialect.WRITES).begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Unavailable, match=r"was written by a newer version of fal-grpc .*9999.*install that version"):
+        await open_store(durable, VAULT)
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "9999"
     await engine.dispose()
 
 

@@ -36,7 +36,7 @@ def bring_up_to_date(connection: Connection, name: str) -> None:
     if version is not None and version not in known:
         raise Unavailable(
             f"{name} was written by a newer version of fal-grpc (its version is {version}, the newest known here "
-            f"{HEAD}): install that version, or choose another state directory"
+            f"{HEAD}): install that version or a later one, or put back a backup from before it was used"
         )
     config.attributes["connection"] = connection
     command.upgrade(config, HEAD)
