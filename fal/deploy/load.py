@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TypeAlias
 
+from fal import extras
 from fal.app.app import App
 from fal.app.functions import Function
 from fal.deploy.errors import AppFileError, AppNotFoundError, NoAppFileError
@@ -269,6 +270,8 @@ def _pointed_at(error: SyntaxError) -> str:
 
 def _missing_hint(path: Path, name: str) -> str:
     """Return a hint for a module that is not found: it may be a misspelt neighbour, or not installed here."""
+    if name in extras.APP:
+        return ". Writing and deploying apps needs it, and the app extra has it: pip install 'fal-grpc[app]'"
     near = difflib.get_close_matches(name, sorted(_neighbours(path, name)), n=1, cutoff=_NEAR)
     if near:
         return f". Did you mean {near[0]!r}, which is beside it?"

@@ -66,6 +66,7 @@ def test_what_is_not_found(place, parts, symbol, words):
     ("line", "words"),
     [
         ("1 / 0\n", "line 3: ZeroDivisionError"),
+        ("raise ModuleNotFoundError('none', name='pydantic')\n", "the app extra has it: pip install 'fal-grpc[app]'"),
         ("import no_such_package\n", "install it here too, or import it inside of setup()"),
         ("def broken(:\n", "line 3: SyntaxError: invalid syntax"),
         ("import sys; sys.exit(3)\n", "line 3: SystemExit: 3"),
