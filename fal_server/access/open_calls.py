@@ -10,8 +10,11 @@ from typing import Final
 from fal_server.core.faults import Fault, PermissionDenied, Unauthenticated
 from fal_server.core.identity import Principal
 
-ANOTHER_KEY: Final = "use another one; `fal up --new-key` makes one where the controller runs"
-"""Advice for a caller whose key has ended, even if it was the last one."""
+ANOTHER_KEY: Final = (
+    "`fal profile key` or FAL_KEY takes another one, `fal keys create` makes one with a valid key; without any, "
+    "ask whoever runs the controller, who can make one with `fal up --new-key`"
+)
+"""Advice for a caller whose key has ended: first what callers can do, then what the owner can."""
 
 
 class OpenCalls:
