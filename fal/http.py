@@ -43,15 +43,16 @@ class HttpStream:
         length: bytes of the body, if the server says it.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, options: ChannelOptions) -> None:
         self._response = response
+        self._options = options
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.length = length_of(response)
 
     def chunks(self) -> Generator[bytes, None, None]:
         """Yield the body as it arrives."""
-        with translated(str(self._response.url)):
+        with translated(str(self._response.url), self._options.start_command):
             yield from self._response.iter_bytes()
 
     def events(self) -> Generator[ServerSentEvent, None, None]:
@@ -68,7 +69,7 @@ class HttpClient:
     environment's proxies, except for this machine's own addresses.
 
     Args:
-        options: which certificates to trust.
+        options: which certificates to trust, and what starts the controller.
         keep_connections: whether connections stay open between calls; then the caller must call `close`.
     """
 
@@ -97,7 +98,7 @@ class HttpClient:
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
             with (
-                translated(url),
+                translated(url, self._options.start_command),
                 client.stream(
                     request.method,
                     url,
@@ -110,7 +111,7 @@ class HttpClient:
                 if target is None:
                     if response.status_code >= 300:
                         raise status_error(response.status_code, response.headers, response.read(), url)
-                    yield HttpStream(response)
+                    yield HttpStream(response, self._options)
                     return
             url = target
         raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")

@@ -43,15 +43,16 @@ class AsyncHttpStream:
         length: bytes of the body, if the server says it.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, options: ChannelOptions) -> None:
         self._response = response
+        self._options = options
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.length = length_of(response)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""
-        with translated(str(self._response.url)):
+        with translated(str(self._response.url), self._options.start_command):
             async for chunk in self._response.aiter_bytes():
                 yield chunk
 
@@ -70,7 +71,7 @@ class AsyncHttpClient:
     environment's proxies, except for this machine's own addresses.
 
     Args:
-        options: which certificates to trust.
+        options: which certificates to trust, and what starts the controller.
         keep_connections: whether connections stay open between calls; then the caller must call `close`.
     """
 
@@ -98,7 +99,7 @@ class AsyncHttpClient:
         """
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
-            with translated(url):
+            with translated(url, self._options.start_command):
                 async with client.stream(
                     request.method,
                     url,
@@ -110,7 +111,7 @@ class AsyncHttpClient:
                     if target is None:
                         if response.status_code >= 300:
                             raise status_error(response.status_code, response.headers, await response.aread(), url)
-                        yield AsyncHttpStream(response)
+                        yield AsyncHttpStream(response, self._options)
                         return
             url = target
         raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from fal_grpc.channel import client_certificate, root_certificates
 from fal_grpc.channel import user_agent as user_agent
-from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError
+from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError, not_running
 from fal_grpc.target import is_loopback
 
 if TYPE_CHECKING:
@@ -271,16 +271,20 @@ def tls_context(options: ChannelOptions) -> ssl.SSLContext:
 
 
 @contextmanager
-def translated(url: str) -> Generator[None]:
-    """Raise the client's own error for any error of httpx."""
+def translated(url: str, start: str) -> Generator[None]:
+    """Raise the client's own error for any error of httpx.
+
+    Args:
+        url: where the request goes.
+        start: the command that starts the controller if it is on this machine.
+    """
     import httpx
 
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         raise UnavailableError(
-            f"Could not reach {without_query(url)}: {_reason(error)}. Is the controller running? "
-            "`fal up` starts one here; set FAL_GRPC_HOST to call another."
+            f"Could not reach {without_query(url)}: {_reason(error)}. {not_running(start)}"
         ) from None
 
 

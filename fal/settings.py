@@ -6,6 +6,7 @@ docs/reference/configuration.md has the table of precedence; its test reads both
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -182,7 +183,19 @@ def find_credentials(
     token = access_token(home_dir(environ))
     if token is not None:
         return TokenCredentials(token), f"login token in {home_dir(environ)}"
-    raise MissingCredentialsError(NO_CREDENTIALS)
+    raise MissingCredentialsError(_no_credentials(config, profile))
+
+
+def _no_credentials(config: Config, profile: str | None) -> str:
+    """Say what to do without credentials; if profiles are there and none is in use, that is to take one."""
+    names = sorted(name for name in config.profiles if config.setting(name, "key"))
+    if profile is not None or not names:
+        return NO_CREDENTIALS
+    others = ", `fal profile list` shows the others" if names[1:] else ""
+    return (
+        f"No key was found, since no profile is current: `fal profile set {names[0]}` takes its key{others}; "
+        "or set FAL_KEY to a key, as KEY_ID:KEY_SECRET."
+    )
 
 
 def _file(config: Config, profile: str | None, target_by: str, name: str) -> Path | None:
@@ -204,6 +217,7 @@ def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) 
         root_certificates=file_of("ca_file"),
         client_certificate=Path(own) if own else file_of("client_cert_file"),
         client_key=(Path(key) if key else None) if own else file_of("client_key_file"),
+        start_command=_start_command(file_of("state_dir"), environ),
     )
     if key and not own:
         raise ConfigError("FAL_CLIENT_KEY_FILE is set without FAL_CLIENT_CERT_FILE: name the certificate too")
@@ -217,6 +231,14 @@ def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) 
     if not 0 < seconds < 1e9:
         raise ConfigError(f"FAL_GRPC_TIMEOUT must be a number of seconds above 0, not {text!r}")
     return replace(options, deadline_seconds=seconds)
+
+
+def _start_command(state_dir: Path | None, environ: Mapping[str, str]) -> str:
+    """Return what starts the controller of a profile; `fal up` if the profile is of no other directory than its own."""
+    usual = Path(environ.get("FAL_STATE_DIR") or "~/.fal/controller").expanduser()
+    if state_dir is None or state_dir == usual.absolute():
+        return "fal up"
+    return f"fal up -d --state-dir {shlex.quote(str(state_dir))}"
 
 
 def _colab_secret() -> str | None:

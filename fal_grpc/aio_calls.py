@@ -30,7 +30,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
     """Makes the calls of one controller over one channel, which belongs to the event loop of the first call."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
-        CallErrors.__init__(self, target)
+        CallErrors.__init__(self, target, options.start_command)
         self.options = options
         self._credentials = credentials
         self._loop: asyncio.AbstractEventLoop | None = None

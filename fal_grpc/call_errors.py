@@ -15,15 +15,23 @@ class CallErrors:
 
     Attributes:
         target: the controller.
+        start_command: what starts it if it is on this machine.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, start_command: str) -> None:
         self.target = target
+        self.start_command = start_command
         self._closed = False
 
     def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
         """Return the client's own error for gRPC's."""
-        error = from_rpc(failure, method=_method_name(method), target=str(self.target), local=self.target.is_loopback)
+        error = from_rpc(
+            failure,
+            method=_method_name(method),
+            target=str(self.target),
+            local=self.target.is_loopback,
+            start=self.start_command,
+        )
         if self._closed and isinstance(error, CallCancelledError):
             return ClientClosedError(CLOSED_IN_FLIGHT)
         return error

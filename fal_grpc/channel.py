@@ -80,6 +80,7 @@ class ChannelOptions:
             or gRPC's own.
         client_certificate: a PEM file with the certificate, and its chain, for controllers that ask for one.
         client_key: a PEM file with its key; None means that the certificate's file contains it.
+        start_command: what starts the controller if it is one of this machine, for messages.
     """
 
     deadline_seconds: float = 60.0
@@ -90,6 +91,7 @@ class ChannelOptions:
     root_certificates: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
+    start_command: str = "fal up"
 
 
 def check_secure(target: Target, credentials: Credentials) -> None:

@@ -306,14 +306,15 @@ _UNREACHABLE = (
 )
 
 
-def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> CallError:
+def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool, start: str = "fal up") -> CallError:
     """Return the error for a failed call.
 
     Args:
         failure: gRPC's exception.
         method: the called method, such as "Runners.StopRunner".
         target: host:port.
-        local: whether the target is on this machine, so that the advice is `fal up`.
+        local: whether the target is on this machine, so that the advice is to start it.
+        start: the command that starts it.
     """
     trailing = list(failure.trailing_metadata() or ())
     details = failure.details() or ""
@@ -324,7 +325,7 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> C
         lowered = details.lower()
         cause = next((cause for sign, cause in _UNREACHABLE if sign in lowered), None)
         if cause is not None:
-            error = UnreachableError(_unreachable(cause, target=target, local=local), **rich)  # type: ignore[arg-type]
+            error = UnreachableError(_unreachable(cause, target=target, local=local, start=start), **rich)  # type: ignore[arg-type]
             error.cause = cause
             return error
     # Messages of this project's controllers already name the next step.
@@ -338,13 +339,23 @@ def runner_not_found(runner_id: str) -> NotFoundError:
     return NotFoundError(f"There is no runner {runner_id}, or it ended long ago; `fal runners list` shows which exist.")
 
 
-def _unreachable(cause: str, *, target: str, local: bool) -> str:
+def not_running(start: str) -> str:
+    """Return what to do about a controller that cannot be reached, and may be this machine's.
+
+    Args:
+        start: the command that starts it.
+    """
+    started = "one here" if start == "fal up" else "it"
+    return f"Is it running? `{start}` starts {started}; set FAL_GRPC_HOST to call another."
+
+
+def _unreachable(cause: str, *, target: str, local: bool, start: str) -> str:
     if "TLS" in cause:
         advice = (
             "SSL_CERT_FILE names the certificates to trust; http:// before the host means plaintext (loopback only)."
         )
     elif local:
-        advice = "Is it running? `fal up` starts one here; set FAL_GRPC_HOST to call another."
+        advice = not_running(start)
     else:
         advice = "Check the address (FAL_GRPC_HOST, or `fal profile host`) and the network; `fal up` starts one here."
     return f"Could not reach the controller at {target}: {cause}. {advice}"

@@ -69,11 +69,7 @@ class ControllerProcess:
     @property
     def option(self) -> str:
         """The option that names its state directory, with a leading space; "" for the default one."""
-        return (
-            ""
-            if self.state_dir == default_state_dir().absolute()
-            else f" --state-dir {shlex.quote(str(self.state_dir))}"
-        )
+        return option_of(self.state_dir)
 
     @property
     def alive(self) -> bool:
@@ -140,11 +136,13 @@ class ControllerProcess:
             text = path.read_text(errors="replace").strip()
         except OSError as error:
             raise CommandError(
-                f"cannot read the controller's key: {path}: {error.strerror}. `fal up --new-key` makes another one"
+                f"cannot read the controller's key: {path}: {error.strerror}. "
+                f"`fal up --new-key{self.option}` makes another one"
             ) from None
         if not re.fullmatch(r"[0-9a-f-]+:[0-9a-f]+", text):
             raise CommandError(
-                f"{path} holds no key: restart the controller (`fal down`, `fal up`), which repairs the file"
+                f"{path} holds no key: restart the controller (`fal down{self.option}`, `fal up -d{self.option}`), "
+                "which repairs the file"
             )
         return text
 
@@ -176,6 +174,12 @@ def add_state_dir_option(parser: FalParser) -> None:
 def default_state_dir() -> Path:
     """Return FAL_STATE_DIR, or ~/.fal/controller."""
     return Path(os.environ.get("FAL_STATE_DIR") or "~/.fal/controller").expanduser()
+
+
+def option_of(state_dir: Path) -> str:
+    """Return the option that names a state directory, with a leading space; "" for the default one."""
+    usual = state_dir.absolute() == default_state_dir().absolute()
+    return "" if usual else f" --state-dir {shlex.quote(str(state_dir))}"
 
 
 def find_controller(state_dir: Path) -> ControllerProcess | None:
@@ -224,7 +228,7 @@ def require_controller(state_dir: Path) -> ControllerProcess:
     """
     controller = find_controller(state_dir)
     if controller is None:
-        raise CommandError(f"no controller runs on {state_dir}; `fal up -d` starts one")
+        raise CommandError(f"no controller runs on {state_dir}; `fal up -d{option_of(state_dir)}` starts one")
     return controller
 
 

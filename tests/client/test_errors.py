@@ -16,6 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from fal import exceptions
 from fal_grpc import errors
 from fal_grpc.adapter.log import LogQuery
+from fal_grpc.channel import ChannelOptions
 from tests.client.support import KEY, aborting
 
 
@@ -108,6 +109,15 @@ def test_a_controller_that_is_not_there(side):
         "Is it running? `fal up` starts one here; set FAL_GRPC_HOST to call another."
     )
     assert isinstance(caught.value, errors.UnavailableError)
+
+
+def test_a_controller_of_another_directory_is_started_there(side):
+    options = ChannelOptions(start_command="fal up -d --state-dir /srv/fal")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(errors.UnreachableError, match="`fal up -d --state-dir /srv/fal` starts it;"):
+            side.call(host, "kill_runner", "r1", options=options)
 
 
 def test_a_call_that_the_controller_does_not_serve(fake, side):

@@ -97,6 +97,37 @@ def test_nothing_at_all_says_how_to_get_a_key(environ):
 
 
 @pytest.mark.parametrize(
+    ("profiles", "said"),
+    [
+        ("", "`fal up` starts a controller here"),
+        ('[cloud]\nhost = "api.x"\n', "`fal up` starts a controller here"),
+        ('[local]\nkey = "a:b"\n', "no profile is current: `fal profile set local` takes its key;"),
+        ('[b]\nkey = "a:b"\n[a]\nkey = "a:b"\n', "`fal profile set a` takes its key, `fal profile list` shows"),
+    ],
+)
+def test_a_profile_that_is_not_current_is_named(environ, profiles, said):
+    del environ["FAL_KEY"]
+    Path(environ["FAL_CONFIG_PATH"]).write_text(profiles)
+    with pytest.raises(MissingCredentialsError) as caught:
+        resolve(environ=environ)
+    assert said in str(caught.value)
+
+
+def test_a_controller_is_started_on_the_state_directory_of_its_profile(environ, tmp_path):
+    state, environ["FAL_STATE_DIR"] = tmp_path / "my state", str(tmp_path / "usual")
+    Path(environ["FAL_CONFIG_PATH"]).write_text(
+        f'[local]\nhost = "127.0.0.1:1"\nkey = "a:b"\nstate_dir = "{environ["FAL_STATE_DIR"]}"\n'
+        f'[local-2]\nhost = "127.0.0.1:2"\nkey = "a:b"\nstate_dir = "{state}"\n[cloud]\nkey = "a:b"\n'
+    )
+    started = {
+        name: resolve(profile=name, environ=environ).options.start_command for name in ("local", "local-2", "cloud")
+    }
+    assert started == {"local": "fal up", "local-2": f"fal up -d --state-dir '{state}'", "cloud": "fal up"}
+    # Another host than the profile's is no controller of that directory.
+    assert resolve(profile="local-2", host="127.0.0.1:3", environ=environ).options.start_command == "fal up"
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"FAL_KEY": "hidden-secret"}, "FAL_KEY must be in 'KEY_ID:KEY_SECRET' format"),

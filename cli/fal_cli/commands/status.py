@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
+from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller, option_of
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
@@ -31,7 +31,7 @@ def _status(args: argparse.Namespace) -> int:
     controller = find_controller(args.state_dir)
     if controller is None:
         if args.output == "pretty":
-            print_error(f"no controller runs on {args.state_dir}; `fal up -d` starts one")
+            print_error(f"no controller runs on {args.state_dir}; `fal up -d{option_of(args.state_dir)}` starts one")
         else:
             write_document(args.output, {"running": False, "state_dir": str(args.state_dir)})
         return ExitCode.FAILED

@@ -138,6 +138,12 @@ def _check_published_settings() -> Iterator[Check]:
         )
 
 
+def _how_to_start(settings: Settings) -> str:
+    """Name the command for the state directory of the profile in use; `fal up` stays in the foreground."""
+    start = settings.options.start_command
+    return "`fal up -d` starts a controller here." if start == "fal up" else f"`{start}` starts it."
+
+
 def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
     from fal.api import FalError, KeyRejectedError, PermissionDeniedError, SyncServerlessClient, UnauthenticatedError
 
@@ -150,7 +156,7 @@ def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
         yield from _check_proxy(target)
         if refused is not None:
             here = target.is_loopback
-            fix = "`fal up -d` starts a controller here." if here else "Check the host, the network and the proxy."
+            fix = _how_to_start(client.settings) if here else "Check the host, the network and the proxy."
             yield Check(name="controller", status=Status.PROBLEM, detail=f"{target}: {refused}", fix=fix)
             yield key
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.commands.doctor.check import Check, Status
-from fal_cli.controller_process import ControllerProcess, find_controller
+from fal_cli.controller_process import ControllerProcess, find_controller, option_of
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
 from fal_cli.version import VERSION
@@ -41,15 +41,16 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
             name="controller here",
             status=Status.NOTE,
             detail=f"none runs on {state_dir}",
-            fix="`fal up -d` starts one; --state-dir looks at another place.",
+            fix=f"`fal up -d{option_of(state_dir)}` starts one; --state-dir looks at another place.",
         )
         yield _check_port()
     elif controller.version != VERSION:
+        option = controller.option
         yield Check(
             name="controller here",
             status=Status.NOTE,
             detail=f"{controller.version} runs on {state_dir}, and this command is {VERSION}",
-            fix="`fal down --keep-runners` and `fal up -d` start the new version.",
+            fix=f"`fal down --keep-runners{option}` and `fal up -d{option}` start the new version.",
         )
     else:
         yield Check(name="controller here", status=Status.OK, detail=f"{VERSION}, pid {controller.pid}, {state_dir}")
