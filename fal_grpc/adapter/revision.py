@@ -171,6 +171,8 @@ class DeployPlan:
         environment_built: whether that environment is already built.
         steps: the controller's steps after the deploy, in order.
         problems: why the deploy, or its runners, would fail.
+        kept: which settings of the app stay though the code names others, and what takes those; empty if there are
+            none.
     """
 
     app_name: str
@@ -180,6 +182,7 @@ class DeployPlan:
     environment_built: bool
     steps: tuple[str, ...]
     problems: tuple[str, ...]
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +354,7 @@ def deploy_plan(message: revision_pb2.PlanApplicationResponse) -> DeployPlan:
         environment_built=message.environment_built,
         steps=tuple(message.steps),
         problems=tuple(message.problems),
+        kept=message.kept_settings,
     )
 
 

@@ -1,1 +1,1 @@
-"""Generated from protos/fal/v1 by `make proto`; do not edit."""
+"""Generated from protos/fal/v1 by `make proto`; not to be edited."""

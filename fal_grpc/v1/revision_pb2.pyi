@@ -563,6 +563,7 @@ class PlanApplicationResponse(_message.Message):
     ENVIRONMENT_BUILT_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    KEPT_SETTINGS_FIELD_NUMBER: _builtins.int
     application_name: _builtins.str
     """The app, with its environment's suffix."""
     current_id: _builtins.str
@@ -571,6 +572,10 @@ class PlanApplicationResponse(_message.Message):
     """The environment that the code would run in."""
     environment_built: _builtins.bool
     """Whether that is built already."""
+    kept_settings: _builtins.str
+    """Which settings of the app stay though the code names others, and what takes those, for people; empty if there are
+    none.
+    """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedChange]:
         """What would be different; everything that is set, for a new app."""
@@ -593,10 +598,11 @@ class PlanApplicationResponse(_message.Message):
         environment_built: _builtins.bool = ...,
         steps: _abc.Iterable[_builtins.str] | None = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
+        kept_settings: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_current_id", b"_current_id", "current_id", b"current_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current_id", b"_current_id", "application_name", b"application_name", "changes", b"changes", "current_id", b"current_id", "env_id", b"env_id", "environment_built", b"environment_built", "problems", b"problems", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current_id", b"_current_id", "application_name", b"application_name", "changes", b"changes", "current_id", b"current_id", "env_id", b"env_id", "environment_built", b"environment_built", "kept_settings", b"kept_settings", "problems", b"problems", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__current_id: _TypeAlias = _typing.Literal["current_id"]  # noqa: Y015
     _WhichOneofArgType__current_id: _TypeAlias = _typing.Literal["_current_id", b"_current_id"]  # noqa: Y015

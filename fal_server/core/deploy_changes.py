@@ -54,6 +54,25 @@ def changes(app: App | None, current: Revision | None, after: App, planned: Revi
     )
 
 
+def kept(given: Mapping[str, int | tuple[str, ...]], after: App, planned: Revision) -> str:
+    """Say which scaling settings the app keeps though its code names others; empty if there are none.
+
+    Args:
+        given: the settings that the code names; an empty one names nothing.
+        after: the app once the deploy is done, or about to roll.
+        planned: its revision then.
+    """
+    scaling = _scaling_after(after, planned)
+    differing = [
+        f"{name} {_setting(scaling, name) or 'none'} (the code has {_setting(planned.scaling, name) or 'none'})"
+        for name, value in given.items()
+        if value != () and getattr(scaling, name) != getattr(planned.scaling, name)
+    ]
+    if not differing:
+        return ""
+    return f"{after.name} keeps {', '.join(differing)}: `fal deploy --reset-scale` takes what the code has"
+
+
 def steps(
     app: App | None, after: App, planned: Revision, actions: Sequence[Action], runners: Sequence[Runner]
 ) -> list[str]:
@@ -115,8 +134,7 @@ def _described(app: App, revision: Revision) -> dict[str, str]:
     found["auth"] = (app.next_auth_mode or app.auth_mode).value
     scaling = _scaling_after(app, revision)
     for field in fields(Scaling):
-        value = getattr(scaling, field.name)
-        found[field.name] = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        found[field.name] = _setting(scaling, field.name)
     found["num_gpus"] = "" if revision.num_gpus is None else str(revision.num_gpus)
     found["secrets"] = "all that are exposed" if revision.secret_names is None else ", ".join(revision.secret_names)
     found["exposed_port"] = "" if revision.exposed_port is None else str(revision.exposed_port)
@@ -131,6 +149,11 @@ def _described(app: App, revision: Revision) -> dict[str, str]:
     found["retry_config"] = _text(revision.retry_config or "", opaque=False)
     found["skip_retry_conditions"] = ", ".join(revision.skip_retry_conditions)
     return {name: text for name, text in found.items() if text}
+
+
+def _setting(scaling: Scaling, name: str) -> str:
+    value = getattr(scaling, name)
+    return ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def _scaling_after(app: App, revision: Revision) -> Scaling:

@@ -86,6 +86,7 @@ class RevisionHandlers:
             environment_built=plan.environment_built,
             steps=plan.steps,
             problems=plan.problems,
+            kept_settings=plan.kept,
         )
 
     async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> bytes:

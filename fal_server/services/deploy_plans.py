@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fal_server.core import names, reconcile
-from fal_server.core.deploy_changes import Change, changes, steps
+from fal_server.core.deploy_changes import Change, changes, kept, steps
 from fal_server.core.identity import Scope
 from fal_server.core.reconcile import AppInput
 from fal_server.live.catalog import Catalog, existing_environment
@@ -26,6 +26,7 @@ class DeployPlan:
         environment_built: whether it is already built.
         steps: the controller's steps, in order.
         problems: why the deploy, or the runners after it, would fail.
+        kept: which settings of the app stay, though the code names others; empty if there are none.
     """
 
     app_name: str
@@ -35,6 +36,7 @@ class DeployPlan:
     environment_built: bool
     steps: tuple[str, ...]
     problems: tuple[str, ...]
+    kept: str
 
 
 class DeployPlans:
@@ -95,4 +97,5 @@ class DeployPlans:
             environment_built=not code.force_build and self._builder.find(spec) is not None,
             steps=tuple(steps(app, after, planned, actions, runners)),
             problems=tuple(filter(None, (missing, lack))),
+            kept=kept(code.scaling, after, planned),
         )

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.deploy_changes import lack_everywhere
+from fal_server.core.deploy_changes import kept, lack_everywhere
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
@@ -307,6 +307,8 @@ class Deploys:
 
         app = await self._catalog.register(revision, move)
         await log(Registered(app_name=app.name, revision_id=revision.revision_id, previous_id=previous_id))
+        if stays := kept(code.scaling, app, revision):
+            await log(self._said(LogLevel.WARNING, stays))
         await self._build_lines.store(built.env_id, revision)
         return revision, app
 

@@ -254,6 +254,7 @@ class FakePlans:
             environment_built=True,
             steps=("move the app at once",),
             problems=("no machine can run it",),
+            kept="a keeps max_concurrency 4",
         )
 
 

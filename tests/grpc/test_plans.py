@@ -26,6 +26,7 @@ async def test_a_plan_is_asked_with_a_whole_deploy_and_answered_in_full(stack) -
         environment_built=True,
         steps=["move the app at once"],
         problems=["no machine can run it"],
+        kept_settings="a keeps max_concurrency 4",
     )
     [asked] = stack.services.deploy_plans.asked
     assert asked.code.function == ("cloudpickle", b"code")

@@ -61,6 +61,25 @@ async def test_what_the_plan_says_is_what_the_deploy_does(platform: Platform, st
     assert plan["entrypoint"] == ("module:app", after.entrypoint)
 
 
+@pytest.mark.parametrize("strategy", Strategy)
+async def test_settings_that_stay_though_the_code_names_others_are_said(platform: Platform, strategy: Strategy) -> None:
+    await platform.deploy(scaling={"keep_alive": 60, "max_concurrency": 4})
+    request = deploy_request(scaling={"keep_alive": 5, "max_concurrency": 4, "regions": ()}, strategy=strategy)
+    said = "a keeps keep_alive 60 (the code has 5): `fal deploy --reset-scale` takes what the code has"
+    for sent, expected in ((request, said), (replace(request, reset_scale=True), "")):
+        assert (await platform.deploy_plans.plan(SCOPE, sent)).kept == expected
+        events = [event async for event in platform.deploys.deploy(SCOPE, sent)]
+        lines = [event.message for event in events if isinstance(event, LogEntry) and " keeps " in event.message]
+        assert lines == [expected] * bool(expected)
+        await platform.settled()
+
+
+async def test_settings_that_the_code_leaves_open_stay_without_a_word(platform: Platform) -> None:
+    await platform.deploy(scaling={"keep_alive": 60})
+    plan = await platform.deploy_plans.plan(SCOPE, deploy_request(scaling={"max_multiplexing": 3}))
+    assert plan.kept == ""
+
+
 async def test_code_is_compared_by_its_hash_and_stored_nowhere(platform: Platform) -> None:
     def sent(code: bytes) -> DeployRequest:
         return deploy_request(entrypoint=None, function=("cloudpickle", code))

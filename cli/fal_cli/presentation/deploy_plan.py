@@ -22,6 +22,8 @@ def lines(plan: DeployPlan) -> Iterator[str]:
     width = max((len(change.name) for change in plan.changes), default=0)
     for change in plan.changes:
         yield f"  {change.name:<{width}}  {_difference(change, new=plan.current_id is None)}"
+    if plan.kept:
+        yield f"{plan.kept}."
     state = "is built" if plan.environment_built else "would be built"
     yield f"Its environment ({plan.env_id[:_SHOWN_ID]}) {state}."
     if plan.steps:
@@ -42,6 +44,7 @@ def document(plan: DeployPlan) -> Mapping[str, object]:
         "environment": {"env_id": plan.env_id, "built": plan.environment_built},
         "steps": list(plan.steps),
         "problems": list(plan.problems),
+        "kept": plan.kept,
     }
 
 
