@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tests.grpc.conftest import stack
 from tests.services.conftest import idle
+from tests.support.schema import schema
 
-__all__ = ["idle", "stack"]
+__all__ = ["idle", "schema", "stack"]

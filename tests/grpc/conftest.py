@@ -62,6 +62,7 @@ from fal_server.services.views import (
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.fakes.domain import make_runner
 from tests.fakes.insight import FakeInsight
+from tests.support.schema import schema  # noqa: F401  (a fixture of every test here)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 URLS = Urls(playground="http://h/p", run="http://h/r", queue="http://h/q", ws="ws://h", log="http://h/l")

@@ -24,6 +24,7 @@ from fal_server.core.faults import Unavailable
 from fal_server.grpc import compat
 from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.server import GrpcServer
+from tests.support.waiting import until
 
 LIST = environment_pb2.ListEnvironmentsRequest()
 
@@ -90,7 +91,12 @@ async def test_a_call_keeps_the_id_that_it_came_with(stack, caplog) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ListEnvironments(LIST, metadata=(("x-request-id", "my-call.2"),))
         assert dict(caught.value.trailing_metadata())["x-request-id"] == "my-call.2"
-    first, second = (record for record in caplog.records if record.name == "fal_server.grpc.calls")
+
+    def lines() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "fal_server.grpc.calls"]
+
+    # A call's line is written after its answer.
+    first, second = await asyncio.to_thread(until, lambda: lines()[1:] and lines(), "both calls have a line")
     assert (first.request_id, first.method, first.code, first.key_id) == (
         "my-call.1",
         "ListEnvironments",

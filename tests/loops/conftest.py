@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.platform import Platform, opened, running
+from tests.support.schema import schema  # noqa: F401  (a fixture of every test here)
 
 
 @pytest.fixture

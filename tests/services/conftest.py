@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.platform import Platform, opened, running
 from tests.fakes.queueing import Queueing, queueing
+from tests.support.schema import schema  # noqa: F401  (a fixture of every test here)
 
 
 @pytest.fixture
