@@ -23,7 +23,8 @@ TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract core deploy grpc http loops services store)
 # These take minutes, and some need programs that a small machine lacks.
-SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents terminal torture upgrade cli/test_completion_in_shells.py)
+SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents isolation terminal torture upgrade agents/test_mcp.py \
+	cli/test_completion_in_shells.py cli/test_up.py docs/test_sessions.py)
 APART := $(SYSTEM_TESTS) $(addprefix tests/,containers interop signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
