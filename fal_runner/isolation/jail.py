@@ -98,7 +98,8 @@ def enter(places: Sequence[Place]) -> None:
     own_users = _unshare()
     held, hold = os.pipe()
     report, reported = os.pipe()
-    if os.fork() == 0:
+    first = os.fork()
+    if first == 0:
         os.close(hold)
         try:
             _live_with(held)
@@ -118,7 +119,7 @@ def enter(places: Sequence[Place]) -> None:
         number, _, path = answer.decode().partition(" ")
         raise OSError(int(number), os.strerror(int(number)), path or None)
     os.close(report)
-    _step_inside(parent, held, hold, os.kill)
+    _step_inside(parent, held, hold, os.kill, first)
 
 
 def join(process: int) -> None:
@@ -391,8 +392,14 @@ def _wait_for_orphans() -> None:
         signal.sigwait({signal.SIGCHLD})
 
 
-def _step_inside(parent: int, held: int, hold: int, pass_on: Callable[[int, int], None]) -> None:
-    """Fork the program's process, and return in it; the other one ends with it."""
+def _step_inside(
+    parent: int, held: int, hold: int, pass_on: Callable[[int, int], None], first: int | None = None
+) -> None:
+    """Fork the program's process, and return in it; the other one ends with it.
+
+    Args:
+        first: the first process of the room, if that ends with the program.
+    """
     program = os.fork()
     if program == 0:
         os.close(hold)
@@ -404,11 +411,11 @@ def _step_inside(parent: int, held: int, hold: int, pass_on: Callable[[int, int]
     if os.getppid() != parent:
         os._exit(1)
     confinement.close_descriptors(hold)  # the children find it closed if this process has ended
-    _stand_for(program, pass_on)
+    _stand_for(program, pass_on, first)
 
 
-def _stand_for(program: int, pass_on: Callable[[int, int], None]) -> None:
-    """Pass signals on to the program, and end as it ends."""
+def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | None) -> None:
+    """Pass signals on to the program, and end as it ends, when nothing is left in a room that ends with it."""
 
     def passing(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -419,7 +426,12 @@ def _stand_for(program: int, pass_on: Callable[[int, int], None]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     while True:
         process, status = os.waitpid(-1, 0)
+        if process == first:
+            first = None
         if process == program:
+            if first is not None:  # the kernel lets it end after everything else in the room
+                os.kill(first, signal.SIGKILL)
+                os.waitpid(first, 0)
             confinement.end_as(status)
 
 

@@ -14,7 +14,7 @@ Place = tuple[str, str, str]
 ROOM_VARIABLE = "FAL_ROOM"
 """Lists a room's places, or says with NO_VIEW that a program sees the machine as it is. Without it, it gets a view."""
 ROOM_DIRECTORY_VARIABLE = "FAL_ROOM_DIRECTORY"
-"""Names the directory that holds what one runner has alone, see PARTS."""
+"""Names the directory that holds what one runner has alone, see PARTS; a build has none."""
 VARIABLES_VARIABLE = "FAL_VARIABLES_FD"
 """Names the descriptor with a program's variables, each followed by a NUL; they are not those of launch.py."""
 NO_VIEW = "none"

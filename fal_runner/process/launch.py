@@ -118,19 +118,20 @@ def enter_room(room: str, process: str, variables: MutableMapping[str, str]) -> 
     """Create a room, or join that of another process; without it the program does not run."""
     from fal_runner.isolation import jail  # an import that a view does not need
 
+    directory = os.environ.pop(ROOM_DIRECTORY_VARIABLE, "")  # a build has none
     try:
         if process:
             jail.join(int(process))
             variables[_WORKER_VARIABLE] = str(WORKER)
         else:
-            directory = os.environ.pop(ROOM_DIRECTORY_VARIABLE)
-            parts = [(how, f"{directory}/{name}", path) for name, (how, path) in PARTS.items()]
+            parts = [(how, f"{directory}/{name}", path) for name, (how, path) in PARTS.items() if directory]
             jail.enter([*parts, *read(room)])
         jail.confine(worker=not process)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"this program cannot be isolated, so it does not run: {error.strerror}{where}", 126)
-    variables[mounts.DATA_VARIABLE], variables[mounts.APP_VARIABLE] = DATA, PARTS[APP][1]
+    if directory or process:
+        variables[mounts.DATA_VARIABLE], variables[mounts.APP_VARIABLE] = DATA, PARTS[APP][1]
 
 
 if __name__ == "__main__":

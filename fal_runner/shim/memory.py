@@ -11,10 +11,10 @@ from pathlib import Path
 
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.container import read_note
+from fal_runner.process.oom import kills_in, kills_of_machine
 from fal_runner.process.usage import measure_descendants
 
 _MIB = 1024 * 1024
-_MACHINE = Path("/proc/vmstat")
 _MACHINE_SECONDS = 10.0
 _GROUP_SECONDS = 2.0
 # A kill explains an end only if it happened shortly before: within 10 to 20 s for the machine's, 8 to 10 s for the
@@ -108,16 +108,5 @@ class MemoryBound:
         return self._kills() > self._counted[0]
 
     def _kills(self) -> int:
-        """Return how many processes were killed for lack of memory: the runner's, or the machine's since boot."""
-        if self._group is None:
-            return _number(_MACHINE, "oom_kill")
-        return max(_number(self._group / name, "oom_kill") for name in ("memory.events", "memory.oom_control"))
-
-
-def _number(path: Path, name: str) -> int:
-    """Return one number of a file of names and numbers; 0 if it is missing."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
+        """Count the processes that were killed for lack of memory: the runner's, or the machine's since boot."""
+        return kills_of_machine() if self._group is None else kills_in(self._group)

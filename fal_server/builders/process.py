@@ -26,6 +26,7 @@ async def run_lines(
     stdin: str = "",
     keep_open: Sequence[int] = (),
     warnings: bool = True,
+    started: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Run a program; if this is cancelled, kill it with all that it started.
 
@@ -36,6 +37,7 @@ async def run_lines(
         stdin: its input.
         keep_open: descriptors that it inherits.
         warnings: whether stderr belongs to its output.
+        started: called with its process id.
 
     Returns:
         Its exit code.
@@ -44,6 +46,7 @@ async def run_lines(
         OSError: it could not be started.
     """
     async with _started(command, cwd, variables, keep_open, warnings) as process:
+        started(process.pid)
         assert process.stdin is not None
         assert process.stdout is not None
         # A program that has ended has closed its input, and uvloop raises for any write to it.
@@ -81,9 +84,43 @@ async def _started(
         yield process
     finally:
         if process.returncode is None:
+            children = _children(process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            await asyncio.shield(_ends(children))
+
+
+def _children(pid: int) -> list[int]:
+    """Return handles of those children of a process that end with it: a program in a room, and the room.
+
+    Others are in its process group, or have left it to stay.
+    """
+    found: list[int] = []
+    with suppress(OSError):  # it has ended
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            if len(_namespaced(child)) > 1:
+                with suppress(OSError):
+                    found.append(os.pidfd_open(child))
+    return found
+
+
+def _namespaced(pid: int) -> list[str]:
+    """Return the ids of a process in its own and in the outer namespaces."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+    return []
+
+
+async def _ends(handles: Sequence[int]) -> None:
+    loop = asyncio.get_running_loop()
+    for handle in handles:
+        ended = asyncio.Event()
+        loop.add_reader(handle, ended.set)
+        await ended.wait()
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 async def _read_lines(stream: asyncio.StreamReader, line: Callable[[str], None]) -> None:

@@ -6,18 +6,23 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from uv import find_uv_bin
 
+from fal_runner.isolation.interpreters import of_interpreter, place
+from fal_runner.isolation.room import READ, WRITE, Place
+from fal_server.builders.places import BuildPlace
 from fal_server.builders.process import run_lines
+from fal_server.builders.rooms import BuildRoom
 from fal_server.core.identity import LOCAL, AccountId
 
 # An installer may know how to reach the network and where packages are, see docs/explanation/security.md. Builds run
 # foreign code, which gets these variables, and those of the operator hold secrets.
 _PASSED = re.compile(
-    r"PATH|USER|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
+    r"PATH|USER|LANG|LANGUAGE|LC_\w+|TZ|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
     r"(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
     r"SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_CAINFO|"
     r"UV_(?:CACHE_DIR|CONCURRENT_\w+|CONFIG_FILE|CONSTRAINT|DEFAULT_INDEX|EXCLUDE_NEWER|EXTRA_INDEX_URL|FIND_LINKS|"
@@ -37,12 +42,10 @@ class Uv:
 
     def __init__(self, cache_dir: Path, environ: Mapping[str, str]) -> None:
         passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
-        self._home = cache_dir.with_name("home")
+        self._cache = Path(passed.get("UV_CACHE_DIR", cache_dir))
         self._variables = {
-            "UV_CACHE_DIR": str(cache_dir),
             **_of_operators_home(environ),
             **passed,
-            "HOME": str(self._home),  # in the operator's are passwords and keys
             "PATH": _search_path(environ),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
@@ -51,59 +54,100 @@ class Uv:
         }
         self._interpreters: dict[str, Path] = {}
 
-    async def run(
-        self,
-        *arguments: str,
-        cwd: Path,
-        stdin: str = "",
-        line: Callable[[str], None],
-        keep_open: Sequence[int] = (),
-        warnings: bool = True,
-        account: AccountId = LOCAL,
+    async def make_environment(
+        self, place_of: BuildPlace, interpreter: Path, room: BuildRoom, line: Callable[[str], None]
     ) -> int:
-        """Run uv to its end, as `run_lines` does; return its exit code.
+        """Make a virtual environment; return uv's exit code.
+
+        Nothing of an account's is read for that, not even its cache, so that the interpreter in it can be trusted.
+        """
+        directory = place_of.environment
+        command = (*_uv(), "venv", "--no-cache", "--no-project", "--quiet", "--python", str(interpreter))
+        places = [*_program(), *of_interpreter(interpreter), place(WRITE, place_of.built, str(directory))]
+        return await room.run([*command, str(directory)], places, variables=self._variables, line=line)
+
+    async def install(
+        self,
+        place_of: BuildPlace,
+        interpreter: Path,
+        requirements: str,
+        *,
+        refresh: bool,
+        room: BuildRoom,
+        line: Callable[[str], None],
+    ) -> int:
+        """Install the lines of a requirements file in an environment; return uv's exit code.
 
         Args:
-            account: who builds; each has a cache of its own, since a cache holds what passwords opened.
+            refresh: look for newer packages than those in the cache.
         """
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return await run_lines(
-            (find_uv_bin(), *arguments),
-            cwd=cwd,
-            variables={**self._variables, "UV_CACHE_DIR": str(self.cache_of(account))},
-            line=line,
-            stdin=stdin,
-            keep_open=keep_open,
-            warnings=warnings,
-        )
+        directory, cache = place_of.environment, place_of.cache
+        # Compiled here, once, or the first start of an app would take the time.
+        command = [*_uv(), "pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
+        command += ["--refresh"] if refresh else []
+        variables = {**self._variables, "UV_CACHE_DIR": str(cache)}
+        if place_of.is_staged:  # one place of the room holds both
+            variables["UV_CACHE_DIR"] = str(directory.parent)
+            own = [place(WRITE, cache, str(directory.parent))]
+        else:
+            own = [place(WRITE, cache), place(WRITE, directory)]
+            if room.is_closed:
+                variables["UV_LINK_MODE"] = "copy"
+        places = [*_program(), *of_interpreter(interpreter), *own]
+        return await room.run(command, places, variables=variables, line=line, stdin=requirements)
 
     def cache_of(self, account: AccountId) -> Path:
-        """Return where the packages of an account are cached."""
-        cache = Path(self._variables["UV_CACHE_DIR"])
+        """Return where the packages of an account are cached.
+
+        Each account has a cache of its own: it holds what passwords opened, and the code of packages can write it.
+        """
+        cache = self._cache
         return cache if account == LOCAL else cache.with_name(f"{cache.name}-{account}")
 
-    async def find_python(self, version: str, cwd: Path) -> Path | None:
+    def caches(self) -> list[Path]:
+        """Return the caches that are there, of all accounts."""
+        return sorted(self._cache.parent.glob(f"{self._cache.name}*"))
+
+    async def find_python(self, version: str) -> Path | None:
         """Find the interpreter of a version such as `3.11`, preferring the controller's own; None if there is none."""
         if version == f"{sys.version_info.major}.{sys.version_info.minor}":
             return Path(sys.executable)
         if version not in self._interpreters or not self._interpreters[version].exists():
-            lines: list[str] = []
-            query = ("python", "find", "--no-config", "--no-project", version)
-            if await self.run(*query, cwd=cwd, line=lines.append, warnings=False) != 0 or not lines:
+            lines = await self._answer("python", "find", "--no-project", version)
+            if not lines:
                 return None
             self._interpreters[version] = Path(lines[-1])
         return self._interpreters[version]
 
-    async def list_pythons(self, cwd: Path) -> list[str]:
+    async def list_pythons(self) -> list[str]:
         """List the minor versions on this machine, newest first, such as `3.11`."""
-        lines: list[str] = []
-        query = ("python", "list", "--no-config", "--only-installed", "--output-format", "json")
         found = {(sys.version_info.major, sys.version_info.minor)}
-        if await self.run(*query, cwd=cwd, line=lines.append, warnings=False) == 0:
-            for item in json.loads("".join(lines)):
-                if item["implementation"] == "cpython":
-                    found.add((item["version_parts"]["major"], item["version_parts"]["minor"]))
+        lines = await self._answer("python", "list", "--only-installed", "--output-format", "json")
+        for item in json.loads("".join(lines) or "[]"):
+            if item["implementation"] == "cpython":
+                found.add((item["version_parts"]["major"], item["version_parts"]["minor"]))
         return [f"{major}.{minor}" for major, minor in sorted(found, reverse=True)]
+
+    async def _answer(self, *question: str) -> list[str]:
+        """Ask uv about this machine; return its lines, none if it fails. Nothing that builds write is read for that."""
+        lines: list[str] = []
+        with tempfile.TemporaryDirectory(prefix="fal-uv-") as nowhere:
+            code = await run_lines(
+                (*_uv(), *question, "--no-config", "--no-cache"),
+                cwd=Path(nowhere),
+                variables={**self._variables, "HOME": nowhere},
+                line=lines.append,
+                warnings=False,
+            )
+        return lines if code == 0 else []
+
+
+def _uv() -> tuple[str]:
+    return (find_uv_bin(),)
+
+
+def _program() -> list[Place]:
+    return [place(READ, Path(find_uv_bin()))]
 
 
 def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from fal_runner.isolation.levels import Isolation
 from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
+from fal_server.builders.places import NAME, BuildPlace, is_locked, place_of, remove_abandoned
 from fal_server.builders.process import failure
+from fal_server.builders.rooms import BuildRoom, BuildRooms
 from fal_server.builders.uv import Uv
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, Unavailable, Unimplemented
 from fal_server.core.identity import AccountId
@@ -22,34 +24,39 @@ from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
 
-_DIRECTORY = re.compile(r"[0-9a-f]{64}-[0-9]+")
 # Written last: a directory without it is a build that is running or was killed, and does not count.
-_MARKER = ".fal-built"
+_MARKER, _DRAFT = ".fal-built", ".fal-built.draft"
 # Its content says how this version builds; what was built in another way is built again.
 _RECIPE = "1 " + " ".join(ALWAYS)
 # Touched whenever a deploy or a runner gets the environment.
 _USED = ".fal-used"
+_WORK = ".work"  # the directory beside it that a build has alone
 _LINES_IN_ERROR = 25
+_LONGEST_SETTINGS = 65_536
 
 
 class VirtualenvBuilder:
     """Implements Builder and EnvironmentStore.
 
     Each build has its own directory, `<env_id>-<generation>`, because a virtual environment cannot be moved, and one
-    that runners use must not change. During a build, the builder and all that it started hold a lock on the directory;
-    one that is unfinished and not locked was left by a killed controller, and is removed at construction.
+    that runners use must not change. During a build, the builder holds a lock on the directory, and what it started
+    ends with it; one that is unfinished and not locked was left by a killed controller, and is removed at construction.
 
     Args:
         root: where environments are kept; made (mode 0700) if it is missing.
         cache_dir: uv's cache, unless UV_CACHE_DIR says otherwise; fastest on the file system of `root`.
+        rooms: where builds run.
         environ: the controller's environment variables, of which uv gets few.
 
     Raises:
         Unavailable: `root` cannot be made.
     """
 
-    def __init__(self, root: Path, cache_dir: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, root: Path, cache_dir: Path, rooms: BuildRooms, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._root = root.absolute()
+        self._rooms = rooms
         self._uv = Uv(cache_dir.absolute(), os.environ if environ is None else environ)
         self._under_way = SharedBuilds()
         try:
@@ -133,15 +140,15 @@ class VirtualenvBuilder:
             line(clean)
 
         version = configuration.python_version
-        interpreter = await self._uv.find_python(version, self._root)
+        interpreter = await self._uv.find_python(version)
         if interpreter is None:
-            here = ", ".join(await self._uv.list_pythons(self._root))
+            here = ", ".join(await self._uv.list_pythons())
             raise FailedPrecondition(
                 f"there is no Python {version} on this machine: it has {here}; use one, or install {version}"
             )
         directory, lock = self._reserve(env_id)
         try:
-            await self._install(spec.account, directory, interpreter, configuration, force, say, output, lock)
+            await self._build_in(directory, spec.account, interpreter, configuration, force, say, output)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
             if isinstance(error, OSError):
@@ -150,34 +157,58 @@ class VirtualenvBuilder:
             raise
         finally:
             os.close(lock)
+        say("The environment is built")
         return BuiltEnvironment(env_id=env_id, python=directory / "bin" / "python")
 
-    async def _install(
+    async def _build_in(
         self,
-        account: AccountId,
         directory: Path,
+        account: AccountId,
         interpreter: Path,
         configuration: VirtualenvConfiguration,
         force: bool,
         say: Callable[[str], None],
         output: deque[str],
-        lock: int,
+    ) -> None:
+        """Fill a directory with a finished environment, or leave it empty."""
+        cache = self._uv.cache_of(account)
+        with place_of(directory, cache, in_room=self._rooms.isolation is Isolation.PROCESS) as place:
+            room = self._rooms.open(
+                directory.with_name(f"{directory.name}{_WORK}"),
+                f"build-{directory.name[:16]}-{_generation(directory)}",
+                [] if place.is_staged else [directory],
+                [cache],
+            )
+            async with room as opened:
+                await self._install(place, interpreter, configuration, force, say, output, opened)
+            _mark(place.built)
+            place.finish()
+
+    async def _install(
+        self,
+        place: BuildPlace,
+        interpreter: Path,
+        configuration: VirtualenvConfiguration,
+        force: bool,
+        say: Callable[[str], None],
+        output: deque[str],
+        room: BuildRoom,
     ) -> None:
         say(f"Making a virtual environment with Python {configuration.python_version}")
-        create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
-        if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock], account=account) != 0:
+        if await self._uv.make_environment(place, interpreter, room, say) != 0:
             raise failure("the virtual environment could not be made", output)
+        made = _interpreter_of(place.built)
         for number, layer in enumerate(configuration.layers, 1):
             say(f"Installing requirements, {number} of {len(configuration.layers)}")
-            # Compiled here, once, or the first start of an app would take the time.
-            install = ["pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
-            install += ["--refresh"] if force else []
             text = "\n".join(layer) + "\n"
-            done = self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock], account=account)
-            if await done != 0:
+            if await self._uv.install(place, interpreter, text, refresh=force, room=room, line=say) != 0:
                 raise failure("the requirements could not be installed", output)
-        _mark(directory)
-        say("The environment is built")
+            if _interpreter_of(place.built) != made or any(map(os.path.lexists, _kept(place.built))):
+                # Whoever makes a room for this environment follows these links.
+                raise FailedPrecondition(
+                    "a package changed the environment's interpreter, or wrote what the controller keeps there: "
+                    "leave that package out"
+                )
 
     def _reserve(self, env_id: str) -> tuple[Path, int]:
         """Make the next generation's directory, locked as long as the descriptor is open here or in a child."""
@@ -193,20 +224,19 @@ class VirtualenvBuilder:
         return directory, lock
 
     def _generations(self, env_id: str) -> Iterator[Path]:
-        return (path for path in self._root.glob(f"{env_id}-*") if _DIRECTORY.fullmatch(path.name))
+        return (path for path in self._root.glob(f"{env_id}-*") if NAME.fullmatch(path.name))
 
     def _remove_abandoned(self) -> None:
+        for cache in self._uv.caches():
+            remove_abandoned(cache)
+        for work in self._root.glob(f"*{_WORK}"):
+            if not is_locked(work.with_name(work.name.removesuffix(_WORK))):
+                shutil.rmtree(work, ignore_errors=True)
         for directory in self._generations("*"):
             if (directory / _MARKER).exists():
                 continue
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_locked(directory):
                 shutil.rmtree(directory, ignore_errors=True)
-            except BlockingIOError:
-                continue  # an installer outlived its controller and still writes to it
-            finally:
-                os.close(lock)
 
 
 def _check_kind(kind: str) -> None:
@@ -229,9 +259,24 @@ def _generation(directory: Path) -> int:
     return int(directory.name.rpartition("-")[2])
 
 
+def _interpreter_of(directory: Path) -> Mapping[str, str]:
+    """Return what makes an environment's interpreter: the links in bin, and the file that names where they lead."""
+    binaries, settings = directory / "bin", directory / "pyvenv.cfg"
+    if binaries.is_symlink() or settings.is_symlink() or not settings.is_file():
+        return {}
+    links = {path.name: str(path.readlink()) for path in binaries.glob("python*") if path.is_symlink()}
+    with settings.open("rb") as file:
+        return {**links, settings.name: file.read(_LONGEST_SETTINGS).decode(errors="replace")}
+
+
+def _kept(directory: Path) -> list[Path]:
+    """The files of the controller's own in an environment."""
+    return [directory / name for name in (_MARKER, _DRAFT, _USED)]
+
+
 def _mark(directory: Path) -> None:
     """Write the marker, whole or not at all."""
-    draft = directory / f"{_MARKER}.draft"
+    draft = directory / _DRAFT
     with draft.open("w") as file:
         file.write(_RECIPE)
         file.flush()

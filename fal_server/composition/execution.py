@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.builders import Builders, BuildRooms, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.composition.files import socket_path
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
+from fal_server.core.builds import BuildLimits
 from fal_server.core.gpus import counts_of, offered
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
@@ -67,11 +68,17 @@ def build_execution(
         trust: the variables that make programs trust this controller's authority. Builds need them because
             requirements may be files that were uploaded to this controller.
     """
-    virtualenvs = VirtualenvBuilder(state.environments, state.cache, {**os.environ, **trust})
+    groups = RunnerGroups.detect(state.root)
+    builds = BuildRooms(
+        isolation=isolation,
+        limits=BuildLimits(memory_mib=_memory_mib() * 3 // 4),
+        bounds=groups,
+        hidden=state.root,
+    )
+    virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, {**os.environ, **trust})
     trials = EngineTrials(os.environ, state.containers)
     images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials)
     builder = Builders(virtualenvs, images)
-    groups = RunnerGroups.detect(state.root)
     host = LocalHost(
         state.runners,
         node=_node(settings, groups.enforced),
@@ -110,10 +117,14 @@ def _node(settings: Settings, enforced: Mapping[str, str]) -> Node:
         name="local",
         total=Resources(
             milli_cpus=(os.cpu_count() or 1) * 1000,
-            memory_mib=psutil.virtual_memory().total // (1024 * 1024),
+            memory_mib=_memory_mib(),
             gpus=counts_of(gpus),
         ),
         machine_types=settings.machine_types,
         gpus=gpus,
         bounds=enforced,
     )
+
+
+def _memory_mib() -> int:
+    return psutil.virtual_memory().total // (1024 * 1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fal_server.ports.bounds import Bound, Bounds
 from fal_server.ports.builder import Builder, BuildLog, BuiltEnvironment, EnvironmentStore
 from fal_server.ports.clock import Clock
 from fal_server.ports.content import Blobs, ContentStore, DeployedFiles, Vault
@@ -24,6 +25,8 @@ from fal_server.ports.store import LogStore, Store
 __all__ = [
     "Adopted",
     "Blobs",
+    "Bound",
+    "Bounds",
     "BuildLog",
     "Builder",
     "Building",

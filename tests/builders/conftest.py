@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from fal_server.builders import VirtualenvBuilder
+from fal_runner.isolation.levels import Isolation
+from fal_server.builders import BuildRooms, VirtualenvBuilder
 
+ROOMS = BuildRooms(isolation=Isolation.PROCESS)
 PASSWORD = "hunter2hunter2"
 OPERATORS_OWN = {"FAL_MASTER_KEY": "not-for-uv", "UV_PUBLISH_TOKEN": "not-for-uv", "PIP_INDEX_URL": "not-for-uv"}
 WHEEL = "fal_test_hello-1.0-py3-none-any.whl"
@@ -106,4 +108,4 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def builder(root: Path, tmp_path: Path, environ: dict[str, str]) -> VirtualenvBuilder:
-    return VirtualenvBuilder(root, tmp_path / "unused-cache", environ)
+    return VirtualenvBuilder(root, tmp_path / "unused-cache", ROOMS, environ)

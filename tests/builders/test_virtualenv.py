@@ -15,7 +15,7 @@ from fal_server.builders import VirtualenvBuilder
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, Unavailable, Unimplemented
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec
-from tests.builders.conftest import PASSWORD
+from tests.builders.conftest import PASSWORD, ROOMS
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -55,6 +55,16 @@ def processes_naming(text: str) -> list[Path]:
     return found
 
 
+def installer_of(root: Path) -> Path:
+    """Find the installer of the build that is running, among the processes that hold its room."""
+    (found,) = [
+        process
+        for process in processes_naming(str(root))
+        if (process / "cmdline").read_bytes().split(b"\0")[0].endswith(b"/uv")
+    ]
+    return found
+
+
 async def test_built_found_and_usable(builder, root, packages, environ, tmp_path):
     wanted = spec(["six"], [packages.requirement], python_version=OWN)
     log = Log()
@@ -66,6 +76,8 @@ async def test_built_found_and_usable(builder, root, packages, environ, tmp_path
         built.python.parents[1]
     )
     assert str(built.python.parents[1]) in await run(built.python.with_name("fal-test-hello"))
+    (module,) = built.python.parents[1].glob("lib/*/site-packages/six.py")
+    assert module.stat().st_nlink > 1, "is a link to what is in the cache"
     assert list(built.python.parents[1].glob("lib/*/site-packages/__pycache__/six.*.pyc")), "is compiled"
     assert [entry.sequence for entry in log.entries] == list(range(1, len(log.entries) + 1))
     assert {(entry.runner_id, entry.source) for entry in log.entries} == {("", LogSource.BUILD)}
@@ -74,7 +86,7 @@ async def test_built_found_and_usable(builder, root, packages, environ, tmp_path
     again = Log()
     assert await builder.build(wanted, force=False, log=again) == built
     assert again.entries == []
-    assert VirtualenvBuilder(root, tmp_path, environ).find(wanted) == built
+    assert VirtualenvBuilder(root, tmp_path, ROOMS, environ).find(wanted) == built
     assert not (tmp_path / "unused-cache").exists(), "UV_CACHE_DIR goes before"
 
 
@@ -83,11 +95,12 @@ async def test_passwords_and_keys_stay_secret(builder, root, packages):
     log = Log()
     task = asyncio.create_task(builder.build(spec(packages.requirement), force=False, log=log))
     await packages.wait_until_asked()
-    (installer,) = processes_naming(str(root))
-    assert PASSWORD.encode() not in (installer / "cmdline").read_bytes()
+    installer = installer_of(root)
+    for process in processes_naming(str(root)):
+        assert PASSWORD.encode() not in (process / "cmdline").read_bytes()
     variables = (installer / "environ").read_bytes().split(b"\0")
     assert [entry for entry in variables if b"not-for-uv" in entry] == []
-    assert f"HOME={root.parent / 'home'}".encode() in variables, "not the operator's"
+    assert b"HOME=/build" in variables, "the build's own"
     packages.go_on.set()
     built = await task
     assert PASSWORD not in log.text
@@ -178,7 +191,8 @@ async def test_force_leaves_the_old_generation_to_its_runners(builder, root):
 BUILD = """
 import asyncio, json, os, sys
 from pathlib import Path
-from fal_server.builders import VirtualenvBuilder
+from fal_runner.isolation.levels import Isolation
+from fal_server.builders import BuildRooms, VirtualenvBuilder
 from fal_server.core.revisions import EnvironmentSpec
 
 async def log(entry):
@@ -187,7 +201,9 @@ async def log(entry):
 async def main():
     root, requirement = sys.argv[1], sys.stdin.readline().strip()
     spec = EnvironmentSpec(kind="virtualenv", configuration=json.loads(requirement))
-    await VirtualenvBuilder(Path(root), Path(root).with_name("unused") / "cache").build(spec, force=False, log=log)
+    rooms = BuildRooms(isolation=Isolation.PROCESS)
+    builder = VirtualenvBuilder(Path(root), Path(root).with_name("unused") / "cache", rooms)
+    await builder.build(spec, force=False, log=log)
 
 asyncio.run(main())
 """
@@ -203,23 +219,29 @@ async def test_a_killed_controller_leaves_nothing_that_counts(root, packages, en
     quoted = packages.requirement.replace('"', '\\"')
     process.stdin.write(f'{{"requirements": ["{quoted}"], "resolver": "uv"}}\n'.encode())
     await packages.wait_until_asked()
+    installer = psutil.Process(int(installer_of(root).name))
     process.send_signal(signal.SIGKILL)
     await process.wait()
     process._transport.close()
-    (directory,) = root.iterdir()
-    installer = psutil.Process(int(processes_naming(str(root))[0].name))
+    await asyncio.to_thread(installer.wait, 60)
 
-    builder = VirtualenvBuilder(root, tmp_path, environ)
+    builder = VirtualenvBuilder(root, tmp_path, ROOMS, environ)
     assert builder.find(configuration) is None
-    assert directory.exists(), "its installer still writes there"
+    assert list(root.iterdir()) == []
     packages.go_on.set()
     built = await builder.build(configuration, force=False, log=Log())
-    assert built.python.is_relative_to(root / f"{configuration.env_id}-2")
-
-    await asyncio.to_thread(installer.wait, 60)
-    builder = VirtualenvBuilder(root, tmp_path, environ)
     assert list(root.iterdir()) == [built.python.parents[1]]
-    assert builder.find(configuration) == built
+
+
+async def test_a_build_of_another_controller_is_left_alone(root, packages, environ, tmp_path, builder):
+    packages.go_on.clear()
+    task = asyncio.create_task(builder.build(spec(packages.requirement), force=False, log=Log()))
+    await packages.wait_until_asked()
+    before = sorted(root.iterdir())
+    VirtualenvBuilder(root, tmp_path, ROOMS, environ)
+    assert sorted(root.iterdir()) == before
+    packages.go_on.set()
+    assert (await task).python.exists()
 
 
 async def test_a_missing_interpreter_is_named_with_those_that_are_here(builder, root):
@@ -250,7 +272,7 @@ async def test_what_is_wrong_is_refused_before_anything_starts(builder, root):
 def test_a_root_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="file/environments cannot be used"):
-        VirtualenvBuilder(tmp_path / "file" / "environments", tmp_path)
+        VirtualenvBuilder(tmp_path / "file" / "environments", tmp_path, ROOMS)
 
 
 async def test_generations_are_told_and_deleted(builder, root, environ, tmp_path):
@@ -270,5 +292,5 @@ async def test_generations_are_told_and_deleted(builder, root, environ, tmp_path
     assert seen.used_at > second.used_at
     # A kill between the two steps of a deletion leaves what counts as unfinished.
     (root / seen.name / ".fal-built").unlink()
-    assert VirtualenvBuilder(root, tmp_path, environ).generations() == []
+    assert VirtualenvBuilder(root, tmp_path, ROOMS, environ).generations() == []
     assert not new.python.exists()

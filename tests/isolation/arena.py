@@ -52,7 +52,7 @@ async def neighbour(exposed_port: int, exposed_metrics_port: int) -> None:
 
 
 @contextmanager
-def _machine(state: Path) -> Iterator[Targets]:
+def machine(state: Path) -> Iterator[Targets]:
     """Things of the machine that are no runner's."""
     for name in ("admin.key", "master.key", "fal.db"):
         (state / name).write_text(secrets.token_hex())
@@ -96,13 +96,13 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     )
     rig = Rig(state, rooms)
     try:
-        with _machine(state) as machine:
+        with machine(state) as things:
             victim = await rig.start(neighbour, http=True, metrics=True, variables={"PASSPHRASE": "neighbour's"})
             await rig.lines.until(victim.runner_id, "idle")
             ready = await rig.until(victim, Event.READY)
             assert await asyncio.to_thread(ask, address_of(victim, ready), "GET", "/") == b"", "the app can be called"
             targets = {
-                **machine,
+                **things,
                 "app_port": ready.port,
                 "metrics_port": ready.metrics_port,
                 "environment": str(environment),

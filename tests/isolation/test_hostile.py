@@ -5,26 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from fal_runner.isolation.levels import Isolation
 from tests.isolation.hostile import ATTACKS
-from tests.support.controller import ROOT
+from tests.isolation.tables import LEVELS, USERS, Found, Table, fight
 
-PAGE = ROOT / "docs" / "explanation" / "security.md"
-BEGIN, END = "<!-- the hostile app -->\n", "<!-- end -->\n"
+ARENA = "arena"
 WHERE = ("app", "command")
-LEVELS = list(Isolation)
-# Root can become a user; a user that runs these tests is one.
-USERS = ("root", "user") if os.getuid() == 0 else ("user",)
 # What the kernel decides beside the level: Yama for tracing, Linux 6.12 for abstract sockets.
 KERNELS_OWN = {"traces_a_runner", "connects_to_an_abstract_socket", "reads_runners_variables", "makes_a_user_namespace"}
 # The controller allows none, and runners inherit that; root may have the right to raise the bound.
@@ -35,43 +26,18 @@ _SHARED = {"connects_to_a_port", "reads_an_apps_metrics"}
 OPEN_IN_A_ROOM = {"app": _SHARED, "command": {*_SHARED, "connects_to_an_abstract_socket"}}
 
 
-@cache
-def fight(level: Isolation, user: str) -> Mapping[str, Mapping[str, bool]]:
-    become = ["tests.isolation.as_user"] if user == "user" and os.getuid() == 0 else []
-    done = subprocess.run(
-        [sys.executable, "-m", *become, "tests.isolation.arena", level.value],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: Mapping[str, Mapping[str, bool]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def table() -> list[str]:
-    """What each level stops, for the documentation."""
-    columns = [(level, user) for level in LEVELS for user in ("user", "root")]
-    lines = [
-        f"| a runner can | {' | '.join(f'{level.value}, {user}' for level, user in columns)} |",
-        f"|---|{'---|' * len(columns)}",
-    ]
-    for name, (_, says) in ATTACKS.items():
-        cells = [_cell(name, fight(level, user)) for level, user in columns]
-        lines.append(f"| {says} | {' | '.join(cells)} |")
-    return lines
-
-
-def _cell(name: str, found: Mapping[str, Mapping[str, bool]]) -> str:
+def cell(name: str, found: Found) -> str:
     app, command = (found[where][name] for where in WHERE)
     return "no" if not app and not command else "**yes**" if app else "by `exec`"
 
 
-def documented() -> dict[str, list[str]]:
-    text = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines()[2:]]
-    return {row[0]: row[1:] for row in rows}
+TABLE = Table(
+    arena=ARENA,
+    mark="the hostile app",
+    subject="a runner can",
+    attacks={name: says for name, (_, says) in ATTACKS.items()},
+    cell=cell,
+)
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -80,30 +46,28 @@ def documented() -> dict[str, list[str]]:
 def test_a_room_stops_it(user: str, name: str, where: str) -> None:
     if name in OPEN_IN_A_ROOM[where] or (name == "connects_to_an_abstract_socket" and not _scopes_sockets()):
         return
-    assert not fight(Isolation.PROCESS, user)[where][name]
+    assert not fight(ARENA, Isolation.PROCESS, user)[where][name]
 
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_documentation_promises_no_more(level: Isolation, user: str) -> None:
-    column = LEVELS.index(level) * 2 + ("user", "root").index(user)
-    rows = documented()
-    found = fight(level, user)
+    column, rows, found = TABLE.column(level, user), TABLE.documented(), fight(ARENA, level, user)
     assert rows.keys() == {says for _, says in ATTACKS.values()}
     for name, (_, says) in ATTACKS.items():
         if name not in KERNELS_OWN and (name != NOWHERE or user != "root"):
-            assert rows[says][column] == _cell(name, found), says
+            assert rows[says][column] == cell(name, found), says
 
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_runners_log_names_the_level(level: Isolation, user: str) -> None:
-    assert f"isolation: {level.value}" in fight(level, user)["note"]
+    assert f"isolation: {level.value}" in fight(ARENA, level, user)["note"]
 
 
 def test_the_attacks_are_real() -> None:
     """An attack that succeeds nowhere proves nothing."""
-    tame = {says for says, cells in documented().items() if "**yes**" not in cells}
+    tame = {says for says, cells in TABLE.documented().items() if "**yes**" not in cells}
     assert tame == {ATTACKS[name][1] for name in (NOWHERE, *PROVEN_ELSEWHERE)}
 
 
@@ -114,6 +78,4 @@ def _scopes_sockets() -> bool:
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text()
-    head, _, rest = page.partition(BEGIN)
-    PAGE.write_text(head + BEGIN + "\n".join(table()) + "\n" + END + rest.partition(END)[2])
+    TABLE.write()

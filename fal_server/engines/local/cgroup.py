@@ -13,12 +13,14 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fal_server.core.machines import RunnerLimits
 from fal_server.engines.local.cgroup_places import CPU, MEMORY, PROCESSES, GroupFiles, Places, find_places
+from fal_server.ports import Bound
 
 log = logging.getLogger(__name__)
 _NOTE = "cgroup"
@@ -85,6 +87,7 @@ class RunnerGroups:
         # By the state directory: another controller's groups are not this one's to sweep.
         self._prefix = f"fal-{hashlib.sha256(os.fsencode(record.absolute())).hexdigest()[:8]}-"
         self._bases = _recorded(record) | places.bases
+        self._bounding: set[str] = set()
         if places.bases:
             _record(record, {base for base in self._bases if base.is_dir()})
 
@@ -154,6 +157,17 @@ class RunnerGroups:
             memory=groups.get(MEMORY) if bounded else None,
         )
 
+    @asynccontextmanager
+    async def bounding(self, name: str, directory: Path, limits: RunnerLimits) -> AsyncGenerator[Bound]:
+        """Implement the port Bounds."""
+        self._bounding.add(name)
+        try:
+            group = await asyncio.to_thread(self.make, name, directory, limits)
+            yield Bound(groups=group.entered, memory=group.memory)
+        finally:
+            await asyncio.shield(end_group(directory, name))
+            self._bounding.discard(name)
+
     async def end_others(self, alive: Collection[str]) -> None:
         """Kill what is in groups that earlier controllers left, and remove them.
 
@@ -162,7 +176,7 @@ class RunnerGroups:
         """
         for base in self._bases:
             for group in base.glob(f"{self._prefix}*"):
-                if group.name.removeprefix(self._prefix) not in alive:
+                if group.name.removeprefix(self._prefix) not in {*alive, *self._bounding}:
                     await _end([*(child for child in group.iterdir() if child.is_dir()), group])
 
     def _bound(self, group: Path, controller: str, version: int, limits: RunnerLimits) -> None:

@@ -6,30 +6,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import fal_runner
+from fal_runner.isolation.interpreters import needed, of_interpreter, place
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.room import (
-    CODE,
-    DATA,
-    LINK,
-    NO_VIEW,
-    PARTS,
-    READ,
-    SYSTEM,
-    TEMPORARY,
-    WRITE,
-    Place,
-    has_room,
-    written,
-)
+from fal_runner.isolation.room import CODE, DATA, NO_VIEW, PARTS, READ, TEMPORARY, WRITE, Place, has_room, written
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.engines.local.prepared import PreparedLaunch
 
 _WORKER = Path(fal_runner.__file__).parent / "worker"
-_MOST_LINKS = 40  # as the kernel follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +60,13 @@ class Rooms:
 
     def _places(self, account: AccountId, python: Path, imports_file: Path | None) -> Iterator[Place]:
         if self.data is not None:
-            yield _place(WRITE, self.data(account), DATA)
-        yield _place(WRITE, self.home_of(account))
+            yield place(WRITE, self.data(account), DATA)
+        yield place(WRITE, self.home_of(account))
         for path in self.writable:
-            yield _place(WRITE, path)
+            yield place(WRITE, path)
         profiler = Path(sys.executable).with_name("py-spy")
         read = [_WORKER, *self.readable, profiler, *([imports_file.parent] if imports_file is not None else [])]
-        known: set[str] = set()
-        for place in (*_interpreter(python), *(_place(READ, path) for path in read)):
-            mode, source, target = place
-            inside = any(Path(target).is_relative_to(f"/{name}") for name in SYSTEM)
-            if target not in known and not inside and (mode == LINK or Path(source).exists()):
-                known.add(target)
-                yield place
+        yield from needed([*of_interpreter(python), *(place(READ, path) for path in read)])
 
 
 def lay_out_room(directory: Path, launch: PreparedLaunch) -> None:
@@ -115,57 +95,3 @@ def _link(path: Path, to: Path) -> None:
         os.link(path.resolve(), to)
     except OSError:  # another file system, or one without links
         to.write_bytes(path.read_bytes())
-
-
-def _interpreter(python: Path) -> Iterator[Place]:
-    """Yield what an interpreter needs: its environment, that which it was made from, and the links on the way."""
-    prefix = python.parent.parent
-    base = _base(prefix)
-    if base is not None:
-        yield _place(READ, prefix)
-    for path in (python, *([base / python.name, base / "python3"] if base is not None else [])):
-        real, links = _resolved(path)
-        yield from links
-        if real.is_file():
-            yield from map(partial(_place, READ), _installation(real))
-
-
-def _installation(real: Path) -> list[Path]:
-    """The directories of an interpreter's installation; a home or all of the machine is none."""
-    prefix = real.parent.parent
-    if not Path.home().is_relative_to(prefix):
-        return [prefix]
-    return [prefix / name for name in ("bin", "lib", "lib64", "include")] if prefix != Path("/") else []
-
-
-def _resolved(path: Path) -> tuple[Path, list[Place]]:
-    """Return the path without links, and the links that lead there."""
-    links: list[Place] = []
-    waiting, here = list(reversed(path.parts[1:])), Path("/")
-    while waiting and len(links) < _MOST_LINKS:
-        name = waiting.pop()
-        if name == "..":
-            here = here.parent
-            continue
-        here /= name
-        if here.is_symlink():
-            link = here.readlink()
-            links.append((LINK, str(link), str(here)))
-            parts = link.parts[1:] if link.is_absolute() else link.parts
-            here = Path("/") if link.is_absolute() else here.parent
-            waiting += reversed(parts)
-    return here, links
-
-
-def _base(prefix: Path) -> Path | None:
-    """The directory of the interpreter that a virtual environment was made from; None if it is no such environment."""
-    try:
-        lines = (prefix / "pyvenv.cfg").read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    found = (line.partition("=") for line in lines)
-    return next((Path(value.strip()) for name, _, value in found if name.strip() == "home"), None)
-
-
-def _place(mode: str, path: Path, target: str | None = None) -> Place:
-    return mode, str(path.resolve()), target or str(path)

@@ -1,0 +1,80 @@
+"""What a room needs for an interpreter to run in it: its installation, and the links that lead there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from fal_runner.isolation.room import LINK, READ, SYSTEM, WRITE, Place
+
+_MOST_LINKS = 40  # as the kernel follows
+
+
+def place(mode: str, path: Path, target: str | None = None) -> Place:
+    """Describe a place of a room; by default it is seen there at its own path."""
+    return mode, str(path.resolve()), target or str(path)
+
+
+def needed(places: Iterable[Place]) -> Iterator[Place]:
+    """Leave out what every room has, what is missing, and what comes a second time."""
+    known: set[str] = set()
+    for each in places:
+        mode, source, target = each
+        inside = mode != WRITE and any(Path(target).is_relative_to(f"/{name}") for name in SYSTEM)
+        if target not in known and not inside and (mode == LINK or Path(source).exists()):
+            known.add(target)
+            yield each
+
+
+def of_interpreter(python: Path) -> Iterator[Place]:
+    """Yield what an interpreter needs: its environment, that which it was made from, and the links on the way.
+
+    The environment's own files say where that is. So whoever may write to an environment chooses what this yields.
+    """
+    prefix = python.parent.parent
+    base = _base(prefix)
+    if base is not None:
+        yield place(READ, prefix)
+    for path in (python, *([base / python.name, base / "python3"] if base is not None else [])):
+        real, links = _resolved(path)
+        yield from links
+        if real.is_file():
+            yield from map(partial(place, READ), _installation(real))
+
+
+def _installation(real: Path) -> list[Path]:
+    """The directories of an interpreter's installation; a home or all of the machine is none."""
+    prefix = real.parent.parent
+    if not Path.home().is_relative_to(prefix):
+        return [prefix]
+    return [prefix / name for name in ("bin", "lib", "lib64", "include")] if prefix != Path("/") else []
+
+
+def _resolved(path: Path) -> tuple[Path, list[Place]]:
+    """Return the path without links, and the links that lead there."""
+    links: list[Place] = []
+    waiting, here = list(reversed(path.parts[1:])), Path("/")
+    while waiting and len(links) < _MOST_LINKS:
+        name = waiting.pop()
+        if name == "..":
+            here = here.parent
+            continue
+        here /= name
+        if here.is_symlink():
+            link = here.readlink()
+            links.append((LINK, str(link), str(here)))
+            parts = link.parts[1:] if link.is_absolute() else link.parts
+            here = Path("/") if link.is_absolute() else here.parent
+            waiting += reversed(parts)
+    return here, links
+
+
+def _base(prefix: Path) -> Path | None:
+    """The directory of the interpreter that a virtual environment was made from; None if it is no such environment."""
+    try:
+        lines = (prefix / "pyvenv.cfg").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    found = (line.partition("=") for line in lines)
+    return next((Path(value.strip()) for name, _, value in found if name.strip() == "home"), None)

@@ -1,0 +1,104 @@
+"""Where an environment is while it is built: beside the cache, so that its packages can be links to what is there.
+
+The kernel makes no hard link between two places of a room. So the environment is a directory in the cache, and the room
+has the cache where environments are. There it is under its final path, to which it moves when it is built.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = re.compile(r"[0-9a-f]{64}-[0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlace:
+    """The directories of one build.
+
+    Attributes:
+        environment: the final path, which scripts in the environment name.
+        built: where the environment is until it is finished.
+        cache: of the account's packages.
+    """
+
+    environment: Path
+    built: Path
+    cache: Path
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether the environment is in the cache, and moves at the end."""
+        return self.built != self.environment
+
+    def finish(self) -> None:
+        """Move the environment to its path, where an empty directory is.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if self.is_staged:
+            self.built.rename(self.environment)
+
+
+@contextmanager
+def place_of(environment: Path, cache: Path, *, in_room: bool) -> Generator[BuildPlace]:
+    """Find a place for a build; what is not finished is deleted.
+
+    Args:
+        environment: an empty directory.
+        cache: made if it is missing.
+        in_room: whether it runs in a room; else links need no such place.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staged, lock = cache / environment.name, None
+    if in_room and cache.stat().st_dev == environment.stat().st_dev:
+        try:
+            staged.mkdir(mode=0o700)
+            lock = _locked(staged)
+        except FileExistsError:  # another controller with this cache builds one of the same name
+            lock = None
+    try:
+        built = environment if lock is None else staged
+        yield BuildPlace(environment=environment, built=built, cache=cache)
+    finally:
+        if lock is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+            os.close(lock)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a controller builds in a directory; not if that is gone."""
+    try:
+        os.close(_locked(directory))
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def remove_abandoned(cache: Path) -> None:
+    """Delete what killed controllers left in a cache."""
+    for directory in cache.iterdir():
+        if NAME.fullmatch(directory.name) and not is_locked(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _locked(directory: Path) -> int:
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock

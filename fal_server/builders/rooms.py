@@ -1,0 +1,212 @@
+"""Where the programs of a build run: in a room of its own, within bounds, and nothing of it stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fal_runner
+from fal_runner.isolation.interpreters import needed, place
+from fal_runner.isolation.levels import Isolation
+from fal_runner.isolation.room import (
+    NO_VIEW,
+    READ,
+    ROOM_VARIABLE,
+    TEMPORARY,
+    VARIABLES_VARIABLE,
+    WRITE,
+    Place,
+    written,
+)
+from fal_runner.process.groups import GROUPS_VARIABLE
+from fal_server.builders.process import run_lines
+from fal_server.builders.watch import Watch
+from fal_server.core.builds import BuildLimits
+from fal_server.core.machines import RunnerLimits
+from fal_server.ports import Bound, Bounds
+
+_LAUNCH = Path(fal_runner.__file__).parent / "process" / "launch.py"
+_HOME, _SEEN_HOME = "home", "/build"
+_SHARE = 100  # of a busy machine, as one core
+# Variables of an installer that may name files of this machine: packages, indexes, certificates, passwords, settings.
+_NAME_FILES = re.compile(
+    r"NETRC|SSL_CERT_(?:FILE|DIR)|\w+_CA_BUNDLE|GIT_SSL_CAINFO|CUDA_HOME|CC|CXX|"
+    r"UV_(?:CONFIG_FILE|CONSTRAINT|OVERRIDE|FIND_LINKS|(?:DEFAULT_|EXTRA_)?INDEX(?:_URL)?)"
+)
+_PATH = re.compile(r"(?:^|[\s,;=])(?:file://(?:localhost)?)?(/[^\s,;#]*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRooms:
+    """Makes a room for each build; at a level without rooms its programs see the machine as it is.
+
+    Attributes:
+        limits: of each build.
+        bounds: enforces memory and processes where it can; what it cannot is measured.
+        hidden: what no variable of the operator's may bring into a room, such as the state directory.
+    """
+
+    isolation: Isolation
+    limits: BuildLimits = field(default_factory=BuildLimits)
+    bounds: Bounds | None = None
+    hidden: Path | None = None
+
+    @asynccontextmanager
+    async def open(
+        self, work: Path, name: str, made: Sequence[Path], shared: Sequence[Path]
+    ) -> AsyncGenerator[BuildRoom]:
+        """Have a room for the programs of one build, which end with the block.
+
+        Args:
+            work: the build's own directory, made and deleted here.
+            name: the build's own name, of letters, digits and hyphens.
+            made: the empty directories that the build fills.
+            shared: what it writes beside these; what it adds there is bounded, too.
+
+        Raises:
+            FailedPrecondition: the build went beyond its limits.
+            OSError: the disk does not take it.
+        """
+        try:
+            for part in (work, work / TEMPORARY, work / _HOME):
+                part.mkdir(mode=0o700)
+            limits = RunnerLimits(
+                machine_type="",
+                memory_mib=self.limits.memory_mib,
+                processes=self.limits.processes,
+                cpu_weight=_SHARE,
+            )
+            if self.bounds is None:
+                async with self._watched(work, Bound(), made, shared) as room:
+                    yield room
+            else:
+                async with (
+                    self.bounds.bounding(name, work, limits) as bound,
+                    self._watched(work, bound, made, shared) as room,
+                ):
+                    yield room
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+
+    @asynccontextmanager
+    async def _watched(
+        self, work: Path, bound: Bound, made: Sequence[Path], shared: Sequence[Path]
+    ) -> AsyncGenerator[BuildRoom]:
+        watch = Watch(self.limits, bound.memory, [work, *made], shared)
+        async with watch.enforcing():
+            yield BuildRoom(isolation=self.isolation, work=work, bound=bound, hidden=self.hidden, watch=watch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRoom:
+    """Runs the programs of one build."""
+
+    isolation: Isolation
+    work: Path
+    bound: Bound
+    hidden: Path | None
+    watch: Watch
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there is a room, and not the machine as it is."""
+        return self.isolation is Isolation.PROCESS
+
+    @property
+    def _home(self) -> str:
+        return _SEEN_HOME if self.is_closed else str(self.work / _HOME)
+
+    async def run(
+        self,
+        command: Sequence[str],
+        places: Sequence[Place],
+        *,
+        variables: Mapping[str, str],
+        line: Callable[[str], None],
+        stdin: str = "",
+    ) -> int:
+        """Run a program to its end, as `run_lines` does; when this returns, nothing that it started is left in a room.
+
+        Args:
+            places: what the room has for it, beside what every room has and the files that variables name.
+            variables: all of its environment but HOME and TMPDIR, which are the build's own.
+        """
+        room = self._described([*places, *self._named_by(variables)])
+        own = {
+            "HOME": self._home,
+            "TMPDIR": "/tmp" if self.is_closed else str(self.work / TEMPORARY),  # noqa: S108 - that of the room
+        }
+        handle = os.memfd_create("fal-variables")
+        try:
+            entries = (f"{name}={value}\0" for name, value in {**variables, **own}.items())
+            os.write(handle, os.fsencode("".join(entries)))
+            os.lseek(handle, 0, os.SEEK_SET)
+            return await run_lines(
+                [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), "pipes", self._home, *command],
+                cwd=self.work,
+                variables={
+                    "PATH": os.defpath,
+                    "LANG": "C.UTF-8",
+                    ROOM_VARIABLE: room,
+                    VARIABLES_VARIABLE: str(handle),
+                    GROUPS_VARIABLE: ":".join(map(str, self.bound.groups)),
+                },
+                line=line,
+                stdin=stdin,
+                keep_open=[handle],
+                started=self.watch.follow,
+            )
+        finally:
+            os.close(handle)
+
+    def _described(self, places: Sequence[Place]) -> str:
+        if not self.is_closed:
+            return NO_VIEW
+        own = [place(WRITE, self.work / TEMPORARY, "/tmp"), place(WRITE, self.work / _HOME, _SEEN_HOME)]  # noqa: S108
+        return written([*own, *needed(places)])
+
+    def _named_by(self, variables: Mapping[str, str]) -> Iterator[Place]:
+        for name, value in variables.items():
+            if _NAME_FILES.fullmatch(name):
+                for path in _paths(value, settings=name == "UV_CONFIG_FILE"):
+                    if path.exists() and not self._holds_secrets(path):
+                        yield place(READ, path)
+
+    def _holds_secrets(self, path: Path) -> bool:
+        """Whether the path would show what no build may see: all of the machine, or the state directory."""
+        real = path.resolve()
+        if real == Path("/"):
+            return True
+        return self.hidden is not None and real.is_dir() and self.hidden.resolve().is_relative_to(real)
+
+
+def _paths(value: str, *, settings: bool) -> Iterator[Path]:
+    """Yield the absolute paths in a variable and, if that names uv's settings, in them."""
+    for match in _PATH.finditer(value):
+        yield Path(match[1])
+        if settings:
+            with suppress(OSError, tomllib.TOMLDecodeError):  # uv says what is wrong with it
+                for text in _texts(tomllib.loads(Path(match[1]).read_text())):
+                    yield from _paths(text, settings=False)
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for each in value:
+                yield from _texts(each)
+        case dict():
+            for each in value.values():
+                yield from _texts(each)
+        case _:
+            return
