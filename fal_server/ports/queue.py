@@ -53,6 +53,10 @@ class QueueStore(Protocol):
         """Return the body sizes of all requests that are not completed, by request id."""
         ...
 
+    async def sizes_of(self, account: AccountId, request_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return how many bytes the bodies of some of an account's requests have, by the request's id."""
+        ...
+
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
         """Return one request, or None."""
         ...

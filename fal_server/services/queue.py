@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -162,10 +162,12 @@ class Queue:
         with self._backlog.reserved(app.account, len(content.body)):  # other requests arrive while it is stored
             return await run_to_completion(self._accept(request, content))
 
-    def _require_room(self, account: AccountId, size: int) -> None:
+    def _require_room(self, account: AccountId, size: int, count: int = 1) -> None:
+        """Refuse requests for which there is no room, before any of them is stored."""
         held, quotas = self._backlog.held(account), self._quotas(account)
-        if quotas.queued_requests and held.requests >= quotas.queued_requests:
-            what = f"{held.requests} requests that are not completed, of the {quotas.queued_requests}"
+        if quotas.queued_requests and held.requests + count > quotas.queued_requests:
+            more = "" if count == 1 else f" and cannot take {count} more"
+            what = f"{held.requests} requests that are not completed{more}, of the {quotas.queued_requests}"
         elif quotas.queued_bytes and held.size + size > quotas.queued_bytes:
             what = f"{held.size} bytes of requests and cannot take {size} more, of the {quotas.queued_bytes}"
         else:
@@ -351,6 +353,7 @@ class Queue:
         Raises:
             NotFound: the app has no such request, it has expired, or the app was deleted.
             FailedPrecondition: it was not given up.
+            ResourceExhausted: the app's account has queued as much as its quotas allow.
         """
         self._catalog.require(app_id)
         request = (await self.status(app_id, request_id)).request
@@ -360,7 +363,7 @@ class Queue:
                 f"request {request_id} {state}: only requests that were given up can be put in line again"
             )
         again = _as_new(request)
-        if not await run_to_completion(self._revive([again])):
+        if not await self._put_in_line(app_id.account, [again]):
             raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
         return again
 
@@ -369,14 +372,37 @@ class Queue:
 
         Raises:
             NotFound: there is no such app.
+            ResourceExhausted: with all of them the app's account would have more queued than its quotas allow; none
+                was put in line.
         """
         self._catalog.require(app_id)
-        revived: list[str] = []
-        for start in range(0, len(request_ids), _GROUP):
-            ids = request_ids[start : start + _GROUP]
+        named, again = list(dict.fromkeys(request_ids)), list[QueuedRequest]()
+        for start in range(0, len(named), _GROUP):
+            ids = named[start : start + _GROUP]
             query = RequestFilter(app_name=str(app_id), dead=True, request_ids=ids, limit=len(ids))
-            dead = await self._store.find(app_id.account, query)
-            revived += await run_to_completion(self._revive([_as_new(request) for request in reversed(dead)]))
+            again += [_as_new(request) for request in reversed(await self._store.find(app_id.account, query))]
+        return await self._put_in_line(app_id.account, again)
+
+    async def _put_in_line(self, account: AccountId, requests: Sequence[QueuedRequest]) -> list[str]:
+        """Queue requests that were given up again, in groups; return the ids of those that still were."""
+        if not requests:
+            return []
+        groups = [requests[start : start + _GROUP] for start in range(0, len(requests), _GROUP)]
+        sizes: dict[str, int] = {}
+        for group in groups:
+            sizes.update(await self._store.sizes_of(account, [request.request_id for request in group]))
+        self._require_room(account, sum(sizes.values()), len(requests))
+        revived: list[str] = []
+        with ExitStack() as kept:
+            # Room for all is kept at once, and of each group it is given back when the group is in line.
+            rooms: list[ExitStack] = []
+            for group in groups:
+                rooms.append(kept.enter_context(ExitStack()))
+                for request in group:
+                    rooms[-1].enter_context(self._backlog.reserved(account, sizes.get(request.request_id, 0)))
+            for group, room in zip(groups, rooms, strict=True):
+                revived += await run_to_completion(self._revive(group))
+                room.close()
         return revived
 
     # Called by the attempts.

@@ -86,3 +86,53 @@ async def test_what_is_put_in_line_again_counts_as_what_it_has(q):
     await q.completed(request_id)
     await q.until(lambda: q.backlog.held(LOCAL).requests == 0)
     assert q.backlog.held(LOCAL).size == 0
+
+
+async def given_up(q: Queueing, *sizes: int) -> list[str]:
+    """Requests whose attempts failed, and that are not in line any more."""
+    found: list[str] = []
+    for size in sizes:
+        q.client.answers.append(BROKEN)
+        found.append(await q.submit(body=b"x" * size, no_retry=True))
+        assert (await q.completed(found[-1])).dead
+    await q.until(lambda: q.backlog.held(LOCAL).requests == 0)
+    q.client.held.clear()
+    return found
+
+
+async def test_what_is_put_in_line_again_needs_room_as_what_is_new(q):
+    dead = await given_up(q, 6, 6)
+    q.quotas = Quotas(queued_requests=1)
+    await q.queue.redrive(app_id("a"), dead[0])
+    with pytest.raises(ResourceExhausted, match="holds 1 requests that are not completed, of the 1"):
+        await q.queue.redrive(app_id("a"), dead[1])
+    q.quotas = Quotas(queued_bytes=10)
+    with pytest.raises(ResourceExhausted, match="6 bytes of requests and cannot take 6 more, of the 10"):
+        await q.queue.redrive(app_id("a"), dead[1])
+    assert (await q.queue.status(app_id("a"), dead[1])).request.dead
+    assert (q.backlog.held(LOCAL).requests, q.backlog.held(LOCAL).size) == (1, 6)
+    q.client.held.set()
+
+
+@pytest.mark.parametrize("quotas", [Quotas(queued_requests=2), Quotas(queued_bytes=17)])
+async def test_those_of_many_that_have_no_room_together_all_stay(q, quotas):
+    dead = await given_up(q, 6, 6, 6)
+    q.quotas = quotas
+    with pytest.raises(ResourceExhausted, match=r"cannot take (3|18) more"):
+        await q.queue.redrive_all(app_id("a"), dead)
+    assert [(await q.queue.status(app_id("a"), each)).request.dead for each in dead] == [True] * 3
+    assert (q.backlog.held(LOCAL).requests, q.backlog.held(LOCAL).size) == (0, 0)
+    q.quotas = Quotas(queued_requests=3, queued_bytes=18)
+    assert sorted(await q.queue.redrive_all(app_id("a"), [*dead, *dead])) == sorted(dead)
+    assert (q.backlog.held(LOCAL).requests, q.backlog.held(LOCAL).size) == (3, 18)
+    q.client.held.set()
+
+
+async def test_what_is_put_in_line_at_once_does_not_pass_the_bound_together(q):
+    dead = await given_up(q, 1, 1, 1, 1)
+    q.quotas = Quotas(queued_requests=2)
+    calls = (q.queue.redrive(app_id("a"), each) for each in dead)
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(each, ResourceExhausted) for each in found) == 2
+    assert q.backlog.held(LOCAL).requests == 2
+    q.client.held.set()

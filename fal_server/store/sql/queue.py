@@ -87,6 +87,15 @@ class SqlQueueStore:
 
         return await self._database.read(work)
 
+    async def sizes_of(self, account: AccountId, request_ids: Sequence[str]) -> Mapping[str, int]:
+        query = select(REQUEST_CONTENTS.c.request_id, _BODY_SIZE).join(REQUESTS)
+        query = query.where(owned_by(REQUESTS, account), REQUESTS.c.request_id.in_(request_ids))
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            return {row[0]: int(row[1]) for row in await connection.execute(query)}
+
+        return await self._database.read(work)
+
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
         query = select(REQUESTS).where(owned_by(REQUESTS, account), REQUESTS.c.request_id == request_id)
 

@@ -149,6 +149,7 @@ async def test_the_dead_are_revived(store):
         "q": len(CONTENT.body)
     }
     assert not await store.queue.revive([request()])
+    assert await store.queue.sizes_of(LOCAL, ["none"]) == {}
     assert await store.queue.get(LOCAL, "q") == request(webhook=WebhookState.WAITING)
     assert await store.queue.answer(LOCAL, "q") is None
     assert await store.queue.deliveries(LOCAL, "q") == []
