@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -32,18 +32,31 @@ _PASSED = re.compile(
 )
 
 
+# Where systems keep the authorities that they trust, in one file.
+_SYSTEM_AUTHORITIES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+    Path("/etc/ssl/cert.pem"),
+)
+
+
 class Uv:
     """The uv program.
 
     Args:
         cache_dir: where packages are cached, unless UV_CACHE_DIR says otherwise.
         environ: the controller's environment variables, of which uv gets those that it needs.
+
+    Attributes:
+        variables: what uv gets of them in each build.
     """
 
     def __init__(self, cache_dir: Path, environ: Mapping[str, str]) -> None:
         passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
         self._cache = Path(passed.get("UV_CACHE_DIR", cache_dir))
-        self._variables = {
+        self.variables = {
+            **trusted_authorities(_SYSTEM_AUTHORITIES),
             **_of_operators_home(environ),
             **passed,
             "PATH": _search_path(environ),
@@ -64,7 +77,7 @@ class Uv:
         directory = place_of.environment
         command = (*_uv(), "venv", "--no-cache", "--no-project", "--quiet", "--python", str(interpreter))
         places = [*_program(), *of_interpreter(interpreter), place(WRITE, place_of.built, str(directory))]
-        return await room.run([*command, str(directory)], places, variables=self._variables, line=line)
+        return await room.run([*command, str(directory)], places, variables=self.variables, line=line)
 
     async def install(
         self,
@@ -85,7 +98,7 @@ class Uv:
         # Compiled here, once, or the first start of an app would take the time.
         command = [*_uv(), "pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
         command += ["--refresh"] if refresh else []
-        variables = {**self._variables, "UV_CACHE_DIR": str(cache)}
+        variables = {**self.variables, "UV_CACHE_DIR": str(cache)}
         if place_of.is_staged:  # one place of the room holds both
             variables["UV_CACHE_DIR"] = str(directory.parent)
             own = [place(WRITE, cache, str(directory.parent))]
@@ -135,7 +148,7 @@ class Uv:
             code = await run_lines(
                 (*_uv(), *question, "--no-config", "--no-cache"),
                 cwd=Path(nowhere),
-                variables={**self._variables, "HOME": nowhere},
+                variables={**self.variables, "HOME": nowhere},
                 line=lines.append,
                 warnings=False,
             )
@@ -148,6 +161,14 @@ def _uv() -> tuple[str]:
 
 def _program() -> list[Place]:
     return [place(READ, Path(find_uv_bin()))]
+
+
+def trusted_authorities(files: Sequence[Path]) -> dict[str, str]:
+    """Have uv trust what the machine trusts, as pip does: behind a proxy with its own authority nothing else works.
+
+    A machine without any authorities, such as a slim image, keeps those that uv brings.
+    """
+    return {"UV_SYSTEM_CERTS": "1"} if any(file.exists() for file in files) else {}
 
 
 def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:
