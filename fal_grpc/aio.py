@@ -543,6 +543,53 @@ class AsyncController:
         message = await self._calls.unary(self._calls.audit.VerifyAudit, adapter.audit.verify_request())
         return adapter.audit.check(message)
 
+    # Log drains, which only our controller has
+
+    async def create_drain(
+        self,
+        name: str,
+        url: str,
+        *,
+        form: str = "ndjson",
+        apps: Sequence[str] = (),
+        least_level: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        signing_key: str | None = None,
+    ) -> adapter.drain.LogDrain:
+        """Create a log drain."""
+        request = adapter.drain.create_request(
+            name,
+            url,
+            form=form,
+            apps=apps,
+            least_level=least_level,
+            headers=headers,
+            signing_key=signing_key,
+        )
+        return adapter.drain.drain((await self._calls.unary(self._calls.drains.CreateDrain, request)).drain)
+
+    async def list_drains(self) -> list[adapter.drain.LogDrain]:
+        """List the log drains by name."""
+        message = await self._calls.unary(self._calls.drains.ListDrains, adapter.drain.list_request())
+        return [adapter.drain.drain(each) for each in message.drains]
+
+    async def get_drain(self, name: str) -> adapter.drain.LogDrain:
+        """Return a log drain."""
+        request = adapter.drain.get_request(name)
+        return adapter.drain.drain((await self._calls.unary(self._calls.drains.GetDrain, request)).drain)
+
+    async def delete_drain(self, name: str) -> None:
+        """Delete a log drain."""
+        await self._calls.unary(self._calls.drains.DeleteDrain, adapter.drain.delete_request(name))
+
+    async def pause_drain(self, name: str) -> None:
+        """Pause a log drain."""
+        await self._calls.unary(self._calls.drains.PauseDrain, adapter.drain.pause_request(name))
+
+    async def resume_drain(self, name: str) -> None:
+        """Let a log drain go on."""
+        await self._calls.unary(self._calls.drains.ResumeDrain, adapter.drain.resume_request(name))
+
     # Secrets
 
     async def set_secret(

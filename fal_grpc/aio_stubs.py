@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1.account_pb2_grpc import AccountsAsyncStub
     from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
     from fal_grpc.v1.audit_pb2_grpc import AuditAsyncStub
+    from fal_grpc.v1.drain_pb2_grpc import DrainsAsyncStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
     from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
     from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
@@ -50,6 +51,12 @@ class AsyncStubs(Protocol):
         from fal_grpc.v1.audit_pb2_grpc import AuditStub
 
         return self._stub(AuditStub)
+
+    @property
+    def drains(self) -> DrainsAsyncStub:
+        from fal_grpc.v1.drain_pb2_grpc import DrainsStub
+
+        return self._stub(DrainsStub)
 
     @property
     def requests(self) -> RequestsAsyncStub:

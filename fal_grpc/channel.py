@@ -31,6 +31,8 @@ REPEATABLE = (
     "Apps/ListAliases",
     "Audit/ListAuditEntries",
     "Audit/VerifyAudit",
+    "Drains/GetDrain",
+    "Drains/ListDrains",
     "Environments/ListEnvironments",
     "Execs/GetExec",
     "Execs/ListExecs",
@@ -51,6 +53,8 @@ REPEATABLE = (
     "Accounts/SetQuotas",
     "Apps/SetAlias",
     "Apps/UpdateApplication",
+    "Drains/PauseDrain",
+    "Drains/ResumeDrain",
     "Execs/ResizeExec",
     # The caller chooses the id, so the second request finds the first one's command.
     "Execs/StartExec",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1.account_pb2_grpc import AccountsStub
     from fal_grpc.v1.app_pb2_grpc import AppsStub
     from fal_grpc.v1.audit_pb2_grpc import AuditStub
+    from fal_grpc.v1.drain_pb2_grpc import DrainsStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
     from fal_grpc.v1.exec_pb2_grpc import ExecsStub
     from fal_grpc.v1.key_pb2_grpc import KeysStub
@@ -50,6 +51,12 @@ class Stubs(Protocol):
         from fal_grpc.v1.audit_pb2_grpc import AuditStub
 
         return self._stub(AuditStub)
+
+    @property
+    def drains(self) -> DrainsStub:
+        from fal_grpc.v1.drain_pb2_grpc import DrainsStub
+
+        return self._stub(DrainsStub)
 
     @property
     def requests(self) -> RequestsStub:

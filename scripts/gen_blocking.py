@@ -26,6 +26,7 @@ SOURCES = {
     "fal/api/aio/audit.py": "fal/api/audit.py",
     "fal/api/aio/client.py": "fal/api/client.py",
     "fal/api/aio/connection.py": "fal/api/connection.py",
+    "fal/api/aio/drains.py": "fal/api/drains.py",
     "fal/api/aio/environments.py": "fal/api/environments.py",
     "fal/api/aio/keys.py": "fal/api/keys.py",
     "fal/api/aio/log_reading.py": "fal/api/log_reading.py",

@@ -27,6 +27,9 @@ OLD_FILES = re.compile(
 OLD_NAMES = {
     "": {
         "Plane": "Controller",
+        "SignedCall": "OutboundCall",
+        "WebhookClient": "OutboundClient",
+        "HttpWebhookClient": "HttpOutboundClient",
         "FilePlane": "FileServices",
         "Signal": "ChangeNotifier",
         "Starts": "StartFailures",

@@ -169,6 +169,11 @@ def _secrets(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable
         yield Candidate(secret.name)
 
 
+def _drains(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    for drain in client.drains.list():
+        yield Candidate(drain.name, drain.format)
+
+
 def _environments(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
     for environment in client.environments.list():
         yield Candidate(environment.name)
@@ -189,5 +194,6 @@ ENDED_REQUESTS = Kind("requests", (_ended_requests,))
 APPS = Kind("applications", (_apps,), "Application", "fal apps list")
 SECRETS = Kind("secrets", (_secrets,), "secret", "fal secrets list")
 REMOTE_PATHS = Kind("files", (_remote_paths,))
+DRAINS = Kind("drains", (_drains,), "drain", "fal drains list")
 ENVIRONMENTS = Kind("environments", (_environments,), "environment", "fal environments list")
 TEAMS = Kind("teams", (_teams,), "team", "fal teams list")

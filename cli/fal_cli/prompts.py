@@ -45,6 +45,13 @@ def ask_secret(prompt: str) -> str:
         return getpass(prompt)
 
 
+def read_secret(prompt: str) -> str:
+    """Return a text that is hidden at a terminal, else standard input without its last newline."""
+    if sys.stdin.isatty():
+        return ask_secret(prompt)
+    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+
+
 def ask(question: str) -> bool:
     """Ask a question on standard error, and return whether the answer is yes."""
     sys.stderr.write(visible(f"{question} (y/N): "))

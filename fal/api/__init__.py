@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fal.api.aio.apps import AsyncAppsNamespace
     from fal.api.aio.audit import AsyncAuditNamespace
     from fal.api.aio.client import AsyncServerlessClient
+    from fal.api.aio.drains import AsyncDrainsNamespace
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fal.api.apps import AppsNamespace
     from fal.api.audit import AuditNamespace
     from fal.api.client import SyncServerlessClient
+    from fal.api.drains import DrainsNamespace
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
     from fal.api.queue import QueueNamespace
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.account import AccountInfo, AccountKind, AccountQuotas, MemberRole, NewAccount, TeamMember
     from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy, name_in_environment
     from fal_grpc.adapter.audit import AuditCheck, AuditEntry
+    from fal_grpc.adapter.drain import LogDrain
     from fal_grpc.adapter.environment import EnvironmentInfo
     from fal_grpc.adapter.execs import ExecInfo
     from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, LoginToken, UserKeyInfo
@@ -111,6 +114,7 @@ __all__ = [
     "AsyncAccountsNamespace",
     "AsyncAppsNamespace",
     "AsyncAuditNamespace",
+    "AsyncDrainsNamespace",
     "AsyncEnvironmentsNamespace",
     "AsyncKeysNamespace",
     "AsyncQueueNamespace",
@@ -133,6 +137,7 @@ __all__ = [
     "DeadlineExceededError",
     "DeployPlan",
     "DeploymentStrategy",
+    "DrainsNamespace",
     "DurationQuantiles",
     "EnvironmentInfo",
     "EnvironmentsNamespace",
@@ -158,6 +163,7 @@ __all__ = [
     "KeyScope",
     "KeysNamespace",
     "Log",
+    "LogDrain",
     "LogEntry",
     "LogLevel",
     "LogOrigin",
@@ -217,6 +223,9 @@ _MODULES = {
     "fal_grpc.adapter.audit": ["AuditCheck", "AuditEntry"],
     "fal.api.audit": ["AuditNamespace"],
     "fal.api.aio.audit": ["AsyncAuditNamespace"],
+    "fal_grpc.adapter.drain": ["LogDrain"],
+    "fal.api.drains": ["DrainsNamespace"],
+    "fal.api.aio.drains": ["AsyncDrainsNamespace"],
     "fal_grpc.adapter.account": [
         "AccountInfo",
         "AccountKind",

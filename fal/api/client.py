@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fal.api.accounts import AccountsNamespace
     from fal.api.apps import AppsNamespace
     from fal.api.audit import AuditNamespace
+    from fal.api.drains import DrainsNamespace
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
     from fal.api.queue import QueueNamespace
@@ -93,6 +94,13 @@ class SyncServerlessClient:
         from fal.api.audit import AuditNamespace
 
         return AuditNamespace(self)
+
+    @cached_property
+    def drains(self) -> DrainsNamespace:
+        """`fal drains`."""
+        from fal.api.drains import DrainsNamespace
+
+        return DrainsNamespace(self)
 
     @cached_property
     def runners(self) -> RunnersNamespace:

@@ -32,6 +32,8 @@ PERMISSIONS = frozenset(
         "compute:instances:write",
         "controller:accounts:read",
         "controller:accounts:write",
+        "drains:read",
+        "drains:write",
         "keys:read",
         "keys:write",
         "serverless:apps:read",
@@ -76,7 +78,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "FULL": (EVERYTHING,),
     "API": (CALL_APPS,),
     "DEPLOY": (*_DEVELOP, "serverless:runners:write", "serverless:secrets:read"),
-    "READONLY": ("account:read", "billing:read", "compute:*:read", "keys:read", "serverless:*:read"),
+    "READONLY": ("account:read", "billing:read", "compute:*:read", "drains:read", "keys:read", "serverless:*:read"),
     "BILLING": ("account:read", "billing:*"),
     "COMPUTE": ("account:read", "compute:*"),
     "SERVERLESS": ("account:read", "serverless:*"),
@@ -86,7 +88,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 # The most that a member may do for a team; its key may have fewer permissions.
 ROLE_PERMISSIONS: dict[Role, tuple[str, ...]] = {
     Role.OWNER: (EVERYTHING,),
-    Role.ADMIN: ("account:*", "audit:*", "billing:*", "compute:*", "keys:*", "serverless:*"),
+    Role.ADMIN: ("account:*", "audit:*", "billing:*", "compute:*", "drains:*", "keys:*", "serverless:*"),
     Role.DEVELOPER: ("account:read", "serverless:*"),
     Role.VIEWER: ("account:read", "serverless:*:read"),
 }

@@ -158,7 +158,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
     quotas = addresses.accounts.quotas
     log_bounds = LogBounds(quotas, clock)
-    logs = Logs(storage.store.logs, storage.store, clock, bounds=log_bounds)
+    logs = Logs(storage.store.logs, storage.store, clock, bounds=log_bounds, stored=live.unsent_lines.stored)
     live.fleet.subscribe(ended=logs.runner_ended)
     isolation = await choose_isolation(settings.isolation, settings.require_isolation)
     execution = build_execution(
@@ -206,7 +206,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         },
         certificates=certificates,
         clock=clock,
-        quotas=quotas,
+        accounts=addresses.accounts,
     )
     await live.catalog.load()
     await live.fleet.load()

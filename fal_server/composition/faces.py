@@ -199,6 +199,7 @@ def _grpc_services(use_cases: UseCases, tokens: Tokens) -> Services:
         revisions=use_cases.revisions,
         deploys=use_cases.deploys,
         deploy_plans=use_cases.deploy_plans,
+        drains=use_cases.drains,
         requests=use_cases.requests,
         runs=use_cases.runs,
         runners=use_cases.runners,

@@ -16,6 +16,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.live.measurements import Measurements
 from fal_server.live.request_totals import RequestTotals
+from fal_server.live.unsent_lines import UnsentLines
 from fal_server.loops.loop_lag import LoopLag
 from fal_server.ports import Clock
 from fal_server.store.sql.store import SqlStore
@@ -40,6 +41,7 @@ class LiveState:
     ended: EndedRequests
     totals: RequestTotals
     loop_lag: LoopLag
+    unsent_lines: UnsentLines
 
 
 def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountId]) -> LiveState:
@@ -65,4 +67,5 @@ def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountI
         ended=EndedRequests(),
         totals=RequestTotals(),
         loop_lag=LoopLag(),
+        unsent_lines=UnsentLines(),
     )

@@ -16,12 +16,14 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.queue import QueuedRequest
-from fal_server.core.quotas import QuotasOf
 from fal_server.core.workflows import WorkflowRun
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.http.outbound.drain_formats import written
 from fal_server.loops.abandoned_requests import AbandonedRequests
+from fal_server.loops.drains import DrainLoop
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.key_expiry import KeyExpiry
 from fal_server.loops.loop_lag import LoopLag
@@ -33,6 +35,7 @@ from fal_server.loops.webhooks import WebhookSender
 from fal_server.ports import Clock
 from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.attempts import AttemptRunner
+from fal_server.services.draining import Draining
 from fal_server.services.launch_spec import LaunchSpecs
 from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
 from fal_server.services.retention import Retention
@@ -56,6 +59,7 @@ class Loops:
     resources: ResourceLoop
     recording: RequestRecording
     removal: AccountRemoval
+    drains: DrainLoop
     loop_lag: LoopLag
     certificates: Certificates | None
 
@@ -78,6 +82,7 @@ class Loops:
         tasks.create_task(self.queue.run(stopping))
         tasks.create_task(self.webhooks.run(stopping))
         tasks.create_task(self.run_webhooks.run(stopping))
+        tasks.create_task(self.drains.run(stopping))
         endless = (
             self.reconciler.run(),
             self.reconciler.watch(),
@@ -103,13 +108,13 @@ def build_loops(
     variables: Mapping[str, str],
     certificates: Certificates | None,
     clock: Clock,
-    quotas: QuotasOf,
+    accounts: KnownAccounts,
 ) -> Loops:
     """Build the loops; none runs yet.
 
     Args:
         variables: the location variables of every runner.
-        quotas: how many runners an account may have.
+        accounts: with their quotas, which say how many runners each may have.
     """
     store, queue = storage.store, use_cases.queue
     launch_specs = LaunchSpecs(
@@ -145,7 +150,7 @@ def build_loops(
             clock,
             live.changed,
             live.decisions,
-            quotas,
+            accounts.quotas,
         ),
         health=HealthLoop(live.health, live.catalog, live.fleet, HttpHealthProber(), clock, live.changed),
         queue=QueueWorker(
@@ -180,6 +185,13 @@ def build_loops(
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
         recording=use_cases.recording,
         removal=use_cases.removal,
+        drains=DrainLoop(
+            use_cases.drains,
+            live.unsent_lines,
+            lambda drain, behind: Draining(
+                drain, behind, use_cases.drains, store.drains, use_cases.outbound, written, accounts, clock
+            ),
+        ),
         loop_lag=live.loop_lag,
         certificates=certificates,
     )

@@ -18,10 +18,11 @@ from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
 from fal_server.core.identity import AccountId
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
-from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
+from fal_server.ports.outbound import OutboundClient
 from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.accounts import Accounts
@@ -32,6 +33,7 @@ from fal_server.services.audit import Audit
 from fal_server.services.cancellations import Cancellations
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
+from fal_server.services.drains import Drains
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
 from fal_server.services.explain import Explainer
@@ -57,7 +59,11 @@ from fal_server.store.files.durable import remove_tree
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UseCases:
-    """One service for each noun."""
+    """One service for each noun.
+
+    Attributes:
+        outbound: calls addresses that callers gave.
+    """
 
     access: Authenticator
     analytics: Analytics
@@ -72,6 +78,7 @@ class UseCases:
     cancellations: Cancellations
     deploys: Deploys
     deploy_plans: DeployPlans
+    drains: Drains
     environments: Environments
     execs: Execs
     explainer: Explainer
@@ -80,6 +87,7 @@ class UseCases:
     logs: Logs
     log_search: LogSearch
     nodes: Nodes
+    outbound: OutboundClient
     queue: Queue
     metrics: Metrics
     recording: RequestRecording
@@ -108,7 +116,7 @@ async def build_use_cases(
     clock: Clock,
     stack: AsyncExitStack,
 ) -> UseCases:
-    """Build the use cases; the stack closes the webhook client.
+    """Build the use cases; the stack closes the client of outbound calls.
 
     Args:
         files: its tokens are keys of runners.
@@ -139,9 +147,10 @@ async def build_use_cases(
         nodes=execution.engine.nodes,
         machine_types=machine_types,
     )
-    webhook_client = HttpWebhookClient(Destinations(settings.webhook_allow))
-    stack.push_async_callback(webhook_client.close)
-    calls = SignedCalls(webhook_client, await store.webhook_signer(), clock, addresses.accounts)
+    outbound = HttpOutboundClient(Destinations(settings.webhook_allow))
+    stack.push_async_callback(outbound.close)
+    calls = SignedCalls(outbound, await store.webhook_signer(), clock, addresses.accounts)
+    drains = Drains(store.drains, live.unsent_lines, storage.vault, clock)
     delays = Delays(catalog, live.fleet)
     queue = Queue(
         store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended, addresses.accounts.quotas
@@ -185,6 +194,7 @@ async def build_use_cases(
         cancellations=Cancellations(catalog, HttpRunnerClient()),
         deploys=deploys,
         deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
+        drains=drains,
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),
@@ -193,6 +203,7 @@ async def build_use_cases(
         logs=logs,
         log_search=LogSearch(logs, catalog),
         nodes=Nodes(fleet, execution.engine.nodes, machine_types),
+        outbound=outbound,
         queue=queue,
         metrics=Metrics(
             catalog,
@@ -222,6 +233,7 @@ async def build_use_cases(
                 live.ended,
                 recording,
             ),
+            drains,
         ),
         recording=recording,
         requests=requests,

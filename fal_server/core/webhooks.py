@@ -5,16 +5,13 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
 
-from fal_server.core.faults import InvalidArgument
 from fal_server.core.json_reader import read_json
 from fal_server.core.queue import Answer
 
 MOST_TRIES = 10
-_LONGEST_URL = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,33 +28,6 @@ class Delivery:
     at: datetime
     status: int | None = None
     error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedCall:
-    """A webhook that is ready to be sent."""
-
-    url: str = field(repr=False)
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = field(repr=False)
-
-
-def checked_url(url: str) -> str:
-    """Check the address of a webhook.
-
-    Raises:
-        InvalidArgument: it is not an http or https URL with a host.
-    """
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good or len(url) > _LONGEST_URL or not url.isprintable() or " " in url:
-        raise InvalidArgument(
-            "fal_webhook", "fal_webhook is not an address that can be called: give an http or https URL"
-        )
-    return url
 
 
 def payload(request_id: str, answer: Answer, error: str | None) -> bytes:

@@ -13,7 +13,7 @@ from fal_server.grpc.convert import timestamp
 _ENTRIES = bytes((pb.FollowLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((pb.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _MESSAGE = bytes((pb.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
-_LEVELS = {
+LEVELS = {
     LogLevel.TRACE: pb.TRACE,
     LogLevel.DEBUG: pb.DEBUG,
     LogLevel.INFO: pb.INFO,
@@ -45,7 +45,7 @@ def short_line(entry: LogEntry) -> pb.Log:
     return pb.Log(
         message=entry.message,
         source=_SHORT_SOURCES[entry.source],
-        level=_LEVELS[entry.level],
+        level=LEVELS[entry.level],
         timestamp=timestamp(entry.timestamp),
     )
 
@@ -90,7 +90,7 @@ def _head(entry: LogEntry) -> bytes:
     return pb.LogEntry(
         runner_id=entry.runner_id,
         timestamp=timestamp(entry.timestamp),
-        level=_LEVELS[entry.level],
+        level=LEVELS[entry.level],
         source=_SOURCE_NUMBERS[entry.source],
         request_id=entry.request_id or "",
         app=entry.app_name,

@@ -15,6 +15,7 @@ from fal_grpc.v1 import (
     account_pb2,
     app_pb2,
     audit_pb2,
+    drain_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -33,6 +34,7 @@ from fal_server.grpc import calls, compat
 from fal_server.grpc.accounts import AccountHandlers
 from fal_server.grpc.apps import AppHandlers
 from fal_server.grpc.audit import AuditHandlers
+from fal_server.grpc.drains import DrainHandlers
 from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
 from fal_server.grpc.keys import KeyHandlers
@@ -49,6 +51,7 @@ from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
+from fal_server.services.drains import Drains
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
 from fal_server.services.explain import Explainer
@@ -65,6 +68,7 @@ _FILES = (
     account_pb2,
     app_pb2,
     audit_pb2,
+    drain_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -105,6 +109,7 @@ class Services:
     revisions: Revisions
     deploys: Deploys
     deploy_plans: DeployPlans
+    drains: Drains
     requests: Requests
     runs: Runs
     runners: Runners
@@ -142,6 +147,7 @@ def handlers_by_path(services: Services) -> dict[str, grpc.RpcMethodHandler[Any,
         "Accounts": AccountHandlers(services.accounts, services.removal, services.quotas),
         "Apps": AppHandlers(services.apps, services.explainer),
         "Audit": AuditHandlers(services.audit),
+        "Drains": DrainHandlers(services.drains),
         "Environments": EnvironmentHandlers(services.environments),
         "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys, services.quotas, services.tokens),

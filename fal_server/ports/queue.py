@@ -11,7 +11,7 @@ from typing import Protocol
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.queue import Answer, Content, Failure, QueuedRequest, State
-from fal_server.core.webhooks import Delivery, SignedCall
+from fal_server.core.webhooks import Delivery
 
 
 class AnswerTooLarge(Exception):
@@ -163,14 +163,6 @@ class RunnerClient(Protocol):
 
     async def accepts(self, address: RunnerAddress) -> bool:
         """Return whether a runner still accepts connections."""
-        ...
-
-
-class WebhookClient(Protocol):
-    """Calls receivers of webhooks."""
-
-    async def post(self, call: SignedCall) -> int:
-        """Send a POST and return the status of the response, without following redirects."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -59,6 +59,7 @@ class Logs:
     Args:
         sign_of_life_seconds: after how long without a line an empty batch is sent.
         bounds: drops the lines that exceed an account's quota; None drops none.
+        stored: called with lines that are stored now, or may be.
 
     Attributes:
         lags: for each batch, the time from writing its first line to storing it.
@@ -72,12 +73,14 @@ class Logs:
         *,
         sign_of_life_seconds: float = _SIGN_OF_LIFE_SECONDS,
         bounds: LogBounds | None = None,
+        stored: Callable[[Sequence[LogEntry]], None] | None = None,
     ) -> None:
         self._log_store = log_store
         self._store = store
         self._clock = clock
         self._sign_of_life_seconds = sign_of_life_seconds
         self._bounds = bounds
+        self._tell_stored = stored
         self._followers: dict[_Subject, set[Follower]] = {}
         self._open = 0
         self._intake = Intake(self._store_lines)
@@ -109,16 +112,22 @@ class Logs:
             try:
                 await self._log_store.append(entries)
             except BaseException:
+                self._tell(entries)
                 # It is unknown whether they are stored.
                 for runner_id in {entry.runner_id for entry in entries}:
                     self._stored.pop(runner_id, None)
                 for follower in {follower for _, followers in followed for follower in followers}:
                     follower.fall_behind()
                 raise
+            self._tell(entries)
             self.lags.add((self._clock.now() - entries[0].timestamp).total_seconds())
             for lines, followers in followed:
                 for follower in followers:
                     follower.release(lines)
+
+    def _tell(self, entries: Sequence[LogEntry]) -> None:
+        if self._tell_stored is not None:
+            self._tell_stored(entries)
 
     async def _new(self, entries: Sequence[LogEntry]) -> list[Sequence[LogEntry]]:
         """Return the lines that are not stored yet, grouped by runner; each runner's lines are in order."""

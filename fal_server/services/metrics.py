@@ -16,6 +16,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.live.measurements import Measurements
 from fal_server.live.request_totals import RequestTotals
 from fal_server.ports import Clock
+from fal_server.services.drains import Drains
 from fal_server.services.request_recording import RequestRecording
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
@@ -82,6 +83,7 @@ class Metrics:
         clock: Clock,
         nickname: Callable[[Scope], str],
         controller: ControllerMetrics,
+        drains: Drains,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -92,11 +94,13 @@ class Metrics:
         self._clock = clock
         self._nickname = nickname
         self._controller = controller
+        self._drains = drains
 
     async def collect(self, scope: Scope) -> Sequence[Metric]:
         """Return the metrics of the caller's account, including everything that ended before the call."""
         await self._recording.store()
         found = [*self._load(scope), *self._last_minute(scope), *self._requests(scope), *self._runners(scope)]
+        found += await self._of_drains(scope)
         return [*found, *self._controller.collect()] if scope.account == LOCAL else found
 
     def _load(self, scope: Scope) -> list[Metric]:
@@ -189,6 +193,24 @@ class Metrics:
             if used.gpu_memory_bytes is not None:
                 gpu_memory.add(used.gpu_memory_bytes, **labels)
         return [cores, memory, gpu_cores, gpu_memory]
+
+    async def _of_drains(self, scope: Scope) -> list[Metric]:
+        unsent = Metric(name="fal_drain_unsent_lines", kind="gauge", help="Log lines that wait for a drain")
+        lag = Metric(name="fal_drain_lag_seconds", kind="gauge", help="Age of the oldest line that waits for a drain")
+        sent = Metric(name="fal_drain_sent_lines_total", kind="counter", help="Log lines that a drain's receiver took")
+        lost = Metric(
+            name="fal_drain_lost_lines_total", kind="counter", help="Log lines deleted before a drain had sent them"
+        )
+        failing = Metric(name="fal_drain_failing", kind="gauge", help="Whether a drain's last delivery failed")
+        now = self._clock.now()
+        for view in await self._drains.list(scope):
+            drain, oldest = view.drain, view.unsent.oldest_at
+            unsent.add(view.unsent.lines, drain=drain.name)
+            lag.add(0.0 if oldest is None else max((now - oldest).total_seconds(), 0.0), drain=drain.name)
+            sent.add(drain.sent_lines, drain=drain.name)
+            lost.add(drain.lost_lines, drain=drain.name)
+            failing.add(drain.last_error is not None, drain=drain.name)
+        return [unsent, lag, sent, lost, failing]
 
     def _application(self, scope: Scope, app: str) -> str:
         return f"{self._nickname(scope)}/{app}"

@@ -23,6 +23,7 @@ from fal_server.core.faults import (
 )
 from fal_server.core.identity import AccountId, AppId
 from fal_server.core.logs import LogEntry, LogQuery
+from fal_server.core.outbound import checked_url
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
     Answer,
@@ -35,7 +36,7 @@ from fal_server.core.queue import (
 )
 from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.requests import RequestRecord
-from fal_server.core.webhooks import Delivery, checked_url
+from fal_server.core.webhooks import Delivery
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.live.delays import Delay, Delays
@@ -136,7 +137,7 @@ class Queue:
         if revision is not None and not revision.serves_http:
             raise NotFound(f"port of app {app.name!r}", "a function without a port cannot be called over HTTP")
         if submission.webhook_url is not None:
-            checked_url(submission.webhook_url)
+            checked_url("fal_webhook", submission.webhook_url)
         start_seconds = submission.start_seconds
         if start_seconds is None:
             start_seconds = app.scaling.request_start_timeout or None

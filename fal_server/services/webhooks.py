@@ -13,11 +13,13 @@ from fal_grpc.backoff import Backoff
 from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import Fault
 from fal_server.core.identity import AccountId
+from fal_server.core.outbound import OutboundCall
 from fal_server.core.queue import Answer, QueuedRequest, WebhookState
-from fal_server.core.webhooks import MOST_TRIES, Delivery, SignedCall, message, payload, signature_headers
+from fal_server.core.webhooks import MOST_TRIES, Delivery, message, payload, signature_headers
 from fal_server.core.workflows import WorkflowRun
 from fal_server.ports import Clock
-from fal_server.ports.queue import QueueStore, WebhookClient, WebhookSigner
+from fal_server.ports.outbound import OutboundClient
+from fal_server.ports.queue import QueueStore, WebhookSigner
 from fal_server.ports.workflows import WorkflowStore
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class SignedCalls:
         accounts: provide an owner's user id, which is part of the signed text.
     """
 
-    def __init__(self, client: WebhookClient, signer: WebhookSigner, clock: Clock, accounts: KnownAccounts) -> None:
+    def __init__(self, client: OutboundClient, signer: WebhookSigner, clock: Clock, accounts: KnownAccounts) -> None:
         self._client = client
         self._signer = signer
         self._clock = clock
@@ -61,12 +63,12 @@ class SignedCalls:
         timestamp = int(self._clock.wall().timestamp())  # receivers compare it with their own clocks
         signature = self._signer.sign(message(request_id, user_id, timestamp, body))
         headers = signature_headers(request_id, user_id, timestamp, signature)
-        call = SignedCall(url=url, headers=(("content-type", "application/json"), *headers), body=body)
+        call = OutboundCall(url=url, headers=(("content-type", "application/json"), *headers), body=body)
         try:
-            status = await self._client.post(call)
+            receipt = await self._client.post(call)
         except OSError as failure:
             return None, str(failure) or type(failure).__name__
-        return status, None if 200 <= status < 300 else f"the receiver answered {status}"
+        return receipt.status, None if receipt.taken else f"the receiver answered {receipt.status}"
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
         """Return the public key with which receivers check signatures."""

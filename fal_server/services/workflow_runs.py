@@ -21,9 +21,9 @@ from fal_server.aio.tasks import TaskSet, run_to_completion
 from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, Fault, NotFound, Unavailable
 from fal_server.core.identity import AccountId, AppId, Principal, Scope
 from fal_server.core.json_reader import read_json
+from fal_server.core.outbound import checked_url
 from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.revisions import Json
-from fal_server.core.webhooks import checked_url
 from fal_server.core.workflows import INPUT, Graph, GraphNode, NodeKind, NoSuchValue, WorkflowRun, graph_of, hydrate
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
@@ -120,7 +120,7 @@ class WorkflowRuns:
             NotFound: there is no such workflow, or no such app that the caller may call; the text names the node.
         """
         if webhook_url is not None:
-            checked_url(webhook_url)
+            checked_url("fal_webhook", webhook_url)
         workflow = await self._workflows.get(caller.scope, name)
         for node in graph_of(workflow.contents).nodes.values():
             if node.kind is NodeKind.RUN and not caller.scope.reaches(self._app_of(node)[0]):

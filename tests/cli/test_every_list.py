@@ -29,6 +29,7 @@ from fal_grpc.v1 import (
     account_pb2,
     app_pb2,
     audit_pb2,
+    drain_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -53,6 +54,7 @@ CALLED = {
     ("runners", "list"): ("ListRunners", runner_pb2.ListRunnersResponse, "runners", runner_pb2.RunnerInfo),
     ("runners", "types"): ("ListNodes", node_pb2.ListNodesResponse, "machine_types", node_pb2.MachineType),
     ("runners", "execs"): ("ListExecs", exec_pb2.ListExecsResponse, "execs", exec_pb2.ExecInfo),
+    ("drains", "list"): ("ListDrains", drain_pb2.ListDrainsResponse, "drains", drain_pb2.Drain),
     ("secrets", "list"): ("ListSecrets", secret_pb2.ListSecretsResponse, "secrets", secret_pb2.Secret),
     ("environments", "list"): (
         "ListEnvironments",

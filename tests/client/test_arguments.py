@@ -11,7 +11,7 @@ import pytest
 from fal.api import ArgumentError, AsyncServerlessClient, SyncServerlessClient
 from fal.deploy import DeployOptions
 
-SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue", "accounts", "audit", "requests")
+SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue", "accounts", "audit", "requests", "drains")
 # What a call needs besides the argument that is wrong.
 RIGHT: dict[str, object] = {
     "app_name": "x",
@@ -27,6 +27,7 @@ RIGHT: dict[str, object] = {
     "nickname": "x",
     "runner_id": "x",
     "team": "x",
+    "url": "https://x.test",
     "user": "x",
     "value": "x",
 }

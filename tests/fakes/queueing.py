@@ -11,9 +11,9 @@ from typing import Any
 from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import Unavailable
+from fal_server.core.outbound import OutboundCall, Receipt
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.quotas import USUAL
-from fal_server.core.webhooks import SignedCall
 from fal_server.live.delays import Delays
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.loops.queue import QueueWorker
@@ -93,20 +93,20 @@ class FakeRunners:
 
 
 class FakeReceivers:
-    """A WebhookClient that answers with these statuses, then 200; it raises an OSError."""
+    """A OutboundClient that answers with these statuses, then 200; it raises an OSError."""
 
     def __init__(self) -> None:
-        self.calls: list[SignedCall] = []
+        self.calls: list[OutboundCall] = []
         self.answers: list[int | OSError] = []
 
-    async def post(self, call: SignedCall) -> int:
+    async def post(self, call: OutboundCall) -> Receipt:
         if "poison" in call.url:
             raise RuntimeError(call.url)
         self.calls.append(call)
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, OSError):
             raise answer
-        return answer
+        return Receipt(status=answer)
 
 
 class FailingQueueStore:

@@ -17,6 +17,7 @@ from fal_grpc.v1 import (
     account_pb2,
     app_pb2,
     audit_pb2,
+    drain_pb2,
     environment_pb2,
     exec_pb2,
     key_pb2,
@@ -63,6 +64,7 @@ def hollow() -> run_pb2.EnvironmentDefinition:
 
 
 HUGE = "x" * 100_000
+HOOK = "http://receiver.test/"
 CONTROL = "\x1b[2J\x00"
 File = run_pb2.File
 Machine = run_pb2.MachineRequirements
@@ -113,6 +115,27 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
         INVALID,
         "until",
     ),
+    # Log drains
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="A b", url=HOOK), INVALID, "name"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a"), INVALID, "url"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a", url="ftp://x"), INVALID, "url"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a", url=HOOK, apps=["-"]), INVALID, "apps[0]"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a", url=HOOK, headers={"a b": "x"}), INVALID, "headers"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a", url=HOOK, headers={"host": "x"}), INVALID, "headers"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a", url=HOOK, headers={"x": "a\nb"}), INVALID, "headers"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest(name="a", url=HOOK, signing_key="short"), INVALID, "signing_key"),
+    ("CreateDrain", drain_pb2.CreateDrainRequest.FromString(b"\x0a\x01a\x18\x63"), INVALID, "format"),
+    (
+        "CreateDrain",
+        drain_pb2.CreateDrainRequest(name="a", url=HOOK, least_level=log_pb2.STDOUT),
+        INVALID,
+        "least_level",
+    ),
+    ("GetDrain", drain_pb2.GetDrainRequest(), INVALID, "name"),
+    ("GetDrain", drain_pb2.GetDrainRequest(name="none"), MISSING, ""),
+    ("DeleteDrain", drain_pb2.DeleteDrainRequest(name="none"), MISSING, ""),
+    ("PauseDrain", drain_pb2.PauseDrainRequest(name="none"), MISSING, ""),
+    ("ResumeDrain", drain_pb2.ResumeDrainRequest(name="none"), MISSING, ""),
     # The audit log
     ("ListAuditEntries", audit_pb2.ListAuditEntriesRequest(page_size=-1), INVALID, "page_size"),
     ("ListAuditEntries", audit_pb2.ListAuditEntriesRequest(page_token="x"), INVALID, "page_token"),

@@ -34,11 +34,13 @@ from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
+from fal_server.live.unsent_lines import UnsentLines
 from fal_server.ports import ExecOutput, ExecRequest, TerminalSize
 from fal_server.services.account_quotas import AccountQuotas
 from fal_server.services.accounts import Accounts
 from fal_server.services.audit import Audit
 from fal_server.services.deploy_plans import DeployPlan
+from fal_server.services.drains import Drains
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.log_bounds import LogBounds
@@ -493,6 +495,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         tokens=tokens,
         recorder=recorder,
         audit=Audit(store.audit, recorder),
+        drains=Drains(store.drains, UnsentLines(), vault, clock),
         accounts=accounts,
         removal=cast("Any", RemovalInOneStep(accounts)),
         quotas=AccountQuotas(store.accounts, known, accounts, Backlog(clock), no_runners, bounds, no_data),

@@ -129,6 +129,7 @@ def test_the_table_is_long_enough() -> None:
         "GetCaller",
         "ListAccounts",
         "VerifyAudit",
+        "ListDrains",
         "ListUserKeys",
         "ListEnvironments",
         "ListApplications",

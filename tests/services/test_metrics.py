@@ -12,6 +12,7 @@ from prometheus_client.samples import Sample
 
 from fal_server.core.exposition import to_text
 from fal_server.core.identity import Scope
+from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.requests import DirectRequest
 from fal_server.core.resources import ResourceSample
 from fal_server.core.routing import Outcome
@@ -19,10 +20,13 @@ from fal_server.core.sketch import DurationSketch
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.measurements import Measurements
 from fal_server.live.request_totals import RequestTotals
+from fal_server.live.unsent_lines import UnsentLines
+from fal_server.services.drains import Drains
 from fal_server.services.metrics import ControllerMetrics, Metrics
 from fal_server.services.request_recording import RequestRecording
+from fal_server.store import AesVault
 from tests.fakes.domain import SCOPE, app_id
-from tests.fakes.platform import OTHER, Platform
+from tests.fakes.platform import KEY, OTHER, Platform
 from tests.support.controller import ROOT
 
 NOW = 1000.0
@@ -50,6 +54,7 @@ class Page:
             f"fal_controller_{name}_seconds": ("Help", lambda: self.lags)
             for name in ("event_loop_lag", "store_write", "log_lag")
         }
+        self.drains = Drains(platform.store.drains, UnsentLines(), AesVault(KEY), platform.clock)
         self.metrics = Metrics(
             platform.catalog,
             platform.fleet,
@@ -60,6 +65,7 @@ class Page:
             platform.clock,
             lambda scope: "me",
             ControllerMetrics("1.2", durations, self.ended, recording),
+            self.drains,
         )
 
     def end(self, code: int | None, seconds: float, *, method: bytes = b"POST") -> None:
@@ -160,6 +166,31 @@ async def test_what_runners_use(platform: Platform) -> None:
     }
     assert (await page.values("fal_runner_cpu_cores", "runner_id"))[runner.runner_id,] > 0
     assert await page.values("fal_runner_gpu_cores", "runner_id") == {}
+
+
+async def test_how_far_drains_are(platform: Platform) -> None:
+    page = Page(platform)
+    await page.drains.create(SCOPE, "d", "https://receiver.test/")
+    line = LogEntry(
+        runner_id="r",
+        sequence=1,
+        timestamp=platform.clock.now(),
+        level=LogLevel.INFO,
+        source=LogSource.STDOUT,
+        message="text",
+        account=SCOPE.account,
+        app_name="a",
+    )
+    await platform.store.logs.append([line])
+    platform.clock.advance(7)
+    values = {name: await page.values(f"fal_drain_{name}", "drain") for name in ("unsent_lines", "lag_seconds")}
+    assert values == {"unsent_lines": {("d",): 1}, "lag_seconds": {("d",): 7}}
+    await platform.store.logs.forget(platform.clock.now())
+    assert await page.values("fal_drain_lost_lines_total", "drain") == {("d",): 1}
+    assert await page.values("fal_drain_unsent_lines", "drain") == {("d",): 0}
+    drain = (await page.drains.get(SCOPE, "d")).drain
+    await platform.store.drains.fail(drain.drain_id, "away", platform.clock.now())
+    assert await page.values("fal_drain_failing", "drain") == {("d",): 1}
 
 
 async def test_other_accounts_see_nothing_of_it(platform: Platform) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
@@ -14,7 +13,7 @@ from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
 from fal_cli.presentation.output import print_note
-from fal_cli.prompts import add_yes_option, ask_secret, confirm
+from fal_cli.prompts import add_yes_option, confirm, read_secret
 
 if TYPE_CHECKING:
     from fal.api import ServerlessSecret
@@ -89,11 +88,7 @@ def _set(args: argparse.Namespace) -> None:
 
 
 def _read(name: str) -> str:
-    """Read a value: hidden at a terminal, otherwise from standard input without its last newline."""
-    if sys.stdin.isatty():
-        value = ask_secret(f"Value of {name}: ")
-    else:
-        value = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    value = read_secret(f"Value of {name}: ")
     if not value:
         raise CommandError(f"the value of {name} is empty; `fal secrets unset {name}` removes a secret")
     return value

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fal.api.aio.accounts import AsyncAccountsNamespace
     from fal.api.aio.apps import AsyncAppsNamespace
     from fal.api.aio.audit import AsyncAuditNamespace
+    from fal.api.aio.drains import AsyncDrainsNamespace
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
@@ -93,6 +94,13 @@ class AsyncServerlessClient:
         from fal.api.aio.audit import AsyncAuditNamespace
 
         return AsyncAuditNamespace(self)
+
+    @cached_property
+    def drains(self) -> AsyncDrainsNamespace:
+        """`fal drains`."""
+        from fal.api.aio.drains import AsyncDrainsNamespace
+
+        return AsyncDrainsNamespace(self)
 
     @cached_property
     def runners(self) -> AsyncRunnersNamespace:

@@ -13,22 +13,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId, Accounts
-from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
+from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import contains
+from fal_server.store.sql.drains import count_lost, forget_positions
+from fal_server.store.sql.log_rows import LogRow, from_rows, runners_with_lines, to_rows
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
 _Place: TypeAlias = "tuple[int, str, int]"  # microseconds, runner, sequence
-_Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
 # Freeing the space of this many deleted lines is worthwhile; the space of fewer is soon reused.
 _MANY = 10_000
 # The size of a line besides its message: the other columns, and its index entries (measured).
 _LINE_BYTES = 360
-_LEVELS = {level.value: level for level in LogLevel}
-_SOURCES = {source.value: source for source in LogSource}
 _COLUMNS = tuple(LOG_LINES.c)
 _RUNNER_ORDER = (LOG_LINES.c.sequence,)
 _APP_ORDER = (LOG_LINES.c.timestamp, LOG_LINES.c.runner_id, LOG_LINES.c.sequence)
@@ -68,12 +67,8 @@ class SqlLogStore:
     async def first_unsent(
         self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
     ) -> datetime | None:
-        # Runners are looked up one by one in the primary key, so that no line is read in vain.
         lines, floor = LOG_LINES.c, None if since is None else to_microseconds(since)
-        other = LOG_LINES.alias()
-        first = select(func.min(lines.runner_id).label("runner_id")).cte("runners", recursive=True)
-        following = select(func.min(other.c.runner_id)).where(other.c.runner_id > first.c.runner_id).scalar_subquery()
-        runners = first.union_all(select(following).where(first.c.runner_id.is_not(None)))
+        runners = runners_with_lines()
         one = select(lines.runner_id).where(lines.runner_id == runners.c.runner_id)
         app = one.with_only_columns(lines.app_name).limit(1).scalar_subquery()
         owner = one.with_only_columns(lines.account).limit(1).scalar_subquery()
@@ -105,7 +100,7 @@ class SqlLogStore:
             chosen = _chosen(connection, query).where(owned_by(LOG_LINES, account))
             if end is not None:
                 chosen = chosen.where(_up_to(query, end))
-            read = cast("Iterable[_Row]", await connection.execute(chosen.limit(limit + 1)))
+            read = cast("Iterable[LogRow]", await connection.execute(chosen.limit(limit + 1)))
             return from_rows(read), end
 
         found, end = await self._database.read(rows)
@@ -120,15 +115,18 @@ class SqlLogStore:
 
     async def forget(self, before: datetime) -> int:
         """Delete old lines, in transactions of some thousands, so that writers get their turn."""
-        key = (LOG_LINES.c.runner_id, LOG_LINES.c.sequence)
-        old = select(*key).where(LOG_LINES.c.timestamp < to_microseconds(before)).limit(_FORGET_BATCH)
+        old = select(*_APP_ORDER).where(LOG_LINES.c.timestamp < to_microseconds(before))
+        old = old.order_by(*_APP_ORDER).limit(_FORGET_BATCH)
 
         async def some(connection: AsyncConnection) -> int:
-            return (await connection.execute(delete(LOG_LINES).where(tuple_(*key).in_(old)))).rowcount
+            places = (await connection.execute(old)).all()
+            return await _delete_up_to(connection, tuple(places[-1])) if places else 0
 
         total = 0
         while deleted := await self._database.write(some):
             total += deleted
+        if total:
+            await self._database.write(forget_positions)
         self._counted = False
         await self._give_back(total)
         return total
@@ -148,7 +146,7 @@ class SqlLogStore:
                 last, freed = place, freed + length
             if last is None:
                 return 0, excess
-            return (await connection.execute(delete(LOG_LINES).where(tuple_(*_APP_ORDER) <= last))).rowcount, freed
+            return await _delete_up_to(connection, tuple(last)), freed
 
         if self._bound is None or not self._counted:
             before = self._size
@@ -165,63 +163,6 @@ class SqlLogStore:
     async def _give_back(self, deleted: int) -> None:
         if deleted >= _MANY:
             await self._database.give_back()
-
-
-def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
-    """Return lines as rows; a lone surrogate is replaced, because its whole batch could not be stored."""
-    rows: list[_Row] = []
-    # Lines that are read together share their time, and mostly their level and source: each is converted once.
-    timestamp, at = None, 0
-    level, level_value = LogLevel.INFO, LogLevel.INFO.value
-    source, source_value = LogSource.STDOUT, LogSource.STDOUT.value
-    for entry in entries:
-        if entry.timestamp is not timestamp:
-            timestamp = entry.timestamp
-            at = to_microseconds(timestamp)
-        if entry.level is not level:
-            level, level_value = entry.level, entry.level.value
-        if entry.source is not source:
-            source, source_value = entry.source, entry.source.value
-        message = entry.message
-        rows.append(
-            (
-                entry.runner_id,
-                entry.sequence,
-                at,
-                level_value,
-                source_value,
-                message if message.isascii() else message.encode("utf-8", "replace").decode("utf-8"),
-                entry.account,
-                entry.app_name,
-                entry.revision_id,
-                entry.request_id,
-            )
-        )
-    return rows
-
-
-def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
-    """Return rows, whose columns are in the table's order, as lines."""
-    found: list[LogEntry] = []
-    known, at = -1, from_microseconds(0)
-    for runner_id, sequence, since, level, source, message, account, app_name, revision_id, request_id in rows:
-        if since != known:  # lines that are read together share it
-            known, at = since, from_microseconds(since)
-        found.append(
-            LogEntry(
-                runner_id=runner_id,
-                sequence=sequence,
-                timestamp=at,
-                level=_LEVELS[level],
-                source=_SOURCES[source],
-                message=message,
-                account=AccountId(account),
-                app_name=app_name,
-                revision_id=revision_id,
-                request_id=request_id,
-            )
-        )
-    return found
 
 
 def cursor_after(entry: LogEntry) -> str:
@@ -244,6 +185,13 @@ def position_of(cursor: str) -> tuple[int, str, int]:
     except ValueError:
         pass
     raise InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
+
+
+async def _delete_up_to(connection: AsyncConnection, last: tuple[object, ...]) -> int:
+    """Delete the lines up to a place, by time; return how many."""
+    deleted = tuple_(*_APP_ORDER) <= last
+    await count_lost(connection, deleted)
+    return (await connection.execute(delete(LOG_LINES).where(deleted))).rowcount
 
 
 async def _place_after(connection: AsyncConnection, account: AccountId, query: LogQuery, count: int) -> _Place | None:

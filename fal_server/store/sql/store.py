@@ -21,6 +21,7 @@ from fal_server.store.sql import apps, environments, keys, revisions, runners, s
 from fal_server.store.sql.accounts import SqlAccountStore
 from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
+from fal_server.store.sql.drains import SqlDrainStore
 from fal_server.store.sql.logs import SqlLogStore
 from fal_server.store.sql.queue import SqlQueueStore
 from fal_server.store.sql.requests import SqlRequestStore
@@ -39,6 +40,7 @@ class SqlStore:
     Attributes:
         accounts: the accounts and their members in the same database.
         audit: the audit log in the same database.
+        drains: the log drains in the same database.
         logs: the log lines in the same database.
         queue: the queue's requests in the same database.
         requests: the request history in the same database.
@@ -50,6 +52,7 @@ class SqlStore:
         self._vault = vault
         self.accounts = SqlAccountStore(database)
         self.audit = SqlAuditStore(database)
+        self.drains = SqlDrainStore(database)
         self.logs = SqlLogStore(database)
         self.queue = SqlQueueStore(database, vault)
         self.requests = SqlRequestStore(database)

@@ -246,6 +246,41 @@ LOG_LINES = Table(
     sqlite_with_rowid=False,
 )
 
+# Receivers of log lines; `sealed` holds URL, headers and key, which may be credentials.
+DRAINS = Table(
+    "drains",
+    METADATA,
+    Column("drain_id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("shown_url", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("apps", _JSON, nullable=False),
+    Column("least_level", Text, nullable=False),
+    Column("header_names", _JSON, nullable=False),
+    Column("signed", Boolean, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("created_at", UtcTimestamp, nullable=False),
+    Column("since", UtcTimestamp, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("sent_lines", BigInteger, nullable=False),
+    Column("lost_lines", BigInteger, nullable=False),
+    Column("last_sent_at", UtcTimestamp),
+    Column("last_error", Text),
+    Column("last_error_at", UtcTimestamp),
+    Index("drains_name_ix", "account", "name", unique=True),
+)
+
+# The cursor of a drain: the last line of each runner that was sent or skipped.
+DRAIN_POSITIONS = Table(
+    "drain_positions",
+    METADATA,
+    Column("drain_id", Text, ForeignKey(DRAINS.c.drain_id, ondelete="CASCADE"), primary_key=True),
+    Column("runner_id", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # Requests of the queue. Headers and bodies are sealed in `request_contents`, because they may contain credentials.
 REQUESTS = Table(
     "requests",

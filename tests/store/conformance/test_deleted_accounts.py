@@ -17,6 +17,7 @@ from fal_server.store.sql.tables import ACCOUNTS, METADATA
 from tests.fakes.history import NOON, record
 from tests.store import strategies as some
 from tests.store.conformance.test_accounts import fill
+from tests.store.conformance.test_drains import drain
 from tests.store.conformance.test_workflows import run, workflow
 
 GONE, STAYS = AccountId("gone"), AccountId("stays")
@@ -75,6 +76,8 @@ async def give(store, account):
     await store.requests.add(records, {key: numbers})
     caller = Principal(key_id="k", scope=Scope(account=account, permissions=frozenset()))
     await Recorder(store.audit, Clock(), bytes(32)).record(caller, "a", "b")
+    await store.drains.add(drain(account=account, drain_id=f"drain-{account}"))
+    await store.drains.advance(f"drain-{account}", {f"runner-{account}": 1}, 1, NOON)
     await make(store, AccountId(f"user-{account}"), AccountKind.USER)
     member = TeamMember(team=account, user=AccountId(f"user-{account}"), role=Role.VIEWER, added_at=NOON)
     await store.accounts.save_member(member)

@@ -8,12 +8,14 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
-from fal_server.core.webhooks import SignedCall
+from fal_server.core.outbound import OutboundCall
+from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
-from fal_server.http.outbound.webhook_client import HttpWebhookClient
 
 
 @asynccontextmanager
@@ -34,14 +36,15 @@ async def receiver(answer: bytes):
         yield server.sockets[0].getsockname()[1], came
 
 
+IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
 LOOPBACK = Destinations([ipaddress.ip_network("127.0.0.0/8")])
 
 
 async def post(port: int, *, host: str = "127.0.0.1", destinations: Destinations = LOOPBACK, **options: float) -> int:
-    client = HttpWebhookClient(destinations, **options)
+    client = HttpOutboundClient(destinations, **options)
     try:
-        call = SignedCall(url=f"http://{host}:{port}/hook?a=1", headers=(("x-mine", "1"),), body=b"{}")
-        return await client.post(call)
+        call = OutboundCall(url=f"http://{host}:{port}/hook?a=1", headers=(("x-mine", "1"),), body=b"{}")
+        return (await client.post(call)).status
     finally:
         await client.close()
 
@@ -65,7 +68,7 @@ async def test_a_name_is_resolved_in_threads_of_its_own():
 
     async with receiver(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, _):
         assert await post(port, destinations=Noting([ipaddress.ip_network("127.0.0.0/8")])) == 204
-    assert threads[0].startswith("webhook")
+    assert threads[0].startswith("outbound")
 
 
 async def test_a_redirect_is_an_answer():
@@ -73,6 +76,32 @@ async def test_a_redirect_is_an_answer():
     async with receiver(reply) as (port, came):
         assert await post(port) == 302
     assert len(came) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [("7", 7, 7), ("Fri, 01 Jan 1990 00:00:00 GMT", 0, 0), (format_datetime(IN_AN_HOUR, usegmt=True), 3000, 3600)],
+)
+async def test_the_receiver_says_how_long_to_wait(header, least, most):
+    reply = f"HTTP/1.1 429 Too Many Requests\r\nretry-after: {header}\r\ncontent-length: 0\r\n\r\n"
+    async with receiver(reply.encode()) as (port, _):
+        client = HttpOutboundClient(LOOPBACK)
+        call = OutboundCall(url=f"http://127.0.0.1:{port}/", headers=(), body=b"{}")
+        receipt = await client.post(call)
+        await client.close()
+    assert receipt.status == 429
+    assert receipt.retry_after_seconds is not None
+    assert least <= receipt.retry_after_seconds <= most
+
+
+@pytest.mark.parametrize("header", ["soon", "-1", "1.5", "9" * 30])
+async def test_what_is_no_time_to_wait_is_ignored(header):
+    reply = f"HTTP/1.1 503 Unavailable\r\nretry-after: {header}\r\ncontent-length: 0\r\n\r\n"
+    async with receiver(reply.encode()) as (port, _):
+        client = HttpOutboundClient(LOOPBACK)
+        receipt = await client.post(OutboundCall(url=f"http://127.0.0.1:{port}/", headers=(), body=b"{}"))
+        await client.close()
+    assert receipt.retry_after_seconds is None
 
 
 async def test_a_receiver_that_does_not_answer():
@@ -84,7 +113,7 @@ async def test_a_receiver_that_does_not_answer():
 
 
 async def test_closing_before_the_first_call():
-    await HttpWebhookClient(LOOPBACK).close()
+    await HttpOutboundClient(LOOPBACK).close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"])

@@ -1,23 +1,26 @@
-"""Sends webhooks over HTTP."""
+"""Calls over HTTP to addresses that callers gave."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from fal_server.core.webhooks import SignedCall
+from fal_server.core.outbound import OutboundCall, Receipt
 from fal_server.http.outbound.destinations import Destinations, ForbiddenDestination
 
 if TYPE_CHECKING:
     import httpx
 
-# More look-ups than deliveries run at once, because a look-up may take longer than its delivery.
+# More look-ups than calls run at once, because a look-up may take longer than its call.
 _MOST_LOOKUPS = 64
+_MOST_DIGITS = 9
 
 
-class HttpWebhookClient:
-    """Implements the port WebhookClient with httpx.
+class HttpOutboundClient:
+    """Implements the port OutboundClient with httpx.
 
     It follows no redirects, uses no proxies and reads no response bodies, so that a receiver can make this controller
     call
@@ -34,9 +37,9 @@ class HttpWebhookClient:
         self._timeout_seconds = timeout_seconds
         self._client: httpx.AsyncClient | None = None
         self._making = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(_MOST_LOOKUPS, thread_name_prefix="webhook")
+        self._threads = ThreadPoolExecutor(_MOST_LOOKUPS, thread_name_prefix="outbound")
 
-    async def post(self, call: SignedCall) -> int:
+    async def post(self, call: OutboundCall) -> Receipt:
         async with self._making:
             if self._client is None:
                 # Loading the library and its certificates takes 0.1 s or more, so do it in a thread, and only if
@@ -52,7 +55,7 @@ class HttpWebhookClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
 
-    async def _post(self, client: httpx.AsyncClient, call: SignedCall) -> int:
+    async def _post(self, client: httpx.AsyncClient, call: OutboundCall) -> Receipt:
         """Call a checked address of the host, under the name in the URL."""
         import httpx
 
@@ -70,7 +73,9 @@ class HttpWebhookClient:
                 async with client.stream(
                     "POST", url.copy_with(host=peer), content=call.body, headers=headers, extensions=name
                 ) as answer:
-                    return answer.status_code
+                    return Receipt(
+                        status=answer.status_code, retry_after_seconds=_seconds(answer.headers.get("retry-after"))
+                    )
             except httpx.ConnectError:
                 if peer == peers[-1]:
                     raise
@@ -81,6 +86,19 @@ class HttpWebhookClient:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await self._client.aclose()
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); None if there is none, or it is not one."""
+    if retry_after is None:
+        return None
+    if retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= _MOST_DIGITS:
+        return float(retry_after)
+    try:
+        at = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max((at - datetime.now(at.tzinfo)).total_seconds(), 0.0)
 
 
 def _make_client(timeout_seconds: float) -> httpx.AsyncClient:
