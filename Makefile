@@ -13,6 +13,7 @@ PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
 SBOM_VENV := .cache/sbom-venv
 DOCS_VENV := .cache/docs-venv
+QUEUE_PEERS_VENV := .cache/queue-peers-venv
 JAVASCRIPT := .cache/interop-javascript
 # Older published clients, each in an environment of its own.
 OLDER_CLIENTS := 1.20 1.50 1.70 1.80
@@ -241,6 +242,15 @@ $(DOCS_VENV)/.ready: requirements/docs.txt $(STAMP)
 .PHONY: bench
 bench: $(STAMP) ## measure speed, as ratios taken side by side
 	@$(BIN)/python -m benchmarks
+
+.PHONY: bench-queue-peers
+bench-queue-peers: $(STAMP) $(QUEUE_PEERS_VENV)/.ready ## measure the queue on PostgreSQL beside procrastinate: rates, and faults
+	@$(BIN)/python -m benchmarks queue_peers
+
+$(QUEUE_PEERS_VENV)/.ready: requirements/queue-peers.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(QUEUE_PEERS_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(QUEUE_PEERS_VENV)/bin/python --require-hashes requirements/queue-peers.txt
+	@touch $@
 
 .PHONY: clean
 clean: ## remove everything that was built

@@ -16,6 +16,7 @@ LOCKS: dict[str, list[str]] = {
     "sbom.txt": ["requirements/sbom.in"],
     "docs.txt": ["requirements/docs.in"],
     "bootstrap.txt": ["requirements/bootstrap.in"],
+    "queue-peers.txt": ["requirements/queue-peers.in"],
     "proto.txt": ["requirements/proto.in"],
     "interop.txt": ["requirements/interop.in"],
     **{
