@@ -22,7 +22,7 @@ from benchmarks._queue_load import BODY, CONCURRENCY, CONNECTIONS, JOB_SECONDS, 
 
 # Shorter than its defaults (10 s and 30 s), so that a short run sees what it does for the jobs of dead workers.
 _HEARTBEAT, _STALLED = 1.0, 3.0
-_PRODUCERS, _PAUSE = 4, 0.01
+_PRODUCERS, _PAUSE = 4, 0.1
 
 
 def opened(url: str) -> procrastinate.App:

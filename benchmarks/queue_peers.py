@@ -24,7 +24,7 @@ import psutil
 
 from tests.support.ending import ends_with_us
 from tests.support.postgresql import Postgresql, postgresql
-from tests.support.queue_faults import FAULTS, Fate, OurQueue, Side, suffered
+from tests.support.queue_faults import FAULTS, Fate, OurQueue, Side, controller_killed, suffered
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PEERS = _ROOT / ".cache" / "queue-peers-venv" / "bin" / "python"
@@ -139,26 +139,20 @@ def rates(server: Postgresql) -> dict[tuple[str, int], list[dict[str, float]]]:
     return found
 
 
-def faults(server: Postgresql, folder: Path) -> dict[str, dict[str, Fate]]:
-    """Let each side work through each fault; return what became of the jobs."""
-    found: dict[str, dict[str, Fate]] = {name: {} for name in FAULTS}
-    for name in (_OURS, _THEIRS):
-        place = folder / name
-        place.mkdir()
-        side: Side = OurQueue(server, place) if name == _OURS else Procrastinate(server, place)
+def faults(name: str, folder: Path) -> None:
+    """Let a side work through each fault, with a server of its own; print what became of the jobs."""
+    with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory), durable=True) as server:
+        side: Side = OurQueue(server, folder) if name == _OURS else Procrastinate(server, folder)
         try:
-            for number, (title, fault) in enumerate(FAULTS.items()):
-                found[title][name] = suffered(side, fault, server, (number + 1) * 1_000_000, patience_seconds=25)
+            for number, (title, fault) in enumerate(FAULTS.items(), 1):
+                _print_fate(title, name, suffered(side, fault, server, number * 1_000_000))
             if isinstance(side, OurQueue):
-                title = "controller killed"
-                found[title] = {
-                    name: suffered(side, lambda s, _: s.kill_controller(), server, 99_000_000)  # type: ignore[attr-defined]
-                }
+                fate = suffered(side, controller_killed, server, 99_000_000)
+                _print_fate("controller killed", name, fate)
         finally:
             side.close()
-        if isinstance(side, Procrastinate):
-            print(f"procrastinate's worker ended by itself {side.ended_by_itself} times and was started again.\n")
-    return found
+    if isinstance(side, Procrastinate):
+        print(f"\nprocrastinate's worker ended by itself {side.ended_by_itself} times, and was started again.")
 
 
 def _print_rates(found: dict[tuple[str, int], list[dict[str, float]]]) -> None:
@@ -177,14 +171,9 @@ def _print_rates(found: dict[tuple[str, int], list[dict[str, float]]]) -> None:
     print()
 
 
-def _print_faults(found: dict[str, dict[str, Fate]]) -> None:
-    print("| fault | queue | accepted | lost | left in progress | done twice | until all were done, s |")
-    print(f"|{' --- |' * 7}")
-    for title, sides in found.items():
-        for name, fate in sides.items():
-            seconds = "never" if fate.left else f"{fate.drained_seconds:.1f}"
-            print(f"| {title} | {name} | {fate.accepted} | {fate.lost} | {fate.left} | {fate.twice} | {seconds} |")
-    print()
+def _print_fate(title: str, name: str, fate: Fate) -> None:
+    seconds = "not" if fate.left else f"{fate.drained_seconds:.1f}"
+    print(f"| {title} | {name} | {fate.accepted} | {fate.lost} | {fate.left} | {fate.twice} | {seconds} |", flush=True)
 
 
 def main() -> None:
@@ -196,13 +185,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory), durable=True) as server:
         version = server.ask("show server_version")
         print(f"{listed}; PostgreSQL {version}; CPython {platform.python_version()}; load {os.getloadavg()[0]:.0f}\n")
-        chosen = os.environ.get("QUEUE_PEERS", "rates faults").split()
-        if "rates" in chosen:
-            _print_rates(rates(server))
-        if "faults" in chosen:
-            with tempfile.TemporaryDirectory(prefix="peers") as folder:
-                _print_faults(faults(server, Path(folder)))
-        print(f"load {os.getloadavg()[0]:.0f}")
+        _print_rates(rates(server))
+    print("| fault | queue | accepted | lost | left | done twice | all done after, s |")
+    print(f"|{' --- |' * 7}")
+    for name in (_OURS, _THEIRS):
+        with tempfile.TemporaryDirectory(prefix="peers") as folder:
+            faults(name, Path(folder))
+    print(f"\nload {os.getloadavg()[0]:.0f}")
 
 
 if __name__ == "__main__":

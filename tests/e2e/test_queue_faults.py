@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.postgresql import Postgresql, postgresql
-from tests.support.queue_faults import FAULTS, OurQueue, suffered
+from tests.support.queue_faults import FAULTS, OurQueue, controller_killed, suffered
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,6 @@ def test_no_accepted_request_is_lost(number: int, queue: OurQueue, server: Postg
 
 
 def test_none_is_lost_with_its_controller(queue: OurQueue, server: Postgresql) -> None:
-    fate = suffered(queue, lambda *_: queue.kill_controller(), server, 99_000_000)
+    fate = suffered(queue, controller_killed, server, 99_000_000)
     assert fate.accepted >= 20
     assert (fate.lost, fate.left) == (0, 0)

@@ -18,7 +18,7 @@ from tests.support.controller import Controller, start
 from tests.support.left_behind import kill_everything, worker_of
 from tests.support.postgresql import Postgresql
 
-_PRODUCERS, _PAUSE = 4, 0.01
+_PRODUCERS, _PAUSE = 4, 0.1
 _APP = """
 import asyncio
 import contextlib
@@ -236,6 +236,12 @@ def killed_often(side: Side, server: Postgresql) -> None:
     for _ in range(5):
         side.kill_worker()
         threading.Event().wait(0.7)
+
+
+def controller_killed(side: Side, server: Postgresql) -> None:
+    """Kill our controller, and start it again."""
+    assert isinstance(side, OurQueue)
+    side.kill_controller()
 
 
 FAULTS: Mapping[str, Callable[[Side, Postgresql], None]] = {
