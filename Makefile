@@ -32,6 +32,10 @@ OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcar
 # Write nothing outside the project: the caches of pip, uv and buf are in it too.
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Trust what the machine trusts, as pip does: behind a proxy with an authority of its own nothing else works.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS ?= 1
+endif
 export UV_CACHE_DIR := $(CURDIR)/.cache/uv
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export UV_LINK_MODE := copy
