@@ -98,7 +98,8 @@ def packages() -> Iterator[PackageServer]:
 def environ() -> dict[str, str]:
     """The caller's variables, with uv's cache in the project, and no proxy for loopback."""
     cache = os.environ.get("UV_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "uv"))
-    return {**os.environ, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", **OPERATORS_OWN}
+    chosen = {name: value for name, value in os.environ.items() if name != "UV_LINK_MODE"}  # the Makefile sets it
+    return {**chosen, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", **OPERATORS_OWN}
 
 
 @pytest.fixture

@@ -119,6 +119,7 @@ NAMED = {
 }
 # These are for what does not exist yet, or have no list that could be asked.
 WITHOUT = {
+    ("drains", "create"): {"name"},
     ("environments", "create"): {"name"},
     ("profile", "create"): {"profile"},
     ("teams", "create"): {"name", "nickname"},
