@@ -82,7 +82,6 @@ ATTRIBUTES = {
 """Attributes of asyncio and grpc.aio, and their blocking counterparts."""
 
 PHRASES = {
-    "from one task while another one reads": "from other threads than the one that reads",
     "Iterate with `async for` for its output": "Iterate over it for its output",
     ", for asyncio": "",
     " for asyncio": "",

@@ -8,13 +8,14 @@ import json
 import pytest
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.outbound import checked_url
 from fal_server.core.queue import Answer
-from fal_server.core.webhooks import checked_url, message, payload
+from fal_server.core.webhooks import message, payload
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:80/x?y=1", "https://example.com", "https://[::1]:8443/"])
 def test_good_addresses(url):
-    assert checked_url(url) == url
+    assert checked_url("webhook", url) == url
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_good_addresses(url):
 )  # fmt: skip
 def test_bad_addresses(url):
     with pytest.raises(InvalidArgument, match="http or https"):
-        checked_url(url)
+        checked_url("webhook", url)
 
 
 def test_payloads():

@@ -37,6 +37,7 @@ BY_ID = {
     "note_key_use": lambda s, account, owner: s.note_key_use(account, f"key-{owner}", some.START),
     "revoke_key": lambda s, account, owner: s.revoke_key(account, f"key-{owner}", some.START),
     "delete_app": lambda s, account, owner: s.delete_app(account, f"only-{owner}"),
+    "sizes_of": lambda s, account, owner: s.queue.sizes_of(account, [f"request-{owner}"]),
     "delete_revision": lambda s, account, owner: s.delete_revision(account, f"spare-{owner}"),
     "delete_secret": lambda s, account, owner: s.delete_secret(account, "main", f"ONLY_{owner}"),
     "delete_environment": lambda s, account, owner: s.delete_environment(account, f"env-{owner}"),
