@@ -85,7 +85,6 @@ PHRASES = {
     "Iterate with `async for` for its output": "Iterate over it for its output",
     ", for asyncio": "",
     " for asyncio": "",
-    " of the asyncio client": " of the client",
     "It belongs to the event loop of its first call.": "It can be used from several threads.",
     "within one event loop, and close it, or use `async with`": "from several threads, and close it, or use `with`",
 }
