@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2
 from fal_runner.log.journal import read_leftover
-from fal_runner.process.proc import is_alive
+from fal_runner.process.proc import is_alive, process_info
 from fal_runner.shim.address import ShimIdentity
 from fal_server.engines.local.ownership import sweep
 
@@ -37,14 +38,27 @@ class LocalShimProcess:
 
     def watch(self) -> None:
         try:
-            self._pidfd = os.pidfd_open(self.identity.pid)
+            handle = os.pidfd_open(self.identity.pid)
         except ProcessLookupError:
             self.died.set()
-        else:
-            asyncio.get_running_loop().add_reader(self._pidfd, self._notice_death)
+            return
+        found = process_info(self.identity.pid)
+        if found is not None and found.started_ticks != self.identity.started_ticks:
+            os.close(handle)  # a later process has its number
+            self.died.set()
+            return
+        self._pidfd = handle
+        asyncio.get_running_loop().add_reader(handle, self._notice_death)
 
     def alive(self) -> bool:
-        return not self.died.is_set() and is_alive(self.identity.pid, self.identity.started_ticks)
+        if self.died.is_set():
+            return False
+        if self._pidfd is None:
+            return is_alive(self.identity.pid, self.identity.started_ticks)
+        # Not from /proc: without a free descriptor nothing there can be read, and a healthy runner would count as dead.
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return not ended.poll(0)
 
     async def sweep(self) -> None:
         await sweep(self.identity.tag, self.directory)
