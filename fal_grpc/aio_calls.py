@@ -136,10 +136,8 @@ class _KeepsStatus:
     """The core of a call, without gRPC's replacement of the controller's status.
 
     If a write meets the end of a call, grpc.aio replaces the controller's status by an internal error, so that a
-    refusal
-    looks like a broken link. This class keeps the status: the writer waits for it, and it always arrives. If gRPC
-    renames
-    its attribute, the original fault is back, and nothing worse.
+    refusal looks like a broken link. This class keeps the status: the writer waits for it, and it always arrives. If
+    gRPC renames its attribute, the original fault is back, and nothing worse.
     """
 
     def __init__(self, call: object) -> None:

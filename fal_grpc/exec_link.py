@@ -111,8 +111,7 @@ def link_error(
     """Return the error for a shell session that gRPC ended with an error.
 
     A refusal and an unreachable controller keep their errors. Any other error is a broken link: the command may have
-    run,
-    and its exit code is unknown.
+    run, and its exit code is unknown.
     """
     if isinstance(error, DeadlineExceededError) and timeout_seconds is not None:
         return timed_out(runner_id, timeout_seconds)

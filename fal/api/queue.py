@@ -52,8 +52,7 @@ class QueueNamespace:
         """Cancel all requests that wait for an app; those in progress continue.
 
         Repeating it is safe. Each call has the client's deadline, so cancel a long queue with a limit, and repeat the
-        call
-        until it cancels fewer.
+        call until it cancels fewer.
 
         Args:
             app_name: the app.

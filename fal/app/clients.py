@@ -234,8 +234,7 @@ class AppClient:
         """Serve an app in a runner for the duration of the block, with its log on standard error.
 
         If this program has neither a controller nor a key, the app is served in this process instead, with the
-        installed
-        packages.
+        installed packages.
 
         Args:
             app_cls: the app's class.

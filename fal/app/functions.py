@@ -39,8 +39,7 @@ class Function(Generic[_P, _R]):
         """Run the function in a runner, show its log lines on standard error, and return its result.
 
         See `submit` for what is sent. If the function raises an exception whose class is in its own file, or is
-        imported in
-        this program, that exception is raised here, with the runner's traceback in its notes.
+        imported in this program, that exception is raised here, with the runner's traceback in its notes.
 
         Raises:
             UserFunctionError: the function raised another exception.
@@ -75,8 +74,7 @@ class Function(Generic[_P, _R]):
         """Run the function in a runner, without waiting for it.
 
         The function's file is sent; if this script is that file, it needs `if __name__ == "__main__":`. A result is
-        plain
-        data, as with `fal run`.
+        plain data, as with `fal run`.
 
         Returns:
             A future of its result or exception.

@@ -423,8 +423,7 @@ def build_models(models: list[type]) -> None:
     """Let pydantic compile its models again, once everything that they refer to exists.
 
     An unpickled class starts empty. A model's compilation uses those of others, so all of them must discard theirs
-    before
-    any is compiled again.
+    before any is compiled again.
     """
     for model in models:
         for name in ("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__"):

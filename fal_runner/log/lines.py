@@ -70,8 +70,7 @@ class EntryReader:
     """Groups consecutive lines into entries: usually one each, but a traceback or crash report is one ERROR.
 
     Output through the program's own Python already comes as one entry; this is for child processes, and for crashes
-    beneath
-    Python. Only the next line shows that a traceback has ended, so the last one is held until `flush`.
+    beneath Python. Only the next line shows that a traceback has ended, so the last one is held until `flush`.
 
     Args:
         max_bytes: a longer traceback becomes several entries.
@@ -173,10 +172,8 @@ class LineSplitter:
     """Splits a stream of bytes into lines; holds at most one line, and at most `max_bytes` of it.
 
     A line may be redrawn after a carriage return, like a progress bar. Its previous state is a line too, so that
-    progress
-    and the last state before a crash are visible. If a line is redrawn repeatedly, only the first 10 states are kept,
-    then
-    one per second, and always the last, which says how many are missing.
+    progress and the last state before a crash are visible. If a line is redrawn repeatedly, only the first 10 states
+    are kept, then one per second, and always the last, which says how many are missing.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:

@@ -59,10 +59,8 @@ class Spool:
         """Number and store these records; return the last sequence.
 
         If the disk takes nothing even after the oldest segment was deleted, the records are lost, but still numbered,
-        so that
-        readers see the gap. No disk error leaves this method: it would end the reading of the app's output, and break
-        the
-        app's prints.
+        so that readers see the gap. No disk error leaves this method: it would end the reading of the app's output, and
+        break the app's prints.
         """
         for start, stop in self._batches(payloads):
             block = bytearray()

@@ -21,8 +21,7 @@ class Reservation:
 
     The kernel gives outgoing connections ports from ip_local_port_range, so one from there could be taken before a slow
     setup is done. Shims reserve ports below it, and claim each with an abstract socket, which the kernel frees however
-    the
-    shim ends.
+    the shim ends.
     """
 
     def __init__(self, port: int, claim: socket.socket) -> None:

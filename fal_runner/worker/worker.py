@@ -43,12 +43,9 @@ class Binding:
     """Makes the app listen only on loopback, and only on this runner's ports.
 
     A published app listens on every address, where anybody on the network could call a private app past the gateway,
-    and
-    on the same port in each of its runners. So the "any address" of a listening TCP socket becomes `host`, and a port
-    in
-    the code becomes the runner's own. This covers sockets made in Python and the servers of asyncio and uvloop, in
-    forked
-    children too, but not servers that bind in C (gRPC), nor other programs that the app starts.
+    and on the same port in each of its runners. So the "any address" of a listening TCP socket becomes `host`, and a
+    port in the code becomes the runner's own. This covers sockets made in Python and the servers of asyncio and uvloop,
+    in forked children too, but not servers that bind in C (gRPC), nor other programs that the app starts.
 
     Args:
         host: replaces "any address".
@@ -230,8 +227,7 @@ def call(job: Dict[str, Any]) -> Any:
     """Load the job's callable, call it on the main thread, and wait for its result.
 
     A callable that is marked for the main thread must run there, and any other may: signals reach their handlers there.
-    A
-    callable with a faster event loop than asyncio's runs its coroutine itself.
+    A callable with a faster event loop than asyncio's runs its coroutine itself.
     """
     function = load(job["function"]) if job.get("function") else resolve(job["entrypoint"])
     arguments: List[Any] = []
@@ -407,8 +403,7 @@ def main() -> None:
         sys.path.insert(0, directory)
     ports = [(job.get("app_port"), job.get("port")), (job.get("app_metrics_port"), job.get("metrics_port"))]
     # Older published clients serve metrics on one port without naming it: a runner gets any free one instead, because
-    # the
-    # second runner on this machine would end at once otherwise.
+    # the second runner on this machine would end at once otherwise.
     moved = {UNNAMED_METRICS_PORT: 0, **{wanted: given for wanted, given in ports if wanted and given}}
 
     def remember() -> None:

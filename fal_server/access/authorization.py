@@ -11,10 +11,8 @@ def key_of(value: str) -> tuple[str, str] | None:
     """Return id and secret of a platform key: `Key id:secret` or `Bearer id:secret`; None for anything else.
 
     A malformed key also counts as one, so that it is refused and no app sees it: with a tab instead of the space, with
-    a
-    colon after the scheme, with one half only, or without a scheme. Basic credentials and Bearer tokens without a colon
-    do
-    not count, because apps may use them themselves.
+    a colon after the scheme, with one half only, or without a scheme. Basic credentials and Bearer tokens without a
+    colon do not count, because apps may use them themselves.
     """
     scheme, text = _split(value)
     key_id, colon, secret = text.partition(":")

@@ -31,8 +31,7 @@ class Rounds:
     """Repeats a round of work, even if single rounds fail.
 
     A round that raises is logged and counted, and the next one comes after a growing pause: one poisoned item must not
-    stop
-    everything else.
+    stop everything else.
 
     Args:
         name: the loop's name in the log, such as `reconciler`.

@@ -45,8 +45,7 @@ class SteadyClock:
     """A clock that a step of the wall clock moves by no more than a tenth of the elapsed time.
 
     When a machine is suspended or meets its time server, the wall clock steps by seconds to hours. If durations
-    followed,
-    runners would end as idle, starts would fail as too slow, and pauses would last for hours.
+    followed, runners would end as idle, starts would fail as too slow, and pauses would last for hours.
 
     Args:
         before: the last reading of an earlier run; in the same boot the time continues from there.

@@ -45,8 +45,7 @@ class DirectoryIdentity:
         """Return whether both describe the same directory, rather than one its copy.
 
         A copy of `controller.lock` has another inode. On an overlay file system, the directory's own inode changes
-        whenever the
-        kernel evicts it.
+        whenever the kernel evicts it.
         """
         if self.filesystem.partition(".")[0] in _CHANGING_INODES and self.filesystem == other.filesystem:
             return self.path == other.path

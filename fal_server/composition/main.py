@@ -40,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a controller until a signal stops it.
 
     SIGTERM, SIGINT and SIGHUP also stop runners, SIGUSR1 leaves them serving. A second signal stops at once. So does
-    the end
-    of the process that holds the other end of --while-fd.
+    the end of the process that holds the other end of --while-fd.
 
     Returns:
         0 after an orderly stop, 3 if the state directory is in use, 1 if the controller could not start.

@@ -121,8 +121,7 @@ class FairQueue:
         """Return how many requests are ahead of this one; 0 if it is not in the queue.
 
         For each other caller, as many requests are ahead as this caller has before this one, and one more if that
-        caller's
-        turn comes first.
+        caller's turn comes first.
         """
         entry = self._entries.get(request_id)
         if entry is None:

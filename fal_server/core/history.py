@@ -44,8 +44,7 @@ def change_between(before: Runner | None, after: Runner, now: datetime) -> State
     """Return the history entry for a change to a runner's row; None if there is none.
 
     Each new state, the first hold and the order to start have one. So a runner has at most a dozen, however long it
-    waits
-    and however often its reason changes.
+    waits and however often its reason changes.
     """
     new = before is None or before.state is not after.state
     held = before is not None and before.not_before is None and after.not_before is not None

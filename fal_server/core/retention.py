@@ -82,8 +82,7 @@ def superfluous(
 
     A new runner gets the newest usable generation of its environment, which counts as a use. So an older generation is
     needed only by living runners that were ordered before its last use or before the newest existed. Every revision
-    that
-    names the environment also needs the newest one.
+    that names the environment also needs the newest one.
 
     Args:
         generations: all finished ones.

@@ -97,8 +97,7 @@ class OpenSlots:
     """Chooses among runners with room: the one with the fewest requests; of equals, the oldest.
 
     So idle runners stay idle while others have room, and eventually end. The cost of a choice does not grow with the
-    number
-    of runners.
+    number of runners.
     """
 
     def __init__(self) -> None:

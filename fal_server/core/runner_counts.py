@@ -70,8 +70,7 @@ def counts_by_minute(
     """Return the counts of each minute of a span.
 
     The duration of a request is known in the minute of its end. The part that exceeds the runners of that minute
-    belongs to
-    earlier minutes.
+    belongs to earlier minutes.
 
     Args:
         busy: by minute, the total seconds of the requests that ended in it.

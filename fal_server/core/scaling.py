@@ -60,8 +60,7 @@ def carried_over(kept: Scaling, code: Scaling) -> Scaling:
     """Return an app's settings after it moved to another revision.
 
     max_multiplexing, startup_timeout and machine_types describe the code, so every revision brings its own; the app
-    keeps
-    the others.
+    keeps the others.
     """
     return replace(
         kept,

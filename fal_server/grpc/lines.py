@@ -54,8 +54,7 @@ def stored_lines(entries: Iterable[LogEntry]) -> bytes:
     """Return stored lines as the serialised field 1 of a message; `FromString` makes the message.
 
     This takes half the time of building a message for each line, because the common part of consecutive lines is
-    serialised
-    once.
+    serialised once.
     """
     parts: list[bytes] = []
     known: tuple[object, ...] = ()

@@ -27,8 +27,7 @@ class AbandonedRequests:
     """Holds a slot for each request whose caller has left or whose controller died.
 
     The app may still work on it: if the slot were free, an app that takes one request at a time would have two, and a
-    GPU
-    could run out of memory. A slot is held until the runner reports fewer requests, but no longer than the app's
+    GPU could run out of memory. A slot is held until the runner reports fewer requests, but no longer than the app's
     request_timeout.
 
     Counted: the slots that it holds.

@@ -29,8 +29,7 @@ class HealthLoop:
     """Checks each runner when its check is due (core.health), one check per runner at a time.
 
     An unhealthy runner gets no further requests, finishes its current ones and stops; the reconciler replaces it. A
-    runner
-    that never passed a check has failed to start: it is killed, and the failed start is counted.
+    runner that never passed a check has failed to start: it is killed, and the failed start is counted.
     """
 
     def __init__(

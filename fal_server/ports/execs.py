@@ -12,8 +12,7 @@ class ExecChannel(Protocol):
     """The channel to the commands of one runner.
 
     Requests and responses are serialised messages of fal.v1.Execs. The runner's shim serves that service itself, and
-    parsing
-    every piece of output would slow the controller down.
+    parsing every piece of output would slow the controller down.
     """
 
     async def call(self, method: str, request: bytes) -> bytes:

@@ -153,8 +153,7 @@ class RunnerClient(Protocol):
         """Tell an app that a request to a path is cancelled; return its response's status, or None.
 
         Call it once the request is on its way. Our worker delays the cancellation until the app's endpoint has started
-        on the
-        request, so that the app knows which one is meant.
+        on the request, so that the app knows which one is meant.
 
         Raises:
             AnswerTooLarge, NodeTrouble: see `send`.

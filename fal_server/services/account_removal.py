@@ -35,8 +35,7 @@ class AccountRemoval:
     """Deletes accounts in two steps.
 
     The first is one transaction, after which nobody can use the account. The second ends its runners and removes every
-    row
-    and file. It can be repeated, so the next controller finishes what this one has started.
+    row and file. It can be repeated, so the next controller finishes what this one has started.
 
     Args:
         environments: of each builder; those of other accounts than the first belong to one account alone.

@@ -62,8 +62,7 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
             return 0  # it never started, or its start was interrupted: start it again from scratch
         if runner.state is not RunnerState.TERMINATING:
             # Mark it unwanted first; otherwise its end would count as a failed start, although only the machine went
-            # down. A
-            # runner that was being killed, for example by startup_timeout, keeps its reason.
+            # down. A runner that was being killed, for example by startup_timeout, keeps its reason.
             await fleet.drain(runner_id, _GONE)
         lost = StopCause.LOST if runner.desired is Desired.SERVE else None
         await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE, stop_cause=lost))

@@ -135,10 +135,8 @@ class Apps:
         """Return the app moved to a revision: at once or, if rolling, once one of its runners is ready.
 
         Rolling protects the old revision even while it has no runner, because a revision that never becomes ready never
-        gets
-        traffic. A paused app and a revision without a port have no runner to wait for. Settings that come with the
-        revision
-        take effect with it, because the old revision was not made for them.
+        gets traffic. A paused app and a revision without a port have no runner to wait for. Settings that come with the
+        revision take effect with it, because the old revision was not made for them.
 
         Args:
             auth_mode: who may call the app from then on; None keeps the setting.

@@ -178,8 +178,7 @@ class AttemptRunner:
             alone=app.scaling.max_multiplexing == 1,
         )
         # Set this before the write: if the write is interrupted, the request may be stored as started and must be ended
-        # as
-        # such.
+        # as such.
         live.request, live.starting = started, True
         try:
             content = await self._store.begin(started)

@@ -97,8 +97,7 @@ class Deploys:
         """Check everything, build, store the revision and move the app; one deploy of an app at a time.
 
         A rolling deploy of an existing app waits until the app has moved, unless the request detaches. The rollout
-        continues
-        if the caller disconnects.
+        continues if the caller disconnects.
 
         Raises:
             InvalidArgument: the request is not valid; nothing was changed.

@@ -24,8 +24,7 @@ class Position:
     """A stream's position: for each runner the highest sequence that was sent or skipped.
 
     A runner's lines are sent in order, so this is exact. Beyond 256 runners the longest silent one is dropped; for a
-    runner
-    without an entry, only lines after the dropped runner's last one count as new.
+    runner without an entry, only lines after the dropped runner's last one count as new.
 
     Attributes:
         since: skip lines before this; None skips none.
@@ -92,8 +91,7 @@ class Follower:
     """The lines in memory that wait for one open stream.
 
     A stream reads the store up to the time at which lines started to wait here, and then takes them from here. Lines
-    are
-    announced before they are stored, so that the stream knows which ones it must not read from the store.
+    are announced before they are stored, so that the stream knows which ones it must not read from the store.
 
     Attributes:
         wake: set when there is work for the stream.

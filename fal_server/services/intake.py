@@ -43,8 +43,7 @@ class Intake:
         """Store lines durably; if this is cancelled, they may or may not be stored.
 
         If a batch cannot be stored, the waiting ones fail, too, because no line may be stored without the earlier lines
-        of its
-        runner.
+        of its runner.
 
         Raises:
             Fault: the lines could not be stored.

@@ -248,8 +248,7 @@ class Queue:
         """Cancel a waiting request, or ask the app to cancel one in progress.
 
         An app is asked at the request's path followed by /cancel. Its response to the request is then kept; an app
-        without such
-        an endpoint finishes as if nothing had happened.
+        without such an endpoint finishes as if nothing had happened.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
@@ -274,8 +273,7 @@ class Queue:
         """Cancel the waiting requests of an app; return how many.
 
         They are cancelled in groups, so that other writers get their turn. If the caller leaves, it stops between two
-        groups;
-        the caller can repeat it.
+        groups; the caller can repeat it.
 
         Args:
             caller: only those of this key, or PUBLIC; None means all.
@@ -296,8 +294,7 @@ class Queue:
                     chosen.append(live)
         flushed = 0
         # Those that a runner got meanwhile continue. Those that left the queue and wait for a runner come last, because
-        # the
-        # next in the queue would take the place of each.
+        # the next in the queue would take the place of each.
         for start in range(0, len(chosen), _GROUP):
             group = [live for live in chosen[start : start + _GROUP] if live.attempt is None and _is_waiting(live)]
             if group:
@@ -426,8 +423,7 @@ class Queue:
         """Write the end of a request; see `until_stored`.
 
         If an end cannot be written for an unexpected reason, the request ends with an error instead, because its
-        waiting
-        callers would otherwise never learn of an end.
+        waiting callers would otherwise never learn of an end.
         """
         live.finishing = True
         live.bytes_out = len(answer.body)

@@ -94,8 +94,7 @@ class InputPump:
         self._thread = threading.Thread(target=self._run, name="fal-input", daemon=True)
         with ExitStack() as stack:
             # The thread closes its own end of the pipe, so that Ctrl-C can never close it while the thread uses it;
-            # closing the
-            # other end tells the thread to stop.
+            # closing the other end tells the thread to stop.
             self._wake, waker = os.pipe()
             stack.callback(self._join)
             stack.callback(os.close, waker)

@@ -148,8 +148,7 @@ def headers_of(request: Request, media: str = "") -> Mapping[str, str]:
     """Return the headers of every page.
 
     An app's page has the same origin, so the dashboard only allows scripts from one folder of it. An app must not be
-    able
-    to keep a window on a page, nor to show one inside its own.
+    able to keep a window on a page, nor to show one inside its own.
 
     Args:
         media: additional sources of images, audio and video.

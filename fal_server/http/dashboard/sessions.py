@@ -99,8 +99,7 @@ class PageGuard(Guard):
     """The guard of the dashboard's routes: a session's cookie stands for its key.
 
     A browser adds the cookie by itself, so requests from other sites are refused by their origin. Pages of apps share
-    the
-    dashboard's origin: only opening a page needs no page token, and those pages cannot read the opened one.
+    the dashboard's origin: only opening a page needs no page token, and those pages cannot read the opened one.
     """
 
     def __init__(

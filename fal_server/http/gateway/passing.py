@@ -37,8 +37,7 @@ def kept_in_app(name: bytes, value: bytes, base: bytes) -> bytes | None:
     """Return the value of an app's response field, restricted to the app's own paths in a browser.
 
     All apps share one origin. A cookie for `/` would reach every app, and a service worker with such a scope would
-    answer
-    for every app.
+    answer for every app.
 
     Args:
         name: in lower case.

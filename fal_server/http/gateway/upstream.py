@@ -273,8 +273,7 @@ async def stays_open(upstream: Upstream) -> bool:
     """Return whether a new connection is still open after a short time; close it.
 
     A process that ends may close a request's connection before the port on which it listens. Connections made in
-    between
-    are reset.
+    between are reset.
     """
     await asyncio.sleep(_ENDING_SECONDS)
     lost = upstream.lost

@@ -23,9 +23,8 @@ class HttpOutboundClient:
     """Implements the port OutboundClient with httpx.
 
     It follows no redirects, uses no proxies and reads no response bodies, so that a receiver can make this controller
-    call
-    only the URL that the caller gave, and that only if its address is permitted.
-    Names are resolved in separate threads, so that slow name servers delay no other work of the controller.
+    call only the URL that the caller gave, and that only if its address is permitted. Names are resolved in separate
+    threads, so that slow name servers delay no other work of the controller.
 
     Args:
         destinations: decides which addresses may be called.

@@ -114,8 +114,7 @@ class Guard:
         """Return whether a caller may see an object that was created with a key at an app.
 
         Other keys of the app's account may see it if they could call the app as a private one; other keys of the
-        creating
-        account may, if they may call apps and are not restricted.
+        creating account may, if they may call apps and are not restricted.
 
         Args:
             caller: None is one without a valid key.

@@ -29,8 +29,8 @@ class AllowedHosts:
     """Decides under which names the controller may be addressed over HTTP.
 
     A page of another site can point its own name at this machine's address, and then shares an origin with the apps
-    here. It
-    cannot do that with addresses, names of this machine, and those of the fal cloud, so they are always allowed.
+    here. It cannot do that with addresses, names of this machine, and those of the fal cloud, so they are always
+    allowed.
 
     Args:
         names: of the controller; each also allows the names that clients derive from it, such as `queue.NAME`.

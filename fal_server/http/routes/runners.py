@@ -70,8 +70,7 @@ class RunnerRoutes:
         """Return a page that does not end between two lines of the same time, because the next page starts at a time.
 
         If some lines of the last time are missing, they are left to the next page; a time that fills the page alone is
-        read to
-        its end.
+        read to its end.
         """
         page: LogPage = await self._logs.page(scope, query)
         entries = page.entries
@@ -126,8 +125,7 @@ def _runner_item(runner: Runner) -> dict[str, str | None]:
         "state": runner.state.value,
         "created_at": runner.created_at.isoformat(),
         # The client reads the lines from started_at on and before ended_at. A waiting runner has lines, too, and the
-        # last line
-        # of an ended one may have exactly the time of its end.
+        # last line of an ended one may have exactly the time of its end.
         "started_at": (runner.started_at or runner.created_at).isoformat(),
         "ended_at": None if runner.ended_at is None else (runner.ended_at + _TICK).isoformat(),
     }

@@ -21,8 +21,7 @@ class Acceptor:
     """Accepts the connections of one socket.
 
     It replaces the event loops' own servers: if descriptors run out, uvloop's accepts waiting connections and closes
-    them at
-    once, so that callers get a reset although a tenth of a second would have sufficed.
+    them at once, so that callers get a reset although a tenth of a second would have sufficed.
 
     Args:
         listening: a bound socket, which it closes.

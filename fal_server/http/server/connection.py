@@ -89,8 +89,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._url is not None:
             # The parser does not report where in a part a head starts, so only the parts after that one are counted;
-            # the limit is
-            # exact once the head is complete.
+            # the limit is exact once the head is complete.
             if self._head_started:
                 self._wait_at_most(self._limits.head_seconds)
             else:

@@ -12,8 +12,7 @@ class DisconnectWatcher:
     """Watches sockets for their end, which the event loop's transports only notice while reading.
 
     It detects a reset, a host that stopped answering, and a closed side. If a client dies in the middle of a large
-    upload,
-    the close is detected only once the app has taken the bytes before it.
+    upload, the close is detected only once the app has taken the bytes before it.
     """
 
     def __init__(self) -> None:

@@ -41,8 +41,7 @@ def answer_preflight(exchange: Exchange, request_id: str) -> bool:
     """Answer a CORS preflight to a private app or the controller itself; return False for other requests.
 
     A preflight carries no key, so it can reach neither; a public app answers it itself. A caller with a key may call
-    from
-    any page, and the response says whether the page may read it.
+    from any page, and the response says whether the page may read it.
     """
     if exchange.method != b"OPTIONS":
         return False

@@ -22,8 +22,7 @@ def named_socket(peername: object) -> socket.socket:
     """Return a unix socket whose own name contains a caller's address.
 
     The name is in the abstract namespace, so nothing is left on disk. An unguessable part prevents others from taking
-    it
-    first; if it is taken, the caller is unknown.
+    it first; if it is taken, the caller is unknown.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.setblocking(False)

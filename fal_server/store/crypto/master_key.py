@@ -20,9 +20,8 @@ def load_master_key(state_dir: Path, environ: Mapping[str, str]) -> bytes:
     """Return the master key, 32 bytes.
 
     It comes from FAL_MASTER_KEY (base64), else from the file that FAL_MASTER_KEY_FILE names, else from `master.key` in
-    the
-    state directory, which is created (mode 0600) if missing. Files contain base64 and must be readable only by their
-    owner.
+    the state directory, which is created (mode 0600) if missing. Files contain base64 and must be readable only by
+    their owner.
 
     Args:
         state_dir: an existing directory.

@@ -29,8 +29,7 @@ class Database:
     """Transactions on one engine.
 
     Writes are grouped, first come, first served. SQLite has one writer, and its own lock would make others poll, so
-    other
-    kinds of writes take turns with the groups.
+    other kinds of writes take turns with the groups.
 
     Args:
         engine: from `dialect.create_engine`.

@@ -218,8 +218,7 @@ def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object
         here = tuple_(*order)
         conditions.append(here < place if query.newest_first else here > place)
         # The cursor lies within `since` and `until`. Omit the bound on its side, because SQLite would search by that
-        # bound and
-        # read every line between it and the cursor.
+        # bound and read every line between it and the cursor.
         query = replace(query, until=None) if query.newest_first else replace(query, since=None)
     conditions += _conditions(connection, query)
     directed = [column.desc() for column in order] if query.newest_first else order

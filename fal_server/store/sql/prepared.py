@@ -1,9 +1,8 @@
 """Statements that are compiled once, for frequent ones.
 
 SQLAlchemy looks up a statement's compiled form at each execution, and builds a context and a result, which takes
-several
-times as long as SQLite's work on a row. In the thread that writes a SQLite file, these statements go to the driver
-directly, with the same SQL and the same type conversions. Elsewhere they are executed as usual.
+several times as long as SQLite's work on a row. In the thread that writes a SQLite file, these statements go to the
+driver directly, with the same SQL and the same type conversions. Elsewhere they are executed as usual.
 """
 
 from __future__ import annotations

@@ -125,8 +125,7 @@ class WriterThread:
     """Runs transactions on one SQLite file in a separate thread.
 
     The usual way switches between the event loop and a thread for each statement, which costs several times as much as
-    the
-    statements. Here a group is one visit to the thread.
+    the statements. Here a group is one visit to the thread.
 
     Args:
         path: the database's file.

@@ -58,8 +58,7 @@ exit 0
 """
 # Ctrl-C ends the sampling, and the samples so far are drawn. py-spy announces that it samples before it handles SIGINT,
 # which would then end it without output. So it runs in the background, where a shell ignores SIGINT for it, and gets
-# its
-# own SIGINT once it can handle it. The traps also remove the file when the command is hung up.
+# its own SIGINT once it can handle it. The traps also remove the file when the command is hung up.
 FLAME = f"""{_FIND}
 file=$(mktemp) || exit
 trap 'rm -f "$file"' EXIT
