@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
 _PROC = Path("/proc")
+# What reading takes is missing here; that says nothing of the process that is read.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 WORKER_VARIABLE = "FAL_WORKER_PID"
 """Tells commands in a runner the worker's process id."""
 PROFILER_VARIABLE = "FAL_PY_SPY"
@@ -57,12 +60,17 @@ def boot_id() -> str:
 
 
 def process_info(pid: int) -> ProcessInfo | None:
-    """Read /proc/PID/stat, see proc(5); None if there is no such process."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
+    """Read /proc/PID/stat, see proc(5); None if there is no such process.
+
+    Raises:
+        OSError: this process has no free descriptor, or the machine no memory, so nothing is known.
+    """
+    content = _read(pid, "stat")
+    if content is None:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may contain spaces and brackets
+    fields = (
+        content.decode(errors="replace").rpartition(")")[2].split()
+    )  # the name before it may contain spaces and brackets
     return ProcessInfo(
         pid=pid,
         state=fields[0],
@@ -83,7 +91,11 @@ def own_process() -> ProcessInfo:
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
-    """Return whether exactly this process is alive, not a later one with its number."""
+    """Return whether exactly this process is alive, not a later one with its number.
+
+    Raises:
+        OSError: nothing is known, as with `process_info`.
+    """
     found = process_info(pid)
     return found is not None and found.started_ticks == started_ticks and found.alive
 
@@ -114,10 +126,13 @@ def has_variable(pid: int, variable: str, value: str) -> bool:
 
 
 def variable_of(pid: int, variable: str) -> str | None:
-    """Return an environment variable that the process was started with; None if it may not be read."""
-    try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
+    """Return an environment variable that the process was started with; None if it may not be read.
+
+    Raises:
+        OSError: nothing is known, as with `process_info`.
+    """
+    environment = _read(pid, "environ")
+    if environment is None:
         return None
     prefix = f"{variable}=".encode()
     found = (entry for entry in environment.split(b"\0") if entry.startswith(prefix))
@@ -137,6 +152,9 @@ def processes_of(tag: str) -> list[ProcessInfo]:
 
     A process that cleared its environment is found by its session or its ancestors, as long as one of those has the
     tag.
+
+    Raises:
+        OSError: nothing is known, as with `process_info`.
     """
     living = [process for process in all_processes() if process.alive and process.pid != os.getpid()]
     tagged = [process for process in living if has_variable(process.pid, TAG_VARIABLE, tag)]
@@ -148,7 +166,10 @@ def processes_of(tag: str) -> list[ProcessInfo]:
 
 
 def send_signal(process: ProcessInfo, number: int = signal.SIGKILL) -> None:
-    """Signal exactly this process; do nothing if it is gone, even if another one has its number now."""
+    """Signal exactly this process; do nothing if it is gone, even if another one has its number now.
+
+    Without a free descriptor nothing happens either, so whoever needs the end looks and signals again.
+    """
     try:
         handle = os.pidfd_open(process.pid)
     except OSError:
@@ -157,7 +178,17 @@ def send_signal(process: ProcessInfo, number: int = signal.SIGKILL) -> None:
         now = process_info(process.pid)  # read while the handle is held, so that the signal reaches this process
         if now is not None and now.started_ticks == process.started_ticks:
             signal.pidfd_send_signal(handle, number)
-    except ProcessLookupError:
+    except OSError:
         return
     finally:
         os.close(handle)
+
+
+def _read(pid: int, name: str) -> bytes | None:
+    """Return a file of a process in /proc; None if the process is gone, or the file may not be read."""
+    try:
+        return (_PROC / str(pid) / name).read_bytes()
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
+        return None

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fal_runner.isolation.room import VARIABLES_VARIABLE
@@ -124,8 +125,9 @@ class Subreaper:
             self._something_ended.clear()
             if not self._reap():
                 return
-            for process in self.living_descendants():
-                send_signal(process)
+            with suppress(OSError):  # without a free descriptor none is found, and the next round looks again
+                for process in self.living_descendants():
+                    send_signal(process)
             try:
                 await asyncio.wait_for(self._something_ended.wait(), 0.05)
             except TimeoutError:

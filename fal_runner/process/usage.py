@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_runner.process.proc import process_info
+from fal_runner.process.proc import ProcessInfo, process_info
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -37,11 +37,11 @@ def measure_descendants(root: int) -> TreeUsage:
     """
     pids = tuple(_descendants(root))
     # Read the root first: a descendant reaped in between is then missing once, and never counted twice.
-    itself = process_info(root)
+    itself = _info(root)
     ticks = 0 if itself is None else itself.waited_ticks
     alone = shared = 0
     for pid in pids:
-        found = process_info(pid)
+        found = _info(pid)
         try:
             resident, of_files = (int(pages) for pages in (_PROC / str(pid) / "statm").read_text().split()[1:3])
         except (OSError, ValueError):
@@ -51,6 +51,14 @@ def measure_descendants(root: int) -> TreeUsage:
         alone += resident - of_files
         shared = max(shared, of_files)
     return TreeUsage(pids=pids, cpu_seconds=ticks / _TICKS, memory_bytes=(alone + shared) * _PAGE)
+
+
+def _info(pid: int) -> ProcessInfo | None:
+    """Return what is known of a process; nothing if this process has no free descriptor, as if it had ended."""
+    try:
+        return process_info(pid)
+    except OSError:
+        return None
 
 
 def _descendants(root: int) -> Iterator[int]:

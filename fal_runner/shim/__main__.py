@@ -23,7 +23,7 @@ import grpc.aio
 from fal_grpc.v1 import shim_pb2_grpc
 from fal_runner.exec.listener import ExecListener
 from fal_runner.exec.service import ExecService
-from fal_runner.process.proc import boot_id, process_info, tag_of
+from fal_runner.process.proc import boot_id, own_process, tag_of
 from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.address import EXEC_SOCKET_NAME, LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES, READY, PrewarmedWorker, ShimOrder, wait_for_order
@@ -102,10 +102,9 @@ class Shim:
         await self._server.start()
         commands = ExecListener(SocketPath(directory / EXEC_SOCKET_NAME), self._tokens, execs)
         commands.open()
-        own = process_info(os.getpid())
         ShimIdentity(
             pid=os.getpid(),
-            started_ticks=own.started_ticks if own else 0,
+            started_ticks=own_process().started_ticks,
             boot_id=boot_id(),
             tag=tag_of(order.token),
             address=str(directory / SOCKET_NAME),

@@ -21,7 +21,7 @@ from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.exec.service import ExecService
 from fal_runner.process.gpus import GpuMeter
 from fal_runner.process.ports import PortUnavailable
-from fal_runner.process.proc import boot_id, process_info
+from fal_runner.process.proc import boot_id, own_process
 from fal_runner.process.subreaper import Subreaper
 from fal_runner.process.usage import measure_descendants
 from fal_runner.shim.address import TOKEN_METADATA
@@ -104,6 +104,10 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         self._measuring = asyncio.Lock()
         self._gpus: GpuMeter | None = None
         self._gpus_opened = False
+        # Read at the start, because a shim without a free descriptor answers, too.
+        self._identity = shim_pb2.ProcessIdentity(
+            pid=os.getpid(), start_ticks=own_process().started_ticks, boot_id=boot_id()
+        )
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -139,11 +143,8 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             return _start_response(runner)
 
     async def GetStatus(self, request: shim_pb2.GetStatusRequest, context: Context) -> shim_pb2.GetStatusResponse:
-        own = process_info(os.getpid())
         status = shim_pb2.ShimStatus(
-            shim=shim_pb2.ProcessIdentity(
-                pid=os.getpid(), start_ticks=own.started_ticks if own else 0, boot_id=boot_id()
-            ),
+            shim=self._identity,
             state=State.STATE_WAITING,
             open_sessions=self._execs.open_count,
         )

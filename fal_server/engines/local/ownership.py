@@ -21,15 +21,21 @@ from fal_runner.process.proc import (
 )
 from fal_runner.shim.address import ShimIdentity
 from fal_runner.worker.process_tag import TAG_VARIABLE
+from fal_server.core.faults import NodeTrouble
 from fal_server.engines.local.cgroup import end_group
 from fal_server.engines.local.container import remove_container
 
 _QUIET_LISTINGS = 3
 _PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.1
 
 
 def find_shim(directory: Path, token: str) -> ShimIdentity | None:
-    """Find the living shim of a runner: its pid, start time, boot and tag must agree, or it is not ours."""
+    """Find the living shim of a runner: its pid, start time, boot and tag must agree, or it is not ours.
+
+    Raises:
+        OSError: nothing is known, because this machine lacks something.
+    """
     identity = ShimIdentity.read(directory)
     if identity is None or identity.tag != tag_of(token) or identity.boot_id != boot_id():
         return None
@@ -65,15 +71,22 @@ async def sweep(tag: str, directory: Path) -> None:
     """Kill a runner's group, its container, and every process with its tag; return when none is alive.
 
     One listing that finds nothing proves little: a process in the middle of its exec has no environment to read, and
-    one that was forked meanwhile may be missing. So several in a row must find nothing, with pauses between them.
+    one that was forked meanwhile may be missing. So several in a row must find nothing, with pauses between them. One
+    that this machine lacks something for proves nothing at all.
     """
     await end_group(directory, tag)
     await asyncio.to_thread(remove_container, directory)
     quiet, pause = 0, _PAUSE_SECONDS
     while quiet < _QUIET_LISTINGS:
-        alive = await asyncio.to_thread(processes_of, tag)
-        for process in alive:
-            send_signal(process)
-        quiet, pause = (0, min(0.1, pause * 2)) if alive else (quiet + 1, _PAUSE_SECONDS)
+        try:
+            alive = await asyncio.to_thread(processes_of, tag)
+        except OSError as error:
+            if not NodeTrouble.explains(error):
+                raise
+            quiet, pause = 0, _LONGEST_PAUSE_SECONDS
+        else:
+            for process in alive:
+                send_signal(process)
+            quiet, pause = (0, min(_LONGEST_PAUSE_SECONDS, pause * 2)) if alive else (quiet + 1, _PAUSE_SECONDS)
         if quiet < _QUIET_LISTINGS:
             await asyncio.sleep(pause)

@@ -42,7 +42,9 @@ class LocalShimProcess:
         except ProcessLookupError:
             self.died.set()
             return
-        found = process_info(self.identity.pid)
+        found = None
+        with contextlib.suppress(OSError):  # nothing can be read now; whoever found the shim has compared its start
+            found = process_info(self.identity.pid)
         if found is not None and found.started_ticks != self.identity.started_ticks:
             os.close(handle)  # a later process has its number
             self.died.set()
