@@ -122,8 +122,13 @@ class Uv:
         return sorted(self._cache.parent.glob(f"{self._cache.name}*"))
 
     async def find_python(self, version: str) -> Path | None:
-        """Find the interpreter of a version such as `3.11`, preferring the controller's own; None if there is none."""
-        if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        """Find the interpreter of a version such as `3.11` or `3.11.7`, preferring the controller's own.
+
+        Returns:
+            Its path; None if there is none.
+        """
+        minor, exact = "{}.{}".format(*sys.version_info), "{}.{}.{}".format(*sys.version_info)
+        if version in (minor, exact):  # also if it is on no PATH
             return Path(sys.executable)
         if version not in self._interpreters or not self._interpreters[version].exists():
             lines = await self._answer("python", "find", "--no-project", version)

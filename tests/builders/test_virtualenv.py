@@ -250,7 +250,8 @@ async def test_a_missing_interpreter_is_named_with_those_that_are_here(builder, 
     assert list(root.iterdir()) == []
 
 
-async def test_an_exact_version_is_found(builder):
+async def test_an_exact_version_is_found_though_it_is_on_no_path(root, tmp_path, environ):
+    builder = VirtualenvBuilder(root, tmp_path / "unused-cache", ROOMS, {**environ, "PATH": "/nowhere", "HOME": "/"})
     built = await builder.build(spec(python_version=sys.version.split()[0]), force=False, log=Log())
     assert (await run(built.python, "-V")).split()[1] == sys.version.split()[0]
 
