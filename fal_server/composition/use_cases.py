@@ -172,6 +172,7 @@ async def build_use_cases(
         dispatcher,
         queue,
         workflow_runs,
+        drains,
         recording,
         execution.engine,
         storage.blobs,

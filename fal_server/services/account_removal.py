@@ -19,6 +19,7 @@ from fal_server.ports import Blobs, Engine, EnvironmentStore, Store
 from fal_server.ports.accounts import AccountStore
 from fal_server.ports.files import ObjectStore
 from fal_server.services.accounts import Accounts
+from fal_server.services.drains import Drains
 from fal_server.services.queue import Queue
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.workflow_runs import WorkflowRuns
@@ -54,6 +55,7 @@ class AccountRemoval:
         dispatcher: Dispatcher,
         queue: Queue,
         workflow_runs: WorkflowRuns,
+        drains: Drains,
         recording: RequestRecording,
         engine: Engine,
         blobs: Blobs,
@@ -71,6 +73,7 @@ class AccountRemoval:
         self._dispatcher = dispatcher
         self._queue = queue
         self._workflow_runs = workflow_runs
+        self._drains = drains
         self._recording = recording
         self._engine = engine
         self._blobs = blobs
@@ -116,6 +119,7 @@ class AccountRemoval:
     async def _remove(self, account: DeletedAccount) -> None:
         """End everything that runs, then remove all data, and the account's own row last."""
         await self._access.open_calls.ended(account.keys)
+        await self._drains.end_account(account.id)
         await self._workflow_runs.end_account(account.id)
         for app in [app for app in self._catalog.apps if app.account == account.id]:
             await self._catalog.delete(app.app_id)

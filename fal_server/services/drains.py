@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fal_server.core.drains import REACHES_BACK, DrainFormat, LogDrain, Target, Unsent, checked_drain_name
 from fal_server.core.faults import AlreadyExists, NotFound, ResourceExhausted
-from fal_server.core.identity import EVERY_ACCOUNT, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Scope
 from fal_server.core.logs import LogLevel
 from fal_server.core.names import app_name, split_app_name
 from fal_server.core.outbound import checked_url
@@ -90,12 +90,10 @@ class Drains:
             sealed=self._vault.seal(_context(drain_id), _text(target)),
         )
         async with self._creating:
-            there = await self._store.list(scope.account)
-            if any(one.name == name for one in there):
-                raise AlreadyExists(f"drain {name!r} exists already: choose another name, or delete it first")
-            if len(there) >= MOST_DRAINS:
+            if len(await self._store.list(scope.account)) >= MOST_DRAINS:
                 raise ResourceExhausted(f"there are {MOST_DRAINS} drains already: delete one that is not needed")
-            await self._store.add(drain)
+            if not await self._store.add(drain):
+                raise AlreadyExists(f"drain {name!r} exists already: choose another name, or delete it first")
         self.changed.notify()
         return await self._view(drain)
 
@@ -132,6 +130,12 @@ class Drains:
         """
         if not await self._store.pause(scope.account, checked_drain_name(name), paused):
             raise _none(name)
+        self.changed.notify()
+
+    async def end_account(self, account: AccountId) -> None:
+        """Delete all drains of an account; nothing more is sent for it."""
+        for drain in await self._store.list(account):
+            await self._store.delete(account, drain.name)
         self.changed.notify()
 
     async def every(self) -> Sequence[LogDrain]:

@@ -330,6 +330,15 @@ async def test_other_accounts_do_not_see_a_drain(desk):
     await desk.drains.create(OTHER, "d", URL)
 
 
+async def test_nothing_more_is_sent_for_a_deleted_account(desk):
+    await desk.create()
+    await desk.drains.create(OTHER, "theirs", URL)
+    looked = desk.drains.changed.count
+    await desk.drains.end_account(LOCAL)
+    assert desk.drains.changed.count > looked  # the loop ends the task of each drain that is gone
+    assert [drain.account for drain in await desk.drains.every()] == [OTHER.account]
+
+
 async def test_bounds(desk):
     with pytest.raises(InvalidArgument, match="name"):
         await desk.create("Not a name")
