@@ -80,15 +80,15 @@ class Backlog:
         return self._held[account]
 
     @contextmanager
-    def reserved(self, account: AccountId, size: int) -> Generator[None]:
-        """Count a request while it is being stored."""
+    def reserved(self, account: AccountId, size: int, requests: int = 1) -> Generator[None]:
+        """Count requests, with bodies of this size together, while they are being stored."""
         held = self._held[account]
-        held.requests += 1
+        held.requests += requests
         held.size += size
         try:
             yield
         finally:
-            held.requests -= 1
+            held.requests -= requests
             held.size -= size
 
     def add(self, request: QueuedRequest, size: int = 0) -> LiveRequest:

@@ -386,22 +386,22 @@ class Queue:
         if not requests:
             return []
         groups = [requests[start : start + _GROUP] for start in range(0, len(requests), _GROUP)]
-        sizes: dict[str, int] = {}
-        for group in groups:
-            sizes.update(await self._store.sizes_of(account, [request.request_id for request in group]))
-        self._require_room(account, sum(sizes.values()), len(requests))
+        sizes = [await self._size(account, group) for group in groups]
+        self._require_room(account, sum(sizes), len(requests))
         revived: list[str] = []
         with ExitStack() as kept:
-            # Room for all is kept at once, and of each group it is given back when the group is in line.
-            rooms: list[ExitStack] = []
-            for group in groups:
-                rooms.append(kept.enter_context(ExitStack()))
-                for request in group:
-                    rooms[-1].enter_context(self._backlog.reserved(account, sizes.get(request.request_id, 0)))
+            # Room for all groups is kept at once, and that of each is given back when the group is in the queue.
+            rooms = [kept.enter_context(ExitStack()) for _ in groups]
+            for group, size, room in zip(groups, sizes, rooms, strict=True):
+                room.enter_context(self._backlog.reserved(account, size, len(group)))
             for group, room in zip(groups, rooms, strict=True):
                 revived += await run_to_completion(self._revive(group))
                 room.close()
         return revived
+
+    async def _size(self, account: AccountId, group: Sequence[QueuedRequest]) -> int:
+        """Return how many bytes the bodies of requests have together."""
+        return sum((await self._store.sizes_of(account, [request.request_id for request in group])).values())
 
     # Called by the attempts.
 
