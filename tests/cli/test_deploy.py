@@ -239,7 +239,7 @@ def test_a_plan_says_what_would_change_and_deploys_nothing(controller, planned, 
     planned.problems.append("no machine can run it")
     assert main(["deploy", app_file, "--plan"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "hello is on revision rev-0. Of it would change:",
+        "hello is on revision rev-0. This would change:",
         "  keep_alive    60 -> 90",
         "  requirements  -b +c",
         "Its environment (eeeeeeeeeeee) would be built.",

@@ -95,6 +95,7 @@ def test_get_shows_one(controller, capsys):
     shown = capsys.readouterr().out
     assert "Headers:     x\n" in shown
     assert "Signed:      yes\n" in shown
+    assert "Sent:        0 lines\n" in shown
     assert main(["drains", "get", "loki", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["format"] == "loki"
 

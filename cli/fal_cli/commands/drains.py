@@ -187,7 +187,8 @@ def _get(args: argparse.Namespace) -> None:
         "Signed": "yes" if drain.signed else "no",
         "State": _state(drain),
         "Created at": shown_time(drain.created_at),
-        "Sent": f"{drain.sent_lines} lines, last at {shown_time(drain.last_sent_at)}",
+        "Sent": f"{drain.sent_lines} lines"
+        + (f", last at {shown_time(drain.last_sent_at)}" if drain.last_sent_at else ""),
         "Unsent": _behind(drain),
         "Lost": f"{drain.lost_lines} lines, deleted before they were sent",
         "Last error": f"{drain.last_error} ({shown_time(drain.last_error_at)})" if drain.last_error else "-",

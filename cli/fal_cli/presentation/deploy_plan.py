@@ -16,7 +16,7 @@ def lines(plan: DeployPlan) -> Iterator[str]:
     if plan.current_id is None:
         yield f"{plan.app_name} would be a new app:"
     elif plan.changes:
-        yield f"{plan.app_name} is on revision {plan.current_id}. Of it would change:"
+        yield f"{plan.app_name} is on revision {plan.current_id}. This would change:"
     else:
         yield f"{plan.app_name} is on revision {plan.current_id}. No setting and no code would change."
     width = max((len(change.name) for change in plan.changes), default=0)
