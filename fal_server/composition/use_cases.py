@@ -151,7 +151,7 @@ async def build_use_cases(
     stack.push_async_callback(outbound.close)
     calls = SignedCalls(outbound, await store.webhook_signer(), clock, addresses.accounts)
     drains = Drains(store.drains, live.unsent_lines, storage.vault, clock)
-    delays = Delays(catalog, live.fleet)
+    delays = Delays(catalog, live.fleet, clock)
     queue = Queue(
         store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended, addresses.accounts.quotas
     )

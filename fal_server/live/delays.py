@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from fal_server.core.apps import App
 from fal_server.core.identity import AppId
-from fal_server.core.runners import Desired, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
+from fal_server.ports import Clock
+
+_USUAL_SETUP = timedelta(seconds=2)  # a shorter one is over before anybody has read of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +36,14 @@ class Delays:
     Cache: it reads the catalog and the fleet.
     """
 
-    def __init__(self, catalog: Catalog, fleet: Fleet) -> None:
+    def __init__(self, catalog: Catalog, fleet: Fleet, clock: Clock) -> None:
         self._catalog = catalog
         self._fleet = fleet
+        self._clock = clock
 
     def not_in_time(self, app_id: AppId, seconds: float) -> str:
         """Return the message for a request that no runner took within its start timeout."""
-        delay = self.of(app_id)
+        delay = self.of(app_id) or self.of_setup(app_id)
         why = "" if delay is None else f": {delay.reason}"
         return f"no runner of {str(app_id)!r} took the request within {seconds:g} s{why}"
 
@@ -47,11 +52,7 @@ class Delays:
         app = self._catalog.get(app_id)
         if app is None:
             return None
-        runners = [
-            runner
-            for runner in self._fleet.of_app(app_id)
-            if runner.revision_id == app.revision_id and runner.desired is Desired.SERVE
-        ]
+        runners = self._serving(app)
         if any(runner.state is RunnerState.IDLE for runner in runners):
             return None
         if app.scaling.max_concurrency == 0:
@@ -65,3 +66,24 @@ class Delays:
             return Delay(reason=f"{starts}: {failures.reason or 'no reason is known'}{logs}", next_try_at=next_try_at)
         held = next((runner for runner in waiting if runner.state is RunnerState.PENDING), None)
         return None if held is None else Delay(reason=held.reason, next_try_at=held.not_before)
+
+    def of_setup(self, app_id: AppId) -> Delay | None:
+        """Return that the setup of an app's only runners takes long; None if it does not, or another runner serves."""
+        app = self._catalog.get(app_id)
+        runners = [] if app is None else self._serving(app)
+        if any(runner.state is RunnerState.IDLE for runner in runners):
+            return None
+        long_ago = self._clock.now() - _USUAL_SETUP
+        for runner in runners:
+            if runner.state is RunnerState.SETUP and runner.started_at is not None and runner.started_at < long_ago:
+                logs = f"`fal runners logs {runner.runner_id}` shows what it writes"
+                return Delay(reason=f"runner {runner.runner_id} is in its setup: {logs}")
+        return None
+
+    def _serving(self, app: App) -> list[Runner]:
+        """Return the runners that are to serve an app's current revision."""
+        return [
+            runner
+            for runner in self._fleet.of_app(app.app_id)
+            if runner.revision_id == app.revision_id and runner.desired is Desired.SERVE
+        ]

@@ -140,7 +140,7 @@ class Dispatcher:
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
-        self._delays = Delays(catalog, fleet)
+        self._delays = Delays(catalog, fleet, clock)
         self._backlog = backlog
         self._clock = clock
         self._changed = changed

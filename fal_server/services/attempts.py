@@ -90,7 +90,7 @@ class AttemptRunner:
         self._store = store
         self._dispatcher = dispatcher
         self._catalog = catalog
-        self._delays = Delays(catalog, fleet)
+        self._delays = Delays(catalog, fleet, clock)
         self._client = client
         self._cancellations = cancellations
         self._clock = clock

@@ -208,7 +208,7 @@ class Queue:
             failed = Delay(reason=reason, next_try_at=request.not_before)
             if request.not_before is not None and request.not_before > self._clock.now():
                 return failed
-        return self._delays.of(request.app_id) or failed
+        return self._delays.of(request.app_id) or failed or self._delays.of_setup(request.app_id)
 
     async def result(self, app_id: AppId, request_id: str) -> tuple[QueuedRequest, Answer | None]:
         """Return a request and its response, which is None until it is completed.

@@ -151,7 +151,7 @@ class Queueing:
         self.receivers = FakeReceivers()
         self.store: Any = FailingQueueStore(platform.store.queue)
         self.backlog = platform.backlog
-        delays = Delays(platform.catalog, platform.fleet)
+        delays = Delays(platform.catalog, platform.fleet, platform.clock)
         self.ended = EndedRequests()
         self.quotas = USUAL
         self.queue = Queue(

@@ -10,7 +10,7 @@ from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
 from fal_server.core.routing import Outcome
-from fal_server.core.runners import Desired
+from fal_server.core.runners import Desired, RunnerState
 from fal_server.ports.queue import AnswerTooLarge, RequestFilter
 from fal_server.services.attempts import RETRIES
 from tests.fakes.domain import SCOPE, app_id
@@ -196,6 +196,17 @@ async def test_a_waiting_request_says_why(q):
         "the last start failed: worker exited with code 1: OSError: no weights; "
         f"`fal runners logs {failed}` shows what it wrote"
     )
+
+
+async def test_a_request_that_waits_for_a_long_setup_says_so(q):
+    q.platform.engine.start_as = Start.WAITS
+    request_id = await q.submit()
+    await q.until(lambda: [runner for runner in q.platform.fleet.runners if runner.state is RunnerState.SETUP])
+    assert (await q.queue.status(app_id("a"), request_id)).delay is None
+    q.pass_time(12)
+    [started] = [spec.runner_id for spec in q.platform.engine.launched]
+    delay = (await q.queue.status(app_id("a"), request_id)).delay
+    assert delay.reason == f"runner {started} is in its setup: `fal runners logs {started}` shows what it writes"
 
 
 async def test_a_request_that_rests_says_which_attempt_failed(q):
