@@ -17,6 +17,7 @@ from fal_runner.isolation.room import READ, WRITE, Place
 from fal_server.builders.places import BuildPlace
 from fal_server.builders.process import run_lines
 from fal_server.builders.rooms import BuildRoom
+from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.identity import LOCAL, AccountId
 
 # An installer may know how to reach the network and where packages are, see docs/explanation/security.md. Builds run
@@ -29,15 +30,6 @@ _PASSED = re.compile(
     r"HTTP_\w+|INDEX|INDEX_(?:URL|STRATEGY|\w+_USERNAME|\w+_PASSWORD)|INSECURE_HOST|KEYRING_PROVIDER|LINK_MODE|"
     r"NATIVE_TLS|NO_BINARY\w*|NO_BUILD\w*|NO_INDEX|OFFLINE|OVERRIDE|PRERELEASE|PYTHON_INSTALL_DIR|PYTHON_PREFERENCE|"
     r"REQUEST_TIMEOUT|SYSTEM_CERTS|TORCH_BACKEND)"
-)
-
-
-# Where systems keep the authorities that they trust, in one file.
-_SYSTEM_AUTHORITIES = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-    Path("/etc/ssl/ca-bundle.pem"),
-    Path("/etc/ssl/cert.pem"),
 )
 
 
@@ -56,7 +48,7 @@ class Uv:
         passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
         self._cache = Path(passed.get("UV_CACHE_DIR", cache_dir))
         self.variables = {
-            **trusted_authorities(_SYSTEM_AUTHORITIES),
+            **trusted_authorities(SYSTEM_AUTHORITIES),
             **_of_operators_home(environ),
             **passed,
             "PATH": _search_path(environ),

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fal_server.aio.rounds import every
+from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.names import is_host_name
 from fal_server.http.routes.hosts import CLOUD_HOSTS
@@ -174,10 +175,14 @@ class LocalAuthority:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def _trusted_already(self) -> bytes:
-        """Return the CAs in SSL_CERT_FILE, or the public ones."""
-        chosen = Path(os.environ.get("SSL_CERT_FILE") or certifi.where())
-        if chosen.is_file() and not (self.bundle.exists() and chosen.samefile(self.bundle)):
-            return chosen.read_bytes()
+        """Return the CAs in SSL_CERT_FILE, or those that the machine trusts; the public ones if it has none.
+
+        The bundle replaces them for builds and apps, and behind a proxy with its own CA only the machine's list has it.
+        """
+        named = os.environ.get("SSL_CERT_FILE")
+        for chosen in [*([Path(named)] if named else []), *SYSTEM_AUTHORITIES]:
+            if chosen.is_file() and not (self.bundle.exists() and chosen.samefile(self.bundle)):
+                return chosen.read_bytes()
         return Path(certifi.where()).read_bytes()
 
     def renew(self) -> None:

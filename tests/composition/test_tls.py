@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_server.composition import tls
 from fal_server.composition.tls import NAMES, RENEW_BEFORE, Certificates, TlsSettings, check_pair, is_due
 from fal_server.core.faults import Unavailable
 from tests.support.certificates import Authority
@@ -60,6 +61,15 @@ def test_the_bundle_holds_what_the_machine_trusts_already(tmp_path: Path, monkey
         again = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
         assert again.bundle is not None
         assert len(ssl.create_default_context(cafile=str(again.bundle)).get_ca_certs()) > 10
+
+
+def test_the_bundle_holds_the_machine_s_own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    (tmp_path / "system.pem").write_text("the machine's\n")
+    monkeypatch.setattr(tls, "SYSTEM_AUTHORITIES", (tmp_path / "missing.pem", tmp_path / "system.pem"))
+    certificates = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
+    assert certificates.bundle is not None
+    assert certificates.bundle.read_text().startswith("the machine's\n")
 
 
 def test_the_local_authority_makes_a_certificate_for_all_names(tmp_path: Path) -> None:
