@@ -97,7 +97,7 @@ def test_a_wrong_key_opens_none(shop: Controller, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["https://evil.example/ui/", "//evil.example/ui/", "/\\evil", "/local/shop", "javascript:1"]
+    "place", ["https://evil.example/ui/", "//evil.example/ui/", "//[/ui/", "/\\evil", "/local/shop", "javascript:1"]
 )
 def test_the_login_leads_nowhere_else(shop: Controller, place: str) -> None:
     assert Browser(shop.host).post("/ui/login", key=shop.key, next=place).place == "/ui/"
@@ -126,6 +126,7 @@ def test_what_other_pages_send_is_refused(owner: Browser) -> None:
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"origin": "null"},
+        {"origin": "http://["},
     ):
         assert owner.post(place, headers, **form).status == 403
         assert owner.post("/ui/login", headers, key="a:b").status == 403

@@ -215,7 +215,12 @@ async def test_the_controller_fetches_an_address(desk: Desk) -> None:
     url = f"http://127.0.0.1:{desk.house.port}"
     assert (await desk.client.post("/files/file/url//data/h.json", json={"url": f"{url}/health"})).json() is True
     assert b"ok" in (desk.root / "data" / "h.json").read_bytes()
-    for bad, status in ((f"{url}/nothing", 400), ("file:///etc/passwd", 400), ("http://127.0.0.1:1/", 503)):
+    for bad, status in (
+        (f"{url}/nothing", 400),
+        ("file:///etc/passwd", 400),
+        ("http://[", 400),
+        ("http://127.0.0.1:1/", 503),
+    ):
         answer = await desk.client.post("/files/file/url//data/no", json={"url": bad})
         assert answer.status_code == status, answer.text
     assert not (desk.root / "data" / "no").exists()

@@ -131,6 +131,9 @@ def back(place: str, notice: str = "") -> Response:
 
 def _inside(place: str) -> str:
     """Return the destination after the login, which is always inside the dashboard."""
-    parts = urlsplit(place)
+    try:
+        parts = urlsplit(place)
+    except ValueError:
+        return HOME
     inside = not parts.scheme and not parts.netloc and parts.path.startswith("/ui/") and place.isprintable()
     return place if inside and "\\" not in place and not parts.path.startswith((LOGIN, "/ui/logout")) else HOME

@@ -68,10 +68,18 @@ def _named(value: object, kind: str = "") -> Iterator[tuple[str, str]]:
             for each in value:
                 yield from _named(each)
         case str() if value.startswith(("http://", "https://", "data:")):
-            ending = urlsplit(value).path.rpartition(".")[2].lower() if value.startswith("http") else ""
+            ending = _ending(value) if value.startswith("http") else ""
             family = (kind or value[len("data:") :] if value.startswith("data:") else kind).partition("/")[0]
             found = family if family in _KINDS else next((name for name, ends in _KINDS.items() if ending in ends), "")
             if found:
                 yield found, value
         case _:
             pass
+
+
+def _ending(url: str) -> str:
+    """Return the file name's ending in a URL of an app's answer; "" if it has none, or is malformed."""
+    try:
+        return urlsplit(url).path.rpartition(".")[2].lower()
+    except ValueError:
+        return ""

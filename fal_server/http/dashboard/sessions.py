@@ -141,8 +141,16 @@ def require_same_origin(request: Request) -> None:
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     opened = request.method == "GET" and _navigates(request)
     elsewhere = site not in {None, "same-origin", "none"} and not opened
-    if elsewhere or (origin is not None and urlsplit(origin).netloc != request.headers.get("host")):
+    if elsewhere or (origin is not None and _host_of(origin) != request.headers.get("host")):
         raise PermissionDenied("the request comes from a page of another site: open the dashboard itself")
+
+
+def _host_of(origin: str) -> str | None:
+    """Return the host and port of an Origin header; None if it is malformed."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _navigates(request: Request) -> bool:

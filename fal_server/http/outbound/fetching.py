@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fal_server.core.faults import InvalidArgument, Unavailable
+from fal_server.core.outbound import checked_url
 from fal_server.http.outbound.destinations import Destinations, ForbiddenDestination
 
 _CHUNK_BYTES = 1024 * 1024
@@ -50,8 +51,7 @@ class UrlFetcher:
             InvalidArgument: the URL is not for HTTP, is forbidden, or answers with an error.
             Unavailable: it cannot be reached, or the content was cut off.
         """
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise InvalidArgument("url", "url must begin with http:// or https://")
+        checked_url("url", url)
         shown = url.partition("?")[0][:200]
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._threads, self._open, url, shown)
