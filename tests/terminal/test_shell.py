@@ -165,7 +165,7 @@ def test_ctrl_c_ctrl_z_and_ctrl_d(screen: Screen) -> None:
     screen.keys("C-z")
     screen.wait_for("Stopped")
     screen.prompt()
-    screen.run("kill -9 %1; wait; echo killed-$((1 + 1))", "killed-2")
+    screen.run("kill -9 %1; wait -f %1; echo killed-$((1 + 1))", "killed-2")
     screen.keys("C-d")
     screen.wait_for("code=")
     screen.is_restored()
