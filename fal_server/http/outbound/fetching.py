@@ -8,7 +8,6 @@ import http.client
 import socket
 import ssl
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
