@@ -96,7 +96,7 @@ class Controller:
         self._until_idle(waiting)
 
     def memory_mib(self) -> float:
-        """Return the unshared memory of a warm worker, its shim, and what holds its room."""
+        """Return the unshared memory of a warm worker, its shim, and what holds its sandbox."""
         waiting = [worker.parent() for worker in self._warm_workers()]
         found = [process for shim in waiting if shim is not None for process in (shim, *shim.children(recursive=True))]
         return sum(process.memory_full_info().uss for process in found) / 2**20
@@ -186,9 +186,9 @@ def main() -> None:
         "raw": statistics.median(raw),
     }
     middle = statistics.median(warm)
-    for name, rooms, views in (("with a warm worker", warm, warm_view), ("without", plain, plain_view)):
-        ratio = statistics.median(here / there for here, there in zip(rooms, views, strict=True))
-        print(f"a room costs, {name}: {ratio:.2f} of a view, {min(rooms) / min(views):.2f} by the least")
+    for name, sandboxes, views in (("with a warm worker", warm, warm_view), ("without", plain, plain_view)):
+        ratio = statistics.median(here / there for here, there in zip(sandboxes, views, strict=True))
+        print(f"a sandbox costs, {name}: {ratio:.2f} of a view, {min(sandboxes) / min(views):.2f} by the least")
     print("a warm worker, of", ", of ".join(f"{name} {middle / base:.2f}" for name, base in ratios.items()))
     print(f"unshared memory of a warm worker and its shim: {memory:.0f} MiB; load {os.getloadavg()[0]:.1f}")
 

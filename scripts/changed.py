@@ -19,7 +19,7 @@ def git(*arguments: str) -> str | None:
 def changed() -> list[str]:
     """Return the changed and the new files, committed or not, without generated and deleted ones."""
     base = next(found.strip() for main in MAINS if (found := git("merge-base", "HEAD", main)))
-    paths = [f"{room}/*.py" for room in PRODUCT]
+    paths = [f"{package}/*.py" for package in PRODUCT]
     differing = git("diff", "--name-only", "--diff-filter=d", base, "--", *paths) or ""
     new = git("ls-files", "--others", "--exclude-standard", "--", *paths) or ""
     return [name for name in f"{differing}{new}".splitlines() if not name.startswith("fal_grpc/v1/")]

@@ -23,7 +23,7 @@ OLD_FILES = re.compile(
     r"completing|interfaces)|cli/fal_cli/.*failures|fal_server/http/.*depot"
 )
 
-# Names of classes, functions and methods ("Class.method") that are gone: room -> old name -> better name.
+# Names of classes, functions and methods ("Class.method") that are gone: folder -> old name -> better name.
 OLD_NAMES = {
     "": {
         "Plane": "Controller",
@@ -120,9 +120,9 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def sources(*rooms: str) -> list[Path]:
+def sources(*folders: str) -> list[Path]:
     found = [path for path in tracked("*.py") if "fal_grpc/v1/" not in path.as_posix()]
-    return [path for path in found if not rooms or name_of(path).split("/")[0] in rooms]
+    return [path for path in found if not folders or name_of(path).split("/")[0] in folders]
 
 
 def definitions(path: Path) -> Iterator[str]:
@@ -171,8 +171,8 @@ def test_old_files_are_gone() -> None:
 def test_old_names_are_gone() -> None:
     found = [
         f"{name_of(path)}: {name}, better {names[name]}"
-        for room, names in OLD_NAMES.items()
-        for path in sources(*([room] if room else PRODUCT))
+        for folder, names in OLD_NAMES.items()
+        for path in sources(*([folder] if folder else PRODUCT))
         for name in definitions(path)
         if name in names
     ]
@@ -192,10 +192,10 @@ def test_old_words_are_gone() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("room", ["cli", "fal", "fal_grpc", "fal_mcp", "fal_runner", "fal_server"])
-def test_a_class_name_stands_for_one_thing(room: str) -> None:
+@pytest.mark.parametrize("folder", ["cli", "fal", "fal_grpc", "fal_mcp", "fal_runner", "fal_server"])
+def test_a_class_name_stands_for_one_thing(folder: str) -> None:
     places = defaultdict(list)
-    for path in sources(room):
+    for path in sources(folder):
         for name in re.findall(r"^ *class _*(\w+)", path.read_text(), re.MULTILINE):
             places[name].append(name_of(path))
     assert not {name: found for name, found in places.items() if len(found) > 1}
@@ -282,6 +282,6 @@ def test_every_record_of_live_says_who_owns_it() -> None:
 @pytest.mark.parametrize("name", ["docs/explanation/architecture.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_files_that_a_page_names_exist(name: str) -> None:
     text = (ROOT / name).read_text()
-    rooms = "|".join((*PRODUCT, "tests", "docs", "scripts", "protos"))
-    named = re.findall(rf"`((?:{rooms})/[\w./-]+)`", text)
+    folders = "|".join((*PRODUCT, "tests", "docs", "scripts", "protos"))
+    named = re.findall(rf"`((?:{folders})/[\w./-]+)`", text)
     assert not [path for path in named if not (ROOT / path).exists()]

@@ -113,8 +113,8 @@ class RunnerSpec(_message.Message):
     """
     room: _builtins.str
     """What the runner sees of the machine. Empty: all of it, with /data and /app of its own. "none": the machine as it
-    is. Else a room, which has what these lines name and nothing else; a line is r (read only) or w, the path on the
-    machine and the path in the room, with tabs between them; or l, where a link leads, and its path.
+    is. Else a sandbox, which has what these lines name and nothing else; a line is r (read only) or w, the path on the
+    machine and the path in the sandbox, with tabs between them; or l, where a link leads, and its path.
     """
     gate_key: _builtins.str
     """The key of the gate that the worker puts before the app's port; empty: it takes connections from everybody."""

@@ -1,4 +1,4 @@
-"""Takes from a process what would let it out of its room: capabilities, new privileges, core dumps, spare limits.
+"""Takes from a process what would let it out of its sandbox: capabilities, new privileges, core dumps, spare limits.
 
 launch.py uses it between fork and exec: the standard library alone, one thread.
 """

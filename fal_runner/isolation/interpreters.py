@@ -1,4 +1,4 @@
-"""What a room needs for an interpreter to run in it: its installation, and the links that lead there."""
+"""What a sandbox needs for an interpreter to run in it: its installation, and the links that lead there."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from fal_runner.isolation.room import LINK, READ, SYSTEM, WRITE, Place
+from fal_runner.isolation.sandbox import LINK, READ, SYSTEM, WRITE, Place
 
 _MOST_LINKS = 40  # as the kernel follows
 
 
 def place(mode: str, path: Path, target: str | None = None) -> Place:
-    """Describe a place of a room; by default it is seen there at its own path."""
+    """Describe a place of a sandbox; by default it is seen there at its own path."""
     return mode, str(path.resolve()), target or str(path)
 
 
 def needed(places: Iterable[Place]) -> Iterator[Place]:
-    """Leave out what every room has, what is missing, and what comes a second time."""
+    """Leave out what every sandbox has, what is missing, and what comes a second time."""
     known: set[str] = set()
     for each in places:
         mode, source, target = each

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from fal_runner.isolation import mounts
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.room import APP, PARTS, READ, ROOM_DIRECTORY_VARIABLE, ROOM_VARIABLE, TEMPORARY, written
+from fal_runner.isolation.sandbox import (
+    APP,
+    PARTS,
+    READ,
+    SANDBOX_DIRECTORY_VARIABLE,
+    SANDBOX_VARIABLE,
+    TEMPORARY,
+    written,
+)
 
 _LAUNCH = Path(__file__).parents[1] / "process" / "launch.py"
 _NOTHING = ("/bin/sh", "-c", ":")
@@ -25,8 +33,8 @@ def refusal(level: Isolation) -> str:
         directory = Path(place).resolve()
         for name in PARTS:
             (directory / name).mkdir()
-        room = written([(READ, str(directory), str(directory))]) if level is Isolation.PROCESS else ""
-        places = {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
+        sandbox = written([(READ, str(directory), str(directory))]) if level is Isolation.PROCESS else ""
+        places = {SANDBOX_VARIABLE: sandbox, SANDBOX_DIRECTORY_VARIABLE: str(directory)} if sandbox else {}
         view = {mounts.APP_VARIABLE: str(directory / APP), mounts.DATA_VARIABLE: str(directory / TEMPORARY)}
         command = [str(_LAUNCH), str(os.getpid()), "pipes", str(directory / APP), *_NOTHING]
         code, said = asyncio.run(_outcome(command, {"PATH": "/usr/bin:/bin", **view, **places}))

@@ -2,7 +2,7 @@
 
 The shim runs it by path with `python -I -S`, because code between fork and exec would not be safe in a process with
 gRPC's threads. It costs about 10 ms, 5 more if the program gets its own view of the file system (see mounts), and some
-15 more if it gets a room (see jail). In a room the program is a child of this process, which stays outside.
+15 more if it gets a sandbox (see namespaces). In a sandbox the program is a child of this process, which stays outside.
 This process has privileges that the program must not have. So it does not get the program's variables, which are the
 app's, in its own environment, but through a descriptor. An earlier version's shim still passes them in the environment.
 """
@@ -18,16 +18,16 @@ import termios
 sys.path.insert(0, __file__.rpartition("/fal_runner/")[0])
 
 from fal_runner.isolation import confinement, mounts
-from fal_runner.isolation.room import (
+from fal_runner.isolation.sandbox import (
     APP,
     DATA,
     NO_VIEW,
     PARTS,
-    ROOM_DIRECTORY_VARIABLE,
-    ROOM_VARIABLE,
+    SANDBOX_DIRECTORY_VARIABLE,
+    SANDBOX_VARIABLE,
     VARIABLES_VARIABLE,
     WORKER,
-    has_room,
+    has_sandbox,
     read,
 )
 from fal_runner.process import groups
@@ -56,15 +56,15 @@ def main() -> None:
         groups.enter(ours)
     except OSError as error:
         fail(f"cannot enter the control group of its runner: {error.strerror}", 126)
-    room = ours.pop(ROOM_VARIABLE, "")
+    sandbox = ours.pop(SANDBOX_VARIABLE, "")
     process = ours.pop(mounts.JOIN_VARIABLE, "")
-    if has_room(room):
-        enter_room(room, process, variables)
-    elif room != NO_VIEW or process:
+    if has_sandbox(sandbox):
+        enter_sandbox(sandbox, process, variables)
+    elif sandbox != NO_VIEW or process:
         enter_view(process, [directory, *command], variables)
     if directory == app:
         directory = variables[mounts.APP_VARIABLE]  # the same directory, under its name in the view
-    if is_worker and not room:
+    if is_worker and not sandbox:
         # `fal runners profile` reads the worker's memory from another process of the shim, which Yama only allows by
         # name.
         confinement.allow_tracer(int(parent))
@@ -114,19 +114,19 @@ def enter_view(process: str, paths: list[str], variables: MutableMapping[str, st
         os.write(2, message.encode())
 
 
-def enter_room(room: str, process: str, variables: MutableMapping[str, str]) -> None:
-    """Create a room, or join that of another process; without it the program does not run."""
-    from fal_runner.isolation import jail  # an import that a view does not need
+def enter_sandbox(sandbox: str, process: str, variables: MutableMapping[str, str]) -> None:
+    """Create a sandbox, or join that of another process; without it the program does not run."""
+    from fal_runner.isolation import namespaces  # an import that a view does not need
 
-    directory = os.environ.pop(ROOM_DIRECTORY_VARIABLE, "")  # a build has none
+    directory = os.environ.pop(SANDBOX_DIRECTORY_VARIABLE, "")  # a build has none
     try:
         if process:
-            jail.join(int(process))
+            namespaces.join(int(process))
             variables[_WORKER_VARIABLE] = str(WORKER)
         else:
             parts = [(how, f"{directory}/{name}", path) for name, (how, path) in PARTS.items() if directory]
-            jail.enter([*parts, *read(room)])
-        jail.confine(worker=not process)
+            namespaces.enter([*parts, *read(sandbox)])
+        namespaces.confine(worker=not process)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"this program cannot be isolated, so it does not run: {error.strerror}{where}", 126)

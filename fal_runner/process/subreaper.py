@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fal_runner.isolation.room import VARIABLES_VARIABLE
+from fal_runner.isolation.sandbox import VARIABLES_VARIABLE
 from fal_runner.process.proc import ProcessInfo, all_processes, descendants, send_signal
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
@@ -134,12 +134,12 @@ class Subreaper:
                 continue  # the next round kills processes that were forked meanwhile
 
     def program_of(self, child: Child) -> int:
-        """Return the process id of a child's program: its own, or the one in the room that it stands for."""
+        """Return the process id of a child's program: its own, or the one in the sandbox that it stands for."""
         own = (process for process in self.living_descendants() if process.parent == child.pid)
         return next((process.pid for process in own if process.session == process.pid), child.pid)
 
     def kill_program(self, child: Child) -> None:
-        """Send SIGKILL to the program in the room that a child stands for, or to the child if there is none yet.
+        """Send SIGKILL to the program in the sandbox that a child stands for, or to the child if there is none yet.
 
         A program that is already ending keeps its exit code, which the child passes on; SIGKILL to the child would lose
         it.

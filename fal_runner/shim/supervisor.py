@@ -17,7 +17,15 @@ from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.isolation.container import NOTE_VARIABLE, read_note
 from fal_runner.isolation.container import kill as kill_container
 from fal_runner.isolation.mounts import JOIN_VARIABLE
-from fal_runner.isolation.room import APP, ROOM_VARIABLE, SHARED, TEMPORARY, has_room, isolation_of, seen_in_room
+from fal_runner.isolation.sandbox import (
+    APP,
+    SANDBOX_VARIABLE,
+    SHARED,
+    TEMPORARY,
+    has_sandbox,
+    isolation_of,
+    seen_in_sandbox,
+)
 from fal_runner.log.capture import capture
 from fal_runner.log.frames import new_mark
 from fal_runner.log.journal import Journal
@@ -107,8 +115,8 @@ class Supervisor:
     @property
     def command_place(self) -> dict[str, str]:
         """Variables that make launch.py give commands the worker's view of the machine."""
-        room = SHARED if has_room(self.spec.room) else ""
-        return {JOIN_VARIABLE: str(self.identity.pid), ROOM_VARIABLE: room, **self._groups}
+        sandbox = SHARED if has_sandbox(self.spec.room) else ""
+        return {JOIN_VARIABLE: str(self.identity.pid), SANDBOX_VARIABLE: sandbox, **self._groups}
 
     @property
     def _groups(self) -> dict[str, str]:
@@ -119,7 +127,7 @@ class Supervisor:
     def terminals(self) -> str:
         """The /dev for the terminals of commands."""
         if self._worker is None or self._reaper.program_of(self._worker) == self._worker.pid:
-            return "/dev"  # there is no room, or it is not complete yet
+            return "/dev"  # there is no sandbox, or it is not complete yet
         return f"/proc/{self._worker.pid}/root/dev"
 
     def _moved_ports(self) -> dict[str, int]:
@@ -210,7 +218,7 @@ class Supervisor:
                 self.state = State.STATE_STOPPING
                 self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=0)))
         # The sweep after its end kills all other processes.
-        if has_room(self.spec.room):
+        if has_sandbox(self.spec.room):
             self._reaper.kill_program(self._worker)
         elif self._container is not None:
             self._tasks.append(self._spawn(self._kill_in(self._container)))
@@ -298,7 +306,7 @@ class Supervisor:
 
     def _seen(self, path: str) -> str:
         """Return the worker's path of a file on the machine."""
-        return seen_in_room(path, str(self._directory)) if has_room(self.spec.room) else path
+        return seen_in_sandbox(path, str(self._directory)) if has_sandbox(self.spec.room) else path
 
     async def _listen(self, process: WorkerProcess) -> None:
         """Process the worker's messages: that it listens, and the result of its callable."""

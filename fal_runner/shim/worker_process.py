@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_runner.isolation.room import ROOM_DIRECTORY_VARIABLE, ROOM_VARIABLE
+from fal_runner.isolation.sandbox import SANDBOX_DIRECTORY_VARIABLE, SANDBOX_VARIABLE
 from fal_runner.process.descriptors import read_some, write_all
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.worker.prewarm import ImportList
@@ -22,14 +22,14 @@ _READ_BYTES = 256 * 1024
 _LONGEST_MODULE = 256
 
 
-def place_of(room: str, directory: Path) -> dict[str, str]:
+def place_of(sandbox: str, directory: Path) -> dict[str, str]:
     """Return variables that select a worker's view of the machine in launch.py.
 
     Args:
-        room: as in RunnerSpec.
+        sandbox: as in RunnerSpec.
         directory: contains its private files.
     """
-    return {ROOM_VARIABLE: room, ROOM_DIRECTORY_VARIABLE: str(directory)} if room else {}
+    return {SANDBOX_VARIABLE: sandbox, SANDBOX_DIRECTORY_VARIABLE: str(directory)} if sandbox else {}
 
 
 def note_imports(message: WorkerMessage, python: str, imports_file: str) -> bool:

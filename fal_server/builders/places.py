@@ -1,7 +1,8 @@
 """Where an environment is while it is built: beside the cache, so that its packages can be links to what is there.
 
-The kernel makes no hard link between two places of a room. So the environment is a directory in the cache, and the room
-has the cache where environments are. There it is under its final path, to which it moves when it is built.
+The kernel makes no hard link between two mounts of a sandbox. So the environment is built in a directory of the cache,
+and the sandbox has the cache at the place of the environments. There the environment has its final path, to which it
+moves when it is built.
 """
 
 from __future__ import annotations
@@ -48,20 +49,20 @@ class BuildPlace:
 
 
 @contextmanager
-def place_of(environment: Path, cache: Path, *, in_room: bool) -> Generator[BuildPlace]:
+def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[BuildPlace]:
     """Find a place for a build; what is not finished is deleted.
 
     Args:
         environment: an empty directory.
         cache: made if it is missing.
-        in_room: whether it runs in a room; else links need no such place.
+        in_sandbox: whether it runs in a sandbox; else links need no such place.
 
     Raises:
         OSError: the disk does not take it.
     """
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     staged, lock = cache / environment.name, None
-    if in_room and cache.stat().st_dev == environment.stat().st_dev:
+    if in_sandbox and cache.stat().st_dev == environment.stat().st_dev:
         try:
             staged.mkdir(mode=0o700)
             lock = _locked(staged)

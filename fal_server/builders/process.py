@@ -92,7 +92,7 @@ async def _started(
 
 
 def _children(pid: int) -> list[int]:
-    """Return handles of those children of a process that end with it: a program in a room, and the room.
+    """Return handles of those children of a process that end with it: a program in a sandbox, and the sandbox.
 
     Others are in its process group, or have left it to stay.
     """

@@ -13,10 +13,10 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from fal_runner.isolation.interpreters import of_interpreter, place
-from fal_runner.isolation.room import READ, WRITE, Place
+from fal_runner.isolation.sandbox import READ, WRITE, Place
 from fal_server.builders.places import BuildPlace
 from fal_server.builders.process import run_lines
-from fal_server.builders.rooms import BuildRoom
+from fal_server.builders.sandboxes import BuildSandbox
 from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.identity import LOCAL, AccountId
 
@@ -60,7 +60,7 @@ class Uv:
         self._interpreters: dict[str, Path] = {}
 
     async def make_environment(
-        self, place_of: BuildPlace, interpreter: Path, room: BuildRoom, line: Callable[[str], None]
+        self, place_of: BuildPlace, interpreter: Path, sandbox: BuildSandbox, line: Callable[[str], None]
     ) -> int:
         """Make a virtual environment; return uv's exit code.
 
@@ -69,7 +69,7 @@ class Uv:
         directory = place_of.environment
         command = (*_uv(), "venv", "--no-cache", "--no-project", "--quiet", "--python", str(interpreter))
         places = [*_program(), *of_interpreter(interpreter), place(WRITE, place_of.built, str(directory))]
-        return await room.run([*command, str(directory)], places, variables=self.variables, line=line)
+        return await sandbox.run([*command, str(directory)], places, variables=self.variables, line=line)
 
     async def install(
         self,
@@ -78,7 +78,7 @@ class Uv:
         requirements: str,
         *,
         refresh: bool,
-        room: BuildRoom,
+        sandbox: BuildSandbox,
         line: Callable[[str], None],
     ) -> int:
         """Install the lines of a requirements file in an environment; return uv's exit code.
@@ -91,15 +91,15 @@ class Uv:
         command = [*_uv(), "pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
         command += ["--refresh"] if refresh else []
         variables = {**self.variables, "UV_CACHE_DIR": str(cache)}
-        if place_of.is_staged:  # one place of the room holds both
+        if place_of.is_staged:  # one place of the sandbox holds both
             variables["UV_CACHE_DIR"] = str(directory.parent)
             own = [place(WRITE, cache, str(directory.parent))]
         else:
             own = [place(WRITE, cache), place(WRITE, directory)]
-            if room.is_closed:
+            if sandbox.is_closed:
                 variables["UV_LINK_MODE"] = "copy"
         places = [*_program(), *of_interpreter(interpreter), *own]
-        return await room.run(command, places, variables=variables, line=line, stdin=requirements)
+        return await sandbox.run(command, places, variables=variables, line=line, stdin=requirements)
 
     def cache_of(self, account: AccountId) -> Path:
         """Return where the packages of an account are cached.

@@ -16,7 +16,7 @@ from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, no
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
 from fal_server.builders.places import NAME, BuildPlace, is_locked, place_of, remove_abandoned
 from fal_server.builders.process import failure
-from fal_server.builders.rooms import BuildRoom, BuildRooms
+from fal_server.builders.sandboxes import BuildSandbox, BuildSandboxes
 from fal_server.builders.uv import Uv
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, Unavailable, Unimplemented
 from fal_server.core.identity import AccountId
@@ -45,7 +45,7 @@ class VirtualenvBuilder:
     Args:
         root: where environments are kept; made (mode 0700) if it is missing.
         cache_dir: uv's cache, unless UV_CACHE_DIR says otherwise; fastest on the file system of `root`.
-        rooms: where builds run.
+        sandboxes: where builds run.
         environ: the controller's environment variables, of which uv gets few.
 
     Raises:
@@ -53,10 +53,10 @@ class VirtualenvBuilder:
     """
 
     def __init__(
-        self, root: Path, cache_dir: Path, rooms: BuildRooms, environ: Mapping[str, str] | None = None
+        self, root: Path, cache_dir: Path, sandboxes: BuildSandboxes, environ: Mapping[str, str] | None = None
     ) -> None:
         self._root = root.absolute()
-        self._rooms = rooms
+        self._sandboxes = sandboxes
         self._uv = Uv(cache_dir.absolute(), os.environ if environ is None else environ)
         self._under_way = SharedBuilds()
         try:
@@ -172,14 +172,14 @@ class VirtualenvBuilder:
     ) -> None:
         """Fill a directory with a finished environment, or leave it empty."""
         cache = self._uv.cache_of(account)
-        with place_of(directory, cache, in_room=self._rooms.isolation is Isolation.PROCESS) as place:
-            room = self._rooms.open(
+        with place_of(directory, cache, in_sandbox=self._sandboxes.isolation is Isolation.PROCESS) as place:
+            sandbox = self._sandboxes.open(
                 directory.with_name(f"{directory.name}{_WORK}"),
                 f"build-{directory.name[:16]}-{_generation(directory)}",
                 [] if place.is_staged else [directory],
                 [cache],
             )
-            async with room as opened:
+            async with sandbox as opened:
                 await self._install(place, interpreter, configuration, force, say, output, opened)
             _mark(place.built)
             place.finish()
@@ -192,19 +192,19 @@ class VirtualenvBuilder:
         force: bool,
         say: Callable[[str], None],
         output: deque[str],
-        room: BuildRoom,
+        sandbox: BuildSandbox,
     ) -> None:
         say(f"Making a virtual environment with Python {configuration.python_version}")
-        if await self._uv.make_environment(place, interpreter, room, say) != 0:
+        if await self._uv.make_environment(place, interpreter, sandbox, say) != 0:
             raise failure("the virtual environment could not be made", output)
         made = _interpreter_of(place.built)
         for number, layer in enumerate(configuration.layers, 1):
             say(f"Installing requirements, {number} of {len(configuration.layers)}")
             text = "\n".join(layer) + "\n"
-            if await self._uv.install(place, interpreter, text, refresh=force, room=room, line=say) != 0:
+            if await self._uv.install(place, interpreter, text, refresh=force, sandbox=sandbox, line=say) != 0:
                 raise failure("the requirements could not be installed", output)
             if _interpreter_of(place.built) != made or any(map(os.path.lexists, _kept(place.built))):
-                # Whoever makes a room for this environment follows these links.
+                # Whoever makes a sandbox for this environment follows these links.
                 raise FailedPrecondition(
                     "a package changed the environment's interpreter, or wrote what the controller keeps there: "
                     "leave that package out"

@@ -53,7 +53,7 @@ def build_dashboard(
         environments=use_cases.environments,
         audit=use_cases.audit,
     )
-    rooms = (
+    parts = (
         OverviewPage(pages, guard, use_cases.apps, use_cases.runners, use_cases.requests),
         apps,
         lines,
@@ -63,7 +63,7 @@ def build_dashboard(
         NodePages(pages, guard, use_cases.nodes, partial(_health, live, use_cases)),
         account,
     )
-    return dashboard_app(pages, guard, [route for room in rooms for route in room.routes])
+    return dashboard_app(pages, guard, [route for part in parts for route in part.routes])
 
 
 def _health(live: LiveState, use_cases: UseCases) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import Builders, BuildRooms, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.builders import Builders, BuildSandboxes, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.composition.files import socket_path
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
@@ -22,7 +22,7 @@ from fal_server.core.gpus import counts_of, offered
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
 from fal_server.engines.local import LocalHost, RunnerGroups, find_gpus
-from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.shim.engine import ShimEngine
 from fal_server.services.logs import Logs
 
@@ -69,7 +69,7 @@ def build_execution(
             requirements may be files that were uploaded to this controller.
     """
     groups = RunnerGroups.detect(state.root)
-    builds = BuildRooms(
+    builds = BuildSandboxes(
         isolation=isolation,
         limits=BuildLimits(memory_mib=_memory_mib() * 3 // 4),
         bounds=groups,
@@ -85,7 +85,7 @@ def build_execution(
         builder=builder,
         blobs=storage.blobs,
         files=storage.app_files,
-        rooms=Rooms(
+        sandboxes=Sandboxes(
             isolation=isolation,
             home=state.home,
             data=lambda account: storage.data.of(account).directory,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_runner.isolation.room import PARTS, SYSTEM
+from fal_runner.isolation.sandbox import PARTS, SYSTEM
 from fal_server.core.faults import Unavailable
 
 _WRITABLE = ":rw"
-# Names at which a room has its own or a restricted directory.
+# Names at which a sandbox has its own or a restricted directory.
 _TAKEN = frozenset({"data", "dev", "etc", "proc", "sys", *(target.strip("/") for _, target in PARTS.values())})
 
 
@@ -34,7 +34,7 @@ def shared_directory(text: str) -> SharedDirectory:
 
 
 def check_shared(shared: Sequence[SharedDirectory], state: Path) -> None:
-    """Reject directories that no runner may see, or that a room cannot contain.
+    """Reject directories that no runner may see, or that a sandbox cannot contain.
 
     Args:
         state: the state directory.
@@ -51,8 +51,8 @@ def check_shared(shared: Sequence[SharedDirectory], state: Path) -> None:
         elif kept.is_relative_to(real) or real.is_relative_to(kept):
             why = f"would show the state directory {state} with its keys to every app: share a directory beside it"
         elif top in SYSTEM:
-            why = "is in every room already, read-only: leave the option out"
+            why = "is in every sandbox already, read-only: leave the option out"
         elif top in _TAKEN:
-            why = f"is below /{top}, which each room has of its own: use another path, as by a link"
+            why = f"is below /{top}, which each sandbox has of its own: use another path, as by a link"
         if why:
             raise Unavailable(f"--share-directory {path} {why}")

@@ -148,7 +148,7 @@ class StateDir:
 
     @property
     def api_socket(self) -> Path:
-        """The socket on which runners call the controller; alone in its directory, which is in every room.
+        """The socket on which runners call the controller; alone in its directory, which is in every sandbox.
 
         A later controller creates another socket, and a runner with the directory finds it.
         """

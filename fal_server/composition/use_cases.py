@@ -256,5 +256,5 @@ def _remove_directories(state: StateDir, execution: Execution, account: AccountI
         Unavailable: something in them cannot be deleted.
     """
     cache = execution.virtualenvs.cache_of(account)
-    for directory in (state.account(account), execution.host.rooms.home_of(account), cache):
+    for directory in (state.account(account), execution.host.sandboxes.home_of(account), cache):
         remove_tree(directory)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import BuildRooms, VirtualenvBuilder
+from fal_server.builders import BuildSandboxes, VirtualenvBuilder
 
-ROOMS = BuildRooms(isolation=Isolation.PROCESS)
+SANDBOXES = BuildSandboxes(isolation=Isolation.PROCESS)
 PASSWORD = "hunter2hunter2"
 OPERATORS_OWN = {"FAL_MASTER_KEY": "not-for-uv", "UV_PUBLISH_TOKEN": "not-for-uv", "PIP_INDEX_URL": "not-for-uv"}
 WHEEL = "fal_test_hello-1.0-py3-none-any.whl"
@@ -109,4 +109,4 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def builder(root: Path, tmp_path: Path, environ: dict[str, str]) -> VirtualenvBuilder:
-    return VirtualenvBuilder(root, tmp_path / "unused-cache", ROOMS, environ)
+    return VirtualenvBuilder(root, tmp_path / "unused-cache", SANDBOXES, environ)

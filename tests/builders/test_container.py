@@ -16,7 +16,7 @@ from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile, EnvironmentSpec, Json
 from fal_server.ports import Builder
-from tests.builders.conftest import ROOMS
+from tests.builders.conftest import SANDBOXES
 from tests.support.containers import FakeEngine, make_engine
 
 DOCKERFILE = (
@@ -251,7 +251,7 @@ async def test_without_an_engine_the_answer_names_what_is_missing(tmp_path, file
 
 
 async def test_each_kind_goes_to_its_builder(builder, tmp_path, lines):
-    virtualenvs = VirtualenvBuilder(tmp_path / "environments", tmp_path / "cache", ROOMS, {})
+    virtualenvs = VirtualenvBuilder(tmp_path / "environments", tmp_path / "cache", SANDBOXES, {})
     builders = Builders(virtualenvs, builder)
     assert (await build(builders, spec(), lines)).container is not None
     assert builders.find(spec()) is not None

@@ -15,7 +15,7 @@ from fal_server.builders import VirtualenvBuilder
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, Unavailable, Unimplemented
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec
-from tests.builders.conftest import PASSWORD, ROOMS
+from tests.builders.conftest import PASSWORD, SANDBOXES
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -56,7 +56,7 @@ def processes_naming(text: str) -> list[Path]:
 
 
 def installer_of(root: Path) -> Path:
-    """Find the installer of the build that is running, among the processes that hold its room."""
+    """Find the installer of the build that is running, among the processes that hold its sandbox."""
     (found,) = [
         process
         for process in processes_naming(str(root))
@@ -86,7 +86,7 @@ async def test_built_found_and_usable(builder, root, packages, environ, tmp_path
     again = Log()
     assert await builder.build(wanted, force=False, log=again) == built
     assert again.entries == []
-    assert VirtualenvBuilder(root, tmp_path, ROOMS, environ).find(wanted) == built
+    assert VirtualenvBuilder(root, tmp_path, SANDBOXES, environ).find(wanted) == built
     assert not (tmp_path / "unused-cache").exists(), "UV_CACHE_DIR goes before"
 
 
@@ -192,7 +192,7 @@ BUILD = """
 import asyncio, json, os, sys
 from pathlib import Path
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import BuildRooms, VirtualenvBuilder
+from fal_server.builders import BuildSandboxes, VirtualenvBuilder
 from fal_server.core.revisions import EnvironmentSpec
 
 async def log(entry):
@@ -201,8 +201,8 @@ async def log(entry):
 async def main():
     root, requirement = sys.argv[1], sys.stdin.readline().strip()
     spec = EnvironmentSpec(kind="virtualenv", configuration=json.loads(requirement))
-    rooms = BuildRooms(isolation=Isolation.PROCESS)
-    builder = VirtualenvBuilder(Path(root), Path(root).with_name("unused") / "cache", rooms)
+    sandboxes = BuildSandboxes(isolation=Isolation.PROCESS)
+    builder = VirtualenvBuilder(Path(root), Path(root).with_name("unused") / "cache", sandboxes)
     await builder.build(spec, force=False, log=log)
 
 asyncio.run(main())
@@ -225,7 +225,7 @@ async def test_a_killed_controller_leaves_nothing_that_counts(root, packages, en
     process._transport.close()
     await asyncio.to_thread(installer.wait, 60)
 
-    builder = VirtualenvBuilder(root, tmp_path, ROOMS, environ)
+    builder = VirtualenvBuilder(root, tmp_path, SANDBOXES, environ)
     assert builder.find(configuration) is None
     assert list(root.iterdir()) == []
     packages.go_on.set()
@@ -238,7 +238,7 @@ async def test_a_build_of_another_controller_is_left_alone(root, packages, envir
     task = asyncio.create_task(builder.build(spec(packages.requirement), force=False, log=Log()))
     await packages.wait_until_asked()
     before = sorted(root.iterdir())
-    VirtualenvBuilder(root, tmp_path, ROOMS, environ)
+    VirtualenvBuilder(root, tmp_path, SANDBOXES, environ)
     assert sorted(root.iterdir()) == before
     packages.go_on.set()
     assert (await task).python.exists()
@@ -251,7 +251,9 @@ async def test_a_missing_interpreter_is_named_with_those_that_are_here(builder, 
 
 
 async def test_an_exact_version_is_found_though_it_is_on_no_path(root, tmp_path, environ):
-    builder = VirtualenvBuilder(root, tmp_path / "unused-cache", ROOMS, {**environ, "PATH": "/nowhere", "HOME": "/"})
+    builder = VirtualenvBuilder(
+        root, tmp_path / "unused-cache", SANDBOXES, {**environ, "PATH": "/nowhere", "HOME": "/"}
+    )
     built = await builder.build(spec(python_version=sys.version.split()[0]), force=False, log=Log())
     assert (await run(built.python, "-V")).split()[1] == sys.version.split()[0]
 
@@ -273,7 +275,7 @@ async def test_what_is_wrong_is_refused_before_anything_starts(builder, root):
 def test_a_root_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="file/environments cannot be used"):
-        VirtualenvBuilder(tmp_path / "file" / "environments", tmp_path, ROOMS)
+        VirtualenvBuilder(tmp_path / "file" / "environments", tmp_path, SANDBOXES)
 
 
 async def test_generations_are_told_and_deleted(builder, root, environ, tmp_path):
@@ -293,5 +295,5 @@ async def test_generations_are_told_and_deleted(builder, root, environ, tmp_path
     assert seen.used_at > second.used_at
     # A kill between the two steps of a deletion leaves what counts as unfinished.
     (root / seen.name / ".fal-built").unlink()
-    assert VirtualenvBuilder(root, tmp_path, ROOMS, environ).generations() == []
+    assert VirtualenvBuilder(root, tmp_path, SANDBOXES, environ).generations() == []
     assert not new.python.exists()

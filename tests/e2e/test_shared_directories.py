@@ -1,4 +1,4 @@
-"""A runner in a room reads a directory that is shared, and writes to it only where the owner says so."""
+"""A runner in a sandbox reads a directory that is shared, and writes to it only where the owner says so."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Shows(fal.App, name="shows"):
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(dir="/var/tmp"))  # not below /tmp, which a room has of its own
+    made = Path(tempfile.mkdtemp(dir="/var/tmp"))  # not below /tmp, which a sandbox has of its own
     yield made
     shutil.rmtree(made)
 
 
-def test_a_room_has_what_is_shared_and_no_more(folder: Path, tmp_path: Path) -> None:
+def test_a_sandbox_has_what_is_shared_and_no_more(folder: Path, tmp_path: Path) -> None:
     models, work, beside = (folder / name for name in ("models", "work", "beside"))
     for directory in (models, work, beside):
         directory.mkdir()

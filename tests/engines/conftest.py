@@ -30,7 +30,7 @@ from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalHost
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
-from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.shim.engine import ShimEngine
 from fal_server.ports import BuildLog, BuiltEnvironment, ExecOutput, ExecRequest, LaunchSpec
 from tests.support.controller import ROOT
@@ -130,12 +130,12 @@ class Uploaded:
 class Rig:
     """The engine under test; `restart` ends its controller and starts the next one."""
 
-    def __init__(self, root: Path, rooms: Rooms | None = None) -> None:
+    def __init__(self, root: Path, sandboxes: Sandboxes | None = None) -> None:
         self.root = root
         # The environment is this Python, which finds this checkout: no environment of an app does.
         for name in ("data", "home"):
             (root / name).mkdir(exist_ok=True)
-        self.rooms = rooms or Rooms(
+        self.sandboxes = sandboxes or Sandboxes(
             isolation=Isolation.PROCESS, home=root / "home", data=lambda _: root / "data", readable=[ROOT]
         )
         self.lines = Lines()
@@ -161,7 +161,7 @@ class Rig:
             builder=self.built,
             blobs=self.content,
             files=Uploaded(self.content),
-            rooms=self.rooms,
+            sandboxes=self.sandboxes,
             warm_shims=warm_shims,
             warm_workers=warm_workers,
             rest_seconds=0.0,
@@ -299,7 +299,7 @@ class Rig:
         return [seen.pid for seen in processes_of(tag_of(runner.token)) if seen.pid != shim]
 
     def programs(self, runner: Runner) -> list[int]:
-        """The living processes of a runner that are its own, without those that hold its room."""
+        """The living processes of a runner that are its own, without those that hold its sandbox."""
         found = {pid: _command_line(pid) for pid in self.alive(runner)}
         return [pid for pid, line in found.items() if line and not any(p.endswith(b"/process/launch.py") for p in line)]
 
@@ -323,7 +323,7 @@ class Rig:
 
 
 def program_of(pid: int) -> int:
-    """The program that a process stands for in a room; else the process itself."""
+    """The program that a process stands for in a sandbox; else the process itself."""
     children = (process_info(child) for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     return next((child.pid for child in children if child is not None and child.session == child.pid), pid)
 

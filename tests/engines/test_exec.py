@@ -244,7 +244,7 @@ async def test_the_end_of_a_runner_ends_its_commands(rig: Any, runner: Any) -> N
     command = ("sh", "-c", "echo started; exec sleep 3600")
     session = await rig.engine.exec(runner, ExecRequest(command=command, tty=False))
     outputs = aiter(session.output())
-    assert (await anext(outputs)).data == b"started\n"  # before, it could still fail to enter the runner's room
+    assert (await anext(outputs)).data == b"started\n"  # before, it could still fail to enter the runner's sandbox
     await rig.engine.kill(runner)
     await rig.until(runner, Event.GONE)
     assert [output.exit_code async for output in outputs] == [128 + signal.SIGKILL]

@@ -228,7 +228,7 @@ async def test_an_environment_that_was_built_again_has_workers_of_its_own(warm: 
 
 
 async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_path: Path) -> None:
-    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.rooms, tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.sandboxes, tmp_path / "imports")
     warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, idle_seconds=0.5)
     assert warm_pool.take(warm_key) is None
     places = tmp_path / "places"
@@ -243,10 +243,10 @@ async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_p
 async def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tmp_path: Path) -> None:
     secrets = {"SSL_CERT_FILE": SECRET, "PASSPHRASE": SECRET}
     launch = warm.launch(describe, variables=secrets, redact=(SECRET,))
-    warm_key = warm_key_of(await warm.rig.prepared(launch), warm.rig.rooms, tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(launch), warm.rig.sandboxes, tmp_path / "imports")
     assert warm_key is not None
     assert SECRET not in warm_key.env.values()
-    public = warm_key_of(await warm.rig.prepared(replace(launch, redact=())), warm.rig.rooms, tmp_path / "imports")
+    public = warm_key_of(await warm.rig.prepared(replace(launch, redact=())), warm.rig.sandboxes, tmp_path / "imports")
     assert public is not None
     assert public.env["SSL_CERT_FILE"] == SECRET
     assert "PASSPHRASE" not in public.env
@@ -259,7 +259,7 @@ async def test_after_a_burst_as_many_wait_as_it_took(warm: Any) -> None:
         return await warm.process_of(runner)
 
     root, warm_pool = warm.rig.root, warm.rig.host.warm_pool
-    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(import_these())), warm.rig.rooms, root / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(import_these())), warm.rig.sandboxes, root / "imports")
     for _ in range(3):
         assert warm_pool.take(warm_key) is None
     waiting = await workers(warm_pool, 3)
@@ -275,7 +275,7 @@ async def workers(warm_pool: WarmPool, count: int) -> set[int]:
 
 
 async def test_without_memory_for_more_one_waits(warm: Any, tmp_path: Path) -> None:
-    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.rooms, tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.sandboxes, tmp_path / "imports")
     free: list[float] = [0.0]
     warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, free_mib=lambda: free[0])
     for _ in range(3):

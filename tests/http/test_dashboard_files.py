@@ -8,8 +8,8 @@ from importlib.resources import files
 
 import fal_server.http.dashboard as dashboard
 
-ROOM = files(dashboard)
-STATIC = ROOM / "static"
+FOLDER = files(dashboard)
+STATIC = FOLDER / "static"
 MOST_LINES = 2000
 
 
@@ -23,11 +23,11 @@ def test_files_of_other_projects_are_as_they_were_made() -> None:
 
 
 def test_a_page_loads_nothing_from_elsewhere() -> None:
-    for file in (ROOM / "templates").iterdir():
+    for file in (FOLDER / "templates").iterdir():
         assert not re.search(r"(?:src|href)=\"(?:https?:)?//", file.read_text()), file.name
 
 
 def test_the_dashboard_stays_small() -> None:
-    sources = [file for folder in (ROOM, ROOM / "templates") for file in folder.iterdir() if file.is_file()]
+    sources = [file for folder in (FOLDER, FOLDER / "templates") for file in folder.iterdir() if file.is_file()]
     lines = [line for file in sources for line in file.read_text().splitlines() if line.strip()]
     assert len(lines) <= MOST_LINES

@@ -44,7 +44,7 @@ async def test_it_has_no_key_of_its_own() -> None:
         (b"https://fal.run/proxy", b"/proxy"),
     ],
 )
-async def test_the_hosts_of_the_cloud_lead_to_the_rooms_here(url: bytes, path: bytes) -> None:
+async def test_the_hosts_of_the_cloud_lead_to_the_routes_here(url: bytes, path: bytes) -> None:
     async with running_server() as h:
         for host in (b"x", b"queue.x"):
             head = b"GET /proxy/ HTTP/1.1\r\nHost: %b\r\nX-Fal-Target-Url: %b\r\n\r\n" % (host, url)

@@ -24,7 +24,7 @@ from typing import Any
 from fal_runner.isolation.levels import Isolation
 from fal_server.composition.hardening import harden
 from fal_server.core.lifecycle import Event
-from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.local.sandboxes import Sandboxes
 from tests.engines.conftest import Rig
 from tests.isolation.hostile import Targets
 from tests.support.controller import ROOT
@@ -91,10 +91,10 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     (state / "data").mkdir(parents=True)
     environment = place / "environment"
     shutil.copytree(ROOT / "tests" / "isolation", environment / "code")
-    rooms = Rooms(
+    sandboxes = Sandboxes(
         isolation=level, home=state / "home", data=lambda _: state / "data", readable=[ROOT, environment, *_packages()]
     )
-    rig = Rig(state, rooms)
+    rig = Rig(state, sandboxes)
     try:
         with machine(state) as things:
             victim = await rig.start(neighbour, http=True, metrics=True, variables={"PASSPHRASE": "neighbour's"})
@@ -109,7 +109,7 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
                 "worker": rig.programs(victim)[0],
                 "runner": str(state / "runners" / victim.runner_id),
             }
-            # A secret may have any name, and those that say to us what is /data and whose room to join are tempting.
+            # A secret may have any name, and those that say to us what is /data and whose sandbox to join are tempting.
             own = {"FAL_DATA_DIR": "/", "FAL_JOIN_PROCESS": "1", "FAL_ROOM": "none", "FAL_ROOM_DIRECTORY": "/"}
             attacker = await rig.start(lambda: attack_and_stay(targets), variables=own)
             line = await rig.lines.until(attacker.runner_id, "succeeded: ")

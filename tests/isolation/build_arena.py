@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import BuildRooms, VirtualenvBuilder
+from fal_server.builders import BuildSandboxes, VirtualenvBuilder
 from fal_server.composition.hardening import harden
 from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry
@@ -38,8 +38,8 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     daemon = f"fal-daemon-{secrets.token_hex(8)}"
     password = f"password-{secrets.token_hex(8)}"
     environ = {**os.environ, "FAL_SOMETHING_SECRET": password, "UV_CACHE_DIR": str(state / "cache" / "uv")}
-    rooms = BuildRooms(isolation=level, bounds=RunnerGroups.detect(state), hidden=state)
-    builder = VirtualenvBuilder(state / "environments", state / "unused", rooms, environ)
+    sandboxes = BuildSandboxes(isolation=level, bounds=RunnerGroups.detect(state), hidden=state)
+    builder = VirtualenvBuilder(state / "environments", state / "unused", sandboxes, environ)
     try:
         victims = {
             "environment_file": state / "environments" / f"{'0' * 64}-1" / "lib" / "module.py",

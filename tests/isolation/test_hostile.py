@@ -23,7 +23,7 @@ NOWHERE = "dumps_core"
 # The arena calls the same app with its key, and is answered.
 PROVEN_ELSEWHERE = ("calls_an_app", "calls_an_app_with_a_key_of_its_own")
 _SHARED = {"connects_to_a_port", "reads_an_apps_metrics"}
-OPEN_IN_A_ROOM = {"app": _SHARED, "command": {*_SHARED, "connects_to_an_abstract_socket"}}
+OPEN_IN_A_SANDBOX = {"app": _SHARED, "command": {*_SHARED, "connects_to_an_abstract_socket"}}
 
 
 def cell(name: str, found: Found) -> str:
@@ -43,8 +43,8 @@ TABLE = Table(
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("user", USERS)
-def test_a_room_stops_it(user: str, name: str, where: str) -> None:
-    if name in OPEN_IN_A_ROOM[where] or (name == "connects_to_an_abstract_socket" and not _scopes_sockets()):
+def test_a_sandbox_stops_it(user: str, name: str, where: str) -> None:
+    if name in OPEN_IN_A_SANDBOX[where] or (name == "connects_to_an_abstract_socket" and not _scopes_sockets()):
         return
     assert not fight(ARENA, Isolation.PROCESS, user)[where][name]
 

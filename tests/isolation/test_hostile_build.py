@@ -15,7 +15,7 @@ ARENA = "build_arena"
 WHERE = ("build", "start")
 # Beside the level, the kernel decides: Yama, Linux 6.12, and whether there are control groups for root.
 KERNELS_OWN = {"connects_to_an_abstract_socket", "makes_a_user_namespace", "leaves_a_process"}
-OPEN_IN_A_ROOM = {"connects_to_a_port", "writes_its_accounts_cache", "connects_to_an_abstract_socket"}
+OPEN_IN_A_SANDBOX = {"connects_to_a_port", "writes_its_accounts_cache", "connects_to_an_abstract_socket"}
 NOWHERE = "sees_passwords"
 
 
@@ -33,9 +33,9 @@ TABLE = Table(
 
 
 @pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in OPEN_IN_A_ROOM])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in OPEN_IN_A_SANDBOX])
 @pytest.mark.parametrize("user", USERS)
-def test_a_room_stops_it(user: str, name: str, where: str) -> None:
+def test_a_sandbox_stops_it(user: str, name: str, where: str) -> None:
     assert not fight(ARENA, Isolation.PROCESS, user)[where][name]
 
 

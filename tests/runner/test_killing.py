@@ -15,7 +15,7 @@ from fal_runner.process.proc import all_processes
 from fal_runner.process.subreaper import Child, Subreaper
 from tests.support.waiting import until
 
-# What stands for a program in a room: it ends as the program does, but here only when it is told to look.
+# What stands for a program in a sandbox: it ends as the program does, but here only when it is told to look.
 STANDS_FOR = """
 import os, signal, sys
 from fal_runner.isolation.confinement import end_as

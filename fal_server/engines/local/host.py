@@ -23,8 +23,8 @@ from fal_server.engines.local.gpus import gpu_variables
 from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
-from fal_server.engines.local.rooms import Rooms
 from fal_server.engines.local.runtimes import keep_runtime
+from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.local.spawn import keep_imports, lay_out, spawn_shim, spec_of, start_process, warm_key_of
 from fal_server.engines.local.warm_pool import REST_SECONDS, WarmKey, WarmPool
@@ -45,7 +45,7 @@ class LocalHost:
         builder: builds the environments of runners.
         blobs: pickled code.
         files: the uploaded files of apps.
-        rooms: what runners see of this machine; by default all of it, with `home` beside `runners_dir` as their HOME.
+        sandboxes: what runners see of this machine; by default all of it, with `home` beside `runners_dir` as HOME.
         least_free_mib: with less free space on the disk of `runners_dir`, nothing is started.
         warm_shims: how many shims to start ahead, so that a runner need not wait for one; about 25 MiB each.
         warm_workers: for how many of the environments used last to start a worker ahead, which imports what their
@@ -62,7 +62,7 @@ class LocalHost:
         builder: Builder,
         blobs: Blobs,
         files: DeployedFiles,
-        rooms: Rooms | None = None,
+        sandboxes: Sandboxes | None = None,
         warm_shims: int = 0,
         warm_workers: int = 0,
         rest_seconds: float = REST_SECONDS,
@@ -71,7 +71,7 @@ class LocalHost:
     ) -> None:
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.rooms = rooms or Rooms(isolation=Isolation.VIEW, home=self._runners_dir.with_name("home"))
+        self.sandboxes = sandboxes or Sandboxes(isolation=Isolation.VIEW, home=self._runners_dir.with_name("home"))
         self._node = node
         self._least_free_mib = least_free_mib
         self._preparer = Preparer(builder, blobs, files)
@@ -173,20 +173,20 @@ class LocalHost:
         """Start a shim and its worker, or use a shim that an earlier controller left half way."""
         token = launch.spec.token
         identity = find_shim(directory, token)
-        warm_key = warm_key_of(launch, self.rooms, self._imports) if self._imports is not None else None
+        warm_key = warm_key_of(launch, self.sandboxes, self._imports) if self._imports is not None else None
 
         def make_group() -> RunnerGroup:
             limits = None if launch.environment.container is not None else launch.spec.limits
             return self._groups.make(tag_of(token), directory, limits)
 
         if identity is not None:
-            spec = spec_of(directory, launch, self.rooms, warm_key, await asyncio.to_thread(make_group))
+            spec = spec_of(directory, launch, self.sandboxes, warm_key, await asyncio.to_thread(make_group))
         else:
             await self._clean_up(directory, token)
             warm_shim = self.warm_pool.take(warm_key)
 
             def prepare() -> RunnerGroup:
-                lay_out(directory, launch, self.rooms, warm_shim)
+                lay_out(directory, launch, self.sandboxes, warm_shim)
                 return make_group()
 
             try:
@@ -195,7 +195,7 @@ class LocalHost:
                 if warm_shim is not None:
                     await asyncio.shield(warm_shim.end())
                 raise
-            spec = spec_of(directory, launch, self.rooms, warm_key, group)
+            spec = spec_of(directory, launch, self.sandboxes, warm_key, group)
             identity = await spawn_shim(directory, spec, group, make_group, warm_shim)
         shim = self._shim(directory, identity, token)
         try:

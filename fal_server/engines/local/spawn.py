@@ -19,7 +19,7 @@ import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.levels import Isolation
 from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
-from fal_runner.isolation.room import APP
+from fal_runner.isolation.sandbox import APP
 from fal_runner.process.nvml import LIBRARY_VARIABLE
 from fal_runner.process.proc import tag_of
 from fal_runner.process.usage import measure_descendants
@@ -33,7 +33,7 @@ from fal_server.engines.local.container import container_variables, interpreter,
 from fal_server.engines.local.machine import restore_descriptor_limit
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
-from fal_server.engines.local.rooms import Rooms, code_paths, lay_out_room
+from fal_server.engines.local.sandboxes import Sandboxes, code_paths, lay_out_sandbox
 from fal_server.engines.local.warm_pool import WarmKey, WarmShim
 from fal_server.engines.shim.runner_door import UnixDoor
 
@@ -52,7 +52,7 @@ def app_directory(directory: Path) -> Path:
     return directory / APP
 
 
-def lay_out(directory: Path, launch: PreparedLaunch, rooms: Rooms, warm_shim: WarmShim | None = None) -> None:
+def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_shim: WarmShim | None = None) -> None:
     """Make the runner's directory, with a copy of the app's files, to which the app may write.
 
     Args:
@@ -64,8 +64,8 @@ def lay_out(directory: Path, launch: PreparedLaunch, rooms: Rooms, warm_shim: Wa
     """
     work = app_directory(directory)
     # Without their parents: a state directory that was moved away is not made again.
-    home = rooms.home_of(launch.spec.account)
-    if home.parent != rooms.home.parent:
+    home = sandboxes.home_of(launch.spec.account)
+    if home.parent != sandboxes.home.parent:
         home.parent.mkdir(mode=0o700, exist_ok=True)
     home.mkdir(mode=0o700, exist_ok=True)
     directory.mkdir(mode=0o700)
@@ -85,10 +85,10 @@ def lay_out(directory: Path, launch: PreparedLaunch, rooms: Rooms, warm_shim: Wa
             directory,
             launch.environment.container,
             launch.spec,
-            variables_of(launch, rooms.home_of(launch.spec.account)),
+            variables_of(launch, sandboxes.home_of(launch.spec.account)),
         )
-    elif rooms.isolation is Isolation.PROCESS:
-        lay_out_room(directory, launch)
+    elif sandboxes.isolation is Isolation.PROCESS:
+        lay_out_sandbox(directory, launch)
 
 
 async def spawn_shim(
@@ -178,7 +178,7 @@ def last_output(directory: Path) -> str:
 def spec_of(
     directory: Path,
     launch: PreparedLaunch,
-    rooms: Rooms,
+    sandboxes: Sandboxes,
     warm_key: WarmKey | None = None,
     group: RunnerGroup | None = None,
 ) -> shim_pb2.RunnerSpec:
@@ -188,12 +188,14 @@ def spec_of(
         group: its control groups; None if it has none.
 
     Raises:
-        ValueError: a path cannot be in a room.
+        ValueError: a path cannot be in a sandbox.
     """
-    room = ""
+    sandbox = ""
     if launch.environment.container is None:
-        room = warm_key.room if warm_key is not None else rooms.of(launch.spec.account, launch.environment.python)
-    code = code_paths(directory, launch, room)
+        sandbox = (
+            warm_key.sandbox if warm_key is not None else sandboxes.of(launch.spec.account, launch.environment.python)
+        )
+    code = code_paths(directory, launch, sandbox)
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
         runner_id=launch.spec.runner_id,
@@ -205,7 +207,7 @@ def spec_of(
         working_dir=work,
         files_dir=work,
         env={
-            **variables_of(launch, rooms.home_of(launch.spec.account)),
+            **variables_of(launch, sandboxes.home_of(launch.spec.account)),
             **({APP_VARIABLE: work} if launch.environment.container is None else container_variables(directory)),
         },
         serves_http=launch.spec.serves_http,
@@ -216,7 +218,7 @@ def spec_of(
         app_port=launch.spec.app_port or 0,
         app_metrics_port=launch.spec.app_metrics_port or 0,
         imports_file=str(warm_key.imports_file) if warm_key is not None else "",
-        room=room,
+        room=sandbox,
     )
     spec.gpus.extend(launch.spec.gpus)
     if launch.environment.container is None:
@@ -282,14 +284,14 @@ def keep_imports(imports: Path) -> None:
             directory.unlink(missing_ok=True)
 
 
-def warm_key_of(launch: PreparedLaunch, rooms: Rooms, imports: Path) -> WarmKey | None:
+def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> WarmKey | None:
     """How to start a worker ahead for the next such runner; None if that is not possible.
 
     Args:
         imports: the directory of import lists.
 
     Raises:
-        ValueError: a path cannot be in a room.
+        ValueError: a path cannot be in a sandbox.
     """
     if launch.environment.container is not None:
         return None
@@ -298,15 +300,15 @@ def warm_key_of(launch: PreparedLaunch, rooms: Rooms, imports: Path) -> WarmKey 
         name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
     }
     # A worker that waits runs what came with an account's apps, so it is that account's alone. A list has a directory
-    # of its own: a room has that of its environment, also after the list was replaced.
+    # of its own: a sandbox has that of its environment, also after the list was replaced.
     name = hashlib.sha256(os.fsencode(launch.environment.python) + b"\0" + spec.account.encode()).hexdigest()
     imports_file = imports / name / IMPORTS_NAME
     imports_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return WarmKey(
         python=launch.environment.python,
-        env={**_common(launch.environment.python, rooms.home_of(spec.account)), **_OURS, **shared},
+        env={**_common(launch.environment.python, sandboxes.home_of(spec.account)), **_OURS, **shared},
         imports_file=imports_file,
-        room=rooms.of(launch.spec.account, launch.environment.python, imports_file),
+        sandbox=sandboxes.of(launch.spec.account, launch.environment.python, imports_file),
     )
 
 

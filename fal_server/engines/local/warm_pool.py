@@ -25,7 +25,7 @@ from typing import TypeAlias
 import psutil
 
 from fal_runner.isolation.mounts import APP_VARIABLE
-from fal_runner.isolation.room import APP, PARTS, has_room
+from fal_runner.isolation.sandbox import APP, PARTS, has_sandbox
 from fal_runner.process.usage import measure_descendants
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.bursts import Wish, largest_burst, shares
@@ -56,18 +56,18 @@ class WarmKey:
         python: the interpreter of the environment; a rebuilt environment has another path.
         env: the variables that every runner of the environment has.
         imports_file: lists what an account's runs of the environment import.
-        room: what they see of the machine; see Rooms.
+        sandbox: what they see of the machine; see Sandboxes.
     """
 
     python: Path
     env: Mapping[str, str]
     imports_file: Path
-    room: str = ""
+    sandbox: str = ""
 
     @property
     def key(self) -> Key:
         """The same for all runners whose workers can replace each other."""
-        return (str(self.imports_file), self.room, *(f"{name}={value}" for name, value in sorted(self.env.items())))
+        return (str(self.imports_file), self.sandbox, *(f"{name}={value}" for name, value in sorted(self.env.items())))
 
 
 class WarmShim:
@@ -328,13 +328,13 @@ class WarmPool:
     def _start_warm(self, warm_key: WarmKey) -> WarmShim:
         directory = self._root / secrets.token_hex(8)
         app = directory / APP
-        parts = [directory / name for name in (PARTS if has_room(warm_key.room) else [APP])]
+        parts = [directory / name for name in (PARTS if has_sandbox(warm_key.sandbox) else [APP])]
         for each in (self._root, directory, *parts):
             each.mkdir(mode=0o700, exist_ok=True)
         warm_shim = self._start_one(directory)
         env = {**warm_key.env, APP_VARIABLE: str(app)}
         recipe = {"python": str(warm_key.python), "directory": str(app), "env": env}
-        warm_shim.send({**recipe, "imports_file": str(warm_key.imports_file), "room": warm_key.room})
+        warm_shim.send({**recipe, "imports_file": str(warm_key.imports_file), "room": warm_key.sandbox})
         return warm_shim
 
     def _end(self, warm_shim: WarmShim) -> None:

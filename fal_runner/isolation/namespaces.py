@@ -1,11 +1,11 @@
-"""Puts a program into a room: a root with what a list names and nothing else, and processes of its own.
+"""Puts a program into a sandbox: a root with what a list names and nothing else, and processes of its own.
 
     launch.py          the shim's child: passes signals on, and ends as the program ends
-    ├── first process  of the room: makes it, then waits for orphans
-    └── the program    in the room, without capabilities
+    ├── first process  of the sandbox: makes it, then waits for orphans
+    └── the program    in the sandbox, without capabilities
 
 The namespaces live as long as the first process, and that lives as long as its parent: when the shim or launch.py dies,
-the kernel ends everything in the room. launch.py uses this between fork and exec: the standard library alone, one
+the kernel ends everything in the sandbox. launch.py uses this between fork and exec: the standard library alone, one
 thread.
 """
 
@@ -23,13 +23,13 @@ import time
 
 from fal_runner.isolation import confinement
 from fal_runner.isolation.confinement import call, libc
-from fal_runner.isolation.room import LINK, READ, SYSTEM, WORKER, WRITE
+from fal_runner.isolation.sandbox import LINK, READ, SYSTEM, WORKER, WRITE
 
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fal_runner.isolation.room import Place
+    from fal_runner.isolation.sandbox import Place
 
 _CLONE = {"user": 0x10000000, "mnt": 0x00020000, "uts": 0x04000000, "ipc": 0x08000000, "pid": 0x20000000}
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
@@ -87,7 +87,7 @@ _PROC_HIDDEN = ("kcore", "keys", "key-users", "latency_stats", "sched_debug", "t
 
 
 def enter(places: Sequence[Place]) -> None:
-    """Make a room, and return in the program's process, which is in it; the caller's process stays outside.
+    """Make a sandbox, and return in the program's process, which is in it; the caller's process stays outside.
 
     The program must still be confined, by `confine`.
 
@@ -114,7 +114,7 @@ def enter(places: Sequence[Place]) -> None:
     os.close(reported)
     answer = os.read(report, 4096)
     if not answer:
-        raise OSError(errno.ECHILD, "the first process of the room ended before the room was ready")
+        raise OSError(errno.ECHILD, "the first process of the sandbox ended before the sandbox was ready")
     if answer != b"\0":
         number, _, path = answer.decode().partition(" ")
         raise OSError(int(number), os.strerror(int(number)), path or None)
@@ -123,7 +123,7 @@ def enter(places: Sequence[Place]) -> None:
 
 
 def join(process: int) -> None:
-    """Return in the program's process, which is in the room of the worker that another launch.py stands for.
+    """Return in the program's process, which is in the sandbox of the worker that another launch.py stands for.
 
     Raises:
         OSError: the worker is gone, or the kernel does not allow it.
@@ -131,7 +131,7 @@ def join(process: int) -> None:
     worker = _worker_of(process)
     theirs = {name: f"/proc/{worker}/ns/{name}" for name in _CLONE}
     parent = os.getppid()
-    confinement.set_dumpable(False)  # what is in the room must not look into this process
+    confinement.set_dumpable(False)  # what is in the sandbox must not look into this process
     opened = {
         name: os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         for name, path in theirs.items()
@@ -146,7 +146,7 @@ def join(process: int) -> None:
 
 
 def _worker_of(process: int) -> int:
-    """Find the worker that a launch.py stands for; that may still be making the room.
+    """Find the worker that a launch.py stands for; that may still be making the sandbox.
 
     Raises:
         OSError: it is gone.
@@ -160,11 +160,11 @@ def _worker_of(process: int) -> int:
                 if f"\t{WORKER}\n" in next((line for line in file if line.startswith("NSpid:")), ""):
                     return int(child)
         time.sleep(_PAUSE_SECONDS)
-    raise OSError(errno.ESRCH, "the runner's room is not ready")
+    raise OSError(errno.ESRCH, "the runner's sandbox is not ready")
 
 
 def confine(*, worker: bool) -> None:
-    """Take from the program what it could leave its room with.
+    """Take from the program what it could leave its sandbox with.
 
     Args:
         worker: whether it is the runner's worker. Landlock would keep a command from looking into the worker, as
@@ -184,7 +184,7 @@ def confine(*, worker: bool) -> None:
 def _unshare() -> bool:
     """Leave the namespaces of the machine; return whether that of its users is among them.
 
-    Root takes one too, so that no further one can be made inside. Where root may not, nothing in the room could either.
+    Root takes one too, so that no further one can be made inside. If root may not, nothing in the sandbox may either.
     """
     user, group = os.geteuid(), os.getegid()
     every = sum(_CLONE.values())
@@ -217,7 +217,7 @@ def _write_maps(groups: str, users: str, group_ids: str) -> None:
 
 
 def _furnish(places: Sequence[Place]) -> None:
-    """Make the room's root; this process is the first of the room."""
+    """Make the sandbox's root; this process is the first of the sandbox."""
     call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     # Any directory can hold the new root, and this one always exists; the pivot uncovers it again.
     _mount("fal", "/proc", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=4m")
@@ -253,7 +253,7 @@ def _copy_system() -> None:
 
 
 def _copy(path: str) -> None:
-    """Have a path of the machine in the room, read-only; a link stays a link, and what it leads to is there too."""
+    """Have a path of the machine in the sandbox, read-only; a link stays a link, and what it leads to is there too."""
     old = f"{_OLD_ROOT}{path}"
     if not os.path.lexists(old):
         return
@@ -293,7 +293,7 @@ def _make_devices() -> None:
 
 
 def _make_proc() -> None:
-    """Mount the processes of the room; what of /proc is the machine's cannot be written or read."""
+    """Mount the processes of the sandbox; what of /proc is the machine's cannot be written or read."""
     _make_directory("/proc")
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     for name in _PROC_READ_ONLY:
@@ -308,7 +308,7 @@ def _make_proc() -> None:
 
 
 def _bind(source: str, target: str, attributes: int) -> None:
-    """Have a file or directory of the machine in the room.
+    """Have a file or directory of the machine in the sandbox.
 
     Raises:
         OSError: it is not there, or the way to the target leads through a link.
@@ -380,7 +380,7 @@ def _live_with(held: int) -> None:
 
 
 def _wait_for_orphans() -> None:
-    """Be the first process of the room: the parent of those whose own parents have ended."""
+    """Be the first process of the sandbox: the parent of those whose own parents have ended."""
     confinement.set_dumpable(False)
     confinement.give_up_privileges()
     confinement.close_descriptors()
@@ -398,7 +398,7 @@ def _step_inside(
     """Fork the program's process, and return in it; the other one ends with it.
 
     Args:
-        first: the first process of the room, if that ends with the program.
+        first: the first process of the sandbox, if that ends with the program.
     """
     program = os.fork()
     if program == 0:
@@ -415,7 +415,7 @@ def _step_inside(
 
 
 def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | None) -> None:
-    """Pass signals on to the program, and end as it ends, when nothing is left in a room that ends with it."""
+    """Pass signals on to the program, and end as it ends, when nothing is left in a sandbox that ends with it."""
 
     def passing(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -429,7 +429,7 @@ def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | N
         if process == first:
             first = None
         if process == program:
-            if first is not None:  # the kernel lets it end after everything else in the room
+            if first is not None:  # the kernel lets it end after everything else in the sandbox
                 os.kill(first, signal.SIGKILL)
                 os.waitpid(first, 0)
             confinement.end_as(status)

@@ -1,4 +1,4 @@
-"""Where the programs of a build run: in a room of its own, within bounds, and nothing of it stays."""
+"""Where the programs of a build run: in a sandbox of its own, within bounds, and nothing of it stays."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import fal_runner
 from fal_runner.isolation.interpreters import needed, place
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.room import (
+from fal_runner.isolation.sandbox import (
     NO_VIEW,
     READ,
-    ROOM_VARIABLE,
+    SANDBOX_VARIABLE,
     TEMPORARY,
     VARIABLES_VARIABLE,
     WRITE,
@@ -45,13 +45,13 @@ _PATH = re.compile(r"(?:^|[\s,;=])(?:file://(?:localhost)?)?(/[^\s,;#]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRooms:
-    """Makes a room for each build; at a level without rooms its programs see the machine as it is.
+class BuildSandboxes:
+    """Makes a sandbox for each build; at a level without sandboxes its programs see the machine as it is.
 
     Attributes:
         limits: of each build.
         bounds: enforces memory and processes where it can; what it cannot is measured.
-        hidden: what no variable of the operator's may bring into a room, such as the state directory.
+        hidden: what no variable of the operator's may bring into a sandbox, such as the state directory.
     """
 
     isolation: Isolation
@@ -62,8 +62,8 @@ class BuildRooms:
     @asynccontextmanager
     async def open(
         self, work: Path, name: str, made: Sequence[Path], shared: Sequence[Path]
-    ) -> AsyncGenerator[BuildRoom]:
-        """Have a room for the programs of one build, which end with the block.
+    ) -> AsyncGenerator[BuildSandbox]:
+        """Have a sandbox for the programs of one build, which end with the block.
 
         Args:
             work: the build's own directory, made and deleted here.
@@ -85,28 +85,28 @@ class BuildRooms:
                 cpu_weight=_SHARE,
             )
             if self.bounds is None:
-                async with self._watched(work, Bound(), made, shared) as room:
-                    yield room
+                async with self._watched(work, Bound(), made, shared) as sandbox:
+                    yield sandbox
             else:
                 async with (
                     self.bounds.bounding(name, work, limits) as bound,
-                    self._watched(work, bound, made, shared) as room,
+                    self._watched(work, bound, made, shared) as sandbox,
                 ):
-                    yield room
+                    yield sandbox
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
 
     @asynccontextmanager
     async def _watched(
         self, work: Path, bound: Bound, made: Sequence[Path], shared: Sequence[Path]
-    ) -> AsyncGenerator[BuildRoom]:
+    ) -> AsyncGenerator[BuildSandbox]:
         watch = Watch(self.limits, bound.memory, [work, *made], shared)
         async with watch.enforcing():
-            yield BuildRoom(isolation=self.isolation, work=work, bound=bound, hidden=self.hidden, watch=watch)
+            yield BuildSandbox(isolation=self.isolation, work=work, bound=bound, hidden=self.hidden, watch=watch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRoom:
+class BuildSandbox:
     """Runs the programs of one build."""
 
     isolation: Isolation
@@ -117,7 +117,7 @@ class BuildRoom:
 
     @property
     def is_closed(self) -> bool:
-        """Whether there is a room, and not the machine as it is."""
+        """Whether there is a sandbox, and not the machine as it is."""
         return self.isolation is Isolation.PROCESS
 
     @property
@@ -133,16 +133,16 @@ class BuildRoom:
         line: Callable[[str], None],
         stdin: str = "",
     ) -> int:
-        """Run a program to its end, as `run_lines` does; when this returns, nothing that it started is left in a room.
+        """Run a program to its end, as `run_lines` does; nothing that it started is left in the sandbox then.
 
         Args:
-            places: what the room has for it, beside what every room has and the files that variables name.
+            places: what the sandbox has for it, beside what every sandbox has and the files that variables name.
             variables: all of its environment but HOME and TMPDIR, which are the build's own.
         """
-        room = self._described([*places, *self._named_by(variables)])
+        sandbox = self._described([*places, *self._named_by(variables)])
         own = {
             "HOME": self._home,
-            "TMPDIR": "/tmp" if self.is_closed else str(self.work / TEMPORARY),  # noqa: S108 - that of the room
+            "TMPDIR": "/tmp" if self.is_closed else str(self.work / TEMPORARY),  # noqa: S108 - that of the sandbox
         }
         handle = os.memfd_create("fal-variables")
         try:
@@ -155,7 +155,7 @@ class BuildRoom:
                 variables={
                     "PATH": os.defpath,
                     "LANG": "C.UTF-8",
-                    ROOM_VARIABLE: room,
+                    SANDBOX_VARIABLE: sandbox,
                     VARIABLES_VARIABLE: str(handle),
                     GROUPS_VARIABLE: ":".join(map(str, self.bound.groups)),
                 },

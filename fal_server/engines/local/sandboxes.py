@@ -11,7 +11,7 @@ from pathlib import Path
 import fal_runner
 from fal_runner.isolation.interpreters import needed, of_interpreter, place
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.room import CODE, DATA, NO_VIEW, PARTS, READ, TEMPORARY, WRITE, Place, has_room, written
+from fal_runner.isolation.sandbox import CODE, DATA, NO_VIEW, PARTS, READ, TEMPORARY, WRITE, Place, has_sandbox, written
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.engines.local.prepared import PreparedLaunch
 
@@ -19,7 +19,7 @@ _WORKER = Path(fal_runner.__file__).parent / "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
+class Sandboxes:
     """Says what a runner sees. Nothing that an app chooses is taken for a path of this machine.
 
     Attributes:
@@ -41,7 +41,7 @@ class Rooms:
         return self.home if account == LOCAL else self.home.with_name("homes") / account
 
     def of(self, account: AccountId, python: Path, imports_file: Path | None = None) -> str:
-        """Describe the room of an environment's runners; see RunnerSpec.room.
+        """Describe the sandbox of an environment's runners; see RunnerSpec.room.
 
         Args:
             python: the interpreter of the environment.
@@ -69,8 +69,8 @@ class Rooms:
         yield from needed([*of_interpreter(python), *(place(READ, path) for path in read)])
 
 
-def lay_out_room(directory: Path, launch: PreparedLaunch) -> None:
-    """Make the parts of a room in a runner's directory, and put the code there, from where the worker loads it."""
+def lay_out_sandbox(directory: Path, launch: PreparedLaunch) -> None:
+    """Make the parts of a sandbox in a runner's directory, and put the code there, from where the worker loads it."""
     for name in PARTS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
     (directory / TEMPORARY).chmod(0o1777)
@@ -78,10 +78,10 @@ def lay_out_room(directory: Path, launch: PreparedLaunch) -> None:
         _link(path, directory / CODE / name)
 
 
-def code_paths(directory: Path, launch: PreparedLaunch, room: str) -> Mapping[str, Path]:
-    """Where the worker's pickles are on this machine: beside its files if it has a room."""
+def code_paths(directory: Path, launch: PreparedLaunch, sandbox: str) -> Mapping[str, Path]:
+    """Where the worker's pickles are on this machine: beside its files if it has a sandbox."""
     found = _code(launch)
-    return {name: directory / CODE / name for name in found} if has_room(room) else found
+    return {name: directory / CODE / name for name in found} if has_sandbox(sandbox) else found
 
 
 def _code(launch: PreparedLaunch) -> dict[str, Path]:
@@ -90,7 +90,7 @@ def _code(launch: PreparedLaunch) -> dict[str, Path]:
 
 
 def _link(path: Path, to: Path) -> None:
-    """Have a file at another place; it is read only in the room, so that a link is as good as a copy."""
+    """Have a file at another place; it is read only in the sandbox, so that a link is as good as a copy."""
     try:
         os.link(path.resolve(), to)
     except OSError:  # another file system, or one without links

@@ -1,4 +1,4 @@
-"""Builds in rooms: their limits, and what code of packages cannot plant in an environment."""
+"""Builds in sandboxes: their limits, and what code of packages cannot plant in an environment."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import BuildRooms, VirtualenvBuilder
+from fal_server.builders import BuildSandboxes, VirtualenvBuilder
 from fal_server.core.builds import BuildLimits
 from fal_server.core.faults import FailedPrecondition
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.engines.local import RunnerGroups
-from tests.builders.conftest import ROOMS
+from tests.builders.conftest import SANDBOXES
 from tests.support.source_packages import requirements, served, write_source
 
 
@@ -33,19 +33,21 @@ def index(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-async def build(tmp_path: Path, index: str, code: str, environ: dict[str, str], rooms: BuildRooms = ROOMS) -> Path:
+async def build(
+    tmp_path: Path, index: str, code: str, environ: dict[str, str], sandboxes: BuildSandboxes = SANDBOXES
+) -> Path:
     """Build an environment with a package whose build runs this code; return the environment."""
     name = write_source(tmp_path / "index", code)
     layers = requirements(tmp_path / "index", index, name)
     spec = EnvironmentSpec(kind="virtualenv", configuration={"requirements": layers})
     # A cache of its own: what one of these builds leaves in it is not another one's.
     own = {**environ, "UV_CACHE_DIR": str(tmp_path / "uv")}
-    builder = VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", rooms, own)
+    builder = VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", sandboxes, own)
     return (await builder.build(spec, force=False, log=drop)).python.parents[1]
 
 
-def within(**limits: float) -> BuildRooms:
-    return replace(ROOMS, limits=BuildLimits(**limits))  # type: ignore[arg-type]
+def within(**limits: float) -> BuildSandboxes:
+    return replace(SANDBOXES, limits=BuildLimits(**limits))  # type: ignore[arg-type]
 
 
 STAY = "\nimport threading\nthreading.Event().wait()\n"
@@ -75,9 +77,9 @@ async def test_a_control_group_bounds_the_memory_of_a_build(tmp_path, index, env
     groups = RunnerGroups.detect(tmp_path)
     if "cgroup" not in groups.enforced["memory"]:
         return  # measured, as above
-    rooms = replace(within(memory_mib=200), bounds=groups)
+    sandboxes = replace(within(memory_mib=200), bounds=groups)
     with pytest.raises(FailedPrecondition, match="used more than 200 MiB of memory"):
-        await build(tmp_path, index, HUNGRY + "return {}", environ, rooms)
+        await build(tmp_path, index, HUNGRY + "return {}", environ, sandboxes)
 
 
 PLANTS = [
@@ -101,7 +103,7 @@ async def test_nothing_that_the_controller_follows_can_be_planted(tmp_path, inde
     there = "import glob, os\nenvironment, = glob.glob({root!r} + '/*-1')\n".format(root=str(tmp_path / "environments"))
     quoted = plant.replace("'{environment}", "environment + '").replace("{secret}", str(secret))
     with pytest.raises(FailedPrecondition, match="a package changed the environment's interpreter"):
-        await build(tmp_path, index, f"{there}{quoted}\nreturn {{}}", environ, replace(ROOMS, isolation=level))
+        await build(tmp_path, index, f"{there}{quoted}\nreturn {{}}", environ, replace(SANDBOXES, isolation=level))
     after = secret.stat()
     assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
     assert list((tmp_path / "environments").iterdir()) == []
@@ -120,14 +122,14 @@ async def test_a_build_sees_what_the_operators_variables_name(tmp_path, index, e
 
 
 @pytest.mark.parametrize("named", ["/", "{state}", "{above}"])
-async def test_no_variable_brings_the_state_directory_into_a_room(tmp_path, index, environ, named):
+async def test_no_variable_brings_the_state_directory_into_a_sandbox(tmp_path, index, environ, named):
     state = tmp_path / "machine" / "state"
     state.mkdir(parents=True)
     (state / "admin.key").write_text("secret")
     path = named.format(state=state, above=state.parent)
     code = f"import os\nreturn {{'seen.txt': str(os.path.exists('{state}/admin.key'))}}"
-    rooms = replace(ROOMS, hidden=state)
-    made = await build(tmp_path, index, code, {**environ, "SSL_CERT_DIR": path}, rooms)
+    sandboxes = replace(SANDBOXES, hidden=state)
+    made = await build(tmp_path, index, code, {**environ, "SSL_CERT_DIR": path}, sandboxes)
     (seen,) = made.glob("lib/*/site-packages/seen.txt")
     assert seen.read_text() == "False"
 
@@ -150,7 +152,7 @@ async def test_each_build_has_a_home_of_its_own(tmp_path, index, environ):
 
 
 async def test_a_build_keeps_no_descriptor_of_the_controller(tmp_path, index, environ):
-    """A descriptor of a directory outside would be a way out of the room."""
+    """A descriptor of a directory outside would be a way out of the sandbox."""
     code = """
         import os
         found = [os.readlink(f"/proc/{pid}/fd/{name}") for pid in [os.getpid(), os.getppid()]
@@ -190,5 +192,5 @@ async def test_nothing_of_a_build_is_left_in_the_cache(tmp_path, index, environ,
     assert left == ([cache / made.name] if taken else [])
     if taken:
         os.close(handle)
-        VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", ROOMS, {"UV_CACHE_DIR": str(cache)})
+        VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", SANDBOXES, {"UV_CACHE_DIR": str(cache)})
         assert not (cache / made.name).exists(), "nobody builds there any more"
