@@ -17,6 +17,7 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
 from fal_server.core.identity import AccountId
+from fal_server.http.gateway.metrics_client import HttpMetricsReader
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
@@ -28,6 +29,7 @@ from fal_server.services.account_removal import AccountRemoval
 from fal_server.services.accounts import Accounts
 from fal_server.services.analytics import Analytics
 from fal_server.services.app_events import AppEvents
+from fal_server.services.app_metrics import AppMetrics
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
 from fal_server.services.cancellations import Cancellations
@@ -235,6 +237,7 @@ async def build_use_cases(
                 recording,
             ),
             drains,
+            AppMetrics(live.fleet, HttpMetricsReader()),
         ),
         recording=recording,
         requests=requests,

@@ -15,15 +15,16 @@ class Metric:
     """A metric with its samples; mutable, because they are added one by one.
 
     Attributes:
-        kind: `counter`, `gauge` or `histogram`.
+        kind: `counter`, `gauge` or `histogram`; an app's may also be a `summary` or `untyped`.
         help: one line about it.
-        samples: the suffix of the metric's name, such as `_bucket`, the labels and the value.
+        samples: the suffix of the metric's name, such as `_bucket`, the labels and the value. Text is a number as an
+            app has written it.
     """
 
     name: str
     kind: str
     help: str
-    samples: list[tuple[str, Labels, float]] = field(default_factory=list[tuple[str, Labels, float]])
+    samples: list[tuple[str, Labels, float | str]] = field(default_factory=list[tuple[str, Labels, float | str]])
 
     def add(self, value: float, /, **labels: str) -> None:
         """Add a sample."""
@@ -49,10 +50,12 @@ def to_text(metrics: Iterable[Metric]) -> str:
     lines: list[str] = []
     for metric in metrics:
         if metric.samples:
-            lines.append(f"# HELP {metric.name} {_escaped(metric.help)}")
+            if metric.help:
+                lines.append(f"# HELP {metric.name} {_escaped(metric.help)}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")
             lines += [
-                f"{metric.name}{suffix}{_labels(labels)} {value:.12g}" for suffix, labels, value in metric.samples
+                f"{metric.name}{suffix}{_labels(labels)} {value if isinstance(value, str) else f'{value:.12g}'}"
+                for suffix, labels, value in metric.samples
             ]
     return "".join(f"{line}\n" for line in lines)
 

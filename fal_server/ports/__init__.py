@@ -17,6 +17,7 @@ from fal_server.ports.engine import (
     LastSequence,
     LaunchSpec,
     LogSink,
+    MetricsReader,
     RunResult,
     TerminalSize,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "LaunchSpec",
     "LogSink",
     "LogStore",
+    "MetricsReader",
     "RunResult",
     "Store",
     "TerminalSize",

@@ -199,6 +199,18 @@ class HealthProber(Protocol):
         ...
 
 
+class MetricsReader(Protocol):
+    """Reads the metrics pages of apps."""
+
+    async def read(self, address: RunnerAddress, *, most_bytes: int, seconds: float) -> bytes:
+        """Return an app's page in the text format 0.0.4.
+
+        Raises:
+            BadPage: it has none, did not send it in time, or it is larger than `most_bytes`.
+        """
+        ...
+
+
 class Engine(Protocol):
     """Runs runners. One task reads `observations()`; any task of the event loop may call the rest.
 

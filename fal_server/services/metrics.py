@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from fal_server.core.exposition import Metric
 from fal_server.core.identity import LOCAL, Scope
@@ -16,6 +17,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.live.measurements import Measurements
 from fal_server.live.request_totals import RequestTotals
 from fal_server.ports import Clock
+from fal_server.services.app_metrics import AppMetrics
 from fal_server.services.drains import Drains
 from fal_server.services.request_recording import RequestRecording
 
@@ -70,6 +72,7 @@ class Metrics:
 
     Args:
         controller: metrics that only keys of the first account see.
+        apps: what the apps measure themselves.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Metrics:
         nickname: Callable[[Scope], str],
         controller: ControllerMetrics,
         drains: Drains,
+        apps: AppMetrics,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -95,13 +99,16 @@ class Metrics:
         self._nickname = nickname
         self._controller = controller
         self._drains = drains
+        self._apps = apps
 
     async def collect(self, scope: Scope) -> Sequence[Metric]:
         """Return the metrics of the caller's account, including everything that ended before the call."""
         await self._recording.store()
         found = [*self._load(scope), *self._last_minute(scope), *self._requests(scope), *self._runners(scope)]
         found += await self._of_drains(scope)
-        return [*found, *self._controller.collect()] if scope.account == LOCAL else found
+        if scope.account == LOCAL:
+            found += self._controller.collect()
+        return found + await self._apps.collect(scope, partial(self._application, scope))
 
     def _load(self, scope: Scope) -> list[Metric]:
         runners = Metric(name="fal_app_runners", kind="gauge", help="Number of runners of an app")

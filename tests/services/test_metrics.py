@@ -17,10 +17,12 @@ from fal_server.core.requests import DirectRequest
 from fal_server.core.resources import ResourceSample
 from fal_server.core.routing import Outcome
 from fal_server.core.sketch import DurationSketch
+from fal_server.http.gateway.metrics_client import HttpMetricsReader
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.measurements import Measurements
 from fal_server.live.request_totals import RequestTotals
 from fal_server.live.unsent_lines import UnsentLines
+from fal_server.services.app_metrics import AppMetrics
 from fal_server.services.drains import Drains
 from fal_server.services.metrics import ControllerMetrics, Metrics
 from fal_server.services.request_recording import RequestRecording
@@ -66,6 +68,7 @@ class Page:
             lambda scope: "me",
             ControllerMetrics("1.2", durations, self.ended, recording),
             self.drains,
+            AppMetrics(platform.fleet, HttpMetricsReader()),
         )
 
     def end(self, code: int | None, seconds: float, *, method: bytes = b"POST") -> None:
