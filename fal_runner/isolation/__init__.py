@@ -1,1 +1,1 @@
-"""What a runner sees of the machine: its own view of the file system, or a container."""
+"""Isolates runners: a sandbox, a view of the file system, or a container."""

@@ -1,4 +1,4 @@
-"""Says which level of isolation works on this machine: `python -m fal_runner.isolation` writes it as JSON."""
+"""Write which level of isolation works on this machine, as JSON: `python -m fal_runner.isolation`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fal_runner.isolation.trial import strongest
 
 
 def main() -> int:
-    """Try, and write what was found."""
+    """Write the strongest level, and why no stronger one works."""
     level, why = strongest()
     sys.stdout.write(json.dumps({"level": level.value, "meaning": level.meaning, "why": why}) + "\n")
     return 0

@@ -1,6 +1,6 @@
-"""Takes from a process what would let it out of its sandbox: capabilities, new privileges, core dumps, spare limits.
+"""Drops a process's rights: capabilities, new privileges, core dumps and high limits.
 
-launch.py uses it between fork and exec: the standard library alone, one thread.
+launch.py uses it between fork and exec, so it has one thread and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(function: Callable[..., int], *arguments: object) -> int:
-    """Call a function of the C library.
+    """Call a function of the C library, and check its result.
 
     Raises:
         OSError: it failed.
@@ -45,22 +45,22 @@ def call(function: Callable[..., int], *arguments: object) -> int:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that forked it ends."""
+    """Have the kernel kill this process when its parent ends."""
     call(libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def allow_tracer(process: int) -> None:
-    """Let a process and its descendants read this one's memory where Yama restricts that; -1 lets any of this user."""
+    """Let a process and its descendants trace this one if Yama restricts that; -1 allows every process of this user."""
     libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(process & 0xFFFFFFFFFFFFFFFF), 0, 0, 0)
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Say whether processes of this user may read this one's memory, variables and descriptors."""
+    """Set whether processes of this user may read this one's memory, variables and descriptors."""
     call(libc.prctl, _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def bound_resources() -> None:
-    """Bound what one program may take; no core dump, which would write its secrets to disk."""
+    """Limit the program's resources; forbid core dumps, which would write secrets to disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, most in ((resource.RLIMIT_NOFILE, MOST_FILES), (resource.RLIMIT_NPROC, MOST_PROCESSES)):
         soft, hard = resource.getrlimit(number)
@@ -72,23 +72,23 @@ def _least(limit: int, most: int) -> int:
 
 
 def give_up_privileges() -> None:
-    """Drop every capability for good, also for what this process runs; setuid programs give none.
+    """Drop every capability for good, also for programs that this process runs, setuid ones included.
 
     Raises:
         OSError: the kernel refuses.
     """
     for capability in range(_LAST_CAPABILITY + 1):
         if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-            break  # the kernel knows no further one, or this process had none to begin with
+            break  # the kernel has no further capability, or this process never had this one
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     call(libc.capset, struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24))
     call(libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def leave_abstract_sockets() -> None:
-    """Keep this process and its descendants from abstract sockets of others, where the kernel can (Linux 6.12).
+    """Keep this process and its descendants from others' abstract sockets, from Linux 6.12 on.
 
-    It needs no new privileges to be given up before.
+    Call `give_up_privileges` first.
     """
     attributes = struct.pack("=QQQ", 0, 0, _LANDLOCK_SCOPE_ABSTRACT_SOCKETS)
     ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
@@ -101,14 +101,14 @@ def leave_abstract_sockets() -> None:
 
 
 def leave_session_keyring() -> None:
-    """Take an empty keyring of the kernel's in place of the one that was inherited."""
+    """Replace the inherited session keyring of the kernel with an empty one."""
     number = _KEYCTL.get(os.uname().machine)
     if number is not None:
         libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def close_descriptors(keep: int | None = None) -> None:
-    """Close every descriptor, but one if that is named, and have the first three lead nowhere."""
+    """Close every descriptor, except an optional one, and connect the first three to /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -120,7 +120,7 @@ def close_descriptors(keep: int | None = None) -> None:
 
 
 def end_as(status: int) -> None:
-    """End as another process did: with its exit code, or by its signal.
+    """End as another process did: with its exit code or by its signal.
 
     Args:
         status: as waitpid gives it.
@@ -129,7 +129,7 @@ def end_as(status: int) -> None:
         os._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):  # SIGKILL has no other action
+    with contextlib.suppress(OSError):  # the action of SIGKILL cannot be set
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)

@@ -1,9 +1,9 @@
-"""Runs podman or docker in the worker's place, so that a worker in a container looks to the shim like any other.
+"""Runs a worker in a container; to the shim it looks like any other worker.
 
-`python -m fal_runner.isolation.container NOTE WORKER JOB_FD RESULT_FD`, as `worker.py` is run. NOTE (container.json,
-in the runner's directory) names engine and image. Variables are in this process's environment, and the engine gets
-their names alone. The job goes to the worker's standard input; its result comes by a named pipe in the directory that
-both share.
+The shim runs `python -m fal_runner.isolation.container NOTE WORKER JOB_FD RESULT_FD`, as it runs `worker.py`. NOTE is
+container.json in the runner's directory, and names engine and image. This process's environment holds the variables,
+and the engine gets only their names. The job goes to the worker's standard input; the result comes through a named pipe
+in the directory that both share.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ class Note(TypedDict):
 
     Attributes:
         engine: the program to run.
-        options: come before its verb; an earlier version wrote none.
+        options: precede its command; earlier versions wrote none.
         run: options of `run`, such as limits.
-        memory_mib: the memory that the container may use; 0 if that is not limited.
+        memory_mib: the memory limit of the container; 0 if there is none.
         variables: the engine's environment variables.
         image: the image's id.
         name: the container's name.
-        entrypoint, cmd: these replace the image's own, unless null.
-        itself: whether the image is run as it is, without any code of the app's.
-        names: the variables that the container gets.
-        volumes: what it sees of the machine, as `PLACE:PLACE-IN-IT`.
+        entrypoint, cmd: replace the image's own, unless null.
+        itself: whether to run the image as it is, without code of the app.
+        names: the names of the container's variables.
+
+        volumes: the machine's directories in the container, as `PATH:PATH-IN-IT`.
     """
 
     engine: str
@@ -64,7 +65,7 @@ class Note(TypedDict):
 
 
 class Job(TypedDict):
-    """The part of a worker's job that matters here; see `supervisor`."""
+    """The paths in a worker's job; see `supervisor`."""
 
     port: int
     app_port: int
@@ -74,7 +75,9 @@ class Job(TypedDict):
 
 
 def run_command(note: Note, shared: Path, job: Job) -> list[str]:
-    """The engine's command line for a runner; `--env NAME` takes the value from the engine's own environment."""
+    """Return the engine's command line for a runner.
+
+    `--env NAME` takes the value from the engine's own environment, so values are not in arguments."""
     command = [*_program(note), "run", "--rm", "--name", note["name"], *note.get("run", [])]
     for name in note["names"]:
         command += ["--env", name]
@@ -94,12 +97,12 @@ def run_command(note: Note, shared: Path, job: Job) -> list[str]:
 def exec_command(
     note: Note, command: Sequence[str], names: Sequence[str], *, tty: bool, directory: str = ""
 ) -> list[str]:
-    """The engine's command line for a command inside a runner's container.
+    """Return the engine's command line for a command inside a runner's container.
 
     Args:
         command: empty for a login shell.
-        names: variables that it gets, in addition to those of the container.
-        directory: where it starts; by default the image's working directory.
+        names: its variables, in addition to the container's.
+        directory: its working directory; by default the image's.
     """
     line = [*_program(note), "exec", "--interactive", *(["--tty"] if tty else [])]
     line += ["--workdir", directory] if directory else []
@@ -113,7 +116,7 @@ def _program(note: Note) -> list[str]:
 
 
 def move_in(job: Job, shared: Path) -> Job:
-    """Copy what the job names into the shared directory; return the job as the container sees it."""
+    """Copy the job's files into the shared directory; return the job with the container's paths."""
     moved = job.copy()
     moved["paths"] = []
     if "function" in job:
@@ -135,24 +138,24 @@ def read_note(path: Path) -> Note:
 
 
 def engine_environment(note: Note, variables: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The engine's own variables, and those that it passes on by name; no other one changes how it works."""
+    """Return the engine's own variables and those of the container, which must not change how the engine works."""
     passed = {name: variables[name] for name in names if name in variables}
     return {**passed, **note["variables"]}
 
 
 def kill(note: Note) -> None:
-    """Kill what runs in the container; one that ends already keeps its exit code."""
+    """Kill the container; one that is already ending keeps its exit code."""
     _ask(note, ["kill", note["name"]])
 
 
 def remove(note: Note) -> None:
-    """Remove the container if it is still there, without a grace."""
+    """Kill and remove the container if it still exists."""
     now = [] if Path(note["engine"]).name == "docker" else ["--time", "0"]
     _ask(note, ["rm", "--force", *now, note["name"]])
 
 
 def _ask(note: Note, words: Sequence[str]) -> None:
-    """Run the engine with these words, whatever comes of it."""
+    """Run the engine with these arguments; ignore failures."""
     subprocess.run(
         [*_program(note), *words],
         env=note["variables"],
@@ -165,7 +168,7 @@ def _ask(note: Note, words: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Read the job, run the container, pass its result on."""
+    """Read the job, run the container, and forward its result."""
     path = Path(sys.argv[1])
     job_fd, result_fd = int(sys.argv[-2]), int(sys.argv[-1])
     note = read_note(path)
@@ -177,28 +180,28 @@ def main() -> int:
     job: Job = json.loads(text)
     shared = path.parent / _SHARED_NAME
     os.mkfifo(shared / _RESULT)
-    (shared / _RESULT).chmod(0o666)  # an image may run as another user; nobody else can enter the runner's directory
-    result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # open for writing too, so that it never ends
+    (shared / _RESULT).chmod(0o666)  # an image may run as another user; the runner's directory keeps everybody else out
+    result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # writing too, so that it never ends
     process = subprocess.Popen(
         run_command(note, shared, job),
         env=engine_environment(note, os.environ, note["names"]),
         stdin=subprocess.DEVNULL if note["itself"] else subprocess.PIPE,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: process.send_signal(received))  # the engine passes it on
+        signal.signal(number, lambda received, _: process.send_signal(received))  # the engine forwards it
     if process.stdin is not None:
-        with suppress(BrokenPipeError), process.stdin:  # the engine refused, and says why
+        with suppress(BrokenPipeError), process.stdin:  # the engine failed, and its output says why
             process.stdin.write(json.dumps(move_in(job, shared)).encode())
     _copy(result, result_fd, process)
     remove(note)
     code = process.wait()
     if code - 128 in _LISTED_SIGNALS:
-        end_as(code - 128)  # an engine reports a signal as a code from 128, and the shim explains signals
+        end_as(code - 128)  # an engine adds 128 to a signal's number, and the shim explains signals
     return code if code >= 0 else 128 - code
 
 
 def _copy(source: int, target: int, process: subprocess.Popen[bytes]) -> None:
-    """Pass on what comes until the process has ended and everything has come."""
+    """Forward output until the process has ended and all output is read."""
     ended, notify = os.pipe()
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""What a sandbox needs for an interpreter to run in it: its installation, and the links that lead there."""
+"""Lists what an interpreter needs in a sandbox: its installation and the links to it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from fal_runner.isolation.sandbox import LINK, READ, SYSTEM, WRITE, Place
 
-_MOST_LINKS = 40  # as the kernel follows
+_MOST_LINKS = 40  # the kernel follows as many
 
 
 def place(mode: str, path: Path, target: str | None = None) -> Place:
-    """Describe a place of a sandbox; by default it is seen there at its own path."""
+    """Return an entry of a sandbox; by default the path in it is the same."""
     return mode, str(path.resolve()), target or str(path)
 
 
 def needed(places: Iterable[Place]) -> Iterator[Place]:
-    """Leave out what every sandbox has, what is missing, and what comes a second time."""
+    """Drop entries that every sandbox has, that do not exist, or that repeat others."""
     known: set[str] = set()
     for each in places:
         mode, source, target = each
@@ -28,9 +28,9 @@ def needed(places: Iterable[Place]) -> Iterator[Place]:
 
 
 def of_interpreter(python: Path) -> Iterator[Place]:
-    """Yield what an interpreter needs: its environment, that which it was made from, and the links on the way.
+    """Yield what an interpreter needs: its environment, its base installation, and the links between.
 
-    The environment's own files say where that is. So whoever may write to an environment chooses what this yields.
+    The environment's own files name these paths, so whoever may write to an environment chooses what this yields.
     """
     prefix = python.parent.parent
     base = _base(prefix)
@@ -44,7 +44,7 @@ def of_interpreter(python: Path) -> Iterator[Place]:
 
 
 def _installation(real: Path) -> list[Path]:
-    """The directories of an interpreter's installation; a home or all of the machine is none."""
+    """Yield the directories of an interpreter's installation, but never a home directory or /."""
     prefix = real.parent.parent
     if not Path.home().is_relative_to(prefix):
         return [prefix]
@@ -52,7 +52,7 @@ def _installation(real: Path) -> list[Path]:
 
 
 def _resolved(path: Path) -> tuple[Path, list[Place]]:
-    """Return the path without links, and the links that lead there."""
+    """Resolve a path; return it and the links on the way."""
     links: list[Place] = []
     waiting, here = list(reversed(path.parts[1:])), Path("/")
     while waiting and len(links) < _MOST_LINKS:
@@ -71,7 +71,7 @@ def _resolved(path: Path) -> tuple[Path, list[Place]]:
 
 
 def _base(prefix: Path) -> Path | None:
-    """The directory of the interpreter that a virtual environment was made from; None if it is no such environment."""
+    """Return the directory of a virtual environment's base interpreter; None for any other directory."""
     try:
         lines = (prefix / "pyvenv.cfg").read_text(errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How strongly runners can be kept apart."""
+"""The levels of isolation between runners."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Isolation(enum.Enum):
-    """A level of isolation; each stops what the weaker ones stop, see docs/explanation/security.md."""
+    """A level of isolation; each stops all that weaker ones stop, see docs/explanation/security.md."""
 
     PROCESS = "process"
     VIEW = "view"
@@ -14,12 +14,12 @@ class Isolation(enum.Enum):
 
     @property
     def strength(self) -> int:
-        """A number that is larger for a stronger level."""
+        """The rank of a level: larger means stronger."""
         return list(reversed(Isolation)).index(self)
 
     @property
     def meaning(self) -> str:
-        """What it is, in one line."""
+        """A description in one line."""
         return _MEANINGS[self]
 
 

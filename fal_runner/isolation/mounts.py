@@ -1,6 +1,6 @@
-"""Gives a runner its own view of the file system, with /data and /app in it, if the kernel allows that.
+"""Gives a runner its own /data and /app if the kernel allows that.
 
-launch.py uses it between fork and exec: the standard library alone, one thread, no state.
+launch.py uses it between fork and exec, so it has one thread, no state, and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NAMES = {"data": DATA_VARIABLE, "app": APP_VARIABLE}
 
 
 def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
-    """Give this process the view that its environment asks for; the current directory is / afterwards.
+    """Give this process the view that its environment asks for, with / as the current directory.
 
-    FAL_DATA_DIR and FAL_APP_DIR name the directories, and are /data and /app from then on. With FAL_JOIN_PROCESS this
-    process shares the view of that one, if it has its own.
+    FAL_DATA_DIR and FAL_APP_DIR name the directories; afterwards they are /data and /app. FAL_JOIN_PROCESS names a
+    process whose view to share, if it has its own.
 
     Args:
         environ: the variables of this process; FAL_JOIN_PROCESS is removed.
         needed: absolute paths that must stay visible.
 
     Returns:
-        Why there is no such view, for people to read; empty if there is one, or none was asked for.
+        Why there is no such view, for people; empty if there is one, or none was asked for.
     """
     process = environ.pop(JOIN_VARIABLE, "")
     wanted = {name: os.path.realpath(environ[variable]) for name, variable in _NAMES.items() if environ.get(variable)}
@@ -58,7 +58,7 @@ def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
 
 
 def _make_beside(wanted: Mapping[str, str]) -> None:
-    """Have a child make the view, then share it, so that a failure half way leaves this process as it was.
+    """Have a child create the view, then join it, so that a failure leaves this process unchanged.
 
     Raises:
         OSError: the kernel does not allow it.
@@ -90,16 +90,16 @@ def _make_beside(wanted: Mapping[str, str]) -> None:
 
 
 def make(wanted: Mapping[str, str]) -> None:
-    """Make a view of its own for this process: everything in /, with these directories at the top.
+    """Create a view for this process: the machine's /, with these directories at the top.
 
-    A tmpfs becomes the root, so that nothing is made in the machine's own one. Without the privilege to mount, a user
-    namespace gives it, in which the user keeps its id.
+    A tmpfs becomes the root, so that the machine's own root does not change. A process that may not mount gets the
+    right from a user namespace, in which the user keeps its id.
 
     Args:
-        wanted: name at the top -> the directory to be seen there.
+        wanted: name at the top -> the directory to mount there.
 
     Raises:
-        OSError: the kernel does not allow it; what this process then sees is undefined.
+        OSError: the kernel does not allow it; this process's view is undefined then.
     """
     user, group = os.getuid(), os.getgid()
     try:
@@ -114,7 +114,7 @@ def make(wanted: Mapping[str, str]) -> None:
             with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib costs more than all of this
                 file.write(text)
     call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    # Any directory can hold the new root, and this one always exists; the pivot uncovers it again.
+    # Any existing directory can hold the new root; pivot_root uncovers it again.
     root = b"/proc"
     call(libc.mount, b"fal", root, b"tmpfs", 0, b"mode=755,size=1m")
     os.mkdir(f"/proc/{_OLD_ROOT}")  # noqa: PTH102
@@ -141,7 +141,7 @@ def make(wanted: Mapping[str, str]) -> None:
 
 
 def join(process: int) -> bool:
-    """Take the view of another process of the same user; return False if it has none of its own.
+    """Join the view of another process of the same user; return False if it has no own view.
 
     Raises:
         OSError: the process is gone, or the kernel does not allow it.

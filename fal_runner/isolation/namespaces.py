@@ -1,16 +1,16 @@
-"""Puts a program into a sandbox: a root with what a list names and nothing else, and processes of its own.
+"""Puts a program into a sandbox: a root with only the entries of a list, and its own processes.
 
-    launch.py          the shim's child: passes signals on, and ends as the program ends
-    ├── first process  of the sandbox: makes it, then waits for orphans
+    launch.py          the shim's child: forwards signals, and ends as the program ends
+    ├── first process  of the sandbox: creates it, then reaps orphans
     └── the program    in the sandbox, without capabilities
 
-The namespaces live as long as the first process, and that lives as long as its parent: when the shim or launch.py dies,
-the kernel ends everything in the sandbox. launch.py uses this between fork and exec: the standard library alone, one
-thread.
+The namespaces live as long as the first process, and it lives as long as its parent: when the shim or launch.py dies,
+the kernel ends everything in the sandbox. launch.py uses this between fork and exec, so it has one thread and imports
+the standard library alone.
 """
 
 # ruff: noqa: PTH102, PTH106, PTH110, PTH112, PTH113, PTH114, PTH115, PTH118, PTH120, PTH123, PTH208, PTH211, S108
-# (pathlib costs more time to import than all of this takes)
+# (importing pathlib would take longer than all of this)
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ _PROC_HIDDEN = ("kcore", "keys", "key-users", "latency_stats", "sched_debug", "t
 
 
 def enter(places: Sequence[Place]) -> None:
-    """Make a sandbox, and return in the program's process, which is in it; the caller's process stays outside.
+    """Create a sandbox and return inside it, in the program's process; the caller's process stays outside.
 
-    The program must still be confined, by `confine`.
+    Call `confine` next.
 
     Raises:
         OSError: the kernel does not allow it.
@@ -123,7 +123,7 @@ def enter(places: Sequence[Place]) -> None:
 
 
 def join(process: int) -> None:
-    """Return in the program's process, which is in the sandbox of the worker that another launch.py stands for.
+    """Join the sandbox of another launch.py's worker; return inside it, in the program's process.
 
     Raises:
         OSError: the worker is gone, or the kernel does not allow it.
@@ -131,13 +131,13 @@ def join(process: int) -> None:
     worker = _worker_of(process)
     theirs = {name: f"/proc/{worker}/ns/{name}" for name in _CLONE}
     parent = os.getppid()
-    confinement.set_dumpable(False)  # what is in the sandbox must not look into this process
+    confinement.set_dumpable(False)  # programs in the sandbox must not read this process
     opened = {
         name: os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         for name, path in theirs.items()
         if not _same(path, f"/proc/self/ns/{name}")
     }
-    for name, descriptor in opened.items():  # the user namespace first: it gives the right to the others
+    for name, descriptor in opened.items():  # the user namespace first: it gives the right to join the others
         call(libc.setns, descriptor, _CLONE[name])
         os.close(descriptor)
     os.chdir("/")
@@ -146,7 +146,7 @@ def join(process: int) -> None:
 
 
 def _worker_of(process: int) -> int:
-    """Find the worker that a launch.py stands for; that may still be making the sandbox.
+    """Find the worker of a launch.py, waiting while that creates the sandbox.
 
     Raises:
         OSError: it is gone.
@@ -164,11 +164,11 @@ def _worker_of(process: int) -> int:
 
 
 def confine(*, worker: bool) -> None:
-    """Take from the program what it could leave its sandbox with.
+    """Drop the rights by which the program could leave its sandbox.
 
     Args:
-        worker: whether it is the runner's worker. Landlock would keep a command from looking into the worker, as
-            `fal runners profile` does.
+        worker: whether it is the runner's worker. Commands get no Landlock, which would keep `fal runners profile` from
+            reading the worker.
 
     Raises:
         OSError: the kernel refuses.
@@ -182,9 +182,9 @@ def confine(*, worker: bool) -> None:
 
 
 def _unshare() -> bool:
-    """Leave the namespaces of the machine; return whether that of its users is among them.
+    """Leave the machine's namespaces; return whether its user namespace is among them.
 
-    Root takes one too, so that no further one can be made inside. If root may not, nothing in the sandbox may either.
+    Root leaves it, too, so that no program inside can make another one. If root may not, no program inside may either.
     """
     user, group = os.geteuid(), os.getegid()
     every = sum(_CLONE.values())
@@ -202,7 +202,7 @@ def _unshare() -> bool:
             _write_maps(*maps)
         except PermissionError:
             _write_maps("deny", *_alone(user, group))
-    # The kernel makes a process with other rights unreadable to its own user; commands join this one's namespaces.
+    # After a change of rights the kernel hides a process from its own user, but commands must read its namespaces.
     confinement.set_dumpable(True)
     return own_users
 
@@ -217,9 +217,9 @@ def _write_maps(groups: str, users: str, group_ids: str) -> None:
 
 
 def _furnish(places: Sequence[Place]) -> None:
-    """Make the sandbox's root; this process is the first of the sandbox."""
+    """Fill the sandbox's root, in the first process of the sandbox."""
     call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    # Any directory can hold the new root, and this one always exists; the pivot uncovers it again.
+    # Any existing directory can hold the new root; pivot_root uncovers it again.
     _mount("fal", "/proc", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=4m")
     os.mkdir(f"/proc{_OLD_ROOT}", 0o700)
     call(libc.pivot_root, b"/proc", f"/proc{_OLD_ROOT}".encode())
@@ -253,7 +253,7 @@ def _copy_system() -> None:
 
 
 def _copy(path: str) -> None:
-    """Have a path of the machine in the sandbox, read-only; a link stays a link, and what it leads to is there too."""
+    """Mount a path of the machine read-only; copy a link, and mount its target."""
     old = f"{_OLD_ROOT}{path}"
     if not os.path.lexists(old):
         return
@@ -276,7 +276,7 @@ def _attributes(mode: str) -> int:
 
 
 def _make_devices() -> None:
-    """Make a small /dev: no device of the machine's but those that hold nothing, and its GPUs."""
+    """Create a small /dev: devices without content, such as null, and the machine's GPUs."""
     _make_directory("/dev")
     _mount("fal", "/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "mode=755,size=64k")
     old = f"{_OLD_ROOT}/dev"
@@ -293,7 +293,7 @@ def _make_devices() -> None:
 
 
 def _make_proc() -> None:
-    """Mount the processes of the sandbox; what of /proc is the machine's cannot be written or read."""
+    """Mount /proc with the sandbox's processes; the machine's part is hidden or read-only."""
     _make_directory("/proc")
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     for name in _PROC_READ_ONLY:
@@ -308,10 +308,10 @@ def _make_proc() -> None:
 
 
 def _bind(source: str, target: str, attributes: int) -> None:
-    """Have a file or directory of the machine in the sandbox.
+    """Mount a file or directory of the machine in the sandbox.
 
     Raises:
-        OSError: it is not there, or the way to the target leads through a link.
+        OSError: it does not exist, or the target's path contains a link.
     """
     if os.path.isdir(source):
         _make_directory(target)
@@ -327,10 +327,12 @@ def _bind(source: str, target: str, attributes: int) -> None:
 
 
 def _make_directory(path: str) -> None:
-    """Make a directory with its parents, through no link: /data and /tmp are an app's, and a link could lead out.
+    """Create a directory with its parents, following no link.
+
+    Apps write to /data and /tmp, and a link there could lead out of the sandbox.
 
     Raises:
-        OSError: a part of the path is no directory.
+        OSError: a part of the path is not a directory.
     """
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -355,7 +357,7 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str | None)
 
 
 def _set_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:
-    """Set attributes of a mount and, unless told otherwise, of those below it (Linux 5.12)."""
+    """Set attributes of a mount and, by default, of the mounts below it (Linux 5.12)."""
     wanted = attributes.to_bytes(8, "little") + bytes(24)
     flags = _AT_RECURSIVE if recursive else 0
     call(libc.syscall, _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, wanted, len(wanted))
@@ -371,7 +373,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _live_with(held: int) -> None:
-    """End with the process outside, also if that has ended already."""
+    """End when the process outside ends, even if that has already happened."""
     confinement.die_with_parent()
     waiting = select.poll()
     waiting.register(held, select.POLLHUP)
@@ -380,7 +382,7 @@ def _live_with(held: int) -> None:
 
 
 def _wait_for_orphans() -> None:
-    """Be the first process of the sandbox: the parent of those whose own parents have ended."""
+    """Serve as the sandbox's init process: reap orphans."""
     confinement.set_dumpable(False)
     confinement.give_up_privileges()
     confinement.close_descriptors()
@@ -395,10 +397,10 @@ def _wait_for_orphans() -> None:
 def _step_inside(
     parent: int, held: int, hold: int, pass_on: Callable[[int, int], None], first: int | None = None
 ) -> None:
-    """Fork the program's process, and return in it; the other one ends with it.
+    """Fork the program's process and return in it; the parent ends as it ends.
 
     Args:
-        first: the first process of the sandbox, if that ends with the program.
+        first: the first process of the sandbox, if it must end with the program.
     """
     program = os.fork()
     if program == 0:
@@ -407,15 +409,15 @@ def _step_inside(
         _live_with(held)
         os.close(held)
         return
-    confinement.die_with_parent()  # the kernel may have forgotten it with the change of rights
+    confinement.die_with_parent()  # again, because a change of rights clears it
     if os.getppid() != parent:
         os._exit(1)
-    confinement.close_descriptors(hold)  # the children find it closed if this process has ended
+    confinement.close_descriptors(hold)  # its end tells the children that this process has ended
     _stand_for(program, pass_on, first)
 
 
 def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | None) -> None:
-    """Pass signals on to the program, and end as it ends, when nothing is left in a sandbox that ends with it."""
+    """Forward signals to the program, and end as it ends, after its sandbox is empty."""
 
     def passing(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -429,7 +431,7 @@ def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | N
         if process == first:
             first = None
         if process == program:
-            if first is not None:  # the kernel lets it end after everything else in the sandbox
+            if first is not None:  # it ends only after all other processes of the sandbox
                 os.kill(first, signal.SIGKILL)
                 os.waitpid(first, 0)
             confinement.end_as(status)
@@ -438,5 +440,5 @@ def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | N
 def _signal_group(program: int, number: int) -> None:
     try:
         os.killpg(program, number)
-    except ProcessLookupError:  # it leads no group yet
+    except ProcessLookupError:  # it has no process group yet
         os.kill(program, number)

@@ -1,6 +1,6 @@
-"""What a sandbox has of the machine, as a list: the engine writes it, and launch.py reads it.
+"""The list of a sandbox's entries: the engine writes it, launch.py reads it.
 
-The standard library alone, and none of it that costs time to import.
+This imports nothing, because an import would cost a start more than all of this.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Place = tuple[str, str, str]
-"""READ or WRITE, the path on the machine, and the path in the sandbox; or LINK, where it leads, and its path."""
+"""READ or WRITE, the path on the machine, and the path in the sandbox; or LINK, its target, and its path."""
 SANDBOX_VARIABLE = "FAL_ROOM"
 """Lists what a sandbox holds, or says with NO_VIEW that a program sees the machine as it is. Unset, it gets a view.
 
 This and the next name were published as they are: a shim that runs across an upgrade sets them for the new launch.py.
 """
 SANDBOX_DIRECTORY_VARIABLE = "FAL_ROOM_DIRECTORY"
-"""Names the directory that holds what one runner has alone, see PARTS; a build has none."""
+"""Names the directory with a runner's own parts, see PARTS; a build has none."""
 VARIABLES_VARIABLE = "FAL_VARIABLES_FD"
-"""Names the descriptor with a program's variables, each followed by a NUL; they are not those of launch.py."""
+"""Names the descriptor with the program's variables, each followed by a NUL, apart from those of launch.py."""
 NO_VIEW = "none"
 SHARED = "shared"
-"""In place of a list: the sandbox of the process that a command joins."""
+"""In place of a list: a command joins the sandbox of a process."""
 READ, WRITE, LINK = "r", "w", "l"
 APP, CODE, TEMPORARY = "app", "code", "tmp"
 PARTS = {APP: (WRITE, "/app"), CODE: (READ, "/fal"), TEMPORARY: (WRITE, "/tmp")}  # noqa: S108
-"""The parts of a runner's directory that are in its sandbox: how, and where."""
+"""The parts of a runner's directory in its sandbox: access and path."""
 DATA = "/data"
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix")
-"""What every sandbox has of the top of the machine's file system, read-only."""
+"""Directories of the machine's root that every sandbox has, read-only."""
 WORKER = 2
 """The process id of the worker in its sandbox."""
 
 
 def has_sandbox(sandbox: str) -> bool:
-    """Whether this asks for a sandbox, not for a view of the machine or for none."""
+    """Return whether this asks for a sandbox, and not for a view or for no isolation."""
     return sandbox not in {"", NO_VIEW}
 
 
@@ -47,7 +47,7 @@ def isolation_of(sandbox: str, *, container: bool = False) -> str:
 
 
 def seen_in_sandbox(path: str, directory: str) -> str:
-    """Where a path in a runner's directory is in its sandbox; a path elsewhere stays as it is."""
+    """Return the path in the sandbox of a path in the runner's directory; other paths stay as they are."""
     for name, (_, target) in PARTS.items():
         if f"{path}/".startswith(f"{directory}/{name}/"):
             return target + path[len(f"{directory}/{name}") :]
@@ -55,7 +55,7 @@ def seen_in_sandbox(path: str, directory: str) -> str:
 
 
 def written(places: Iterable[Place]) -> str:
-    """Write a list of places.
+    """Serialize a list of entries.
 
     Raises:
         ValueError: a path cannot be written in a line.
@@ -69,7 +69,7 @@ def written(places: Iterable[Place]) -> str:
 
 
 def read(text: str) -> list[Place]:
-    """Read what `written` wrote."""
+    """Parse what `written` returns."""
     places: list[Place] = []
     for line in text.splitlines():
         mode, source, target = line.split("\t")

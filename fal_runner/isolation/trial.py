@@ -1,4 +1,4 @@
-"""Finds out, by trying, which level of isolation this machine can give."""
+"""Finds the strongest level of isolation that this machine allows, by trying."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TRIAL_SECONDS = 30.0
 
 
 def refusal(level: Isolation) -> str:
-    """Try a level; return why this machine does not give it, or "" if it does. Not for the thread of an event loop."""
+    """Try a level; return why it does not work here, or "" if it does. This blocks the thread."""
     if level is Isolation.NONE:
         return ""
     with tempfile.TemporaryDirectory(prefix="fal-isolation-") as place:
@@ -45,10 +45,10 @@ def refusal(level: Isolation) -> str:
 
 
 async def _outcome(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a trial; return its exit code and what it said.
+    """Run a trial; return its exit code and its output.
 
-    asyncio waits for the end by the kernel's notice. `subprocess` with a limit of time would sleep and look again,
-    which fails under a clock that steps.
+    asyncio is told of the end by the kernel. `subprocess` with a timeout polls instead, which fails under a clock that
+    steps.
     """
     null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def _outcome(command: list[str], environment: dict[str, str]) -> tuple[int
 
 
 def strongest() -> tuple[Isolation, str]:
-    """Return the strongest level that works here, and why no stronger one does."""
+    """Return the strongest level that works here, and why no stronger one works."""
     why = ""
     for level in Isolation:
         found = refusal(level)
