@@ -1,4 +1,4 @@
-"""Runners as processes of this machine: the Engine port over one shim a runner."""
+"""Runs runners as processes of this machine, each under a shim."""
 
 from __future__ import annotations
 

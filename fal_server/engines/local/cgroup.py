@@ -1,7 +1,7 @@
-"""Gives each runner its own control groups: what it uses is bounded by them, and its processes end with them.
+"""Gives each runner its own control groups, which limit its resources and end its processes.
 
-The tag in the environment and the shim as subreaper find a runner's processes as long as either is there. A daemon that
-wiped its environment, left its session and lost its shim has neither, but it cannot leave its control group.
+Usually a runner's processes are found by the tag in their environment, or by the shim as their subreaper. A daemon that
+clears its environment, leaves its session and loses its shim has neither, but it cannot leave its control group.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MIB = 1024 * 1024
 _MOUNTS = Path("/proc/self/mounts")
 _OWN = Path("/proc/self/cgroup")
 _SHARES_OF_A_CORE = 1024
-# For each controller and version, the files that hold its bound; those with a * need not exist.
+# For each controller and version, the files that hold its limit; those with a * need not exist.
 _FILES = {
     (MEMORY, 2): ("memory.max", "*memory.swap.max"),
     (MEMORY, 1): ("memory.limit_in_bytes", "*memory.memsw.limit_in_bytes"),
@@ -47,10 +47,10 @@ class RunnerGroup:
     """The control groups of one runner.
 
     Attributes:
-        shim: the group that the shim is put into; what it starts is then in it too. None if there is none.
-        entered: the groups that bound the worker and the commands beside it, which enter them by themselves.
-        ahead: all groups of a worker that was started ahead, which cannot enter them by itself.
-        memory: that of them which bounds memory.
+        shim: the group of the shim and, unless they enter others, its children; None if there is none.
+        entered: the groups that limit the worker and commands, which enter them by themselves.
+        ahead: all groups of a prewarmed worker, which cannot enter them by itself.
+        memory: the one that limits memory.
     """
 
     shim: Path | None = None
@@ -59,10 +59,10 @@ class RunnerGroup:
     memory: Path | None = None
 
     def admit(self, shim: int, started: Sequence[int]) -> None:
-        """Put a shim into its group, and what it has started ahead into the worker's.
+        """Move a shim into its group, and its prewarmed worker into the worker's groups.
 
         Raises:
-            OSError: that is refused, or one of them has ended.
+            OSError: the kernel refuses, or one of the processes has ended.
         """
         files = GroupFiles()
         if self.shim is not None:
@@ -76,15 +76,15 @@ class RunnerGroups:
     """Makes the groups of runners.
 
     Args:
-        places: where groups can be made.
-        record: the file that lists where this and earlier controllers of the state directory made groups.
+        places: where groups can be created.
+        record: the file that lists where this and earlier controllers of the state directory created groups.
         files: the file system of control groups.
     """
 
     def __init__(self, places: Places, record: Path, files: GroupFiles | None = None) -> None:
         self._places = places
         self._files = files or GroupFiles()
-        # By the state directory: another controller's groups are not this one's to sweep.
+        # The name contains the state directory, so that no other controller's groups are swept.
         self._prefix = f"fal-{hashlib.sha256(os.fsencode(record.absolute())).hexdigest()[:8]}-"
         self._bases = _recorded(record) | places.bases
         self._bounding: set[str] = set()
@@ -93,7 +93,7 @@ class RunnerGroups:
 
     @classmethod
     def detect(cls, state: Path, mounts: Path = _MOUNTS, own: Path = _OWN) -> RunnerGroups:
-        """Find out where groups can be made, by trying it.
+        """Find out where groups can be created, by trying.
 
         Args:
             state: the directory that holds the runners' directories and more.
@@ -105,19 +105,19 @@ class RunnerGroups:
 
     @property
     def enforced(self) -> Mapping[str, str]:
-        """What enforces memory, processes and cpu, for people; without those that nothing does."""
+        """What enforces the limits of memory, processes and cpu, for people; unenforced ones are missing."""
         named = {"memory": MEMORY, "processes": PROCESSES, "cpu": CPU}
         places = {subject: self._places.bounds.get(controller) for subject, controller in named.items()}
         by_group = {subject: f"cgroup v{place.version}" for subject, place in places.items() if place is not None}
         return {"memory": "measured by each runner's shim", **by_group}
 
     def make(self, tag: str, directory: Path, limits: RunnerLimits | None) -> RunnerGroup:
-        """Make the groups of a runner; what the machine refuses is left out, and said in the log.
+        """Create the groups of a runner; log and omit those that the machine refuses.
 
         Args:
             tag: the runner's tag.
-            directory: its directory, which exists; it gets a note of the groups.
-            limits: its bounds; None if something else bounds it.
+            directory: its existing directory, which gets a note of the groups.
+            limits: its limits; None if something else enforces them.
         """
         name = f"{self._prefix}{tag}"
         bounds = {} if limits is None else dict(self._places.bounds)
@@ -133,7 +133,7 @@ class RunnerGroups:
         outer = [group for group in (inner, shim, top) if group is not None]
         made = list(dict.fromkeys([*outer, *groups.values()]))
         try:
-            # First: what is made is found again, whenever this process ends.
+            # Before the groups, so that they are found again whenever this process ends.
             (directory / _NOTE).write_text("\n".join(map(str, made)))
             for group in reversed(made):  # from the top down
                 self._files.make(group)
@@ -169,10 +169,10 @@ class RunnerGroups:
             self._bounding.discard(name)
 
     async def end_others(self, alive: Collection[str]) -> None:
-        """Kill what is in groups that earlier controllers left, and remove them.
+        """Kill the processes in groups that earlier controllers left, and remove the groups.
 
         Args:
-            alive: the tags of the runners whose groups stay.
+            alive: the tags of runners whose groups stay.
         """
         for base in self._bases:
             for group in base.glob(f"{self._prefix}*"):
@@ -212,7 +212,7 @@ async def _end(groups: Sequence[Path]) -> None:
     while left:
         for group in left:
             _kill(group)
-        # The kernel only changes the files, so read them again, for some milliseconds.
+        # The kernel gives no notice, so read the files again for some milliseconds.
         left = [group for group in left if _populated(group) or not _removed(group)]
         if left and asyncio.get_running_loop().time() > end:
             log.warning("control groups that do not end: %s", ", ".join(map(str, left)))
@@ -222,7 +222,7 @@ async def _end(groups: Sequence[Path]) -> None:
 
 
 def _kill(group: Path) -> None:
-    """Kill what is in a group; version 1 has no order for that, so each process gets one while it is in the group."""
+    """Kill the processes of a group; version 1 cannot kill a group, so signal each process while it is in the group."""
     if (group / "cgroup.kill").exists():
         with contextlib.suppress(OSError):
             GroupFiles().write(group / "cgroup.kill", "1")
@@ -233,7 +233,7 @@ def _kill(group: Path) -> None:
         except OSError:
             continue  # it ended
         try:
-            if pid in _processes(group):  # while the handle is held, so this is the process that is signalled
+            if pid in _processes(group):  # the pidfd is held, so no other process is signalled
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         except ProcessLookupError:
             continue
@@ -249,7 +249,7 @@ def _processes(group: Path) -> list[int]:
 
 
 def _noted(directory: Path, tag: str, mounts: Path) -> list[Path]:
-    """The groups in the note that are the runner's, so that a forged note cannot end other processes."""
+    """Return the note's groups that are the runner's, so that a forged note cannot end other processes."""
     try:
         noted = [Path(line) for line in (directory / _NOTE).read_text().splitlines()]
         lines = mounts.read_text().splitlines()
@@ -257,7 +257,7 @@ def _noted(directory: Path, tag: str, mounts: Path) -> list[Path]:
         return []
     kinds = (line.split(" ") for line in lines)
     places = [Path(entry[1]) for entry in kinds if len(entry) > 2 and entry[2] in {"cgroup", "cgroup2"}]
-    name = re.compile(rf"fal-(?:[0-9a-f]{{8}}-)?{re.escape(tag)}")  # an earlier version wrote no state directory
+    name = re.compile(rf"fal-(?:[0-9a-f]{{8}}-)?{re.escape(tag)}")  # earlier versions wrote no state directory
     return [
         group
         for group in noted

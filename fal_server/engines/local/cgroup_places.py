@@ -1,4 +1,4 @@
-"""Finds out, by trying, where this process may make control groups, and what they can bound there."""
+"""Finds out, by trying, where this process may create control groups, and what they can limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 MEMORY, PROCESSES, CPU = "memory", "pids", "cpu"
 CONTROLLERS = (MEMORY, PROCESSES, CPU)
 _OWN_LEAF = "fal-controller"
-# What is tried, in each version: a file of the controller, and a bound that is none.
+# The trial of each version: a file of the controller, and a limit that limits nothing.
 _TRIED = {
     2: {MEMORY: ("memory.max", "max"), PROCESSES: ("pids.max", "max"), CPU: ("cpu.weight", "100")},
     1: {MEMORY: ("memory.limit_in_bytes", "-1"), PROCESSES: ("pids.max", "max"), CPU: ("cpu.shares", "1024")},
@@ -19,13 +19,13 @@ _TRIED = {
 
 
 class GroupFiles:
-    """The file system of control groups; a test has one that is not the kernel's."""
+    """The file system of control groups; tests replace the kernel's."""
 
     def make(self, group: Path) -> None:
-        """Make a group, if it is not there.
+        """Create a group if it does not exist.
 
         Raises:
-            OSError: that is refused.
+            OSError: the kernel refuses.
         """
         group.mkdir(exist_ok=True)
 
@@ -33,12 +33,12 @@ class GroupFiles:
         """Remove a group.
 
         Raises:
-            OSError: something is in it.
+            OSError: it is not empty.
         """
         group.rmdir()
 
     def write(self, file: Path, text: str) -> None:
-        """Write to a file of a group; unlike `Path.write_text`, never make one.
+        """Write to an existing file of a group; `Path.write_text` would create a missing one.
 
         Raises:
             OSError: there is no such file, or the kernel refuses.
@@ -52,7 +52,7 @@ class GroupFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where groups are made that bound one thing.
+    """A directory for groups that limit one resource.
 
     Attributes:
         version: of the hierarchy, 1 or 2.
@@ -64,11 +64,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where groups are made.
+    """The directories in which groups are created.
 
     Attributes:
-        kill: where a group can be killed whole; None if that is not possible.
-        bounds: where memory, pids and cpu are bounded; none of those that cannot be.
+        kill: where the kernel can kill a whole group; None if it cannot.
+        bounds: where memory, pids and cpu are limited, without those that cannot be.
     """
 
     kill: Path | None = None
@@ -76,12 +76,12 @@ class Places:
 
     @property
     def bases(self) -> set[Path]:
-        """All directories in which groups are made."""
+        """All of these directories."""
         return {place.base for place in self.bounds.values()} | ({self.kill} if self.kill is not None else set())
 
 
 def find_places(mounts: Path, own: Path, files: GroupFiles) -> Places:
-    """Try what can be done.
+    """Find the directories, by trying.
 
     Args:
         mounts: the file systems, as in proc(5).
@@ -111,9 +111,9 @@ def find_places(mounts: Path, own: Path, files: GroupFiles) -> Places:
 
 
 def _bounds_of_version_2(mount: Path, own: Path, files: GroupFiles) -> dict[str, Place]:
-    """Find where version 2 bounds something: beside this process's group, or below it if nothing else is in it.
+    """Find where version 2 limits resources: beside this process's group, or below it if it holds nothing else.
 
-    A group with processes of its own cannot bound others below it, so this process moves into one of its own.
+    A group that holds processes cannot limit groups below it, so this process moves into a new one.
     """
     if own != mount:
         beside = _tried(own.parent, 2, files)
@@ -153,13 +153,13 @@ def _place_of_version_1(
     ours = next((group[2] for group in groups if len(group) > 2 and controller in group[1].split(",")), None)
     if mount is None or ours is None:
         return None
-    # A container sees its own group as the root, and may be told the path that the machine sees.
+    # A container sees its group as the root, but proc(5) may give the path that the machine sees.
     bases = [base for base in (mount / ours.lstrip("/"), mount) if base.is_dir()]
     return _tried(bases[0], 1, files).get(controller) if bases else None
 
 
 def _tried(base: Path, version: int, files: GroupFiles) -> dict[str, Place]:
-    """Make a group, set a bound of each kind in it, and remove it."""
+    """Return whether a group can be created, limited and removed."""
     probe = base / f"fal-probe-{os.getpid()}"
     found: dict[str, Place] = {}
     if not os.access(base / "cgroup.procs", os.W_OK):

@@ -1,4 +1,5 @@
-"""Adds to the directory of a runner in a container: a note for the engine, and a stand-in for the interpreter."""
+"""Prepares the directory of a runner in a container: a note for the engine, and a program in place of the
+interpreter."""
 
 from __future__ import annotations
 
@@ -23,34 +24,34 @@ _NOTE = "container.json"
 _INTERPRETER = "interpreter"
 _SHARED = "container"
 _SOCKET_VARIABLE = "FAL_API_SOCKET"
-# The engine reads these itself: an app's variable of such a name would change how it works.
+# The engine reads these variables, so an app's variable of such a name would change how it works.
 _ENGINES_OWN = re.compile(
     r"PATH|HOME|USER|TMPDIR|LD_\w+|XDG_\w+|CONTAINERS?_\w+|DOCKER_\w+|BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+"
 )
 
 
 def interpreter(directory: Path) -> Path:
-    """The program that the shim starts instead of an interpreter, with the same arguments."""
+    """Return the program that the shim starts in place of an interpreter, with the same arguments."""
     return directory / _INTERPRETER
 
 
 def container_variables(directory: Path) -> Mapping[str, str]:
-    """The variables by which the shim's commands run inside the container."""
+    """Return the variables that make the shim's commands run inside the container."""
     return {NOTE_VARIABLE: str(directory / _NOTE)}
 
 
 def lay_out_container(directory: Path, container: Container, launch: LaunchSpec, variables: Mapping[str, str]) -> None:
-    """Write how to run the container; nothing in it is secret.
+    """Write the note on how to run the container, which holds no secret.
 
     Args:
-        directory: the runner's directory, which exists.
+        directory: the runner's existing directory.
         variables: the runner's variables; the note has their names alone.
     """
     shared = directory / _SHARED
     shared.mkdir()
-    shared.chmod(0o755)  # an image may run as another user; nobody else can enter the directory above
+    shared.chmod(0o755)  # an image may run as another user; the directory above keeps everybody else out
     for module in (Path(fal_runner.__file__).parent / "worker").glob("*.py"):
-        shutil.copyfile(module, shared / module.name)  # worker.py, and the siblings that it loads
+        shutil.copyfile(module, shared / module.name)  # worker.py and the modules that it loads
         (shared / module.name).chmod(0o644)
     options = container.options
     note: Note = {
@@ -76,20 +77,20 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
 
 
 def _limits(limits: RunnerLimits) -> list[str]:
-    """What the container may use; without swap, so that a limit of memory is one."""
+    """Return the options for its limits; swap is off, because it would extend the memory."""
     most = f"{limits.memory_mib}m"
     memory = [] if limits.memory_mib is None else ["--memory", most, "--memory-swap", most]
     return ["--pids-limit", str(limits.processes), *memory]
 
 
 def _volumes(launch: LaunchSpec) -> list[str]:
-    """/data, and the socket through which apps upload files."""
+    """Return the volumes: /data, and the socket to which apps upload files."""
     data, socket = launch.variables.get(DATA_VARIABLE), launch.variables.get(_SOCKET_VARIABLE)
     return [*([f"{data}:/data"] if data else []), *([f"{socket}:{socket}"] if socket else [])]
 
 
 def remove_container(directory: Path) -> None:
-    """Remove a runner's container, if it has one."""
+    """Kill and remove a runner's container if it has one."""
     try:
         note = read_note(directory / _NOTE)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Finds the GPUs of this machine, and tells a runner which are its own."""
+"""Finds the GPUs of this machine, and shows each runner only its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """Ask the driver for its GPUs; where one is cut into slices, these are found in its place."""
+    """Ask the driver for its GPUs; the slices of a GPU replace it."""
     try:
         nvml = open_nvml()
     except NvmlUnavailable as error:
@@ -22,7 +22,7 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def gpus_of(nvml: Nvml) -> tuple[Gpu, ...]:
-    """List the GPUs; one that does not answer is left out, and said in the log.
+    """List the GPUs; log and omit those that do not answer.
 
     Args:
         nvml: the library, initialised.
@@ -42,11 +42,11 @@ def gpus_of(nvml: Nvml) -> tuple[Gpu, ...]:
 
 
 def gpu_variables(gpus: Sequence[Gpu], held: Sequence[str]) -> dict[str, str]:
-    """Return the variables by which CUDA sees the runner's own GPUs alone; a runner without GPUs sees none.
+    """Return the variables that show CUDA only the runner's own GPUs, or none.
 
     Args:
-        gpus: those of the machine; if none of them exists, nothing is to be hidden.
-        held: the ids of the runner's.
+        gpus: those of the machine; without any there is nothing to hide.
+        held: the ids of the runner's GPUs.
     """
     existing = [gpu.id for gpu in gpus if gpu.exists]
     if not existing:
@@ -64,7 +64,7 @@ def _of_device(nvml: Nvml, device: object) -> Iterator[Gpu]:
         try:
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
         except nvml.NVMLError:
-            continue  # there is no slice in this place
+            continue  # this place has no slice
         yield _gpu(nvml, part, number)
 
 
@@ -72,7 +72,7 @@ def _is_cut(nvml: Nvml, device: object) -> bool:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(device)
     except nvml.NVMLError:
-        return False  # it is not of the kind that can be
+        return False  # this GPU cannot be cut into slices
     return current == nvml.NVML_DEVICE_MIG_ENABLE
 
 

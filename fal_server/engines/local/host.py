@@ -1,4 +1,4 @@
-"""Runs shims on this machine, each found again by its directory, process and token."""
+"""Runs shims on this machine; finds them again by directory, process and token."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class LocalHost:
 
     Args:
         runners_dir: holds a directory for each runner, named by its id; made with mode 0700.
-        node: this machine and what it has.
-        builder: builds the environments of runners.
+        node: this machine and its resources.
+        builder: builds runners' environments.
         blobs: pickled code.
         files: the uploaded files of apps.
         sandboxes: what runners see of this machine; by default all of it, with `home` beside `runners_dir` as HOME.
-        least_free_mib: with less free space on the disk of `runners_dir`, nothing is started.
-        warm_shims: how many shims to start ahead, so that a runner need not wait for one; about 25 MiB each.
-        warm_workers: for how many of the environments used last to start a worker ahead, which imports what their
+        least_free_mib: nothing is started if the disk of `runners_dir` has less free space.
+        warm_shims: how many shims to keep started, so that a runner need not wait for one; about 25 MiB each.
+        warm_workers: for how many recently used environments to keep a worker started that has imported what their
             runners import; about 25 MiB and those modules each.
-        rest_seconds: how long after a runner's start to start nothing ahead.
-        groups: makes the control groups of runners; None finds out what this machine allows.
+        rest_seconds: how long after a runner's start not to start any of these.
+        groups: creates the control groups of runners; None finds out what this machine allows.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LocalHost:
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
         directory = self._directory(spec.runner_id)
         try:
-            # After the app's own variables, which must not give it the GPUs of others.
+            # After the app's variables, which must not give it others' GPUs.
             own = gpu_variables(self._node.gpus, spec.gpus)
             existing = tuple(gpu.id for gpu in self._node.gpus if gpu.exists and gpu.id in spec.gpus)
             spec = replace(spec, gpus=existing, variables={**spec.variables, **own})
@@ -151,7 +151,7 @@ class LocalHost:
             bundle = self._bundles.pop(observation.runner_id, None)
             if bundle is not None and observation.event is Event.READY:
                 self._keeping.spawn(asyncio.to_thread(keep_runtime, bundle, warm_key.imports_file))
-            self.warm_pool.learn(warm_key)  # its worker has just listed what it has imported
+            self.warm_pool.learn(warm_key)  # its worker has just listed its imports
         if observation.event is Event.GONE:
             self._warm_keys.pop(observation.runner_id, None)
 
@@ -170,7 +170,7 @@ class LocalHost:
         return Shim(process=LocalShimProcess(directory, identity), client=client)
 
     async def _begin(self, directory: Path, launch: PreparedLaunch) -> Shim:
-        """Start a shim and its worker, or use a shim that an earlier controller left half way."""
+        """Start a shim and its worker, or use a shim whose start an earlier controller did not finish."""
         token = launch.spec.token
         identity = find_shim(directory, token)
         warm_key = warm_key_of(launch, self.sandboxes, self._imports) if self._imports is not None else None
@@ -220,10 +220,10 @@ class LocalHost:
 
 
 def _delete(path: Path) -> str:
-    """Delete a runner's directory and its container, if it has one.
+    """Delete a runner's directory and its container.
 
     Returns:
-        What the machine lacked, if something stays that a later try may delete; else an empty text.
+        What the machine lacked, if something is left for a later attempt; else an empty string.
     """
     remove_container(path)
     if not path.is_dir() or path.is_symlink():

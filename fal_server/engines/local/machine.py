@@ -1,4 +1,4 @@
-"""What this machine has left for runners: space on its disk, and open files."""
+"""Checks what this machine has left for runners: disk space and open files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fal_server.core.faults import Unavailable
 
-# What they cost was measured.
+# Measured.
 _OWN, _PER_RUNNER, _PER_REQUEST = 40, 2, 2
 LEAST = 128
 _USUAL = 4096
@@ -36,7 +36,7 @@ def raise_descriptor_limit() -> None:
 
 
 def few_files() -> str:
-    """Say that this process may open few files, and how that is changed; empty if it may open enough."""
+    """Return a warning that this process may open few files, and how to change that; empty if it may open enough."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard >= _USUAL:
         return ""
@@ -49,14 +49,14 @@ def few_files() -> str:
 
 
 def restore_descriptor_limit(pid: int) -> None:
-    """Give a child process the limits that this one was started with, because programs choose by them."""
+    """Restore the limits that this process was started with, for a child: programs depend on them."""
     resource.prlimit(pid, resource.RLIMIT_NOFILE, _inherited)
 
 
 def disk_trouble(directory: Path, least_free_mib: int = LEAST_FREE_MIB) -> str:
-    """Say why the disk of a directory cannot be written; empty if it can.
+    """Return why the disk of a directory cannot be written to; empty if it can.
 
-    A start on a full disk fails, and the app must not be blamed for it.
+    A start on a full disk fails, and the app is not to blame.
     """
     try:
         disk = os.statvfs(directory)

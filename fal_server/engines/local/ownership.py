@@ -1,4 +1,4 @@
-"""Finds which processes of this machine are a runner's, without its shim, and ends them."""
+"""Finds a runner's processes without the help of its shim, and ends them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _LONGEST_PAUSE_SECONDS = 0.1
 
 
 def find_shim(directory: Path, token: str) -> ShimIdentity | None:
-    """Find the living shim of a runner: its pid, start time, boot and tag must agree, or it is not ours.
+    """Find the living shim of a runner: pid, start time, boot and tag must match.
 
     Raises:
-        OSError: nothing is known, because this machine lacks something.
+        OSError: the machine lacks something, so the answer is not known.
     """
     identity = ShimIdentity.read(directory)
     if identity is None or identity.tag != tag_of(token) or identity.boot_id != boot_id():
@@ -45,10 +45,10 @@ def find_shim(directory: Path, token: str) -> ShimIdentity | None:
 
 
 def tags_in(directory: Path) -> set[str]:
-    """The tags of the runner of this directory: the one that its shim wrote down, and those of its processes.
+    """Return the tags of this directory's runner: the one that its shim recorded, and those of its processes.
 
-    The former may be lost in a power cut, or was never written. Whatever is on disk, shim and worker have the directory
-    or one inside it as their working directory.
+    A power cut can lose the record. But shim and worker always have the directory, or one inside it, as their working
+    directory.
     """
     identity = ShimIdentity.read(directory)
     found = {identity.tag} if identity is not None else set[str]()
@@ -60,7 +60,7 @@ def tags_in(directory: Path) -> set[str]:
 
 
 async def reap(identity: ShimIdentity) -> None:
-    """Reap a dead shim if this process is its parent, but no other child with its number."""
+    """Reap a dead shim if it is a child of this process, and not another child with its pid."""
     found = process_info(identity.pid)
     if found is not None and found.started_ticks == identity.started_ticks:
         with contextlib.suppress(ChildProcessError):
@@ -68,11 +68,11 @@ async def reap(identity: ShimIdentity) -> None:
 
 
 async def sweep(tag: str, directory: Path) -> None:
-    """Kill a runner's group, its container, and every process with its tag; return when none is alive.
+    """Kill a runner's group, its container, and every process with its tag; return once none is alive.
 
-    One listing that finds nothing proves little: a process in the middle of its exec has no environment to read, and
-    one that was forked meanwhile may be missing. So several in a row must find nothing, with pauses between them. One
-    that this machine lacks something for proves nothing at all.
+    A single listing may miss a process: during its exec it has no readable environment, and it may be forked meanwhile.
+    So several listings in a row must find nothing, with pauses between them. One that fails because the machine lacks
+    something does not count.
     """
     await end_group(directory, tag)
     await asyncio.to_thread(remove_container, directory)

@@ -1,4 +1,4 @@
-"""A launch with everything that it names on this machine: its environment built, its code and files found."""
+"""Prepares a launch on this machine: builds its environment, finds its code and files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fal_server.ports import Blobs, Builder, Building, BuiltEnvironment, Deploye
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedLaunch:
-    """A launch, and where what it names lies on this machine.
+    """A launch, and the paths of its parts on this machine.
 
     Attributes:
-        environment: what its code runs in.
+        environment: the environment that its code runs in.
         function, setup: the pickled callables.
-        files: for each file its path below the app's directory, and where its content is.
+        files: for each file its path below the app's directory, and the path of its content.
     """
 
     spec: LaunchSpec
@@ -30,10 +30,10 @@ class PreparedLaunch:
 
 
 class Preparer:
-    """Resolves what launches name.
+    """Resolves the parts of launches.
 
     Args:
-        builder: builds environments here, or finds them.
+        builder: finds environments, or builds them here.
         blobs: pickled code.
         files: the uploaded files of apps.
     """
@@ -44,7 +44,7 @@ class Preparer:
         self._files = files
 
     async def prepare(self, spec: LaunchSpec, building: Building | None) -> PreparedLaunch:
-        """Find everything; build the environment if it is missing, though the deploy built it once.
+        """Find all parts; build the environment if it is missing, although the deploy built it.
 
         Raises:
             FailedPrecondition: a part of the code is missing, or the environment cannot be built.
@@ -73,4 +73,4 @@ class Preparer:
 
 
 async def _drop(entry: LogEntry) -> None:
-    """Nobody asked to see this build; if it fails, the fault says why."""
+    """Ignore a line of the build's log; if the build fails, the fault says why."""

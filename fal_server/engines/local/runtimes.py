@@ -1,6 +1,6 @@
-"""Keeps the modules that serve an environment's apps, for workers to import before they have a job.
+"""Keeps the modules that serve an environment's apps, for prewarmed workers.
 
-They come in the bundle of each app, and are the same for all that one version of the client deploys.
+Each app's bundle contains them. They are the same for all apps that one version of the client deploys.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def keep_runtime(bundle: Path, imports_file: Path) -> None:
-    """Keep the archive of modules in a bundle beside the list of imports, if it is another than the last.
+    """Keep the bundle's archive of modules beside the list of imports, if it differs from the last one.
 
     Args:
-        bundle: the code of an app; what is no bundle of modules has none.
-        imports_file: lists what the runs of its environment import.
+        bundle: the code of an app; other code than a bundle has no archive.
+        imports_file: lists what the environment's runners import.
     """
     kept = imports_file.with_name(imports_file.name + RUNTIME_SUFFIX)
     draft = kept.with_name(f"{kept.name}.draft")
@@ -28,8 +28,8 @@ def keep_runtime(bundle: Path, imports_file: Path) -> None:
             content = archive.read(RUNTIME_NAME)
         if not kept.exists() or kept.read_bytes() != content:
             draft.write_bytes(content)
-            draft.replace(kept)  # a worker may read the last one
+            draft.replace(kept)  # a worker may be reading the last one
     except (KeyError, zipfile.BadZipFile):
-        return  # pickled by value, or of an earlier version
+        return  # pickled by value, or by an earlier version
     except OSError as error:
         log.warning("workers start without the modules that serve apps: %s", error)

@@ -1,4 +1,4 @@
-"""What runners see of this machine: a list for each, by the level of isolation."""
+"""Lists what runners see of this machine, by the level of isolation."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WORKER = Path(fal_runner.__file__).parent / "worker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandboxes:
-    """Says what a runner sees. Nothing that an app chooses is taken for a path of this machine.
+    """Describes what a runner sees; no path of this machine comes from an app.
 
     Attributes:
         isolation: the level of every runner that does not run in a container.
-        home: the HOME of the runners of this machine's own account; those of others have theirs beside it.
-        data: returns the directory that an account's runners see as /data; None if there is none.
-        readable: what else they may read, such as a file of trusted authorities.
-        writable: what else they may write, such as the directory of the socket on which they call the controller.
+        home: the HOME of runners of the machine's own account; other accounts' HOMEs are beside it.
+        data: returns the directory that is an account's /data; None if there is none.
+        readable: further paths to read, such as a file of trusted authorities.
+        writable: further paths to write, such as the directory of the controller's socket.
     """
 
     isolation: Isolation
@@ -37,7 +37,7 @@ class Sandboxes:
     writable: Sequence[Path] = ()
 
     def home_of(self, account: AccountId) -> Path:
-        """The HOME of an account's runners."""
+        """Return the HOME of an account's runners."""
         return self.home if account == LOCAL else self.home.with_name("homes") / account
 
     def of(self, account: AccountId, python: Path, imports_file: Path | None = None) -> str:
@@ -48,7 +48,7 @@ class Sandboxes:
             imports_file: lists what the environment's runners import.
 
         Raises:
-            ValueError: a path cannot be written down.
+            ValueError: a path cannot be in the list.
         """
         match self.isolation:
             case Isolation.NONE:
@@ -70,7 +70,7 @@ class Sandboxes:
 
 
 def lay_out_sandbox(directory: Path, launch: PreparedLaunch) -> None:
-    """Make the parts of a sandbox in a runner's directory, and put the code there, from where the worker loads it."""
+    """Create the parts of a sandbox in a runner's directory, with the code that the worker loads."""
     for name in PARTS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
     (directory / TEMPORARY).chmod(0o1777)
@@ -79,7 +79,7 @@ def lay_out_sandbox(directory: Path, launch: PreparedLaunch) -> None:
 
 
 def code_paths(directory: Path, launch: PreparedLaunch, sandbox: str) -> Mapping[str, Path]:
-    """Where the worker's pickles are on this machine: beside its files if it has a sandbox."""
+    """Return the paths of the worker's pickles: beside its files if it has a sandbox."""
     found = _code(launch)
     return {name: directory / CODE / name for name in found} if has_sandbox(sandbox) else found
 
@@ -90,8 +90,8 @@ def _code(launch: PreparedLaunch) -> dict[str, Path]:
 
 
 def _link(path: Path, to: Path) -> None:
-    """Have a file at another place; it is read only in the sandbox, so that a link is as good as a copy."""
+    """Link a file; the sandbox has it read-only, so it need not be a copy."""
     try:
         os.link(path.resolve(), to)
-    except OSError:  # another file system, or one without links
+    except OSError:  # on another file system, or one without hard links
         to.write_bytes(path.read_bytes())

@@ -23,7 +23,7 @@ class LocalShimProcess:
 
     Args:
         directory: the runner's directory.
-        identity: what the shim wrote down about itself.
+        identity: the shim's own record of itself.
     """
 
     def __init__(self, directory: Path, identity: ShimIdentity) -> None:
@@ -43,10 +43,10 @@ class LocalShimProcess:
             self.died.set()
             return
         found = None
-        with contextlib.suppress(OSError):  # nothing can be read now; whoever found the shim has compared its start
+        with contextlib.suppress(OSError):  # no /proc now; the start was compared before
             found = process_info(self.identity.pid)
         if found is not None and found.started_ticks != self.identity.started_ticks:
-            os.close(handle)  # a later process has its number
+            os.close(handle)  # another process has its pid now
             self.died.set()
             return
         self._pidfd = handle
@@ -57,7 +57,7 @@ class LocalShimProcess:
             return False
         if self._pidfd is None:
             return is_alive(self.identity.pid, self.identity.started_ticks)
-        # Not from /proc: without a free descriptor nothing there can be read, and a healthy runner would count as dead.
+        # Not by /proc: without a free descriptor it cannot be read, and a healthy runner would count as dead.
         ended = select.poll()
         ended.register(self._pidfd, select.POLLIN)
         return not ended.poll(0)
@@ -85,5 +85,5 @@ class LocalShimProcess:
 
 
 def handle_of(identity: ShimIdentity) -> str:
-    """Name a shim's process: its pid alone may be another process's by now, with its start time it is not."""
+    """Return the handle of a shim's process: pid and start time, because a pid alone is reused."""
     return f"{identity.pid}/{identity.started_ticks}"

@@ -1,4 +1,4 @@
-"""Starts a runner on this machine: its directory, its shim's process, and the specification of its worker."""
+"""Starts a runner on this machine: its directory, its shim, and its worker's specification."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ _LAST_OUTPUT = 2000
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 IMPORTS_NAME = "modules.json"
 _OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": UnixDoor.host}
-_SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # among a controller's runners; a secret may have such a name
+_SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # set for a controller's runners; a secret may have the same name
 
 
 def app_directory(directory: Path) -> Path:
-    """The working directory of the worker, with the app's files at their relative paths."""
+    """Return the worker's working directory, with the app's files at their relative paths."""
     return directory / APP
 
 
 def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_shim: WarmShim | None = None) -> None:
-    """Make the runner's directory, with a copy of the app's files, to which the app may write.
+    """Create the runner's directory, with a copy of the app's files, because the app may write to them.
 
     Args:
-        warm_shim: the shim that it is for; the directory of its worker becomes that of the app's files.
+        warm_shim: its shim; the directory of a prewarmed worker becomes that of the app's files.
 
     Raises:
         Unavailable: a file's path leads out of the directory.
         OSError: the disk does not take it.
     """
     work = app_directory(directory)
-    # Without their parents: a state directory that was moved away is not made again.
+    # Without parents, so that a state directory that was moved away is not created again.
     home = sandboxes.home_of(launch.spec.account)
     if home.parent != sandboxes.home.parent:
         home.parent.mkdir(mode=0o700, exist_ok=True)
@@ -79,7 +79,7 @@ def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_
         if not target.is_relative_to(work) or target == work:
             raise Unavailable(f"the app's file {relative_path!r} lies outside of the app's directory")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(content, target)  # with the permissions, so that a script can still be run
+        shutil.copy(content, target)  # with its permissions, so that a script stays executable
     if launch.environment.container is not None:
         lay_out_container(
             directory,
@@ -98,15 +98,15 @@ async def spawn_shim(
     make_group: Callable[[], RunnerGroup],
     warm_shim: WarmShim | None = None,
 ) -> ShimIdentity:
-    """Start a shim in its own session and in its control group; wait until it listens.
+    """Start a shim in its own session and control group; wait until it listens.
 
-    By then its worker is being started, or could not be, for a reason that Start returns.
+    By then its worker is starting, or failed to; Start returns why.
 
     Args:
-        spec: the runner's worker.
+        spec: describes the worker.
         group: the runner's control groups.
-        make_group: makes them again once they were swept.
-        warm_shim: a shim that was started already; if it has died, another is started.
+        make_group: creates them again after a sweep.
+        warm_shim: a shim that is running already; if it has died, another is started.
 
     Raises:
         Unavailable: it ended, or did not answer in time; the message has its last output.
@@ -128,12 +128,12 @@ async def spawn_shim(
 async def _assign(
     warm_shim: WarmShim, directory: Path, spec: shim_pb2.RunnerSpec, group: RunnerGroup
 ) -> ShimIdentity | None:
-    """Name the runner to a shim, and wait until it listens; None if it does not, and then it is ended."""
+    """Assign the runner to a shim, and wait until that listens; if it does not, end it and return None."""
     try:
-        # In a thread: the kernel takes some ten milliseconds to move a process, and nobody else should wait for that.
+        # In a thread, because the kernel takes some ten milliseconds to move a process.
         await asyncio.to_thread(lambda: group.admit(warm_shim.pid, measure_descendants(warm_shim.pid).pids))
     except OSError as error:
-        if warm_shim.worker is not None:  # it would have no bounds
+        if warm_shim.worker is not None:  # without the group it would have no limits
             await warm_shim.end()
             return None
         log.warning("the shim in %s has no control group: its processes are found by their tag: %s", directory, error)
@@ -160,7 +160,7 @@ async def _assign(
 
 
 def last_output(directory: Path) -> str:
-    """The end of a shim's own log, on one line."""
+    """Return the end of a shim's own log, on one line."""
     try:
         text = (directory / LOG_NAME).read_text(errors="replace")
     except OSError:
@@ -182,7 +182,7 @@ def spec_of(
     warm_key: WarmKey | None = None,
     group: RunnerGroup | None = None,
 ) -> shim_pb2.RunnerSpec:
-    """Describe the worker to the shim; only here does it get the variables.
+    """Describe the worker to the shim; the variables, secrets among them, are nowhere else.
 
     Args:
         group: its control groups; None if it has none.
@@ -229,7 +229,7 @@ def spec_of(
     elif launch.spec.entrypoint is not None:
         spec.entrypoint = launch.spec.entrypoint
     elif launch.environment.container is not None:
-        spec.entrypoint = "image:cmd"  # not used: the image says what it runs
+        spec.entrypoint = "image:cmd"  # not used, because the image names its program
     if (setup := launch.spec.setup) is not None:
         spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(code["setup"]), method=setup.method))
     return spec
@@ -248,14 +248,14 @@ def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceL
 
 
 def variables_of(launch: PreparedLaunch, home: Path) -> dict[str, str]:
-    """The whole environment of a worker and its children; nothing of the controller's own.
+    """Return the environment of a worker and its children, without any variable of the controller.
 
-    HOME is one directory for all runners of an account, so that what libraries keep there (models, compiled kernels)
-    serves the next runner, while the files of the user who runs the controller stay out of reach.
+    All runners of an account share one HOME, so that the next runner finds what libraries keep there (models, compiled
+    kernels). The files of the controller's user stay out of reach.
     """
     variables = dict(launch.spec.variables)
     if launch.environment.container is not None:
-        variables.pop(DATA_VARIABLE, None)  # it is mounted, and the engine must see the machine as it is
+        variables.pop(DATA_VARIABLE, None)  # mounted in the container; the engine itself must see the machine unchanged
         common = {"PATH": _SYSTEM_PATH, **_ALWAYS}  # an image has its own
     else:
         common = _common(launch.environment.python, home)
@@ -269,13 +269,13 @@ def _common(python: Path, home: Path) -> dict[str, str]:
 
 
 def keep_imports(imports: Path) -> None:
-    """Make the directory of import lists, and delete the lists of environments that are gone."""
+    """Create the directory of import lists; delete the lists of environments that no longer exist."""
     imports.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in imports.iterdir():
         try:
             exists = Path(json.loads((directory / IMPORTS_NAME).read_text())["python"]).exists()
         except (OSError, ValueError, TypeError, KeyError):
-            exists = False  # there is none yet, or it is an earlier version's
+            exists = False  # there is none yet, or an earlier version wrote it
         if exists:
             continue
         if directory.is_dir():
@@ -285,7 +285,7 @@ def keep_imports(imports: Path) -> None:
 
 
 def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> WarmKey | None:
-    """How to start a worker ahead for the next such runner; None if that is not possible.
+    """Return how to prewarm a worker for the next such runner; None if that is not possible.
 
     Args:
         imports: the directory of import lists.
@@ -299,8 +299,8 @@ def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> 
     shared = {
         name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
     }
-    # A worker that waits runs what came with an account's apps, so it is that account's alone. A list has a directory
-    # of its own: a sandbox has that of its environment, also after the list was replaced.
+    # A prewarmed worker runs code of an account's apps, so it serves that account alone. Each list has its own
+    # directory, because a sandbox shows a directory's current content, but a file as it was.
     name = hashlib.sha256(os.fsencode(launch.environment.python) + b"\0" + spec.account.encode()).hexdigest()
     imports_file = imports / name / IMPORTS_NAME
     imports_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -313,7 +313,7 @@ def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> 
 
 
 def start_process(handshake: socket.socket) -> int:
-    """Start a shim that waits on a socket for its directory and token; return its pid."""
+    """Start a shim that waits on a socket for directory and token; return its pid."""
     package_root = Path(fal_runner.__file__).parent.parent
     library = os.environ.get(LIBRARY_VARIABLE)
     environment = {
@@ -333,5 +333,5 @@ def start_process(handshake: socket.socket) -> int:
         start_new_session=True,
     )
     restore_descriptor_limit(process.pid)
-    process.returncode = 0  # it outlives this object on purpose, and is reaped by its pid
+    process.returncode = 0  # the process must outlive this object; it is reaped by its pid
     return process.pid

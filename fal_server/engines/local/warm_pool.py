@@ -1,7 +1,7 @@
-"""Starts shims ahead for later runners, and for the environments used last, shims with a worker.
+"""Keeps warm shims for later runners and, for recently used environments, shims with a warm worker.
 
 A warm shim has loaded Python and gRPC; a warm worker has imported what its environment's last runs imported. Each is
-used once, and replaced in the background. After a burst as many wait as it would have taken, if there is the memory.
+used once, and replaced in the background. After a burst the pool grows to the size of the burst, if memory allows.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from fal_server.core.bursts import Wish, largest_burst, shares
 
 log = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, ...]
-# The pool is filled so long after the last start, but after at most so many rests, since starts may never pause.
+# How long after the last start to fill the pool, and after how many such rests at most, since starts may never pause.
 REST_SECONDS = 2.0
-# And so long after a runner is ready: its first requests come first.
+# How long after a runner is ready to fill it: the first requests have priority.
 READY_REST_SECONDS = 0.25
 _MOST_RESTS = 5
-# An environment that was not used for so long is not worth the memory.
+# After how long an unused environment is not worth the memory.
 IDLE_SECONDS = 3600.0
-# What waits for bursts takes at most this part of the memory that is free.
+# Which part of the free memory may go to shims that wait for bursts.
 _MEMORY_SHARE = 0.25
 _SHIM_MIB = 25.0
 _LEAST_SECONDS = 1.0
@@ -50,13 +50,13 @@ _READY = "ready"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmKey:
-    """Which runners a warm worker suits, and how to start it; nothing in it is secret.
+    """Names the runners that a warm worker suits, and how to start it; it holds no secret.
 
     Attributes:
-        python: the interpreter of the environment; a rebuilt environment has another path.
-        env: the variables that every runner of the environment has.
-        imports_file: lists what an account's runs of the environment import.
-        sandbox: what they see of the machine; see Sandboxes.
+        python: the environment's interpreter; its path changes with each build.
+        env: the variables that all runners of the environment share.
+        imports_file: lists what the account's runners of the environment import.
+        sandbox: what they see of the machine, see Sandboxes.
     """
 
     python: Path
@@ -66,22 +66,22 @@ class WarmKey:
 
     @property
     def key(self) -> Key:
-        """The same for all runners whose workers can replace each other."""
+        """A key that is equal for runners whose workers are interchangeable."""
         return (str(self.imports_file), self.sandbox, *(f"{name}={value}" for name, value in sorted(self.env.items())))
 
 
 class WarmShim:
-    """A shim's process, still our child, and the socket that will name its runner; it ends with the socket.
+    """A shim that waits on a socket for its runner; it ends when the socket closes.
 
     Args:
         pid: its process id.
         connection: our end of the socket.
-        directory: contains the working directory of its worker, if it has one.
-        warmed: called whenever the worker has imported all that is listed.
+        directory: contains its worker's working directory, if it has a worker.
+        warmed: called whenever the worker has imported the whole list.
 
     Attributes:
-        worker: the pid of its worker, once that has imported all that is listed.
-        took_seconds: how long that took for the first time.
+        worker: the pid of its worker, once that has imported the whole list.
+        took_seconds: how long the first import took.
     """
 
     def __init__(
@@ -116,26 +116,26 @@ class WarmShim:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def look_again(self) -> None:
-        """Have its worker import what was listed meanwhile."""
+        """Have its worker import what the list has gained."""
         self.worker = None
         self._looks += 1
         self.send({"again": self._looks})
 
     async def listens(self) -> bool:
-        """Wait until it serves its runner; return False if it has ended."""
+        """Wait until it serves its runner; return False if it ends first."""
         return await asyncio.shield(self._listens)
 
     def release(self) -> None:
-        """Leave it to its runner."""
+        """Leave the process to its runner."""
         self._loop.remove_reader(self._connection)
         self._connection.close()
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     async def end(self) -> None:
-        """Kill it and its worker, which have served nobody, and reap it."""
+        """Kill it and its worker, which have no runner, and reap it."""
         self.release()
-        os.kill(self.pid, signal.SIGKILL)  # still our child, so the number cannot be reused
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so its pid is not reused
         await asyncio.to_thread(os.waitpid, self.pid, 0)
 
     def _read(self) -> None:
@@ -161,19 +161,19 @@ class WarmShim:
 
 
 class WarmPool:
-    """Keeps some shims ready. Make and use it in one event loop.
+    """Keeps shims ready. Create and use it in one event loop.
 
     Args:
         shims: how many to keep without a worker.
-        workers: for how many environments to keep some with a worker: one, or as many as its last bursts took at once.
+        workers: for how many environments to keep shims with a worker: one each, or as many as its last bursts took.
         start: starts a process that waits on the other end of the socket, and returns its pid.
-        root: for the workers' directories; on the file system of the runners' directories, and emptied now.
-        rest_seconds: how long after a start to start nothing, so that the runner has the processor for itself.
-        idle_seconds: how long to keep the worker of an environment that is not used, and to remember its bursts.
-        free_mib: says how much memory is free.
+        root: holds the workers' directories; on the file system of the runners' directories; emptied now.
+        rest_seconds: how long after a start to start nothing, so that the runner has the processors.
+        idle_seconds: how long to keep the worker of an unused environment, and to remember its bursts.
+        free_mib: returns how much memory is free.
 
     Attributes:
-        warmed: set whenever a worker has imported all that is listed.
+        warmed: set whenever a worker has imported its whole list.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class WarmPool:
         self._plain: deque[WarmShim] = deque()
         self._free_mib = free_mib
         self._warm: dict[Key, list[WarmShim]] = {}
-        self._used: dict[Key, tuple[WarmKey, float]] = {}  # in the order of their last use
+        self._used: dict[Key, tuple[WarmKey, float]] = {}  # ordered by their last use
         self._starts: dict[Key, deque[float]] = {}
         self._took_seconds: dict[Key, float] = {}  # until the last worker was ready
         self._learned: set[Key] = set()
@@ -208,7 +208,7 @@ class WarmPool:
         self._fill()
 
     def take(self, warm_key: WarmKey | None) -> WarmShim | None:
-        """Take a warm shim, with a worker if there is one for this key; None if there is none. It may have died."""
+        """Take a warm shim, with a worker if there is one for this key; None if there is none. It may be dead."""
         self._use(warm_key, rest_seconds=self._rest_seconds)
         if warm_key is not None and self._workers:
             now = asyncio.get_running_loop().time()
@@ -222,18 +222,18 @@ class WarmPool:
         return self._plain.popleft() if self._plain else None
 
     def learn(self, warm_key: WarmKey) -> None:
-        """Note that a start is over, and that the list of this environment's imports may have grown."""
+        """Note that a start has finished, and that its environment's list of imports may have grown."""
         self._learned.add(warm_key.key)
         self._use(warm_key, rest_seconds=min(self._rest_seconds, READY_REST_SECONDS))
 
     @property
     def workers(self) -> list[int]:
-        """The pids of the workers that have imported all that is listed."""
+        """The pids of the workers that have imported their whole list."""
         known = [each.worker for key, waiting in self._warm.items() if key not in self._learned for each in waiting]
         return [pid for pid in known if pid is not None]
 
     async def close(self) -> None:
-        """End all that wait."""
+        """End all waiting shims."""
         self._shims = self._workers = 0
         if self._timer is not None:
             self._timer.cancel()
@@ -259,7 +259,7 @@ class WarmPool:
         self._timer = asyncio.get_running_loop().call_at(when, self._fill)
 
     def _fill(self) -> None:
-        """End what is not wanted any more, start what is missing, and pass on what has changed."""
+        """End surplus shims, start missing ones, and have workers import what lists have gained."""
         self._timer, self._due = None, float("inf")
         oldest = asyncio.get_running_loop().time() - self._idle_seconds
         used = [key for key, (_, at) in self._used.items() if at > oldest]
@@ -277,17 +277,17 @@ class WarmPool:
                 if key in self._learned:
                     for warm_shim in waiting:
                         warm_shim.look_again()
-                # One after another: runners that are there already have the processors for themselves.
+                # One after another, to leave the processors to existing runners.
                 if len(waiting) < wanted[key] and all(each.worker is not None for each in waiting):
                     waiting.append(self._start_warm(warm_key))
-        except OSError as error:  # no room for a process or a directory; the next runner starts cold
+        except OSError as error:  # no process or directory can be created; the next runner starts cold
             log.warning("nothing is kept ready for runners: %s", error.strerror)
         self._learned.clear()
         if self._used:
             self._fill_at(min(at for _, at in self._used.values()) + self._idle_seconds)
 
     def _wanted(self, oldest: float) -> dict[Key, int]:
-        """How many workers should wait for each environment that is used."""
+        """Return how many workers should wait for each environment in use."""
         wishes: dict[Key, Wish] = {}
         more_mib = 0.0
         for key in self._used:
@@ -300,7 +300,7 @@ class WarmPool:
         return shares(wishes, _MEMORY_SHARE * (self._free_mib() + more_mib))
 
     def _keep(self, key: Key, count: int) -> None:
-        """End what waits for an environment beyond a number, and what has died."""
+        """Keep this many waiting shims of an environment; end the others, and drop dead ones."""
         waiting = sorted(self._warm[key], key=lambda warm_shim: warm_shim.worker is None)
         kept = [warm_shim for warm_shim in waiting if warm_shim.alive][:count]
         for warm_shim in waiting:
@@ -311,7 +311,7 @@ class WarmPool:
             del self._warm[key]
 
     def _imported(self) -> None:
-        """Go on to what is still missing."""
+        """Continue with what is still missing."""
         self.warmed.set()
         if self._used:
             self._fill_at(max(self._rested_at, asyncio.get_running_loop().time()))

@@ -1,1 +1,1 @@
-"""What every engine that starts our shim needs: its calls, its events, its log lines and its commands."""
+"""What every engine needs that starts shims: calls, events, log lines and commands."""

@@ -1,4 +1,4 @@
-"""Calls one shim through its door."""
+"""Calls one shim."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ShimClient:
         """Start the worker.
 
         Raises:
-            Unavailable: the shim cannot, and says why.
+            Unavailable: the shim cannot start it; the message says why.
         """
         try:
             await self._stub.Start(
@@ -69,7 +69,7 @@ class ShimClient:
         return response.status
 
     async def resources(self) -> ResourceSample | None:
-        """Measure what the runner uses; None if its shim does not answer soon, or cannot measure."""
+        """Measure the runner's resource usage; None if its shim does not answer soon, or cannot measure."""
         try:
             used = await self._stub.GetUsage(
                 shim_pb2.GetUsageRequest(), timeout=_MEASURE_SECONDS, metadata=self._metadata

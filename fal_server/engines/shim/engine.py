@@ -1,4 +1,4 @@
-"""Runs runners, each as a shim that is followed, on whatever machines there are."""
+"""Runs runners on any machines: starts a shim for each, and follows it."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from fal_server.ports import (
 log = logging.getLogger(__name__)
 
 _SILENT_SECONDS = 30.0
-# How often the files of an ended runner are tried to be deleted, over half a minute, while the machine lacks something.
+# How often to try to delete an ended runner's files, over half a minute, while the machine lacks something.
 _MOST_DELETIONS = 12
 _PAUSES = Backoff(first_seconds=0.25, longest_seconds=5.0)
 
 
 class ShimEngine:
-    """Implements Engine. Make and use it in one event loop.
+    """Implements Engine. Create and use it in one event loop.
 
     Args:
         hosts: returns the machines as they are now; a runner's machine stays the same object while it has runners.
         sink: stores log lines.
         last_sequence: says how far a runner's lines are stored.
-        silent_seconds: if no line of an ended runner is stored for so long, the rest is read from its disk.
+        silent_seconds: if no line of an ended runner is stored for this long, the rest is read from disk.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class ShimEngine:
             await link.release()
         for host in [self._hosts_of[runner_id]] if link is not None else list(self._hosts()):
             await self._delete(host, runner_id, None if link is None else link.token)
-        self._links.pop(runner_id, None)  # only now: if this is cancelled, close() finishes it
+        self._links.pop(runner_id, None)  # only now, so that close() finishes it if this is cancelled
         self._hosts_of.pop(runner_id, None)
 
     async def _delete(self, host: NodeHost, runner_id: str, token: str | None) -> None:
@@ -199,7 +199,7 @@ class ShimEngine:
         self._observations.put_nowait(None)
 
     def _at(self, name: str) -> list[NodeHost]:
-        """The machine of this name; all, if a runner's row was cut off before it had one."""
+        """Return the machine of this name; without a name, all: the start was interrupted before it had one."""
         return [host for host in self._hosts() if name in {"", host.node().name}]
 
     def _followed(self, runner: Runner) -> RunnerLink:
@@ -232,7 +232,7 @@ class ShimEngine:
         )
 
     async def _end_unfollowed(self, runner: Runner) -> None:
-        """End whatever is left of a runner that is not followed, and report its end."""
+        """End what is left of a runner that is not followed, and report its end."""
         for host in self._at(runner.node):
             await host.sweep(runner)
         self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=runner.node))

@@ -1,4 +1,4 @@
-"""Passes calls of fal.v1.Execs to a shim on connections of their own, without looking into the messages."""
+"""Forwards calls of fal.v1.Execs to a shim, without parsing the messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ShimExecChannel:
         door: the way to the runner.
         token: the runner's token.
         runner_id: for messages.
-        links: holds the open connections; whoever stops following the runner closes them.
+        links: the open connections, which close when the runner is no longer followed.
     """
 
     def __init__(self, door: Door, token: str, runner_id: str, links: set[MessageSocket]) -> None:
@@ -59,7 +59,7 @@ class ShimExecChannel:
 
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
         async with self.open("WriteExec") as link:
-            with suppress(ConnectionBroken):  # the shim ended the call; its status follows
+            with suppress(ConnectionBroken):  # the shim has ended the call, and its status follows
                 async for request in requests:
                     await link.send(request)
                 link.end_sending()
@@ -92,11 +92,11 @@ class ShimExecChannel:
             link.close()
 
     def check(self, status: Status | bytes | None) -> None:
-        """Raise the fault that a status stands for.
+        """Raise the fault of a status.
 
         Raises:
             Fault: the call was refused.
-            Unavailable: there is no status, so the connection broke.
+            Unavailable: there is no status, because the connection broke.
         """
         if not isinstance(status, Status):
             raise Unavailable(f"the link to runner {self._runner_id} ended too early")

@@ -1,4 +1,4 @@
-"""Runs one of the shim's commands for a caller, and ends it with the caller's stream."""
+"""Runs a command for a caller, and ends it with the caller's stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fal_server.ports import ExecOutput, ExecRequest, TerminalSize
 
 _CHUNK_BYTES = 128 * 1024
 _ACK_BYTES = 2 * 1024 * 1024
-_LINGER_SECONDS = 5.0  # a controller that dies cannot end its commands, and nobody comes back for them
+_LINGER_SECONDS = 5.0  # for a controller that dies: it cannot end its commands, and no caller returns to them
 
 
 class ShimExecSession:
@@ -100,14 +100,14 @@ class ShimExecSession:
         await self._links.aclose()
 
     async def _connect(self) -> None:
-        """Become its reader, and open one connection for input and one for acknowledgements.
+        """Start to read its output; open one connection for input and one for acknowledgements.
 
-        These are two, so that input which the command does not read cannot delay an acknowledgement that it waits for.
+        With one for both, input that the command does not read would delay the acknowledgement that it waits for.
         """
         reading = exec_pb2.ReadExecRequest(runner_id=self._runner_id, exec_id=self._exec_id, offset=0)
         self._output = await self._links.enter_async_context(self._channel.open("ReadExec"))
         await self._output.send(reading.SerializeToString())
-        await self._next()  # the first comes at once and is empty
+        await self._next()  # the first response comes at once, and is empty
         names = exec_pb2.WriteExecRequest(runner_id=self._runner_id, exec_id=self._exec_id).SerializeToString()
         self._input = await self._links.enter_async_context(self._channel.open("WriteExec"))
         self._received = await self._links.enter_async_context(self._channel.open("WriteExec"))
@@ -128,7 +128,7 @@ class ShimExecSession:
         return exec_pb2.ReadExecResponse.FromString(received)
 
     async def _call(self, method: str, request: Message) -> None:
-        with suppress(Fault):  # the command may have ended, and its exit code is on the way
+        with suppress(Fault):  # the command may have ended, and its exit code follows
             await self._channel.call(method, request.SerializeToString())
 
     async def _send(self, link: MessageSocket | None, message: exec_pb2.WriteExecRequest) -> None:

@@ -1,4 +1,4 @@
-"""What the engine asks of a machine on which it runs runners, whichever that is."""
+"""The machine on which an engine runs runners, as a port."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from fal_server.ports import Building, LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shim:
-    """One runner's shim: its process, and a client that the receiver closes."""
+    """A runner's shim: its process, and a client that the receiver closes."""
 
     process: ShimProcess
     client: ShimClient
 
 
 class NodeHost(Protocol):
-    """Starts shims on one machine, finds them again, and deletes what they leave."""
+    """Starts shims on one machine, finds them again, and deletes their files."""
 
     def node(self) -> Node:
-        """Describe the machine, and what is wrong with it now; every plan asks."""
+        """Describe the machine and its current trouble; called for every plan."""
         ...
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
-        """Build what is missing, and start a shim and its worker, or use one that was left half way.
+        """Build what is missing, then start a shim and its worker, or continue an interrupted start.
 
         Raises:
-            NodeTrouble: the machine cannot start it now, and the app is not to blame; nothing is left of it.
+            NodeTrouble: the machine cannot start it now, which is not the app's fault; nothing is left of it.
             FailedPrecondition: its environment cannot be built, or a part of its code is missing.
             Unavailable: it could not be started; nothing is left of it.
         """
         ...
 
     async def find(self, runner: Runner) -> Shim | None:
-        """Find a runner's living shim: token and handle must agree, or it is not the runner's."""
+        """Find a runner's living shim; its token and handle must match."""
         ...
 
     async def remains(self, runner: Runner) -> Shim | None:
-        """Find the dead shim of a runner that was swept, for the log that it left."""
+        """Find a swept runner's dead shim, for the log that it left."""
         ...
 
     async def sweep(self, runner: Runner) -> None:
-        """Kill everything of a runner, without its shim; return once nothing of it is alive."""
+        """Kill a runner's processes without its shim; return once none is alive."""
         ...
 
     async def delete(self, runner_id: str, token: str | None = None) -> str:
-        """Delete what is kept for a runner of which nothing is alive.
+        """Delete the files of a runner that has no living process.
 
         Args:
-            token: the runner's, if it was followed, so that its control groups go too.
+            token: the runner's, if it was followed; its control groups are removed, too.
 
         Returns:
-            What the machine lacked, so that a later try may delete the rest; empty if nothing is left.
+            What the machine lacked, if something is left for a later attempt; else an empty string.
         """
         ...
 
     async def list(self) -> Sequence[str]:
-        """List the runners that have something here."""
+        """List the runners that have files here."""
         ...
 
     async def sweep_others(self, known: Sequence[str], followed: Sequence[str]) -> None:
-        """End and delete everything of runners that are neither known nor followed.
+        """End runners that are neither known nor followed, and delete their files.
 
         Args:
             known: ids of runners to leave.
@@ -76,9 +76,9 @@ class NodeHost(Protocol):
         ...
 
     def observed(self, observation: Observation) -> None:
-        """Note what happened to a runner of this machine."""
+        """Note an observation of a runner of this machine."""
         ...
 
     async def close(self) -> None:
-        """End what the host keeps for later runners; the runners go on."""
+        """End what waits for later runners; the runners go on."""
         ...

@@ -1,4 +1,4 @@
-"""Follows one runner through its shim: events, log lines and the end, whatever happens to the connection."""
+"""Follows one runner through its shim: events, log lines and the end, across broken connections."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 class RunnerLink:
-    """Watches one runner until nothing of it is left.
+    """Follows one runner until nothing of it is left.
 
     Args:
         client: calls the runner's shim.
         process: the shim's process.
         token: the runner's token.
-        names: account, runner_id, app_name and revision_id, as its log lines carry them.
+        names: account, runner_id, app_name and revision_id, for its log lines.
         node: the machine that it runs on.
         host: the address at which its ports are reached.
         sink: stores its log lines.
-        last_sequence: says how far they are stored.
-        emit: takes what is observed.
-        silent_seconds: if nothing of an ended runner is stored for so long, its shim is not waited for.
+        last_sequence: returns the last stored sequence.
+        emit: receives observations.
+        silent_seconds: if nothing of an ended runner is stored for this long, stop waiting for its shim.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class RunnerLink:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of it is alive and all of its lines are stored."""
+        """Whether no process of it is alive and all its lines are stored."""
         return bool(self._tasks) and all(task.done() for task in self._tasks)
 
     def follow(self) -> None:
@@ -93,15 +93,15 @@ class RunnerLink:
         self._tasks = [pump, loop.create_task(self._watch(pump), name=f"watch of {self._runner_id}")]
 
     async def stop(self, grace_seconds: float) -> None:
-        """Send SIGTERM, and SIGKILL after the grace; end a shim that does not answer, with all its processes."""
+        """Send SIGTERM, and SIGKILL after the grace; if the shim does not answer, kill it and all processes."""
         await self._ask(self.client.stop(max(0.0, grace_seconds)))
 
     async def kill(self) -> None:
-        """Send SIGKILL to all, through the shim, or past it if it does not answer."""
+        """Send SIGKILL to all processes, without the shim if that does not answer."""
         await self._ask(self.client.kill())
 
     async def result(self) -> RunResult:
-        """Wait for what the function returned or raised.
+        """Wait for the function's return value or exception.
 
         Raises:
             Unavailable: the runner ended without a result.
@@ -109,9 +109,9 @@ class RunnerLink:
         return await asyncio.shield(self._result)
 
     async def release(self) -> None:
-        """End the shim, once its last lines are stored; call it when the runner's end is stored.
+        """End the shim once its last lines are stored; call this when the runner's end is stored.
 
-        This takes as long as storing them takes, because what is not stored is deleted afterwards.
+        This waits for the lines, because they are deleted afterwards.
 
         Raises:
             Unavailable: the link was closed before all lines were stored.
@@ -130,7 +130,7 @@ class RunnerLink:
         await self.close()
 
     async def _all_stored(self, pump: asyncio.Task[None]) -> None:
-        """Wait until all lines are stored; from a shim that sends none they are read from its disk."""
+        """Wait until all lines are stored; read them from disk if the shim sends none."""
         before = None
         while not pump.done():
             if before == self._batches_stored:
@@ -141,17 +141,17 @@ class RunnerLink:
             raise Unavailable("not all of its log lines are stored")
 
     async def store_leftover(self, stored: int = 0) -> None:
-        """Store what a dead shim could not send.
+        """Store the lines that a dead shim did not send.
 
         Args:
-            stored: the sequence up to which lines were stored, though they may have been deleted since.
+            stored: the last sequence that was stored, even if its line has been deleted since.
         """
         after = max(stored, await self._last_sequence(self._runner_id))
         async for entries in self.process.leftover(after):
             await self._store(self._lines(entries))
 
     async def close(self) -> None:
-        """Stop watching; a living runner goes on. The shim of an ended one ends, and its lines stay on disk."""
+        """Stop following; a living runner goes on. An ended one's shim ends, and its lines stay on disk."""
         if self._exited is not None and not self.process.died.is_set():
             with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):
                 await self.client.shut_down()
@@ -160,7 +160,7 @@ class RunnerLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._result.done():
             self._result.set_exception(Unavailable(f"the controller let go of runner {self._runner_id}"))
-        self._result.exception()  # retrieved, or asyncio complains
+        self._result.exception()  # retrieved, so that asyncio does not warn
         self.process.close()
         await self.client.close()
 
@@ -210,7 +210,7 @@ class RunnerLink:
         await self._finish(pump)
 
     async def _pause(self, failures: int) -> None:
-        """Wait before another attempt; the death of the shim ends the wait."""
+        """Wait before another attempt, or until the shim dies."""
         seconds = _RETRIES.pause(failures)
         if self.process.died.is_set():
             await asyncio.sleep(seconds)
@@ -245,7 +245,7 @@ class RunnerLink:
         self._observe(Event.GONE, reason=reason)
 
     async def _sweep(self) -> None:
-        """Kill what the shim left, when the machine can: without descriptors it cannot even list processes."""
+        """Kill what the shim left; try again while the machine lacks descriptors to list processes."""
         failures = 0
         while True:
             try:
@@ -258,7 +258,7 @@ class RunnerLink:
                 return
 
     async def _pump_logs(self) -> None:
-        """Carry lines from the shim to the sink, to the very last, and let the shim forget them."""
+        """Store the shim's lines up to the last one, and acknowledge them."""
         acks = LogAcknowledger(self.client.ack_logs)
         try:
             await self._carry_logs(acks)
@@ -283,7 +283,7 @@ class RunnerLink:
                     await acks.last()
                     complete = True
                 else:
-                    await self.process.sweep()  # so that nothing writes to it any more
+                    await self.process.sweep()  # so that it writes no further lines
                     await self.store_leftover(after)
                     complete = True
             except grpc.aio.AioRpcError as error:

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 _ACK_SECONDS = 1.0
 _ACK_LINES = 5_000
-_MOST_TOGETHER = 4_000  # lines in a transaction; other writers wait for its end
-_AHEAD = 8  # messages of about 256 KiB that wait while earlier ones are stored
+_MOST_TOGETHER = 4_000  # lines in a transaction, for whose end other writers wait
+_AHEAD = 8  # messages of about 256 KiB that may wait while earlier ones are stored
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SOURCES = {
     log_pb2.LogEntry.SOURCE_BUILD: LogSource.BUILD,
@@ -40,9 +40,9 @@ _LEVELS = {
 def entries_from_wire(
     entries: Iterable[log_pb2.LogEntry], *, account: AccountId, runner_id: str, app_name: str, revision_id: str
 ) -> list[LogEntry]:
-    """Convert a shim's entries, adding the names that all entries of its runner share."""
+    """Convert a shim's entries, adding the runner's names."""
     found: list[LogEntry] = []
-    # Lines that were read together share their timestamp, and each conversion takes time.
+    # Lines that were read together share a timestamp, so it is converted once.
     known = (-1, 0)
     timestamp = _EPOCH
     for entry in entries:
@@ -68,12 +68,12 @@ def entries_from_wire(
 
 
 class LogAcknowledger:
-    """Tells a shim now and then how far its lines are stored, so that its spool may delete them.
+    """Acknowledges stored lines to a shim, so that its spool may delete them.
 
-    An acknowledgement that is lost does no harm: the spool keeps the lines longer.
+    A lost acknowledgement does no harm: the spool keeps the lines longer.
 
     Args:
-        send: sends the sequence to the shim.
+        send: sends a sequence to the shim.
     """
 
     def __init__(self, send: Callable[[int], Awaitable[None]]) -> None:
@@ -85,7 +85,7 @@ class LogAcknowledger:
         self._sending: asyncio.Task[None] | None = None
 
     def stored(self, sequence: int) -> None:
-        """Note that lines up to this one are stored durably; else a power cut would lose them on both sides."""
+        """Note that lines up to this one are durable; otherwise a power cut could lose them on both sides."""
         self._stored = sequence
         if sequence - self._sent >= _ACK_LINES:
             self._due.set()
@@ -93,18 +93,18 @@ class LogAcknowledger:
             self._sending = asyncio.create_task(self._send_when_due())
 
     async def last(self) -> None:
-        """Send what was not sent yet; no more lines come."""
+        """Send the last acknowledgement."""
         self._due.set()
         if self._sending is not None:
             await self._sending
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         if self._sending is not None:
             self._sending.cancel()
 
     async def _send_when_due(self) -> None:
-        """Send at once after a silence, else a second after the last time or after so many lines."""
+        """Send at once after a silence, otherwise after a second or a number of lines."""
         while self._sent < self._stored:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._next_at):
@@ -129,9 +129,9 @@ async def batched(
     batches: AsyncIterable[shim_pb2.StreamLogsResponse],
     convert: Callable[[Iterable[log_pb2.LogEntry]], list[LogEntry]],
 ) -> AsyncGenerator[list[LogEntry]]:
-    """Yield a shim's lines, joining those that came while the earlier ones were stored, for one transaction.
+    """Yield batches of a shim's lines: all that arrived while the last batch was stored.
 
-    Each message is converted when it comes, while earlier lines are written.
+    Each message is converted on arrival, while earlier lines are written.
     """
     received: asyncio.Queue[list[LogEntry] | Exception | None] = asyncio.Queue(_AHEAD)
 

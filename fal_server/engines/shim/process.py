@@ -1,4 +1,4 @@
-"""What a link asks of a shim's process; the engine that started it answers, wherever it runs."""
+"""A shim's process on any machine, as a port."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fal_grpc.v1 import log_pb2
 
 
 class ShimProcess(Protocol):
-    """One shim's process, and everything else that its runner has on its machine."""
+    """A shim's process, and the other processes and files of its runner."""
 
     @property
     def handle(self) -> str:
-        """What a later controller finds this very process again by; only the engine reads it."""
+        """Identifies this process to a later controller; only the engine parses it."""
         ...
 
     @property
     def died(self) -> asyncio.Event:
-        """Set once the process has ended; not before `watch` was called."""
+        """Set once the process has ended, after a call of `watch`."""
         ...
 
     def watch(self) -> None:
@@ -27,18 +27,18 @@ class ShimProcess(Protocol):
         ...
 
     def alive(self) -> bool:
-        """Whether the process is alive now."""
+        """Return whether the process is alive now."""
         ...
 
     async def sweep(self) -> None:
-        """Kill everything of the runner; return once nothing of it is alive."""
+        """Kill the runner's processes; return once none is alive."""
         ...
 
     def leftover(self, after: int) -> AsyncIterator[Sequence[log_pb2.LogEntry]]:
         """Read the log that a dead shim left.
 
         Args:
-            after: the sequence of the last entry that is not wanted.
+            after: the sequence of the entry before the first wanted one.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Where one runner is reached: its shim, the commands beside its worker, and its ports."""
+"""Connections to a runner: to its shim, to its commands, and to its ports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
-    # Else channels to one target share a connection, and a path through an open directory is another's by and by.
+    # Otherwise channels to one target share a connection, but a path through an open directory changes its target.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -24,19 +24,19 @@ OPTIONS: list[tuple[str, int | str]] = [
 
 
 class Door(Protocol):
-    """The way to one runner."""
+    """Connects to one runner."""
 
     @property
     def host(self) -> str:
-        """The host at which its ports are reached."""
+        """The host of its ports."""
         ...
 
     def channel(self) -> grpc.aio.Channel:
-        """Return a channel to its shim, which the caller closes."""
+        """Return a channel to its shim; the caller closes it."""
         ...
 
     async def connect(self) -> socket.socket:
-        """Connect to its commands; the caller owns the socket.
+        """Connect to its commands; the caller closes the socket.
 
         Raises:
             Unavailable: it cannot be reached.
@@ -44,7 +44,7 @@ class Door(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the channels need, once they are closed."""
+        """Free the channels' resources, after they are closed."""
         ...
 
 
