@@ -63,7 +63,7 @@ def written(places: Iterable[Place]) -> str:
     lines: list[str] = []
     for mode, source, target in places:
         if any(character in path for path in (source, target) for character in "\t\n\0"):
-            raise ValueError(f"the path {source!r} has a tab or the end of a line in it, and no sandbox can have it")
+            raise ValueError(f"the path {source!r} contains a tab or a line break, and no sandbox can have it")
         lines.append(f"{mode}\t{source}\t{target}")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Builds the environments that apps run in: the adapters of the Builder port."""
+"""Builds apps' environments: the adapters of the Builder port."""
 
 from __future__ import annotations
 

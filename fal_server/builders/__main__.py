@@ -1,4 +1,4 @@
-"""Say which container engine works on this machine, as one line of JSON: `python -m fal_server.builders DIRECTORY`.
+"""Print which container engine works on this machine, as JSON: `python -m fal_server.builders DIRECTORY`.
 
 `fal doctor` runs it, because the command line does not import the server.
 """
@@ -15,7 +15,7 @@ from fal_server.builders.engine_trials import EngineTrials
 
 
 def main() -> int:
-    """Print the finding; DIRECTORY is where a controller remembers it."""
+    """Print the finding; DIRECTORY is where a controller keeps it."""
     finding = asyncio.run(EngineTrials(os.environ, Path(sys.argv[1])).look())
     found = {"works": finding.engine is not None, "detail": finding.detail, "fix": finding.fix.strip()}
     sys.stdout.write(json.dumps(found) + "\n")

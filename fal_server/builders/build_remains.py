@@ -1,8 +1,8 @@
-"""What a build of an image keeps outside of its own directory, and how it is removed if the build is cut off.
+"""Removes what an interrupted build of an image leaves outside its directory.
 
-An engine that is killed leaves its working containers. They are found by a mark: an additional secret, which no step
-mounts, so that it changes nothing. Secrets and passwords are files in memory, so that none is on disk; an engine's own
-copies of them would outlive it.
+An engine that is killed leaves its working containers. They are found by a mark: an additional secret, which changes
+nothing, because no step mounts it. Secrets and passwords are files in memory, so that none is on disk; the engine's own
+copies would outlive the engine.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _PREFIX = "fal-build-"
 
 
 class BuildRemains:
-    """Everything that builds may leave: those of this controller, and those of others that are dead.
+    """What builds may leave: those of this controller, and those of dead ones.
 
     Args:
         root: the directory of its images; nobody else uses it.
-        memory: where files are kept that must not be on disk.
+        memory: holds the files that must not be on disk.
     """
 
     def __init__(self, root: Path, memory: Path = _MEMORY) -> None:
@@ -41,14 +41,15 @@ class BuildRemains:
         self._cleaning = asyncio.Lock()
 
     def private_files(self) -> PrivateFiles:
-        """Return files in memory for one build."""
+        """Create the private files of one build."""
         return PrivateFiles(self._place, self._name)
 
     async def end_dead_builds(self) -> None:
-        """Once: end builds whose controller was killed, and delete their files and secrets.
+        """End builds whose controller was killed, and delete their files and secrets; only the first call does
+        anything.
 
-        The controller of a build holds a lock on its files. Thus the builds of every controller that this user ran are
-        known to be dead or alive, also if its state directory is gone.
+        The controller of a build locks its files. So this works for all controllers of this user, even if a state
+        directory is gone.
         """
         async with self._cleaning:
             await self._end_dead_builds()
@@ -59,7 +60,7 @@ class BuildRemains:
         return self._dead
 
     async def remove_earlier(self, engine: ContainerEngine) -> None:
-        """Once, before the first build: as `end_dead_builds`; remove working containers too, which takes the engine."""
+        """Do the same before the first build, and remove working containers, for which the engine is needed."""
         async with self._cleaning:
             dead = await self._end_dead_builds()
             if not self._containers_gone:
@@ -67,10 +68,10 @@ class BuildRemains:
                 self._containers_gone = True
 
     def _delete_dead(self) -> set[str]:
-        """Return the marks of the builds that are dead."""
+        """Delete the files of dead builds; return their marks."""
         dead: set[str] = set()
         for directory in self._place.glob(f"{_PREFIX}*"):
-            with suppress(OSError):  # it has just ended, or belongs to somebody else
+            with suppress(OSError):  # it has just ended, or belongs to another user
                 handle = _lock(directory, wait=False)
                 try:
                     _kill_engines(f"id={directory.name},")
@@ -84,7 +85,7 @@ class BuildRemains:
         return dead
 
     async def remove_containers(self, engine: ContainerEngine, *marks: str) -> None:
-        """Remove the working containers of builds whose mark begins so; docker's service does that itself."""
+        """Remove the working containers of builds whose mark starts with this; docker's service does so by itself."""
         if engine.path.name == "docker":
             return
         code, lines = await engine.answer("info", "--format", "{{.Store.GraphRoot}}")
@@ -95,11 +96,11 @@ class BuildRemains:
 
 
 class PrivateFiles:
-    """Files of one build that only this user can read, in memory if the machine has such a place.
+    """Files of one build that only this user can read, in memory if possible.
 
     Args:
-        place: where their directory is made.
-        name: what the directory's name begins with.
+        place: the parent of their directory.
+        name: the prefix of the directory's name.
     """
 
     def __init__(self, place: Path, name: str) -> None:
@@ -120,31 +121,31 @@ class PrivateFiles:
         return file
 
     def close(self) -> None:
-        """Delete the files, if that has not happened yet."""
+        """Delete the files; a second call does nothing."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self._held.close()
 
 
 def _locked_directory(place: Path, name: str) -> tuple[Path, int]:
-    """Make a directory that is locked as long as this process lives."""
+    """Create a directory that is locked as long as this process lives."""
     while True:
         directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=place))
-        with suppress(FileNotFoundError):  # another controller has taken it for a dead one's and deleted it
+        with suppress(FileNotFoundError):  # another controller deleted it before it was locked
             return directory, _lock(directory, wait=True)
 
 
 def _lock(directory: Path, *, wait: bool) -> int:
-    """Lock a directory of this user and return the descriptor that holds the lock.
+    """Lock a directory of this user; return the descriptor that holds the lock.
 
     Raises:
-        OSError: it is locked, is gone, or belongs to somebody else.
+        OSError: it is locked or deleted, or belongs to another user.
     """
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if os.fstat(handle).st_uid != os.getuid():
             raise PermissionError(f"{directory} belongs to somebody else")
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        directory.stat()  # it may have been deleted before it was locked
+        directory.stat()  # it may have been deleted before the lock
     except BaseException:
         os.close(handle)
         raise
@@ -152,15 +153,15 @@ def _lock(directory: Path, *, wait: bool) -> int:
 
 
 def _kill_engines(mark: str) -> None:
-    """Kill the engines of a build that nobody waits for, with all that they started."""
+    """Kill the engines of an abandoned build, with all that they started."""
     for place in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended, or belongs to somebody else
+        with suppress(OSError):  # it has just ended, or belongs to another user
             if mark.encode() in place.read_bytes():
                 os.killpg(int(place.parent.name), signal.SIGKILL)
 
 
 def _working_containers(storage: Path, marks: tuple[str, ...]) -> Iterator[str]:
-    """Yield the ids of the working containers in an engine's storage that carry one of some marks."""
+    """Yield the ids of the working containers in an engine's storage that have one of these marks."""
     for description in storage.glob("*-containers/*/userdata/buildah.json"):
         with suppress(OSError):  # another build has just ended
             text = description.read_bytes()

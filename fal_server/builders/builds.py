@@ -1,4 +1,4 @@
-"""What all builds have in common: one build for all who ask, no passwords in its log, the time of the last use."""
+"""What all builds share: one build for all callers, a log without passwords, and the time of the last use."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Work = Callable[[Callable[[str], None]], Coroutine[object, None, BuiltEnvironmen
 
 
 class _SharedBuild:
-    """One running build for all who ask; keeps its lines, so that a later asker gets them from the first one on.
+    """A running build that several callers follow; keeps its lines, so that each gets all of them.
 
     Args:
-        work: the build; it calls its argument with each line of output.
-        ended: called when no more askers can join: it is done, or cancelled (then twice).
+        work: the build; calls its argument with each line of output.
+        ended: called when no more callers can join: it is done, or cancelled (then twice).
     """
 
     def __init__(self, work: Work, ended: Callable[[_SharedBuild], None]) -> None:
@@ -37,10 +37,10 @@ class _SharedBuild:
         self._task.add_done_callback(self._finish)
 
     async def follow(self, log: BuildLog) -> BuiltEnvironment:
-        """Wait for the end; if the last asker is cancelled, so is the build.
+        """Wait for the end; if the last caller is cancelled, cancel the build.
 
         Args:
-            log: gets every line; a slow one delays nobody else.
+            log: gets every line; a slow one delays no other caller.
 
         Raises:
             Unavailable: `cancel` was called.
@@ -55,7 +55,7 @@ class _SharedBuild:
                     sent += 1
                     await log(self._lines[sent - 1])
                 if done and self._task.cancelled():
-                    raise Unavailable("the build was given up, since the controller is stopping: deploy again")
+                    raise Unavailable("the build was cancelled because the controller is stopping: deploy again")
                 if done:
                     return self._task.result()
                 await changed.wait()
@@ -74,7 +74,7 @@ class _SharedBuild:
         try:
             return await work(self._add)
         finally:
-            self._ended(self)  # before anybody can see that it is done, and ask again
+            self._ended(self)  # before a caller can see that it is done, and start another
 
     def _add(self, text: str) -> None:
         entry = LogEntry(
@@ -90,7 +90,7 @@ class _SharedBuild:
 
     def _finish(self, task: asyncio.Task[BuiltEnvironment]) -> None:
         if not task.cancelled():
-            task.exception()  # retrieved, even if every asker has gone
+            task.exception()  # retrieved, even if every caller is gone
         self._wake()
 
     def _wake(self) -> None:
@@ -99,7 +99,7 @@ class _SharedBuild:
 
 
 class SharedBuilds:
-    """The builds under way, one an environment."""
+    """The builds in progress, one for each environment."""
 
     def __init__(self) -> None:
         self._under_way: dict[str, _SharedBuild] = {}
@@ -108,13 +108,13 @@ class SharedBuilds:
         return env_id in self._under_way
 
     async def follow(self, env_id: str, work: Work, log: BuildLog) -> BuiltEnvironment:
-        """Start a build, or join the one that is under way; wait for its end.
+        """Start a build, or join the one in progress; wait for its end.
 
         Args:
-            work: as `_SharedBuild` has it, and `log` as well.
+            work, log: as in `_SharedBuild`.
 
         Raises:
-            Fault: as `_SharedBuild.follow`.
+            Fault: as in `_SharedBuild.follow`.
         """
         build = self._under_way.get(env_id)
         if build is None:
@@ -133,7 +133,7 @@ class SharedBuilds:
 
 
 def _level(text: str) -> LogLevel:
-    if text.lstrip().startswith(("error:", "\N{MULTIPLICATION SIGN} ")):  # uv explains a conflict with the latter
+    if text.lstrip().startswith(("error:", "\N{MULTIPLICATION SIGN} ")):  # the latter explains conflicts
         return LogLevel.ERROR
     return LogLevel.WARNING if text.startswith("warning:") else LogLevel.INFO
 
@@ -142,7 +142,7 @@ class UrlRedactor:
     """Masks the user and password of URLs.
 
     Args:
-        sources: texts whose URLs have passwords; these are masked outside of URLs too.
+        sources: texts whose URLs have passwords, which are masked outside of URLs, too.
     """
 
     def __init__(self, sources: Iterable[str]) -> None:
@@ -151,7 +151,7 @@ class UrlRedactor:
             for match in _USER_INFO.finditer(source):
                 for part in match.group()[:-1].split(":", 1):
                     found |= {part, unquote(part)}
-        # A user name such as `git` or `token` is not secret, and masking it would garble the log.
+        # A user name, such as `git` or `token`, is no secret, and masking it would garble the log.
         longest_first = sorted((part for part in found if len(part) >= 6), key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
@@ -162,8 +162,8 @@ class UrlRedactor:
 
 
 def note_use(path: Path) -> None:
-    """Set the time of the last use to now, by touching an empty file."""
-    with suppress(OSError):  # on a disk that takes nothing, nothing is deleted either
+    """Record a use now, by touching an empty file."""
+    with suppress(OSError):  # on a full disk; nothing is deleted there because of it
         path.touch(mode=0o600)
         os.utime(path)
 

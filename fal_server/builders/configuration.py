@@ -18,8 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?=\s*(?:$|[\[<>=
 _LOCAL = re.compile(r"(?:^|@\s*)(?:file:|[./~])", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _WEB_REQUIREMENT = re.compile(r"(?:git\+)?https?://\S+", re.IGNORECASE)
-# These options say where requirements are found. An installer's other options name files of the controller's machine
-# (-r, -c, -e) or change how the installer itself behaves.
+# These options say where requirements are found. Other options of an installer name files of the controller's machine
+# (-r, -c, -e) or change how the installer works.
 _URL_OPTIONS = {
     "-i": "--index-url",
     "--index-url": "--index-url",
@@ -29,9 +29,9 @@ _URL_OPTIONS = {
 }
 _PACKAGE_OPTIONS = {"--no-binary", "--only-binary"}
 _PACKAGES = re.compile(r":all:|:none:|[A-Za-z0-9._,-]+")
-# In every environment, because a runner needs them to load an app.
+# Every environment has these, because a runner needs them to load an app.
 ALWAYS = ("cloudpickle", "grpcio")
-# Keys without effect here: the installer is always uv, and tags are for other builders.
+# Ignored keys: the installer is always uv, and tags are for other builders.
 _IGNORED = {"resolver", "tags"}
 
 
@@ -41,21 +41,22 @@ class VirtualenvConfiguration:
 
     Attributes:
         python_version: `3.11`, or with a patch number `3.11.7`.
-        layers: for each install, in their order, the lines of a requirements file; there is at least one.
+        layers: for each install, in order, the lines of a requirements file; at least one.
     """
 
     python_version: str
-    layers: tuple[tuple[str, ...], ...] = field(repr=False)  # URLs in it may carry passwords
+    layers: tuple[tuple[str, ...], ...] = field(repr=False)  # its URLs may have passwords
 
 
 def parse(configuration: Mapping[str, Json]) -> VirtualenvConfiguration:
     """Check a configuration as a client sent it.
 
-    cloudpickle and grpcio are added unless a requirement names them: the runner's worker loads the app with the former,
-    and an app that the published client pickled refers to the latter.
+    cloudpickle and grpcio are added unless a requirement names them: the worker loads the app with the former, and an
+        app
+    that the published client pickled refers to the latter.
 
     Raises:
-        InvalidArgument: it is wrong, or asks for what is not done here (field `environments`).
+        InvalidArgument: it is wrong, or asks for something unsupported (field `environments`).
     """
     given = {key: value for key, value in configuration.items() if value is not None and key not in _IGNORED}
     python_version = given.pop("python_version", f"{sys.version_info.major}.{sys.version_info.minor}")
@@ -66,7 +67,7 @@ def parse(configuration: Mapping[str, Json]) -> VirtualenvConfiguration:
     if given:
         keys = ", ".join(sorted(_shown(key) for key in given))
         raise InvalidArgument(
-            FIELD, f"the environment's configuration has what virtualenv does not know: {keys}; remove it"
+            FIELD, f"the environment's configuration has keys that virtualenv does not know: {keys}; remove them"
         )
     options = [_option("--extra-index-url", url) for url in _strings(indexes, "extra_index_urls")]
     named = {_name(line) for layer in layers for line in layer}
@@ -98,12 +99,12 @@ def _strings(value: Json, name: str) -> list[str]:
         if len(strings) == len(value):
             return strings
     raise InvalidArgument(
-        FIELD, f"{name} holds something else than text: write a list of strings, or a list of such lists"
+        FIELD, f"{name} contains something other than strings: write a list of strings, or a list of such lists"
     )
 
 
 def _lines(layer: list[str]) -> list[str]:
-    """A layer as lines of a requirements file; the value of an option may be the next entry."""
+    """Return a layer as lines of a requirements file; the value of an option may be the next entry."""
     lines: list[str] = []
     entries = iter([entry for entry in layer if entry and not entry.startswith("#")])
     for entry in entries:
@@ -137,17 +138,19 @@ def _option(name: str, value: str) -> str:
         return f"{name} {value}"
     known = ", ".join(sorted({*_URL_OPTIONS.values(), *_PACKAGE_OPTIONS}))
     raise InvalidArgument(
-        FIELD, f"option {_shown(name)} cannot stand in requirements: known are {known}, with an http(s) URL or packages"
+        FIELD,
+        f"option {_shown(name)} is not allowed in requirements: allowed are {known}, with an http(s) URL or packages",
     )
 
 
 def _check_plain(entry: str) -> None:
-    """Refuse an entry that would start another line of the requirements file, or be expanded."""
+    """Reject an entry that would start another line of the requirements file, or be expanded."""
     if len(entry) > _LONGEST_REQUIREMENT:
         raise InvalidArgument(FIELD, f"requirement {_shown(entry)} is longer than {_LONGEST_REQUIREMENT} characters")
     if not entry.isprintable() or entry.endswith("\\"):
         raise InvalidArgument(
-            FIELD, f"requirement {_shown(entry)} holds a line break or control character: one entry each"
+            FIELD,
+            f"requirement {_shown(entry)} contains a line break or control character: write one entry per requirement",
         )
     if "${" in entry:
         raise InvalidArgument(FIELD, f"requirement {_shown(entry)} names a variable: variables are not expanded here")
@@ -159,7 +162,7 @@ def _name(line: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A user's text for a message: shortened, and without what may be a password."""
+    """Return a user's text for a message: shortened, and without possible passwords."""
     text = repr(value)
     text = re.sub(r"://\S*@", "://****@", text)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Builds environments of the kind `container` with podman or docker, and finds them by their specification."""
+"""Builds environments of kind `container` with podman or docker; finds them by their specification."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
 
 _LINES_IN_ERROR = 25
-_NO_NEWS = "Requirement already satisfied"  # pip says so of each package that the image has
+_NO_NEWS = "Requirement already satisfied"  # pip prints this for each package that the image has
 _LEAST_REDACTED = 4
 
 
 class ContainerBuilder:
-    """Implements Builder and EnvironmentStore for images: the engine keeps the image, a file notes its id.
+    """Implements Builder and EnvironmentStore for images: the engine keeps an image, a note its id.
 
     Args:
-        root: where the notes are kept; made (mode 0700) if it is missing.
+        root: holds the notes; created (mode 0700) if it is missing.
         files: the uploaded files, which Dockerfiles copy.
         environ: the controller's environment variables.
         trials: finds the engine to use.
@@ -59,7 +59,7 @@ class ContainerBuilder:
         return await self._under_way.follow(spec.env_id, work, log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find the note, if its engine is still installed and in use; its options are known once one was looked for."""
+        """Find the note if its engine, known after the first trial, is still in use."""
         env_id = spec.env_id
         known = self._trials.known
         try:
@@ -79,7 +79,7 @@ class ContainerBuilder:
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find the image if its engine still has it; else forget it here too.
+        """Find the image if its engine still has it; otherwise delete the note.
 
         Raises:
             Unimplemented: neither podman nor docker can be used here.
@@ -95,11 +95,11 @@ class ContainerBuilder:
         return None
 
     async def report(self) -> str:
-        """Say how containers run here; nothing is tried for that unless an image was built here."""
+        """Report how containers run here; try nothing unless an image was built here."""
         return await self._trials.report(needed=bool(await asyncio.to_thread(self.generations)))
 
     def generations(self) -> Sequence[Generation]:
-        """List the images that were built; the engine keeps only the newest under the environment's tag."""
+        """List the built images; only the newest has the environment's tag."""
         found: list[Generation] = []
         for note in self._root.glob("*.json"):
             env_id, finished_at = note.stem, changed_at(note)
@@ -124,7 +124,7 @@ class ContainerBuilder:
         return True
 
     async def end_dead_builds(self) -> None:
-        """Remove what controllers left that were killed during a build; working containers go before the next build."""
+        """Remove what builds of killed controllers left, except working containers, which go before the next build."""
         await self._remains.end_dead_builds()
 
     async def close(self) -> None:
@@ -198,7 +198,7 @@ class ContainerBuilder:
         arguments += ["--no-cache"] if force else []
         variables = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "NO_COLOR": "1", **configuration.build_args}
         for name in configuration.build_args:
-            arguments += ["--build-arg", name]  # the engine takes the value from its environment
+            arguments += ["--build-arg", name]  # the engine takes the value from its own environment
         (work / "tmp").mkdir()
         variables["TMPDIR"] = str(work / "tmp")
         files = self._remains.private_files()
@@ -213,7 +213,7 @@ class ContainerBuilder:
             say(f"Building the image with {engine.path.name}")
             code = await engine.run(*arguments, str(work / "context"), cwd=work, line=say, more=variables)
         except asyncio.CancelledError:
-            files.close()  # secrets do not wait for what the engine still has to remove
+            files.close()  # delete secrets before the engine removes its own remains
             await asyncio.shield(self._remains.remove_containers(engine, files.mark))
             raise
         finally:
@@ -223,7 +223,7 @@ class ContainerBuilder:
         return (work / "image").read_text().strip()
 
     def _lay_out(self, work: Path, configuration: ImageConfiguration, account: AccountId) -> None:
-        """Write the Dockerfile, and beside it the directory that it copies from."""
+        """Write the Dockerfile and, beside it, the directory that it copies from."""
         (work / "Dockerfile").write_text(configuration.dockerfile)
         context = work / "context"
         context.mkdir()
@@ -237,7 +237,7 @@ class ContainerBuilder:
             except Fault as fault:
                 raise FailedPrecondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
         for directory, _, _ in os.walk(context):
-            Path(directory).chmod(0o755)  # COPY keeps modes, and an image may run as another user
+            Path(directory).chmod(0o755)  # COPY keeps modes, but an image may run as another user
 
     def _write(self, env_id: str, engine: ContainerEngine, configuration: ImageConfiguration, image: str) -> None:
         note = self._note(env_id)
@@ -259,7 +259,7 @@ class ContainerBuilder:
 
 
 def _logins(configuration: ImageConfiguration) -> str:
-    """The passwords of registries in the form that both engines read."""
+    """Return the registries' passwords in the format that both engines read."""
     auths = {
         host: {"auth": base64.b64encode(f"{login.username}:{login.password}".encode()).decode()}
         for host, login in configuration.registries.items()

@@ -1,4 +1,4 @@
-"""Runs podman or docker, as far as it is installed."""
+"""Runs podman or docker, whichever is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICE = "FAL_CONTAINER_ENGINE"
 NO_ENGINE = "none"
 """The choice of no engine at all."""
 _ANSWER_SECONDS = 20.0
-# An engine may know where its storage and its service are, and how to reach the network.
+# An engine gets the variables that name its storage, its service and the way to the network.
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|XDG_\w+|DBUS_SESSION_BUS_ADDRESS|CONTAINERS?_\w+|DOCKER_\w+|"
     r"BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+|(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
@@ -28,12 +28,12 @@ _PASSED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEngine:
-    """An engine that answers.
+    """A working engine.
 
     Attributes:
         version: its name and version.
         variables: its environment variables.
-        options: what it needs on this machine.
+        options: the options that it needs on this machine.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class ContainerEngine:
     async def run(
         self, *arguments: str, cwd: Path, line: Callable[[str], None], more: Mapping[str, str] | None = None
     ) -> int:
-        """Run it and return the exit code; secrets go into `more`, as environment variables, not into arguments."""
+        """Run it and return the exit code; `more` are further variables, for secrets."""
         return await run_lines(
             (str(self.path), *self.options.engine, *arguments),
             cwd=cwd,
@@ -53,7 +53,7 @@ class ContainerEngine:
         )
 
     async def answer(self, *arguments: str, seconds: float = _ANSWER_SECONDS) -> tuple[int, list[str]]:
-        """Run it and return its exit code and its lines; code 124 if it takes too long, 127 if it does not start."""
+        """Run it and return exit code and lines; the code is 124 after too long a time, 127 if it does not start."""
         lines: list[str] = []
         try:
             async with asyncio.timeout(seconds):
@@ -66,12 +66,12 @@ class ContainerEngine:
 
 
 def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Select the variables that engines get of the controller's own."""
+    """Select the controller's variables that engines get."""
     return {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
 
 
 def installed_engines(environ: Mapping[str, str]) -> Iterator[tuple[str, ContainerEngine | None]]:
-    """Yield the name of each engine to look for, with the engine if it is installed.
+    """Yield the name of each supported engine, with the engine if it is installed.
 
     Args:
         environ: the controller's environment variables; FAL_CONTAINER_ENGINE names the one to use.

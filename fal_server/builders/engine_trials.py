@@ -1,7 +1,7 @@
-"""Finds out, by trying, with which options a container engine works on this machine; remembers what it found.
+"""Finds the options with which a container engine works on this machine, by trying; keeps the result.
 
 Machines differ in what they allow. Without the privilege to raise limits, or with both versions of control groups, crun
-and runc refuse; there runsc (gVisor) runs containers, and builds work in a chroot.
+and runc refuse. On such machines runsc (gVisor) runs containers, and builds use a chroot.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _DOCKERFILE = 'FROM scratch\nCOPY probe /probe\nRUN ["/probe"]\nENTRYPOINT ["/pr
 _LIMIT_MIB = TOUCHED_MIB // 2
 _SETTINGS = ("CONTAINERS_", "STORAGE_", "DOCKER_")
 _RUNTIMES = ("crun", "runc", "runsc")
-# A container shares the machine's network, and a pipe and a socket of its runner.
+# A container shares the machine's network, and a pipe and a socket with its runner.
 _RUNSC_FLAGS = ("--runtime-flag", "network=host", "--runtime-flag", "host-uds=open", "--runtime-flag", "host-fifo=open")
-# An ordinary user may not make control groups everywhere; limits are not held then.
+# Some machines let no ordinary user create control groups; limits are not enforced there.
 _WITHOUT_CGROUPS = ("--runtime-flag", "ignore-cgroups")
-# podman's monitor passes --tty to the `exec` of a runtime, and runsc knows no such option: it looks at the process's
-# description and at --console-socket, which it gets too.
+# podman's monitor passes --tty to the `exec` of a runtime. runsc has no such option: it uses the process's description
+# and --console-socket, which it gets, too.
 _RUNSC_SCRIPT = """#!/bin/sh
 # Runs runsc without --tty, which it does not know.
 for word do
@@ -49,11 +49,11 @@ exec {runsc} "$@"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found out about the engines of this machine.
+    """The result of the trials of this machine's engines.
 
     Attributes:
         engine: the one to use; None if none works.
-        detail: what works, or what each lacks.
+        detail: what works, or what each engine lacks.
         fix: what to do if none works.
     """
 
@@ -63,11 +63,11 @@ class Finding:
 
 
 class EngineTrials:
-    """Tries engines once for each version of what takes part; looks again as long as none works.
+    """Tries engines, once for each combination of versions, and again while none works.
 
     Args:
         environ: the controller's environment variables; FAL_CONTAINER_ENGINE names the engine to use.
-        directory: keeps what was found, and a script that runs runsc; made (mode 0700) if needed.
+        directory: keeps the results, and a script that runs runsc; created (mode 0700) if needed.
     """
 
     def __init__(self, environ: Mapping[str, str], directory: Path) -> None:
@@ -78,17 +78,17 @@ class EngineTrials:
 
     @property
     def known(self) -> ContainerEngine | None:
-        """The engine that was found; None if nobody has looked yet."""
+        """The engine that was found; None before the first search."""
         return self._found
 
     async def find(self, say: Callable[[str], None] | None = None) -> ContainerEngine:
         """Return the engine to use.
 
         Args:
-            say: told once that something is tried, which takes seconds.
+            say: called once if engines must be tried, which takes seconds.
 
         Raises:
-            Unimplemented: there is none, or none works; the message says what each lacks.
+            Unimplemented: there is none, or none works; the message says what each one lacks.
         """
         finding = await self.look(say)
         if finding.engine is None:
@@ -99,7 +99,7 @@ class EngineTrials:
         return finding.engine
 
     async def look(self, say: Callable[[str], None] | None = None) -> Finding:
-        """Find an engine that works, and say how; see `find`."""
+        """Find a working engine; see `find`."""
         async with self._lock:
             if self._found is not None:
                 return Finding(engine=self._found, detail=_describe(self._found))
@@ -126,10 +126,10 @@ class EngineTrials:
             return Finding(engine=None, detail="; ".join(lacks), fix=self._fix(installed=installed))
 
     async def report(self, *, needed: bool) -> str:
-        """Say for the controller's log how containers run here.
+        """Report, for the controller's log, how containers run here.
 
         Args:
-            needed: whether an app runs in a container; if none does, nothing is tried.
+            needed: whether any app runs in a container; otherwise nothing is tried.
         """
         if needed:
             finding = await self.look()
@@ -147,7 +147,7 @@ class EngineTrials:
         return "`fal doctor` tries again. "
 
     async def _options(self, engine: ContainerEngine, say: Callable[[str], None] | None) -> EngineOptions | str:
-        """Return an engine's options, remembered or tried; or why it does not work."""
+        """Return an engine's options, kept or tried; or why it does not work."""
         script = await asyncio.to_thread(self._write_runsc_script)
         key = self._key(engine)
         noted = self._read(key)
@@ -161,7 +161,7 @@ class EngineTrials:
         return options
 
     def _key(self, engine: ContainerEngine) -> str:
-        """Name everything on which the options depend."""
+        """Return a key of all that the options depend on."""
         runtimes = [self._which(name) for name in _RUNTIMES]
         limits = [resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)]
         files = [f"{path} {path.stat().st_mtime_ns}" for path in (engine.path, *runtimes) if path is not None]
@@ -206,15 +206,15 @@ class EngineTrials:
     def _write(self, key: str, options: EngineOptions) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         draft = self._directory / "engine.draft"
-        with suppress(OSError):  # on a full disk it is tried again
+        with suppress(OSError):  # on a full disk; the next start tries again
             draft.write_text(json.dumps({"key": key, "options": asdict(options)}))
             draft.replace(self._directory / "engine.json")
 
 
 async def _try(engine: ContainerEngine, runsc: Path | None) -> EngineOptions | str:
-    """Build an image and run it, in each way until one works; return the options, or why none did."""
+    """Build an image and run it, with each set of options until one works; return those, or why none works."""
     program = probe_program()
-    if program is None:  # no other way is known for such a machine
+    if program is None:  # no further options are known
         return EngineOptions()
     podman = engine.path.name != "docker"
     tag = f"{PROBE_TAG}:{secrets.token_hex(6)}"
@@ -275,7 +275,7 @@ def _run_options(runsc: Path | None) -> list[_Options]:
 
 
 async def _first(engine: ContainerEngine, command: _Command, choices: Sequence[_Options]) -> _Options | str:
-    """Return the first options with which a command works, or why it failed without any."""
+    """Return the first options with which a command works, or the failure without options."""
     problem = ""
     for before, after in choices:
         code, lines = await engine.answer(*before, *command(after), seconds=_TRIAL_SECONDS)
@@ -286,7 +286,7 @@ async def _first(engine: ContainerEngine, command: _Command, choices: Sequence[_
 
 
 async def _measure(engine: ContainerEngine, tag: str) -> EngineOptions:
-    """Find out whether limits are held, and whether a port can be published."""
+    """Find out whether limits are enforced, and whether a port can be published."""
     options = engine.options
     limits = ("--memory", f"{_LIMIT_MIB}m", "--pids-limit", "512")
     allowed, _ = await engine.answer(*_runs(tag)([*options.run, *limits]), seconds=_TRIAL_SECONDS)

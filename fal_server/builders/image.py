@@ -1,4 +1,4 @@
-"""Checks the configuration of a `container` environment, and makes its Dockerfile."""
+"""Checks the configuration of a `container` environment, and creates its Dockerfile."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SECRET_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _FROM = re.compile(r"^\s*FROM\s", re.MULTILINE | re.IGNORECASE)
 _USER = re.compile(r"^\s*USER\s+(\S+)", re.MULTILINE | re.IGNORECASE)
 _REFERENCE = re.compile(r"[A-Za-z0-9][\w./:@-]{0,500}")
-# These are for builders elsewhere.
+# Ignored keys, for other builders.
 _IGNORED = {"builder", "compression", "force_compression", "docker_context_dir", "docker_files_list", "docker_ignore"}
 _KNOWN = {"dockerfile_str", "image", "build_args", "secrets", "registries", "entrypoint", "cmd", "use_isolate"}
-# The engine reads these itself: an argument of such a name would change how it works.
+# The engine reads these, so an argument of such a name would change how it works.
 _ENGINES_OWN = re.compile(
     r"PATH|HOME|TMPDIR|LD_\w+|XDG_\w+|CONTAINERS?_\w+|DOCKER_\w+|BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+"
 )
@@ -40,9 +40,9 @@ class ImageConfiguration:
     """A checked configuration.
 
     Attributes:
-        dockerfile: the whole text, with the additions that a runner needs.
-        layers: requirements files by the names of the secret mounts from which the Dockerfile reads them.
-        context: path and hash of each file that the Dockerfile may copy.
+        dockerfile: the complete text, with what a runner needs.
+        layers: requirements files, by the names of the Dockerfile's secret mounts.
+        context: path and digest of each file that the Dockerfile may copy.
     """
 
     dockerfile: str
@@ -65,11 +65,13 @@ def parse_image(spec: EnvironmentSpec) -> ImageConfiguration:
     image = given.pop("image", None)
     context = given.pop("context_files", [])
     if not isinstance(image, Mapping):
-        raise InvalidArgument(FIELD, "the environment's configuration has no image: give dockerfile_str, or image")
+        raise InvalidArgument(
+            FIELD, "the environment's configuration has no image: give image.dockerfile_str or image.image"
+        )
     unknown = sorted(set(image) - _KNOWN - _IGNORED)
     if unknown:
-        raise InvalidArgument(FIELD, f"image has what is not known here: {', '.join(unknown)[:200]}; remove it")
-    requirements = parse(given).layers  # its other keys are those of a virtualenv
+        raise InvalidArgument(FIELD, f"image has unknown keys: {', '.join(unknown)[:200]}; remove them")
+    requirements = parse(given).layers  # the other keys are those of a virtualenv
     layers: dict[str, str] = {}
     text = _base(image)
     if not spec.runs_itself:
@@ -102,12 +104,12 @@ def _base(image: Mapping[str, Json]) -> str:
     if isinstance(reference, str) and _REFERENCE.fullmatch(reference) and dockerfile is None:
         return f"FROM {reference}\n"
     raise InvalidArgument(
-        FIELD, "image needs one of dockerfile_str, a Dockerfile's text, and image, such as 'python:3.11-slim'"
+        FIELD, "image needs either dockerfile_str, a Dockerfile's text, or image, such as 'python:3.11-slim'"
     )
 
 
 def _last_user(dockerfile: str) -> str | None:
-    """The user that the last stage ends with, if it names one; a base image may have another."""
+    """Return the last user that the last stage names; None leaves the base image's."""
     stage = _FROM.split(dockerfile)[-1]
     found = _USER.findall(stage)
     return found[-1] if found else None
@@ -123,8 +125,8 @@ def _check_python(version: str) -> str:
 
 
 def _install(secret: str, content: str) -> str:
-    # Mounted files do not count for the build cache; the digest makes other requirements another layer. Another user
-    # than root, which a base image may have, must be able to read it.
+    # The build cache ignores mounted files, so the digest makes other requirements another layer. The mode lets a base
+    # image's user read the file, which need not be root.
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return (
         f"RUN --mount=type=secret,id={secret},mode=0444 : {digest} && "
@@ -143,7 +145,7 @@ def _texts(value: Json, name: str, allowed: re.Pattern[str]) -> dict[str, str]:
                     FIELD, f"image.{name} has {key[:80]!r}, which cannot be a name there: choose another"
                 )
         return {key: str(text) for key, text in value.items()}
-    raise InvalidArgument(FIELD, f"image.{name} is not a table of texts")
+    raise InvalidArgument(FIELD, f"image.{name} is not a table of strings: write it as in {{'NAME': 'value'}}")
 
 
 def _logins(value: Json) -> dict[str, Login]:
@@ -167,12 +169,14 @@ def _command(value: Json, name: str) -> tuple[str, ...] | None:
             raise InvalidArgument(FIELD, f"image.{name} cannot be split into words: {error}") from None
     if isinstance(value, Sequence) and all(isinstance(word, str) for word in value):
         return tuple(str(word) for word in value)
-    raise InvalidArgument(FIELD, f"image.{name} is neither a text nor a list of texts")
+    raise InvalidArgument(
+        FIELD, f"image.{name} is neither a string nor a list of strings: write it as in ['python', 'app.py']"
+    )
 
 
 def _pair(item: Json) -> tuple[str, str]:
     if isinstance(item, Sequence) and len(item) == 2:
         return str(item[0]), str(item[1])
     raise InvalidArgument(
-        FIELD, "context_files is not a list of paths and hashes: leave it out, it is made of the files"
+        FIELD, "context_files is not a list of paths and digests: leave it out, and the client lists the files"
     )

@@ -1,4 +1,4 @@
-"""Has each environment built by the builder of its kind."""
+"""Chooses the builder of each environment by its kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.ports import BuildLog, BuiltEnvironment
 
 
 class Builders:
-    """Implements Builder. The virtualenv builder refuses the kinds that nobody knows."""
+    """Implements Builder. The virtualenv builder rejects unknown kinds."""
 
     def __init__(self, virtualenvs: VirtualenvBuilder, containers: ContainerBuilder) -> None:
         self._virtualenvs = virtualenvs

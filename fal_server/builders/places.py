@@ -1,4 +1,4 @@
-"""Where an environment is while it is built: beside the cache, so that its packages can be links to what is there.
+"""Directories of environments in progress: inside the cache, so that packages can be links.
 
 The kernel makes no hard link between two mounts of a sandbox. So the environment is built in a directory of the cache,
 and the sandbox has the cache at the place of the environments. There the environment has its final path, to which it
@@ -21,12 +21,12 @@ NAME = re.compile(r"[0-9a-f]{64}-[0-9]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlace:
-    """The directories of one build.
+    """The directories of a build.
 
     Attributes:
-        environment: the final path, which scripts in the environment name.
-        built: where the environment is until it is finished.
-        cache: of the account's packages.
+        environment: the final path, which the environment's scripts contain.
+        built: the path of the environment until it is finished.
+        cache: holds the account's packages.
     """
 
     environment: Path
@@ -35,14 +35,14 @@ class BuildPlace:
 
     @property
     def is_staged(self) -> bool:
-        """Whether the environment is in the cache, and moves at the end."""
+        """Whether the environment is built in the cache, and moved at the end."""
         return self.built != self.environment
 
     def finish(self) -> None:
-        """Move the environment to its path, where an empty directory is.
+        """Move the environment to its path, which is an empty directory.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk cannot be written to.
         """
         if self.is_staged:
             self.built.rename(self.environment)
@@ -50,15 +50,15 @@ class BuildPlace:
 
 @contextmanager
 def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[BuildPlace]:
-    """Find a place for a build; what is not finished is deleted.
+    """Prepare the directories of a build; delete the environment unless it is finished.
 
     Args:
         environment: an empty directory.
-        cache: made if it is missing.
-        in_sandbox: whether it runs in a sandbox; else links need no such place.
+        cache: created if it is missing.
+        in_sandbox: whether the build runs in a sandbox; without one, links work between any directories.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot be written to.
     """
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     staged, lock = cache / environment.name, None
@@ -66,7 +66,7 @@ def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[B
         try:
             staged.mkdir(mode=0o700)
             lock = _locked(staged)
-        except FileExistsError:  # another controller with this cache builds one of the same name
+        except FileExistsError:  # another controller with this cache is building one of the same name
             lock = None
     try:
         built = environment if lock is None else staged
@@ -78,7 +78,7 @@ def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[B
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a controller builds in a directory; not if that is gone."""
+    """Return whether a controller is building in a directory; False if that is gone."""
     try:
         os.close(_locked(directory))
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def is_locked(directory: Path) -> bool:
 
 
 def remove_abandoned(cache: Path) -> None:
-    """Delete what killed controllers left in a cache."""
+    """Delete what builds of killed controllers left in a cache."""
     for directory in cache.iterdir():
         if NAME.fullmatch(directory.name) and not is_locked(directory):
             shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Runs a builder's program to its end, with its output line by line; cancelling leaves nothing of it."""
+"""Runs a builder's program, with its output line by line; cancelling kills all of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fal_server.core.faults import FailedPrecondition, Fault, NodeTrouble
 
-# Programs of every kind pass on these messages of the system.
+# Programs of every kind print these messages of the system.
 _NODES_OWN = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 _LONGEST_LINE = 8_192
 _CHUNK = 65_536
@@ -31,12 +31,12 @@ async def run_lines(
     """Run a program; if this is cancelled, kill it with all that it started.
 
     Args:
-        command: the program and its arguments; nothing secret, since other users can see them.
+        command: the program and its arguments, without secrets, because other users can see them.
         variables: all of its environment.
         line: called with each line of output.
         stdin: its input.
         keep_open: descriptors that it inherits.
-        warnings: whether stderr belongs to its output.
+        warnings: whether stderr is part of its output.
         started: called with its process id.
 
     Returns:
@@ -49,9 +49,9 @@ async def run_lines(
         started(process.pid)
         assert process.stdin is not None
         assert process.stdout is not None
-        # A program that has ended has closed its input, and uvloop raises for any write to it.
+        # uvloop raises for a write to the closed input of a program that has ended.
         if stdin and not process.stdin.is_closing():
-            with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it had read all, and says why
+            with suppress(BrokenPipeError, ConnectionResetError):  # it failed early, and its output says why
                 process.stdin.write(stdin.encode())
                 await process.stdin.drain()
         process.stdin.close()
@@ -60,7 +60,7 @@ async def run_lines(
 
 
 def failure(what: str, lines: Iterable[str]) -> Fault:
-    """Why a program failed, by its output: NodeTrouble if that speaks of the machine, else FailedPrecondition."""
+    """Return a program's failure: NodeTrouble if its output blames the machine, else FailedPrecondition."""
     output = "\n".join(lines)
     fault = NodeTrouble if any(sign in output for sign in _NODES_OWN) else FailedPrecondition
     return fault(f"{what}:\n{output}")
@@ -92,9 +92,9 @@ async def _started(
 
 
 def _children(pid: int) -> list[int]:
-    """Return handles of those children of a process that end with it: a program in a sandbox, and the sandbox.
+    """Return pidfds of the children of a process that end with it: a program in a sandbox, and the sandbox.
 
-    Others are in its process group, or have left it to stay.
+    Other children are in its process group, or have left it in order to stay.
     """
     found: list[int] = []
     with suppress(OSError):  # it has ended
@@ -106,7 +106,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _namespaced(pid: int) -> list[str]:
-    """Return the ids of a process in its own and in the outer namespaces."""
+    """Return a process's ids in its own namespace and in the outer ones."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
@@ -124,7 +124,7 @@ async def _ends(handles: Sequence[int]) -> None:
 
 
 async def _read_lines(stream: asyncio.StreamReader, line: Callable[[str], None]) -> None:
-    """Split a stream into lines, and cut those beyond the limit."""
+    """Split a stream into lines, and truncate long ones."""
     rest = b""
     while chunk := await stream.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")

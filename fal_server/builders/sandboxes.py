@@ -1,4 +1,4 @@
-"""Where the programs of a build run: in a sandbox of its own, within bounds, and nothing of it stays."""
+"""Runs the programs of a build in a sandbox, within limits, and removes all traces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fal_server.ports import Bound, Bounds
 
 _LAUNCH = Path(fal_runner.__file__).parent / "process" / "launch.py"
 _HOME, _SEEN_HOME = "home", "/build"
-_SHARE = 100  # of a busy machine, as one core
+_SHARE = 100  # the weight on a busy machine, as of one core
 # Variables of an installer that may name files of this machine: packages, indexes, certificates, passwords, settings.
 _NAME_FILES = re.compile(
     r"NETRC|SSL_CERT_(?:FILE|DIR)|\w+_CA_BUNDLE|GIT_SSL_CAINFO|CUDA_HOME|CC|CXX|"
@@ -46,12 +46,12 @@ _PATH = re.compile(r"(?:^|[\s,;=])(?:file://(?:localhost)?)?(/[^\s,;#]*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSandboxes:
-    """Makes a sandbox for each build; at a level without sandboxes its programs see the machine as it is.
+    """Creates a sandbox for each build; at weaker levels, its programs see the whole machine.
 
     Attributes:
-        limits: of each build.
-        bounds: enforces memory and processes where it can; what it cannot is measured.
-        hidden: what no variable of the operator's may bring into a sandbox, such as the state directory.
+        limits: the limits of each build.
+        bounds: enforces the limits of memory and processes if it can; otherwise they are measured.
+        hidden: never in a sandbox, even if a variable of the operator names it, such as the state directory.
     """
 
     isolation: Isolation
@@ -63,17 +63,17 @@ class BuildSandboxes:
     async def open(
         self, work: Path, name: str, made: Sequence[Path], shared: Sequence[Path]
     ) -> AsyncGenerator[BuildSandbox]:
-        """Have a sandbox for the programs of one build, which end with the block.
+        """Open a sandbox for the programs of one build, which end with the block.
 
         Args:
-            work: the build's own directory, made and deleted here.
-            name: the build's own name, of letters, digits and hyphens.
-            made: the empty directories that the build fills.
-            shared: what it writes beside these; what it adds there is bounded, too.
+            work: the build's own directory, created and deleted here.
+            name: the build's unique name, of letters, digits and hyphens.
+            made: empty directories that the build fills.
+            shared: other directories that it writes to; the limit covers what it adds there.
 
         Raises:
-            FailedPrecondition: the build went beyond its limits.
-            OSError: the disk does not take it.
+            FailedPrecondition: the build exceeded a limit.
+            OSError: the disk cannot be written to.
         """
         try:
             for part in (work, work / TEMPORARY, work / _HOME):
@@ -117,7 +117,7 @@ class BuildSandbox:
 
     @property
     def is_closed(self) -> bool:
-        """Whether there is a sandbox, and not the machine as it is."""
+        """Whether there is a sandbox, and not a view of the whole machine."""
         return self.isolation is Isolation.PROCESS
 
     @property
@@ -136,8 +136,8 @@ class BuildSandbox:
         """Run a program to its end, as `run_lines` does; nothing that it started is left in the sandbox then.
 
         Args:
-            places: what the sandbox has for it, beside what every sandbox has and the files that variables name.
-            variables: all of its environment but HOME and TMPDIR, which are the build's own.
+            places: entries of the sandbox, besides those of every sandbox and the files that variables name.
+            variables: its environment except HOME and TMPDIR, which are the build's own.
         """
         sandbox = self._described([*places, *self._named_by(variables)])
         own = {
@@ -181,7 +181,7 @@ class BuildSandbox:
                         yield place(READ, path)
 
     def _holds_secrets(self, path: Path) -> bool:
-        """Whether the path would show what no build may see: all of the machine, or the state directory."""
+        """Return whether the path would show the whole machine or a hidden path."""
         real = path.resolve()
         if real == Path("/"):
             return True
@@ -189,11 +189,11 @@ class BuildSandbox:
 
 
 def _paths(value: str, *, settings: bool) -> Iterator[Path]:
-    """Yield the absolute paths in a variable and, if that names uv's settings, in them."""
+    """Yield the absolute paths in a variable and, if it names uv's settings, in that file."""
     for match in _PATH.finditer(value):
         yield Path(match[1])
         if settings:
-            with suppress(OSError, tomllib.TOMLDecodeError):  # uv says what is wrong with it
+            with suppress(OSError, tomllib.TOMLDecodeError):  # uv reports the error itself
                 for text in _texts(tomllib.loads(Path(match[1]).read_text())):
                     yield from _paths(text, settings=False)
 

@@ -20,8 +20,8 @@ from fal_server.builders.sandboxes import BuildSandbox
 from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.identity import LOCAL, AccountId
 
-# An installer may know how to reach the network and where packages are, see docs/explanation/security.md. Builds run
-# foreign code, which gets these variables, and those of the operator hold secrets.
+# An installer gets only what it needs to reach the network and packages, see docs/explanation/security.md: builds run
+# foreign code, which sees these variables, and the operator's other variables hold secrets.
 _PASSED = re.compile(
     r"PATH|USER|LANG|LANGUAGE|LC_\w+|TZ|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
     r"(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
@@ -37,11 +37,11 @@ class Uv:
     """The uv program.
 
     Args:
-        cache_dir: where packages are cached, unless UV_CACHE_DIR says otherwise.
-        environ: the controller's environment variables, of which uv gets those that it needs.
+        cache_dir: the cache of packages, unless UV_CACHE_DIR names another.
+        environ: the controller's environment variables; uv gets those that it needs.
 
     Attributes:
-        variables: what uv gets of them in each build.
+        variables: those that uv gets in each build.
     """
 
     def __init__(self, cache_dir: Path, environ: Mapping[str, str]) -> None:
@@ -62,9 +62,9 @@ class Uv:
     async def make_environment(
         self, place_of: BuildPlace, interpreter: Path, sandbox: BuildSandbox, line: Callable[[str], None]
     ) -> int:
-        """Make a virtual environment; return uv's exit code.
+        """Create a virtual environment; return uv's exit code.
 
-        Nothing of an account's is read for that, not even its cache, so that the interpreter in it can be trusted.
+        This reads no data of an account, not even its cache, so that the environment's interpreter can be trusted.
         """
         directory = place_of.environment
         command = (*_uv(), "venv", "--no-cache", "--no-project", "--quiet", "--python", str(interpreter))
@@ -81,17 +81,17 @@ class Uv:
         sandbox: BuildSandbox,
         line: Callable[[str], None],
     ) -> int:
-        """Install the lines of a requirements file in an environment; return uv's exit code.
+        """Install a requirements file in an environment; return uv's exit code.
 
         Args:
-            refresh: look for newer packages than those in the cache.
+            refresh: whether to look for newer packages than those in the cache.
         """
         directory, cache = place_of.environment, place_of.cache
-        # Compiled here, once, or the first start of an app would take the time.
+        # Compiled here, once; otherwise the first start of an app would take the time.
         command = [*_uv(), "pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
         command += ["--refresh"] if refresh else []
         variables = {**self.variables, "UV_CACHE_DIR": str(cache)}
-        if place_of.is_staged:  # one place of the sandbox holds both
+        if place_of.is_staged:  # one mount of the sandbox holds both
             variables["UV_CACHE_DIR"] = str(directory.parent)
             own = [place(WRITE, cache, str(directory.parent))]
         else:
@@ -102,15 +102,15 @@ class Uv:
         return await sandbox.run(command, places, variables=variables, line=line, stdin=requirements)
 
     def cache_of(self, account: AccountId) -> Path:
-        """Return where the packages of an account are cached.
+        """Return the cache of an account's packages.
 
-        Each account has a cache of its own: it holds what passwords opened, and the code of packages can write it.
+        Accounts share none, because a cache holds packages behind passwords, and code of packages can write to it.
         """
         cache = self._cache
         return cache if account == LOCAL else cache.with_name(f"{cache.name}-{account}")
 
     def caches(self) -> list[Path]:
-        """Return the caches that are there, of all accounts."""
+        """Return the existing caches of all accounts."""
         return sorted(self._cache.parent.glob(f"{self._cache.name}*"))
 
     async def find_python(self, version: str) -> Path | None:
@@ -120,7 +120,7 @@ class Uv:
             Its path; None if there is none.
         """
         minor, exact = "{}.{}".format(*sys.version_info), "{}.{}.{}".format(*sys.version_info)
-        if version in (minor, exact):  # also if it is on no PATH
+        if version in (minor, exact):  # even if it is not on PATH
             return Path(sys.executable)
         if version not in self._interpreters or not self._interpreters[version].exists():
             lines = await self._answer("python", "find", "--no-project", version)
@@ -130,7 +130,7 @@ class Uv:
         return self._interpreters[version]
 
     async def list_pythons(self) -> list[str]:
-        """List the minor versions on this machine, newest first, such as `3.11`."""
+        """List this machine's minor versions, such as `3.11`, newest first."""
         found = {(sys.version_info.major, sys.version_info.minor)}
         lines = await self._answer("python", "list", "--only-installed", "--output-format", "json")
         for item in json.loads("".join(lines) or "[]"):
@@ -139,7 +139,7 @@ class Uv:
         return [f"{major}.{minor}" for major, minor in sorted(found, reverse=True)]
 
     async def _answer(self, *question: str) -> list[str]:
-        """Ask uv about this machine; return its lines, none if it fails. Nothing that builds write is read for that."""
+        """Ask uv about this machine; return its lines, none if it fails. This reads nothing that builds write."""
         lines: list[str] = []
         with tempfile.TemporaryDirectory(prefix="fal-uv-") as nowhere:
             code = await run_lines(
@@ -161,15 +161,15 @@ def _program() -> list[Place]:
 
 
 def trusted_authorities(files: Sequence[Path]) -> dict[str, str]:
-    """Have uv trust what the machine trusts, as pip does: behind a proxy with its own authority nothing else works.
+    """Have uv trust the machine's authorities, as pip does, for proxies that have their own authority.
 
-    A machine without any authorities, such as a slim image, keeps those that uv brings.
+    A machine without any authorities, such as a slim image, keeps those of uv.
     """
     return {"UV_SYSTEM_CERTS": "1"} if any(file.exists() for file in files) else {}
 
 
 def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:
-    """What uv would find through the operator's HOME, and builds need: its configuration, and the Pythons it keeps."""
+    """Return variables for what uv would find in the operator's HOME: its configuration and its Pythons."""
     if not (home := environ.get("HOME")):
         return {}
     configuration = Path(environ.get("XDG_CONFIG_HOME") or Path(home) / ".config") / "uv" / "uv.toml"
@@ -179,7 +179,7 @@ def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _search_path(environ: Mapping[str, str]) -> str:
-    """PATH, with pyenv's interpreters instead of its shims, which fail to run for versions that are not selected."""
+    """Return PATH with pyenv's interpreters instead of its shims, which fail for versions that are not selected."""
     home = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/")) / ".pyenv")
     path = environ.get("PATH", os.defpath).split(os.pathsep)
     directories = [directory for directory in path if directory != str(home / "shims")]

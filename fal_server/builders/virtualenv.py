@@ -1,4 +1,4 @@
-"""Builds environments of the kind `virtualenv` with uv, and keeps them by the hash of their specification."""
+"""Builds environments of kind `virtualenv` with uv; keeps them by the hash of their specification."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
 
-# Written last: a directory without it is a build that is running or was killed, and does not count.
+# Written last: a directory without it belongs to a running or killed build, and does not count.
 _MARKER, _DRAFT = ".fal-built", ".fal-built.draft"
-# Its content says how this version builds; what was built in another way is built again.
+# Its content identifies how this version builds; an environment that was built in another way is built again.
 _RECIPE = "1 " + " ".join(ALWAYS)
-# Touched whenever a deploy or a runner gets the environment.
+# Touched when a deploy or a runner gets the environment.
 _USED = ".fal-used"
-_WORK = ".work"  # the directory beside it that a build has alone
+_WORK = ".work"  # the build's own directory, beside it
 _LINES_IN_ERROR = 25
 _LONGEST_SETTINGS = 65_536
 
@@ -38,18 +38,18 @@ _LONGEST_SETTINGS = 65_536
 class VirtualenvBuilder:
     """Implements Builder and EnvironmentStore.
 
-    Each build has its own directory, `<env_id>-<generation>`, because a virtual environment cannot be moved, and one
-    that runners use must not change. During a build, the builder holds a lock on the directory, and what it started
-    ends with it; one that is unfinished and not locked was left by a killed controller, and is removed at construction.
+    Each build has its own directory, `<env_id>-<generation>`, because a virtual environment cannot be moved, and one in
+    use must not change. During a build, the builder locks the directory, and the build's processes end with the
+    builder. An unfinished directory without a lock was left by a killed controller, and is removed at construction.
 
     Args:
-        root: where environments are kept; made (mode 0700) if it is missing.
-        cache_dir: uv's cache, unless UV_CACHE_DIR says otherwise; fastest on the file system of `root`.
-        sandboxes: where builds run.
-        environ: the controller's environment variables, of which uv gets few.
+        root: holds the environments; created (mode 0700) if it is missing.
+        cache_dir: uv's cache, unless UV_CACHE_DIR names another; fastest on the file system of `root`.
+        sandboxes: creates the sandboxes of builds.
+        environ: the controller's environment variables; uv gets few of them.
 
     Raises:
-        Unavailable: `root` cannot be made.
+        Unavailable: `root` cannot be created.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class VirtualenvBuilder:
         return await self._under_way.follow(spec.env_id, work, log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find the newest finished generation whose interpreter is still there."""
+        """Find the newest finished generation whose interpreter still exists."""
         env_id = spec.env_id
         for directory in sorted(self._generations(env_id), key=_generation, reverse=True):
             python = directory / "bin" / "python"
@@ -84,7 +84,7 @@ class VirtualenvBuilder:
         return None
 
     def cache_of(self, account: AccountId) -> Path:
-        """Return where the packages of an account are cached."""
+        """Return the cache of an account's packages."""
         return self._uv.cache_of(account)
 
     def generations(self) -> Sequence[Generation]:
@@ -112,7 +112,7 @@ class VirtualenvBuilder:
         directory = self._root / generation.name
         marker = directory / _MARKER
         try:
-            # No pause between the check and the unlink, so that nobody finds it in between.
+            # No await between the check and the unlink, so that nobody finds it in between.
             if (changed_at(directory / _USED) or generation.used_at) > generation.used_at:
                 return False
             marker.unlink()
@@ -124,7 +124,7 @@ class VirtualenvBuilder:
         return True
 
     async def close(self) -> None:
-        """Cancel the builds that are running; nothing is left of them."""
+        """Cancel the running builds; nothing is left of them."""
         await self._under_way.cancel()
 
     async def _build(
@@ -204,14 +204,14 @@ class VirtualenvBuilder:
             if await self._uv.install(place, interpreter, text, refresh=force, sandbox=sandbox, line=say) != 0:
                 raise failure("the requirements could not be installed", output)
             if _interpreter_of(place.built) != made or any(map(os.path.lexists, _kept(place.built))):
-                # Whoever makes a sandbox for this environment follows these links.
+                # The sandboxes of runners are created by these links.
                 raise FailedPrecondition(
-                    "a package changed the environment's interpreter, or wrote what the controller keeps there: "
+                    "a package changed the environment's interpreter or a file of the controller in it: "
                     "leave that package out"
                 )
 
     def _reserve(self, env_id: str) -> tuple[Path, int]:
-        """Make the next generation's directory, locked as long as the descriptor is open here or in a child."""
+        """Create the next generation's directory, locked while the descriptor is open here or in a child."""
         generation = max(map(_generation, self._generations(env_id)), default=0) + 1
         directory = self._root / f"{env_id}-{generation}"
         try:
@@ -249,7 +249,7 @@ def _check_kind(kind: str) -> None:
             )
         case "local":
             raise Unimplemented(
-                "environments of the kind 'local' would run in the controller's own: use kind 'virtualenv'"
+                "environments of the kind 'local' would run in the controller's environment: use kind 'virtualenv'"
             )
         case _:
             raise InvalidArgument(FIELD, f"environment kind {kind[:80]!r} is unknown: use 'virtualenv' or 'container'")
@@ -260,7 +260,7 @@ def _generation(directory: Path) -> int:
 
 
 def _interpreter_of(directory: Path) -> Mapping[str, str]:
-    """Return what makes an environment's interpreter: the links in bin, and the file that names where they lead."""
+    """Return what determines an environment's interpreter: the links in bin, and the file that names its base."""
     binaries, settings = directory / "bin", directory / "pyvenv.cfg"
     if binaries.is_symlink() or settings.is_symlink() or not settings.is_file():
         return {}
@@ -270,12 +270,12 @@ def _interpreter_of(directory: Path) -> Mapping[str, str]:
 
 
 def _kept(directory: Path) -> list[Path]:
-    """The files of the controller's own in an environment."""
+    """Return the controller's own files in an environment."""
     return [directory / name for name in (_MARKER, _DRAFT, _USED)]
 
 
 def _mark(directory: Path) -> None:
-    """Write the marker, whole or not at all."""
+    """Write the marker atomically."""
     draft = directory / _DRAFT
     with draft.open("w") as file:
         file.write(_RECIPE)

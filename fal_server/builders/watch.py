@@ -1,4 +1,4 @@
-"""Watches what a build takes, and ends it at its limits."""
+"""Measures a build's resource usage, and ends it at its limits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fal_server.core.builds import BuildLimits
 from fal_server.core.faults import FailedPrecondition
 
 _PAUSE_SECONDS = 0.25
-# Of a core at most so much goes into measuring the disk, however many files there are.
+# The share of a core that measuring the disk may take, however many files there are.
 _SHARE = 0.05
 _MIB = 1024 * 1024
 
 
 class Watch:
-    """The limits of one build, and what it has taken.
+    """The limits of one build, and its usage.
 
     Args:
-        memory: the control group that bounds its memory; None has it measured here.
-        own: the directories that it has alone, which are new.
-        shared: others that it writes, of which what comes now is its own.
+        memory: the control group that limits its memory; without one, it is measured here.
+        own: its own, new directories.
+        shared: other directories that it writes to; the growth from now on counts.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class Watch:
         self._exceeded = ""
 
     def follow(self, program: int) -> None:
-        """Note the process whose descendants are the build's; there is one at a time."""
+        """Set the process whose descendants belong to the build; there is one at a time."""
         self._program = program
 
     @asynccontextmanager
     async def enforcing(self) -> AsyncGenerator[None]:
-        """Cut the block off at a limit.
+        """Cancel the block at a limit.
 
         Raises:
-            FailedPrecondition: naming the limit.
+            FailedPrecondition: a limit was reached; the message names it.
         """
         block = asyncio.current_task()
         assert block is not None
@@ -68,7 +68,7 @@ class Watch:
         kills = self._kills()
         try:
             yield
-            await asyncio.sleep(0)  # a limit that was reached just now cuts off here
+            await asyncio.sleep(0)  # a limit that was reached just now takes effect here
         except asyncio.CancelledError:
             if not self._exceeded or block.uncancel() > 0:
                 raise

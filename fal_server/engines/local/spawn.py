@@ -60,7 +60,7 @@ def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_
 
     Raises:
         Unavailable: a file's path leads out of the directory.
-        OSError: the disk does not take it.
+        OSError: the disk cannot be written to.
     """
     work = app_directory(directory)
     # Without parents, so that a state directory that was moved away is not created again.
