@@ -1,1 +1,1 @@
-"""Speed, measured as ratios taken side by side in one run. `python -m benchmarks [NAME...]` runs all or some."""
+"""Measures speed as ratios within one run. `python -m benchmarks [NAME...]` runs all or some."""

@@ -1,4 +1,4 @@
-"""Run the benchmarks of this folder: all modules with a `main()`, or those whose names contain an argument."""
+"""Run this folder's benchmarks: all modules with a `main()`, or those whose names contain an argument."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import benchmarks
 
 
 def names() -> list[str]:
-    """Return the names of all benchmarks; modules whose names begin with `_` are parts of others."""
+    """Return the names of all benchmarks, without their parts, whose names start with `_`."""
     return sorted(
         module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
     )

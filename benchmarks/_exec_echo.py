@@ -1,7 +1,8 @@
-"""Serve the raw stream that exec is compared with: a gRPC server in its own process that runs the same commands.
+"""Serve the baseline for exec: a gRPC server in its own process that runs the same commands.
 
-It has no controller in between, and nothing survives a break: a thread reads the command's pipe or terminal, and each
-chunk becomes a message. Threads and chunks of 128 KiB were faster than asyncio and chunks of 256 or 512 KiB.
+There is no controller in between, and a broken connection ends the command. A thread reads the command's pipe or
+terminal, and each chunk becomes a message. Threads and chunks of 128 KiB were faster than asyncio and chunks of 256 or
+512 KiB.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FLOOD_SECONDS = 0.002
 
 
 class _Run:
-    """A command with a terminal or with pipes, started as exec does.
+    """A command with a terminal or pipes, started as exec starts it.
 
     Args:
         order: the command, and whether it has a terminal, as JSON.
@@ -49,7 +50,7 @@ class _Run:
             os.close(fd)
 
     def read(self) -> Iterator[bytes]:
-        """Yield what it writes to standard output or the terminal, in exec's messages."""
+        """Yield its output in exec's messages."""
         offset = 0
         while data := self._chunk():
             message = exec_pb2.ReadExecResponse(offset=offset, data=data, stream=exec_pb2.EXEC_STREAM_STDOUT)
@@ -57,7 +58,7 @@ class _Run:
             yield message.SerializeToString()
 
     def kill(self) -> None:
-        """End it; reading ends too."""
+        """Kill it, which also ends reading."""
         self._process.kill()
 
     def close(self) -> None:
@@ -68,7 +69,7 @@ class _Run:
             os.close(fd)
 
     def _chunk(self) -> bytes:
-        with suppress(OSError):  # Linux raises it if the other side of a terminal is closed
+        with suppress(OSError):  # Linux raises this if the other side of a terminal is closed
             data = os.read(self._output, _CHUNK_BYTES)
             if not self._tty:
                 return data
@@ -89,7 +90,7 @@ def _read(request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
 
 
 def _echo(requests: Iterator[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
-    """Run the command of the first message; later messages are its input, its output is the answer."""
+    """Run the command of the first message; later messages are its input."""
     run = _Run(next(requests))
 
     def feed() -> None:

@@ -1,4 +1,4 @@
-"""Generate HTTP/1.1 load in a process of its own; print requests a second and the time of each."""
+"""Generate HTTP/1.1 load in its own process; print requests a second and the time of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import uvloop
 
 
 class Client(asyncio.Protocol):
-    """One connection that sends the next request as soon as it has an answer."""
+    """A connection that sends the next request as soon as it has an answer."""
 
     def __init__(self, request: bytes, until: float, times: list[float], done: asyncio.Future[None]) -> None:
         self.request = request

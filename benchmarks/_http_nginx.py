@@ -1,4 +1,4 @@
-"""Run nginx, if it is installed, as a reverse proxy before one port, to compare the gateway with."""
+"""Run nginx, if installed, as a reverse proxy: a baseline for the gateway."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ class Nginx:
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not self._answers():
             assert self._process.poll() is None, (path / "error.log").read_text()
-            time.sleep(0.02)  # nginx tells nobody that it listens
+            time.sleep(0.02)  # nginx does not report that it listens
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def pids(self) -> list[int]:
-        """Return the master and its worker."""
+        """Return the pids of the master and its worker."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         return [self._process.pid, *map(int, children.split())]
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self._process.terminate()
         self._process.wait()
         self._folder.cleanup()

@@ -1,4 +1,4 @@
-"""Run the two servers of the HTTP hop, one a process: an app under uvicorn, and the gateway before it."""
+"""Run the two servers of the HTTP hop, each in its own process: an app under uvicorn, and the gateway."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def serve_app(*, gated: bool) -> None:
     """Print the port, then serve until stdin is closed.
 
     Args:
-        gated: stand behind a gate, as the apps of runners do.
+        gated: whether it has a gate, as the apps of runners have.
     """
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
@@ -103,13 +103,13 @@ async def serve_app(*, gated: bool) -> None:
 
 
 async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
-    """Like `serve_app`: the gateway with everything that a request passes, and a database on disk, before that port.
+    """Serve the whole gateway, with a database on disk, in front of an app's port.
 
-    Also prints a caller's key. The only runner is that port, which already listens, so nothing starts.
+    This prints a caller's key, too. The only runner is that port, which already listens, so nothing starts.
 
     Args:
-        history: whether requests that have ended are stored, as a controller does.
-        gated: whether the app at the port is behind a gate.
+        history: whether to store ended requests, as a controller does.
+        gated: whether the app at the port has a gate.
     """
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Measure the bounds for benchmarks/logs.py: the store alone, and many runners that print a line at a time."""
+"""Measure baselines for benchmarks/logs.py: the store alone, and many runners that print single lines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _lines(runner: int, first: int, count: int, width: int) -> list[LogEntry]:
 
 
 def store_lines_per_second(count: int, batch: int, width: int) -> float:
-    """Measure the store alone: ready lines, stored durably."""
+    """Measure how many ready lines the store alone makes durable."""
 
     async def measure() -> float:
         with tempfile.TemporaryDirectory() as place:
@@ -63,7 +63,7 @@ def store_lines_per_second(count: int, batch: int, width: int) -> float:
 
 
 def cost_of_little() -> tuple[float, float]:
-    """Measure many runners that print a line at a time: CPU microseconds a line, batched and one by one."""
+    """Measure the CPU microseconds of a line of many runners that print single lines, batched and one by one."""
 
     async def measure() -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as place:

@@ -1,6 +1,6 @@
-"""Serve the raw stream that benchmarks/logs.py compares with: ready lines over gRPC, and a program that prints them.
+"""Serve the baseline of benchmarks/logs.py: ready lines over gRPC, and a program that prints them.
 
-`serve` prints its port and ends when its input closes. `print ADDRESS COUNT PAUSE` prints a stream.
+`serve` prints its port, and ends when its input closes. `print ADDRESS COUNT PAUSE` prints a stream.
 `lines COUNT WIDTH` prints as an app does.
 """
 
@@ -34,13 +34,13 @@ def entry(number: int, message: str) -> log_pb2.LogEntry:
 
 
 class Lines:
-    """Answers FollowLogs as the request's search says: "batch COUNT", "single COUNT" or "tick COUNT PAUSE"."""
+    """Answers FollowLogs by the request's search: "batch COUNT", "single COUNT" or "tick COUNT PAUSE"."""
 
     def __init__(self) -> None:
         self._ready: dict[tuple[int, int], list[bytes]] = {}
 
     def prepare(self, count: int, batch: int, width: int) -> list[bytes]:
-        """Return serialised batches, made once so that only the stream is measured."""
+        """Return serialized batches, created once so that only the stream is measured."""
         if (count, batch) not in self._ready:
             lines = [entry(number, f"{number:0{width}}") for number in range(count)]
             self._ready[count, batch] = [
@@ -53,7 +53,7 @@ class Lines:
         kind, count, *rest = request.selector.search.split()
         if kind == "tick":
             for number in range(int(count)):
-                time.sleep(float(rest[0]))  # the pace of the lines whose delay is measured
+                time.sleep(float(rest[0]))  # the interval between the lines whose delay is measured
                 batch = log_pb2.FollowLogsResponse(entries=[entry(number, f"tick {time.time_ns()}")], cursor="c")
                 yield batch.SerializeToString()
         else:
@@ -76,7 +76,7 @@ def serve() -> None:
 
 
 def print_lines(count: str, width: str) -> None:
-    """Print as an app does in its worker; write lines a second to standard error."""
+    """Print as an app in its worker does; write lines a second to standard error."""
     from fal_runner.worker.request_output import RequestStreams
 
     RequestStreams().install()
@@ -87,7 +87,7 @@ def print_lines(count: str, width: str) -> None:
 
 
 def print_ticks(address: str, count: str, pause: str) -> None:
-    """Print a stream's messages as they come, with the plain stub."""
+    """Print a stream's messages on arrival, with the plain stub."""
     from fal_grpc.v1 import log_pb2_grpc
 
     selector = log_pb2.LogSelector(runner_id="r", search=f"tick {count} {pause}")

@@ -1,4 +1,4 @@
-"""Install packages that benchmarks compare with, below .cache, so that they are no dependency."""
+"""Install packages for comparison below .cache, so that they are not dependencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def installed(name: str, *requirements: str) -> Path:
-    """Install packages into a folder of their own, for PYTHONPATH; return the folder."""
+    """Install packages into a new folder, for PYTHONPATH; return the folder."""
     folder = _ROOT / ".cache" / "benchmarks" / name
     mark = folder / "installed.txt"
     wanted = "\n".join(requirements)

@@ -1,4 +1,6 @@
-"""Jobs as both sides of `queue_peers` get them; the standard library alone, because it runs in two environments."""
+"""The jobs of both sides of `queue_peers`.
+
+This imports the standard library alone, because it runs in two environments."""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 BODY = "x" * 200
-# How many jobs a side runs at once, and how many connections it keeps: the same for both.
+# How many jobs each side runs at once, and how many connections it keeps.
 CONCURRENCY, CONNECTIONS = 32, 10
 # With faults: how long a job takes, and how many run at once.
 JOB_SECONDS, SLOTS = 0.02, 8
@@ -17,14 +19,14 @@ JOB_SECONDS, SLOTS = 0.02, 8
 async def measured(submit: Callable[[], Awaitable[asyncio.Event]], *, jobs: int, at_once: int) -> None:
     """Print figures as a line of JSON.
 
-    First `at_once` producers hand in jobs without waiting, which gives rates; then each waits for the end of its job
-    before it hands in another, which gives times.
+    First `at_once` producers submit jobs without waiting, which gives rates; then each waits for the end of its job
+    before it submits another, which gives times.
 
     Args:
-        submit: hands in a job, durably; returns what is set when its end is stored.
+        submit: submits a job durably; returns an event that is set when its end is stored.
     """
     for _ in range(2 * at_once):
-        await (await submit()).wait()  # connections, statements and caches
+        await (await submit()).wait()  # warm up connections, statements and caches
     started, cpu = time.perf_counter(), time.process_time()
     accepted: list[asyncio.Event] = []
 

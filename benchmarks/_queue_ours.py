@@ -1,4 +1,4 @@
-"""Our side of `queue_peers`: the queue and its store on PostgreSQL; the runner answers at once."""
+"""This project's side of `queue_peers`: queue and store on PostgreSQL, with a runner that answers at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.queueing import Queueing, queueing
 
 
 async def run(url: str, jobs: int, at_once: int) -> None:
-    """Measure with a database."""
+    """Measure on a database."""
     store = await open_store(url, AesVault(KEY))
     try:
         with tempfile.TemporaryDirectory() as directory:

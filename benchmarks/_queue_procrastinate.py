@@ -1,6 +1,6 @@
-"""procrastinate's side of `queue_peers`, in an environment of its own: it has nothing of ours."""
+"""procrastinate's side of `queue_peers`, in an environment without this project."""
 
-# procrastinate is not in the environment of the checkers.
+# The type checkers' environment does not have procrastinate.
 # pyright: reportMissingImports=false, reportUnknownParameterType=false, reportFunctionMemberAccess=false
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUntypedFunctionDecorator=false
 
@@ -20,7 +20,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 
 from benchmarks._queue_load import BODY, CONCURRENCY, CONNECTIONS, JOB_SECONDS, SLOTS, measured
 
-# Shorter than its defaults (10 s and 30 s), so that a short run sees what it does for the jobs of dead workers.
+# Shorter than its defaults (10 s and 30 s), so that a short run shows what becomes of the jobs of dead workers.
 _HEARTBEAT, _STALLED = 1.0, 3.0
 _PRODUCERS, _PAUSE = 4, 0.1
 
@@ -32,18 +32,18 @@ def opened(url: str) -> procrastinate.App:
 
 
 async def make(url: str) -> None:
-    """Make its tables."""
+    """Create its tables."""
     async with opened(url).open_async() as app:
         await app.schema_manager.apply_schema_async()
 
 
 async def rate(url: str, jobs: int, at_once: int) -> None:
-    """Measure with producers and a worker in one process, as our side has them."""
+    """Measure with producers and a worker in one process, as on the other side."""
     async with opened(url).open_async() as app:
 
         @app.task(name="job")  # type: ignore[untyped-decorator]
         async def job(body: str) -> None:
-            """Do nothing, as our runner does."""
+            """Do nothing, as the other side's runner."""
 
         ended: dict[int, asyncio.Event] = {}
         finish = app.job_manager.finish_job
@@ -65,7 +65,7 @@ async def rate(url: str, jobs: int, at_once: int) -> None:
 
 
 def _task_of(app: procrastinate.App, ledger: str) -> Callable[..., Awaitable[object]]:
-    """Declare the task of the faults; return what hands it in."""
+    """Declare the task of the faults; return its submit function."""
 
     @app.task(name="note")  # type: ignore[untyped-decorator]
     async def note(number: int) -> None:
@@ -75,14 +75,14 @@ def _task_of(app: procrastinate.App, ledger: str) -> Callable[..., Awaitable[obj
         os.close(descriptor)
 
     async def submit(number: int) -> None:
-        # Its nearest to an idempotency key: it holds while the job waits.
+        # The nearest to an idempotency key; it is valid while the job waits.
         await note.configure(queueing_lock=str(number)).defer_async(number=number)
 
     return submit
 
 
 async def work(url: str, ledger: str) -> None:
-    """Run a worker, with the task that its documentation gives for the jobs of dead workers."""
+    """Run a worker, with the documented task for the jobs of dead workers."""
     async with opened(url).open_async() as app:
         _task_of(app, ledger)
 
@@ -98,7 +98,7 @@ async def work(url: str, ledger: str) -> None:
 
 
 async def produce(url: str, first: int) -> None:
-    """Hand in jobs from a number on until standard input ends; print the number of each that was accepted."""
+    """Submit jobs from a number on until standard input ends; print the number of each accepted one."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     async with opened(url).open_async() as app:

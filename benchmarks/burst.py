@@ -1,6 +1,6 @@
-"""Measure bursts from zero: 16 apps, and 16 runners of one app, asked for at once; when the first byte of each comes.
+"""Measure bursts from zero, of 16 apps and of 16 runners of one app: the time to each first byte.
 
-The bursts before have said how many workers have to wait. In the same run: the first burst, of which nobody knew.
+Earlier bursts have set how many workers wait. The same run measures the first burst, for which no worker waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.cold_start import Controller
 
 _COUNT = 16
 _ROUNDS = 3
-# Holds its runner, so that each request needs one of its own, and answers its first byte at once.
+# Occupies its runner, so that each request needs another one, and sends the first byte at once.
 _APP = """
 import time
 from collections.abc import Iterator

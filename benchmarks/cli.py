@@ -1,4 +1,4 @@
-"""Measure commands of `fal` as whole processes, beside an idle interpreter and a raw stub."""
+"""Measure `fal` commands as whole processes, beside an idle interpreter and a raw stub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _answer(count: int) -> bytes:
 
 @contextmanager
 def _serving(count: int) -> Generator[str]:
-    """Serve a controller with so many runners, whose answer is ready."""
+    """Serve a controller with this many runners, whose answer is ready."""
     answer = _answer(count)
 
     def answered(_request: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -70,7 +70,7 @@ def _seconds(command: list[str], environment: dict[str, str]) -> float:
 
 
 def _measure(commands: dict[str, list[str]], environment: dict[str, str]) -> dict[str, float]:
-    """Return each median; commands take turns, so that other work on the machine affects all alike."""
+    """Return each median; commands alternate, so that other work on the machine affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(_ROUNDS + 1):
         for name, command in commands.items():
@@ -82,7 +82,7 @@ def _measure(commands: dict[str, list[str]], environment: dict[str, str]) -> dic
 
 def main() -> None:
     """Measure and print a table."""
-    # Users' starts have compiled files, so let Python write them.
+    # Users have compiled files, so let Python write them.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment = {**kept, "FAL_KEY": "bench:secret", "FAL_CONFIG_PATH": os.devnull}
     fal = str(_FAL)

@@ -1,6 +1,6 @@
-"""Measure the same command line with argparse, click and typer as whole processes, beside `fal`.
+"""Measure one command line with argparse, click and typer as whole processes, beside `fal`.
 
-Each has ten groups of six commands with four options, and parses one of them. `fal` imports the named command only.
+Each has ten groups of six commands with four options, and parses one of them. `fal` imports only the named command.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
         "typer": [sys.executable, "-c", _TYPER, *_ARGUMENTS],
         "fal runners stop --help": [fal, "runners", "stop", "--help"],
     }
-    # Compiled files are written, as they are for users.
+    # Let Python write compiled files, as for users.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment = {**kept, "PYTHONPATH": str(packages)}
     taken: dict[str, list[float]] = {name: [] for name in commands}

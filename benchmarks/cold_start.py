@@ -1,7 +1,8 @@
-"""Measure how long the first caller of an app without runners waits: a whole controller, one request.
+"""Measure how long the first caller of an app without runners waits.
 
-In the same run: the same app without warm workers, both at a weaker level of isolation, and the lower bounds: python to
-the first answer of a raw ASGI app, and of one with the app's libraries.
+The same run measures the app without warm workers, both at a weaker level of isolation, and the lower bounds: a raw
+    ASGI
+app, and one with the app's libraries, from the start of Python to the first answer.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _FASTAPI = _RAW.replace("import uvicorn\n", "import uvicorn, fastapi, pydantic, 
 
 
 class Controller:
-    """A controller in a process and directory of its own."""
+    """A controller in its own process and directory."""
 
     def __init__(self, state: Path, *options: str) -> None:
         reading, writing = os.pipe()
@@ -89,14 +90,14 @@ class Controller:
         for runner in json.loads(self.fal("runners", "list", "--json"))["runners"]:
             self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
-            time.sleep(0.05)  # no command waits for the end of all; what is measured comes later
-        time.sleep(2.5)  # the pool rests after a start, and nothing shows from outside that it does
+            time.sleep(0.05)  # no command waits for the end of all, and this is not measured
+        time.sleep(2.5)  # the pool rests after a start, which is not visible from outside
         while len(waiting := self._warm_workers()) < workers:
-            time.sleep(0.1)  # another process's children: the kernel tells only a parent of them
+            time.sleep(0.1)  # the kernel notifies only parents of their children's end
         self._until_idle(waiting)
 
     def memory_mib(self) -> float:
-        """Return the unshared memory of a warm worker, its shim, and what holds its sandbox."""
+        """Return the unshared memory of a warm worker, its shim, and the processes of its sandbox."""
         waiting = [worker.parent() for worker in self._warm_workers()]
         found = [process for shim in waiting if shim is not None for process in (shim, *shim.children(recursive=True))]
         return sum(process.memory_full_info().uss for process in found) / 2**20
@@ -111,10 +112,10 @@ class Controller:
         processes = [each for process in processes for each in (process, *process.children(recursive=True))]
         while used != (now := sum(process.cpu_times().user for process in processes)):
             used = now
-            time.sleep(0.3)  # processor time is counted in steps of 10 ms
+            time.sleep(0.3)  # CPU time is counted in steps of 10 ms
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop the controller."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
 
@@ -127,7 +128,7 @@ def _process(code: str) -> float:
 
 @contextmanager
 def _deployed(*options: str) -> Generator[Controller]:
-    """Run a controller with the app, which has no runner."""
+    """Run a controller with the deployed app, without runners."""
     hello = Path(__file__).parents[1] / "examples" / "hello.py"
     with tempfile.TemporaryDirectory() as folder:
         controller = Controller(Path(folder), *options)
@@ -159,7 +160,8 @@ def main() -> None:
             controller.end_runner(workers=workers)
         with_workers.end_runner(workers=1)
         for round_number in range(_ROUNDS):
-            # Those without workers first: after a start the others make their next ones. Each level is first in turn.
+            # Controllers without workers first, because the others prewarm workers after a start. Each level is first
+            # in turn.
             pairs = [(without, plain), (viewing_without, plain_view)], [(with_workers, warm), (viewing, warm_view)]
             for pair in pairs:
                 for controller, took in pair if round_number % 2 else reversed(pair):

@@ -1,7 +1,7 @@
-"""Measure `fal dev`: from the save of a file to the first answer of the new code, through a whole controller.
+"""Measure `fal dev`, from saving a file to the first answer of the new code.
 
-Beside it, in the same run: the same endpoint under `uvicorn --reload`, and Python to the first answer of the app
-without any controller.
+The same run measures the endpoint under `uvicorn --reload`, and the app without a controller, from the start of Python
+to the first answer.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _save(directory: Path, value: int) -> float:
 
 
 def _served(directory: Path) -> list[float]:
-    """Return the seconds from each save to its answer."""
+    """Return the seconds from each save to the answer of `fal dev`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
     environment |= {"HOME": str(directory), "FAL_STATE_DIR": str(directory / "none")}
     with (directory / "shown").open("w") as shown:
@@ -80,13 +80,13 @@ def _served(directory: Path) -> list[float]:
         while not (found := re.search(r"curl (\S+)", (directory / "shown").read_text())):
             if process.poll() is not None:
                 raise RuntimeError((directory / "shown").read_text())
-            time.sleep(0.1)  # its output is a file, which tells nobody of a line
+            time.sleep(0.1)  # its output is a file, which gives no notice of new lines
         url, took = found.group(1), []
         for value in range(1, _ROUNDS + 1):
-            time.sleep(_PAUSE_SECONDS)  # an author reads and writes between two saves
+            time.sleep(_PAUSE_SECONDS)  # an author pauses between two saves
             start = _save(directory, value)
             while _value(url) != value:
-                time.sleep(0.01)  # calls without a pause would take the processor from what is measured
+                time.sleep(0.01)  # calls without a pause would use the processor that is measured
             took.append(time.perf_counter() - start)
         return took
     finally:
@@ -95,7 +95,7 @@ def _served(directory: Path) -> list[float]:
 
 
 def _reloaded(directory: Path) -> list[float]:
-    """Return the seconds from each save to its answer by `uvicorn --reload`."""
+    """Return the seconds from each save to the answer of `uvicorn --reload`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "bare:app", "--reload", "--port", str(port), "--log-level", "error"]
@@ -105,7 +105,7 @@ def _reloaded(directory: Path) -> list[float]:
         for value in range(_ROUNDS + 1):
             start = _save(directory, value)
             while _value_or_none(url) != value:
-                time.sleep(0.01)  # as above: the same for both
+                time.sleep(0.01)  # as above
             took.append(time.perf_counter() - start)
             time.sleep(_PAUSE_SECONDS)  # as above
         return took[1:]
@@ -115,7 +115,7 @@ def _reloaded(directory: Path) -> list[float]:
 
 
 def _value_or_none(url: str) -> int | None:
-    """Return the value, or None while nobody listens: the process is replaced."""
+    """Return the value, or None while the process is replaced and the port closed."""
     try:
         return _value(url)
     except OSError:

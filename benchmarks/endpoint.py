@@ -1,7 +1,7 @@
-"""Measure a real endpoint: through the gateway, straight to its runner, and the same in bare FastAPI under uvicorn.
+"""Measure a real endpoint: through the gateway, directly at its runner, and in bare FastAPI under uvicorn.
 
-All run in turns, with 32 connections and with one. What a request through the gateway costs is shown by process:
-controller, shim (which keeps the access lines) and the app's worker.
+All alternate, with 32 connections and with one. The CPU time of a request through the gateway is shown by process:
+controller, shim (which stores the access lines) and the app's worker.
 """
 
 from __future__ import annotations
@@ -88,18 +88,18 @@ uvicorn.Server(config).run(sockets=[listening])
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process until now, to the nanosecond (/proc/PID/task/*/schedstat)."""
+    """Return the CPU time of a process, to the nanosecond (/proc/PID/task/*/schedstat)."""
     return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 @dataclass
 class Server:
-    """What is called, and the processes that a call costs.
+    """A server to call, and the processes that a call uses.
 
     Attributes:
         rates: requests a second, of each round.
-        p99s: the slowest hundredth begins here, in milliseconds, of each round.
-        used: microseconds of CPU a request by process, of each round.
+        p99s: the 99th percentile in milliseconds, of each round.
+        used: CPU microseconds of a request by process, of each round.
     """
 
     port: int
@@ -112,7 +112,7 @@ class Server:
     used: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def load(self, path: str, connections: int) -> None:
-        """Call it for a second."""
+        """Call the server for a second."""
         fields = (
             "Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
             f"Authorization: Key {self.key}\r\nContent-Length: {len(_BODY)}\r\n\r\n"
@@ -134,14 +134,14 @@ class Server:
 
 @contextmanager
 def bare(*, access_log: bool) -> Generator[Server]:
-    """Serve the endpoint in FastAPI under uvicorn, with nothing of ours."""
+    """Serve the endpoint in FastAPI under uvicorn, without this project."""
     command = [sys.executable, "-c", _BARE, *(["log"] if access_log else [])]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # as a runner's pipe
+        drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # a pipe, as of a runner
         try:
             yield Server(port, "", {"worker": process.pid})
         finally:

@@ -1,4 +1,4 @@
-"""Measure exec through a pipe and a terminal, and a key's echo, beside a raw gRPC stream in one run."""
+"""Measure exec's throughput and the echo of a key, beside a raw gRPC stream."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = 300
 
 @contextmanager
 def raw_server() -> Generator[tuple[grpc.Channel, int]]:
-    """Run the raw server in a process of its own, as a runner is; yield a channel to it and its pid."""
+    """Run the raw server in its own process, like a runner; yield a channel to it and its pid."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks._exec_echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -47,12 +47,12 @@ def raw_server() -> Generator[tuple[grpc.Channel, int]]:
 
 
 def zeros(size: int) -> list[str]:
-    """Return a command that writes so many bytes."""
+    """Return a command that writes this many bytes."""
     return ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
 
 
 def raw_bytes(channel: grpc.Channel, size: int, *, terminal: bool) -> Callable[[], int]:
-    """Read the same command from the raw stream, message by message as exec's client does."""
+    """Read the same command from the raw stream, message by message, as exec's client does."""
 
     def read() -> int:
         call: grpc.UnaryStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.unary_stream(
@@ -89,7 +89,7 @@ def shell_bytes(client: SyncServerlessClient, place: Place, size: int) -> Callab
 
 
 def local_terminal(size: int) -> Callable[[], int]:
-    """Read the same command from a terminal of this machine, with nothing in between."""
+    """Read the same command from a local terminal, with nothing in between."""
 
     def read() -> int:
         ours, theirs = pty.openpty()
@@ -97,7 +97,7 @@ def local_terminal(size: int) -> Callable[[], int]:
         with subprocess.Popen(zeros(size), stdout=theirs):
             os.close(theirs)
             length = 0
-            with suppress(OSError):  # Linux raises it if the other side of the terminal is closed
+            with suppress(OSError):  # Linux raises this if the other side of the terminal is closed
                 while data := os.read(ours, CHUNK):
                     length += len(data)
         os.close(ours)
@@ -107,9 +107,9 @@ def local_terminal(size: int) -> Callable[[], int]:
 
 
 def rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> dict[str, tuple[float, float]]:
-    """Return each way's MB/s, and the MB/s that its busiest process would reach on a core of its own.
+    """Return each way's MB/s, and the MB/s that its busiest process would reach on its own core.
 
-    The ways take turns, so that other work on the machine affects all alike; the second number does not depend on it.
+    The ways alternate, so that other work on the machine affects all alike; the second number does not depend on it.
     """
     processes = [psutil.Process(pid) for pid in pids]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -177,7 +177,7 @@ def exec_echo(client: SyncServerlessClient, place: Place, *, terminal: bool) -> 
 
 
 def echoes(ways: dict[str, Callable[[], Callable[[], None]]]) -> dict[str, tuple[float, float]]:
-    """Return (p50, p99) of each way in milliseconds; they take turns."""
+    """Return (p50, p99) of each way in milliseconds; the ways alternate."""
     presses = {name: prepare() for name, prepare in ways.items()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(KEYS):

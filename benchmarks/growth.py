@@ -1,7 +1,7 @@
-"""Measure what grows: runners and apps listed and watched, requests flushed, log lines searched; 1 to 100 thousand.
+"""Measure operations on 1 to 100 thousand items: lists, watches, flushed queues, searched logs.
 
-The store is a SQLite file and everything above it real. It prints the time of each whole, what one item costs compared
-with the smallest count, and the longest time for which the event loop did nothing else.
+The store is a SQLite file, and everything above it is real. The table has the time of each operation, the time of an
+item relative to the smallest count, and the longest time for which the event loop was blocked.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TOGETHER = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """How long something took, and the longest time for which the event loop was held."""
+    """How long an operation took, and the longest time for which it blocked the event loop."""
 
     seconds: float
     held_milliseconds: float
@@ -51,7 +51,7 @@ class Measured:
 
 @asynccontextmanager
 async def holds() -> AsyncGenerator[list[float]]:
-    """Collect the CPU times of the event loop's rounds, in milliseconds."""
+    """Collect the CPU times of the event loop's iterations, in milliseconds."""
     found: list[float] = []
 
     async def watch() -> None:
@@ -71,23 +71,23 @@ async def holds() -> AsyncGenerator[list[float]]:
 
 
 async def measured(work: Callable[[], Awaitable[int]], expected: int) -> Measured:
-    """Do the work, which returns how many it did."""
+    """Measure the work, which returns how many items it handled."""
     freeze_startup_objects()  # as the controller does after loading its state
     async with holds() as found:
         started = time.process_time()
         done = await work()
         seconds = time.process_time() - started
-        await asyncio.sleep(0)  # the round ends in which the work did
+        await asyncio.sleep(0)  # ends the iteration in which the work ended
     assert done == expected, (done, expected)
     return Measured(seconds=seconds, held_milliseconds=max(found))
 
 
 async def _accept() -> None:
-    """Note nothing: the call is no stream."""
+    """Ignore the metadata: the call is not a stream."""
 
 
 async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
-    """List runners that ended, at once as published clients do, and in pages."""
+    """List ended runners, all at once as published clients do, and in pages."""
     since = platform.clock.now() - timedelta(hours=20)
     ended = replace(make_runner(), state=RunnerState.TERMINATED)
     for first in range(0, count, _TOGETHER):
@@ -166,7 +166,7 @@ async def _living(platform: Platform, count: int) -> dict[str, Measured]:
             async for message in messages:
                 seen += len(message.runners)
                 message.SerializeToString()
-                await asyncio.sleep(0)  # gRPC sends it
+                await asyncio.sleep(0)  # for gRPC to send it
                 if message.version:
                     return seen
         return seen
@@ -185,10 +185,10 @@ async def _living(platform: Platform, count: int) -> dict[str, Measured]:
 
 
 async def flush_requests(platform: Platform, count: int, path: Path) -> dict[str, Measured]:
-    """Cancel requests that wait."""
+    """Cancel waiting requests."""
     queueing = Queueing(platform, await platform.store.webhook_signer())
     await queueing.submit()
-    with closing(sqlite3.connect(path)) as database, database:  # thousands by themselves would take minutes
+    with closing(sqlite3.connect(path)) as database, database:  # adding thousands one by one would take minutes
         columns = [str(row[1]) for row in database.execute("pragma table_info(requests)")]
         copied = ", ".join("printf('q%06d', n)" if column == "request_id" else column for column in columns)
         numbers = "with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < ?)"
@@ -199,7 +199,7 @@ async def flush_requests(platform: Platform, count: int, path: Path) -> dict[str
 
 
 async def search_lines(platform: Platform, count: int) -> dict[str, Measured]:
-    """Search for what no line has, step by step."""
+    """Search for a text that no line has, step by step."""
     now = platform.clock.now()
     for first in range(1, count + 1, _TOGETHER):
         await platform.store.logs.append(

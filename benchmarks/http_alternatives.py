@@ -1,6 +1,6 @@
-"""Measure our HTTP server and our client to runners beside uvicorn and aiohttp, as bare proxies, in one run.
+"""Measure this project's HTTP server and client beside uvicorn and aiohttp, as bare proxies.
 
-The gateway takes part with everything on: keys, routing, counting and a database.
+The complete gateway takes part, too: with keys, routing, counting and a database.
 """
 
 from __future__ import annotations

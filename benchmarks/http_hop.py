@@ -1,6 +1,6 @@
-"""Measure the gateway: an app under uvicorn, called directly, through the gateway and through nginx, in turns.
+"""Measure the gateway: an app under uvicorn, called directly, through the gateway and through nginx.
 
-The gateway has everything on: keys, routing, counting, deadlines and a database on disk.
+The three alternate. The gateway is complete: keys, routing, counting, deadlines and a database on disk.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Server:
         self.key = key[0] if key else ""
 
     def pids(self) -> list[int]:
-        """Return its process."""
+        """Return the pid of its process."""
         return [self.process.pid]
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self.process.communicate(timeout=20)
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the CPU time of processes until now (fields 14 and 15 of /proc/PID/stat)."""
+    """Return the CPU time of processes (fields 14 and 15 of /proc/PID/stat)."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -54,12 +54,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def loop_seconds(pid: int) -> float:
-    """Return the CPU time of a process's event loop until now, as the scheduler counts it."""
+    """Return the CPU time of a process's event loop, as the scheduler counts it."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def load(port: int, path: bytes, key: str, connections: int, pids: Sequence[int]) -> Run:
-    """Run the load generator once; `cpu_us` is the processes' CPU time a request, `loop_us` the first one's loop's."""
+    """Run the load generator; `cpu_us` is the CPU time of a request, `loop_us` that in the first process's loop."""
     command = [sys.executable, "-m", "benchmarks._http_load", str(port), str(connections), str(_SECONDS)]
     fields = (
         b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"

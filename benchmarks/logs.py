@@ -1,6 +1,6 @@
 """Measure log lines from an app's print to a follower, through shim, controller and database.
 
-The same run measures what bounds them: printing alone, storing alone, and a raw gRPC stream of ready lines.
+The same run measures the baselines: printing alone, storing alone, and a raw gRPC stream of ready lines.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Raw:
         self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
 
     def lines_per_second(self, kind: str) -> float:
-        """Read ready lines with the same client, in batches or one a message; return the rate."""
+        """Read ready lines with the same client, in batches or one in each message; return the rate."""
         calls = Calls(parse_target(self.address), NoCredentials(), ChannelOptions())
         started, count = 0.0, 0
         for batch in calls.follow_logs(LogQuery(runner_id="r", search=f"{kind} {_LINES} {_WIDTH}")):
@@ -98,7 +98,7 @@ class Raw:
         return rate
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self._process.communicate(timeout=20)
 
 
@@ -121,13 +121,13 @@ def follow(host: str, key: str, since: datetime) -> Iterator[str]:
 
 
 def cpu_seconds(controller: Controller) -> float:
-    """Return the CPU time of controller, shims and apps until now."""
+    """Return the CPU time of controller, shims and apps."""
     own = psutil.Process(controller.process.pid)
     return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
 
 
 def lines_per_second(controller: Controller) -> tuple[float, float]:
-    """Let the app print, and read to the last line; return lines a second, and CPU microseconds a line."""
+    """Let the app print, and read up to the last line; return lines a second, and CPU microseconds of a line."""
     messages = follow(f"127.0.0.1:{controller.grpc_port}", controller.key, datetime.now(UTC))
     controller.call("/local/bench/tick", {"count": 1})  # opens the stream before the measurement
     while next(messages) != "end of ticks":
@@ -165,13 +165,13 @@ def delays(command: list[str], environment: dict[str, str] | None, app_of: Contr
 
 
 def _printed_at(line: bytes) -> int:
-    """Return the nanoseconds since the epoch that a line names, or 0."""
+    """Return the nanoseconds since the epoch in a line, or 0."""
     text = line.decode().rpartition("tick ")[2].strip()
     return int(text) if text.isdigit() else 0
 
 
 def at(share: float, values: list[float]) -> float:
-    """Return the quantile of sorted values."""
+    """Return a quantile of sorted values."""
     return values[min(len(values) - 1, int(share * len(values)))]
 
 

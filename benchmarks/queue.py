@@ -1,7 +1,7 @@
-"""Measure the queue beside SQLite alone: requests that are accepted, run and completed, and rows that are inserted.
+"""Measure requests of the queue, from acceptance to completion, beside inserts into bare SQLite.
 
-The store is a SQLite file, the runner answers at once, and nothing goes over HTTP. SQLite alone inserts one row a
-transaction. Both sync each commit. It prints rates and the CPU time of one request, with 1 and with 32 at once.
+The store is a SQLite file, the runner answers at once, and nothing uses HTTP. Bare SQLite inserts one row in each
+transaction. Both sync each commit. The table has rates and the CPU time of a request, with 1 and with 32 at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AT_ONCE = (1, 32)
 
 
 def alone(directory: Path) -> tuple[float, float]:
-    """Return rows a second, and the CPU milliseconds of a row, of SQLite without anything of ours."""
+    """Return rows a second, and the CPU milliseconds of a row, of bare SQLite."""
     connection = sqlite3.connect(directory / "alone.db", isolation_level=None)
     set_pragmas(connection)
     connection.execute("CREATE TABLE requests (id TEXT PRIMARY KEY, body BLOB)")
@@ -38,7 +38,7 @@ def alone(directory: Path) -> tuple[float, float]:
 
 
 async def requests(q: Queueing, at_once: int) -> tuple[float, float]:
-    """Return requests a second, and the CPU milliseconds of one."""
+    """Return requests a second, and the CPU milliseconds of a request."""
     turns = asyncio.Semaphore(at_once)
 
     async def one() -> None:
@@ -51,7 +51,7 @@ async def requests(q: Queueing, at_once: int) -> tuple[float, float]:
 
 
 async def measure(directory: Path) -> None:
-    """Print both, side by side."""
+    """Print both side by side."""
     rows, row_cpu = alone(directory)
     print(f"  {'SQLite alone':24} {rows:8.0f}/s  {row_cpu:6.2f} ms of CPU a row")
     store = await open_store(directory / "fal.db", AesVault(KEY))

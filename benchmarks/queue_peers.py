@@ -1,9 +1,9 @@
-"""Measure our queue on PostgreSQL beside procrastinate: rates and times, then what faults do to the jobs.
+"""Measure the queue on PostgreSQL beside procrastinate: rates, times, and the effect of faults.
 
-Rates: producers, worker and queue are one process of each side, with ten connections; a job of 200 bytes does nothing;
-commits wait for the disk. Ours also encrypts the job and stores an answer. Faults: ours is a whole controller with a
-runner, asked over HTTP; procrastinate's are a process that hands in jobs, and a worker that is started again whenever
-it ends.
+Rates: each side has producers, worker and queue in one process, with ten connections; a job of 200 bytes does nothing;
+commits wait for the disk. This project also encrypts the job and stores an answer. Faults: this project's side is a
+whole controller with a runner, called over HTTP; procrastinate's is a process that submits jobs, and a worker that is
+restarted whenever it ends.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _JOBS = {1: 150, 32: 960}
 
 
 class Procrastinate:
-    """A process that hands in jobs, and a worker that is started again whenever it ends."""
+    """A process that submits jobs, and a worker that is restarted whenever it ends."""
 
     table = "procrastinate_jobs"
-    # Its own task for stalled jobs is not one of ours.
+    # procrastinate's own task for stalled jobs does not count.
     left = "select count(*) from procrastinate_jobs where status in ('todo', 'doing') and task_name = 'note'"
 
     def __init__(self, server: Postgresql, folder: Path) -> None:
@@ -64,7 +64,7 @@ class Procrastinate:
         )
 
     def _keep(self) -> None:
-        """Start a worker for each that ends, as a supervisor does."""
+        """Restart the worker whenever it ends, as a supervisor does."""
         while True:
             self._worker.wait()
             if self._closed.is_set():
@@ -107,7 +107,7 @@ def _ours(*words: str) -> str:
 
 
 def _cpu_of(process: psutil.Process) -> float:
-    """Return the seconds that a server and its children used, also of those that have ended."""
+    """Return the CPU seconds of a server and its children, ended ones included."""
     used = process.cpu_times()
     living = 0.0
     for child in process.children(recursive=True):
@@ -120,7 +120,7 @@ def _cpu_of(process: psutil.Process) -> float:
 
 
 def rates(server: Postgresql) -> dict[tuple[str, int], list[dict[str, float]]]:
-    """Measure both sides in turns; return the figures of each round."""
+    """Measure both sides alternately; return the figures of each round."""
     found: dict[tuple[str, int], list[dict[str, float]]] = defaultdict(list)
     process = psutil.Process(server.process.pid)
     for turn in range(_ROUNDS):
@@ -133,14 +133,14 @@ def rates(server: Postgresql) -> dict[tuple[str, int], list[dict[str, float]]]:
                 words = (str(jobs), str(at_once))
                 said = _ours(url, *words) if side == _OURS else _theirs("rate", _libpq(url), *words)
                 figures = json.loads(said)
-                # Both phases, and what comes before them.
+                # Both phases and the warm-up.
                 figures["server"] = (_cpu_of(process) - before) / (2 * jobs + 2 * at_once) * 1000
                 found[side, at_once].append(figures)
     return found
 
 
 def faults(name: str, folder: Path) -> None:
-    """Let a side work through each fault, with a server of its own; print what became of the jobs."""
+    """Let a side work through each fault, with a new server; print what became of the jobs."""
     with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory), durable=True) as server:
         side: Side = OurQueue(server, folder) if name == _OURS else Procrastinate(server, folder)
         try:

@@ -1,4 +1,4 @@
-"""What one plan costs, over everything and over what changed: 20 runners of each app, 1 to 100 thousand runners."""
+"""Measure a plan over everything and over changes: 1 to 100 thousand runners, 20 of each app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[str, Usage], list[Node]]:
-    """Return a busy platform at rest: half of the runners idle, half busy, and nothing to do for a plan."""
+    """Return a stable platform: half of the runners idle, half busy, and nothing to do for a plan."""
     each = runners // apps
     inputs = [
         AppInput(
@@ -75,7 +75,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def measured(runners: int) -> dict[str, float]:
-    """Return the CPU milliseconds of plans for so many runners."""
+    """Return the CPU milliseconds of plans for this many runners."""
     inputs, there, usage, nodes = world(runners // RUNNERS_OF_AN_APP, runners)
     by_app: dict[AppId, list[Runner]] = defaultdict(list)
     for runner in there:

@@ -1,6 +1,6 @@
-"""What it costs to choose a runner for a request and to take the place back: 10 to 10,000 runners of one app.
+"""Measure choosing a runner for a request and freeing the slot: 10 to 10,000 runners of one app.
 
-Half of the runners have a request already. Beside it stands what it takes to look at each runner once.
+Half of the runners already have a request. The baseline is a look at each runner.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def microseconds(work: Callable[[], object], times: int) -> float:
 
 
 async def measured(runners: int) -> tuple[float, float]:
-    """Return the microseconds of a request's place, and of a look at every runner."""
+    """Return the microseconds of a request's slot, and of a look at each runner."""
     with tempfile.TemporaryDirectory() as directory:
         async with opened(Path(directory)) as platform:
             scaling = {"max_concurrency": 10_000, "max_multiplexing": 2}
@@ -54,7 +54,7 @@ async def measured(runners: int) -> tuple[float, float]:
 
 
 def place(platform: Platform) -> Callable[[], None]:
-    """Give a request a place; return what takes it back."""
+    """Give a request a slot; return the function that frees it."""
     lease = platform.dispatcher.try_acquire(app_id(), request_id="q", caller=None, hint=None)
     assert lease is not None
     return lambda: platform.dispatcher.release(lease, Outcome.DONE)

@@ -1,7 +1,7 @@
-"""Measure a full machine: 500 apps and 2,000 runners, with a simulated engine and everything above it real.
+"""Measure 500 apps and 2,000 runners on a simulated engine, with everything above it real.
 
-The store is a SQLite file, and the clock moves by hand. It prints the CPU time of one round of the reconciler, and
-the memory over an hour in which runners are stopped, scaled, used and replaced.
+The store is a SQLite file, and the clock is simulated. The table has the CPU time of a round of the reconciler, and the
+memory over an hour in which runners are stopped, scaled, used and replaced.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ APPS = 500
 RUNNERS = 2_000
 ROUNDS = 40
 MOST_MILLISECONDS = 50.0
-# An hour, in steps of some seconds; in each step some apps change.
+# An hour in steps of some seconds; each step changes some apps.
 HOUR_SECONDS, STEP_SECONDS, CHANGES = 3600, 30, 16
 MOST_GROWTH = 1.10
 RETENTION = timedelta(minutes=5)
-# After this long without a change everything is done.
+# After this long without a change the platform counts as stable.
 QUIET_SECONDS = 0.03
 
 
 async def filled(platform: Platform, apps: int, runners: int) -> None:
-    """Deploy the apps with their ready runners."""
+    """Deploy the apps, with ready runners."""
     each = runners // apps
 
     def made(number: int) -> App:
@@ -62,7 +62,7 @@ async def filled(platform: Platform, apps: int, runners: int) -> None:
         )
         for number in range(runners)
     ]
-    # All rows in one transaction, as an earlier controller left them: 2,000 single starts would measure the disk.
+    # All rows in one transaction, like rows of an earlier controller: 2,000 single starts would measure the disk.
     await platform.fleet.add(born)
     for runner in born:
         platform.engine.alive[runner.runner_id] = await platform.launch_specs.of(runner)
@@ -79,7 +79,7 @@ async def settled(platform: Platform) -> None:
         before = -1
         while platform.changed.count != before:
             before = platform.changed.count
-            await asyncio.sleep(QUIET_SECONDS)  # the wait is for nothing to happen
+            await asyncio.sleep(QUIET_SECONDS)  # waits for a time without changes
 
 
 async def ticks(platform: Platform, rounds: int) -> list[float]:
@@ -93,7 +93,7 @@ async def ticks(platform: Platform, rounds: int) -> list[float]:
 
 
 async def churn(platform: Platform, chance: random.Random, store: SqlStore) -> None:
-    """Take one step: requests come and go, runners stop, apps scale, time passes."""
+    """Simulate one step: requests come and go, runners stop, apps scale, time passes."""
     names = [app.name for app in platform.catalog.apps]
     for number in range(CHANGES):
         name = chance.choice(names)
@@ -118,7 +118,7 @@ async def churn(platform: Platform, chance: random.Random, store: SqlStore) -> N
 
 
 async def measured(directory: Path) -> tuple[list[float], list[float], list[float], int]:
-    """Return ticks at rest and in churn in milliseconds, megabytes over the hour, and how many runners started."""
+    """Return ticks at rest and in churn in milliseconds, megabytes over the hour, and the number of starts."""
     store = await open_store(directory / "scale.db", AesVault(KEY))
     platform = Platform(store, directory)
     watch = asyncio.create_task(platform.reconciler.watch())
@@ -150,7 +150,7 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
 
 
 def _same(app: App, _before: App | None) -> App:
-    """Deploy an app as it is."""
+    """Deploy an app again, unchanged."""
     return app
 
 

@@ -33,7 +33,7 @@ TABLE = (
 
 
 def answer(size: int) -> bytes:
-    """Return a serialised list of runners of a busy platform, each with one lease in its metadata."""
+    """Return a serialized list of a busy platform's runners, each with one lease in its metadata."""
     response = runner_pb2.ListRunnersResponse()
     for number in range(size):
         runner = response.runners.add(
@@ -57,7 +57,7 @@ def answer(size: int) -> bytes:
 
 
 def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]:
-    """Serve every list of runners with the same bytes, so that the server's work is not measured."""
+    """Answer every list with the same bytes, so that the server's work is not measured."""
 
     def listed(request: bytes, context: grpc.ServicerContext) -> bytes:
         return answers[size[0]]
@@ -72,7 +72,7 @@ def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each way; they take turns, so that other work affects all alike."""
+    """Return the median seconds of each way; the ways alternate, so that other work affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for name in ways:
         ways[name]()

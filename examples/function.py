@@ -1,11 +1,11 @@
-"""Two functions: one that is served over HTTP, one that is run once.
+"""Two functions: one served over HTTP, and one that runs once.
 
 Serve the first:
 
     fal deploy examples/function.py::shout --auth public
     curl RUN/ -H 'Content-Type: application/json' -d '{"text": "hello"}'
 
-Run the second, in its own environment, and see what it printed:
+Run the second, in its own environment, and see its output:
 
     fal run examples/function.py::report
 """

@@ -1,14 +1,14 @@
-"""An app that is spoken with: each message over a WebSocket is answered by one.
+"""An app for conversations: it answers each message of a WebSocket with a message.
 
 Deploy it:
 
     fal deploy examples/realtime.py --auth public
 
-Talk with it, a line of JSON for each message:
+Talk to it, with a line of JSON for each message:
 
     echo '{"number": 4}' | fal api realtime --realtime
 
-In Python, `fal_client.realtime("local/realtime")` does the same. A plain call is there too, for those who ask once:
+In Python, `fal_client.realtime("local/realtime")` does the same. A plain call works, too:
 
     curl RUN/ -H 'Content-Type: application/json' -d '{"number": 4}'
 """

@@ -1,4 +1,4 @@
-"""An app that answers bit by bit, as server-sent events.
+"""An app that streams its answer as server-sent events.
 
 Deploy it:
 

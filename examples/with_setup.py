@@ -1,4 +1,4 @@
-"""An app with a package of its own, a secret, and work that is done once for each runner.
+"""An app with its own packages, a secret, and work that each runner does once.
 
 Set the secret and deploy it:
 
@@ -34,7 +34,7 @@ class Numbers(fal.App, name="with-setup", keep_alive=300):
     max_multiplexing = 4
 
     def setup(self) -> None:
-        """Runs once, before the first request: the place to load a model."""
+        """Runs once, before the first request; load models here."""
         import humanize
 
         self.words = humanize.intword

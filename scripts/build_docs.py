@@ -1,6 +1,6 @@
-"""Build the site of docs/ into the package of the controller, which serves it at /docs.
+"""Build the site of docs/ into the controller's package, which serves it at /docs.
 
-Links are strict, also those to anchors and files, and nothing of the site is loaded from another host.
+The build fails for a broken link, also to anchors and files, and for content from another host.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ WORK = ROOT / ".cache" / "docs"
 _SECTION = re.compile(r"^## (?P<name>.+)\n(?P<rows>(?:(?!^##).*\n)*)", re.MULTILINE)
 _ROW = re.compile(r"^\| \[(?P<title>[^\]]+)\]\((?P<page>[^)]+\.md)\) \|", re.MULTILINE)
 _OUTWARD = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>(?:\.\./)+[^)#\s]+)\)")
-# The page that lists the others of its folder stands for them.
+# A page that lists the others of its folder stands for them.
 _LISTED_BY_THEIR_INDEX = ("explanation/decisions/", "reference/rpc/")
 _LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
 
 
 def navigation() -> list[dict[str, object]]:
-    """Return the sections and pages of docs/README.md, which lists them all.
+    """Return the sections and pages of docs/README.md, which lists all of them.
 
     Raises:
-        SystemExit: a page is missing there.
+        SystemExit: a page is missing from it.
     """
     readme = (DOCS / "README.md").read_text()
     nav: list[dict[str, object]] = [{"Documentation": "README.md"}]
@@ -47,7 +47,7 @@ def navigation() -> list[dict[str, object]]:
 
 
 def configuration() -> dict[str, object]:
-    """Return the settings of the site, in the form that its builder reads."""
+    """Return the site's settings, in the builder's format."""
     return {
         "site_name": "fal-grpc",
         "site_description": "Run fal serverless apps anywhere.",
@@ -96,7 +96,7 @@ def configuration() -> dict[str, object]:
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and which anchors it has."""
+    """The links, loaded content and anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> list[str]:
-    """Return links that lead nowhere, and what pages load from elsewhere."""
+    """Return broken links and content from other hosts."""
     pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     found = []
     for path, page in pages.items():
@@ -139,7 +139,7 @@ def faults(site: Path) -> list[str]:
 
 
 def without_links_to_sources(page: Path, text: str) -> str:
-    """Return a page for the site, which has no sources: a link to one becomes its path, if there is such a file."""
+    """Return a page for the site, with its links to existing source files replaced by their paths."""
 
     def path_of(link: re.Match[str]) -> str:
         target = (page.parent / link["target"]).resolve()
@@ -151,9 +151,9 @@ def without_links_to_sources(page: Path, text: str) -> str:
 
 
 def main() -> int:
-    """Build, check, and put the site into its place."""
+    """Build and check the site, and move it into place."""
     shutil.rmtree(WORK, ignore_errors=True)
-    shutil.copytree(DOCS, WORK / "docs")  # the builder wants them below its settings
+    shutil.copytree(DOCS, WORK / "docs")  # the builder expects them below its settings
     for page in sorted(DOCS.rglob("*.md")):
         (WORK / "docs" / page.relative_to(DOCS)).write_text(without_links_to_sources(page, page.read_text()))
     settings = WORK / "mkdocs.yml"

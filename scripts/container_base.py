@@ -1,8 +1,8 @@
-"""Make the root file system that the tests of containers use as their base image, since no registry may be reachable.
+"""Create the base image of the container tests, because no registry may be reachable.
 
-It is unpacked from packages of the Debian release that this machine runs: a shell, some tools and Python. What a deploy
-adds to an app's requirements is installed too, or lies in a directory that pip takes it from, so that builds need no
-network. The published client adds other packages than ours; their versions are those of requirements/interop.txt.
+It is a root file system from packages of this machine's Debian release: a shell, some tools and Python. The packages
+that a deploy adds to an app's requirements are installed, or are in a directory that pip uses, so that builds need no
+network. The published client adds other packages, in the versions of requirements/interop.txt.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from fal.deploy.serving import serving_requirements
 
-# libstdc++6 belongs to compiled packages, such as grpcio.
+# Compiled packages, such as grpcio, need libstdc++6.
 PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "libstdc++6", "procps", "python3"]
 LOADERS = ("cloudpickle", "grpcio", "pip")
-# What the published client adds to an app that serves HTTP; of these it pins FastAPI, to another version than ours.
+# The published client adds these to an app that serves HTTP; it pins FastAPI to another version than ours.
 PUBLISHED = ("httpx", "packaging", "starlette-exporter", "structlog", "tblib", "tomli", "tomli-w")
 PUBLISHED_PIN = "fastapi"
 INTEROP = Path(__file__).parents[1] / "requirements" / "interop.txt"
@@ -30,9 +30,9 @@ WHEELS = Path("/srv/wheels")
 
 
 def download(folder: Path) -> list[Path]:
-    """Download the packages and all that they depend on, by the package lists that this machine has."""
+    """Download the packages and their dependencies, by this machine's package lists."""
     (folder / "partial").mkdir(parents=True)
-    status = folder / "status"  # of a system on which nothing is installed
+    status = folder / "status"  # the state of a system without packages
     status.touch()
     options = {
         "Dir::State::status": status,
@@ -52,7 +52,7 @@ def download(folder: Path) -> list[Path]:
 
 
 def settle(root: Path) -> None:
-    """Do what the packages' scripts would do, as far as the tests need it."""
+    """Do what the tests need of the packages' scripts."""
     shutil.copy(root / "usr/share/base-passwd/passwd.master", root / "etc/passwd")
     shutil.copy(root / "usr/share/base-passwd/group.master", root / "etc/group")
     for link, place in (("sh", "dash"), ("awk", "mawk")):
@@ -64,13 +64,13 @@ def settle(root: Path) -> None:
 
 
 def published(name: str) -> str:
-    """Return the requirement that the published client's lock file has for a package."""
+    """Return a package's requirement in the published client's lock file."""
     (found,) = re.findall(rf"^{name}==[^ ;\\]+", INTEROP.read_text(), re.MULTILINE)
     return str(found)
 
 
 def install(root: Path) -> None:
-    """Install what a deploy adds to an app's requirements, for the same version of Python."""
+    """Install the packages that a deploy adds to an app's requirements, for the same version of Python."""
     requirements = [*serving_requirements(realtime=True), *(f"{name}=={version(name)}" for name in LOADERS)]
     requirements += map(published, PUBLISHED)
     site = root / f"usr/local/lib/python{sys.version_info.major}.{sys.version_info.minor}/dist-packages"
@@ -96,7 +96,7 @@ def main() -> int:
         settle(root)
         install(root)
         draft = Path(folder, "base.tar")
-        # A controller may have filled the cache that packages came from, and lets nobody but its user read it.
+        # A controller may have filled the cache of packages, with files that only its user can read.
         options = ["--numeric-owner", "--mode=a+rX", "--directory", root]
         subprocess.run(["tar", "--create", "--file", draft, *options, "."], check=True)
         draft.replace(target)

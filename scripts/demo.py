@@ -1,4 +1,4 @@
-"""Run the main job from nothing: deploy, call, list, enter and stop an app; then clean up."""
+"""Run a tour from nothing: deploy, call, list, enter and stop an app; then clean up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATES = ("running", "idle")
 
 
 class Demo:
-    """One run. It shows each command before running it, and each must succeed."""
+    """A run that shows each command before running it; each must succeed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class Demo:
         return [runner for runner in listed if runner["alias"] == app and runner["state"].lower() in STATES]
 
     def main_job(self) -> None:
-        """Run the steps in order."""
+        """Run the steps."""
         self.fal("up", "--detach", "--port", "0")
         self.fal("deploy", str(ROOT / "examples" / "hello.py"), "--auth", "public")
         url = json.loads(self.fal("status", "--json", show=False))["url"]
@@ -87,7 +87,7 @@ class Demo:
 
 
 def main() -> int:
-    """Run the demo in its own folder, and leave nothing behind."""
+    """Run the demo in a temporary folder; leave nothing behind."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fal-demo-") as name:
         demo = Demo(Path(name))

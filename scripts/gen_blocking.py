@@ -1,7 +1,8 @@
 """Generate the client's blocking modules from their asyncio sources, or check them.
 
-The syntax tree says where to change the text, so comments and layout survive: `async` and `await` go, names and imports
-change by the tables below, and ruff sorts imports and wraps lines.
+The syntax tree gives the positions of changes in the text, so comments and layout survive: `async` and `await` go,
+    names
+and imports change by the tables below, and ruff sorts imports and wraps lines.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class _Edit(NamedTuple):
 
 
 class _Source:
-    """A text, its syntax tree, and where in the text its nodes are."""
+    """A text, its syntax tree, and the positions of nodes in the text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -116,22 +117,22 @@ class _Source:
             self._starts.append(self._starts[-1] + len(line))
 
     def at(self, line: int, byte: int) -> int:
-        """The index in the text of a line (from 1) and a byte in it, as the syntax tree counts."""
+        """Return the index in the text of a line (from 1) and a byte in it, as syntax trees count."""
         return self._starts[line - 1] + len(self._lines[line - 1][:byte].decode())
 
     def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
-        """Where a node begins and ends."""
+        """Return the start and end of a node."""
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
 
     def lines(self, node: ast.ExceptHandler) -> tuple[int, int]:
-        """Where the lines that a node fills begin and end."""
+        """Return the start and end of a node's lines."""
         assert node.end_lineno is not None
         return self._starts[node.lineno - 1], self._starts[node.end_lineno]
 
     def token(self, position: tuple[int, int]) -> int:
-        """The index of a token's place: a line (from 1) and a character in it."""
+        """Return the index in the text of a line (from 1) and a character in it, as tokens count."""
         return self._starts[position[0] - 1] + position[1]
 
 
@@ -141,7 +142,7 @@ def blocking(text: str) -> str:
     edits = sorted({*_token_edits(source), *_tree_edits(source)}, key=lambda edit: (edit.start, -edit.end))
     parts, position = [], 0
     for edit in edits:
-        if edit.start >= position:  # else it is inside of a larger edit, which has done it
+        if edit.start >= position:  # otherwise a larger edit around it has done it
             parts += [text[position : edit.start], edit.text]
             position = edit.end
     return "".join([*parts, text[position:]])
@@ -172,7 +173,7 @@ def _tree_edits(source: _Source) -> Iterator[_Edit]:
             case ast.Attribute():
                 yield from _attribute_edits(source, node)
             case ast.Subscript(value=ast.Name(id="AsyncGenerator"), slice=ast.Tuple()):
-                # What it takes by `asend` is given; a blocking one also has a result.
+                # An asynchronous generator has a type for `asend`; a blocking one also has a type for its result.
                 end = source.span(node.slice)[1]
                 yield _Edit(end, end, ", None")
             case ast.Subscript(value=ast.Name(id="Awaitable")):
@@ -197,14 +198,14 @@ def _attribute_edits(source: _Source, node: ast.Attribute) -> Iterator[_Edit]:
     if path in ATTRIBUTES:
         yield _Edit(start, end, ATTRIBUTES[path])
     elif isinstance(node.value, ast.Await):
-        # (await x).y: the parentheses are needed no more.
+        # (await x).y no longer needs the parentheses.
         inner = source.span(node.value)
         yield _Edit(source.text.rindex("(", 0, inner[0]), inner[0], "")
         yield _Edit(inner[1], source.text.index(")", inner[1]) + 1, "")
 
 
 def _to_thread_edits(source: _Source, node: ast.Call) -> Iterator[_Edit]:
-    # to_thread(f, x) -> f(x): a blocking caller has the thread already.
+    # to_thread(f, x) -> f(x), because a blocking caller already has a thread.
     start, end = source.span(node)
     function = source.span(node.args[0])
     following = [source.span(argument)[0] for argument in node.args[1:]]
@@ -214,7 +215,7 @@ def _to_thread_edits(source: _Source, node: ast.Call) -> Iterator[_Edit]:
 
 
 def _only_yields(node: ast.For) -> bool:
-    """Return whether a loop does what `yield from`, which coroutines lack, does faster."""
+    """Return whether a loop can become a `yield from`, which is faster, but which coroutines lack."""
     body = node.body[0]
     return (
         len(node.body) == 1
@@ -238,7 +239,7 @@ def _module(name: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a comment or a string literal with the blocking side's names and words."""
+    """Return a comment or a string with the names and words of the blocking side."""
     for old, new in PHRASES.items():
         text = text.replace(old, new)
     text = _KEYWORD.sub("", _GENERATOR.sub(r"Generator[\1, None, None]", text))
@@ -246,7 +247,7 @@ def _prose(text: str) -> str:
 
 
 def generate(name: str) -> str:
-    """Return the whole text of the module that is generated from a source."""
+    """Return the text of the module that is generated from a source."""
     output = SOURCES[name]
     text = (ROOT / name).read_text()
     notice = _NOTICE.format(output)
@@ -264,7 +265,7 @@ def _ruff(arguments: list[str], name: str, text: str) -> str:
 
 
 def main() -> int:
-    """Entry point."""
+    """Generate or check the modules."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if a file would change")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Generate the typed stubs in fal_grpc/v1 and the RPC reference in docs/reference/rpc from protos/, or check them.
 
-It runs in the environment of `make proto` (requirements/proto.txt), never in the project's own.
+It runs in the environment of `make proto` (requirements/proto.txt), not in the project's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INIT = '"""Generated from protos/fal/v1 by `make proto`; not to be edited."""\n'
 
 
 def protoc(*arguments: str) -> None:
-    """Run protoc from grpcio-tools with the plugins of this environment; raises CalledProcessError."""
+    """Run grpcio-tools' protoc with this environment's plugins; raise CalledProcessError if it fails."""
     plugins = [
         f"--plugin=protoc-gen-{name}={Path(sys.executable).parent / f'protoc-gen-{name}'}"
         for name in ("mypy", "mypy_grpc")
@@ -36,7 +36,7 @@ def protoc(*arguments: str) -> None:
 
 
 def compile_descriptors(scratch: Path) -> descriptor_pb2.FileDescriptorSet:
-    """Compile protos/ with comments, but without those for the linter."""
+    """Compile protos/ with comments, except those for the linter."""
     out = scratch / "compiled.binpb"
     names = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob(f"{OWN_PREFIX}v1/*.proto"))
     well_known = str(resources.files("grpc_tools") / "_proto")
@@ -58,16 +58,16 @@ def compile_descriptors(scratch: Path) -> descriptor_pb2.FileDescriptorSet:
 
 
 def python_path(name: str) -> str:
-    """Return the path to compile a file under, so that its Python module is fal_grpc.v1.x_pb2.
+    """Return the path under which a file compiles to the Python module fal_grpc.v1.x_pb2.
 
-    Otherwise protoc would write `from fal.v1 import ...`, but `fal` is the SDK. The package, and so every name on the
-    wire, stays fal.v1.
+    Otherwise protoc would write `from fal.v1 import ...`, but `fal` is the SDK. The package, and with it every name on
+    the wire, stays fal.v1.
     """
     return PYTHON_PREFIX + name.removeprefix(OWN_PREFIX) if name.startswith(OWN_PREFIX) else name
 
 
 def renamed(descriptors: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescriptorSet:
-    """Return a copy in which python_path changed the paths of our files and their imports."""
+    """Return a copy with our files' paths and imports changed by python_path."""
     copy = descriptor_pb2.FileDescriptorSet()
     copy.CopyFrom(descriptors)
     for file in copy.file:
@@ -90,7 +90,7 @@ def write_stubs(descriptors: descriptor_pb2.FileDescriptorSet, scratch: Path, ou
 
 
 def generate(out: Path) -> None:
-    """Write every generated file below out, at its path in the project."""
+    """Write the generated files below out, at their paths in the project."""
     (out / STUBS).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         descriptors = compile_descriptors(Path(scratch))
@@ -101,13 +101,13 @@ def generate(out: Path) -> None:
 
 
 def files_under(base: Path) -> dict[str, bytes]:
-    """Return the content of every generated file below base, by relative path."""
+    """Return the contents of the generated files below base, by relative path."""
     found = (path for part in GENERATED for path in (base / part).rglob("*") if path.is_file())
     return {str(path.relative_to(base)): path.read_bytes() for path in found if "__pycache__" not in path.parts}
 
 
 def differences(fresh: Path) -> list[str]:
-    """Return how the project's generated files differ from those below fresh, one line each."""
+    """Return the differences between the project's generated files and those below fresh, one line each."""
     ours, theirs = files_under(ROOT), files_under(fresh)
     lines = [f"missing: {name}" for name in sorted(theirs.keys() - ours.keys())]
     lines += [f"not generated any more: {name}" for name in sorted(ours.keys() - theirs.keys())]
@@ -115,7 +115,7 @@ def differences(fresh: Path) -> list[str]:
 
 
 def install(fresh: Path) -> None:
-    """Replace the project's generated files by those below fresh, leaving unchanged files alone."""
+    """Replace changed generated files of the project by those below fresh."""
     ours, theirs = files_under(ROOT), files_under(fresh)
     for name in ours.keys() - theirs.keys():
         (ROOT / name).unlink()
@@ -126,7 +126,7 @@ def install(fresh: Path) -> None:
 
 
 def main() -> int:
-    """Generate or check, as the arguments say."""
+    """Generate or check the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; list differences and fail if there are any"

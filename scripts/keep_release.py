@@ -22,12 +22,12 @@ def newest_release(changelog: str) -> str:
 
 
 def archive_of(version: str) -> Path:
-    """Return where the sources of a release are kept."""
+    """Return the path of a release's kept sources."""
     return KEPT / f"release-{version}.tar.xz"
 
 
 def packed(commit: str) -> bytes:
-    """Return the packages of a commit, without what only type checkers read."""
+    """Return the packages of a commit as an archive, without the files that only type checkers read."""
     found = subprocess.run(["git", "archive", commit, *PACKAGES], cwd=ROOT, check=True, capture_output=True).stdout
     packed = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(found)) as old, tarfile.open(fileobj=packed, mode="w") as new:
@@ -39,7 +39,7 @@ def packed(commit: str) -> bytes:
 
 
 def main() -> int:
-    """Keep a release in place of the one before."""
+    """Replace the kept release."""
     parser = argparse.ArgumentParser(prog="python -m scripts.keep_release")
     parser.add_argument("commit", nargs="?", default="HEAD", help="of the release (default: HEAD)")
     commit = parser.parse_args().commit

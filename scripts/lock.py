@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS: dict[str, list[str]] = {
     "dev.txt": ["pyproject.toml", "--all-extras", "--group", "dev"],
-    # What `fal up` runs on, in the versions that are tested: `make sbom` lists it.
+    # The requirements of `fal up` in the tested versions, for `make sbom`.
     "controller.txt": ["pyproject.toml", "--extra", "controller", "--constraint", "requirements/dev.txt"],
     "sbom.txt": ["requirements/sbom.in"],
     "docs.txt": ["requirements/docs.in"],
@@ -28,13 +28,13 @@ ADDRESS = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
 
 
 def resolve(name: str, source: list[str], *, upgrade: bool) -> int:
-    """Run uv's resolver for one lock file, keeping its versions unless upgrading."""
+    """Resolve one lock file with uv, keeping its versions unless upgrading."""
     command = [str(ROOT / ".venv/bin/uv"), "pip", "compile", *source, *FLAGS, "-o", f"requirements/{name}"]
     return subprocess.run([*command, *(["--upgrade"] if upgrade else [])], cwd=ROOT, check=False).returncode
 
 
 def check() -> int:
-    """Return 1 if a lock names an address, or if resolving with its own versions would change it."""
+    """Return 1 if a lock contains an address, or if resolving with its own versions would change it."""
     failed = False
     for name, source in LOCKS.items():
         path = ROOT / "requirements" / name
@@ -51,7 +51,7 @@ def check() -> int:
 
 
 def main() -> int:
-    """Resolve or check, as the arguments say."""
+    """Resolve or check the lock files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a lock is stale")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions within the bounds")

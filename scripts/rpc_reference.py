@@ -1,4 +1,4 @@
-"""Render the RPC reference (docs/reference/rpc, one page a .proto file and an index) from descriptors with comments."""
+"""Render the RPC reference in docs/reference/rpc: an index, and a page for each .proto file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Path = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Types:
-    """The types that fields can refer to: the page of each message and enum, and the messages of map entries."""
+    """The types that fields refer to: the pages of messages and enums, and the map entries."""
 
     pages: dict[str, str] = field(default_factory=dict[str, str])
     maps: dict[str, descriptor_pb2.DescriptorProto] = field(default_factory=dict[str, descriptor_pb2.DescriptorProto])
@@ -53,7 +53,7 @@ def page_name(file: descriptor_pb2.FileDescriptorProto) -> str:
 def messages_of(
     holder: descriptor_pb2.FileDescriptorProto | descriptor_pb2.DescriptorProto, prefix: str, path: _Path
 ) -> Iterator[tuple[str, _Path, descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto]]:
-    """Yield every message and enum in a file or message: (name with its outer names, path, descriptor)."""
+    """Yield each message and enum in a file or message: (qualified name, path, descriptor)."""
     if isinstance(holder, descriptor_pb2.FileDescriptorProto):
         messages, enums, at_message, at_enum = holder.message_type, holder.enum_type, _MESSAGES, _ENUMS
     else:
@@ -80,7 +80,7 @@ def collect_types(files: list[descriptor_pb2.FileDescriptorProto]) -> Types:
 
 
 def comments_of(file: descriptor_pb2.FileDescriptorProto) -> dict[_Path, str]:
-    """Return the comment before each item of a file, by its path in the descriptor, unindented."""
+    """Return the comment of each item of a file, by its path in the descriptor, unindented."""
     return {
         tuple(location.path): "\n".join(
             line.removeprefix(" ").rstrip() for line in location.leading_comments.splitlines()
@@ -91,7 +91,7 @@ def comments_of(file: descriptor_pb2.FileDescriptorProto) -> dict[_Path, str]:
 
 
 def split_status_codes(comment: str) -> tuple[str, list[tuple[str, str]]]:
-    """Split a method's comment into its prose and its status codes, each with its condition."""
+    """Split a method's comment into its prose and its status codes with their conditions."""
     prose, _, listing = comment.partition(STATUS_HEADING)
     joined = re.sub(r"\n +", " ", listing)
     return prose.strip(), [(code, text) for code, text in _STATUS.findall(joined)]
@@ -213,7 +213,7 @@ def _index(files: list[descriptor_pb2.FileDescriptorProto]) -> str:
 
 
 def render(descriptors: descriptor_pb2.FileDescriptorSet, package: str) -> dict[str, str]:
-    """Return all pages of a package, by path relative to the project."""
+    """Return all pages of a package, by path in the project."""
     files = sorted((file for file in descriptors.file if file.package == package), key=lambda file: file.name)
     types = collect_types(files)
     pages = {f"{OUTPUT}/{page_name(file)}": Page(file, types).render() for file in files}

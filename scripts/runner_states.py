@@ -68,12 +68,12 @@ REASONS: list[tuple[str, str]] = [
     ("the call that started it has ended", "`fal run` is done, or its caller left."),
 ]
 
-# The order of a whole life.
+# Ordered by a runner's life.
 SPINE = [S.FAILURE_DELAY, S.PENDING, S.DOCKER_PULL, S.SETUP, S.IDLE, S.DRAINING, S.TERMINATING, S.TERMINATED]
 
 
 def moves() -> list[tuple[RunnerState, RunnerState]]:
-    """Return every allowed move, from the start of a life to its end."""
+    """Return all allowed moves, in the order of a runner's life."""
     return [(state, target) for state in SPINE for target in sorted(MOVES[state], key=RANK.__getitem__)]
 
 
@@ -85,7 +85,7 @@ def mermaid() -> str:
 
 
 def ascii_diagram() -> str:
-    """Return the table in plain text: a state, and an arrow to each state that may follow."""
+    """Return the table as plain text: each state, with arrows to the states that may follow."""
     width = max(len(state.name) for state in SPINE)
     return "\n".join(
         f"{state.name:<{width}}  --> {', '.join(t.name for s, t in moves() if s is state) or '(the end)'}"

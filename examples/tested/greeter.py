@@ -37,6 +37,6 @@ class Greeter(fal.App, name="greeter", keep_alive=60):
 
     @fal.endpoint("/count")
     def count(self) -> dict[str, str]:
-        import humanize  # installed in the runner, by the requirements above
+        import humanize  # the requirements above install it in the runner
 
         return {"greeted": humanize.apnumber(self.greeted)}

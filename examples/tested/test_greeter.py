@@ -1,4 +1,4 @@
-"""Tests of the app beside this file: two in this process, in milliseconds, and one in a runner.
+"""Tests of greeter.py: two in this process, in milliseconds, and one in a runner.
 
 pytest examples/tested
 """
