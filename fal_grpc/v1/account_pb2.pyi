@@ -51,13 +51,13 @@ class _MemberRole:
 class _MemberRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberRole.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MEMBER_ROLE_UNSPECIFIED: _MemberRole.ValueType  # 0
-    """Not given; for an account that the caller is no member of."""
+    """Not given; for an account of which the caller is not a member."""
     MEMBER_ROLE_OWNER: _MemberRole.ValueType  # 1
     """Everything."""
     MEMBER_ROLE_ADMIN: _MemberRole.ValueType  # 2
-    """Everything but to give the role of an owner, or to take it."""
+    """Everything except giving or taking the role of an owner."""
     MEMBER_ROLE_DEVELOPER: _MemberRole.ValueType  # 3
-    """Deploy, run and look after apps; manage neither keys nor members."""
+    """Deploy, run and manage apps, but neither keys nor members."""
     MEMBER_ROLE_VIEWER: _MemberRole.ValueType  # 4
     """Read."""
 
@@ -65,13 +65,13 @@ class MemberRole(_MemberRole, metaclass=_MemberRoleEnumTypeWrapper):
     """MemberRole says what a member may do for its team."""
 
 MEMBER_ROLE_UNSPECIFIED: MemberRole.ValueType  # 0
-"""Not given; for an account that the caller is no member of."""
+"""Not given; for an account of which the caller is not a member."""
 MEMBER_ROLE_OWNER: MemberRole.ValueType  # 1
 """Everything."""
 MEMBER_ROLE_ADMIN: MemberRole.ValueType  # 2
-"""Everything but to give the role of an owner, or to take it."""
+"""Everything except giving or taking the role of an owner."""
 MEMBER_ROLE_DEVELOPER: MemberRole.ValueType  # 3
-"""Deploy, run and look after apps; manage neither keys nor members."""
+"""Deploy, run and manage apps, but neither keys nor members."""
 MEMBER_ROLE_VIEWER: MemberRole.ValueType  # 4
 """Read."""
 Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
@@ -401,7 +401,7 @@ Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
 
 @_typing.final
 class Quotas(_message.Message):
-    """Quotas bounds an account; 0 is no bound."""
+    """Quotas limits an account; 0 means no limit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,7 +419,7 @@ class Quotas(_message.Message):
     queued_requests: _builtins.int
     """Queued requests that are not completed."""
     queued_bytes: _builtins.int
-    """Bytes of the bodies of those."""
+    """Bytes of the bodies of these requests."""
     runners: _builtins.int
     """Runners that have a process."""
     log_bytes_per_minute: _builtins.int
@@ -507,11 +507,11 @@ class GetQuotasResponse(_message.Message):
     """Nickname of the account."""
     @_builtins.property
     def quotas(self) -> Global___Quotas:
-        """What it may have; every field is set."""
+        """Its quotas; every field is set."""
 
     @_builtins.property
     def used(self) -> Global___Quotas:
-        """What it has; the rates are not set."""
+        """Its usage; the rates are not set."""
 
     def __init__(
         self,
@@ -540,7 +540,7 @@ class SetQuotasRequest(_message.Message):
     """Nickname of the account."""
     @_builtins.property
     def quotas(self) -> Global___Quotas:
-        """The bounds to change; one that is not set stays."""
+        """The quotas to change; those that are not set stay."""
 
     def __init__(
         self,
@@ -565,7 +565,7 @@ class SetQuotasResponse(_message.Message):
     QUOTAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def quotas(self) -> Global___Quotas:
-        """What the account may have; every field is set."""
+        """The account's quotas; every field is set."""
 
     def __init__(
         self,
@@ -604,13 +604,13 @@ Global___DeleteAccountRequest: _TypeAlias = DeleteAccountRequest  # noqa: Y015
 
 @_typing.final
 class DeleteAccountResponse(_message.Message):
-    """DeleteAccountResponse says how far the deletion is."""
+    """DeleteAccountResponse says whether the deletion is complete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REMOVED_FIELD_NUMBER: _builtins.int
     removed: _builtins.bool
-    """Whether everything that the account had is removed; if not, the controller goes on with it."""
+    """Whether all data of the account is removed; if not, the controller continues."""
     def __init__(
         self,
         *,

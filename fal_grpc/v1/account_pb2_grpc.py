@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AccountsStub(object):
-    """Accounts manages accounts and the members of teams. Every key belongs to one account, and things of other accounts do
-    not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
+    """Accounts manages accounts and the members of teams. Every key belongs to one account, and the resources of other
+    accounts do not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
     """
 
     def __init__(self, channel):
@@ -84,8 +84,8 @@ class AccountsStub(object):
 
 
 class AccountsServicer(object):
-    """Accounts manages accounts and the members of teams. Every key belongs to one account, and things of other accounts do
-    not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
+    """Accounts manages accounts and the members of teams. Every key belongs to one account, and the resources of other
+    accounts do not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
     """
 
     def ListAccounts(self, request, context):
@@ -101,14 +101,15 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateAccount(self, request, context):
-        """CreateAccount makes an account, and its first key, which may do everything in it. The controller's owner alone may.
+        """CreateAccount creates an account and its first key, which has every permission in the account. Only the
+        controller's owner may call it.
 
         Status codes:
         - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
-        - ALREADY_EXISTS: there is an account of that nickname.
-        - RESOURCE_EXHAUSTED: there are as many accounts as the controller allows.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
+        - ALREADY_EXISTS: another account has this nickname.
+        - RESOURCE_EXHAUSTED: the controller has as many accounts as it allows.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -122,7 +123,7 @@ class AccountsServicer(object):
         - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit reading the account.
-        - NOT_FOUND: there is no such team, or the caller is no member of it.
+        - NOT_FOUND: there is no such team, or the caller is not a member of it.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,7 +137,7 @@ class AccountsServicer(object):
         - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit managing the account, or the role may do more than the caller.
-        - NOT_FOUND: there is no such team, the caller is no member of it, or there is no such user.
+        - NOT_FOUND: there is no such team, the caller is not a member of it, or there is no such user.
         - RESOURCE_EXHAUSTED: the team has as many members as the controller allows.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
@@ -145,13 +146,13 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """RemoveMember removes a user from a team; from then on none of its tokens acts for the team.
+        """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
 
         Status codes:
         - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
-        - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+        - NOT_FOUND: there is no such team, the caller is not a member of it, or the user is not a member of it.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -159,13 +160,13 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RenameAccount(self, request, context):
-        """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
-        controller's owner alone may.
+        """RenameAccount changes an account's nickname. The paths of its apps change with it; its keys stay. Only
+        the controller's owner may call it.
 
         Status codes:
         - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
         - NOT_FOUND: there is no such account.
         - ALREADY_EXISTS: another account has the new nickname.
         - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -175,13 +176,13 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAccount(self, request, context):
-        """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
-        returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
-        background, after a restart too. The controller's owner alone may.
+        """DeleteAccount deletes an account with all its data, for good. When the call returns, its keys are invalid and its
+        runners are ending; the rest is removed in the background, also after a restart. Only the controller's owner may
+        call it.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
         - NOT_FOUND: there is no such account.
         - FAILED_PRECONDITION: it is the account of the controller's owner.
         - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -191,12 +192,12 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetQuotas(self, request, context):
-        """GetQuotas returns what an account may have, and what it has.
+        """GetQuotas returns the quotas and the usage of an account.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit reading the account.
-        - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+        - NOT_FOUND: there is no such account, or it is neither the caller's nor a team of the caller.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -204,12 +205,13 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetQuotas(self, request, context):
-        """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+        """SetQuotas changes the quotas of an account, from the next request on. Only the controller's owner may call
+        it.
 
         Status codes:
         - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
         - NOT_FOUND: there is no such account.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
@@ -274,8 +276,8 @@ def add_AccountsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Accounts(object):
-    """Accounts manages accounts and the members of teams. Every key belongs to one account, and things of other accounts do
-    not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
+    """Accounts manages accounts and the members of teams. Every key belongs to one account, and the resources of other
+    accounts do not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountsStub:
-    """Accounts manages accounts and the members of teams. Every key belongs to one account, and things of other accounts do
-    not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
+    """Accounts manages accounts and the members of teams. Every key belongs to one account, and the resources of other
+    accounts do not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
     """
 
     @_typing.overload
@@ -44,14 +44,15 @@ class AccountsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_account_pb2.CreateAccountRequest, _account_pb2.CreateAccountResponse]
-    """CreateAccount makes an account, and its first key, which may do everything in it. The controller's owner alone may.
+    """CreateAccount creates an account and its first key, which has every permission in the account. Only the
+    controller's owner may call it.
 
     Status codes:
     - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
-    - ALREADY_EXISTS: there is an account of that nickname.
-    - RESOURCE_EXHAUSTED: there are as many accounts as the controller allows.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
+    - ALREADY_EXISTS: another account has this nickname.
+    - RESOURCE_EXHAUSTED: the controller has as many accounts as it allows.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_account_pb2.ListMembersRequest, _account_pb2.ListMembersResponse]
@@ -61,7 +62,7 @@ class AccountsStub:
     - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit reading the account.
-    - NOT_FOUND: there is no such team, or the caller is no member of it.
+    - NOT_FOUND: there is no such team, or the caller is not a member of it.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     AddMember: _grpc.UnaryUnaryMultiCallable[_account_pb2.AddMemberRequest, _account_pb2.AddMemberResponse]
@@ -71,68 +72,69 @@ class AccountsStub:
     - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit managing the account, or the role may do more than the caller.
-    - NOT_FOUND: there is no such team, the caller is no member of it, or there is no such user.
+    - NOT_FOUND: there is no such team, the caller is not a member of it, or there is no such user.
     - RESOURCE_EXHAUSTED: the team has as many members as the controller allows.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_account_pb2.RemoveMemberRequest, _account_pb2.RemoveMemberResponse]
-    """RemoveMember removes a user from a team; from then on none of its tokens acts for the team.
+    """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
 
     Status codes:
     - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
-    - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+    - NOT_FOUND: there is no such team, the caller is not a member of it, or the user is not a member of it.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RenameAccount: _grpc.UnaryUnaryMultiCallable[_account_pb2.RenameAccountRequest, _account_pb2.RenameAccountResponse]
-    """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
-    controller's owner alone may.
+    """RenameAccount changes an account's nickname. The paths of its apps change with it; its keys stay. Only
+    the controller's owner may call it.
 
     Status codes:
     - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
     - NOT_FOUND: there is no such account.
     - ALREADY_EXISTS: another account has the new nickname.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     DeleteAccount: _grpc.UnaryUnaryMultiCallable[_account_pb2.DeleteAccountRequest, _account_pb2.DeleteAccountResponse]
-    """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
-    returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
-    background, after a restart too. The controller's owner alone may.
+    """DeleteAccount deletes an account with all its data, for good. When the call returns, its keys are invalid and its
+    runners are ending; the rest is removed in the background, also after a restart. Only the controller's owner may
+    call it.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
     - NOT_FOUND: there is no such account.
     - FAILED_PRECONDITION: it is the account of the controller's owner.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetQuotas: _grpc.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]
-    """GetQuotas returns what an account may have, and what it has.
+    """GetQuotas returns the quotas and the usage of an account.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit reading the account.
-    - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+    - NOT_FOUND: there is no such account, or it is neither the caller's nor a team of the caller.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     SetQuotas: _grpc.UnaryUnaryMultiCallable[_account_pb2.SetQuotasRequest, _account_pb2.SetQuotasResponse]
-    """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+    """SetQuotas changes the quotas of an account, from the next request on. Only the controller's owner may call
+    it.
 
     Status codes:
     - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
     - NOT_FOUND: there is no such account.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
 
 @_typing.type_check_only
 class AccountsAsyncStub(AccountsStub):
-    """Accounts manages accounts and the members of teams. Every key belongs to one account, and things of other accounts do
-    not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
+    """Accounts manages accounts and the members of teams. Every key belongs to one account, and the resources of other
+    accounts do not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -145,14 +147,15 @@ class AccountsAsyncStub(AccountsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     CreateAccount: _aio.UnaryUnaryMultiCallable[_account_pb2.CreateAccountRequest, _account_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """CreateAccount makes an account, and its first key, which may do everything in it. The controller's owner alone may.
+    """CreateAccount creates an account and its first key, which has every permission in the account. Only the
+    controller's owner may call it.
 
     Status codes:
     - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
-    - ALREADY_EXISTS: there is an account of that nickname.
-    - RESOURCE_EXHAUSTED: there are as many accounts as the controller allows.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
+    - ALREADY_EXISTS: another account has this nickname.
+    - RESOURCE_EXHAUSTED: the controller has as many accounts as it allows.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_account_pb2.ListMembersRequest, _account_pb2.ListMembersResponse]  # type: ignore[assignment]
@@ -162,7 +165,7 @@ class AccountsAsyncStub(AccountsStub):
     - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit reading the account.
-    - NOT_FOUND: there is no such team, or the caller is no member of it.
+    - NOT_FOUND: there is no such team, or the caller is not a member of it.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     AddMember: _aio.UnaryUnaryMultiCallable[_account_pb2.AddMemberRequest, _account_pb2.AddMemberResponse]  # type: ignore[assignment]
@@ -172,67 +175,68 @@ class AccountsAsyncStub(AccountsStub):
     - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit managing the account, or the role may do more than the caller.
-    - NOT_FOUND: there is no such team, the caller is no member of it, or there is no such user.
+    - NOT_FOUND: there is no such team, the caller is not a member of it, or there is no such user.
     - RESOURCE_EXHAUSTED: the team has as many members as the controller allows.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RemoveMember: _aio.UnaryUnaryMultiCallable[_account_pb2.RemoveMemberRequest, _account_pb2.RemoveMemberResponse]  # type: ignore[assignment]
-    """RemoveMember removes a user from a team; from then on none of its tokens acts for the team.
+    """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
 
     Status codes:
     - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
-    - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+    - NOT_FOUND: there is no such team, the caller is not a member of it, or the user is not a member of it.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RenameAccount: _aio.UnaryUnaryMultiCallable[_account_pb2.RenameAccountRequest, _account_pb2.RenameAccountResponse]  # type: ignore[assignment]
-    """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
-    controller's owner alone may.
+    """RenameAccount changes an account's nickname. The paths of its apps change with it; its keys stay. Only
+    the controller's owner may call it.
 
     Status codes:
     - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
     - NOT_FOUND: there is no such account.
     - ALREADY_EXISTS: another account has the new nickname.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_account_pb2.DeleteAccountRequest, _account_pb2.DeleteAccountResponse]  # type: ignore[assignment]
-    """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
-    returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
-    background, after a restart too. The controller's owner alone may.
+    """DeleteAccount deletes an account with all its data, for good. When the call returns, its keys are invalid and its
+    runners are ending; the rest is removed in the background, also after a restart. Only the controller's owner may
+    call it.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
     - NOT_FOUND: there is no such account.
     - FAILED_PRECONDITION: it is the account of the controller's owner.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetQuotas: _aio.UnaryUnaryMultiCallable[_account_pb2.GetQuotasRequest, _account_pb2.GetQuotasResponse]  # type: ignore[assignment]
-    """GetQuotas returns what an account may have, and what it has.
+    """GetQuotas returns the quotas and the usage of an account.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - PERMISSION_DENIED: the key does not permit reading the account.
-    - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+    - NOT_FOUND: there is no such account, or it is neither the caller's nor a team of the caller.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     SetQuotas: _aio.UnaryUnaryMultiCallable[_account_pb2.SetQuotasRequest, _account_pb2.SetQuotasResponse]  # type: ignore[assignment]
-    """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+    """SetQuotas changes the quotas of an account, from the next request on. Only the controller's owner may call
+    it.
 
     Status codes:
     - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-    - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+    - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
     - NOT_FOUND: there is no such account.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
 
 class AccountsServicer(metaclass=_abc_1.ABCMeta):
-    """Accounts manages accounts and the members of teams. Every key belongs to one account, and things of other accounts do
-    not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
+    """Accounts manages accounts and the members of teams. Every key belongs to one account, and the resources of other
+    accounts do not exist for it. A member of a team acts for it with a login token, see Keys.CreateLoginToken.
     """
 
     @_abc_1.abstractmethod
@@ -255,14 +259,15 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.CreateAccountResponse, _abc.Awaitable[_account_pb2.CreateAccountResponse]]:
-        """CreateAccount makes an account, and its first key, which may do everything in it. The controller's owner alone may.
+        """CreateAccount creates an account and its first key, which has every permission in the account. Only the
+        controller's owner may call it.
 
         Status codes:
         - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
-        - ALREADY_EXISTS: there is an account of that nickname.
-        - RESOURCE_EXHAUSTED: there are as many accounts as the controller allows.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
+        - ALREADY_EXISTS: another account has this nickname.
+        - RESOURCE_EXHAUSTED: the controller has as many accounts as it allows.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 
@@ -278,7 +283,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit reading the account.
-        - NOT_FOUND: there is no such team, or the caller is no member of it.
+        - NOT_FOUND: there is no such team, or the caller is not a member of it.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 
@@ -294,7 +299,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit managing the account, or the role may do more than the caller.
-        - NOT_FOUND: there is no such team, the caller is no member of it, or there is no such user.
+        - NOT_FOUND: there is no such team, the caller is not a member of it, or there is no such user.
         - RESOURCE_EXHAUSTED: the team has as many members as the controller allows.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
@@ -305,13 +310,13 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.RemoveMemberResponse, _abc.Awaitable[_account_pb2.RemoveMemberResponse]]:
-        """RemoveMember removes a user from a team; from then on none of its tokens acts for the team.
+        """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
 
         Status codes:
         - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit managing the account, or the member may do more than the caller.
-        - NOT_FOUND: there is no such team, the caller is no member of it, or the user is none.
+        - NOT_FOUND: there is no such team, the caller is not a member of it, or the user is not a member of it.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 
@@ -321,13 +326,13 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.RenameAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.RenameAccountResponse, _abc.Awaitable[_account_pb2.RenameAccountResponse]]:
-        """RenameAccount gives an account another nickname: its apps are at other paths from then on, and its keys stay. The
-        controller's owner alone may.
+        """RenameAccount changes an account's nickname. The paths of its apps change with it; its keys stay. Only
+        the controller's owner may call it.
 
         Status codes:
         - INVALID_ARGUMENT: the new nickname or the full name is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
         - NOT_FOUND: there is no such account.
         - ALREADY_EXISTS: another account has the new nickname.
         - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -339,13 +344,13 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.DeleteAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.DeleteAccountResponse, _abc.Awaitable[_account_pb2.DeleteAccountResponse]]:
-        """DeleteAccount deletes an account with everything that it has; nothing of it can be brought back. When the call
-        returns, none of its keys works and what runs for it has been told to end; what is not removed yet is removed in the
-        background, after a restart too. The controller's owner alone may.
+        """DeleteAccount deletes an account with all its data, for good. When the call returns, its keys are invalid and its
+        runners are ending; the rest is removed in the background, also after a restart. Only the controller's owner may
+        call it.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
         - NOT_FOUND: there is no such account.
         - FAILED_PRECONDITION: it is the account of the controller's owner.
         - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -357,12 +362,12 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.GetQuotasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.GetQuotasResponse, _abc.Awaitable[_account_pb2.GetQuotasResponse]]:
-        """GetQuotas returns what an account may have, and what it has.
+        """GetQuotas returns the quotas and the usage of an account.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - PERMISSION_DENIED: the key does not permit reading the account.
-        - NOT_FOUND: there is no such account, or it is not the caller's, and no team of the caller.
+        - NOT_FOUND: there is no such account, or it is neither the caller's nor a team of the caller.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 
@@ -372,12 +377,13 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.SetQuotasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.SetQuotasResponse, _abc.Awaitable[_account_pb2.SetQuotasResponse]]:
-        """SetQuotas changes what an account may have; it holds from the next request on. The controller's owner alone may.
+        """SetQuotas changes the quotas of an account, from the next request on. Only the controller's owner may call
+        it.
 
         Status codes:
         - INVALID_ARGUMENT: a bound is negative or too large; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
-        - PERMISSION_DENIED: the key is not one of the controller's owner that may do everything.
+        - PERMISSION_DENIED: the key is not a key of the controller's owner with every permission.
         - NOT_FOUND: there is no such account.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """

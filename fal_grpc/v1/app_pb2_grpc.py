@@ -95,8 +95,8 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchApps(self, request, context):
-        """WatchApps sends the apps of one environment as they are, then each change of them. It goes on and resumes as
-        WatchRunners does, with the name of the app in place of the id.
+        """WatchApps sends the apps of one environment, then each change. It continues and resumes as WatchRunners does, with
+        app names in place of runner ids.
 
         Status codes:
         - INVALID_ARGUMENT: the environment's name is malformed, or `version` is not valid; BadRequest names the field.
@@ -110,8 +110,8 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """SetAlias points an app at a revision, and creates the app if there is none of that name. How traffic moves over is
-        the deployment strategy's choice; a revision whose runner never becomes ready never gets it.
+        """SetAlias points an app at a revision, and creates the app if it does not exist. The deployment strategy decides how
+        traffic moves; a revision whose runners never become ready gets none.
 
         Status codes:
         - INVALID_ARGUMENT: a name is empty or malformed, or an enum value is unknown; BadRequest names the field.
@@ -143,7 +143,7 @@ class AppsServicer(object):
         """UpdateApplication changes settings of an app. Fields that are not set keep their value.
 
         Status codes:
-        - INVALID_ARGUMENT: a number is out of its range, or the least number of runners is above the most; BadRequest
+        - INVALID_ARGUMENT: a number is out of its range, or the minimum number of runners is above the maximum; BadRequest
         names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing apps.
@@ -156,7 +156,7 @@ class AppsServicer(object):
 
     def RolloutApplication(self, request, context):
         """RolloutApplication replaces the runners of an app with new ones of the same revision. It returns when the
-        replacement has started; `is_rolling` of the app says whether it still goes on.
+        replacement has started; `is_rolling` of the app tells whether it is still in progress.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -170,8 +170,7 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExplainApp(self, request, context):
-        """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
-        it decided recently.
+        """ExplainApp explains an app's number of runners: its load, the arithmetic, and recent decisions.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -185,8 +184,8 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SimulateApp(self, request, context):
-        """SimulateApp plays requests through the controller's own rules and says how many runners there would have been. It
-        changes nothing.
+        """SimulateApp simulates requests by the controller's own rules, and returns how many runners there would have been.
+        It changes nothing.
 
         Status codes:
         - INVALID_ARGUMENT: a setting is unknown or out of its range, there is no arrival or too many, or a number is
@@ -194,7 +193,7 @@ class AppsServicer(object):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing apps.
         - NOT_FOUND: there is no such app or environment.
-        - RESOURCE_EXHAUSTED: other simulations are under way; try again.
+        - RESOURCE_EXHAUSTED: other simulations are in progress; try again.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

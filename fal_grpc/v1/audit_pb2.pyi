@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """AuditEntry is something that a caller was permitted to do. It has names and ids, and never values."""
+    """AuditEntry is something that a caller was permitted to do. It contains names and ids, but never values."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,7 +36,7 @@ class AuditEntry(_message.Message):
     number: _builtins.int
     """From 1 on, without a gap."""
     key_id: _builtins.str
-    """The public half of the key that was shown."""
+    """The public half of the caller's key."""
     action: _builtins.str
     """The method, such as "Secrets.SetSecret", or method and path of HTTP."""
     target: _builtins.str
@@ -83,7 +83,7 @@ class ListAuditEntriesRequest(_message.Message):
     page_size: _builtins.int
     """How many at most, up to 1000; 0 is 100."""
     page_token: _builtins.str
-    """Where the page before ended."""
+    """The next_page_token of the previous page."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only rows from this time on."""
@@ -150,14 +150,14 @@ Global___VerifyAuditRequest: _TypeAlias = VerifyAuditRequest  # noqa: Y015
 
 @_typing.final
 class VerifyAuditResponse(_message.Message):
-    """VerifyAuditResponse says whether the audit log is whole."""
+    """VerifyAuditResponse says whether the audit log is intact."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_FIELD_NUMBER: _builtins.int
     BROKEN_AT_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
-    """How many rows were looked at."""
+    """How many rows were checked."""
     broken_at: _builtins.int
     """The number of the first row that was changed or is missing; not set if there is none."""
     def __init__(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EnvironmentsStub(object):
-    """Environments manages the places that apps and secrets are kept in. One named "main" is always there.
+    """Environments manages environments. One named "main" always exists.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class EnvironmentsStub(object):
 
 
 class EnvironmentsServicer(object):
-    """Environments manages the places that apps and secrets are kept in. One named "main" is always there.
+    """Environments manages environments. One named "main" always exists.
     """
 
     def ListEnvironments(self, request, context):
@@ -69,14 +69,14 @@ class EnvironmentsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateEnvironment(self, request, context):
-        """CreateEnvironment makes an environment without apps or secrets.
+        """CreateEnvironment creates an environment without apps or secrets.
 
         Status codes:
-        - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and single
-        hyphens; BadRequest names the field.
+        - INVALID_ARGUMENT: the name is empty, too long, or contains other characters than lower-case letters, digits and
+        single hyphens; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing environments.
-        - ALREADY_EXISTS: there is one of that name.
+        - ALREADY_EXISTS: an environment has this name.
         - RESOURCE_EXHAUSTED: there are as many environments as the controller allows; delete one.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
@@ -126,7 +126,7 @@ def add_EnvironmentsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Environments(object):
-    """Environments manages the places that apps and secrets are kept in. One named "main" is always there.
+    """Environments manages environments. One named "main" always exists.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ExecsStub(object):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
+    support, too, and ends the command with the stream. A runner's shim answers the same messages on its own socket.
     """
 
     def __init__(self, channel):
@@ -80,12 +80,12 @@ class ExecsStub(object):
 
 class ExecsServicer(object):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
+    support, too, and ends the command with the stream. A runner's shim answers the same messages on its own socket.
     """
 
     def StartExec(self, request, context):
-        """StartExec starts a command. The caller chooses its id: asking again with the same id, runner and command changes
-        nothing and answers the same, so a call whose answer was lost can be repeated.
+        """StartExec starts a command. The caller chooses its id: a repeated call with the same id, runner and command changes
+        nothing and returns the same, so a call whose answer was lost can be repeated.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty or malformed, or a field makes no sense; BadRequest names the field.
@@ -102,36 +102,36 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReadExec(self, request, context):
-        """ReadExec streams what a command writes, from an offset on, and last how it ended. The first message comes at once. A
-        command has one reader: the newest takes the place of the one before.
+        """ReadExec streams a command's output from an offset on, and finally its outcome. The first message comes at once. A
+        command has one reader: a new one replaces it.
 
-        The reader says by WriteExec what it has received. Without that, the command blocks when 4 MiB wait to be
-        received, as it would at a pipe that nobody reads.
+        The reader acknowledges output by WriteExec. When 4 MiB are not acknowledged, the command blocks, as on a pipe that
+        nobody reads.
 
         Status codes:
-        - INVALID_ARGUMENT: an id is empty, or the offset lies beyond what was written; BadRequest names the field.
+        - INVALID_ARGUMENT: an id is empty, or the offset is beyond the output; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the key may not run commands in runners.
         - NOT_FOUND: there is no such runner or command, or it ended too long ago.
-        - ABORTED: another reader took this one's place.
-        - UNAVAILABLE: the controller is stopping, or the link to the runner broke; read again from where it broke off.
+        - ABORTED: another reader replaced this one.
+        - UNAVAILABLE: the controller is stopping, or the link to the runner broke; read again from the last offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WriteExec(self, request_iterator, context):
-        """WriteExec gives a command input, and says which of its output was received. Input carries its own offset: what was
-        taken already is skipped, so that repeating it is harmless. The answer comes when the caller has no more to send.
-        Up to 2 MiB of input may be under way that the command was not given yet (ReadExecResponse.input_offset says what it
-        was); behind more than that, what is said of the output is not heard while the command does not read.
+        """WriteExec sends input to a command, and acknowledges its output. Input has an offset: what was taken already is
+        skipped, so that input can be repeated. The answer comes after the caller's last message. Up to 2 MiB of input may
+        be pending (ReadExecResponse.input_offset tells how much the command was given); behind more than that,
+        acknowledgements wait until the command reads.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty, or the input leaves a gap; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the key may not run commands in runners.
         - NOT_FOUND: there is no such runner or command, or it ended too long ago.
-        - ABORTED: another reader took the place of the one that this caller is.
+        - ABORTED: another reader replaced this caller.
         - UNAVAILABLE: the controller is stopping, or the link to the runner broke; send again what was not taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -139,8 +139,8 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SignalExec(self, request, context):
-        """SignalExec sends a signal: to the foreground job of a terminal, else to all processes of the command. A command that
-        has ended is left alone, and the call succeeds.
+        """SignalExec sends a signal: to the foreground job of a terminal, otherwise to all processes of the command. If the
+        command has ended, the call does nothing and succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty, or there is no such signal; BadRequest names the field.
@@ -182,7 +182,7 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExecs(self, request, context):
-        """ListExecs returns the commands that run, and those that ended within the last ten minutes.
+        """ListExecs returns the running commands, and those that ended within the last ten minutes.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -195,8 +195,8 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CloseExec(self, request, context):
-        """CloseExec ends a command: SIGHUP to all of its processes, SIGKILL after 2 seconds. It returns when this has started.
-        One that has ended is left alone, and the call succeeds.
+        """CloseExec ends a command: SIGHUP to all of its processes, SIGKILL after 2 seconds. It returns when this has
+        started. If the command has ended, the call does nothing and succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty; BadRequest names the field.
@@ -262,7 +262,7 @@ def add_ExecsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Execs(object):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
+    support, too, and ends the command with the stream. A runner's shim answers the same messages on its own socket.
     """
 
     @staticmethod

@@ -72,13 +72,14 @@ class KeysServicer(object):
     """
 
     def CreateUserKey(self, request, context):
-        """CreateUserKey makes a key. Its secret is in the answer and can never be read again.
+        """CreateUserKey creates a key. Only the answer contains its secret, which cannot be read again.
 
         Status codes:
         - INVALID_ARGUMENT: the scope, the preset or a permission is unknown, or the key expires in the past; BadRequest
-        names the field. Where several are given, the policy counts before the preset, and the preset before the scope.
+        names the field. If several are given, the policy has precedence over the preset, and the preset over the scope.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
-        - PERMISSION_DENIED: the scope of the key does not cover managing keys, or more is asked for than it has itself.
+        - PERMISSION_DENIED: the scope of the key does not cover managing keys, or the request asks for more than the key
+        has itself.
         - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
@@ -99,7 +100,7 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCaller(self, request, context):
-        """GetCaller tells a caller who it is. It needs no permission.
+        """GetCaller describes the caller. It needs no permission.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -110,9 +111,8 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateLoginToken(self, request, context):
-        """CreateLoginToken makes a token that stands for the caller's key, for clients that log in. It may also act for the
-        teams that the key's account is a member of: by the metadata `fal-user-id` with the team's user id. It ends with the
-        key.
+        """CreateLoginToken creates a token in place of the caller's key, for clients that log in. With a team's user id in
+        the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
 
         Status codes:
         - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
@@ -125,7 +125,7 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateUserKey(self, request, context):
-        """RotateUserKey makes a key that may do what another one may, and lets that one expire.
+        """RotateUserKey creates a key with the permissions of another one, and lets that one expire.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
@@ -140,7 +140,7 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeUserKey(self, request, context):
-        """RevokeUserKey ends a key: after the answer no call is accepted with it, and those under way end.
+        """RevokeUserKey ends a key: after the answer it is not accepted any more, and its calls in progress end.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.

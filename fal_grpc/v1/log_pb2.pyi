@@ -29,11 +29,11 @@ class _LogLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogLevel.Val
     TRACE: _LogLevel.ValueType  # 0
     """Finer than debug."""
     DEBUG: _LogLevel.ValueType  # 1
-    """For who debugs the platform or the app."""
+    """For debugging the platform or the app."""
     INFO: _LogLevel.ValueType  # 2
     """Normal progress."""
     WARNING: _LogLevel.ValueType  # 3
-    """Something is odd, the work goes on."""
+    """Something is unusual, but the work continues."""
     ERROR: _LogLevel.ValueType  # 4
     """Something failed."""
     STDOUT: _LogLevel.ValueType  # 5
@@ -47,11 +47,11 @@ class LogLevel(_LogLevel, metaclass=_LogLevelEnumTypeWrapper):
 TRACE: LogLevel.ValueType  # 0
 """Finer than debug."""
 DEBUG: LogLevel.ValueType  # 1
-"""For who debugs the platform or the app."""
+"""For debugging the platform or the app."""
 INFO: LogLevel.ValueType  # 2
 """Normal progress."""
 WARNING: LogLevel.ValueType  # 3
-"""Something is odd, the work goes on."""
+"""Something is unusual, but the work continues."""
 ERROR: LogLevel.ValueType  # 4
 """Something failed."""
 STDOUT: LogLevel.ValueType  # 5
@@ -209,7 +209,7 @@ Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
 class LogSelector(_message.Message):
-    """LogSelector says whose lines are meant, and which of them."""
+    """LogSelector selects lines."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -320,7 +320,7 @@ class ListLogsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many entries on a page: 0 means 1000; the most is 10,000, and more is taken as that."""
     page_token: _builtins.str
-    """The next_page_token of the page before; empty for the first. All other fields must be as they were then."""
+    """The next_page_token of the previous page; empty for the first one. All other fields must be as they were then."""
     @_builtins.property
     def selector(self) -> Global___LogSelector:
         """Whose entries, and which."""
@@ -370,7 +370,7 @@ class ListLogsResponse(_message.Message):
     @_builtins.property
     def reached(self) -> _timestamp_pb2.Timestamp:
         """The time of the last entry that was read for this page, whether or not it is among `entries`; unset on the last
-        page. A search reads some ten thousand entries for a page, so that it can be given up between two pages.
+        page. A search reads some ten thousand entries for a page, so that it can be cancelled between two pages.
         """
 
     def __init__(
@@ -398,8 +398,8 @@ class FollowLogsRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Right after the batch that carried this cursor. Where entries after it are no longer kept, the stream goes on
-    with the oldest that are.
+    """Right after the batch that carried this cursor. If entries after it are no longer kept, the stream continues with
+    the oldest kept ones.
     """
     @_builtins.property
     def selector(self) -> Global___LogSelector:
@@ -407,7 +407,7 @@ class FollowLogsRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """With the first entry at or after this time."""
+        """At the first entry at or after this time."""
 
     def __init__(
         self,
@@ -464,7 +464,7 @@ Global___FollowLogsResponse: _TypeAlias = FollowLogsResponse  # noqa: Y015
 
 @_typing.final
 class RunnerEnded(_message.Message):
-    """RunnerEnded says how a runner came to its end."""
+    """RunnerEnded says how a runner ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -92,13 +92,13 @@ class RequestRecord(_message.Message):
     key_id: _builtins.str
     """The public half of the caller's key; empty for a call without one."""
     queued: _builtins.bool
-    """Whether it came by way of the queue."""
+    """Whether it came through the queue."""
     status_code: _builtins.int
     """The status code of the answer; not set if its caller left before it was complete."""
     status: Global___RequestStatus.ValueType
     """How it ended."""
     error_type: _builtins.str
-    """What went wrong, by the word that X-Fal-Error-Type has; empty for a success."""
+    """The error type, as in X-Fal-Error-Type; empty for a success."""
     bytes_in: _builtins.int
     """Bytes of the request's body."""
     bytes_out: _builtins.int
@@ -177,15 +177,15 @@ class ListRequestsRequest(_message.Message):
     runner_id: _builtins.str
     """Only those that this runner got."""
     key_id: _builtins.str
-    """Only those that this key was shown for, by its public half."""
+    """Only those with this key, by its public half."""
     endpoint: _builtins.str
     """Only those to this endpoint."""
     oldest_first: _builtins.bool
-    """Those that ended first come first."""
+    """Whether the earliest come first."""
     page_size: _builtins.int
     """How many at most, up to 1000; 0 is 100."""
     page_token: _builtins.str
-    """Where the page before ended. It stays valid, so that the requests that end later can be asked for."""
+    """The next_page_token of the previous page. It stays valid, to list requests that end later."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only those that ended at or after this time."""
@@ -229,7 +229,9 @@ class ListRequestsResponse(_message.Message):
     next_page_token: _builtins.str
     """For the next page; empty at the end."""
     cursor: _builtins.str
-    """Behind the last request of this page, also at the end: with `oldest_first`, what ends later lies behind it."""
+    """The position after this page, set on the last page, too: with `oldest_first`, requests that end later come after
+    it.
+    """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestRecord]:
         """The requests."""
@@ -280,7 +282,7 @@ class GetRequestResponse(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___RequestRecord:
-        """The request; if the queue took it up again, its last end."""
+        """The request; if the queue ran it again, its last end."""
 
     def __init__(
         self,
@@ -312,9 +314,9 @@ class GetRequestStatsRequest(_message.Message):
     environment_name: _builtins.str
     """The app's environment; empty is the default one."""
     step_seconds: _builtins.int
-    """Numbers for each part of the span that is so long, in seconds: whole minutes. 0 is the span as one."""
+    """The length in seconds, of whole minutes, of the parts of the span that get statistics. 0 means the whole span."""
     by_endpoint: _builtins.bool
-    """Numbers for each endpoint, in place of one sum."""
+    """Whether each endpoint gets statistics, and not their sum."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """From the minute of this time on; an hour ago if it is not set."""
@@ -343,14 +345,14 @@ Global___GetRequestStatsRequest: _TypeAlias = GetRequestStatsRequest  # noqa: Y0
 
 @_typing.final
 class GetRequestStatsResponse(_message.Message):
-    """GetRequestStatsResponse holds numbers."""
+    """GetRequestStatsResponse holds statistics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stats(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestStats]:
-        """The numbers, the oldest first. Parts in which nothing ended are left out."""
+        """The statistics, the oldest first. Parts in which no request ended are left out."""
 
     def __init__(
         self,
@@ -367,7 +369,7 @@ Global___GetRequestStatsResponse: _TypeAlias = GetRequestStatsResponse  # noqa: 
 
 @_typing.final
 class RequestStats(_message.Message):
-    """RequestStats holds numbers of the requests of an app, or of one of its endpoints, that ended in a span. A quantile is
+    """RequestStats are the statistics of an app's or an endpoint's requests that ended in a span. A quantile is
     right within 1 %.
     """
 
@@ -465,11 +467,11 @@ class RequestStats(_message.Message):
 
     @_builtins.property
     def run(self) -> Global___DurationQuantiles:
-        """How long a runner had them."""
+        """How long a runner processed them."""
 
     @_builtins.property
     def cold(self) -> Global___DurationQuantiles:
-        """How long those waited that waited for a runner to start."""
+        """The wait of those requests that waited for a runner to start."""
 
     def __init__(
         self,
@@ -499,7 +501,7 @@ Global___RequestStats: _TypeAlias = RequestStats  # noqa: Y015
 
 @_typing.final
 class DurationQuantiles(_message.Message):
-    """DurationQuantiles says how long a share of some requests took at most. Nothing is set if there are none."""
+    """DurationQuantiles are quantiles of the durations of requests. Nothing is set without requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class RequestsStub(object):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or by way of the
-    queue. Nothing of what they sent or got is kept. A request is there as soon as its caller has the answer; those of
-    callers who were not admitted are not.
+    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
+    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
+    callers who were not admitted are not listed.
     """
 
     def __init__(self, channel):
@@ -55,13 +55,13 @@ class RequestsStub(object):
 
 
 class RequestsServicer(object):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or by way of the
-    queue. Nothing of what they sent or got is kept. A request is there as soon as its caller has the answer; those of
-    callers who were not admitted are not.
+    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
+    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
+    callers who were not admitted are not listed.
     """
 
     def ListRequests(self, request, context):
-        """ListRequests returns requests, those that ended last first.
+        """ListRequests returns requests, the latest first.
 
         Status codes:
         - INVALID_ARGUMENT: a name, the status, the page size or the page token is not valid; BadRequest names the field.
@@ -88,8 +88,8 @@ class RequestsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRequestStats(self, request, context):
-        """GetRequestStats returns numbers of the requests that ended in a span, which count also those that ListRequests
-        leaves out of its sample.
+        """GetRequestStats returns statistics of the requests that ended in a span, including those outside the sample of
+        ListRequests.
 
         Status codes:
         - INVALID_ARGUMENT: a name is not valid, the span is empty, or it has too many steps; BadRequest names the field.
@@ -128,9 +128,9 @@ def add_RequestsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Requests(object):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or by way of the
-    queue. Nothing of what they sent or got is kept. A request is there as soon as its caller has the answer; those of
-    callers who were not admitted are not.
+    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
+    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
+    callers who were not admitted are not listed.
     """
 
     @staticmethod

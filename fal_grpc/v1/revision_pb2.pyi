@@ -33,9 +33,9 @@ class _RetryConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetryC
     TIMEOUT: _RetryCondition.ValueType  # 0
     """It took longer than its timeout."""
     CLIENT_ERROR: _RetryCondition.ValueType  # 1
-    """The app said that the caller is at fault."""
+    """The app reported an error of the caller."""
     SERVER_ERROR: _RetryCondition.ValueType  # 2
-    """The app said that it is at fault itself."""
+    """The app reported its own error."""
     CONNECTION_ERROR: _RetryCondition.ValueType  # 3
     """The connection to the runner failed or broke."""
 
@@ -45,9 +45,9 @@ class RetryCondition(_RetryCondition, metaclass=_RetryConditionEnumTypeWrapper):
 TIMEOUT: RetryCondition.ValueType  # 0
 """It took longer than its timeout."""
 CLIENT_ERROR: RetryCondition.ValueType  # 1
-"""The app said that the caller is at fault."""
+"""The app reported an error of the caller."""
 SERVER_ERROR: RetryCondition.ValueType  # 2
-"""The app said that it is at fault itself."""
+"""The app reported its own error."""
 CONNECTION_ERROR: RetryCondition.ValueType  # 3
 """The connection to the runner failed or broke."""
 Global___RetryCondition: _TypeAlias = RetryCondition  # noqa: Y015
@@ -70,11 +70,11 @@ class BuildEnvironmentRequest(_message.Message):
     """Name to log the build under."""
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.EnvironmentDefinition]:
-        """Environments that the callable is to run in; the first is the one it is loaded in."""
+        """Environments that the callable runs in; the first one loads it."""
 
     @_builtins.property
     def machine_requirements(self) -> _run_pb2.MachineRequirements:
-        """What machine it is for."""
+        """The machine that it is for."""
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.File]:
@@ -128,18 +128,18 @@ class BuildEnvironmentResult(_message.Message):
     LOGS_FIELD_NUMBER: _builtins.int
     CALLABLE_METHODS_FIELD_NUMBER: _builtins.int
     env_id: _builtins.str
-    """Name of the environment: the same definition always has the same. In every message."""
+    """Name of the environment, the same for the same definition. In every message."""
     @_builtins.property
     def status(self) -> _run_pb2.HostedRunStatus:
         """How the build ended; in the last message."""
 
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.Log]:
-        """Lines written since the message before."""
+        """Lines written since the previous message."""
 
     @_builtins.property
     def callable_methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Methods of serialised callables that runners load beside those of pickles: "fal_source" is an app as modules, a ZIP
+        """Methods of serialised callables that runners load besides pickles: "fal_source" is an app as modules, a ZIP
         archive of sources with a bootstrap. In the last message.
         """
 
@@ -205,7 +205,7 @@ class RegisterApplicationRequest(_message.Message):
     max_concurrency: _builtins.int
     """Older form of machine_requirements.max_concurrency; ignored if that is given."""
     deployment_strategy: _app_pb2.DeploymentStrategy.ValueType
-    """How traffic moves over; unset means ROLLING."""
+    """How traffic moves; unset means ROLLING."""
     scale: _builtins.bool
     """Take the scaling settings of this request even if the app has some; unset or false keeps the app's."""
     private_logs: _builtins.bool
@@ -217,7 +217,7 @@ class RegisterApplicationRequest(_message.Message):
     environment_name: _builtins.str
     """Environment to deploy to; unset means "main"."""
     termination_grace_period_seconds: _builtins.int
-    """Seconds that a runner has to end after it was asked to; then it is made to."""
+    """Seconds between SIGTERM and SIGKILL at a runner's end."""
     fetch_openapi: _builtins.bool
     """Fetch the OpenAPI description from a runner."""
     run_on_main_thread: _builtins.bool
@@ -227,12 +227,12 @@ class RegisterApplicationRequest(_message.Message):
     env_id: _builtins.str
     """An environment as BuildEnvironment named it, instead of or in agreement with `environments`."""
     retry_config: _builtins.str
-    """How often and after what queued requests are tried again, as JSON."""
+    """The retry policy of queued requests, as JSON."""
     attach_to_deployment: _builtins.bool
-    """Stay until the app has moved to the revision, and stream what its first runner prints."""
+    """Wait until the app has moved to the revision, and stream the output of its first runner."""
     revision_id: _builtins.str
-    """The id of the new revision, a UUID that the client chose. A deploy whose revision is stored already is not carried
-    out again, so a client whose connection broke can repeat it, and gets the answer that it missed. Unset lets the
+    """The id of the new revision, a UUID that the client chose. A deploy whose revision is already stored is not
+    repeated, so a client whose connection broke can call again and get the answer that it missed. Unset lets the
     controller choose.
     """
     @_builtins.property
@@ -269,7 +269,7 @@ class RegisterApplicationRequest(_message.Message):
 
     @_builtins.property
     def data_mounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Paths, such as "/data", that keep what is written to them."""
+        """Persistent paths, such as "/data"."""
 
     @_builtins.property
     def secrets(self) -> _run_pb2.SecretsConfig:
@@ -448,7 +448,7 @@ class RegisterApplicationResult(_message.Message):
     """The environment that it runs in, as BuildEnvironment names it."""
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.Log]:
-        """Lines written since the message before."""
+        """Lines written since the previous message."""
 
     @_builtins.property
     def result(self) -> Global___RegisterApplicationResultType:
@@ -460,7 +460,9 @@ class RegisterApplicationResult(_message.Message):
 
     @_builtins.property
     def registered(self) -> Global___RegisteredRevision:
-        """The revision, in one message as soon as it is stored: from then on the deploy goes on after a hang-up."""
+        """The revision, in one message as soon as it is stored: from then on the deploy continues even if the connection
+        breaks.
+        """
 
     def __init__(
         self,
@@ -528,14 +530,14 @@ Global___RegisteredRevision: _TypeAlias = RegisteredRevision  # noqa: Y015
 
 @_typing.final
 class PlanApplicationRequest(_message.Message):
-    """PlanApplicationRequest is a deploy that is not done."""
+    """PlanApplicationRequest describes a deploy to plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     APPLICATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def application(self) -> Global___RegisterApplicationRequest:
-        """What would be sent to deploy."""
+        """The request that would deploy it."""
 
     def __init__(
         self,
@@ -573,12 +575,12 @@ class PlanApplicationResponse(_message.Message):
     environment_built: _builtins.bool
     """Whether that is built already."""
     kept_settings: _builtins.str
-    """Which settings of the app stay though the code names others, and what takes those, for people; empty if there are
-    none.
+    """Which settings the app keeps although the code has others, and how to take the code's, for people; empty if there
+    are none.
     """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedChange]:
-        """What would be different; everything that is set, for a new app."""
+        """The differences; for a new app, everything that is set."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -612,7 +614,7 @@ Global___PlanApplicationResponse: _TypeAlias = PlanApplicationResponse  # noqa: 
 
 @_typing.final
 class PlannedChange(_message.Message):
-    """PlannedChange is one thing that a deploy would change, as texts for people. No secret is in it."""
+    """PlannedChange is something that a deploy would change, as texts for people. It contains no secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -702,21 +704,21 @@ class ApplicationInfo(_message.Message):
     application_id: _builtins.str
     """The revision."""
     max_concurrency: _builtins.int
-    """Most runners at a time."""
+    """Maximum number of runners."""
     max_multiplexing: _builtins.int
-    """Most requests at a time on one runner."""
+    """Maximum number of concurrent requests on one runner."""
     keep_alive: _builtins.int
     """Seconds that a runner without requests is kept."""
     active_runners: _builtins.int
     """Runners of this revision that are up now."""
     min_concurrency: _builtins.int
-    """Least runners, also without any request."""
+    """Minimum number of runners, even without requests."""
     request_timeout: _builtins.int
     """Seconds after which a request is cut off."""
     startup_timeout: _builtins.int
     """Seconds that a runner has to become ready."""
     concurrency_buffer: _builtins.int
-    """Runners kept above what the load needs."""
+    """Runners kept beyond what the load needs."""
     concurrency_buffer_perc: _builtins.int
     """The buffer as a percentage of the runners that the load needs; the greater of the two counts."""
     scaling_delay_seconds: _builtins.int
@@ -724,7 +726,7 @@ class ApplicationInfo(_message.Message):
     environment_name: _builtins.str
     """Environment that it was registered in."""
     request_start_timeout: _builtins.int
-    """Seconds that a request of the app's owner may wait to be started; unset means no limit of the app's own."""
+    """Seconds that a request of the app's owner may wait to be started; unset means no limit of the app."""
     application_name: _builtins.str
     """The app that it belongs to."""
     current: _builtins.bool
@@ -733,7 +735,7 @@ class ApplicationInfo(_message.Message):
     """The note that it was deployed with."""
     @_builtins.property
     def machine_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Machine types that its runners may have, the preferred one first."""
+        """Machine types of its runners, the preferred one first."""
 
     @_builtins.property
     def valid_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -34,7 +34,7 @@ class RevisionsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RevisionsAsyncStub: ...
     BuildEnvironment: _grpc.UnaryStreamMultiCallable[_revision_pb2.BuildEnvironmentRequest, _revision_pb2.BuildEnvironmentResult]
-    """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
+    """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
     The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
     say why.
 
@@ -43,15 +43,15 @@ class RevisionsStub:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover deploying.
     - NOT_FOUND: there is no such environment.
-    - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+    - FAILED_PRECONDITION: the build failed, with the installer's last output; a file was not uploaded, or a named
       secret is not set.
     - RESOURCE_EXHAUSTED: there is no room for another environment.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RegisterApplication: _grpc.UnaryStreamMultiCallable[_revision_pb2.RegisterApplicationRequest, _revision_pb2.RegisterApplicationResult]
-    """RegisterApplication deploys: it makes a revision and, where an app is named, moves the app to it by the deployment
-    strategy. The message that has `result` is the last, and has the app's addresses too.
+    """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
+    strategy. The last message has `result` and the app's addresses.
 
     Status codes:
     - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names
@@ -60,10 +60,10 @@ class RevisionsStub:
     - PERMISSION_DENIED: the scope of the key does not cover deploying.
     - NOT_FOUND: there is no such environment, or `env_id` names none that was built.
     - FAILED_PRECONDITION: a file was not uploaded, a named secret is not set, the environment could not be built, or,
-      for a caller that waits for the deployment, no runner of the revision became ready: the old one goes on serving.
+      for a caller that waits for the deployment, no runner of the revision became ready: the old one keeps serving.
     - RESOURCE_EXHAUSTED: no machine has room for what it asks.
-    - ALREADY_EXISTS: `revision_id` is that of another app's revision, or of one with other code.
-    - ABORTED: for a caller that waits for the deployment, a newer deploy of the app took its place.
+    - ALREADY_EXISTS: `revision_id` belongs to a revision of another app, or with other code.
+    - ABORTED: for a caller that waits for the deployment, a newer deploy of the app replaced it.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
@@ -105,7 +105,7 @@ class RevisionsAsyncStub(RevisionsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     BuildEnvironment: _aio.UnaryStreamMultiCallable[_revision_pb2.BuildEnvironmentRequest, _revision_pb2.BuildEnvironmentResult]  # type: ignore[assignment]
-    """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
+    """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
     The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
     say why.
 
@@ -114,15 +114,15 @@ class RevisionsAsyncStub(RevisionsStub):
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover deploying.
     - NOT_FOUND: there is no such environment.
-    - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+    - FAILED_PRECONDITION: the build failed, with the installer's last output; a file was not uploaded, or a named
       secret is not set.
     - RESOURCE_EXHAUSTED: there is no room for another environment.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RegisterApplication: _aio.UnaryStreamMultiCallable[_revision_pb2.RegisterApplicationRequest, _revision_pb2.RegisterApplicationResult]  # type: ignore[assignment]
-    """RegisterApplication deploys: it makes a revision and, where an app is named, moves the app to it by the deployment
-    strategy. The message that has `result` is the last, and has the app's addresses too.
+    """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
+    strategy. The last message has `result` and the app's addresses.
 
     Status codes:
     - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names
@@ -131,10 +131,10 @@ class RevisionsAsyncStub(RevisionsStub):
     - PERMISSION_DENIED: the scope of the key does not cover deploying.
     - NOT_FOUND: there is no such environment, or `env_id` names none that was built.
     - FAILED_PRECONDITION: a file was not uploaded, a named secret is not set, the environment could not be built, or,
-      for a caller that waits for the deployment, no runner of the revision became ready: the old one goes on serving.
+      for a caller that waits for the deployment, no runner of the revision became ready: the old one keeps serving.
     - RESOURCE_EXHAUSTED: no machine has room for what it asks.
-    - ALREADY_EXISTS: `revision_id` is that of another app's revision, or of one with other code.
-    - ABORTED: for a caller that waits for the deployment, a newer deploy of the app took its place.
+    - ALREADY_EXISTS: `revision_id` belongs to a revision of another app, or with other code.
+    - ABORTED: for a caller that waits for the deployment, a newer deploy of the app replaced it.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
@@ -179,7 +179,7 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         request: _revision_pb2.BuildEnvironmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_revision_pb2.BuildEnvironmentResult], _abc.AsyncIterator[_revision_pb2.BuildEnvironmentResult]]:
-        """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
+        """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
         The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
         say why.
 
@@ -188,7 +188,7 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover deploying.
         - NOT_FOUND: there is no such environment.
-        - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+        - FAILED_PRECONDITION: the build failed, with the installer's last output; a file was not uploaded, or a named
           secret is not set.
         - RESOURCE_EXHAUSTED: there is no room for another environment.
         - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
@@ -201,8 +201,8 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         request: _revision_pb2.RegisterApplicationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_revision_pb2.RegisterApplicationResult], _abc.AsyncIterator[_revision_pb2.RegisterApplicationResult]]:
-        """RegisterApplication deploys: it makes a revision and, where an app is named, moves the app to it by the deployment
-        strategy. The message that has `result` is the last, and has the app's addresses too.
+        """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
+        strategy. The last message has `result` and the app's addresses.
 
         Status codes:
         - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names
@@ -211,10 +211,10 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         - PERMISSION_DENIED: the scope of the key does not cover deploying.
         - NOT_FOUND: there is no such environment, or `env_id` names none that was built.
         - FAILED_PRECONDITION: a file was not uploaded, a named secret is not set, the environment could not be built, or,
-          for a caller that waits for the deployment, no runner of the revision became ready: the old one goes on serving.
+          for a caller that waits for the deployment, no runner of the revision became ready: the old one keeps serving.
         - RESOURCE_EXHAUSTED: no machine has room for what it asks.
-        - ALREADY_EXISTS: `revision_id` is that of another app's revision, or of one with other code.
-        - ABORTED: for a caller that waits for the deployment, a newer deploy of the app took its place.
+        - ALREADY_EXISTS: `revision_id` belongs to a revision of another app, or with other code.
+        - ABORTED: for a caller that waits for the deployment, a newer deploy of the app replaced it.
         - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """

@@ -59,7 +59,7 @@ class RunsServicer(object):
     def Run(self, request, context):
         """Run starts a runner for one callable and streams its logs and, as the last message, its result. A callable that
         serves a port is reachable at the addresses in `service_urls` until the stream is cancelled, which ends the runner.
-        That the callable itself failed is a result, not a status.
+        A failure of the callable itself is a result, not a status.
 
         Status codes:
         - INVALID_ARGUMENT: there is no callable, or a machine type, an environment kind or a number is not acceptable;

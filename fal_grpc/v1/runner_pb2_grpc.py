@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class RunnersStub(object):
-    """Runners manages runners. A runner is one-shot: it is never started again, only replaced by another.
+    """Runners manages runners. A runner is never restarted, only replaced by another.
     """
 
     def __init__(self, channel):
@@ -79,7 +79,7 @@ class RunnersStub(object):
 
 
 class RunnersServicer(object):
-    """Runners manages runners. A runner is one-shot: it is never started again, only replaced by another.
+    """Runners manages runners. A runner is never restarted, only replaced by another.
     """
 
     def ListRunners(self, request, context):
@@ -110,7 +110,7 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRunner(self, request, context):
-        """GetRunner returns one runner, living or ended, for as long as the controller remembers it.
+        """GetRunner returns one runner, living or ended, for as long as the controller keeps it.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -124,12 +124,12 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRunners(self, request, context):
-        """WatchRunners sends the runners as they are, then each change of them. A reader keeps a set by runner_id: a message
-        with `snapshot` empties it, each runner in `runners` takes its place in it, each id in `removed` leaves it. What it
-        has after each message with a version is what ListRunners would have answered. A reader that lost the stream goes on
-        with the last version that it got, and misses nothing; if that version is too old, or of a controller that has been
-        restarted since, a snapshot comes again. A slow reader gets fewer messages, each with the newest state: nothing is
-        kept for it. At least every two seconds a message comes, which may be empty but for its version.
+        """WatchRunners sends the current runners, then each change. A reader keeps a set by runner_id: `snapshot` clears it,
+        each runner in `runners` is added or replaced, each id in `removed` is removed. After each message with a version
+        the set equals the answer of ListRunners. A reader whose stream broke continues with the last version that it
+        received, and misses nothing; if that version is too old, or from before a restart of the controller, a new
+        snapshot comes. A slow reader gets fewer messages, each with the newest state, because nothing is buffered for it.
+        A message comes at least every two seconds; it may contain only a version.
 
         Status codes:
         - INVALID_ARGUMENT: the name is malformed, or `start_time` or `version` is not valid; BadRequest names the field.
@@ -143,8 +143,8 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StopRunner(self, request, context):
-        """StopRunner ends a runner in order: no new requests, those in flight finish, then its process is asked to go and, if
-        it outlives its grace, made to. It returns when this has started. Stopping one that is stopping already succeeds.
+        """StopRunner stops a runner: it gets no new requests, those in flight finish, then its process gets SIGTERM and,
+        after its grace, SIGKILL. It returns when this has started. Stopping one that is stopping already succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -172,7 +172,7 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """ListNodes returns the machines that runners run on, and the machine types that runners can be.
+        """ListNodes returns the machines that run runners, and the machine types of runners.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -186,8 +186,8 @@ class RunnersServicer(object):
     def ShellRunner(self, request_iterator, context):
         """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
         of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
-        else. A stream that ends without an exit code was cut off: nothing is known then about how the command ended. When
-        the caller goes away, the command and what it started are ended.
+        else. A stream that ends without an exit code broke, and the command's outcome is unknown. If the caller
+        disconnects, the command and its child processes are ended.
 
         Status codes:
         - INVALID_ARGUMENT: the first message names no runner, or a terminal size is not positive; BadRequest names the
@@ -256,7 +256,7 @@ def add_RunnersServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Runners(object):
-    """Runners manages runners. A runner is one-shot: it is never started again, only replaced by another.
+    """Runners manages runners. A runner is never restarted, only replaced by another.
     """
 
     @staticmethod

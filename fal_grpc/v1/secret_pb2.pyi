@@ -32,7 +32,7 @@ class SetSecretRequest(_message.Message):
     name: _builtins.str
     """Name of the secret, and of the environment variable that carries it."""
     value: _builtins.str
-    """The value. Unset deletes the secret; an empty text is a value like any other."""
+    """The value. Unset deletes the secret; an empty string is a valid value."""
     environment_name: _builtins.str
     """The environment; unset means "main"."""
     default_exposed: _builtins.bool

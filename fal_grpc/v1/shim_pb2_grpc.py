@@ -26,13 +26,13 @@ if _version_not_supported:
 
 
 class ShimStub(object):
-    """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
-    that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    """Shim starts one worker, watches it, stores its output and ends it. The shim process serves it on a unix socket that
+    only its own user can open; the controller calls it. The shim outlives the controller, and the next controller finds
+    it by the runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
-    this one, without gRPC.
+    Commands beside the worker are the shim's, too: a second socket, exec.sock beside this one, serves the messages of
+    Execs, without gRPC.
     """
 
     def __init__(self, channel):
@@ -89,21 +89,21 @@ class ShimStub(object):
 
 
 class ShimServicer(object):
-    """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
-    that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    """Shim starts one worker, watches it, stores its output and ends it. The shim process serves it on a unix socket that
+    only its own user can open; the controller calls it. The shim outlives the controller, and the next controller finds
+    it by the runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
-    this one, without gRPC.
+    Commands beside the worker are the shim's, too: a second socket, exec.sock beside this one, serves the messages of
+    Execs, without gRPC.
     """
 
     def Start(self, request, context):
-        """Start starts the worker. Asking again with the same runner_id and token changes nothing and answers the same.
+        """Start starts the worker. A repeated call with the same runner_id and token changes nothing and returns the same.
 
         Status codes:
         - INVALID_ARGUMENT: the specification lacks something; the message names the field.
-        - ALREADY_EXISTS: the shim looks after another runner, or the token is another.
+        - ALREADY_EXISTS: the shim has another runner or another token.
         - FAILED_PRECONDITION: the worker could not be started: no such interpreter or directory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,7 +111,7 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """GetStatus returns all that is known about the worker, at once.
+        """GetStatus returns the status of shim and worker.
 
         Status codes:
         - UNAVAILABLE: the shim is ending.
@@ -121,7 +121,7 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """GetUsage measures what the worker and all that it and the commands beside it started use.
+        """GetUsage measures the resource usage of the worker, of commands, and of their child processes.
 
         Status codes:
         - FAILED_PRECONDITION: there is no worker yet.
@@ -132,11 +132,10 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Watch streams what happens to the worker: first what happened after the event named, then as it happens. It ends
-        after the worker's exit was sent.
+        """Watch streams the worker's events: first those after the named one, then new ones. It ends after the worker's exit.
 
         Status codes:
-        - INVALID_ARGUMENT: `after` is above the last event there is; the message names the field.
+        - INVALID_ARGUMENT: `after` is above the last event; the message names the field.
         - UNAVAILABLE: the shim is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -144,8 +143,8 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamLogs(self, request, context):
-        """StreamLogs streams the worker's output from the spool: first what is there after the sequence named, then as it is
-        written. It ends when the worker has exited and all was sent.
+        """StreamLogs streams the worker's output from the spool: first the entries after the named sequence, then new ones.
+        It ends when the worker has exited and all entries were sent.
 
         Status codes:
         - UNAVAILABLE: the shim is ending.
@@ -155,18 +154,18 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AckLogs(self, request, context):
-        """AckLogs says that entries were stored, so that the spool may forget them.
+        """AckLogs acknowledges stored entries, so that the spool may delete them.
 
         Status codes:
-        - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
+        - INVALID_ARGUMENT: the sequence is above the last entry; the message names the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Stop asks the worker to end (SIGTERM) and, when the grace is over, kills its whole group. It returns at once; the
-        exit comes by Watch. Asking again can only shorten the grace.
+        """Stop sends SIGTERM to the worker and, after the grace, SIGKILL to its whole group. It returns at once; Watch
+        reports the exit. A repeated call can only shorten the grace.
 
         Status codes:
         - INVALID_ARGUMENT: the grace is negative; the message names the field.
@@ -177,7 +176,7 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Kill(self, request, context):
-        """Kill kills the worker and all that it started, at once (SIGKILL). The exit comes by Watch.
+        """Kill sends SIGKILL to the worker and all its child processes. Watch reports the exit.
 
         Status codes:
         - FAILED_PRECONDITION: there is no worker yet.
@@ -187,7 +186,7 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Shutdown(self, request, context):
-        """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all
+        """Shutdown kills what is left of the worker, then ends the shim itself. The spool on disk is deleted if all
         of it was acknowledged.
 
         Status codes:
@@ -254,13 +253,13 @@ def add_ShimServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Shim(object):
-    """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
-    that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    """Shim starts one worker, watches it, stores its output and ends it. The shim process serves it on a unix socket that
+    only its own user can open; the controller calls it. The shim outlives the controller, and the next controller finds
+    it by the runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
-    this one, without gRPC.
+    Commands beside the worker are the shim's, too: a second socket, exec.sock beside this one, serves the messages of
+    Execs, without gRPC.
     """
 
     @staticmethod
