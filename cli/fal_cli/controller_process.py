@@ -10,7 +10,7 @@ import shlex
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -103,8 +103,11 @@ class ControllerProcess:
         since_boot = float(Path("/proc/uptime").read_text().split()[0])
         return max(0.0, since_boot - self.started_ticks / os.sysconf("SC_CLK_TCK"))
 
-    def ask(self, method: str, path: str) -> dict[str, object]:
+    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, object]:
         """Call the owner's socket, which needs no key, and return the response.
+
+        Args:
+            body: sent as JSON.
 
         Raises:
             CommandError: the controller is too old, does not answer, or reports an error.
@@ -113,7 +116,7 @@ class ControllerProcess:
             raise CommandError(f"the controller is of an earlier version ({self.version}): restart it")
         connection = _OwnerConnection(self.owner_socket)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body=None if body is None else json.dumps(body))
             answer = connection.getresponse()
             found: object = json.loads(answer.read())
         except (OSError, HTTPException, ValueError) as error:

@@ -27,6 +27,7 @@ GROUPS = {
         Command(name="down", help="Stop the controller on this machine.", module="down"),
         Command(name="status", help="Show the controller on this machine.", module="status"),
         Command(name="env", help="Print shell exports that point fal clients at the controller.", module="env"),
+        Command(name="node", aliases=("nodes",), help="Run runners on further machines.", module="node"),
         Command(name="db", help="Back up or move the database of the controller.", module="db"),
     ),
     "Apps": (

@@ -168,6 +168,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         logs=logs,
         trust=trust,
         isolation=isolation.level,
+        now=clock.wall,
         stack=stack,
     )
     files = build_files(
@@ -213,10 +214,13 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await use_cases.queue.load()
     await use_cases.workflow_runs.load()
     stack.push_async_callback(use_cases.workflow_runs.close)
+    await execution.nodes.open(live.fleet)
+    stack.push_async_callback(execution.nodes.close)
     if settings.adopt_runners:
         loops.abandoned_requests.hold(await reattach(live.fleet, execution.engine))
     else:
         await give_up(live.fleet)
+    execution.nodes.adopted()
     await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
     await use_cases.environments.bootstrap(LOCAL)
     await listen_for_runners(
@@ -229,7 +233,12 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         stack=stack,
     )
     owner_socket = await listen_for_owner(
-        state=state, live=live, use_cases=use_cases, accounts=addresses.accounts, stack=stack
+        state=state,
+        live=live,
+        use_cases=use_cases,
+        accounts=addresses.accounts,
+        nodes=execution.nodes,
+        stack=stack,
     )
     faces = await open_faces(
         state=state,
@@ -239,6 +248,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         files=files,
         use_cases=use_cases,
         certificates=certificates,
+        nodes=execution.nodes,
         clock=clock,
         stack=stack,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -14,13 +15,14 @@ import psutil
 from fal_runner.isolation.levels import Isolation
 from fal_server.builders import Builders, BuildSandboxes, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.composition.files import socket_path
+from fal_server.composition.nodes import JoinedNodes
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
 from fal_server.core.builds import BuildLimits
 from fal_server.core.gpus import counts_of, offered
 from fal_server.core.identity import EVERY_ACCOUNT
-from fal_server.core.machines import Node, Resources
+from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.engines.local import LocalHost, RunnerGroups, find_gpus
 from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.shim.engine import ShimEngine
@@ -35,11 +37,13 @@ class Execution:
 
     Attributes:
         host: this machine, which runs runners.
+        nodes: the machines that joined.
         builder: picks one of the other two by the kind of an environment.
     """
 
     engine: ShimEngine
     host: LocalHost
+    nodes: JoinedNodes
     virtualenvs: VirtualenvBuilder
     images: ContainerBuilder
     builder: Builders
@@ -58,6 +62,7 @@ def build_execution(
     logs: Logs,
     trust: Mapping[str, str],
     isolation: Isolation,
+    now: Callable[[], datetime],
     stack: AsyncExitStack,
 ) -> Execution:
     """Build the engine and the builders; the stack closes the engine.
@@ -65,6 +70,7 @@ def build_execution(
     Args:
         logs: takes the lines of runners.
         isolation: the level of isolation of runners.
+        now: returns the time.
         trust: the variables that make programs trust this controller's authority. Builds need them because
             requirements may be files that were uploaded to this controller.
     """
@@ -81,7 +87,7 @@ def build_execution(
     builder = Builders(virtualenvs, images)
     host = LocalHost(
         state.runners,
-        node=_node(settings, groups.enforced),
+        node=describe_machine("local", settings.gpus, settings.machine_types, groups.enforced),
         builder=builder,
         blobs=storage.blobs,
         files=storage.app_files,
@@ -102,25 +108,40 @@ def build_execution(
         warm_workers=settings.warm_workers,
         groups=groups,
     )
+    nodes = JoinedNodes(
+        state.nodes,
+        machine_types=settings.machine_types,
+        blobs=storage.blobs,
+        files=storage.app_files,
+        now=now,
+    )
     engine = ShimEngine(
-        lambda: [host],
+        lambda: [host, *nodes.hosts],
         sink=logs.ingest,
         last_sequence=lambda runner_id: storage.store.logs.last_sequence(EVERY_ACCOUNT, runner_id),
     )
     stack.push_async_callback(engine.close)
-    return Execution(engine=engine, host=host, virtualenvs=virtualenvs, images=images, builder=builder)
+    return Execution(engine=engine, host=host, nodes=nodes, virtualenvs=virtualenvs, images=images, builder=builder)
 
 
-def _node(settings: Settings, enforced: Mapping[str, str]) -> Node:
-    gpus = offered(find_gpus(), settings.gpus)
+def describe_machine(
+    name: str, gpus_offered: Mapping[str, int], machine_types: MachineTypes, enforced: Mapping[str, str]
+) -> Node:
+    """Return what this machine has.
+
+    Args:
+        gpus_offered: how many GPUs it offers, by label; they need not exist.
+        enforced: what enforces memory, processes and cpu of machine types, for people.
+    """
+    gpus = offered(find_gpus(), gpus_offered)
     return Node(
-        name="local",
+        name=name,
         total=Resources(
             milli_cpus=(os.cpu_count() or 1) * 1000,
             memory_mib=_memory_mib(),
             gpus=counts_of(gpus),
         ),
-        machine_types=settings.machine_types,
+        machine_types=machine_types,
         gpus=gpus,
         bounds=enforced,
     )

@@ -15,6 +15,7 @@ from fal_server.composition.addresses import Addresses, cannot_listen
 from fal_server.composition.dashboard import build_dashboard
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
+from fal_server.composition.nodes import JoinedNodes
 from fal_server.composition.options import LOOPBACK
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
@@ -74,6 +75,7 @@ async def open_faces(
     files: FileServices,
     use_cases: UseCases,
     certificates: Certificates | None,
+    nodes: JoinedNodes,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Faces:
@@ -114,6 +116,7 @@ async def open_faces(
         lifecycle=files.objects.lifecycle,
         ended=live.ended,
         rates=rates,
+        ways=nodes.way,
     )
     adapter = AsgiAdapter(rest)
     pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)

@@ -134,7 +134,7 @@ def build_loops(
         clock,
         settings.unused_life,
     )
-    client = HttpRunnerClient(lifecycle=files.objects.lifecycle)
+    client = HttpRunnerClient(lifecycle=files.objects.lifecycle, ways=execution.nodes.way)
     attempts = AttemptRunner(
         queue, store.queue, live.dispatcher, live.catalog, live.fleet, client, use_cases.cancellations, clock
     )
@@ -152,7 +152,9 @@ def build_loops(
             live.decisions,
             accounts.quotas,
         ),
-        health=HealthLoop(live.health, live.catalog, live.fleet, HttpHealthProber(), clock, live.changed),
+        health=HealthLoop(
+            live.health, live.catalog, live.fleet, HttpHealthProber(execution.nodes.way), clock, live.changed
+        ),
         queue=QueueWorker(
             queue,
             live.backlog,

@@ -22,7 +22,7 @@ from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
 from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.machine_types import read_machine_types
-from fal_server.composition.options import add_options, is_loopback
+from fal_server.composition.options import add_options, gpu_counts, is_loopback
 from fal_server.composition.settings import Settings
 from fal_server.composition.shared_directories import SharedDirectory, check_shared, shared_directory
 from fal_server.composition.state import StateDir
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 host=options.host,
                 port=options.port,
                 grpc_port=options.grpc_port,
-                gpus=_gpus(options.gpu),
+                gpus=gpu_counts(options.gpu),
                 machine_types=_machine_types(options.machine_types),
                 database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
@@ -150,12 +150,6 @@ def _report_ready(ready_fd: int | None, line: str) -> None:
     with suppress(OSError):
         os.write(ready_fd, line.encode())
         os.close(ready_fd)
-
-
-def _gpus(given: Sequence[str]) -> dict[str, int]:
-    """Parse `GPU-H100=2` into {"GPU-H100": 2}."""
-    parts = (item.partition("=") for item in given)
-    return {label.upper(): int(count) if separator else 1 for label, separator, count in parts}
 
 
 def _machine_types(path: Path | None) -> MachineTypes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ from fal_runner.isolation.levels import Isolation
 from fal_server.core.names import is_host_name
 
 LOOPBACK = "127.0.0.1"
+NODE_PORT = 7411
 _LEVELS = [level.value for level in Isolation]
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MOST_DIGITS = 15
@@ -211,10 +212,68 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
 
 
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option of `fal node up`."""
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help=f"The address to listen on, which the controller's machine reaches (defaults to {LOOPBACK}).",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=7411,
+        metavar="PORT",
+        help="The port to listen on (defaults to 7411; 0: a free one).",
+    )
+    parser.add_argument(
+        "--gpu",
+        action="append",
+        type=_gpu,
+        default=[],
+        metavar="LABEL=N",
+        help="GPUs to offer, as GPU-H100=2. May be repeated.",
+    )
+    parser.add_argument(
+        "--isolation",
+        choices=_LEVELS,
+        metavar="LEVEL",
+        help=f"How strongly runners are kept apart: {', '.join(_LEVELS)} (defaults to the first of these that works).",
+    )
+    parser.add_argument(
+        "--warm-shims",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="Processes to start ahead for runners, 25 MiB each (defaults to 1).",
+    )
+    parser.add_argument(
+        "--new-token",
+        action="store_true",
+        help="Leave the controller that this machine joined, and print a token for another.",
+    )
+
+
+def node_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the arguments that give another process the same options of a node."""
+    return _arguments_of(options, add_node_options)
+
+
+def gpu_counts(given: Iterable[str]) -> dict[str, int]:
+    """Parse `GPU-H100=2` into {"GPU-H100": 2}."""
+    parts = (item.partition("=") for item in given)
+    return {label.upper(): int(count) if separator else 1 for label, separator, count in parts}
+
+
 def as_arguments(options: argparse.Namespace) -> list[str]:
     """Return the arguments that give another process the same options."""
+    return _arguments_of(options, add_options)
+
+
+def _arguments_of(options: argparse.Namespace, add: Callable[[argparse.ArgumentParser], None]) -> list[str]:
     parser = argparse.ArgumentParser()
-    add_options(parser)
+    add(parser)
     actions = parser._actions[1:]  # noqa: SLF001  # argparse has no public list of them
     return [argument for action in actions for argument in _arguments(action, getattr(options, action.dest))]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from fal_server.composition.admin_key import ensure_admin_key
 from fal_server.composition.files import socket_path
 from fal_server.composition.live import LiveState
+from fal_server.composition.nodes import JoinedNodes
 from fal_server.composition.state import StateDir
 from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
@@ -24,7 +25,13 @@ _OWNER = Principal(key_id="owner", scope=Scope(account=LOCAL, permissions=frozen
 
 
 async def listen_for_owner(
-    *, state: StateDir, live: LiveState, use_cases: UseCases, accounts: KnownAccounts, stack: AsyncExitStack
+    *,
+    state: StateDir,
+    live: LiveState,
+    use_cases: UseCases,
+    accounts: KnownAccounts,
+    nodes: JoinedNodes,
+    stack: AsyncExitStack,
 ) -> Path:
     """Answer on the owner's socket until the stack is closed; return its path.
 
@@ -37,6 +44,9 @@ async def listen_for_owner(
         await use_cases.recorder.record(_OWNER, "POST /new-key", "", source=str(path))
         await ensure_admin_key(state, use_cases.keys, renew=True)
 
+    async def note(action: str, target: str) -> None:
+        await use_cases.recorder.record(_OWNER, action, target, source=str(path))
+
     async def counts() -> Mapping[str, object]:
         """Return the counts for every account, without ended runners."""
         states: Counter[str] = Counter()
@@ -47,7 +57,7 @@ async def listen_for_owner(
         apps = sum(1 for _ in live.catalog.apps)
         return {"apps": apps, "runners": sum(states.values()), "runners_by_state": dict(states)}
 
-    listener = UnixListener(AsgiAdapter(owner_app(renew_key=renew_key, counts=counts)))
+    listener = UnixListener(AsgiAdapter(owner_app(renew_key=renew_key, counts=counts, nodes=nodes, note=note)))
     try:
         await listener.start(path)
     except OSError as error:

@@ -142,6 +142,11 @@ class StateDir:
         return self.root / "tls"
 
     @property
+    def nodes(self) -> Path:
+        """The authority of the nodes, and who joined."""
+        return self.root / "nodes"
+
+    @property
     def owner_socket(self) -> Path:
         """The socket on which the directory's owner needs no key."""
         return self.root / "owner.sock"

@@ -194,7 +194,7 @@ async def build_use_cases(
         quotas=AccountQuotas(store.accounts, addresses.accounts, accounts, live.backlog, fleet, log_bounds, files.data),
         apps=apps,
         app_events=AppEvents(store, store.audit, catalog, clock),
-        cancellations=Cancellations(catalog, HttpRunnerClient()),
+        cancellations=Cancellations(catalog, HttpRunnerClient(ways=execution.nodes.way)),
         deploys=deploys,
         deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
         drains=drains,

@@ -19,6 +19,7 @@ class DeadShim:
     """The process of a shim that has died, on a machine that lacks descriptors for a while."""
 
     handle = "1"
+    ending = ""
 
     def __init__(self, failures: int) -> None:
         self.died = asyncio.Event()

@@ -56,6 +56,8 @@ def _status(args: argparse.Namespace) -> int:
         lines.append(f"Apps:        {document['apps']}")
         lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
     for node in nodes:
+        if len(nodes) > 1:
+            lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))
         lines.append(f"Limits:      {shown_bounds(node.bounds)}")
         lines.append(f"GPUs:        {shown_gpus(node.gpus)}")
         lines += [f"             {gpu.id} {gpu.label}: runner {gpu.runner_id}" for gpu in node.gpus if gpu.runner_id]

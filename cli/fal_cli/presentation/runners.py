@@ -158,6 +158,7 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
         "state": runner.state.value,
         "replacement": runner.replacement.value,
         **reason,
+        **({"node": runner.node} if runner.node else {}),
         **({"gpus": list(runner.gpus)} if runner.gpus else {}),
         **_usage_document(runner),
     }
@@ -262,6 +263,7 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
         Field(title="Revision", shortens=True, text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
+        Field(title="Node", text=lambda runner: runner.node or "", wide=True),
         Field(title="GPUs", text=_own_gpus, wide=True),
         _usage_field("CPU", "cpu_cores"),
         _usage_field("Memory", "memory_bytes"),

@@ -88,6 +88,9 @@ class LocalHost:
     def node(self) -> Node:
         return replace(self._node, trouble=disk_trouble(self._runners_dir, self._least_free_mib))
 
+    def reachable(self) -> bool:
+        return True
+
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
         directory = self._directory(spec.runner_id)
         try:

@@ -21,10 +21,14 @@ _LEFTOVER_BYTES = 256 * 1024
 class LocalShimProcess:
     """Implements ShimProcess.
 
+    This machine is never given up.
+
     Args:
         directory: the runner's directory.
         identity: the shim's own record of itself.
     """
+
+    ending = ""
 
     def __init__(self, directory: Path, identity: ShimIdentity) -> None:
         self.directory = directory

@@ -112,6 +112,9 @@ class ShimEngine:
     async def _adopt(self, host: NodeHost, shim: Shim, runner: Runner) -> Adopted | None:
         """Follow a living shim; None if it does not answer, or is another runner's."""
         link = self._link(host, shim, runner.token, _names(runner))
+        if not host.reachable():
+            self._follow(host, link, runner.runner_id)
+            return Adopted(node=link.node, handle=link.process.handle)
         try:
             status = await link.client.status()
         except grpc.aio.AioRpcError as error:

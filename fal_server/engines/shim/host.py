@@ -29,6 +29,10 @@ class NodeHost(Protocol):
         """Describe the machine and its current trouble; called for every plan."""
         ...
 
+    def reachable(self) -> bool:
+        """Whether the machine answers; if not, `find` returns what may be there."""
+        ...
+
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
         """Build what is missing, then start a shim and its worker, or continue an interrupted start.
 

@@ -234,7 +234,7 @@ class RunnerLink:
     async def _finish(self, pump: asyncio.Task[None]) -> None:
         """Report the end once nothing is alive and the last lines are stored."""
         if self._exited is None:
-            reason = "its shim ended before it did; all of its processes were killed"
+            reason = self.process.ending or "its shim ended before it did; all of its processes were killed"
             log.warning("runner %s: %s", self._runner_id, reason)
             await self._sweep()
         else:

@@ -22,6 +22,11 @@ class ShimProcess(Protocol):
         """Set once the process has ended, after a call of `watch`."""
         ...
 
+    @property
+    def ending(self) -> str:
+        """Why its machine was given up, and it with it; empty as long as that is not so."""
+        ...
+
     def watch(self) -> None:
         """Start to wait for the end of the process."""
         ...

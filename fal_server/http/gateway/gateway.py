@@ -29,7 +29,7 @@ from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
-from fal_server.http.gateway.upstream import Pool
+from fal_server.http.gateway.upstream import Pool, Ways, straight
 from fal_server.http.gateway.waiting import WaitingDriver, body_is_here
 from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
@@ -71,6 +71,7 @@ class Gateway:
         lifecycle: str = "",
         ended: EndedRequests | None = None,
         rates: Rates | None = None,
+        ways: Ways = straight,
     ) -> None:
         self.dispatcher = dispatcher
         self._catalog = catalog
@@ -81,7 +82,7 @@ class Gateway:
         self._tokens = tokens
         self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
         self.rates = rates or Rates(usual_quotas)
-        self.pool = Pool()
+        self.pool = Pool(ways)
         self.deadlines = Deadlines()
         self.ended = ended
         self._ids = RequestIds()

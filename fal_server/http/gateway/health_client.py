@@ -6,14 +6,18 @@ import asyncio
 
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.revisions import HealthCheck
-from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream, Ways, straight
 
 
 class HttpHealthProber:
-    """Implements the port HealthProber over HTTP/1.1."""
+    """Implements the port HealthProber over HTTP/1.1.
 
-    def __init__(self) -> None:
-        self._pool = Pool()
+    Args:
+        ways: see Pool.
+    """
+
+    def __init__(self, ways: Ways = straight) -> None:
+        self._pool = Pool(ways)
 
     async def probe(self, address: RunnerAddress, check: HealthCheck) -> str | None:
         endpoint = f"{check.method.value} {check.path}"

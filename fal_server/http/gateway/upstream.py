@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Protocol, cast
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, cast
 
 import httptools
 
@@ -30,6 +33,30 @@ def knock_and_proof(gate_key: str) -> tuple[bytes, bytes]:
     nonce = os.urandom(NONCE_BYTES)
     secret = gate_key.encode()
     return KNOCK + nonce + prove(secret, CALLER, nonce), prove(secret, APP, nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class AppWay:
+    """How an app of another machine is reached.
+
+    Attributes:
+        host, port: the door of its machine.
+        context: how the door is spoken with.
+        server_name: what the door is asked for.
+    """
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+    server_name: str
+
+
+Ways: TypeAlias = "Callable[[RunnerAddress], AppWay | None]"
+
+
+def straight(_address: RunnerAddress) -> AppWay | None:
+    """Return None: every app is on this machine."""
+    return None
 
 
 class ResponseListener(Protocol):
@@ -282,11 +309,16 @@ async def stays_open(upstream: Upstream) -> bool:
 
 
 class Pool:
-    """Idle connections by runner; the most recently used one is taken first."""
+    """Idle connections by runner; the most recently used one is taken first.
 
-    __slots__ = ("_idle", "_loop", "_timer")
+    Args:
+        ways: returns how an app of another machine is reached, and None for one of this machine.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_idle", "_loop", "_timer", "_ways")
+
+    def __init__(self, ways: Ways = straight) -> None:
+        self._ways = ways
         self._loop = asyncio.get_running_loop()
         self._idle: dict[str, list[Upstream]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -344,15 +376,22 @@ class Pool:
             ) from shortage
 
     async def _open(self, key: str, address: RunnerAddress) -> Upstream:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        way = self._ways(address)
+        host, port = (address.host, address.port) if way is None else (way.host, way.port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Created here, because `Upstream.alive` needs the socket and uvloop hides its own.
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.sock_connect(sock, (address.host, address.port))
+            await self._loop.sock_connect(sock, (host, port))
             knock, proof = knock_and_proof(address.gate_key) if address.gate_key else (b"", b"")
-            _, upstream = await self._loop.create_connection(lambda: Upstream(self, key, sock, proof), sock=sock)
+            _, upstream = await self._loop.create_connection(
+                lambda: Upstream(self, key, sock, proof),
+                sock=sock,
+                ssl=None if way is None else way.context,
+                server_hostname=None if way is None else way.server_name,
+            )
             upstream.transport.write(knock)
         except BaseException:
             sock.close()

@@ -8,6 +8,7 @@ import secrets
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from fal_server.core.machines import MachineTypes
 from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalHost
+from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.shim.engine import ShimEngine
 from fal_server.ports import Engine, LaunchSpec
 from tests.engines.conftest import NODE, Built, Content, Lines, Uploaded
 from tests.fakes.engine import FakeEngine, Start
 from tests.fakes.platform import FakeBuilder
+from tests.support.node import TestNode, now
 
 
 def serve(exposed_port: int) -> None:
@@ -163,6 +167,46 @@ class Local(EngineUnderTest):
         return self._built.add(Path(sys.executable))
 
 
+class Remote(Local):
+    """ShimEngine on another machine: real shims and workers behind a node's door."""
+
+    def __init__(self, root: Path, *, silent: float = 5.0, lost: float = 60.0) -> None:
+        (root / "away").mkdir()
+        self.wanted: list[str] | None = None
+        self._silent, self._lost = silent, lost
+        self._authority = NodeAuthority(root / "authority", now)
+        super().__init__(root)
+
+    async def join(self) -> None:
+        """Start the node, and have it join."""
+        self.node = TestNode(self._root / "away", NODE, self._built, self._authority)
+        await self.node.open()
+        await self.node.join()
+        self._open_host()
+        await self.host.heard.wait()
+
+    def open(self) -> Engine:
+        self._hosts: list[RemoteHost] = []
+        return ShimEngine(lambda: self._hosts, sink=self._lines.append, last_sequence=self._lines.last_sequence)
+
+    def spec(self, *, ends: bool = False, packages: EnvironmentSpec | None = None) -> LaunchSpec:
+        return replace(super().spec(ends=ends, packages=packages), node=self.node.name)
+
+    async def restart(self) -> None:
+        await super().restart()
+        self._open_host()
+        await self.host.heard.wait()
+
+    async def close(self) -> None:
+        await super().close()
+        await self.node.close()
+
+    def _open_host(self) -> None:
+        self.host = self.node.host(self._content, wanted=lambda: self.wanted, silent=self._silent, lost=self._lost)
+        self.host.open()
+        self._hosts.append(self.host)
+
+
 class Fake(EngineUnderTest):
     """The engine in memory that other tests use: what it does, a real engine must do too."""
 
@@ -186,8 +230,11 @@ class Fake(EngineUnderTest):
 IMAGE = EnvironmentSpec(kind=CONTAINER, configuration={"image": {"dockerfile_str": "FROM x"}})
 
 
-@pytest.fixture(params=["fake", "local"])
+@pytest.fixture(params=["fake", "local", "remote"])
 async def under(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineUnderTest]:
-    engine = Fake() if request.param == "fake" else Local(tmp_path)
+    kinds = {"fake": Fake, "local": lambda: Local(tmp_path), "remote": lambda: Remote(tmp_path)}
+    engine: EngineUnderTest = kinds[request.param]()
+    if isinstance(engine, Remote):
+        await engine.join()
     yield engine
     await engine.close()

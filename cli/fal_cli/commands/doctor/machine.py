@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.commands.doctor.check import Check, Status
@@ -15,6 +16,9 @@ from fal_cli.controller_process import ControllerProcess, find_controller, optio
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
 from fal_cli.version import VERSION
+
+if TYPE_CHECKING:
+    from fal.api import NodeInfo
 
 _PORT = 7400
 _PROGRAM_SECONDS = 60.0
@@ -74,6 +78,8 @@ def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
         yield Check(name="limits", status=Status.NOTE, detail=f"not known: {error}")
         return
     for node in nodes:
+        if len(nodes) > 1:
+            yield _check_node(node)
         whole = all(node.bounds.values())
         yield Check(
             name="limits",
@@ -82,6 +88,16 @@ def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
             fix="" if whole else "As root, or in a unit of `fal up --install`, control groups enforce all of them.",
         )
         yield Check(name="GPUs", status=Status.OK, detail=shown_gpus(node.gpus))
+
+
+def _check_node(node: NodeInfo) -> Check:
+    """Say whether runners can be started on a node; what follows is about it."""
+    return Check(
+        name=f"node {node.name}",
+        status=Status.NOTE if node.trouble else Status.OK,
+        detail=node.trouble or "runners can be started on it",
+        fix="`fal node up` on that machine starts its node process again." if "does not answer" in node.trouble else "",
+    )
 
 
 def _check_open_files(controller: ControllerProcess) -> Check:

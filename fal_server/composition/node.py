@@ -1,0 +1,211 @@
+"""The process of a node: `fal node up`. It runs runners of a controller on another machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from fal_runner.isolation.levels import Isolation
+from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.composition.execution import describe_machine
+from fal_server.composition.files import socket_path
+from fal_server.composition.isolation import choose_isolation
+from fal_server.composition.logging_setup import set_up_logging
+from fal_server.composition.options import add_node_options, gpu_counts
+from fal_server.composition.state import StateDir
+from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
+from fal_server.core.identity import AccountId
+from fal_server.core.machines import MachineTypes
+from fal_server.engines.local import LocalHost, RunnerGroups
+from fal_server.engines.local.machine import raise_descriptor_limit
+from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.node.entrance import Entrance
+from fal_server.engines.node.identity import NodeIdentity
+from fal_server.engines.node.service import Enrolment, HostService, serve
+from fal_server.engines.node.shims import LivingShims
+from fal_server.store.files.app_files import AppFilesOfAccounts
+from fal_server.store.files.blobs import FileBlobs
+from fal_server.store.files.durable import write_draft
+
+log = logging.getLogger("fal_server")
+_STOP_SECONDS = 2.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a node until a signal stops it; its runners go on.
+
+    Returns:
+        0 after an orderly stop, 3 if the directory is in use, 1 if it could not start.
+    """
+    parser = argparse.ArgumentParser(prog="fal node up", description="Run runners of a controller elsewhere.")
+    parser.add_argument("--state-dir", type=Path, required=True, help="where the node keeps its data")
+    add_node_options(parser)
+    options = parser.parse_args(arguments)
+    set_up_logging(None, debug=False)
+    try:
+        raise_descriptor_limit()
+        state = StateDir(options.state_dir)
+        with state.held():
+            return uvloop.run(_serve(state, options, _say))
+    except FailedPrecondition:
+        sys.stderr.write(f"Error: another process runs on {options.state_dir}: --node-dir chooses another directory\n")
+        return 3
+    except Fault as fault:
+        sys.stderr.write(f"Error: {fault.message}\n")
+        return 1
+
+
+async def _serve(state: StateDir, options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        node = await Node.open(state, options, stack)
+        say(node.greeting)
+        await stop.wait()
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+class KeptFiles:
+    """The files of apps that a controller sent."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._files = AppFilesOfAccounts(state.app_files_of, lambda: ())
+        self._drafts = state.incoming
+        self._drafts.mkdir(mode=0o700, exist_ok=True)
+
+    def has(self, account: AccountId, file_hash: str) -> bool:
+        return self._files.of(account).has(file_hash)
+
+    def keep(self, account: AccountId, file_hash: str, content: bytes, mode: int) -> None:
+        self._files.of(account).place(write_draft(self._drafts, content), file_hash, mode)
+
+    def path(self, account: AccountId, file_hash: str) -> Path:
+        return self._files.path(account, file_hash)
+
+
+class Node:
+    """A node that listens."""
+
+    def __init__(self, identity: NodeIdentity, address: str) -> None:
+        self._identity = identity
+        self._address = address
+
+    @classmethod
+    async def open(cls, state: StateDir, options: argparse.Namespace, stack: AsyncExitStack) -> Node:
+        """Start everything; the stack stops it.
+
+        Raises:
+            Unavailable: the address cannot be listened on, or the directory cannot be used.
+        """
+        identity = NodeIdentity(state.root / "node", lambda: datetime.now(UTC))
+        if options.new_token:
+            identity.leave()
+        isolation = await choose_isolation(options.isolation, None)
+        host = _host(state, options, identity.name, isolation.level)
+        stack.push_async_callback(host.close)
+        shims = LivingShims(state.runners)
+        stack.push_async_callback(shims.close)
+        shims.find()
+        bound = _bind(options.host, options.port)
+        sockets = {name: socket_path(state.root / f"{name}.sock") for name in ("control", "joining")}
+        entrance = Entrance(bound, lambda: sockets["control" if identity.joined else "joining"], state.runners)
+        stack.callback(entrance.close)
+        context = identity.context()
+
+        async def joined() -> None:
+            nonlocal context
+            context = identity.context()
+            await entrance.open(context)
+            log.info("a controller took this machine as node %s", identity.name)
+
+        service = HostService(
+            host,
+            shims,
+            identity=identity,
+            blobs=FileBlobs(state.blobs),
+            files=KeptFiles(state),
+            runners_dir=state.runners,
+            variables=lambda account: {"FAL_DATA_DIR": str(_data(state, account))},
+            isolation=isolation.line,
+            renewed=lambda: identity.load(context),
+        )
+        for name, served in (("control", service), ("joining", Enrolment(identity, joined))):
+            sockets[name].unlink(missing_ok=True)
+            server = serve(sockets[name], served)
+            await server.start()
+            sockets[name].chmod(0o600)
+            stack.push_async_callback(server.stop, _STOP_SECONDS)
+        await entrance.open(context)
+        address = (
+            f"[{options.host}]:{bound.getsockname()[1]}"
+            if ":" in options.host
+            else (f"{options.host}:{bound.getsockname()[1]}")
+        )
+        return cls(identity, address)
+
+    @property
+    def greeting(self) -> str:
+        """What is printed once it listens."""
+        first = f"Node {self._identity.name} listens on {self._address}."
+        if self._identity.joined:
+            return f"{first} It has joined a controller."
+        return (
+            f"{first} On the controller's machine, this has it join, and asks for the token, which is good for once:\n"
+            f"  fal node join {self._address}\n"
+            f"token: {self._identity.token}"
+        )
+
+
+def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Isolation) -> LocalHost:
+    virtualenvs = VirtualenvBuilder(state.environments, state.cache, os.environ)
+    trials = EngineTrials(os.environ, state.containers)
+    files = KeptFiles(state)
+    images = ContainerBuilder(state.environments / "images", files, os.environ, trials)
+    groups = RunnerGroups.detect(state.root)
+    return LocalHost(
+        state.runners,
+        node=describe_machine(name, gpu_counts(options.gpu), MachineTypes(), groups.enforced),
+        builder=Builders(virtualenvs, images),
+        blobs=FileBlobs(state.blobs),
+        files=files,
+        rooms=Rooms(isolation=isolation, home=state.home, data=lambda account: _data(state, account)),
+        warm_shims=options.warm_shims,
+        groups=groups,
+    )
+
+
+def _data(state: StateDir, account: AccountId) -> Path:
+    """The directory that runners of an account see as /data on this machine."""
+    directory = state.data_of(account)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise Unavailable(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+    bound.setblocking(False)
+    return bound

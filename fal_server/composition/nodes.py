@@ -1,0 +1,267 @@
+"""The other machines of a controller: which joined, and what is to become of the runners of each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from fal_server.core.addresses import RunnerAddress
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.machines import MachineTypes
+from fal_server.core.runners import NO_PROCESS, Desired, Runner
+from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.host import RemoteHost
+from fal_server.engines.remote.joining import join, renew
+from fal_server.engines.remote.way import Way
+from fal_server.http.gateway.upstream import AppWay
+from fal_server.live.fleet import Fleet
+from fal_server.ports import Blobs, DeployedFiles
+from fal_server.store.files.durable import write_draft
+
+log = logging.getLogger(__name__)
+_FIRST_SECONDS = 5.0
+_LOOK_SECONDS = 0.25
+_GIVEN_UP = "its node was removed"
+# What these say is true on the controller's machine alone.
+_OWN_VARIABLES = frozenset({"FAL_DATA_DIR", "FAL_API_SOCKET", "FAL_USE_LOCAL_UPLOADER", "SSL_CERT_FILE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A node that joined, as it is kept.
+
+    Attributes:
+        name: what the machine calls itself, from its own directory.
+        host, port: where its door is.
+        joined_at: when, in ISO 8601.
+        drained: whether nothing is started on it.
+    """
+
+    name: str
+    host: str
+    port: int
+    joined_at: str
+    drained: bool = False
+
+
+class JoinedNodes:
+    """The nodes of this controller. Make and use it in one event loop.
+
+    Args:
+        directory: of the authority, and of one file for each node.
+        machine_types: what runners can be.
+        blobs, files: what runners are started with.
+        now: returns the time.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        machine_types: MachineTypes,
+        blobs: Blobs,
+        files: DeployedFiles,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._directory = directory / "joined"
+        self._authority_directory = directory
+        self._authority: NodeAuthority | None = None
+        self._machine_types = machine_types
+        self._blobs = blobs
+        self._files = files
+        self._now = now
+        self._fleet: Fleet | None = None
+        self._known: dict[str, Joined] = {}
+        self._hosts: dict[str, RemoteHost] = {}
+        self._adopted = False
+        self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def hosts(self) -> Sequence[RemoteHost]:
+        """The machines."""
+        return tuple(self._hosts.values())
+
+    async def open(self, fleet: Fleet) -> None:
+        """Follow the nodes that joined before, and wait a moment for the first word of each."""
+        self._fleet = fleet
+        if self._directory.is_dir():
+            for path in sorted(self._directory.glob("*.json")):
+                joined = Joined(**json.loads(path.read_text()))
+                self._add(joined)
+        if self._hosts:
+            waiting = [asyncio.ensure_future(host.heard.wait()) for host in self._hosts.values()]
+            await asyncio.wait(waiting, timeout=_FIRST_SECONDS)
+            for task in waiting:
+                task.cancel()
+        self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drained nodes")
+
+    def adopted(self) -> None:
+        """Note that the runners of an earlier controller were adopted: who is not known from now on is a stranger."""
+        self._adopted = True
+
+    async def close(self) -> None:
+        """Stop draining; the engine closes the machines."""
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.gather(self._draining, return_exceptions=True)
+
+    async def join(self, address: str, token: str) -> str:
+        """Have the machine at an address join; return its name.
+
+        Raises:
+            InvalidArgument: the address or the token is not one.
+            PermissionDenied: the machine there did not print the token.
+            Unavailable: nothing answers there.
+            AlreadyExists: it has joined already.
+        """
+        host, port = _address(address)
+        name = await join(self._needed_authority(), host, port, token)
+        if name in self._hosts:
+            old = self._hosts[name]
+            if self._runners(name):
+                raise AlreadyExists(f"node {name} has joined already, and has runners: `fal node remove {name}` first")
+            await old.close()
+        joined = Joined(name=name, host=host, port=port, joined_at=self._now().isoformat())
+        self._keep(joined)
+        added = self._add(joined)
+        try:
+            await asyncio.wait_for(added.heard.wait(), _FIRST_SECONDS)
+        except TimeoutError:
+            log.warning("node %s joined, and does not answer yet: %s", name, added.away)
+        return name
+
+    def drain(self, name: str, *, undo: bool) -> None:
+        """Start nothing more on a node, and move its runners elsewhere, one by one; or end that.
+
+        Raises:
+            NotFound: there is no such node.
+        """
+        joined = self._require(name)
+        self._keep(replace(joined, drained=not undo))
+        self._hosts[name].draining = not undo
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """Forget a node.
+
+        Args:
+            force: give up the runners that it has.
+
+        Raises:
+            NotFound: there is no such node.
+            FailedPrecondition: it has runners.
+        """
+        self._require(name)
+        host = self._hosts[name]
+        if (left := self._runners(name)) and not force:
+            raise FailedPrecondition(
+                f"node {name} has {len(left)} runners: `fal node drain {name}` moves them elsewhere, --force ends them"
+            )
+        await host.leave(f"{_GIVEN_UP} ({name})")
+        (self._directory / f"{name}.json").unlink(missing_ok=True)
+        del self._known[name]
+        async with asyncio.timeout(_FIRST_SECONDS):
+            while self._runners(name):  # noqa: ASYNC110  # the end of a lost runner takes no time but to be stored
+                await asyncio.sleep(_LOOK_SECONDS)
+        del self._hosts[name]
+        await host.close()
+
+    def described(self) -> Sequence[dict[str, object]]:
+        """Describe the nodes, for people."""
+        return [
+            {
+                **asdict(self._known[name]),
+                "trouble": host.node().trouble,
+                "away": bool(host.away),
+                "runners": len(self._runners(name)),
+                "version": host.machine.version,
+                "isolation": host.machine.isolation,
+            }
+            for name, host in self._hosts.items()
+            if name in self._known
+        ]
+
+    def way(self, address: RunnerAddress) -> AppWay | None:
+        """Return how a runner of another machine is reached; None for one of this machine."""
+        for host in self._hosts.values():
+            name = host.way.app_name(address.host, address.port)
+            if name is not None:
+                return AppWay(host.way.host, host.way.port, host.way.context, name)
+        return None
+
+    def _add(self, joined: Joined) -> RemoteHost:
+        authority = self._needed_authority()
+        way = Way(
+            node=joined.name,
+            host=joined.host,
+            port=joined.port,
+            credentials=authority.credentials,
+            context=authority.credentials.context(),
+        )
+        host = RemoteHost(
+            way,
+            machine_types=self._machine_types,
+            blobs=self._blobs,
+            files=self._files,
+            wanted=self._wanted,
+            own_variables=_OWN_VARIABLES,
+            certify=partial(renew, authority, joined.name),
+        )
+        host.draining = joined.drained
+        self._known[joined.name] = joined
+        self._hosts[joined.name] = host
+        host.open()
+        return host
+
+    def _needed_authority(self) -> NodeAuthority:
+        if self._authority is None:
+            self._authority = NodeAuthority(self._authority_directory, self._now)
+        return self._authority
+
+    def _keep(self, joined: Joined) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = write_draft(self._directory, json.dumps(asdict(joined)).encode())
+        draft.replace(self._directory / f"{joined.name}.json")
+        self._known[joined.name] = joined
+
+    def _require(self, name: str) -> Joined:
+        found = self._known.get(name)
+        if found is None:
+            raise NotFound(f"node {name!r}", "`fal node list` shows which joined")
+        return found
+
+    def _wanted(self) -> Sequence[str] | None:
+        return [runner.runner_id for runner in self._all()] if self._adopted else None
+
+    def _all(self) -> Sequence[Runner]:
+        return () if self._fleet is None else self._fleet.runners
+
+    def _runners(self, node: str) -> Sequence[Runner]:
+        return [r for r in self._all() if r.node == node and r.state not in NO_PROCESS and not r.ended]
+
+    async def _drain(self) -> None:
+        """Replace one runner at a time of each drained node."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for name in [name for name, joined in self._known.items() if joined.drained]:
+                runners = [r for r in self._runners(name) if r.desired is Desired.SERVE and not r.ephemeral]
+                ready = [r for r in runners if r.routable]
+                if ready and not any(r.replace_first for r in runners) and self._fleet is not None:
+                    change = partial(_leave, reason=f"node {name} is drained")
+                    await self._fleet.change(ready[0].runner_id, change)
+
+
+def _leave(runner: Runner, reason: str) -> Runner:
+    return replace(runner, replace_first=True, reason=reason)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidArgument("address", f"'{text}' is not an address such as 10.0.0.5:7411, as `fal node up` printed")
+    return host.strip("[]"), int(port)

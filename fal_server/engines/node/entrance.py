@@ -1,0 +1,173 @@
+"""The one port of a node: takes TLS connections and leads each to what its server name asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+from weakref import WeakKeyDictionary
+
+from fal_runner.shim.address import ShimIdentity, SocketPath
+from fal_server.aio.tasks import TaskSet
+from fal_server.engines.remote.names import Room, parse
+from fal_server.engines.shim.runner_door import UnixDoor
+
+log = logging.getLogger(__name__)
+_HANDSHAKE_SECONDS = 10.0
+
+
+class Entrance:
+    """Listens on a bound socket. Make and use it in one event loop.
+
+    Args:
+        bound: the socket.
+        control: the path of the socket of the node's own calls.
+        runners_dir: where each runner has its directory.
+    """
+
+    def __init__(self, bound: socket.socket, control: Callable[[], Path], runners_dir: Path) -> None:
+        self._bound = bound
+        self._control = control
+        self._runners_dir = runners_dir
+        self._server: asyncio.Server | None = None
+        self._names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
+        self.connecting = TaskSet(log)
+        self.connections: set[asyncio.Transport] = set()
+
+    async def open(self, context: ssl.SSLContext) -> None:
+        """Listen, in place of how it listened before."""
+        if self._server is not None:
+            self._server.close()
+        context.sni_callback = self._note
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Inside(self), sock=self._bound.dup(), ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+        )
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+        self._bound.close()
+
+    def cut(self) -> None:
+        """Cut off every connection."""
+        for transport in tuple(self.connections):
+            transport.abort()
+
+    def name_of(self, transport: asyncio.BaseTransport) -> str:
+        """Return the name that a connection asked for."""
+        return self._names.get(cast("ssl.SSLObject", transport.get_extra_info("ssl_object")), "")
+
+    async def lead(self, name: str, inside: asyncio.Protocol) -> None:
+        """Connect to what a name asks for.
+
+        Raises:
+            OSError: there is no such thing here, or it does not accept.
+        """
+        found = parse(name)
+        if found is None:
+            raise FileNotFoundError(f"nothing here is called {name!r}")
+        room, who = found
+        loop = asyncio.get_running_loop()
+        if room is Room.CONTROL:
+            await _connect_unix(self._control(), inside)
+            return
+        runner_id, _, port = who.partition("--")
+        directory = self._runners_dir / runner_id
+        identity = ShimIdentity.read(directory) if directory.parent == self._runners_dir else None
+        if identity is None:
+            raise FileNotFoundError(f"there is no runner {runner_id!r}")
+        if room is Room.SHIM:
+            await _connect_unix(Path(identity.address), inside)
+        elif port.isdecimal() and 0 < int(port) < 65536:
+            await loop.create_connection(lambda: inside, UnixDoor.host, int(port))
+        else:
+            raise FileNotFoundError(f"{port!r} is no port")
+
+    def _note(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
+        if isinstance(connection, ssl.SSLObject):
+            self._names[connection] = name or ""
+
+
+async def _connect_unix(path: Path, inside: asyncio.Protocol) -> None:
+    reachable = SocketPath(path)
+    try:
+        await asyncio.get_running_loop().create_unix_connection(lambda: inside, reachable.path)
+    finally:
+        reachable.close()
+
+
+class _End(asyncio.Protocol):
+    """One end of two connections whose bytes go to the other."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.other: _End | None = None
+        self._waiting: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        waiting, self._waiting = self._waiting, []
+        for data in waiting:
+            self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        if self.transport is None:
+            self._waiting.append(data)
+        else:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.write(data)
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+
+class _Inside(_End):
+    """The end towards the controller."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        super().__init__()
+        self._entrance = entrance
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.other = _End()
+        self.other.other = self
+        assert self.transport is not None
+        self._entrance.connections.add(self.transport)
+        self.transport.pause_reading()
+        self._entrance.connecting.spawn(self._lead(self.transport, self.other), name="a connection of the controller")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.transport is not None:
+            self._entrance.connections.discard(self.transport)
+
+    async def _lead(self, transport: asyncio.Transport, end: _End) -> None:
+        try:
+            await self._entrance.lead(self._entrance.name_of(transport), end)
+        except OSError as error:
+            log.debug("a connection leads nowhere: %s", error)
+            transport.abort()
+        else:
+            if transport.is_closing():
+                if end.transport is not None:
+                    end.transport.close()
+            else:
+                transport.resume_reading()

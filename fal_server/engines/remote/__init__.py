@@ -1,0 +1,1 @@
+"""Runs runners on other machines, through the node process of each."""

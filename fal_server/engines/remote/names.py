@@ -1,0 +1,44 @@
+"""The names by which a node's door is asked where a connection is to lead."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+DOMAIN = "fal-node"
+
+
+class Room(StrEnum):
+    """What a door leads to."""
+
+    CONTROL = "control"
+    SHIM = "shim"
+    HTTP = "http"
+
+
+def server_name(node: str, room: Room, who: str) -> str:
+    """Return the name to ask for.
+
+    Args:
+        who: the runner; for HTTP with its port, see `with_port`; for control anything.
+    """
+    return f"{who}.{room}.{node}.{DOMAIN}"
+
+
+def with_port(runner_id: str, port: int) -> str:
+    """Name the port of a runner."""
+    return f"{runner_id}--{port}"
+
+
+def parse(name: str) -> tuple[Room, str] | None:
+    """Return where a name leads; None if it is not one of ours."""
+    who, _, rest = name.partition(".")
+    room, _, _node = rest.partition(".")
+    try:
+        return Room(room), who
+    except ValueError:
+        return None
+
+
+def all_names(node: str) -> list[str]:
+    """Return the names of a node's certificate."""
+    return [server_name(node, room, "*") for room in Room]

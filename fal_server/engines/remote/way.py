@@ -1,0 +1,76 @@
+"""How a controller reaches a node: its address, and what both prove who they are by."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from fal_server.engines.remote.names import Room, parse, server_name, with_port
+from fal_server.engines.shim.runner_door import OPTIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What the controller shows to nodes, and whom it believes.
+
+    Attributes:
+        authority, certificate, key: files in PEM.
+    """
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    def channel(self) -> grpc.ChannelCredentials:
+        """Return them for gRPC."""
+        return grpc.ssl_channel_credentials(
+            self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
+        )
+
+    def context(self) -> ssl.SSLContext:
+        """Return them for other connections."""
+        context = ssl.create_default_context(cafile=self.authority)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The way to one node.
+
+    Attributes:
+        node: its name.
+        host, port: where its door is.
+    """
+
+    node: str
+    host: str
+    port: int
+    credentials: Credentials = field(repr=False)
+    context: ssl.SSLContext = field(repr=False)
+
+    def channel(self, room: Room, who: str) -> grpc.aio.Channel:
+        """Return a channel through the door, which the caller closes."""
+        target = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        name = server_name(self.node, room, who)
+        return grpc.aio.secure_channel(
+            target,
+            self.credentials.channel(),
+            options=[*OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)],
+        )
+
+    def app_host(self, runner_id: str) -> str:
+        """Return the host of a runner's ports; see `app_name`."""
+        return server_name(self.node, Room.HTTP, runner_id)
+
+    def app_name(self, host: str, port: int) -> str | None:
+        """Return the name to ask the door for to reach a port of a runner; None if it is on another machine."""
+        found = parse(host)
+        if found is None or host != self.app_host(found[1]):
+            return None
+        return server_name(self.node, Room.HTTP, with_port(found[1], port))

@@ -1,0 +1,187 @@
+"""Runners on further machines: a node process of its own, on loopback, with its own directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.controller import BIN, Controller, start
+from tests.support.ending import ends_with_us
+from tests.support.waiting import until
+
+APP = """
+import os
+import fal
+
+class Far(fal.App, name="far", keep_alive=300, max_concurrency=1, max_multiplexing=4):
+    termination_grace_period_seconds = 1
+    machine_type = "GPU-FAR"  # which only the nodes of this test offer
+    app_auth = "public"
+
+    @fal.endpoint("/")
+    def run(self) -> dict:
+        print("asked", flush=True)
+        return {"runner": os.environ["FAL_RUNNER_ID"], "pid": os.getpid()}
+"""
+
+
+@dataclass
+class NodeProcess:
+    """A node process, and what it printed."""
+
+    directory: Path
+    process: subprocess.Popen[str]
+    name: str
+    address: str
+    token: str
+
+
+def start_node(directory: Path, address: str = "127.0.0.1:0") -> NodeProcess:
+    host, _, port = address.rpartition(":")
+    environment = {**os.environ, "COLUMNS": "200"}
+    with (directory.parent / f"{directory.name}.log").open("a") as log:
+        process = subprocess.Popen(
+            [
+                *ends_with_us(signal.SIGTERM),
+                *(str(BIN / "fal"), "node", "up", "--node-dir", str(directory), "--host", host, "--port", port),
+                *("--gpu", "GPU-FAR=1", "--isolation", "view"),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    words = first.split()
+    assert words[:1] == ["Node"], first
+    token = ""
+    if "joined" not in first:
+        assert process.stdout.readline().strip() == f"fal node join {words[4].rstrip('.')}"
+        token = process.stdout.readline().removeprefix("token: ").strip()
+    return NodeProcess(directory, process, words[1], words[4].rstrip("."), token)
+
+
+def end(node: NodeProcess, number: int = signal.SIGTERM) -> None:
+    node.process.send_signal(number)
+    node.process.wait(60)
+    assert node.process.stdout is not None
+    node.process.stdout.close()
+
+
+def join(controller: Controller, node: NodeProcess) -> None:
+    controller.fal("node", "join", node.address, stdin=f"{node.token}\n".encode())
+
+
+def kill_shims(directory: Path) -> None:
+    for path in (directory / "runners").glob("*/shim.json"):
+        pid = json.loads(path.read_text())["pid"]
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Generator[tuple[Controller, NodeProcess]]:
+    controller = start(tmp_path / "controller")
+    node = start_node(tmp_path / "box2")
+    try:
+        join(controller, node)
+        (tmp_path / "far.py").write_text(APP)
+        controller.fal("deploy", str(tmp_path / "far.py"))
+        yield controller, node
+    finally:
+        controller.stop()
+        if node.process.poll() is None:
+            end(node)
+
+
+def runners(controller: Controller) -> list[dict[str, str]]:
+    return json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
+
+
+def call(controller: Controller) -> dict[str, object]:
+    answer = controller.call("/local/far", {})
+    assert answer.status == 200, answer.body
+    found = answer.json()
+    assert isinstance(found, dict)
+    return found
+
+
+def test_an_app_runs_on_another_machine(place: tuple[Controller, NodeProcess]) -> None:
+    controller, node = place
+    asked = call(controller)
+    [runner] = runners(controller)
+    assert runner["node"] == node.name
+    assert asked["runner"] == runner["runner_id"]
+    assert node.name in controller.fal("runners", "list", "-o", "wide").stdout
+    assert node.name in controller.fal("status").stdout
+    [listed] = json.loads(controller.fal("node", "list", "--json").stdout)["nodes"]
+    assert (listed["name"], listed["trouble"], listed["runners"]) == (node.name, "", 1)
+    until(lambda: "asked" in controller.fal("runners", "logs", runner["runner_id"]).stdout, "its line")
+    ran = controller.fal(
+        "runners", "exec", runner["runner_id"], "--", "sh", "-c", "cat; exit 3", stdin=b"x", check=False
+    )
+    assert (ran.stdout, ran.returncode) == ("x", 3)
+    controller.fal("runners", "stop", runner["runner_id"])
+    until(lambda: not runners(controller), "its end")
+    assert not list((node.directory / "runners").iterdir())
+
+
+def test_runners_outlive_node_and_controller(place: tuple[Controller, NodeProcess]) -> None:
+    controller, node = place
+    before = call(controller)
+    end(node, signal.SIGKILL)
+    until(lambda: "does not answer" in controller.fal("node", "list").stdout, "the silence of the node")
+    node = start_node(node.directory, node.address)
+    until(lambda: "ready" in controller.fal("node", "list").stdout, "the node's return")
+    assert call(controller) == before
+    controller.process.kill()
+    controller.process.wait()
+    again = start(controller.state_dir)
+    try:
+        assert call(again) == before
+        [runner] = runners(again)
+        assert (runner["runner_id"], runner["node"]) == (before["runner"], node.name)
+    finally:
+        again.stop()
+        end(node)
+        controller.stop = lambda timeout=60: 0  # type: ignore[method-assign]
+
+
+def test_a_drained_node_loses_no_request(place: tuple[Controller, NodeProcess], tmp_path: Path) -> None:
+    controller, node = place
+    other = start_node(tmp_path / "box3")
+    try:
+        join(controller, other)
+        call(controller)
+        [runner] = runners(controller)
+        drained, left = (node, other) if runner["node"] == node.name else (other, node)
+        answers: list[int] = []
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.is_set():
+                answers.append(controller.call("/local/far", {}).status)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        controller.fal("node", "drain", drained.name)
+        until(lambda: [r["node"] for r in runners(controller)] == [left.name], "the move")
+        done.set()
+        asking.join()
+        assert set(answers) == {200}
+        controller.fal("node", "remove", drained.name)
+        assert drained.name not in controller.fal("node", "list").stdout
+        refused = controller.fal("node", "remove", left.name, check=False)
+        assert refused.returncode == 1
+        assert "has 1 runner" in refused.stderr
+    finally:
+        controller.stop()
+        end(other)

@@ -1,0 +1,148 @@
+"""A node that is away, one that was given up, and who may speak with a node."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fal_grpc.v1 import host_pb2 as pb
+from fal_grpc.v1 import host_pb2_grpc
+from fal_server.core.faults import NodeTrouble, PermissionDenied
+from fal_server.core.lifecycle import Event
+from fal_server.core.runners import Runner
+from fal_server.engines.node.identity import NodeIdentity
+from fal_server.engines.remote.authority import NODE_LIFE, NodeAuthority
+from fal_server.engines.remote.joining import join, renew
+from fal_server.engines.remote.names import Room, server_name
+from fal_server.engines.remote.way import Way
+from tests.engines.conformance.conftest import Remote
+from tests.support.node import now
+
+
+@pytest.fixture
+async def under(tmp_path: Path) -> AsyncIterator[Remote]:
+    """A node that is given up after a second without a word."""
+    engine = Remote(tmp_path, silent=0.5, lost=1.0)
+    await engine.join()
+    yield engine
+    await engine.close()
+
+
+async def away(under: Remote) -> None:
+    """End the node process, and wait until the controller knows."""
+    await under.node.close()
+    async with asyncio.timeout(30):
+        await under.host.silent.wait()
+
+
+async def back(under: Remote) -> None:
+    """Start the node process again, and wait until the controller knows."""
+    await under.node.open()
+    async with asyncio.timeout(30):
+        await under.host.heard.wait()
+
+
+def living(under: Remote, runner: Runner) -> bool:
+    return (under.node.root / "runners" / runner.runner_id).exists()
+
+
+async def test_a_node_that_is_away_starts_nothing_and_says_so(under: Remote) -> None:
+    await away(under)
+    [node] = under.engine.nodes()
+    assert "does not answer since" in node.trouble
+    with pytest.raises(NodeTrouble, match="does not answer since"):
+        await under.engine.start(under.spec())
+    await back(under)
+    [node] = under.engine.nodes()
+    assert not node.trouble
+    await under.until(await under.start(), Event.READY)
+
+
+async def test_a_given_up_runner_ends_when_its_node_is_back(under: Remote) -> None:
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    await away(under)
+    gone = await under.until(runner, Event.GONE)
+    assert gone.reason.startswith(f"node {under.node.name} was lost")
+    await under.engine.release(runner.runner_id)
+    assert living(under, runner), "its node cannot be told yet"
+    under.wanted = []
+    await back(under)
+    assert not living(under, runner)
+    under.started.clear()
+
+
+async def test_the_same_process_serves_again_if_the_node_is_back_in_time(tmp_path: Path) -> None:
+    under = Remote(tmp_path, silent=0.5, lost=600.0)
+    await under.join()
+    try:
+        runner = await under.start()
+        await under.until(runner, Event.READY)
+        under.wanted = [runner.runner_id]
+        await away(under)
+        await back(under)
+        adopted = await under.engine.adopt(runner)
+        assert adopted is not None
+        assert adopted.handle == runner.handle
+        assert await under.engine.requests_in_flight(runner) == 0
+        await under.engine.stop(runner, 5)
+        await under.until(runner, Event.GONE)
+    finally:
+        await under.close()
+
+
+async def test_only_its_controller_gets_through_the_door(under: Remote, tmp_path: Path) -> None:
+    other = NodeAuthority(tmp_path / "other", now)
+    way = Way(
+        node=under.node.name,
+        host="127.0.0.1",
+        port=under.node.port,
+        credentials=other.credentials,
+        context=other.credentials.context(),
+    )
+    channel = way.channel(Room.CONTROL, "controller")
+    stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.ListHost(pb.ListHostRequest())
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    await channel.close()
+    nobody = ssl.create_default_context(cafile=under.node.authority.credentials.authority)
+    name = server_name(under.node.name, Room.CONTROL, "controller")
+    reader, writer = await asyncio.open_connection("127.0.0.1", under.node.port, ssl=nobody, server_hostname=name)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    try:
+        answer = await reader.read()
+    except OSError:
+        answer = b""
+    assert not answer, "a server of HTTP/2 would have answered"
+    writer.transport.abort()
+    with pytest.raises(PermissionDenied, match="has joined already"):
+        await join(other, "127.0.0.1", under.node.port, f"{'0' * 32}.{'0' * 64}")
+
+
+async def test_a_name_stays_with_its_directory(tmp_path: Path) -> None:
+    first = NodeIdentity(tmp_path / "node", now)
+    assert NodeIdentity(tmp_path / "node", now).name == first.name
+    assert NodeIdentity(tmp_path / "another", now).name != first.name
+    assert first.token not in repr(first)
+
+
+async def test_a_certificate_is_renewed_before_half_of_it_is_over(under: Remote) -> None:
+    before = under.node.identity.ends_at
+    assert before is not None
+    assert before - now() > NODE_LIFE - timedelta(hours=1)
+    channel = under.host.way.channel(Room.CONTROL, "controller")
+    stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(channel)
+    path = under.node.root / "node" / "certificate.pem"
+    written = path.read_bytes()
+    await renew(under.node.authority, under.node.name, stub, before)
+    assert path.read_bytes() == written
+    await renew(under.node.authority, under.node.name, stub, now() + NODE_LIFE / 2)
+    assert path.read_bytes() != written
+    await channel.close()
