@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.controller import BIN, Controller, start
+from tests.support.controller import BIN, ROOT, Controller, start
 from tests.support.ending import ends_with_us
 from tests.support.waiting import until
 
@@ -185,3 +187,28 @@ def test_a_drained_node_loses_no_request(place: tuple[Controller, NodeProcess], 
     finally:
         controller.stop()
         end(other)
+
+
+def test_what_the_page_shows_is_what_is_printed(tmp_path: Path) -> None:
+    page = (ROOT / "docs/howto/second-machine.md").read_text()
+    steps: list[tuple[list[str], list[str]]] = []
+    for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ fal "):
+                steps.append((shlex.split(line)[2:], []))
+            else:
+                steps[-1][1].append(line)
+    assert [words[1] for words, _ in steps] == ["up", "join", "list", "drain", "drain", "remove"]
+    controller = start(tmp_path / "controller")
+    node = start_node(tmp_path / "box2")
+    try:
+        names = {"10.0.0.5:7411": node.address, "box2-3f9a1c2b": node.name}
+        for words, shown in steps[1:]:
+            printed = controller.fal(*(names.get(word, word) for word in words), stdin=f"{node.token}\n".encode()).stdout
+            expected = "\n".join(shown)
+            for sample, real in names.items():
+                expected = expected.replace(sample, real)
+            assert printed.split() == expected.split()
+    finally:
+        controller.stop()
+        end(node)

@@ -57,7 +57,7 @@ def add_arguments(parser: FalParser) -> None:
     backup.add_argument(
         "--keys",
         action="store_true",
-        help="Copy the master key, the administrator's key and the TLS authority, too. Without them whoever has the "
+        help="Copy the master key, the administrator's key and the authorities of TLS and of nodes, too. Without them whoever has the "
         "backup cannot read its secrets; keep them apart.",
     )
     copy = add_command(
