@@ -71,7 +71,7 @@ async def _serve(state: StateDir, options: argparse.Namespace, say: Callable[[st
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        node = await Node.open(state, options, stack)
+        node = await RunningNode.open(state, options, stack)
         say(node.greeting)
         await stop.wait()
     return 0
@@ -100,7 +100,7 @@ class KeptFiles:
         return self._files.path(account, file_hash)
 
 
-class Node:
+class RunningNode:
     """A node that listens."""
 
     def __init__(self, identity: NodeIdentity, address: str) -> None:
@@ -108,7 +108,7 @@ class Node:
         self._address = address
 
     @classmethod
-    async def open(cls, state: StateDir, options: argparse.Namespace, stack: AsyncExitStack) -> Node:
+    async def open(cls, state: StateDir, options: argparse.Namespace, stack: AsyncExitStack) -> RunningNode:
         """Start everything; the stack stops it.
 
         Raises:

@@ -88,7 +88,7 @@ class JoinedNodes:
         return tuple(self._hosts.values())
 
     async def open(self, fleet: Fleet) -> None:
-        """Follow the nodes that joined before, and wait a moment for the first word of each."""
+        """Follow the nodes that joined before, and wait some seconds for the first word of each."""
         self._fleet = fleet
         if self._directory.is_dir():
             for path in sorted(self._directory.glob("*.json")):

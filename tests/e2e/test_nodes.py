@@ -204,10 +204,12 @@ def test_what_the_page_shows_is_what_is_printed(tmp_path: Path) -> None:
     try:
         names = {"10.0.0.5:7411": node.address, "box2-3f9a1c2b": node.name}
         for words, shown in steps[1:]:
-            printed = controller.fal(*(names.get(word, word) for word in words), stdin=f"{node.token}\n".encode()).stdout
+            printed = controller.fal(
+                *(names.get(word, word) for word in words), stdin=f"{node.token}\n".encode()
+            ).stdout
             expected = "\n".join(shown)
-            for sample, real in names.items():
-                expected = expected.replace(sample, real)
+            for sample, found in names.items():
+                expected = expected.replace(sample, found)
             assert printed.split() == expected.split()
     finally:
         controller.stop()

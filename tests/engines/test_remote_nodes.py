@@ -19,7 +19,7 @@ from fal_server.core.runners import Runner
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.remote.authority import NODE_LIFE, NodeAuthority
 from fal_server.engines.remote.joining import join, renew
-from fal_server.engines.remote.names import Room, server_name
+from fal_server.engines.remote.names import DoorTarget, server_name
 from fal_server.engines.remote.way import Way
 from tests.engines.conformance.conftest import Remote
 from tests.support.node import now
@@ -106,14 +106,14 @@ async def test_only_its_controller_gets_through_the_door(under: Remote, tmp_path
         credentials=other.credentials,
         context=other.credentials.context(),
     )
-    channel = way.channel(Room.CONTROL, "controller")
+    channel = way.channel(DoorTarget.CONTROL, "controller")
     stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(channel)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.ListHost(pb.ListHostRequest())
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     await channel.close()
     nobody = ssl.create_default_context(cafile=under.node.authority.credentials.authority)
-    name = server_name(under.node.name, Room.CONTROL, "controller")
+    name = server_name(under.node.name, DoorTarget.CONTROL, "controller")
     reader, writer = await asyncio.open_connection("127.0.0.1", under.node.port, ssl=nobody, server_hostname=name)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     try:
@@ -137,7 +137,7 @@ async def test_a_certificate_is_renewed_before_half_of_it_is_over(under: Remote)
     before = under.node.identity.ends_at
     assert before is not None
     assert before - now() > NODE_LIFE - timedelta(hours=1)
-    channel = under.host.way.channel(Room.CONTROL, "controller")
+    channel = under.host.way.channel(DoorTarget.CONTROL, "controller")
     stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(channel)
     path = under.node.root / "node" / "certificate.pem"
     written = path.read_bytes()

@@ -15,7 +15,7 @@ from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import print_line, print_note, write_document, write_table
 from fal_cli.presentation.table import Column
-from fal_cli.prompts import add_yes_option, ask_secret, confirm
+from fal_cli.prompts import ask_secret
 
 _UP_EPILOG = """\
 Examples:
@@ -47,7 +47,7 @@ def add_arguments(parser: FalParser) -> None:
     join = add_command(commands, "join", "Have a machine on which `fal node up` runs join the controller.", _join)
     add_state_dir_option(join)
     join.add_argument("address", metavar="ADDRESS", help="Host and port, as `fal node up` printed them.")
-    listing = add_command(commands, "list", "List the further machines of the controller.", _list)
+    listing = add_command(commands, "list", "Show the further machines of the controller.", _list)
     add_state_dir_option(listing)
     add_output_options(listing)
     drain = add_command(commands, "drain", "Start nothing more on a node, and move its runners elsewhere.", _drain)
@@ -58,7 +58,6 @@ def add_arguments(parser: FalParser) -> None:
     add_state_dir_option(remove)
     remove.add_argument("name", metavar="NAME", help="The node.")
     remove.add_argument("--force", action="store_true", help="End the runners that it has.")
-    add_yes_option(remove)
 
 
 def _up(args: argparse.Namespace) -> int:
@@ -109,8 +108,6 @@ def _drain(args: argparse.Namespace) -> None:
 
 def _remove(args: argparse.Namespace) -> None:
     controller = require_controller(args.state_dir)
-    if args.force:
-        confirm(args, lambda: f"Remove node '{args.name}' and end the runners that it has?")
     controller.ask("POST", f"/nodes/{quote(args.name)}/remove", {"force": args.force})
     print_line(f"Removed node {args.name}.")
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from fal_runner.shim.address import ShimIdentity, SocketPath
 from fal_server.aio.tasks import TaskSet
-from fal_server.engines.remote.names import Room, parse
+from fal_server.engines.remote.names import DoorTarget, parse
 from fal_server.engines.shim.runner_door import UnixDoor
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Entrance:
             raise FileNotFoundError(f"nothing here is called {name!r}")
         room, who = found
         loop = asyncio.get_running_loop()
-        if room is Room.CONTROL:
+        if room is DoorTarget.CONTROL:
             await _connect_unix(self._control(), inside)
             return
         runner_id, _, port = who.partition("--")
@@ -81,7 +81,7 @@ class Entrance:
         identity = ShimIdentity.read(directory) if directory.parent == self._runners_dir else None
         if identity is None:
             raise FileNotFoundError(f"there is no runner {runner_id!r}")
-        if room is Room.SHIM:
+        if room is DoorTarget.SHIM:
             await _connect_unix(Path(identity.address), inside)
         elif port.isdecimal() and 0 < int(port) < 65536:
             await loop.create_connection(lambda: inside, UnixDoor.host, int(port))
@@ -101,12 +101,12 @@ async def _connect_unix(path: Path, inside: asyncio.Protocol) -> None:
         reachable.close()
 
 
-class _End(asyncio.Protocol):
+class _Side(asyncio.Protocol):
     """One end of two connections whose bytes go to the other."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
-        self.other: _End | None = None
+        self.other: _Side | None = None
         self._waiting: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -138,7 +138,7 @@ class _End(asyncio.Protocol):
             self.other.transport.close()
 
 
-class _Inside(_End):
+class _Inside(_Side):
     """The end towards the controller."""
 
     def __init__(self, entrance: Entrance) -> None:
@@ -147,7 +147,7 @@ class _Inside(_End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.other = _End()
+        self.other = _Side()
         self.other.other = self
         assert self.transport is not None
         self._entrance.connections.add(self.transport)
@@ -159,7 +159,7 @@ class _Inside(_End):
         if self.transport is not None:
             self._entrance.connections.discard(self.transport)
 
-    async def _lead(self, transport: asyncio.Transport, end: _End) -> None:
+    async def _lead(self, transport: asyncio.Transport, end: _Side) -> None:
         try:
             await self._entrance.lead(self._entrance.name_of(transport), end)
         except OSError as error:

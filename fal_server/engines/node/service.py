@@ -38,7 +38,7 @@ from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.node.shims import LivingShims
 from fal_server.engines.remote import wire
-from fal_server.engines.remote.tunnel import carry
+from fal_server.engines.remote.tunnel import splice_socket
 from fal_server.engines.shim.runner_door import UnixDoor
 from fal_server.ports import Blobs
 
@@ -55,7 +55,7 @@ _CODES: dict[type[Fault], grpc.StatusCode] = {
 }
 
 
-class Files(Protocol):
+class NodeFiles(Protocol):
     """The files of apps, as far as a node needs them."""
 
     def has(self, account: AccountId, file_hash: str) -> bool:
@@ -112,7 +112,7 @@ class HostService(host_pb2_grpc.HostServicer):
         *,
         identity: NodeIdentity,
         blobs: Blobs,
-        files: Files,
+        files: NodeFiles,
         runners_dir: Path,
         variables: Callable[[AccountId], dict[str, str]],
         isolation: str,
@@ -251,7 +251,9 @@ class HostService(host_pb2_grpc.HostServicer):
 
         async def tunnel() -> None:
             try:
-                await carry(connection, incoming=incoming(), send=outgoing.put, end=_nothing, until_incoming_ends=False)
+                await splice_socket(
+                    connection, incoming=incoming(), send=outgoing.put, end=_nothing, until_incoming_ends=False
+                )
             finally:
                 await outgoing.put(None)
 

@@ -24,7 +24,7 @@ from fal_server.core.lifecycle import Observation
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.runners import Runner
 from fal_server.engines.remote import wire
-from fal_server.engines.remote.names import Room
+from fal_server.engines.remote.names import DoorTarget
 from fal_server.engines.remote.node_door import NodeDoor
 from fal_server.engines.remote.process import NodeShimProcess
 from fal_server.engines.remote.way import Way
@@ -95,7 +95,7 @@ class RemoteHost:
         self._certify = certify
         self._silent_seconds = silent_seconds
         self._lost_seconds = lost_seconds
-        self._channel = way.channel(Room.CONTROL, "controller")
+        self._channel = way.channel(DoorTarget.CONTROL, "controller")
         self._stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(self._channel)
         self._processes: set[NodeShimProcess] = set()
         self._node = Node(name=way.node, total=Resources(gpus={}), machine_types=machine_types)

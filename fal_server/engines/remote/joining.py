@@ -16,7 +16,7 @@ from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.core.faults import InvalidArgument, PermissionDenied, Unavailable
 from fal_server.engines.remote.authority import NodeAuthority
-from fal_server.engines.remote.names import Room, server_name
+from fal_server.engines.remote.names import DoorTarget, server_name
 from fal_server.engines.shim.runner_door import OPTIONS
 
 _SECONDS = 15.0
@@ -43,7 +43,7 @@ async def join(authority: NodeAuthority, host: str, port: int, token: str) -> st
     (name,) = (str(each.value) for each in shown.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
     pem = ssl.DER_cert_to_PEM_cert(der).encode()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    override = server_name(name, Room.CONTROL, "joining")
+    override = server_name(name, DoorTarget.CONTROL, "joining")
     options = [*OPTIONS, ("grpc.ssl_target_name_override", override)]
     async with grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(pem), options=options) as channel:
         stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(channel)

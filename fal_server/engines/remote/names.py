@@ -7,7 +7,7 @@ from enum import StrEnum
 DOMAIN = "fal-node"
 
 
-class Room(StrEnum):
+class DoorTarget(StrEnum):
     """What a door leads to."""
 
     CONTROL = "control"
@@ -15,7 +15,7 @@ class Room(StrEnum):
     HTTP = "http"
 
 
-def server_name(node: str, room: Room, who: str) -> str:
+def server_name(node: str, room: DoorTarget, who: str) -> str:
     """Return the name to ask for.
 
     Args:
@@ -29,16 +29,16 @@ def with_port(runner_id: str, port: int) -> str:
     return f"{runner_id}--{port}"
 
 
-def parse(name: str) -> tuple[Room, str] | None:
+def parse(name: str) -> tuple[DoorTarget, str] | None:
     """Return where a name leads; None if it is not one of ours."""
     who, _, rest = name.partition(".")
     room, _, _node = rest.partition(".")
     try:
-        return Room(room), who
+        return DoorTarget(room), who
     except ValueError:
         return None
 
 
 def all_names(node: str) -> list[str]:
     """Return the names of a node's certificate."""
-    return [server_name(node, room, "*") for room in Room]
+    return [server_name(node, room, "*") for room in DoorTarget]

@@ -14,8 +14,8 @@ from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import Unavailable
-from fal_server.engines.remote.names import Room
-from fal_server.engines.remote.tunnel import carry
+from fal_server.engines.remote.names import DoorTarget
+from fal_server.engines.remote.tunnel import splice_socket
 from fal_server.engines.remote.way import Way
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class NodeDoor:
         return self._way.app_host(self._runner_id)
 
     def channel(self) -> grpc.aio.Channel:
-        return self._way.channel(Room.SHIM, self._runner_id)
+        return self._way.channel(DoorTarget.SHIM, self._runner_id)
 
     async def connect(self) -> socket.socket:
         call = self._stub.Enter()
@@ -63,7 +63,7 @@ class NodeDoor:
 
         async def tunnel() -> None:
             try:
-                await carry(ours, incoming=incoming(), send=send, end=call.done_writing)
+                await splice_socket(ours, incoming=incoming(), send=send, end=call.done_writing)
             except (grpc.aio.AioRpcError, OSError, grpc.aio.UsageError) as error:
                 log.debug("the way to the commands of runner %s broke: %s", self._runner_id, error)
             finally:

@@ -12,7 +12,7 @@ _CHUNK_BYTES = 128 * 1024
 _LOOK_SECONDS = 0.25
 
 
-async def carry(
+async def splice_socket(
     connection: socket.socket,
     *,
     incoming: AsyncIterator[bytes],

@@ -9,13 +9,13 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from fal_server.engines.remote.names import Room, parse, server_name, with_port
+from fal_server.engines.remote.names import DoorTarget, parse, server_name, with_port
 from fal_server.engines.shim.runner_door import OPTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What the controller shows to nodes, and whom it believes.
+    """What the controller shows to nodes, and by which authority it knows them.
 
     Attributes:
         authority, certificate, key: files in PEM.
@@ -54,7 +54,7 @@ class Way:
     credentials: Credentials = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
 
-    def channel(self, room: Room, who: str) -> grpc.aio.Channel:
+    def channel(self, room: DoorTarget, who: str) -> grpc.aio.Channel:
         """Return a channel through the door, which the caller closes."""
         target = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         name = server_name(self.node, room, who)
@@ -66,11 +66,11 @@ class Way:
 
     def app_host(self, runner_id: str) -> str:
         """Return the host of a runner's ports; see `app_name`."""
-        return server_name(self.node, Room.HTTP, runner_id)
+        return server_name(self.node, DoorTarget.HTTP, runner_id)
 
     def app_name(self, host: str, port: int) -> str | None:
         """Return the name to ask the door for to reach a port of a runner; None if it is on another machine."""
         found = parse(host)
         if found is None or host != self.app_host(found[1]):
             return None
-        return server_name(self.node, Room.HTTP, with_port(found[1], port))
+        return server_name(self.node, DoorTarget.HTTP, with_port(found[1], port))
