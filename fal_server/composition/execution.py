@@ -77,7 +77,7 @@ def build_execution(
     groups = RunnerGroups.detect(state.root)
     builds = BuildSandboxes(
         isolation=isolation,
-        limits=BuildLimits(memory_mib=_memory_mib() * 3 // 4),
+        limits=build_limits(),
         bounds=groups,
         hidden=state.root,
     )
@@ -122,6 +122,11 @@ def build_execution(
     )
     stack.push_async_callback(engine.close)
     return Execution(engine=engine, host=host, nodes=nodes, virtualenvs=virtualenvs, images=images, builder=builder)
+
+
+def build_limits() -> BuildLimits:
+    """Return what a build may have of this machine."""
+    return BuildLimits(memory_mib=_memory_mib() * 3 // 4)
 
 
 def describe_machine(

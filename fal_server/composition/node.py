@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
-from fal_server.composition.execution import describe_machine
+from fal_server.builders import Builders, BuildRooms, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.composition.execution import build_limits, describe_machine
 from fal_server.composition.files import socket_path
 from fal_server.composition.isolation import choose_isolation
 from fal_server.composition.logging_setup import set_up_logging
@@ -174,11 +174,12 @@ class RunningNode:
 
 
 def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Isolation) -> LocalHost:
-    virtualenvs = VirtualenvBuilder(state.environments, state.cache, os.environ)
+    groups = RunnerGroups.detect(state.root)
+    builds = BuildRooms(isolation=isolation, limits=build_limits(), bounds=groups, hidden=state.root)
+    virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, os.environ)
     trials = EngineTrials(os.environ, state.containers)
     files = KeptFiles(state)
     images = ContainerBuilder(state.environments / "images", files, os.environ, trials)
-    groups = RunnerGroups.detect(state.root)
     return LocalHost(
         state.runners,
         node=describe_machine(name, gpu_counts(options.gpu), MachineTypes(), groups.enforced),
