@@ -125,7 +125,7 @@ class HostServicer(object):
 
         Status codes:
         - PERMISSION_DENIED: the node has not joined yet, and the token is not the one that it printed.
-        - INVALID_ARGUMENT: the certificate is not for the node's key and name.
+        - INVALID_ARGUMENT: the certificate is not for the node's key and name; the message names the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +134,9 @@ class HostServicer(object):
     def WatchHost(self, request, context):
         """WatchHost says what the machine has and which shims live: first all, then again whenever something changed, and at
         least each second.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +144,9 @@ class HostServicer(object):
 
     def Lack(self, request, context):
         """Lack returns which of some contents the machine does not have.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +156,7 @@ class HostServicer(object):
         """Put keeps one content: the first message names it, the others are its bytes.
 
         Status codes:
-        - INVALID_ARGUMENT: the bytes have another hash.
+        - INVALID_ARGUMENT: the bytes have another hash; the message names the field.
         - UNAVAILABLE: the disk does not take it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -171,6 +177,9 @@ class HostServicer(object):
 
     def Find(self, request, context):
         """Find returns the handle of a runner's shim, living or dead.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +187,9 @@ class HostServicer(object):
 
     def ListHost(self, request, context):
         """ListHost returns the runners that have something on the machine.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,6 +197,9 @@ class HostServicer(object):
 
     def Sweep(self, request, context):
         """Sweep kills everything of a runner, and returns once nothing of it is alive.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +207,9 @@ class HostServicer(object):
 
     def ReadLeftover(self, request, context):
         """ReadLeftover streams the log that a dead shim left.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +217,9 @@ class HostServicer(object):
 
     def Delete(self, request, context):
         """Delete deletes what is kept for a runner of which nothing is alive.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +227,9 @@ class HostServicer(object):
 
     def SweepOthers(self, request, context):
         """SweepOthers ends and deletes everything of runners that are not named.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,19 +49,26 @@ class HostStub:
 
     Status codes:
     - PERMISSION_DENIED: the node has not joined yet, and the token is not the one that it printed.
-    - INVALID_ARGUMENT: the certificate is not for the node's key and name.
+    - INVALID_ARGUMENT: the certificate is not for the node's key and name; the message names the field.
     """
     WatchHost: _grpc.UnaryStreamMultiCallable[_host_pb2.WatchHostRequest, _host_pb2.WatchHostResponse]
     """WatchHost says what the machine has and which shims live: first all, then again whenever something changed, and at
     least each second.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
     """
     Lack: _grpc.UnaryUnaryMultiCallable[_host_pb2.LackRequest, _host_pb2.LackResponse]
-    """Lack returns which of some contents the machine does not have."""
+    """Lack returns which of some contents the machine does not have.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Put: _grpc.StreamUnaryMultiCallable[_host_pb2.PutRequest, _host_pb2.PutResponse]
     """Put keeps one content: the first message names it, the others are its bytes.
 
     Status codes:
-    - INVALID_ARGUMENT: the bytes have another hash.
+    - INVALID_ARGUMENT: the bytes have another hash; the message names the field.
     - UNAVAILABLE: the disk does not take it.
     """
     Launch: _grpc.UnaryStreamMultiCallable[_host_pb2.LaunchRequest, _host_pb2.LaunchResponse]
@@ -73,17 +80,41 @@ class HostStub:
     - UNAVAILABLE: it could not be started; nothing is left of it.
     """
     Find: _grpc.UnaryUnaryMultiCallable[_host_pb2.FindRequest, _host_pb2.FindResponse]
-    """Find returns the handle of a runner's shim, living or dead."""
+    """Find returns the handle of a runner's shim, living or dead.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     ListHost: _grpc.UnaryUnaryMultiCallable[_host_pb2.ListHostRequest, _host_pb2.ListHostResponse]
-    """ListHost returns the runners that have something on the machine."""
+    """ListHost returns the runners that have something on the machine.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Sweep: _grpc.UnaryUnaryMultiCallable[_host_pb2.SweepRequest, _host_pb2.SweepResponse]
-    """Sweep kills everything of a runner, and returns once nothing of it is alive."""
+    """Sweep kills everything of a runner, and returns once nothing of it is alive.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     ReadLeftover: _grpc.UnaryStreamMultiCallable[_host_pb2.ReadLeftoverRequest, _host_pb2.ReadLeftoverResponse]
-    """ReadLeftover streams the log that a dead shim left."""
+    """ReadLeftover streams the log that a dead shim left.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Delete: _grpc.UnaryUnaryMultiCallable[_host_pb2.DeleteRequest, _host_pb2.DeleteResponse]
-    """Delete deletes what is kept for a runner of which nothing is alive."""
+    """Delete deletes what is kept for a runner of which nothing is alive.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     SweepOthers: _grpc.UnaryUnaryMultiCallable[_host_pb2.SweepOthersRequest, _host_pb2.SweepOthersResponse]
-    """SweepOthers ends and deletes everything of runners that are not named."""
+    """SweepOthers ends and deletes everything of runners that are not named.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Enter: _grpc.StreamStreamMultiCallable[_host_pb2.EnterRequest, _host_pb2.EnterResponse]
     """Enter connects to the commands of a runner: the first message names it, and the bytes go both ways.
 
@@ -110,19 +141,26 @@ class HostAsyncStub(HostStub):
 
     Status codes:
     - PERMISSION_DENIED: the node has not joined yet, and the token is not the one that it printed.
-    - INVALID_ARGUMENT: the certificate is not for the node's key and name.
+    - INVALID_ARGUMENT: the certificate is not for the node's key and name; the message names the field.
     """
     WatchHost: _aio.UnaryStreamMultiCallable[_host_pb2.WatchHostRequest, _host_pb2.WatchHostResponse]  # type: ignore[assignment]
     """WatchHost says what the machine has and which shims live: first all, then again whenever something changed, and at
     least each second.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
     """
     Lack: _aio.UnaryUnaryMultiCallable[_host_pb2.LackRequest, _host_pb2.LackResponse]  # type: ignore[assignment]
-    """Lack returns which of some contents the machine does not have."""
+    """Lack returns which of some contents the machine does not have.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Put: _aio.StreamUnaryMultiCallable[_host_pb2.PutRequest, _host_pb2.PutResponse]  # type: ignore[assignment]
     """Put keeps one content: the first message names it, the others are its bytes.
 
     Status codes:
-    - INVALID_ARGUMENT: the bytes have another hash.
+    - INVALID_ARGUMENT: the bytes have another hash; the message names the field.
     - UNAVAILABLE: the disk does not take it.
     """
     Launch: _aio.UnaryStreamMultiCallable[_host_pb2.LaunchRequest, _host_pb2.LaunchResponse]  # type: ignore[assignment]
@@ -134,17 +172,41 @@ class HostAsyncStub(HostStub):
     - UNAVAILABLE: it could not be started; nothing is left of it.
     """
     Find: _aio.UnaryUnaryMultiCallable[_host_pb2.FindRequest, _host_pb2.FindResponse]  # type: ignore[assignment]
-    """Find returns the handle of a runner's shim, living or dead."""
+    """Find returns the handle of a runner's shim, living or dead.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     ListHost: _aio.UnaryUnaryMultiCallable[_host_pb2.ListHostRequest, _host_pb2.ListHostResponse]  # type: ignore[assignment]
-    """ListHost returns the runners that have something on the machine."""
+    """ListHost returns the runners that have something on the machine.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Sweep: _aio.UnaryUnaryMultiCallable[_host_pb2.SweepRequest, _host_pb2.SweepResponse]  # type: ignore[assignment]
-    """Sweep kills everything of a runner, and returns once nothing of it is alive."""
+    """Sweep kills everything of a runner, and returns once nothing of it is alive.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     ReadLeftover: _aio.UnaryStreamMultiCallable[_host_pb2.ReadLeftoverRequest, _host_pb2.ReadLeftoverResponse]  # type: ignore[assignment]
-    """ReadLeftover streams the log that a dead shim left."""
+    """ReadLeftover streams the log that a dead shim left.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Delete: _aio.UnaryUnaryMultiCallable[_host_pb2.DeleteRequest, _host_pb2.DeleteResponse]  # type: ignore[assignment]
-    """Delete deletes what is kept for a runner of which nothing is alive."""
+    """Delete deletes what is kept for a runner of which nothing is alive.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     SweepOthers: _aio.UnaryUnaryMultiCallable[_host_pb2.SweepOthersRequest, _host_pb2.SweepOthersResponse]  # type: ignore[assignment]
-    """SweepOthers ends and deletes everything of runners that are not named."""
+    """SweepOthers ends and deletes everything of runners that are not named.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
     Enter: _aio.StreamStreamMultiCallable[_host_pb2.EnterRequest, _host_pb2.EnterResponse]  # type: ignore[assignment]
     """Enter connects to the commands of a runner: the first message names it, and the bytes go both ways.
 
@@ -180,7 +242,7 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
 
         Status codes:
         - PERMISSION_DENIED: the node has not joined yet, and the token is not the one that it printed.
-        - INVALID_ARGUMENT: the certificate is not for the node's key and name.
+        - INVALID_ARGUMENT: the certificate is not for the node's key and name; the message names the field.
         """
 
     @_abc_1.abstractmethod
@@ -191,6 +253,9 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_host_pb2.WatchHostResponse], _abc.AsyncIterator[_host_pb2.WatchHostResponse]]:
         """WatchHost says what the machine has and which shims live: first all, then again whenever something changed, and at
         least each second.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
 
     @_abc_1.abstractmethod
@@ -199,7 +264,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.LackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.LackResponse, _abc.Awaitable[_host_pb2.LackResponse]]:
-        """Lack returns which of some contents the machine does not have."""
+        """Lack returns which of some contents the machine does not have.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def Put(
@@ -210,7 +279,7 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         """Put keeps one content: the first message names it, the others are its bytes.
 
         Status codes:
-        - INVALID_ARGUMENT: the bytes have another hash.
+        - INVALID_ARGUMENT: the bytes have another hash; the message names the field.
         - UNAVAILABLE: the disk does not take it.
         """
 
@@ -234,7 +303,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.FindRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.FindResponse, _abc.Awaitable[_host_pb2.FindResponse]]:
-        """Find returns the handle of a runner's shim, living or dead."""
+        """Find returns the handle of a runner's shim, living or dead.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def ListHost(
@@ -242,7 +315,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.ListHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.ListHostResponse, _abc.Awaitable[_host_pb2.ListHostResponse]]:
-        """ListHost returns the runners that have something on the machine."""
+        """ListHost returns the runners that have something on the machine.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def Sweep(
@@ -250,7 +327,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.SweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.SweepResponse, _abc.Awaitable[_host_pb2.SweepResponse]]:
-        """Sweep kills everything of a runner, and returns once nothing of it is alive."""
+        """Sweep kills everything of a runner, and returns once nothing of it is alive.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def ReadLeftover(
@@ -258,7 +339,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.ReadLeftoverRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_host_pb2.ReadLeftoverResponse], _abc.AsyncIterator[_host_pb2.ReadLeftoverResponse]]:
-        """ReadLeftover streams the log that a dead shim left."""
+        """ReadLeftover streams the log that a dead shim left.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def Delete(
@@ -266,7 +351,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.DeleteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.DeleteResponse, _abc.Awaitable[_host_pb2.DeleteResponse]]:
-        """Delete deletes what is kept for a runner of which nothing is alive."""
+        """Delete deletes what is kept for a runner of which nothing is alive.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def SweepOthers(
@@ -274,7 +363,11 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.SweepOthersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.SweepOthersResponse, _abc.Awaitable[_host_pb2.SweepOthersResponse]]:
-        """SweepOthers ends and deletes everything of runners that are not named."""
+        """SweepOthers ends and deletes everything of runners that are not named.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
 
     @_abc_1.abstractmethod
     def Enter(

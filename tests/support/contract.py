@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 import fal_grpc.v1
 
 # Between a controller and its runners: no client knows it.
-INTERNAL_SERVICES = {"Shim"}
+INTERNAL_SERVICES = {"Host", "Shim"}
 
 
 def _files() -> list[FileDescriptor]:
