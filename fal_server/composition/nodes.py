@@ -160,7 +160,7 @@ class JoinedNodes:
         host = self._hosts[name]
         if (left := self._runners(name)) and not force:
             raise FailedPrecondition(
-                f"node {name} has {len(left)} of the runners: `fal node drain {name}` moves them elsewhere, --force ends them"
+                f"node {name} has {len(left)} of the runners: `fal node drain {name}` moves them, --force ends them"
             )
         await host.leave(f"{_GIVEN_UP} ({name})")
         (self._directory / f"{name}.json").unlink(missing_ok=True)
