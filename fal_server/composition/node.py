@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from fal_runner.isolation.levels import Isolation
-from fal_server.builders import Builders, BuildRooms, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.builders import Builders, BuildSandboxes, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.composition.execution import build_limits, describe_machine
 from fal_server.composition.files import socket_path
 from fal_server.composition.isolation import choose_isolation
@@ -29,7 +29,7 @@ from fal_server.core.identity import AccountId
 from fal_server.core.machines import MachineTypes
 from fal_server.engines.local import LocalHost, RunnerGroups
 from fal_server.engines.local.machine import raise_descriptor_limit
-from fal_server.engines.local.rooms import Rooms
+from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.node.entrance import Entrance
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.node.service import Enrolment, HostService, serve
@@ -175,7 +175,7 @@ class RunningNode:
 
 def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Isolation) -> LocalHost:
     groups = RunnerGroups.detect(state.root)
-    builds = BuildRooms(isolation=isolation, limits=build_limits(), bounds=groups, hidden=state.root)
+    builds = BuildSandboxes(isolation=isolation, limits=build_limits(), bounds=groups, hidden=state.root)
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, os.environ)
     trials = EngineTrials(os.environ, state.containers)
     files = KeptFiles(state)
@@ -186,7 +186,7 @@ def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Is
         builder=Builders(virtualenvs, images),
         blobs=FileBlobs(state.blobs),
         files=files,
-        rooms=Rooms(isolation=isolation, home=state.home, data=lambda account: _data(state, account)),
+        sandboxes=Sandboxes(isolation=isolation, home=state.home, data=lambda account: _data(state, account)),
         warm_shims=options.warm_shims,
         groups=groups,
     )

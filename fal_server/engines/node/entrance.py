@@ -71,9 +71,9 @@ class Entrance:
         found = parse(name)
         if found is None:
             raise FileNotFoundError(f"nothing here is called {name!r}")
-        room, who = found
+        target, who = found
         loop = asyncio.get_running_loop()
-        if room is DoorTarget.CONTROL:
+        if target is DoorTarget.CONTROL:
             await _connect_unix(self._control(), inside)
             return
         runner_id, _, port = who.partition("--")
@@ -81,7 +81,7 @@ class Entrance:
         identity = ShimIdentity.read(directory) if directory.parent == self._runners_dir else None
         if identity is None:
             raise FileNotFoundError(f"there is no runner {runner_id!r}")
-        if room is DoorTarget.SHIM:
+        if target is DoorTarget.SHIM:
             await _connect_unix(Path(identity.address), inside)
         elif port.isdecimal() and 0 < int(port) < 65536:
             await loop.create_connection(lambda: inside, UnixDoor.host, int(port))

@@ -15,13 +15,13 @@ class DoorTarget(StrEnum):
     HTTP = "http"
 
 
-def server_name(node: str, room: DoorTarget, who: str) -> str:
+def server_name(node: str, target: DoorTarget, who: str) -> str:
     """Return the name to ask for.
 
     Args:
         who: the runner; for HTTP with its port, see `with_port`; for control anything.
     """
-    return f"{who}.{room}.{node}.{DOMAIN}"
+    return f"{who}.{target}.{node}.{DOMAIN}"
 
 
 def with_port(runner_id: str, port: int) -> str:
@@ -32,13 +32,13 @@ def with_port(runner_id: str, port: int) -> str:
 def parse(name: str) -> tuple[DoorTarget, str] | None:
     """Return where a name leads; None if it is not one of ours."""
     who, _, rest = name.partition(".")
-    room, _, _node = rest.partition(".")
+    target, _, _node = rest.partition(".")
     try:
-        return DoorTarget(room), who
+        return DoorTarget(target), who
     except ValueError:
         return None
 
 
 def all_names(node: str) -> list[str]:
     """Return the names of a node's certificate."""
-    return [server_name(node, room, "*") for room in DoorTarget]
+    return [server_name(node, target, "*") for target in DoorTarget]

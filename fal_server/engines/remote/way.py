@@ -54,12 +54,12 @@ class Way:
     credentials: Credentials = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
 
-    def channel(self, room: DoorTarget, who: str) -> grpc.aio.Channel:
+    def channel(self, target: DoorTarget, who: str) -> grpc.aio.Channel:
         """Return a channel through the door, which the caller closes."""
-        target = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        name = server_name(self.node, room, who)
+        address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        name = server_name(self.node, target, who)
         return grpc.aio.secure_channel(
-            target,
+            address,
             self.credentials.channel(),
             options=[*OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)],
         )
