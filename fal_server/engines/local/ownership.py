@@ -36,8 +36,18 @@ def find_shim(directory: Path, token: str) -> ShimIdentity | None:
     Raises:
         OSError: the machine lacks something, so the answer is not known.
     """
+    identity = living_shim(directory)
+    return identity if identity is not None and identity.tag == tag_of(token) else None
+
+
+def living_shim(directory: Path) -> ShimIdentity | None:
+    """Find the living shim of a directory, whichever runner it has.
+
+    Raises:
+        OSError: nothing is known, because this machine lacks something.
+    """
     identity = ShimIdentity.read(directory)
-    if identity is None or identity.tag != tag_of(token) or identity.boot_id != boot_id():
+    if identity is None or identity.boot_id != boot_id():
         return None
     if not is_alive(identity.pid, identity.started_ticks) or not has_variable(identity.pid, TAG_VARIABLE, identity.tag):
         return None

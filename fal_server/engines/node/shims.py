@@ -6,10 +6,9 @@ import asyncio
 import logging
 from pathlib import Path
 
-from fal_runner.process.proc import boot_id, has_variable, is_alive
 from fal_runner.shim.address import ShimIdentity
-from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.aio.tasks import TaskSet
+from fal_server.engines.local.ownership import living_shim
 from fal_server.engines.local.shim_process import LocalShimProcess
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,7 @@ class LivingShims:
     def find(self) -> None:
         """Find those that an earlier node process started."""
         for directory in self._runners_dir.iterdir():
-            identity = ShimIdentity.read(directory)
-            if (
-                identity is not None
-                and identity.boot_id == boot_id()
-                and is_alive(identity.pid, identity.started_ticks)
-                and has_variable(identity.pid, TAG_VARIABLE, identity.tag)
-            ):
+            if living_shim(directory) is not None:
                 self.add(directory.name)
 
     def add(self, runner_id: str) -> int:
