@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fal_server.core.addresses import RunnerAddress
-from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from fal_server.core.machines import MachineTypes
 from fal_server.core.runners import NO_PROCESS, Desired, Runner
 from fal_server.engines.remote.authority import NodeAuthority
@@ -155,19 +155,25 @@ class JoinedNodes:
         Raises:
             NotFound: there is no such node.
             FailedPrecondition: it has runners.
+            Unavailable: its runners do not end yet.
         """
-        self._require(name)
+        joined = self._require(name)
         host = self._hosts[name]
         if (left := self._runners(name)) and not force:
             raise FailedPrecondition(
                 f"node {name} has {len(left)} of the runners: `fal node drain {name}` moves them, --force ends them"
             )
-        await host.leave(f"{_GIVEN_UP} ({name})")
+        host.draining = True
+        try:
+            await host.leave(f"{_GIVEN_UP} ({name})")
+            async with asyncio.timeout(_FIRST_SECONDS):
+                while self._runners(name):  # noqa: ASYNC110  # the end of a lost runner takes no time but to be stored
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            host.draining = joined.drained
+            raise Unavailable(f"the runners of node {name} do not end yet: try again in some seconds") from None
         (self._directory / f"{name}.json").unlink(missing_ok=True)
         del self._known[name]
-        async with asyncio.timeout(_FIRST_SECONDS):
-            while self._runners(name):  # noqa: ASYNC110  # the end of a lost runner takes no time but to be stored
-                await asyncio.sleep(_LOOK_SECONDS)
         del self._hosts[name]
         await host.close()
 
