@@ -103,18 +103,21 @@ class ControllerProcess:
         since_boot = float(Path("/proc/uptime").read_text().split()[0])
         return max(0.0, since_boot - self.started_ticks / os.sysconf("SC_CLK_TCK"))
 
-    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, object]:
+    def ask(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, seconds: float = _ANSWER_SECONDS
+    ) -> dict[str, object]:
         """Call the owner's socket, which needs no key, and return the response.
 
         Args:
             body: sent as JSON.
+            seconds: how long the controller may take.
 
         Raises:
             CommandError: the controller is too old, does not answer, or reports an error.
         """
         if not self.owner_socket:
             raise CommandError(f"the controller is of an earlier version ({self.version}): restart it")
-        connection = _OwnerConnection(self.owner_socket)
+        connection = _OwnerConnection(self.owner_socket, seconds)
         try:
             connection.request(method, path, body=None if body is None else json.dumps(body))
             answer = connection.getresponse()
@@ -153,8 +156,8 @@ class ControllerProcess:
 class _OwnerConnection(HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:

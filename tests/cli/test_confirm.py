@@ -165,7 +165,7 @@ def test_every_command_that_takes_yes_is_in_these_tests():
     asking = {" ".join(path) for path, parser in all_commands() if "--yes" in parser._option_string_actions}
     asking.discard("deploy")  # its question is whether to deploy
     tested = {" ".join(arguments[:2]) for arguments, *_ in COMMANDS}
-    assert asking == tested | {"profile delete", "files rm", "queue flush", "skills install"}
+    assert asking == tested | {"profile delete", "files rm", "queue flush", "skills install", "node remove"}
 
 
 def test_a_profile_is_deleted_after_a_yes(person, home):

@@ -9,18 +9,27 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fal.extras import CONTROLLER, missing
-from fal_cli.controller_process import ControllerProcess, add_state_dir_option, require_controller
+from fal_cli.completion import complete_words
+from fal_cli.controller_process import (
+    ControllerProcess,
+    add_state_dir_option,
+    default_state_dir,
+    find_controller,
+    require_controller,
+)
 from fal_cli.exit_codes import CommandError
 from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import print_line, print_note, write_document, write_table
 from fal_cli.presentation.table import Column
-from fal_cli.prompts import ask_secret
+from fal_cli.prompts import add_yes_option, ask_secret, confirm
 
 _UP_EPILOG = """\
 Examples:
   fal node up --host 10.0.0.5       on the further machine; it prints what lets it join
   fal node join 10.0.0.5:7411       on the controller's machine; it asks for the token"""
+# A machine that does not answer is waited for.
+_MOST_SECONDS = 120.0
 _COLUMNS = (
     Column(title="Name"),
     Column(title="Address"),
@@ -52,12 +61,13 @@ def add_arguments(parser: FalParser) -> None:
     add_output_options(listing)
     drain = add_command(commands, "drain", "Start nothing more on a node, and move its runners elsewhere.", _drain)
     add_state_dir_option(drain)
-    drain.add_argument("name", metavar="NAME", help="The node.")
     drain.add_argument("--undo", action="store_true", help="Let runners start on it again.")
     remove = add_command(commands, "remove", "Forget a node.", _remove)
     add_state_dir_option(remove)
-    remove.add_argument("name", metavar="NAME", help="The node.")
     remove.add_argument("--force", action="store_true", help="End the runners that it has.")
+    add_yes_option(remove)
+    for command in (drain, remove):
+        complete_words(command.add_argument("name", metavar="NAME", help="The node."), _names)
 
 
 def _up(args: argparse.Namespace) -> int:
@@ -76,7 +86,7 @@ def _up(args: argparse.Namespace) -> int:
 def _join(args: argparse.Namespace) -> None:
     controller = require_controller(args.state_dir)
     token = ask_secret("Token of the node: ") if sys.stdin.isatty() else sys.stdin.readline()
-    answer = controller.ask("POST", "/nodes", {"address": args.address, "token": token.strip()})
+    answer = controller.ask("POST", "/nodes", {"address": args.address, "token": token.strip()}, seconds=_MOST_SECONDS)
     print_line(f"Node {answer['name']} joined. Runners start on it when they fit.")
 
 
@@ -108,10 +118,31 @@ def _drain(args: argparse.Namespace) -> None:
 
 def _remove(args: argparse.Namespace) -> None:
     controller = require_controller(args.state_dir)
-    controller.ask("POST", f"/nodes/{quote(args.name)}/remove", {"force": args.force})
+
+    def question() -> str:
+        found = [node for node in _nodes(controller) if node["name"] == args.name]
+        if not found:
+            raise CommandError(f"node {args.name!r} not found: `fal node list` shows which joined")
+        runners = int(str(found[0]["runners"]))
+        ending = (
+            f" Its {runners} runner{'s' if runners > 1 else ''} end{'' if runners > 1 else 's'}." if runners else ""
+        )
+        return f"Remove node {args.name}?{ending}"
+
+    confirm(args, question)
+    controller.ask("POST", f"/nodes/{quote(args.name)}/remove", {"force": args.force}, seconds=_MOST_SECONDS)
     print_line(f"Removed node {args.name}.")
 
 
 def _nodes(controller: ControllerProcess) -> list[dict[str, object]]:
     found = controller.ask("GET", "/nodes").get("nodes")
     return [node for node in found if isinstance(node, dict)] if isinstance(found, list) else []
+
+
+def _names() -> list[str]:
+    """Return the nodes of the controller on the usual directory; none if it does not answer."""
+    controller = find_controller(default_state_dir())
+    try:
+        return [] if controller is None else [str(node["name"]) for node in _nodes(controller)]
+    except CommandError:
+        return []
