@@ -18,7 +18,7 @@ from aiohttp import web
 from starlette.types import Receive, Scope, Send
 
 from fal_server.core.addresses import RunnerAddress
-from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream, straight
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
 
@@ -51,7 +51,7 @@ class OwnClient:
     """An ASGI application that passes requests on with the gateway's own client."""
 
     def __init__(self, port: int) -> None:
-        self.pool = Pool()
+        self.pool = Pool(straight)
         self.port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,6 +29,7 @@ from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.http.gateway.upstream import straight
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
@@ -159,10 +160,10 @@ async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
         )
         await fleet.add([runner])
         key = await Keys(store, clock, access).create(None)
-        cancellations = Cancellations(catalog, HttpRunnerClient())
+        cancellations = Cancellations(catalog, HttpRunnerClient(straight))
         ended = EndedRequests()
         recording = RequestRecording(ended, store.requests, catalog, clock)
-        gateway = Gateway(dispatcher, catalog, access, cancellations, ended=ended if history else None)
+        gateway = Gateway(dispatcher, catalog, access, cancellations, straight, ended=ended if history else None)
         bridge, stopping = AsgiAdapter(app), asyncio.Event()
         door = Listener(Router(gateway, bridge), "127.0.0.1:1")
         sockets = await bind("127.0.0.1", 0)

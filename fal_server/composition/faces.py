@@ -112,11 +112,11 @@ async def open_faces(
         live.catalog,
         use_cases.access,
         use_cases.cancellations,
+        nodes.way,
         tokens=files.tokens,
         lifecycle=files.objects.lifecycle,
         ended=live.ended,
         rates=rates,
-        ways=nodes.way,
     )
     adapter = AsgiAdapter(rest)
     pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)

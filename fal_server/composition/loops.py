@@ -134,7 +134,7 @@ def build_loops(
         clock,
         settings.unused_life,
     )
-    client = HttpRunnerClient(lifecycle=files.objects.lifecycle, ways=execution.nodes.way)
+    client = HttpRunnerClient(execution.nodes.way, lifecycle=files.objects.lifecycle)
     attempts = AttemptRunner(
         queue, store.queue, live.dispatcher, live.catalog, live.fleet, client, use_cases.cancellations, clock
     )

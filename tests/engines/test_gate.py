@@ -11,7 +11,7 @@ from typing import Any
 from fal_runner.worker.gate import KNOCK, NONCE_BYTES, PROOF_BYTES
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.lifecycle import Event
-from fal_server.http.gateway.upstream import Pool, knock_and_proof
+from fal_server.http.gateway.upstream import Pool, knock_and_proof, straight
 from tests.support.gate import address_of, ask
 
 
@@ -230,7 +230,7 @@ async def test_who_takes_a_dead_runners_port_cannot_answer_for_it() -> None:
 
     async with await asyncio.start_server(pretend, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        upstream = await Pool().connect("r", RunnerAddress("127.0.0.1", port, "0" * 64), seconds=30)
+        upstream = await Pool(straight).connect("r", RunnerAddress("127.0.0.1", port, "0" * 64), seconds=30)
         heard = _Heard()
         upstream.start_request(heard, bodyless=False)
         upstream.transport.write(GET)

@@ -18,6 +18,7 @@ from fal_server.core.quotas import USUAL, Quotas
 from fal_server.core.requests import DirectRequest, RequestRecord
 from fal_server.core.routing import Outcome, Slot
 from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.gateway.upstream import straight
 from fal_server.http.routes.hosts import AllowedHosts
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
@@ -249,6 +250,7 @@ async def running_server(
     ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
         *cast("list[Any]", [ledger, ledger, keys, ledger]),
+        straight,
         connect_seconds=connect_seconds,
         body_seconds=body_seconds,
         ended=ended,

@@ -12,6 +12,7 @@ from fal_server.core.addresses import RunnerAddress
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.http.gateway.upstream import straight
 from fal_server.ports.queue import AnswerTooLarge
 
 ID = "6f576f02-0000-4000-8000-0000000000aa"
@@ -51,7 +52,7 @@ async def runner(answer: bytes | None, *, hold: asyncio.Event | None = None):
 async def send(port: int, client: HttpRunnerClient | None = None, seconds: float = 20, **changes) -> Answer | Failure:
     from dataclasses import replace
 
-    client = client or HttpRunnerClient()
+    client = client or HttpRunnerClient(straight)
     here = RunnerAddress("127.0.0.1", port)
     return await client.send(here, replace(REQUEST, **changes), CONTENT, seconds, asyncio.Event())
 
@@ -116,11 +117,11 @@ async def test_no_whole_answer(reply, kind):
 
 async def test_nobody_listens():
     async with runner(None) as (port, _, _):
-        assert await HttpRunnerClient().accepts(RunnerAddress("127.0.0.1", port))
+        assert await HttpRunnerClient(straight).accepts(RunnerAddress("127.0.0.1", port))
     answer = await send(port)
     assert isinstance(answer, Failure)
     assert answer.error_type == "runner_connection_refused"
-    assert not await HttpRunnerClient().accepts(RunnerAddress("127.0.0.1", port))
+    assert not await HttpRunnerClient(straight).accepts(RunnerAddress("127.0.0.1", port))
 
 
 async def test_too_long_is_cut_off():
@@ -135,7 +136,7 @@ async def test_too_long_is_cut_off():
 async def test_a_word_that_a_request_is_cancelled():
     reply = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     async with runner(reply) as (port, asked, _):
-        status = await HttpRunnerClient().cancel(RunnerAddress("127.0.0.1", port), "an-id", "/slow?x=1")
+        status = await HttpRunnerClient(straight).cancel(RunnerAddress("127.0.0.1", port), "an-id", "/slow?x=1")
     assert status == 200
     head, *fields = asked[0].decode().strip().split("\r\n")
     assert head == "POST /slow/cancel HTTP/1.1"
@@ -146,7 +147,7 @@ async def test_a_word_that_a_request_is_cancelled():
 async def test_what_follows_a_request_is_sent_when_all_of_it_is_on_its_way():
     hold, sent = asyncio.Event(), asyncio.Event()
     async with runner(None, hold=hold) as (port, _, _):
-        sending = HttpRunnerClient().send(RunnerAddress("127.0.0.1", port), REQUEST, CONTENT, 20, sent)
+        sending = HttpRunnerClient(straight).send(RunnerAddress("127.0.0.1", port), REQUEST, CONTENT, 20, sent)
         task = asyncio.create_task(sending)
         await asyncio.wait_for(sent.wait(), 20)
         await asyncio.wait_for(hold.wait(), 20)
@@ -168,4 +169,4 @@ async def test_the_app_sees_a_cancelled_request_go():
 async def test_an_answer_that_is_too_large():
     async with runner(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n" + b"x" * 11) as (port, _, _):
         with pytest.raises(AnswerTooLarge, match="10 bytes"):
-            await send(port, HttpRunnerClient(most_bytes=10))
+            await send(port, HttpRunnerClient(straight, most_bytes=10))

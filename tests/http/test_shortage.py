@@ -15,7 +15,7 @@ from fal_server.core.faults import NodeTrouble
 from fal_server.core.queue import Content
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.runner_client import HttpRunnerClient
-from fal_server.http.gateway.upstream import Pool
+from fal_server.http.gateway.upstream import Pool, straight
 from tests.core.test_queue import request
 from tests.http.support import App, read_message, runner, running_server
 
@@ -39,7 +39,7 @@ async def _silent(reader, writer) -> None:
 
 async def test_a_connection_waits_for_a_descriptor_and_then_blames_the_machine() -> None:
     async with runner(_silent) as port:
-        pool = Pool()
+        pool = Pool(straight)
         with no_descriptors(), pytest.raises(NodeTrouble, match=r"Too many open files.*try again later"):
             await pool.connect("r", RunnerAddress("127.0.0.1", port), seconds=0.2)
         upstream = await pool.connect("r", RunnerAddress("127.0.0.1", port), seconds=5)
@@ -59,7 +59,7 @@ async def test_a_caller_hears_503_and_the_runner_stays() -> None:
 
 
 async def test_a_queued_request_is_not_answered_for_it() -> None:
-    client = HttpRunnerClient(connect_seconds=0.2)
+    client = HttpRunnerClient(straight, connect_seconds=0.2)
     async with runner(_silent) as port:
         with no_descriptors(), pytest.raises(NodeTrouble):
             await client.send(RunnerAddress("127.0.0.1", port), request(), Content(), 5, asyncio.Event())

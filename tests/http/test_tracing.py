@@ -11,6 +11,7 @@ from fal_server.core.addresses import RunnerAddress
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Content, QueuedRequest
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.http.gateway.upstream import straight
 from tests.fakes.domain import START
 from tests.http.support import App, Reader, Writer, ask, echo, read_message, runner, running_server
 
@@ -59,7 +60,7 @@ async def test_a_queued_request(headers: tuple[tuple[str, str], ...], passed: bo
     request_id = uuid.uuid4()
     request = QueuedRequest(account=LOCAL, request_id=str(request_id), app_name="a", path="/", created_at=START)
     async with runner(answering) as port:
-        answer = await HttpRunnerClient().send(
+        answer = await HttpRunnerClient(straight).send(
             RunnerAddress("127.0.0.1", port), request, Content(headers=headers, body=b"x"), 20, asyncio.Event()
         )
     assert isinstance(answer, Answer)

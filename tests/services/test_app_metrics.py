@@ -15,6 +15,7 @@ from fal_server.core.app_metrics import MOST_BYTES, BadPage
 from fal_server.core.exposition import to_text
 from fal_server.core.identity import Scope
 from fal_server.http.gateway.metrics_client import HttpMetricsReader
+from fal_server.http.gateway.upstream import straight
 from fal_server.services.app_metrics import AppMetrics
 from tests.fakes.domain import SCOPE
 from tests.fakes.platform import OTHER, Platform
@@ -54,7 +55,7 @@ async def one(platform: Platform) -> Callable[[int], Awaitable[None]]:
 
 
 async def page(platform: Platform, scope: Scope = SCOPE) -> str:
-    metrics = AppMetrics(platform.fleet, HttpMetricsReader())
+    metrics = AppMetrics(platform.fleet, HttpMetricsReader(straight))
     return to_text(await metrics.collect(scope, lambda name: f"me/{name}"))
 
 
@@ -126,7 +127,7 @@ async def test_an_endless_page_ends_at_its_size_or_its_time() -> None:
     async def silence(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    reader = HttpMetricsReader()
+    reader = HttpMetricsReader(straight)
     for then, problem, seconds in ((forever, "too_large", 60), (silence, "timeout", 0.2)):
         async with metrics_port(HEAD + b"a 1\n", then=then) as (port, _):
             with pytest.raises(BadPage, match=problem):

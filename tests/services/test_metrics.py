@@ -18,6 +18,7 @@ from fal_server.core.resources import ResourceSample
 from fal_server.core.routing import Outcome
 from fal_server.core.sketch import DurationSketch
 from fal_server.http.gateway.metrics_client import HttpMetricsReader
+from fal_server.http.gateway.upstream import straight
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.measurements import Measurements
 from fal_server.live.request_totals import RequestTotals
@@ -68,7 +69,7 @@ class Page:
             lambda scope: "me",
             ControllerMetrics("1.2", durations, self.ended, recording),
             self.drains,
-            AppMetrics(platform.fleet, HttpMetricsReader()),
+            AppMetrics(platform.fleet, HttpMetricsReader(straight)),
         )
 
     def end(self, code: int | None, seconds: float, *, method: bytes = b"POST") -> None:

@@ -29,7 +29,7 @@ from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
-from fal_server.http.gateway.upstream import Pool, Ways, straight
+from fal_server.http.gateway.upstream import Pool, Ways
 from fal_server.http.gateway.waiting import WaitingDriver, body_is_here
 from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
@@ -50,6 +50,7 @@ class Gateway:
     """Answers exchanges whose path names an app.
 
     Args:
+        ways: see Pool.
         connect_seconds: how long a runner may take to accept a connection.
         body_seconds: in each such interval at least 4 KiB of a request's body must arrive, while the app waits for it.
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
@@ -64,6 +65,7 @@ class Gateway:
         catalog: Catalog,
         access: Authenticator,
         cancellations: Cancellations,
+        ways: Ways,
         *,
         connect_seconds: float = 5,
         body_seconds: float = Limits().body_seconds,
@@ -71,7 +73,6 @@ class Gateway:
         lifecycle: str = "",
         ended: EndedRequests | None = None,
         rates: Rates | None = None,
-        ways: Ways = straight,
     ) -> None:
         self.dispatcher = dispatcher
         self._catalog = catalog

@@ -6,7 +6,7 @@ import asyncio
 
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.revisions import HealthCheck
-from fal_server.http.gateway.upstream import Pool, Upstream, Ways, straight
+from fal_server.http.gateway.upstream import Pool, Upstream, Ways
 
 
 class HttpHealthProber:
@@ -16,7 +16,7 @@ class HttpHealthProber:
         ways: see Pool.
     """
 
-    def __init__(self, ways: Ways = straight) -> None:
+    def __init__(self, ways: Ways) -> None:
         self._pool = Pool(ways)
 
     async def probe(self, address: RunnerAddress, check: HealthCheck) -> str | None:

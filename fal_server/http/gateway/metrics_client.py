@@ -7,7 +7,7 @@ import asyncio
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.app_metrics import BadPage
 from fal_server.core.faults import NodeTrouble
-from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream, Ways
 
 _REQUEST = (
     b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nuser-agent: fal-metrics\r\naccept: text/plain;version=0.0.4\r\n"
@@ -16,10 +16,14 @@ _REQUEST = (
 
 
 class HttpMetricsReader:
-    """Implements the port MetricsReader over HTTP/1.1. Redirects are not followed."""
+    """Implements the port MetricsReader over HTTP/1.1. Redirects are not followed.
 
-    def __init__(self) -> None:
-        self._pool = Pool()
+    Args:
+        ways: see Pool.
+    """
+
+    def __init__(self, ways: Ways) -> None:
+        self._pool = Pool(ways)
 
     async def read(self, address: RunnerAddress, *, most_bytes: int, seconds: float) -> bytes:
         until = asyncio.get_running_loop().time() + seconds

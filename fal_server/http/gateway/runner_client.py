@@ -10,7 +10,7 @@ from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.core.tracing import TRACEPARENT, TRACESTATE, is_traceparent, new_traceparent
 from fal_server.http.gateway.app_request import LIFECYCLE
-from fal_server.http.gateway.upstream import Pool, Upstream, Ways, stays_open, straight
+from fal_server.http.gateway.upstream import Pool, Upstream, Ways, stays_open
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.ports.queue import AnswerTooLarge
 
@@ -26,19 +26,14 @@ class HttpRunnerClient:
     """Implements the port RunnerClient over HTTP/1.1.
 
     Args:
+        ways: see Pool.
         connect_seconds: how long a runner may take to accept a connection.
         most_bytes: the largest body of a response.
         lifecycle: the default lifetime of files, as JSON, for apps whose caller requests none.
-        ways: see Pool.
     """
 
     def __init__(
-        self,
-        *,
-        connect_seconds: float = 5,
-        most_bytes: int = MOST_ANSWER_BYTES,
-        lifecycle: str = "",
-        ways: Ways = straight,
+        self, ways: Ways, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES, lifecycle: str = ""
     ) -> None:
         self._lifecycle = lifecycle
         self._pool = Pool(ways)

@@ -317,7 +317,7 @@ class Pool:
 
     __slots__ = ("_idle", "_loop", "_timer", "_ways")
 
-    def __init__(self, ways: Ways = straight) -> None:
+    def __init__(self, ways: Ways) -> None:
         self._ways = ways
         self._loop = asyncio.get_running_loop()
         self._idle: dict[str, list[Upstream]] = {}
