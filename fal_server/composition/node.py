@@ -74,6 +74,7 @@ async def _serve(state: StateDir, options: argparse.Namespace, say: Callable[[st
         node = await RunningNode.open(state, options, stack)
         say(node.greeting)
         await stop.wait()
+        log.info("stopping in order; runners go on")
     return 0
 
 

@@ -117,6 +117,12 @@ COMMANDS = {
         ready=b"The controller is up",
         gone=no_controller,
     ),
+    "node up": Command(
+        arguments=("node", "up", "--port", "0", "--node-dir", "{mark}"),
+        ready=b"token: ",
+        gone=no_process,
+        orderly=b"stopping in order",
+    ),
 }
 
 
