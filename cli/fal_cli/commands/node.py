@@ -119,7 +119,7 @@ def _drain(args: argparse.Namespace) -> None:
 def _remove(args: argparse.Namespace) -> None:
     controller = require_controller(args.state_dir)
 
-    def question() -> str:
+    def removal() -> str:
         found = [node for node in _nodes(controller) if node["name"] == args.name]
         if not found:
             raise CommandError(f"node {args.name!r} not found: `fal node list` shows which joined")
@@ -129,7 +129,7 @@ def _remove(args: argparse.Namespace) -> None:
         )
         return f"Remove node {args.name}?{ending}"
 
-    confirm(args, question)
+    confirm(args, removal)
     controller.ask("POST", f"/nodes/{quote(args.name)}/remove", {"force": args.force}, seconds=_MOST_SECONDS)
     print_line(f"Removed node {args.name}.")
 
