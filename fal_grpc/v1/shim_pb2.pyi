@@ -113,8 +113,8 @@ class RunnerSpec(_message.Message):
     """
     room: _builtins.str
     """What the runner sees of the machine. Empty: all of it, with its own /data and /app. "none": the whole machine.
-    Otherwise a sandbox with only the entries of these lines; a line is r (read-only) or w, the path on the machine and
-    the path in the sandbox, separated by tabs; or l, a link's target, and its path.
+    Otherwise a sandbox with only the entries of these lines; a line is r (read-only), w or d (a device file), the path
+    on the machine and the path in the sandbox, separated by tabs; or l, a link's target, and its path.
     """
     gate_key: _builtins.str
     """The key of the gate at the app's port; empty: the port accepts all connections."""

@@ -9,7 +9,7 @@ the kernel ends everything in the sandbox. launch.py uses this between fork and 
 the standard library alone.
 """
 
-# ruff: noqa: PTH102, PTH106, PTH110, PTH112, PTH113, PTH114, PTH115, PTH118, PTH120, PTH123, PTH208, PTH211, S108
+# ruff: noqa: PTH102, PTH106, PTH110, PTH112, PTH113, PTH114, PTH115, PTH118, PTH120, PTH123, PTH211, S108
 # (importing pathlib would take longer than all of this)
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 
 from fal_runner.isolation import confinement
 from fal_runner.isolation.confinement import call, libc
-from fal_runner.isolation.sandbox import LINK, READ, SYSTEM, WORKER, WRITE
+from fal_runner.isolation.sandbox import DEVICE, LINK, READ, SYSTEM, WORKER, WRITE
 
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ _ETC = (
 )
 _SYS = ("/sys/bus", "/sys/class", "/sys/dev", "/sys/devices", "/sys/module")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_GPUS = ("nvidia", "dri", "kfd", "dxg")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
-_PROC_READ_ONLY = ("sys", "irq", "bus", "fs", "sysrq-trigger", "acpi", "scsi", "asound")
+_PROC_READ_ONLY = ("sys", "irq", "bus", "driver", "fs", "sysrq-trigger", "acpi", "scsi", "asound")
 _PROC_HIDDEN = ("kcore", "keys", "key-users", "latency_stats", "sched_debug", "timer_list", "timer_stats")
 
 
@@ -226,12 +225,14 @@ def _furnish(places: Sequence[Place]) -> None:
     os.chdir("/")
     _copy_system()
     for mode, source, target in places:
+        if mode == DEVICE:
+            continue
         if mode != LINK:
             _bind(f"{_OLD_ROOT}{source}", target, _attributes(mode))
         elif not os.path.lexists(target):
             _make_directory(os.path.dirname(target))
             os.symlink(source, target)
-    _make_devices()
+    _make_devices([source for mode, source, _ in places if mode == DEVICE])
     _make_proc()
     for path in _SYS:
         if os.path.isdir(f"{_OLD_ROOT}{path}"):
@@ -275,14 +276,13 @@ def _attributes(mode: str) -> int:
     return _ATTR_NOSUID | _ATTR_NODEV | (0 if mode == WRITE else _ATTR_RDONLY)
 
 
-def _make_devices() -> None:
-    """Create a small /dev: devices without content, such as null, and the machine's GPUs."""
+def _make_devices(own: Sequence[str]) -> None:
+    """Create a small /dev: devices without content, such as null, and the runner's own."""
     _make_directory("/dev")
     _mount("fal", "/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "mode=755,size=64k")
-    old = f"{_OLD_ROOT}/dev"
-    for name in sorted(os.listdir(old)):
-        if name in _DEVICES or name.startswith(_GPUS):
-            _bind(f"{old}/{name}", f"/dev/{name}", _ATTR_NOSUID | _ATTR_NOEXEC)
+    usual = [f"/dev/{name}" for name in _DEVICES if os.path.lexists(f"{_OLD_ROOT}/dev/{name}")]
+    for path in [*usual, *own]:
+        _bind(f"{_OLD_ROOT}{path}", path, _ATTR_NOSUID | _ATTR_NOEXEC)
     for name, link in _LINKS.items():
         os.symlink(link, f"/dev/{name}")
     _make_directory("/dev/pts")

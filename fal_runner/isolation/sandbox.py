@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Place = tuple[str, str, str]
-"""READ or WRITE, the path on the machine, and the path in the sandbox; or LINK, its target, and its path."""
+"""READ, WRITE or DEVICE, the path on the machine, and the path in the sandbox; or LINK, its target, and its path."""
 SANDBOX_VARIABLE = "FAL_ROOM"
 """Lists what a sandbox holds, or says with NO_VIEW that a program sees the machine as it is. Unset, it gets a view.
 
@@ -23,7 +23,9 @@ VARIABLES_VARIABLE = "FAL_VARIABLES_FD"
 NO_VIEW = "none"
 SHARED = "shared"
 """In place of a list: a command joins the sandbox of a process."""
-READ, WRITE, LINK = "r", "w", "l"
+READ, WRITE, LINK, DEVICE = "r", "w", "l", "d"
+DEVICES = "/dev/"
+"""The directory of device files, on the machine and in a sandbox."""
 APP, CODE, TEMPORARY = "app", "code", "tmp"
 PARTS = {APP: (WRITE, "/app"), CODE: (READ, "/fal"), TEMPORARY: (WRITE, "/tmp")}  # noqa: S108
 """The parts of a runner's directory in its sandbox: access and path."""

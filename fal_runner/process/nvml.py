@@ -38,6 +38,8 @@ class Nvml(Protocol):
     def nvmlDeviceGetMigMode(self, handle: Any) -> Sequence[int]: ...  # noqa: ANN401, N802
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int: ...  # noqa: ANN401, N802
     def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Any, index: int) -> object: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetGpuInstanceId(self, device: Any) -> int: ...  # noqa: ANN401, N802
+    def nvmlDeviceGetComputeInstanceId(self, device: Any) -> int: ...  # noqa: ANN401, N802
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]: ...  # noqa: ANN401, N802
     def nvmlDeviceGetProcessUtilization(self, handle: Any, since: int) -> Sequence[Any]: ...  # noqa: ANN401, N802
 

@@ -22,6 +22,7 @@ class Gpu:
         label: its name in machine types, such as `GPU-H100`.
         model: the manufacturer's name; empty for a simulated GPU.
         device: the number of its device file; a slice has its GPU's. None for a simulated GPU.
+        nodes: the device files that lead to it and to no other GPU or slice, by their paths below /dev.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Gpu:
     model: str = ""
     memory_bytes: int = 0
     device: int | None = None
+    nodes: tuple[str, ...] = ()
 
     @property
     def exists(self) -> bool:

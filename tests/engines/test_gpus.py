@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from fal_runner.process.gpus import foreign_users
-from fal_server.core.gpus import Gpu, counts_of
-from fal_server.engines.local.gpus import gpu_variables, gpus_of
+from fal_server.core.gpus import Gpu, counts_of, made_up
+from fal_server.engines.local.gpus import devices_of, gpu_variables, gpus_of
 from tests.engines.conftest import NODE
 from tests.support.nvml import FakeNvml, built_library, environment_of
 
@@ -35,6 +35,7 @@ def whole(number: int) -> Gpu:
         model="NVIDIA H100 80GB HBM3",
         memory_bytes=80 << 30,
         device=number,
+        nodes=(f"nvidia{number}",),
     )
 
 
@@ -45,6 +46,7 @@ def part(number: int, index: int) -> Gpu:
         model="NVIDIA H100 80GB HBM3 MIG 1g.10gb",
         memory_bytes=10 << 30,
         device=number,
+        nodes=(f"nvidia{number}",),
     )
 
 
@@ -53,7 +55,8 @@ def found(environment: dict[str, str]) -> tuple[list[Gpu], str]:
     done = subprocess.run(
         [sys.executable, "-c", _FIND], env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
-    return [Gpu(**fields) for fields in json.loads(done.stdout)], done.stderr
+    gpus = [Gpu(**{**fields, "nodes": tuple(fields["nodes"])}) for fields in json.loads(done.stdout)]
+    return gpus, done.stderr
 
 
 def test_whole_gpus_and_slices_are_listed() -> None:
@@ -107,6 +110,35 @@ def test_the_variables_name_the_runners_own() -> None:
     assert gpu_variables(gpus, ()) == {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
     made_up = (Gpu(id="GPU-A/0", label="GPU-A"),)
     assert gpu_variables(made_up, ["GPU-A/0"]) == {}
+
+
+def test_slices_have_device_files_of_their_own(tmp_path: Path) -> None:
+    minors = tmp_path / "mig-minors"
+    lines = ["config 1", "monitor 2", "gpu1/gi1/access 12", "gpu1/gi1/ci0/access 13", "gpu1/gi1/ci1/access 14"]
+    minors.write_text("\n".join([*lines, "gpu1/gi2/access 21", "gpu1/gi2/ci0/access 22", "gpu0/gi1/access 3"]))
+    first, second, third = gpus_of(FakeNvml([None, 2]), minors)
+    assert first.nodes == ("nvidia0",)
+    assert second.nodes == ("nvidia1", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13")
+    assert third.nodes == ("nvidia1", "nvidia-caps/nvidia-cap21", "nvidia-caps/nvidia-cap22")
+
+
+def test_a_runner_gets_the_device_files_of_its_own_gpus(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-modeset", "nvme0", "dri", "null"):
+        (tmp_path / name).touch()
+    gpus = (whole(0), whole(1))
+    shared = ("nvidiactl", "nvidia-modeset")
+    assert devices_of(gpus, [gpus[1].id], tmp_path) == ("nvidia1", *shared)
+    assert devices_of(gpus, [gpu.id for gpu in gpus], tmp_path) == ("nvidia0", "nvidia1", *shared)
+    assert devices_of(gpus, [], tmp_path) == ()
+
+
+def test_one_that_the_operator_alone_names_may_be_any(tmp_path: Path) -> None:
+    for name in ("kfd", "dri", "nvme0", "null"):
+        (tmp_path / name).touch()
+    gpus = made_up({"GPU-MI300X": 1})
+    assert devices_of(gpus, [gpus[0].id], tmp_path) == ("dri", "kfd")
+    assert devices_of(gpus, [], tmp_path) == ()
+    assert devices_of([*gpus, whole(0)], [gpus[0].id], tmp_path) == ()
 
 
 def test_strangers_on_a_gpu_are_named() -> None:

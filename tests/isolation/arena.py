@@ -18,15 +18,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fal_runner.isolation.levels import Isolation
 from fal_server.composition.hardening import harden
+from fal_server.core.gpus import counts_of
 from fal_server.core.lifecycle import Event
 from fal_server.engines.local.sandboxes import Sandboxes
-from tests.engines.conftest import Rig
+from tests.engines.conftest import NODE, Rig
 from tests.isolation.hostile import Targets
+from tests.isolation.with_gpus import NUMBER, WHOLE
 from tests.support.controller import ROOT
 from tests.support.gate import address_of, ask
 
@@ -77,6 +80,8 @@ def machine(state: Path) -> Iterator[Targets]:
             "abstract": name,
             "port": port.getsockname()[1],
             "data": "/data",
+            "gpu": f"/dev/{WHOLE[0].nodes[0]}",
+            "gpu_number": NUMBER,
         }
     _libc.shmctl(shared, _IPC_RMID, None)
     os.close(ours)
@@ -95,9 +100,12 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
         isolation=level, home=state / "home", data=lambda _: state / "data", readable=[ROOT, environment, *_packages()]
     )
     rig = Rig(state, sandboxes)
+    await rig.restart(node=replace(NODE, total=replace(NODE.total, gpus=counts_of(WHOLE)), gpus=WHOLE))
     try:
         with machine(state) as things:
-            victim = await rig.start(neighbour, http=True, metrics=True, variables={"PASSPHRASE": "neighbour's"})
+            theirs, ours = (gpu.id for gpu in WHOLE)
+            launch = rig.launch(neighbour, http=True, metrics=True, variables={"PASSPHRASE": "neighbour's"})
+            victim = await rig.start_launch(replace(launch, gpus=(theirs,)))
             await rig.lines.until(victim.runner_id, "idle")
             ready = await rig.until(victim, Event.READY)
             assert await asyncio.to_thread(ask, address_of(victim, ready), "GET", "/") == b"", "the app can be called"
@@ -111,7 +119,8 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
             }
             # A secret may have any name, and those that say to us what is /data and whose sandbox to join are tempting.
             own = {"FAL_DATA_DIR": "/", "FAL_JOIN_PROCESS": "1", "FAL_ROOM": "none", "FAL_ROOM_DIRECTORY": "/"}
-            attacker = await rig.start(lambda: attack_and_stay(targets), variables=own)
+            launch = rig.launch(lambda: attack_and_stay(targets), variables=own)
+            attacker = await rig.start_launch(replace(launch, gpus=(ours,)))
             line = await rig.lines.until(attacker.runner_id, "succeeded: ")
             command = [sys.executable, str(environment / "code" / "hostile.py"), json.dumps(targets)]
             ran = await rig.run(attacker, *command, variables=own)

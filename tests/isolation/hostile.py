@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,23 @@ def opens_a_disk(_: Targets) -> bool:
     return False
 
 
+def opens_a_gpu(targets: Targets) -> bool:
+    """Open a GPU that another has."""
+    with Path(targets["gpu"]).open("r+b", buffering=0) as device:
+        return bool(device.read(1))
+
+
+def makes_a_device(targets: Targets) -> bool:
+    """Make a device file of the kind that leads to that GPU, and open it."""
+    path = Path("device")
+    os.mknod(path, stat.S_IFCHR | 0o600, targets["gpu_number"])
+    try:
+        with path.open("r+b", buffering=0) as device:
+            return bool(device.read(1))
+    finally:
+        path.unlink()
+
+
 def in_a_child(attempt: Callable[[], bool]) -> bool:
     child = os.fork()
     if child == 0:
@@ -227,6 +245,8 @@ ATTACKS: dict[str, tuple[Callable[[Targets], bool], str]] = {
         (writes_the_environment, "write to the environment that runners share"),
         (writes_kernel_settings, "change the kernel's settings"),
         (opens_a_disk, "open a disk of the machine"),
+        (opens_a_gpu, "open another runner's GPU"),
+        (makes_a_device, "make a device file and open it"),
         (mounts, "mount a file system"),
         (makes_a_user_namespace, "make a user namespace"),
         (has_capabilities, "use capabilities"),

@@ -86,6 +86,8 @@ _OF_APPS = (
     "opens_a_terminal",
     "writes_kernel_settings",
     "opens_a_disk",
+    "opens_a_gpu",
+    "makes_a_device",
     "mounts",
     "makes_a_user_namespace",
     "has_capabilities",

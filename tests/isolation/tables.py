@@ -26,7 +26,7 @@ def fight(arena: str, level: Isolation, user: str) -> Found:
     """Run an arena; return what succeeded, by where it was tried."""
     become = ["tests.isolation.as_user"] if user == "user" and os.getuid() == 0 else []
     done = subprocess.run(
-        [sys.executable, "-m", *become, f"tests.isolation.{arena}", level.value],
+        [sys.executable, "-m", "tests.isolation.with_gpus", *become, f"tests.isolation.{arena}", level.value],
         cwd=ROOT,
         capture_output=True,
         text=True,

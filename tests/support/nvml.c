@@ -99,6 +99,9 @@ int nvmlDeviceGetMigDeviceHandleByIndex(device *it, unsigned index, device **par
   return SUCCESS;
 }
 
+int nvmlDeviceGetGpuInstanceId(device *it, unsigned *id) { *id = it->slice + 1; return SUCCESS; }
+int nvmlDeviceGetComputeInstanceId(device *it, unsigned *id) { (void)it; *id = 0; return SUCCESS; }
+
 int nvmlDeviceGetUUID(device *, char *, unsigned);
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, device **it) {

@@ -101,6 +101,12 @@ class FakeNvml:
             raise NvmlError("Not Found")
         return device[0], index
 
+    def nvmlDeviceGetGpuInstanceId(self, handle: Any) -> int:  # noqa: N802
+        return int(handle[1]) + 1
+
+    def nvmlDeviceGetComputeInstanceId(self, handle: Any) -> int:  # noqa: N802
+        return 0
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]:  # noqa: N802
         return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in self._users.get(handle[0], ())]
 

@@ -19,7 +19,7 @@ from fal_server.core.machines import Node
 from fal_server.core.runners import Runner
 from fal_server.engines.local.cgroup import RunnerGroup, RunnerGroups, end_group
 from fal_server.engines.local.container import remove_container
-from fal_server.engines.local.gpus import gpu_variables
+from fal_server.engines.local.gpus import devices_of, gpu_variables
 from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
@@ -96,9 +96,11 @@ class LocalHost:
         try:
             # After the app's variables, which must not give it others' GPUs.
             own = gpu_variables(self._node.gpus, spec.gpus)
+            devices = devices_of(self._node.gpus, spec.gpus)
             existing = tuple(gpu.id for gpu in self._node.gpus if gpu.exists and gpu.id in spec.gpus)
             spec = replace(spec, gpus=existing, variables={**spec.variables, **own})
-            return await self._begin(directory, await self._preparer.prepare(spec, building))
+            launch = await self._preparer.prepare(spec, building)
+            return await self._begin(directory, replace(launch, devices=devices, gpu_variables=own))
         except BaseException as error:
             await self._clean_up(directory, spec.token)
             trouble = disk_trouble(self._runners_dir, self._least_free_mib)

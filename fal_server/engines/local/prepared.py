@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fal_server.core.containers import CONTAINER
@@ -20,6 +21,8 @@ class PreparedLaunch:
         environment: the environment that its code runs in.
         function, setup: the pickled callables.
         files: for each file its path below the app's directory, and the path of its content.
+        devices: the device files, below /dev, that its sandbox has beside those of every sandbox.
+        gpu_variables: those of its variables that say which GPUs are its own.
     """
 
     spec: LaunchSpec
@@ -27,6 +30,8 @@ class PreparedLaunch:
     function: Path | None
     setup: Path | None
     files: tuple[tuple[str, Path], ...]
+    devices: tuple[str, ...] = ()
+    gpu_variables: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Preparer:

@@ -11,7 +11,20 @@ from pathlib import Path
 import fal_runner
 from fal_runner.isolation.interpreters import needed, of_interpreter, place
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.sandbox import CODE, DATA, NO_VIEW, PARTS, READ, TEMPORARY, WRITE, Place, has_sandbox, written
+from fal_runner.isolation.sandbox import (
+    CODE,
+    DATA,
+    DEVICE,
+    DEVICES,
+    NO_VIEW,
+    PARTS,
+    READ,
+    TEMPORARY,
+    WRITE,
+    Place,
+    has_sandbox,
+    written,
+)
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.engines.local.prepared import PreparedLaunch
 
@@ -40,12 +53,15 @@ class Sandboxes:
         """Return the HOME of an account's runners."""
         return self.home if account == LOCAL else self.home.with_name("homes") / account
 
-    def of(self, account: AccountId, python: Path, imports_file: Path | None = None) -> str:
+    def of(
+        self, account: AccountId, python: Path, imports_file: Path | None = None, devices: Sequence[str] = ()
+    ) -> str:
         """Describe the sandbox of an environment's runners; see RunnerSpec.room.
 
         Args:
             python: the interpreter of the environment.
             imports_file: lists what the environment's runners import.
+            devices: the device files, below /dev, that these runners have alone.
 
         Raises:
             ValueError: a path cannot be in the list.
@@ -56,7 +72,8 @@ class Sandboxes:
             case Isolation.VIEW:
                 return ""
             case Isolation.PROCESS:
-                return written(self._places(account, python, imports_file))
+                own = [(DEVICE, f"{DEVICES}{name}", f"{DEVICES}{name}") for name in devices]
+                return written([*self._places(account, python, imports_file), *own])
 
     def _places(self, account: AccountId, python: Path, imports_file: Path | None) -> Iterator[Place]:
         if self.data is not None:

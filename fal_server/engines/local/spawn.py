@@ -192,8 +192,9 @@ def spec_of(
     """
     sandbox = ""
     if launch.environment.container is None:
+        python, devices = launch.environment.python, launch.devices
         sandbox = (
-            warm_key.sandbox if warm_key is not None else sandboxes.of(launch.spec.account, launch.environment.python)
+            warm_key.sandbox if warm_key is not None else sandboxes.of(launch.spec.account, python, devices=devices)
         )
     code = code_paths(directory, launch, sandbox)
     work = str(app_directory(directory))
@@ -295,6 +296,9 @@ def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> 
     """
     if launch.environment.container is not None:
         return None
+    # A worker that waits has its sandbox, and CUDA its answer to how many GPUs there are, before they are assigned.
+    if launch.spec.gpus or launch.devices:
+        return None
     spec = launch.spec
     shared = {
         name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
@@ -306,7 +310,12 @@ def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> 
     imports_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return WarmKey(
         python=launch.environment.python,
-        env={**_common(launch.environment.python, sandboxes.home_of(spec.account)), **_OURS, **shared},
+        env={
+            **_common(launch.environment.python, sandboxes.home_of(spec.account)),
+            **_OURS,
+            **shared,
+            **launch.gpu_variables,
+        },
         imports_file=imports_file,
         sandbox=sandboxes.of(launch.spec.account, launch.environment.python, imports_file),
     )
