@@ -182,6 +182,8 @@ def main() -> int:
     os.mkfifo(shared / _RESULT)
     (shared / _RESULT).chmod(0o666)  # an image may run as another user; the runner's directory keeps everybody else out
     result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # writing too, so that it never ends
+    # Before anything of the image runs: it may replace what is in this directory, and links would lead out of it.
+    moved = move_in(job, shared)
     process = subprocess.Popen(
         run_command(note, shared, job),
         env=engine_environment(note, os.environ, note["names"]),
@@ -191,7 +193,7 @@ def main() -> int:
         signal.signal(number, lambda received, _: process.send_signal(received))  # the engine forwards it
     if process.stdin is not None:
         with suppress(BrokenPipeError), process.stdin:  # the engine failed, and its output says why
-            process.stdin.write(json.dumps(move_in(job, shared)).encode())
+            process.stdin.write(json.dumps(moved).encode())
     _copy(result, result_fd, process)
     remove(note)
     code = process.wait()

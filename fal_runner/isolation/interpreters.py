@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from fal_runner.isolation.sandbox import LINK, READ, SYSTEM, WRITE, Place
+from fal_runner.process.foreign_files import read_regular
 
 _MOST_LINKS = 40  # the kernel follows as many
+LONGEST_SETTINGS = 65_536
+"""More of an environment's pyvenv.cfg is not read."""
 
 
 def place(mode: str, path: Path, target: str | None = None) -> Place:
@@ -73,7 +76,7 @@ def _resolved(path: Path) -> tuple[Path, list[Place]]:
 def _base(prefix: Path) -> Path | None:
     """Return the directory of a virtual environment's base interpreter; None for any other directory."""
     try:
-        lines = (prefix / "pyvenv.cfg").read_text(errors="replace").splitlines()
+        lines = read_regular(prefix / "pyvenv.cfg", LONGEST_SETTINGS).decode(errors="replace").splitlines()
     except OSError:
         return None
     found = (line.partition("=") for line in lines)

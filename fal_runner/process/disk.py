@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def used_on_disk(places: Sequence[Path], processes: Sequence[int]) -> int:
     for place in places:
         with suppress(OSError):
             devices.add(place.stat().st_dev)
-            for found in _files(place):
+            for found in files_below(place):
                 counted[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
     for pid in processes:
         for found in _open_files(pid):
@@ -33,11 +33,14 @@ def used_on_disk(places: Sequence[Path], processes: Sequence[int]) -> int:
     return sum(counted.values())
 
 
-def _files(root: Path) -> Iterator[os.stat_result]:
+def files_below(root: Path, without: Collection[str] = ()) -> Iterator[os.stat_result]:
     """Yield the status of everything below a directory, without following links.
 
     An app may remove read permission from its directories, which is then restored, and nest them so deep that no path
     reaches them.
+
+    Args:
+        without: names at the top that do not count.
     """
     device = root.stat().st_dev
     waiting: list[list[str]] = [[]]
@@ -45,6 +48,8 @@ def _files(root: Path) -> Iterator[os.stat_result]:
         names = waiting.pop()
         with suppress(OSError), _entries(root, names) as entries:  # it has just been deleted or renamed
             for entry in entries:
+                if not names and entry.name in without:
+                    continue
                 with suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
                     yield found

@@ -11,13 +11,13 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from fal_runner.process.removal import discard_tree
 from fal_server.builders.container_engine import ContainerEngine
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only this user can read what is written there
@@ -75,13 +75,13 @@ class BuildRemains:
                 handle = _lock(directory, wait=False)
                 try:
                     _kill_engines(f"id={directory.name},")
-                    shutil.rmtree(directory, ignore_errors=True)
+                    discard_tree(directory)
                     dead.add(directory.name)
                 finally:
                     os.close(handle)
         _kill_engines(f"id={self._name}-")
         for directory in self._root.glob("build-*"):
-            shutil.rmtree(directory, ignore_errors=True)
+            discard_tree(directory)
         return dead
 
     async def remove_containers(self, engine: ContainerEngine, *marks: str) -> None:
@@ -122,7 +122,7 @@ class PrivateFiles:
 
     def close(self) -> None:
         """Delete the files; a second call does nothing."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        discard_tree(self.directory)
         self._held.close()
 
 

@@ -164,8 +164,9 @@ class UrlRedactor:
 def note_use(path: Path) -> None:
     """Record a use now, by touching an empty file."""
     with suppress(OSError):  # on a full disk; nothing is deleted there because of it
-        path.touch(mode=0o600)
-        os.utime(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(path, flags, 0o600))
+        os.utime(path, follow_symlinks=False)
 
 
 def changed_at(path: Path) -> datetime | None:

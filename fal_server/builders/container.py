@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from fal_runner.process.removal import discard_tree
 from fal_server.builders.build_remains import BuildRemains
 from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import FIELD
@@ -171,7 +172,7 @@ class ContainerBuilder:
             raise fault(f"the image could not be built in {self._root}: {error.strerror}") from error
         finally:
             if work is not None:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+                await asyncio.shield(asyncio.to_thread(discard_tree, work))
         say("The image is built")
         found = Container(
             engine=engine.path,

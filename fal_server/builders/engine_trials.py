@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fal_runner.process.removal import discard_tree
 from fal_server.builders.container_engine import CHOICE, NO_ENGINE, ContainerEngine, installed_engines
 from fal_server.builders.probe_program import TOUCHED_MIB, probe_program
 from fal_server.core.containers import EngineOptions
@@ -233,7 +234,7 @@ async def _try(engine: ContainerEngine, runsc: Path | None) -> EngineOptions | s
         return await _measure(replace(engine, options=found), tag)
     finally:
         await asyncio.shield(engine.answer("image", "rm", "--force", tag))
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+        await asyncio.shield(asyncio.to_thread(discard_tree, work))
 
 
 _Options = tuple[tuple[str, ...], tuple[str, ...]]

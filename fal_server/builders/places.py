@@ -7,14 +7,16 @@ moves when it is built.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from fal_runner.process.removal import discard_tree
 
 NAME = re.compile(r"[0-9a-f]{64}-[0-9]+")
 
@@ -73,30 +75,30 @@ def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[B
         yield BuildPlace(environment=environment, built=built, cache=cache)
     finally:
         if lock is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+            discard_tree(staged)
             os.close(lock)
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a controller is building in a directory; False if that is gone."""
+    """Return whether a controller is building in a directory; False if that is gone, or none."""
     try:
         os.close(_locked(directory))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return False
-    except BlockingIOError:
-        return True
+    except OSError as error:
+        return error.errno != errno.ELOOP
     return False
 
 
 def remove_abandoned(cache: Path) -> None:
-    """Delete what builds of killed controllers left in a cache."""
+    """Delete what builds of killed controllers left in a cache; packages write there, so anything may have such a name."""
     for directory in cache.iterdir():
         if NAME.fullmatch(directory.name) and not is_locked(directory):
-            shutil.rmtree(directory, ignore_errors=True)
+            discard_tree(directory)
 
 
 def _locked(directory: Path) -> int:
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import sys
 import tomllib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from fal_runner.isolation.sandbox import (
     written,
 )
 from fal_runner.process.groups import GROUPS_VARIABLE
+from fal_runner.process.removal import discard_tree
 from fal_server.builders.process import run_lines
 from fal_server.builders.watch import Watch
 from fal_server.core.builds import BuildLimits
@@ -94,7 +94,7 @@ class BuildSandboxes:
                 ):
                     yield sandbox
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(discard_tree, work))
 
     @asynccontextmanager
     async def _watched(

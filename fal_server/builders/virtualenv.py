@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from fal_runner.isolation.interpreters import LONGEST_SETTINGS
 from fal_runner.isolation.levels import Isolation
+from fal_runner.process.foreign_files import read_regular
+from fal_runner.process.removal import discard_tree
 from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
 from fal_server.builders.places import NAME, BuildPlace, is_locked, place_of, remove_abandoned
@@ -32,7 +34,6 @@ _RECIPE = "1 " + " ".join(ALWAYS)
 _USED = ".fal-used"
 _WORK = ".work"  # the build's own directory, beside it
 _LINES_IN_ERROR = 25
-_LONGEST_SETTINGS = 65_536
 
 
 class VirtualenvBuilder:
@@ -120,7 +121,7 @@ class VirtualenvBuilder:
             return False
         except OSError as error:
             raise Unavailable(f"the environment {directory} cannot be deleted: {error.strerror}") from error
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+        await asyncio.shield(asyncio.to_thread(discard_tree, directory))
         return True
 
     async def close(self) -> None:
@@ -150,7 +151,7 @@ class VirtualenvBuilder:
         try:
             await self._build_in(directory, spec.account, interpreter, configuration, force, say, output)
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(discard_tree, directory))
             if isinstance(error, OSError):
                 fault = NodeTrouble if NodeTrouble.explains(error) else Unavailable
                 raise fault(f"the environment could not be built in {self._root}: {error.strerror}") from error
@@ -231,12 +232,12 @@ class VirtualenvBuilder:
             remove_abandoned(cache)
         for work in self._root.glob(f"*{_WORK}"):
             if not is_locked(work.with_name(work.name.removesuffix(_WORK))):
-                shutil.rmtree(work, ignore_errors=True)
+                discard_tree(work)
         for directory in self._generations("*"):
             if (directory / _MARKER).exists():
                 continue
             if not is_locked(directory):
-                shutil.rmtree(directory, ignore_errors=True)
+                discard_tree(directory)
 
 
 def _check_kind(kind: str) -> None:
@@ -262,11 +263,13 @@ def _generation(directory: Path) -> int:
 def _interpreter_of(directory: Path) -> Mapping[str, str]:
     """Return what determines an environment's interpreter: the links in bin, and the file that names its base."""
     binaries, settings = directory / "bin", directory / "pyvenv.cfg"
-    if binaries.is_symlink() or settings.is_symlink() or not settings.is_file():
+    if binaries.is_symlink():
         return {}
     links = {path.name: str(path.readlink()) for path in binaries.glob("python*") if path.is_symlink()}
-    with settings.open("rb") as file:
-        return {**links, settings.name: file.read(_LONGEST_SETTINGS).decode(errors="replace")}
+    try:
+        return {**links, settings.name: read_regular(settings, LONGEST_SETTINGS).decode(errors="replace")}
+    except OSError:
+        return {}
 
 
 def _kept(directory: Path) -> list[Path]:
@@ -277,7 +280,7 @@ def _kept(directory: Path) -> list[Path]:
 def _mark(directory: Path) -> None:
     """Write the marker atomically."""
     draft = directory / _DRAFT
-    with draft.open("w") as file:
+    with draft.open("x") as file:
         file.write(_RECIPE)
         file.flush()
         os.fsync(file.fileno())
@@ -286,6 +289,6 @@ def _mark(directory: Path) -> None:
 
 def _is_built(directory: Path) -> bool:
     try:
-        return (directory / _MARKER).read_text() == _RECIPE
+        return read_regular(directory / _MARKER, len(_RECIPE) + 1) == _RECIPE.encode()
     except OSError:
         return False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fal_runner.isolation.interpreters import of_interpreter
 from fal_runner.isolation.levels import Isolation
 from fal_server.builders import BuildSandboxes, VirtualenvBuilder
 from fal_server.core.builds import BuildLimits
@@ -89,6 +90,7 @@ PLANTS = [
     "os.unlink('{environment}/bin/python'); os.symlink('{secret}', '{environment}/bin/python')",
     "os.rename('{environment}/bin', '{environment}/moved'); os.symlink('moved', '{environment}/bin')",
     "os.rename('{environment}/pyvenv.cfg', '{environment}/moved'); os.symlink('moved', '{environment}/pyvenv.cfg')",
+    "os.mkfifo('{environment}/.fal-used')",
 ]
 
 
@@ -194,3 +196,49 @@ async def test_nothing_of_a_build_is_left_in_the_cache(tmp_path, index, environ,
         os.close(handle)
         VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", SANDBOXES, {"UV_CACHE_DIR": str(cache)})
         assert not (cache / made.name).exists(), "nobody builds there any more"
+
+
+LEFT = {
+    "a file": "open(path, 'w').close()",
+    "a pipe": "os.mkfifo(path)",
+    "a link to nothing": "os.symlink('nowhere', path)",
+    "a link to itself": "os.symlink(os.path.basename(path), path)",
+    "a closed directory": "os.makedirs(path + '/x'); os.chmod(path, 0)",
+    "a deep directory": (
+        "os.mkdir(path); os.chdir(path)\nfor _ in range(1200):\n    os.mkdir('d' * 50); os.chdir('d' * 50)"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+async def test_nothing_that_a_package_leaves_in_the_cache_stops_the_next_controller(tmp_path, index, environ, what):
+    name, cache = f"{'0' * 64}-1", tmp_path / "uv"
+    code = f"import os\npath = os.environ['UV_CACHE_DIR'] + '/{name}'\n{LEFT[what]}\nos.chdir('/')\nreturn {{}}"
+    await build(tmp_path, index, code, environ)
+    assert name in os.listdir(cache)  # noqa: PTH208 - it may be a link to nothing
+    VirtualenvBuilder(
+        tmp_path / "environments", tmp_path / "unused", SANDBOXES, {**environ, "UV_CACHE_DIR": str(cache)}
+    )
+    assert name not in os.listdir(cache)  # noqa: PTH208
+
+
+PLANTED = {
+    "a pipe": os.mkfifo,
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+@pytest.mark.parametrize("name", ["pyvenv.cfg", ".fal-built", ".fal-used"])
+async def test_the_controller_waits_for_nothing_in_an_environment(tmp_path, index, environ, name, what):
+    """As code at the level `none` can leave it there, before a controller with rooms starts."""
+    made = await build(tmp_path, index, "return {}", environ)
+    (made / name).unlink(missing_ok=True)
+    PLANTED[what](made / name)
+    builder = VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", SANDBOXES, environ)
+    (generation,) = builder.generations()
+    places = list(of_interpreter(made / "bin" / "python"))
+    assert all("zero" not in source for _, source, _ in places)
+    assert generation.usable is (name != ".fal-built")
+    assert await builder.delete(generation)
+    assert not made.exists()

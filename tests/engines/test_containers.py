@@ -105,3 +105,13 @@ async def test_an_engine_that_refuses_ends_the_runner_in_its_words(rig, fake, mo
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code == 125
     assert "no space for containers" in rig.lines.app_lines(launch.runner_id)
+
+
+async def test_an_image_cannot_have_its_job_written_elsewhere(rig, fake, monkeypatch, tmp_path):
+    outside = tmp_path / "authorized_keys"
+    outside.write_text("the operator's")
+    monkeypatch.setenv("CONTAINERS_PLANT", str(outside))
+    runner = await rig.start_launch(rig.launch(lambda: None, **contained(fake)))
+    await rig.until(runner, Event.GONE)
+    assert fake.calls("run"), "the image ran"
+    assert outside.read_text() == "the operator's"

@@ -14,8 +14,10 @@ import pytest
 
 from fal.deploy.preparation import prepare
 from fal.deploy.sources import METHOD
+from fal_runner.worker.prewarm import RUNTIME_NAME, RUNTIME_SUFFIX
 from fal_server.core.lifecycle import Event
 from fal_server.core.revisions import Payload
+from fal_server.engines.local.runtimes import keep_runtime
 
 APP = """
 import os
@@ -133,3 +135,14 @@ async def test_without_the_archive_an_app_brings_its_own(warm: Any, bundle: byte
     processes.append(await warm.worker(*processes))
     found = await run(warm, bundle)
     assert (found["process"], found["ahead"]) == (processes[-1], False)
+
+
+def test_modules_that_would_fill_the_memory_are_not_kept(tmp_path: Path) -> None:
+    bundle, imports = tmp_path / "bundle", tmp_path / "modules.json"
+    for size, kept in ((1 << 20, True), (32 << 20, False)):
+        with zipfile.ZipFile(bundle, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(RUNTIME_NAME, "w") as file:
+            for _ in range(size >> 20):
+                file.write(bytes(1 << 20))
+        (tmp_path / f"modules.json{RUNTIME_SUFFIX}").unlink(missing_ok=True)
+        keep_runtime(bundle, imports)
+        assert (tmp_path / f"modules.json{RUNTIME_SUFFIX}").exists() is kept

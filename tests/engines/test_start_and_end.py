@@ -434,3 +434,19 @@ async def test_sigterm_to_a_shim_is_a_polite_stop(rig: Any) -> None:
     await rig.lines.until(runner.runner_id, "waiting")
     os.kill(rig.shim(runner).pid, signal.SIGTERM)
     assert (await rig.until(runner, Event.GONE)).exit_code == 128 + signal.SIGTERM
+
+
+async def test_what_an_app_nests_too_deep_for_a_path_goes_with_it(rig: Any) -> None:
+    def nest() -> None:
+        import os
+        from pathlib import Path
+
+        for _ in range(1200):
+            Path("d" * 50).mkdir()
+            os.chdir("d" * 50)
+
+    runner = await rig.start(nest)
+    gone = await rig.until(runner, Event.GONE)
+    assert gone.exit_code == 0
+    await rig.engine.release(runner.runner_id)
+    assert not (rig.root / "runners" / runner.runner_id).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.core.data_paths import data_parts
-from fal_server.core.faults import AlreadyExists, Fault, InvalidArgument, NotFound
+from fal_server.core.faults import AlreadyExists, Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.store.files.data_directory import DataDirectory
+from tests.runner.test_removal import nest
 
 NAMES = st.sampled_from(["a", "b", "link", "up", "out", "abs", "loop", "..", ".", "", "data", "etc"])
 TARGETS = st.lists(NAMES, max_size=5).map("/".join).flatmap(lambda rest: st.sampled_from([rest, f"/{rest}"]))
@@ -61,6 +63,116 @@ def test_drafts_are_nobodys_business(data: DataDirectory) -> None:
     with pytest.raises(InvalidArgument):
         data_parts("/data/.fal-drafts/left")
     assert not (DataDirectory(data.directory).directory / ".fal-drafts" / "left").exists()
+
+
+def plant(place: Path, kind: str, outside: Path) -> None:
+    """Put something of an app's in the place of what is the controller's."""
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    elif place.is_dir():
+        shutil.rmtree(place)
+    match kind:
+        case "link":
+            place.symlink_to(outside)
+        case "link to nothing":
+            place.symlink_to("nowhere")
+        case "file":
+            place.write_text("")
+        case "pipe":
+            os.mkfifo(place)
+        case "full directory":
+            (place / "x" / "y").mkdir(parents=True)
+        case "closed directory":
+            (place / "x").mkdir(parents=True)
+            place.chmod(0)
+        case _:
+            raise AssertionError(kind)
+
+
+PLANTS = ["link", "link to nothing", "file", "pipe", "full directory", "closed directory"]
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory that is not the account's, and what is in it."""
+    directory = tmp_path / "state"
+    directory.mkdir()
+    (directory / "admin.key").write_text("secret")
+    (directory / "admin.key").chmod(0o600)
+    return directory
+
+
+def untouched(outside: Path) -> bool:
+    (found,) = outside.iterdir()
+    return (found.name, found.read_text(), found.stat().st_mode & 0o777) == ("admin.key", "secret", 0o600)
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+async def test_an_app_cannot_lead_drafts_elsewhere(data: DataDirectory, outside: Path, kind: str) -> None:
+    plant(data.directory / ".fal-drafts", kind, outside)
+    draft = data.drafts.open()
+    await draft.write(b"x")
+    await draft.finish()
+    data.place(draft.path, ("file",))
+    assert read(data, "/data/file") == b"x"
+    assert untouched(outside)
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_what_an_app_left_there_stops_no_start(data: DataDirectory, outside: Path, kind: str) -> None:
+    plant(data.directory / ".fal-drafts", kind, outside)
+    DataDirectory(data.directory)
+    assert list((data.directory / ".fal-drafts").iterdir()) == []
+    assert untouched(outside)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PLANTS if "directory" not in kind and kind != "file"])
+async def test_a_draft_that_an_app_replaced_is_neither_read_nor_changed(
+    data: DataDirectory, outside: Path, kind: str
+) -> None:
+    part, whole = data.drafts.open(), data.drafts.open()
+    await part.finish()
+    plant(part.path, kind, outside / "admin.key")
+    with pytest.raises(Unavailable, match=r"a part of the upload cannot be read|does not take"):
+        await whole.append_file(part.path)
+    whole.discard()
+    with pytest.raises(Fault):
+        data.place(part.path, ("file",))
+    with pytest.raises(Fault):
+        data.extract(part.path, ("files",))
+    part.discard()
+    assert untouched(outside)
+    assert data.entries(()) == []
+
+
+async def test_the_drafts_of_an_app_that_replaces_their_directory_are_not_found_elsewhere(
+    data: DataDirectory, outside: Path
+) -> None:
+    draft = data.drafts.open()
+    await draft.finish()
+    (outside / "admin.key").rename(outside / draft.path.name)
+    plant(data.directory / ".fal-drafts", "link", outside)
+    for act in (lambda: data.place(draft.path, ("file",)), lambda: data.extract(draft.path, ("files",))):
+        with pytest.raises(Fault):
+            act()
+    draft.discard()
+    (outside / draft.path.name).rename(outside / "admin.key")
+    assert untouched(outside)
+
+
+def test_what_is_nested_too_deep_for_a_path_is_counted_and_deleted(data: DataDirectory) -> None:
+    write(data, "/data/deep/file", b"12345")
+    nest(data.directory / "deep", 1200)
+    assert data.used() == 5
+    data.delete(("deep",))
+    assert data.entries(()) == []
+
+
+@pytest.mark.parametrize("mode", [0, 0o100])
+def test_a_directory_without_rights_counts(data: DataDirectory, mode: int) -> None:
+    write(data, "/data/hidden/file", b"12345")
+    (data.directory / "hidden").chmod(mode)
+    assert data.used() == 5
 
 
 def test_links_within_are_followed_and_links_out_are_not(data: DataDirectory, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fal_runner.isolation.levels import Isolation
 from fal_runner.process.proc import tag_of
+from fal_runner.process.removal import remove_tree
 from fal_runner.shim.address import ShimIdentity
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import NodeTrouble, Unavailable
@@ -234,11 +234,8 @@ def _delete(path: Path) -> str:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return ""
-    shortages: list[OSError] = []
-
-    def note(_function: object, _path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
-        if isinstance(error[1], OSError) and NodeTrouble.explains(error[1]):
-            shortages.append(error[1])
-
-    shutil.rmtree(path, onerror=note)
-    return f"{path}: {shortages[0].strerror}" if shortages else ""
+    try:
+        remove_tree(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}" if NodeTrouble.explains(error) else ""
+    return ""

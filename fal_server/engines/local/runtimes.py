@@ -12,6 +12,8 @@ from pathlib import Path
 from fal_runner.worker.prewarm import RUNTIME_NAME, RUNTIME_SUFFIX
 
 log = logging.getLogger(__name__)
+_MOST_BYTES = 16 * 1024 * 1024
+"""A hundred times what our clients bring; the account's file decides what comes out of it."""
 
 
 def keep_runtime(bundle: Path, imports_file: Path) -> None:
@@ -25,7 +27,9 @@ def keep_runtime(bundle: Path, imports_file: Path) -> None:
     draft = kept.with_name(f"{kept.name}.draft")
     try:
         with zipfile.ZipFile(bundle) as archive:
-            content = archive.read(RUNTIME_NAME)
+            if archive.getinfo(RUNTIME_NAME).file_size > _MOST_BYTES:
+                return
+            content = archive.read(RUNTIME_NAME)  # which never reads more than that
         if not kept.exists() or kept.read_bytes() != content:
             draft.write_bytes(content)
             draft.replace(kept)  # a worker may be reading the last one

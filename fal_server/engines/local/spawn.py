@@ -22,6 +22,7 @@ from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
 from fal_runner.isolation.sandbox import APP
 from fal_runner.process.nvml import LIBRARY_VARIABLE
 from fal_runner.process.proc import tag_of
+from fal_runner.process.removal import discard_tree
 from fal_runner.process.usage import measure_descendants
 from fal_runner.shim.address import LOG_NAME, ShimIdentity
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES
@@ -280,7 +281,7 @@ def keep_imports(imports: Path) -> None:
         if exists:
             continue
         if directory.is_dir():
-            shutil.rmtree(directory, ignore_errors=True)
+            discard_tree(directory)
         else:
             directory.unlink(missing_ok=True)
 

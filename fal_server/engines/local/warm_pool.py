@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 from collections import deque
@@ -26,6 +25,7 @@ import psutil
 
 from fal_runner.isolation.mounts import APP_VARIABLE
 from fal_runner.isolation.sandbox import APP, PARTS, has_sandbox
+from fal_runner.process.removal import discard_tree
 from fal_runner.process.usage import measure_descendants
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.bursts import Wish, largest_burst, shares
@@ -130,7 +130,7 @@ class WarmShim:
         self._loop.remove_reader(self._connection)
         self._connection.close()
         if self.directory is not None:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            discard_tree(self.directory)
 
     async def end(self) -> None:
         """Kill it and its worker, which have no runner, and reap it."""
@@ -204,7 +204,7 @@ class WarmPool:
         self._due = float("inf")
         self._rested_at = 0.0
         self._endings = TaskSet(log)
-        shutil.rmtree(root, ignore_errors=True)
+        discard_tree(root)
         self._fill()
 
     def take(self, warm_key: WarmKey | None) -> WarmShim | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import stat
 import zipfile
 from collections.abc import Generator, Sequence
@@ -15,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from fal_runner.process.disk import files_below
+from fal_runner.process.foreign_files import directory_of, open_regular
+from fal_runner.process.removal import remove_entry
 from fal_server.core.data_paths import DRAFTS, ROOT, data_parts, data_path
 from fal_server.core.faults import AlreadyExists, Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.ports.files import DataEntry, OpenFile
@@ -24,7 +25,6 @@ from fal_server.store.files.uploads import StagingDirectory
 _MOST_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_ARCHIVE_FILES = 100_000
-_COPY_BYTES = 1024 * 1024
 
 
 class DataDirectory:
@@ -83,27 +83,27 @@ class DataDirectory:
         if not parts:
             raise InvalidArgument("path", "/data is a directory: name a file in it")
         with _errors(parts):
-            draft.chmod(0o644)
             parent, name = self._find(parts, create=True)
             try:
-                os.rename(draft, name, dst_dir_fd=parent)
+                with directory_of(draft) as drafts:
+                    with open_regular(draft.name, drafts) as file:
+                        os.fchmod(file.fileno(), 0o644)
+                    os.rename(draft.name, name, src_dir_fd=drafts, dst_dir_fd=parent)
                 os.fsync(parent)
             finally:
                 os.close(parent)
 
     def used(self) -> int:
-        total = 0
-        for directory, names, files, descriptor in os.fwalk(self.directory):
-            if Path(directory) == self.directory and DRAFTS in names:
-                names.remove(DRAFTS)
-            for name in files:
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
-        return total
+        found = files_below(self.directory, without=(DRAFTS,))
+        return sum(status.st_size for status in found if not stat.S_ISDIR(status.st_mode))
 
     def extract(self, archive: Path, parts: Sequence[str], most_bytes: int | None = None) -> bool:
         try:
-            with zipfile.ZipFile(archive) as opened:
+            with (
+                directory_of(archive) as drafts,
+                open_regular(archive.name, drafts) as file,
+                zipfile.ZipFile(file) as opened,
+            ):
                 members = [item for item in opened.infolist() if not item.is_dir()]
                 if len(members) > _MOST_ARCHIVE_FILES:
                     raise InvalidArgument("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
@@ -113,13 +113,13 @@ class DataDirectory:
                 # All names are checked before the first file is written.
                 places = [data_parts(data_path(*parts, *item.filename.split("/"))) for item in members]
                 for item, place in zip(members, places, strict=True):
-                    draft = self.directory / DRAFTS / secrets.token_hex(16)
+                    draft = self.drafts.open()
                     try:
-                        with opened.open(item) as source, draft.open("xb") as target:
-                            shutil.copyfileobj(source, target, _COPY_BYTES)
-                        self.place(draft, place)
+                        with opened.open(item) as source:
+                            draft.fill(source)
+                        self.place(draft.path, place)
                     finally:
-                        draft.unlink(missing_ok=True)
+                        draft.discard()
                 with _errors(parts), self._held(parts, create=True):
                     pass
                 return True
@@ -150,10 +150,8 @@ class DataDirectory:
         with _errors(parts):
             parent, name = self._find(parts)
             try:
-                if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                    shutil.rmtree(name, dir_fd=parent)
-                else:
-                    os.unlink(name, dir_fd=parent)
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
+                remove_entry(name, parent)
             finally:
                 os.close(parent)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
+from fal_runner.process import removal
 from fal_server.core.faults import Unavailable
 
 DRAFT_PREFIX = ".draft-"
@@ -37,22 +36,9 @@ def remove_tree(directory: Path) -> None:
         Unavailable: something below it cannot be deleted.
     """
 
-    def once_more(
-        remove: Callable[[str], object], path: str, failure: tuple[type[BaseException], BaseException, object]
-    ) -> None:
-        if isinstance(failure[1], FileNotFoundError):
-            return
-        # An app may have removed write permission from one of its directories.
-        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
-        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
-            os.chmod(path, 0o700)  # noqa: PTH101
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)  # noqa: PTH108
-
     try:
         if directory.is_dir() and not directory.is_symlink():
-            shutil.rmtree(directory, onerror=once_more)
+            removal.remove_tree(directory)
     except OSError as error:
         raise Unavailable(f"{error.filename or directory} cannot be deleted: {error.strerror}") from error
 

@@ -7,8 +7,14 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from fal_runner.process.foreign_files import directory_of, entered, open_regular
+from fal_runner.process.removal import empty_directory
 from fal_server.core.faults import Unavailable
 from fal_server.store.files.durable import make_directory
 
@@ -16,9 +22,14 @@ _PIECE_BYTES = 1024 * 1024
 
 
 class StagedFile:
-    """Implements the port Draft as a file, mode 0600."""
+    """Implements the port Draft as a file, mode 0600.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file's; those who can write beside it may replace it at any time, by a link too.
+        directory: that of the file, open.
+    """
+
+    def __init__(self, path: Path, directory: int) -> None:
         self.path = path
         self.size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -26,7 +37,8 @@ class StagedFile:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         try:
-            self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor: int | None = os.open(path.name, flags, 0o600, dir_fd=directory)
         except OSError as error:
             raise _unavailable(path, error) from error
 
@@ -53,14 +65,21 @@ class StagedFile:
         await self._flush()
         await asyncio.to_thread(self._copy, path)
 
+    def fill(self, source: IO[bytes]) -> None:
+        """Write all of a file in this thread, without a wait until it is on disk."""
+        while piece := source.read(_PIECE_BYTES):
+            self.size += len(piece)
+            self._append([piece])
+        self._close(sync=False)
+
     async def finish(self) -> None:
         await self._flush()
         await asyncio.to_thread(self._close, sync=True)
 
     def discard(self) -> None:
         self._close(sync=False)
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), directory_of(self.path) as directory:
+            os.unlink(self.path.name, dir_fd=directory)
 
     async def _flush(self) -> None:
         pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -80,12 +99,12 @@ class StagedFile:
 
     def _copy(self, path: Path) -> None:
         try:
-            with path.open("rb") as source:
+            with directory_of(path) as directory, open_regular(path.name, directory) as source:
                 while piece := source.read(_PIECE_BYTES):
                     self.size += len(piece)
                     self._append([piece])
         except OSError as error:
-            raise _unavailable(path, error) from error
+            raise Unavailable(f"a part of the upload cannot be read ({error.strerror}): send the file again") from error
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -108,19 +127,51 @@ class StagedFile:
 class StagingDirectory:
     """Implements the port Drafts in a directory.
 
+    Apps may write beside some of these directories, and replace them by a link, a pipe or a file at any time.
+
     Args:
         directory: used by one controller; created (mode 0700) if missing, otherwise emptied.
 
     Raises:
-        Unavailable: the directory cannot be created or read.
+        Unavailable: the directory cannot be created or emptied.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        make_directory(directory, leftovers="*")
+        make_directory(directory.parent)
+        try:
+            with self._parent() as parent, _made(directory.name, parent):
+                empty_directory(directory.name, parent)
+        except OSError as error:
+            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def open(self) -> StagedFile:
-        return StagedFile(self._directory / secrets.token_hex(16))
+        path = self._directory / secrets.token_hex(16)
+        try:
+            with self._parent() as parent, _made(self._directory.name, parent) as directory:
+                return StagedFile(path, directory)
+        except OSError as error:
+            raise _unavailable(path, error) from error
+
+    @contextmanager
+    def _parent(self) -> Generator[int]:
+        descriptor = os.open(self._directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _made(name: str, parent: int) -> Generator[int]:
+    """Open a directory in an open one; make it if it is missing, or is none."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=parent)
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with entered(name, parent) as directory:
+        yield directory
 
 
 def _unavailable(path: Path, error: OSError) -> Unavailable:
