@@ -91,7 +91,10 @@ def is_locked(directory: Path) -> bool:
 
 
 def remove_abandoned(cache: Path) -> None:
-    """Delete what builds of killed controllers left in a cache; packages write there, so anything may have such a name."""
+    """Delete what builds of killed controllers left in a cache.
+
+    Packages write there, so anything may have such a name.
+    """
     for directory in cache.iterdir():
         if NAME.fullmatch(directory.name) and not is_locked(directory):
             discard_tree(directory)

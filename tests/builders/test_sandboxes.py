@@ -231,7 +231,7 @@ PLANTED = {
 @pytest.mark.parametrize("what", PLANTED)
 @pytest.mark.parametrize("name", ["pyvenv.cfg", ".fal-built", ".fal-used"])
 async def test_the_controller_waits_for_nothing_in_an_environment(tmp_path, index, environ, name, what):
-    """As code at the level `none` can leave it there, before a controller with rooms starts."""
+    """As code at the level `none` can leave it there, before a controller with sandboxes starts."""
     made = await build(tmp_path, index, "return {}", environ)
     (made / name).unlink(missing_ok=True)
     PLANTED[what](made / name)

@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main() -> None:
     """Change /dev, and become the module."""
     user, group = os.getuid(), os.getgid()
-    set_dumpable(True)  # it may have been root's a moment ago, and what it writes below would be, too
+    set_dumpable(True)  # this process may have been root before, and its files in /proc would still be
     if _libc.unshare(_CLONE_NEWNS if user == 0 else _CLONE_NEWUSER | _CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "no mount namespace of its own")
     if user != 0:
