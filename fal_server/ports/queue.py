@@ -77,8 +77,12 @@ class QueueStore(Protocol):
         """Record the start of an attempt and return the request's content; None if it no longer waits."""
         ...
 
-    async def put_back(self, request: QueuedRequest) -> bool:
-        """Record that the request waits again after this attempt; return False if another attempt has started."""
+    async def put_back(self, request: QueuedRequest, attempt: int) -> bool:
+        """Record that the request waits again after an attempt; return False if another attempt has started.
+
+        Args:
+            attempt: the stored number of that attempt. The one of the request is less if the attempt does not count.
+        """
         ...
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:

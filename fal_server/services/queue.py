@@ -118,7 +118,7 @@ class Queue:
                 await self.end(live, refusal(503, "internal_error", detail), error=detail, dead=True)
                 continue
             waiting = replace(request, state=State.IN_QUEUE, lease_until=None, not_before=None)
-            if await self._store.put_back(waiting):
+            if await self._store.put_back(waiting, waiting.attempt):
                 self._backlog.add(waiting, size)
 
     async def submit(self, submission: Submission) -> QueueStatus:
@@ -444,9 +444,9 @@ class Queue:
         await self.end(live, CANCELLED, error=WAS_CANCELLED)
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
-        """Record that a request waits again, and queue it."""
-        what = f"the return of request {request.request_id}"
-        written = await until_stored(what, lambda: self._store.put_back(request), unforeseen=lambda: None)
+        """Record that a request waits again after its attempt, and queue it."""
+        what, attempt = f"the return of request {request.request_id}", live.request.attempt
+        written = await until_stored(what, lambda: self._store.put_back(request, attempt), unforeseen=lambda: None)
         if written and live.cancelled.is_set():
             live.request = request
             await self.end_cancelled(live)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, NotFound
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
 from fal_server.core.routing import Outcome
@@ -411,6 +411,23 @@ async def test_an_answer_that_is_too_large_is_an_error(q):
     assert (done.status, done.error, done.dead) == (502, "larger than kept", False)
 
 
+async def test_a_shortage_of_the_machine_uses_up_no_attempt_and_loses_nothing(q):
+    q.client.answers = [NodeTrouble("no port is free"), NodeTrouble("no port is free")]
+    request_id = await q.submit()
+    await q.until(lambda: len(q.client.sent) == 3 or q.pass_time(3))
+    done = await q.completed(request_id)
+    assert (done.status, done.attempt) == (200, 1)
+
+
+async def test_a_cancellation_during_a_shortage_is_not_lost(q):
+    q.client.answers = [NodeTrouble("no port is free")]
+    request_id = await q.submit()
+    await q.until(lambda: len(q.client.sent) == 1 and q.backlog.get(request_id).attempt is None)
+    await q.queue.cancel(app_id("a"), request_id)
+    ended = await q.completed(request_id)
+    assert (ended.error_type, len(q.client.sent)) == ("client_cancelled", 1)
+
+
 async def test_an_unexpected_error_completes_the_request(q):
     q.client.answers = [RuntimeError("a mistake")]
     done = await q.completed(await q.submit())
@@ -485,11 +502,11 @@ async def test_a_request_that_ends_every_controller_is_given_up(q):
     await q.worker.close()
     stored = await q.platform.store.queue.get(LOCAL, request_id)
     tenth = replace(stored, attempt=MOST_ATTEMPTS - 1, state=State.IN_QUEUE)
-    assert await q.platform.store.queue.put_back(replace(tenth, attempt=1))
+    assert await q.platform.store.queue.put_back(replace(tenth, attempt=1), 1)
     for attempt in range(1, MOST_ATTEMPTS):
         await q.platform.store.queue.begin(replace(stored, attempt=attempt + 1))
         if attempt + 1 < MOST_ATTEMPTS:
-            await q.platform.store.queue.put_back(replace(tenth, attempt=attempt + 1))
+            await q.platform.store.queue.put_back(replace(tenth, attempt=attempt + 1), attempt + 1)
     async with queueing(q.platform) as after:
         done = await after.completed(request_id)
     assert (done.attempt, done.dead, done.status, after.client.sent) == (MOST_ATTEMPTS, True, 503, [])

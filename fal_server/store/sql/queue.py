@@ -154,10 +154,8 @@ class SqlQueueStore:
 
         return await self._database.write(work)
 
-    async def put_back(self, request: QueuedRequest) -> bool:
-        return await self._database.write(
-            lambda connection: _change(connection, request, State.IN_PROGRESS, request.attempt)
-        )
+    async def put_back(self, request: QueuedRequest, attempt: int) -> bool:
+        return await self._database.write(lambda connection: _change(connection, request, State.IN_PROGRESS, attempt))
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
         sealed = self._sealed(request, answer)

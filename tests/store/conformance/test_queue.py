@@ -70,11 +70,20 @@ async def test_an_attempt_starts_once(store):
     assert await store.queue.begin(started(request())) is None
     assert await store.queue.get(LOCAL, "q") == started(request())
     waiting = replace(started(request()), state=State.IN_QUEUE, retries={"timeout": 1}, not_before=some.later(7))
-    assert await store.queue.put_back(waiting)
-    assert not await store.queue.put_back(waiting)
+    assert await store.queue.put_back(waiting, waiting.attempt)
+    assert not await store.queue.put_back(waiting, waiting.attempt)
     assert await store.queue.get(LOCAL, "q") == waiting
     assert await store.queue.begin(started(waiting)) == CONTENT
-    assert not await store.queue.put_back(waiting), "an older attempt has nothing to say"
+    assert not await store.queue.put_back(waiting, waiting.attempt), "an older attempt has nothing to say"
+
+
+async def test_an_attempt_that_does_not_count_keeps_its_number(store):
+    await store.queue.add(request(), CONTENT)
+    await store.queue.begin(started(request()))
+    assert not await store.queue.put_back(request(), request().attempt), "that is not what is stored"
+    assert await store.queue.put_back(request(), started(request()).attempt)
+    assert await store.queue.get(LOCAL, "q") == request()
+    assert await store.queue.begin(started(request())) == CONTENT
 
 
 async def test_a_request_ends_once(store):
