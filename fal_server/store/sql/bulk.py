@@ -17,8 +17,8 @@ from typing import TypeAlias
 
 from sqlalchemy import Table
 
-from fal_server.core.faults import Unavailable
 from fal_server.store.sql import dialect
+from fal_server.store.sql.driver_errors import sqlite_faults
 
 Row: TypeAlias = "tuple[str | int | None, ...]"
 _ROWS = (256, 64, 16, 4, 1)  # the sizes of statements: only a few, so that SQLite keeps them prepared
@@ -50,12 +50,8 @@ class BulkWriter:
         Raises:
             Unavailable: the database cannot be written.
         """
-        try:
+        with sqlite_faults():
             await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, rows)
-        except (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a bug here, not a state of the database
-        except sqlite3.Error as error:
-            raise Unavailable(f"the database cannot be used ({error}): see to its disk and permissions") from error
 
     async def close(self) -> None:
         """Close the file."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from sqlalchemy import Table
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fal_server.aio.tasks import TaskSet
@@ -19,6 +17,7 @@ from fal_server.core.sketch import DurationSketch
 from fal_server.store.sql import dialect
 from fal_server.store.sql.bulk import BulkWriter, Row
 from fal_server.store.sql.controller_lock import ControllerLock
+from fal_server.store.sql.driver_errors import connection_errors, driver_faults, names_missing_row, sqlite_faults
 from fal_server.store.sql.writes import GroupedWrites, Work, WriterThread, run_each
 
 T = TypeVar("T")
@@ -113,7 +112,7 @@ class Database:
         self._closed = True
         await self._transactions.wait()
         if self._lock is not None:
-            with suppress(*dialect.connection_errors()):  # the server is gone, and the lock with it
+            with suppress(*connection_errors()):  # the server is gone, and the lock with it
                 await self._lock.release()
         while self._bulk:
             await self._bulk.popitem()[1].close()
@@ -159,12 +158,8 @@ class Database:
                 # A single execute() would free only one page: the driver takes one step of a statement without columns.
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
-                try:
+                with sqlite_faults():
                     await driver.executescript(pragma)
-                except sqlite3.Error as error:
-                    raise Unavailable(
-                        f"the database cannot be used ({error}): see to its disk and permissions"
-                    ) from error
                 free: int = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
                 return free
 
@@ -207,19 +202,6 @@ def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
     try:
         yield
     except IntegrityError as error:
-        if dialect.names_missing_row(error):
+        if names_missing_row(error):
             raise FailedPrecondition(missing) from None
         raise AlreadyExists(taken) from None
-
-
-@contextmanager
-def driver_faults() -> Generator[None]:
-    try:
-        yield
-    except (DataError, IntegrityError, ProgrammingError):
-        raise  # a bug here, not a state of the database
-    except (DBAPIError, PoolTimeout) as error:
-        cause = str(error.orig) if isinstance(error, DBAPIError) else "all connections are in use"
-        raise Unavailable(f"the database cannot be used ({cause}): see to its disk and permissions") from error
-    except dialect.connection_errors() as error:
-        raise Unavailable(f"the database cannot be reached ({error}): is its server up, and its URL right?") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Executable, Table, event, func, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -75,15 +74,6 @@ def single_connection(engine: AsyncEngine) -> bool:
     return engine.dialect.name == SQLITE and engine.url.database in {None, "", ":memory:"}
 
 
-def connection_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that drivers raise, bypassing SQLAlchemy, if a server is unreachable or rejects us."""
-    if "asyncpg" not in sys.modules:
-        return (OSError,)
-    import asyncpg
-
-    return (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
-
 def sqlite_file(engine: AsyncEngine) -> Path | None:
     """Return the file of a SQLite database; None for other databases and one in memory."""
     database = engine.url.database
@@ -135,12 +125,6 @@ def contains(connection: AsyncConnection, column: ColumnElement[str], text: str)
     if text.isascii():
         return func.instr(func.lower(column), text.lower()) > 0
     return func.instr(func.fal_casefold(column), text.casefold()) > 0
-
-
-def names_missing_row(error: IntegrityError) -> bool:
-    """Return whether a write failed because of a foreign key: a row is missing or still referenced."""
-    name = getattr(error.orig, "sqlite_errorname", "")
-    return name == "SQLITE_CONSTRAINT_FOREIGNKEY" or getattr(error.orig, "sqlstate", "") == "23503"
 
 
 def _postgresql(url: URL) -> AsyncEngine:
