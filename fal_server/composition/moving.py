@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fal_server.composition.state import StateDir
@@ -56,17 +58,30 @@ def move_in(url: str, state_dir: Path, report: Report) -> tuple[int, Path]:
         FailedPrecondition: a controller runs on the directory or the database, or the directory has a SQLite file.
         Unavailable: one of the databases cannot be used; nothing was copied.
     """
-    state = StateDir(state_dir)
-    with state.held():
-        if state.database.exists():
-            raise FailedPrecondition(f"{state.database} is there already: move it away first")
-        draft = state.database.with_name(_DRAFT)
-        for ending in ("", "-wal", "-shm"):  # of an interrupted copy
-            draft.with_name(draft.name + ending).unlink(missing_ok=True)
-        rows = asyncio.run(copy_database(url, draft, report=report))
-        draft.rename(state.database)
-        sync_directory(state.root)
-        return rows, state.database
+    with _kept_if_complete(state_dir.expanduser().absolute()):
+        state = StateDir(state_dir)
+        with state.held():
+            if state.database.exists():
+                raise FailedPrecondition(f"{state.database} is there already: move it away first")
+            draft = state.database.with_name(_DRAFT)
+            for ending in ("", "-wal", "-shm"):  # of an interrupted copy
+                draft.with_name(draft.name + ending).unlink(missing_ok=True)
+            rows = asyncio.run(copy_database(url, draft, report=report))
+            draft.rename(state.database)
+            sync_directory(state.root)
+            return rows, state.database
+
+
+@contextmanager
+def _kept_if_complete(root: Path) -> Generator[None]:
+    """Remove a directory that the block makes if the block fails, with the parents that it made."""
+    made = next((path for path in reversed((root, *root.parents)) if not path.exists()), None)
+    try:
+        yield
+    except BaseException:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        raise
 
 
 def _free(path: Path) -> Path:

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fal_server.core.faults import FailedPrecondition, Unavailable
 from fal_server.store.sql import dialect, migrations
 from fal_server.store.sql.controller_lock import ControllerLock
-from fal_server.store.sql.database import driver_faults
-from fal_server.store.sql.tables import METADATA
+from fal_server.store.sql.driver_errors import driver_faults
+from fal_server.store.sql.tables import METADATA, SETTINGS
 
 _ROWS = 1000
 # A sum of digests does not depend on the order of rows, which the two databases may sort differently.
@@ -76,7 +76,7 @@ async def copy_database(
 
     Raises:
         Unavailable: one of them cannot be used, or the copy differs.
-        FailedPrecondition: a controller uses one of them, or the target has tables.
+        FailedPrecondition: a controller uses one of them, the source was never one's, or the target has tables.
     """
     tell = report or _tell_nobody
     with driver_faults():
@@ -97,6 +97,8 @@ async def _copied(origin: AsyncConnection, copy: AsyncConnection, tell: Callable
             f"{_TARGET} has tables already: give an empty one, such as `createdb` makes. If an earlier copy was cut "
             "off at its very end, it is there and whole: drop it and copy again, or start the controller on it"
         )
+    if SETTINGS.name not in await origin.run_sync(lambda connection: inspector_of(connection).get_table_names()):
+        raise FailedPrecondition(f"{_SOURCE} is not a controller's: it has no table of its settings. Is its URL right?")
     await origin.run_sync(migrations.bring_up_to_date, _SOURCE)
     await copy.run_sync(migrations.bring_up_to_date, _TARGET)
     for table in reversed(METADATA.sorted_tables):  # the source already contains rows that migrations insert

@@ -244,3 +244,23 @@ async def test_a_snapshot_of_a_database_that_a_controller_uses(server, tmp_path)
     await store.close()
     assert rows == sum(map(len, before.values()))
     assert await contents(tmp_path / "copy.db") == before
+
+
+def test_a_refused_copy_leaves_no_directory(server, tmp_path):
+    for url in (server.url("nosuch"), server.make(f"{tmp_path.name}-unused")):
+        with pytest.raises((FailedPrecondition, Unavailable)):
+            move_in(url, tmp_path / "new" / "state", print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_copy_leaves_a_directory_that_was_there(server, tmp_path):
+    with pytest.raises(Unavailable):
+        move_in(server.url("nosuch"), tmp_path, print)
+    assert tmp_path.is_dir()
+
+
+def test_a_database_that_no_controller_used_is_not_copied_and_not_changed(server, tmp_path):
+    place = server.make(tmp_path.name)
+    with pytest.raises(FailedPrecondition, match="is not a controller's"):
+        move_in(place, tmp_path / "state", print)
+    assert server.ask(r"select count(*) from pg_tables where schemaname = 'public'", tmp_path.name) == "0"
