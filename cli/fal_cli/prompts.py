@@ -22,18 +22,21 @@ def at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(args: argparse.Namespace, question: Callable[[], str]) -> None:
+def confirm(args: argparse.Namespace, question: Callable[[], str | None]) -> None:
     """Ask for confirmation at a terminal, unless --yes is given; a script is not asked.
 
     Args:
         args: the parsed command line.
-        question: finds the object to destroy, raises if it does not exist, and returns the question. A script learns
-            that from the response to its request.
+        question: finds the object to destroy, raises if it does not exist, and returns the question; None if there is
+            nothing to destroy. A script learns that from the response to its request.
 
     Raises:
         CommandError: the answer is not yes.
     """
-    if not args.yes and at_terminal() and not ask(question()):
+    if args.yes or not at_terminal():
+        return
+    text = question()
+    if text is not None and not ask(text):
         raise CommandError("not confirmed: nothing was changed")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 from fal.config import edit, load
 from fal_cli.main import main
+from fal_cli.prompts import confirm
 from fal_grpc.v1 import account_pb2, app_pb2, drain_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
 from tests.support.commands import all_commands
 
@@ -175,3 +177,11 @@ def test_a_profile_is_deleted_after_a_yes(person, home):
     assert list(load().profiles) == ["one"]
     assert person(["profile", "delete", "one"], "y")[0] == 0
     assert list(load().profiles) == []
+
+
+def test_nobody_is_asked_if_there_is_nothing_to_destroy(monkeypatch):
+    messages = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stderr", messages)
+    confirm(argparse.Namespace(yes=False), lambda: None)
+    assert messages.getvalue() == ""

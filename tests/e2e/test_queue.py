@@ -168,6 +168,7 @@ def test_flush_and_list(queue: Queue) -> None:
     assert queue.controller.fal("queue", "flush", "queued").stdout == "Queue flushed successfully.\n"
     assert queue.about(waiting)["error_type"] == "client_cancelled"
     assert queue.state(first) == "IN_PROGRESS"
+    assert queue.controller.fal("queue", "flush", "queued").stdout == "Nothing waits for 'queued'.\n"
     listed = json.loads(queue.controller.fal("queue", "list", "queued", "--state", "in_progress", "--json").stdout)
     assert [request["request_id"] for request in listed["requests"]] == [first]
     assert waiting in queue.controller.fal("queue", "list", "queued", "--limit", "1").stdout

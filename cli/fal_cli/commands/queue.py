@@ -108,16 +108,26 @@ def _flush(args: argparse.Namespace) -> None:
             if count:
                 print_note(f"Cancelled {counted(count, 'request')}. Repeat the command for the rest.")
             raise
+    if not count:
+        print_line(f"Nothing waits{_whose(args)} for '{args.app_name}'.")
+        return
     print_line("Queue flushed successfully.")
     print_note(f"Cancelled {counted(count, 'request')}; those in progress go on.")
 
 
-def _flush_question(client: SyncServerlessClient, args: argparse.Namespace) -> str:
+def _flush_question(client: SyncServerlessClient, args: argparse.Namespace) -> str | None:
+    """Return the question; None if nothing waits."""
     waiting = client.queue.size_by_user(args.app_name)
     caller: str | None = args.caller_user_id
     count = sum(waiting.values()) if caller is None else waiting.get(caller, 0)
-    whose = "" if caller is None else f" of {caller}"
-    return f"Cancel {counted(count, 'request')}{whose} that wait{'s' if count == 1 else ''} for '{args.app_name}'?"
+    if not count:
+        return None
+    waits = "waits" if count == 1 else "wait"
+    return f"Cancel {counted(count, 'request')}{_whose(args)} that {waits} for '{args.app_name}'?"
+
+
+def _whose(args: argparse.Namespace) -> str:
+    return f" of {args.caller_user_id}" if args.caller_user_id is not None else ""
 
 
 def _list(args: argparse.Namespace) -> None:
