@@ -27,7 +27,7 @@ DEFAULT_SOURCE = "default"
 NO_SOURCE = "none"
 """The source of missing credentials."""
 NO_CREDENTIALS = (
-    "No key was found. `fal up` starts a controller here and makes one, `eval $(fal env)` takes it into this shell; "
+    'No key was found. `fal up` starts a controller here and makes one, `eval "$(fal env)"` takes it into this shell; '
     "or set FAL_KEY to a key of another controller, as KEY_ID:KEY_SECRET, or store it with `fal profile key`."
 )
 
