@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeAlias
 
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from fal_grpc.v1 import runner_pb2 as pb
 from fal_grpc.v1.node_pb2 import ListNodesRequest, ListNodesResponse
@@ -181,21 +181,17 @@ def _phases(phases: StartPhases) -> pb.RunnerStartPhases:
 
 
 def _metadata(view: RunnerView) -> Struct:
-    struct = Struct()
-    struct.update(
-        {
-            "reason": view.runner.reason,
-            "leases": [
-                {
-                    "request_id": lease.request_id,
-                    "caller_user_id": lease.caller,
-                    "leased_at_epoch": lease.started_at.timestamp(),
-                }
-                for lease in view.leases
-            ],
-        }
-    )
-    return struct
+    leases = ListValue()
+    for lease in view.leases:
+        leases.add_struct().update(
+            {
+                "request_id": lease.request_id,
+                "caller_user_id": lease.caller,
+                "leased_at_epoch": lease.started_at.timestamp(),
+            }
+        )
+    # `Struct.update` takes several times as long, for each runner of a list.
+    return Struct(fields={"reason": Value(string_value=view.runner.reason), "leases": Value(list_value=leases)})
 
 
 def _replacement(runner: Runner) -> pb.RunnerInfo.ReplaceState.ValueType:

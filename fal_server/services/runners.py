@@ -267,7 +267,8 @@ class Runners:
 
     def _view(self, runner: Runner, *, held: bool) -> RunnerView:
         view = self._fleet.view(runner, self._keep_alive(runner, held=held))
-        return replace(view, resources=self._resources.of(runner.runner_id))
+        resources = self._resources.of(runner.runner_id)
+        return view if resources is None else replace(view, resources=resources)
 
     def _keep_alive(self, runner: Runner, *, held: bool) -> int | None:
         """Return after how many idle seconds a runner ends; None if it does not."""

@@ -63,6 +63,8 @@ def fold(text: str, width: int, *, cut: bool = False) -> list[str]:
         width: the cells of a line.
         cut: whether to cut a word that is longer than a line. If not, the terminal breaks it, and a person can copy it.
     """
+    if text[:1] != " " and display_width(text) <= width:
+        return [text]
     indent = text[: len(text) - len(text.lstrip(" "))]
     rest = text[len(indent) :]
     if cut:

@@ -120,14 +120,14 @@ def print_line(message: str) -> None:
     sys.stdout.write(fitted(visible(message), sys.stdout) + "\n")
 
 
-def print_reason(message: str) -> None:
-    """Write a remark below a list, broken like the list on a terminal."""
-    text, width = one_line(message), terminal_width()
-    if width is not None:
+def print_reasons(messages: Iterable[str]) -> None:
+    """Write remarks below a list, a line each, broken like the list on a terminal."""
+    lines, width = [one_line(message) for message in messages], terminal_width()
+    if width is not None and lines:
         from fal_cli.presentation.folding import fold
 
-        text = "\n".join(fold(text, width, cut=True))
-    sys.stdout.write(text + "\n")
+        lines = [part for line in lines for part in fold(line, width, cut=True)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def print_note(message: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fal_cli.presentation.listing import Field, Listing, write_items
 from fal_cli.presentation.output import (
     print_line,
-    print_reason,
+    print_reasons,
     shown_bytes,
     shown_clock,
     shown_cores,
@@ -55,9 +55,11 @@ def write_runners(args: argparse.Namespace, runners: Sequence[RunnerInfo], *, al
     _write_counts(Counter(runner.state.value for runner in runners))
     if runners or not sys.stdout.isatty():
         write_items(args, RUNNERS, runners, hidden=hidden)
-    for runner in runners:
-        if runner.state.value in _EXPLAINED and runner.state_reason:
-            print_reason(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
+    print_reasons(
+        f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}"
+        for runner in runners
+        if runner.state.value in _EXPLAINED and runner.state_reason
+    )
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
         print_line("(*) another runner will replace it")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 
 from fal_cli.ids import short_ids
 from fal_cli.presentation.folding import display_width, fold, split_words
@@ -47,7 +49,7 @@ def render(
     titles = [column.title for column in columns]
     cells = [[one_line(text).strip(" ") for text in row] for row in rows]
     by_column = list(zip(*cells, strict=True)) if cells else [() for _ in columns]
-    widths = [max(map(display_width, (title, *texts))) for title, texts in zip(titles, by_column, strict=True)]
+    widths = [_widest({title, *texts}) for title, texts in zip(titles, by_column, strict=True)]
     if width is not None and _total(widths) > width:
         for texts in (by_column, _shortened(columns, by_column)):
             narrowed = _narrowed(columns, texts, widths, width)
@@ -58,6 +60,10 @@ def render(
     lines = [paint(_line(columns, titles, widths), "bold", colour=colour)]
     lines += [_line(columns, row, widths) for row in cells]
     return "\n".join(lines) + "\n"
+
+
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(display_width, texts))
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -78,11 +84,11 @@ def _narrowed(
     """Narrow the widest folding columns, at most to their longest word, until the line fits."""
     least: list[int] = []
     for column, texts, natural in zip(columns, by_column, widths, strict=True):
-        head = max(map(display_width, column.title.split(" ")))
+        heads = column.title.split(" ")
         if column.folds:
-            least.append(max([head, *(display_width(word) for text in texts for word in split_words(text))]))
+            least.append(_widest({*heads, *chain.from_iterable(map(split_words, set(texts)))}))
         else:
-            least.append(min(natural, max([head, *map(display_width, texts)])))
+            least.append(min(natural, _widest({*heads, *texts})))
     narrowed = list(widths)
     while _total(narrowed) > width:
         spare = [now - low for now, low in zip(narrowed, least, strict=True)]
@@ -98,8 +104,9 @@ def _shortened(columns: Sequence[Column], by_column: Sequence[Sequence[str]]) ->
 
 def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], *, colour: bool) -> str:
     lines: list[str] = []
+    cached = cache(fold)  # most columns have few texts in many rows
     for number, row in enumerate(rows):
-        folded = [fold(text, width, cut=True) for text, width in zip(row, widths, strict=True)]
+        folded = [cached(text, width, cut=True) for text, width in zip(row, widths, strict=True)]
         for index in range(max(map(len, folded))):
             line = _line(columns, [cell[index] if index < len(cell) else "" for cell in folded], widths)
             lines.append(paint(line, "bold", colour=colour and number == 0))

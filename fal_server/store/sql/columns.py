@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeVar
 
 from sqlalchemy import BigInteger, Dialect, String
 from sqlalchemy.types import TypeDecorator
 
 from fal_server.store.sql.dialect import SQLITE
 
+Given = TypeVar("Given", contravariant=True)
+Made = TypeVar("Made", covariant=True)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # PostgreSQL's text cannot contain NUL. U+FDD0 marks one, because Unicode reserves it for programs and no text should
 # contain it; a text that does has it marked, too.
@@ -45,6 +48,12 @@ def with_nul(text: str) -> str:
     return text.replace(_MARKED_NUL, "\0").replace(_MARKED_MARK, _MARK) if _MARK in text else text
 
 
+class _Processor(Protocol[Given, Made]):
+    """Converts one value on its way into the database, or out of it."""
+
+    def __call__(self, value: Given | None) -> Made | None: ...
+
+
 class UtcTimestamp(TypeDecorator[datetime]):
     """An aware datetime, stored as microseconds since 1970: exact, ordered, and the same in every database."""
 
@@ -54,8 +63,8 @@ class UtcTimestamp(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         return None if value is None else to_microseconds(value)
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else from_microseconds(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> _Processor[int, datetime]:
+        return _from_stored
 
 
 class Text(TypeDecorator[str]):
@@ -64,8 +73,22 @@ class Text(TypeDecorator[str]):
     impl = String
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return value if value is None or dialect.name == SQLITE else without_nul(value)
+    # SQLite needs no processors: without them a long list is read in half of the time.
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        return value if value is None or dialect.name == SQLITE else with_nul(value)
+    def bind_processor(self, dialect: Dialect) -> _Processor[str, str] | None:
+        return None if dialect.name == SQLITE else _to_stored
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> _Processor[str, str] | None:
+        return None if dialect.name == SQLITE else _from_marked
+
+
+def _from_stored(value: int | None) -> datetime | None:
+    return None if value is None else from_microseconds(value)
+
+
+def _to_stored(value: str | None) -> str | None:
+    return None if value is None else without_nul(value)
+
+
+def _from_marked(value: str | None) -> str | None:
+    return None if value is None else with_nul(value)

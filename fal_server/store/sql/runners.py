@@ -21,6 +21,7 @@ from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS, owned_by
 
 log = logging.getLogger(__name__)
+_COLUMNS = tuple(RUNNERS.c.keys())
 _SLICE = 50  # rows are converted on the event loop, for a few milliseconds
 _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 # Listed individually, because no index supports inequality.
@@ -84,13 +85,15 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
     }
 
 
-def from_row(row: RowMapping, vault: Vault, *, ended_too: bool = True) -> Runner:
+def from_row(row: Sequence[object], vault: Vault, *, ended_too: bool = True) -> Runner:
     """Return a row as a runner; a token that cannot be decrypted is empty.
 
     Args:
+        row: of `select(RUNNERS)`.
         ended_too: also decrypt the token of an ended runner, which is otherwise empty.
     """
-    return _from_values(dict(row), vault, opened=ended_too or row["state"] != RunnerState.TERMINATED.value)
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return _from_values(values, vault, opened=ended_too or values["state"] != RunnerState.TERMINATED.value)
 
 
 def _from_values(values: dict[Any, Any], vault: Vault, *, opened: bool) -> Runner:
@@ -174,7 +177,7 @@ def _change_from_row(row: RowMapping, vault: Vault) -> AppChange:
 async def get(connection: AsyncConnection, account: Accounts, runner_id: str, vault: Vault) -> Runner | None:
     """Return one runner, or None."""
     query = select(RUNNERS).where(owned_by(RUNNERS, account), RUNNERS.c.runner_id == runner_id)
-    row = (await connection.execute(query)).mappings().one_or_none()
+    row = (await connection.execute(query)).one_or_none()
     return None if row is None else from_row(row, vault)
 
 
@@ -216,7 +219,7 @@ async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
 async def _in_slices(connection: AsyncConnection, query: Select[tuple[object, ...]], vault: Vault) -> list[Runner]:
     """Return the rows of a query as runners, letting other tasks run between two slices."""
     found: list[Runner] = []
-    async for rows in (await connection.stream(query)).mappings().partitions(_SLICE):
+    async for rows in (await connection.stream(query)).partitions(_SLICE):
         found += [from_row(row, vault, ended_too=False) for row in rows]
     return found
 
