@@ -1,8 +1,7 @@
 """The program `fal`, also as `python -m fal_cli`."""
 
-from __future__ import annotations
-
-# Use the C module: during the milliseconds of importing `signal` a Ctrl-C would print a traceback.
+# Until the handlers are set, a Ctrl-C prints a traceback. So nothing is imported from a file before: `_signal` is built
+# in, unlike `signal` and `__future__`.
 import _signal as early  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 import os
 import sys
