@@ -147,12 +147,16 @@ class Spool:
         if self._file is None:
             return
         segment = self._segments[-1]
+        if not segment.size:  # a reader expects a record in each segment
+            self._close_file()
+            self._segments.pop()
+            with suppress(OSError):  # a read-only disk
+                segment.path.unlink(missing_ok=True)
+            return
         try:
             os.ftruncate(self._file, segment.size)
         except OSError:
             self._close_file()
-            if not segment.size:
-                self._segments.pop()
 
     def _close_file(self) -> None:
         if self._file is not None:
