@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
     from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
     from fal_grpc.v1.log_pb2_grpc import LogsAsyncStub
+    from fal_grpc.v1.notice_pb2_grpc import NoticesAsyncStub
     from fal_grpc.v1.request_pb2_grpc import RequestsAsyncStub
     from fal_grpc.v1.revision_pb2_grpc import RevisionsAsyncStub
     from fal_grpc.v1.run_pb2_grpc import RunsAsyncStub
@@ -57,6 +58,12 @@ class AsyncStubs(Protocol):
         from fal_grpc.v1.drain_pb2_grpc import DrainsStub
 
         return self._stub(DrainsStub)
+
+    @property
+    def notices(self) -> NoticesAsyncStub:
+        from fal_grpc.v1.notice_pb2_grpc import NoticesStub
+
+        return self._stub(NoticesStub)
 
     @property
     def requests(self) -> RequestsAsyncStub:

@@ -39,6 +39,8 @@ REPEATABLE = (
     "Keys/GetCaller",
     "Keys/ListUserKeys",
     "Logs/ListLogs",
+    "Notices/GetNotice",
+    "Notices/ListNotices",
     "Requests/GetRequest",
     "Requests/GetRequestStats",
     "Requests/ListRequests",

@@ -580,6 +580,53 @@ class Controller:
         """Let a log drain go on."""
         self._calls.unary(self._calls.drains.ResumeDrain, adapter.drain.resume_request(name))
 
+    # Notices, which only our controller has
+
+    def create_notice(
+        self,
+        name: str,
+        url: str,
+        *,
+        form: str = "webhook",
+        thresholds: Mapping[str, float] | None = None,
+        apps: Sequence[str] = (),
+        signing_key: str | None = None,
+        to: Sequence[str] = (),
+        sender: str | None = None,
+        password: str | None = None,
+    ) -> adapter.notice.Notice:
+        """Create a notice."""
+        request = adapter.notice.create_request(
+            name,
+            url,
+            form=form,
+            thresholds=thresholds,
+            apps=apps,
+            signing_key=signing_key,
+            to=to,
+            sender=sender,
+            password=password,
+        )
+        return adapter.notice.notice(self._calls.unary(self._calls.notices.CreateNotice, request).notice)
+
+    def list_notices(self) -> list[adapter.notice.Notice]:
+        """List the notices by name."""
+        message = self._calls.unary(self._calls.notices.ListNotices, adapter.notice.list_request())
+        return [adapter.notice.notice(each) for each in message.notices]
+
+    def get_notice(self, name: str) -> adapter.notice.Notice:
+        """Return a notice."""
+        request = adapter.notice.get_request(name)
+        return adapter.notice.notice(self._calls.unary(self._calls.notices.GetNotice, request).notice)
+
+    def test_notice(self, name: str) -> None:
+        """Send a test to the receiver of a notice."""
+        self._calls.unary(self._calls.notices.TestNotice, adapter.notice.test_request(name))
+
+    def delete_notice(self, name: str) -> None:
+        """Delete a notice."""
+        self._calls.unary(self._calls.notices.DeleteNotice, adapter.notice.delete_request(name))
+
     # Secrets
 
     def set_secret(

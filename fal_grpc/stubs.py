@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1.exec_pb2_grpc import ExecsStub
     from fal_grpc.v1.key_pb2_grpc import KeysStub
     from fal_grpc.v1.log_pb2_grpc import LogsStub
+    from fal_grpc.v1.notice_pb2_grpc import NoticesStub
     from fal_grpc.v1.request_pb2_grpc import RequestsStub
     from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
     from fal_grpc.v1.run_pb2_grpc import RunsStub
@@ -57,6 +58,12 @@ class Stubs(Protocol):
         from fal_grpc.v1.drain_pb2_grpc import DrainsStub
 
         return self._stub(DrainsStub)
+
+    @property
+    def notices(self) -> NoticesStub:
+        from fal_grpc.v1.notice_pb2_grpc import NoticesStub
+
+        return self._stub(NoticesStub)
 
     @property
     def requests(self) -> RequestsStub:

@@ -31,6 +31,7 @@ SOURCES = {
     "fal/api/aio/environments.py": "fal/api/environments.py",
     "fal/api/aio/keys.py": "fal/api/keys.py",
     "fal/api/aio/log_reading.py": "fal/api/log_reading.py",
+    "fal/api/aio/notices.py": "fal/api/notices.py",
     "fal/api/aio/queue.py": "fal/api/queue.py",
     "fal/api/aio/requests.py": "fal/api/requests.py",
     "fal/api/aio/runners.py": "fal/api/runners.py",

@@ -174,6 +174,11 @@ def _drains(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable
         yield Candidate(drain.name, drain.format)
 
 
+def _notices(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    for notice in client.notices.list():
+        yield Candidate(notice.name, notice.form)
+
+
 def _environments(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
     for environment in client.environments.list():
         yield Candidate(environment.name)
@@ -195,5 +200,6 @@ APPS = Kind("applications", (_apps,), "Application", "fal apps list")
 SECRETS = Kind("secrets", (_secrets,), "secret", "fal secrets list")
 REMOTE_PATHS = Kind("files", (_remote_paths,))
 DRAINS = Kind("drains", (_drains,), "drain", "fal drains list")
+NOTICES = Kind("notices", (_notices,), "notice", "fal notices list")
 ENVIRONMENTS = Kind("environments", (_environments,), "environment", "fal environments list")
 TEAMS = Kind("teams", (_teams,), "team", "fal teams list")

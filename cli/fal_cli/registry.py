@@ -39,6 +39,7 @@ GROUPS = {
         Command(name="logs", aliases=("log",), help="Show the logs of several apps, merged.", module="logs"),
         Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
         Command(name="drains", aliases=("drain",), help="Send logs to a receiver of your own.", module="drains"),
+        Command(name="notices", aliases=("notice",), help="Be told when something is wrong.", module="notices"),
         Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
         Command(name="top", help="Show apps and runners as they change, and what they use.", module="top"),
         Command(name="requests", aliases=("request",), help="Show which requests ended how.", module="requests"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fal.api.aio.drains import AsyncDrainsNamespace
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
+    from fal.api.aio.notices import AsyncNoticesNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
     from fal.api.aio.requests import AsyncRequestsNamespace
     from fal.api.aio.runners import AsyncRunnersNamespace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fal.api.drains import DrainsNamespace
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
+    from fal.api.notices import NoticesNamespace
     from fal.api.queue import QueueNamespace
     from fal.api.requests import RequestsNamespace
     from fal.api.runners import RunnersNamespace
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, LoginToken, UserKeyInfo
     from fal_grpc.adapter.log import Log, LogEntry, LogLevel, LogOrigin
     from fal_grpc.adapter.node import GpuInfo, MachineTypeInfo, NodeInfo, NodeList
+    from fal_grpc.adapter.notice import Notice, NoticeProblem
     from fal_grpc.adapter.request import DurationQuantiles, RequestRecord, RequestStats, RequestStatus
     from fal_grpc.adapter.revision import (
         ApplicationInfo,
@@ -117,6 +120,7 @@ __all__ = [
     "AsyncDrainsNamespace",
     "AsyncEnvironmentsNamespace",
     "AsyncKeysNamespace",
+    "AsyncNoticesNamespace",
     "AsyncQueueNamespace",
     "AsyncRequestsNamespace",
     "AsyncRunnersNamespace",
@@ -176,6 +180,9 @@ __all__ = [
     "NodeInfo",
     "NodeList",
     "NotFoundError",
+    "Notice",
+    "NoticeProblem",
+    "NoticesNamespace",
     "OutOfRangeError",
     "PermissionDeniedError",
     "PlannedChange",
@@ -226,6 +233,9 @@ _MODULES = {
     "fal_grpc.adapter.drain": ["LogDrain"],
     "fal.api.drains": ["DrainsNamespace"],
     "fal.api.aio.drains": ["AsyncDrainsNamespace"],
+    "fal_grpc.adapter.notice": ["Notice", "NoticeProblem"],
+    "fal.api.notices": ["NoticesNamespace"],
+    "fal.api.aio.notices": ["AsyncNoticesNamespace"],
     "fal_grpc.adapter.account": [
         "AccountInfo",
         "AccountKind",

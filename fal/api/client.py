@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fal.api.drains import DrainsNamespace
     from fal.api.environments import EnvironmentsNamespace
     from fal.api.keys import KeysNamespace
+    from fal.api.notices import NoticesNamespace
     from fal.api.queue import QueueNamespace
     from fal.api.requests import RequestsNamespace
     from fal.api.runners import RunnersNamespace
@@ -101,6 +102,13 @@ class SyncServerlessClient:
         from fal.api.drains import DrainsNamespace
 
         return DrainsNamespace(self)
+
+    @cached_property
+    def notices(self) -> NoticesNamespace:
+        """`fal notices`."""
+        from fal.api.notices import NoticesNamespace
+
+        return NoticesNamespace(self)
 
     @cached_property
     def runners(self) -> RunnersNamespace:

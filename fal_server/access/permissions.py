@@ -36,6 +36,8 @@ PERMISSIONS = frozenset(
         "drains:write",
         "keys:read",
         "keys:write",
+        "notices:read",
+        "notices:write",
         "serverless:apps:read",
         "serverless:apps:run",
         "serverless:apps:write",
@@ -78,7 +80,15 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "FULL": (EVERYTHING,),
     "API": (CALL_APPS,),
     "DEPLOY": (*_DEVELOP, "serverless:runners:write", "serverless:secrets:read"),
-    "READONLY": ("account:read", "billing:read", "compute:*:read", "drains:read", "keys:read", "serverless:*:read"),
+    "READONLY": (
+        "account:read",
+        "billing:read",
+        "compute:*:read",
+        "drains:read",
+        "keys:read",
+        "notices:read",
+        "serverless:*:read",
+    ),
     "BILLING": ("account:read", "billing:*"),
     "COMPUTE": ("account:read", "compute:*"),
     "SERVERLESS": ("account:read", "serverless:*"),
@@ -88,7 +98,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 # The most that a member may do for a team; its key may have fewer permissions.
 ROLE_PERMISSIONS: dict[Role, tuple[str, ...]] = {
     Role.OWNER: (EVERYTHING,),
-    Role.ADMIN: ("account:*", "audit:*", "billing:*", "compute:*", "drains:*", "keys:*", "serverless:*"),
+    Role.ADMIN: ("account:*", "audit:*", "billing:*", "compute:*", "drains:*", "keys:*", "notices:*", "serverless:*"),
     Role.DEVELOPER: ("account:read", "serverless:*"),
     Role.VIEWER: ("account:read", "serverless:*:read"),
 }

@@ -184,6 +184,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         execution=execution,
         files=files,
         addresses=addresses,
+        certificates=certificates,
         clock=clock,
         stack=stack,
     )

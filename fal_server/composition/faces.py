@@ -203,6 +203,7 @@ def _grpc_services(use_cases: UseCases, tokens: Tokens) -> Services:
         deploys=use_cases.deploys,
         deploy_plans=use_cases.deploy_plans,
         drains=use_cases.drains,
+        notices=use_cases.notices,
         requests=use_cases.requests,
         runs=use_cases.runs,
         runners=use_cases.runners,

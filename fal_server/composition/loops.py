@@ -27,6 +27,7 @@ from fal_server.loops.drains import DrainLoop
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.key_expiry import KeyExpiry
 from fal_server.loops.loop_lag import LoopLag
+from fal_server.loops.notices import NoticeLoop
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
@@ -60,6 +61,7 @@ class Loops:
     recording: RequestRecording
     removal: AccountRemoval
     drains: DrainLoop
+    notices: NoticeLoop
     loop_lag: LoopLag
     certificates: Certificates | None
 
@@ -83,6 +85,7 @@ class Loops:
         tasks.create_task(self.webhooks.run(stopping))
         tasks.create_task(self.run_webhooks.run(stopping))
         tasks.create_task(self.drains.run(stopping))
+        tasks.create_task(self.notices.run(stopping))
         endless = (
             self.reconciler.run(),
             self.reconciler.watch(),
@@ -194,6 +197,7 @@ def build_loops(
                 drain, behind, use_cases.drains, store.drains, use_cases.outbound, written, accounts, clock
             ),
         ),
+        notices=NoticeLoop(use_cases.notices, store.notices, use_cases.conditions, clock),
         loop_lag=live.loop_lag,
         certificates=certificates,
     )

@@ -94,6 +94,11 @@ class Certificates:
         self._loaded = self._load()
 
     @property
+    def ends_at(self) -> datetime:
+        """When the certificate ends that new connections get."""
+        return self._ends_at
+
+    @property
     def ca_file(self) -> Path | None:
         """The CA that clients must trust; None if the certificate is the operator's."""
         return None if self._local is None else self._local.ca_file
@@ -137,8 +142,9 @@ class Certificates:
         modified = self._modified()
         check_pair(*self._files, self._now())
         try:
+            self._ends_at = x509.load_pem_x509_certificates(self._files[0].read_bytes())[0].not_valid_after_utc
             self.context.load_cert_chain(*self._files)
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError, ssl.SSLError) as error:
             raise Unavailable(f"the certificate {self._files[0]} cannot be used: {error}") from error
         return modified
 

@@ -13,14 +13,17 @@ from fal_server.composition.addresses import Addresses
 from fal_server.composition.execution import Execution
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
+from fal_server.composition.machine_health import MachineHealth
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
+from fal_server.composition.tls import Certificates
 from fal_server.core.identity import AccountId
 from fal_server.http.gateway.metrics_client import HttpMetricsReader
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
+from fal_server.http.outbound.mail import SmtpMailClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.ports.outbound import OutboundClient
@@ -33,6 +36,7 @@ from fal_server.services.app_metrics import AppMetrics
 from fal_server.services.apps import Apps
 from fal_server.services.audit import Audit
 from fal_server.services.cancellations import Cancellations
+from fal_server.services.conditions import Conditions
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.drains import Drains
@@ -46,6 +50,7 @@ from fal_server.services.log_search import LogSearch
 from fal_server.services.logs import Logs
 from fal_server.services.metrics import ControllerMetrics, Metrics
 from fal_server.services.nodes import Nodes
+from fal_server.services.notices import Notices
 from fal_server.services.queue import Queue
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.requests import Requests
@@ -81,6 +86,8 @@ class UseCases:
     deploys: Deploys
     deploy_plans: DeployPlans
     drains: Drains
+    notices: Notices
+    conditions: Conditions
     environments: Environments
     execs: Execs
     explainer: Explainer
@@ -115,6 +122,7 @@ async def build_use_cases(
     execution: Execution,
     files: FileServices,
     addresses: Addresses,
+    certificates: Certificates | None,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> UseCases:
@@ -149,10 +157,14 @@ async def build_use_cases(
         nodes=execution.engine.nodes,
         machine_types=machine_types,
     )
-    outbound = HttpOutboundClient(Destinations(settings.webhook_allow))
+    destinations = Destinations(settings.webhook_allow)
+    outbound = HttpOutboundClient(destinations)
     stack.push_async_callback(outbound.close)
+    mail = SmtpMailClient(destinations)
+    stack.push_async_callback(mail.close)
     calls = SignedCalls(outbound, await store.webhook_signer(), clock, addresses.accounts)
     drains = Drains(store.drains, live.unsent_lines, storage.vault, clock)
+    notices = Notices(store.notices, storage.vault, outbound, mail, addresses.accounts, clock)
     delays = Delays(catalog, live.fleet, clock)
     queue = Queue(
         store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended, addresses.accounts.quotas
@@ -175,6 +187,7 @@ async def build_use_cases(
         queue,
         workflow_runs,
         drains,
+        notices,
         recording,
         execution.engine,
         storage.blobs,
@@ -198,6 +211,8 @@ async def build_use_cases(
         deploys=deploys,
         deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
         drains=drains,
+        notices=notices,
+        conditions=Conditions(catalog, fleet, dispatcher, live.totals, MachineHealth(state.root, certificates), clock),
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),

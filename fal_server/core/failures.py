@@ -23,6 +23,7 @@ class Failures:
     at: datetime | None = None
     runner_id: str = ""
     reason: str = ""
+    timed_out: bool = False
 
 
 NO_FAILURES = Failures()
@@ -33,6 +34,17 @@ def failed_to_start(runner: Runner) -> bool:
     if runner.desired is not Desired.SERVE or runner.ended_at is None or runner.first_byte_at is not None:
         return False
     return runner.ready_at is None or runner.ended_at - runner.ready_at < EARLY_END
+
+
+def failure_of(runner: Runner, at: datetime) -> Failures:
+    """Return the failed starts of a revision when a runner's start is the last one; its row has the count."""
+    return Failures(
+        count=runner.failed_starts,
+        at=at,
+        runner_id=runner.runner_id,
+        reason=runner.reason,
+        timed_out=runner.stop_cause is StopCause.STARTUP_TIMEOUT,
+    )
 
 
 def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool]) -> dict[tuple[AppId, str], Failures]:
@@ -55,5 +67,5 @@ def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool])
         key = (runner.app_id, runner.revision_id)
         found.pop(key, None)
         if runner.failed_starts:
-            found[key] = Failures(count=runner.failed_starts, at=at, runner_id=runner.runner_id, reason=runner.reason)
+            found[key] = failure_of(runner, at)
     return found

@@ -20,6 +20,7 @@ from fal_grpc.v1 import (
     exec_pb2,
     key_pb2,
     log_pb2,
+    notice_pb2,
     request_pb2,
     revision_pb2,
     run_pb2,
@@ -39,6 +40,7 @@ from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
 from fal_server.grpc.keys import KeyHandlers
 from fal_server.grpc.logs import LogHandlers
+from fal_server.grpc.notices import NoticeHandlers
 from fal_server.grpc.requests import RequestHandlers
 from fal_server.grpc.revisions import RevisionHandlers
 from fal_server.grpc.runners import RunnerHandlers
@@ -58,6 +60,7 @@ from fal_server.services.explain import Explainer
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
+from fal_server.services.notices import Notices
 from fal_server.services.requests import Requests
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
@@ -73,6 +76,7 @@ _FILES = (
     exec_pb2,
     key_pb2,
     log_pb2,
+    notice_pb2,
     request_pb2,
     revision_pb2,
     run_pb2,
@@ -110,6 +114,7 @@ class Services:
     deploys: Deploys
     deploy_plans: DeployPlans
     drains: Drains
+    notices: Notices
     requests: Requests
     runs: Runs
     runners: Runners
@@ -152,6 +157,7 @@ def handlers_by_path(services: Services) -> dict[str, grpc.RpcMethodHandler[Any,
         "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys, services.quotas, services.tokens),
         "Logs": LogHandlers(services.logs),
+        "Notices": NoticeHandlers(services.notices),
         "Requests": RequestHandlers(services.requests),
         "Revisions": RevisionHandlers(services.revisions, services.deploys, services.deploy_plans),
         "Runners": RunnerHandlers(services.runners, services.nodes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from fal_server.core.failures import NO_FAILURES, Failures, failures_of
+from fal_server.core.failures import NO_FAILURES, Failures, failure_of, failures_of
 from fal_server.core.identity import AppId
 from fal_server.core.runners import Runner
 
@@ -35,8 +35,7 @@ class StartFailures:
 
     def failed(self, runner: Runner, at: datetime) -> None:
         """Record a failed start; the runner's row already has the count."""
-        failures = Failures(count=runner.failed_starts, at=at, runner_id=runner.runner_id, reason=runner.reason)
-        self._failures[runner.app_id, runner.revision_id] = failures
+        self._failures[runner.app_id, runner.revision_id] = failure_of(runner, at)
 
     def succeeded(self, runner: Runner) -> None:
         """Reset the count, because a start succeeded."""

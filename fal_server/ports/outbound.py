@@ -17,3 +17,7 @@ class OutboundClient(Protocol):
             OSError: the receiver may not be called, cannot be reached, or did not answer in time.
         """
         ...
+
+    async def refusal(self, host: str, port: int) -> str:
+        """Return why a host may not be called, for people; empty if it may, or has no address now."""
+        ...

@@ -20,6 +20,7 @@ from fal_server.ports.accounts import AccountStore
 from fal_server.ports.files import ObjectStore
 from fal_server.services.accounts import Accounts
 from fal_server.services.drains import Drains
+from fal_server.services.notices import Notices
 from fal_server.services.queue import Queue
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.workflow_runs import WorkflowRuns
@@ -56,6 +57,7 @@ class AccountRemoval:
         queue: Queue,
         workflow_runs: WorkflowRuns,
         drains: Drains,
+        notices: Notices,
         recording: RequestRecording,
         engine: Engine,
         blobs: Blobs,
@@ -74,6 +76,7 @@ class AccountRemoval:
         self._queue = queue
         self._workflow_runs = workflow_runs
         self._drains = drains
+        self._notices = notices
         self._recording = recording
         self._engine = engine
         self._blobs = blobs
@@ -120,6 +123,7 @@ class AccountRemoval:
         """End everything that runs, then remove all data, and the account's own row last."""
         await self._access.open_calls.ended(account.keys)
         await self._drains.end_account(account.id)
+        await self._notices.end_account(account.id)
         await self._workflow_runs.end_account(account.id)
         for app in [app for app in self._catalog.apps if app.account == account.id]:
             await self._catalog.delete(app.app_id)

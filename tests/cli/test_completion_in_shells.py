@@ -121,6 +121,7 @@ NAMED = {
 WITHOUT = {
     ("drains", "create"): {"name"},
     ("environments", "create"): {"name"},
+    ("notices", "create"): {"name"},
     ("profile", "create"): {"profile"},
     ("teams", "create"): {"name", "nickname"},
     ("teams", "rename"): {"name"},

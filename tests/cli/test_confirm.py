@@ -12,7 +12,7 @@ import pytest
 from fal.config import edit, load
 from fal_cli.main import main
 from fal_cli.prompts import confirm
-from fal_grpc.v1 import account_pb2, app_pb2, drain_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
+from fal_grpc.v1 import account_pb2, app_pb2, drain_pb2, environment_pb2, key_pb2, notice_pb2, revision_pb2, secret_pb2
 from tests.support.commands import all_commands
 
 COMMANDS = (
@@ -22,6 +22,7 @@ COMMANDS = (
     (["keys", "revoke", "id"], "Revoke key id? It is the key that you use now. (y/N): ", "RevokeUserKey"),
     (["secrets", "unset", "HF"], "Unset secret 'HF'? (y/N): ", "SetSecret"),
     (["drains", "delete", "loki"], "Delete drain 'loki'? (y/N): ", "DeleteDrain"),
+    (["notices", "delete", "ops"], "Delete notice 'ops'? (y/N): ", "DeleteNotice"),
     (["environments", "delete", "e"], "Delete environment 'e' and its secrets? (y/N): ", "DeleteEnvironment"),
     (["teams", "rename", "crew", "gang"], "Rename crew to gang? Its apps move to /gang/... (y/N): ", "RenameAccount"),
     (
@@ -59,6 +60,8 @@ def person(controller, monkeypatch):
         "DeleteApplication": revision_pb2.DeleteApplicationResult(),
         "ListDrains": drain_pb2.ListDrainsResponse(drains=[drain_pb2.Drain(name="loki")]),
         "DeleteDrain": drain_pb2.DeleteDrainResponse(),
+        "ListNotices": notice_pb2.ListNoticesResponse(notices=[notice_pb2.Notice(name="ops")]),
+        "DeleteNotice": notice_pb2.DeleteNoticeResponse(),
         "ListUserKeys": key_pb2.ListUserKeysResponse(
             user_keys=[key_pb2.UserKeyInfo(key_id=name) for name in ("id", "other")]
         ),

@@ -34,6 +34,7 @@ from fal_grpc.v1 import (
     exec_pb2,
     key_pb2,
     node_pb2,
+    notice_pb2,
     request_pb2,
     revision_pb2,
     runner_pb2,
@@ -55,6 +56,7 @@ CALLED = {
     ("runners", "types"): ("ListNodes", node_pb2.ListNodesResponse, "machine_types", node_pb2.MachineType),
     ("runners", "execs"): ("ListExecs", exec_pb2.ListExecsResponse, "execs", exec_pb2.ExecInfo),
     ("drains", "list"): ("ListDrains", drain_pb2.ListDrainsResponse, "drains", drain_pb2.Drain),
+    ("notices", "list"): ("ListNotices", notice_pb2.ListNoticesResponse, "notices", notice_pb2.Notice),
     ("secrets", "list"): ("ListSecrets", secret_pb2.ListSecretsResponse, "secrets", secret_pb2.Secret),
     ("environments", "list"): (
         "ListEnvironments",

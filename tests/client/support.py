@@ -72,7 +72,9 @@ class FakeController:
             }
             if not self.isolate_only:
                 found.append(grpc.method_handlers_generic_handler(service.full_name, own))
-            for method in () if service.name in ("Accounts", "Audit", "Drains", "Requests") else service.methods:
+            for method in (
+                () if service.name in ("Accounts", "Audit", "Drains", "Notices", "Requests") else service.methods
+            ):
                 if method.name not in ("GetRunner", "ListLogs", "ListNodes", "FollowLogs", "WatchRunners", "WatchApps"):
                     shared[method.name] = self._handler(f"/controller.IsolateController/{method.name}", method)
         return [*found, grpc.method_handlers_generic_handler("controller.IsolateController", shared)]

@@ -11,7 +11,19 @@ import pytest
 from fal.api import ArgumentError, AsyncServerlessClient, SyncServerlessClient
 from fal.deploy import DeployOptions
 
-SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue", "accounts", "audit", "requests", "drains")
+SPACES = (
+    "apps",
+    "runners",
+    "keys",
+    "secrets",
+    "environments",
+    "queue",
+    "accounts",
+    "audit",
+    "requests",
+    "drains",
+    "notices",
+)
 # What a call needs besides the argument that is wrong.
 RIGHT: dict[str, object] = {
     "app_name": "x",

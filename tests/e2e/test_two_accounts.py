@@ -54,6 +54,7 @@ class Ids:
     secret: str = field(default_factory=lambda: f"S{secrets.token_hex(8)}")
     file: str = field(default_factory=lambda: f"f{secrets.token_hex(8)}")
     drain: str = field(default_factory=lambda: f"d{secrets.token_hex(8)}")
+    notice: str = field(default_factory=lambda: f"n{secrets.token_hex(8)}")
     workflow: str = field(default_factory=lambda: f"w{secrets.token_hex(8)}")
     exec_id: str = field(default_factory=lambda: secrets.token_hex(16))
     key_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -103,6 +104,7 @@ def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Ite
     alice.fal("environments", "create", names.environment)
     alice.fal("secrets", "set", f"{names.secret}=x")
     alice.fal("drains", "create", names.drain, "http://127.0.0.1:1/", "--header", f"x={names.line}", "--app", names.app)
+    alice.fal("notices", "create", names.notice, f"http://127.0.0.1:1/{names.line}", "--app", names.app)
     alice.fal("files", "upload", str(folder / names.file), f"/data/{names.file}")
     with grpc.insecure_channel(f"127.0.0.1:{controller.grpc_port}") as channel:
         yield Two(controller=controller, ids=_rest_of(names, alice, folder, channel), alice=alice, bob=bob, carol=carol)
@@ -188,6 +190,11 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     "DeleteDrain": lambda i: [{"name": i.drain}],
     "PauseDrain": lambda i: [{"name": i.drain}],
     "ResumeDrain": lambda i: [{"name": i.drain}],
+    "CreateNotice": lambda i: [{"name": i.notice, "url": "http://127.0.0.1:1/", "apps": [i.app]}],
+    "ListNotices": lambda i: [{}],
+    "GetNotice": lambda i: [{"name": i.notice}],
+    "TestNotice": lambda i: [{"name": i.notice}],
+    "DeleteNotice": lambda i: [{"name": i.notice}],
     "CreateEnvironment": lambda i: [{"name": i.environment}],
     "DeleteEnvironment": lambda i: [{"name": i.environment}],
     "ListEnvironments": lambda i: [{}],
@@ -235,7 +242,7 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
 }
 ENDLESS = {"FollowLogs", "WatchApps", "WatchRunners", "ShellRunner", "ReadExec"}
 # What a stranger may do with a name that another account has: make its own thing of that name.
-MAKES_ITS_OWN = {"CreateDrain", "CreateEnvironment", "CreateUserKey"}
+MAKES_ITS_OWN = {"CreateDrain", "CreateEnvironment", "CreateNotice", "CreateUserKey"}
 
 
 def _selectors(ids: Ids) -> list[dict[str, object]]:

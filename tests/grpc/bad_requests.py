@@ -22,6 +22,7 @@ from fal_grpc.v1 import (
     exec_pb2,
     key_pb2,
     log_pb2,
+    notice_pb2,
     request_pb2,
     revision_pb2,
     run_pb2,
@@ -64,6 +65,7 @@ def hollow() -> run_pb2.EnvironmentDefinition:
 
 
 HUGE = "x" * 100_000
+EMAIL = notice_pb2.NOTICE_FORM_EMAIL
 HOOK = "http://receiver.test/"
 CONTROL = "\x1b[2J\x00"
 File = run_pb2.File
@@ -98,6 +100,45 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ),
     ("AddMember", account_pb2.AddMemberRequest(team="nobody", user="x", role=1), MISSING, ""),
     ("RemoveMember", account_pb2.RemoveMemberRequest(team="nobody", user="x"), MISSING, ""),
+    # Notices
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="A b", url=HOOK), INVALID, "name"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a"), INVALID, "url"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url="ftp://x"), INVALID, "url"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url=HOOK, apps=["-"]), INVALID, "apps[0]"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url=HOOK, thresholds={"x": 1}), INVALID, "thresholds"),
+    (
+        "CreateNotice",
+        notice_pb2.CreateNoticeRequest(name="a", url=HOOK, thresholds={"queue-size": -1}),
+        INVALID,
+        "thresholds",
+    ),
+    (
+        "CreateNotice",
+        notice_pb2.CreateNoticeRequest(name="a", url=HOOK, thresholds={"queue-size": float("nan")}),
+        INVALID,
+        "thresholds",
+    ),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url=HOOK, signing_key="short"), INVALID, "signing_key"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url=HOOK, to=["a@b.c"]), INVALID, "to"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest.FromString(b"\x0a\x01a\x18\x63"), INVALID, "form"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url=HOOK, form=EMAIL, to=["a@b.c"]), INVALID, "url"),
+    ("CreateNotice", notice_pb2.CreateNoticeRequest(name="a", url="smtp://h", form=EMAIL), INVALID, "to"),
+    (
+        "CreateNotice",
+        notice_pb2.CreateNoticeRequest(name="a", url="smtp://h", form=EMAIL, to=["a@b\nc"]),
+        INVALID,
+        "to",
+    ),
+    (
+        "CreateNotice",
+        notice_pb2.CreateNoticeRequest(name="a", url="smtp://h", form=EMAIL, to=["a@b.c"], password="x"),
+        INVALID,
+        "password",
+    ),
+    ("GetNotice", notice_pb2.GetNoticeRequest(), INVALID, "name"),
+    ("GetNotice", notice_pb2.GetNoticeRequest(name="none"), MISSING, ""),
+    ("TestNotice", notice_pb2.TestNoticeRequest(name="none"), MISSING, ""),
+    ("DeleteNotice", notice_pb2.DeleteNoticeRequest(name="none"), MISSING, ""),
     # The request history
     ("ListRequests", request_pb2.ListRequestsRequest(page_size=-1), INVALID, "page_size"),
     ("ListRequests", request_pb2.ListRequestsRequest(page_size=1001), INVALID, "page_size"),

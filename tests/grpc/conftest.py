@@ -24,6 +24,7 @@ from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.names import app_name, environment_name, identifier
+from fal_server.core.outbound import Receipt
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.methods import Services
@@ -46,6 +47,7 @@ from fal_server.services.keys import Keys
 from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 from fal_server.services.nodes import Nodes
+from fal_server.services.notices import Notices
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.requests import Requests
 from fal_server.services.runners import RunnerPage
@@ -450,6 +452,19 @@ class RemovalInOneStep:
         return True
 
 
+class NobodyCalled:
+    """An OutboundClient and a MailClient that reach nobody."""
+
+    async def post(self, call: object) -> Receipt:
+        raise OSError("nobody is there")
+
+    async def send(self, mailbox: object, message: object) -> None:
+        raise OSError("nobody is there")
+
+    async def refusal(self, host: str, port: int) -> str:
+        return ""
+
+
 class NoFiles:
     """An empty /data."""
 
@@ -496,6 +511,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         recorder=recorder,
         audit=Audit(store.audit, recorder),
         drains=Drains(store.drains, UnsentLines(), vault, clock),
+        notices=Notices(store.notices, vault, NobodyCalled(), NobodyCalled(), known, clock),
         accounts=accounts,
         removal=cast("Any", RemovalInOneStep(accounts)),
         quotas=AccountQuotas(store.accounts, known, accounts, Backlog(clock), no_runners, bounds, no_data),

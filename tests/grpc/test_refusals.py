@@ -130,6 +130,7 @@ def test_the_table_is_long_enough() -> None:
         "ListAccounts",
         "VerifyAudit",
         "ListDrains",
+        "ListNotices",
         "ListUserKeys",
         "ListEnvironments",
         "ListApplications",

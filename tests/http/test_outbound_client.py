@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 
 import pytest
 
 from fal_server.core.outbound import OutboundCall
 from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
+from fal_server.http.outbound.trust import trusting_context
+from tests.support.certificates import Authority
 
 
 @asynccontextmanager
@@ -81,6 +85,7 @@ async def test_a_redirect_is_an_answer():
 @pytest.mark.parametrize(
     ("header", "least", "most"),
     [("7", 7, 7), ("Fri, 01 Jan 1990 00:00:00 GMT", 0, 0), (format_datetime(IN_AN_HOUR, usegmt=True), 3000, 3600)],
+    ids=["seconds", "past", "in an hour"],
 )
 async def test_the_receiver_says_how_long_to_wait(header, least, most):
     reply = f"HTTP/1.1 429 Too Many Requests\r\nretry-after: {header}\r\ncontent-length: 0\r\n\r\n"
@@ -180,3 +185,37 @@ def test_an_own_address_is_not_called_although_it_is_public():
         own = ipaddress.ip_address(probe.getsockname()[0])
     assert _binds(own)
     assert not Destinations().permits(own)
+
+
+async def test_an_authority_of_this_machine_is_trusted(tmp_path):
+    authority = Authority(tmp_path, "company")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("receiver", address="127.0.0.1"))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        call = OutboundCall(url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", headers=(), body=b"{}")
+        for files, taken in (((authority.file,), True), ((tmp_path / "absent.pem",), False)):
+            client = HttpOutboundClient(LOOPBACK, trusted=partial(trusting_context, files))
+            if taken:
+                assert (await client.post(call)).status == 204
+            else:
+                with pytest.raises(OSError, match="certificate verify failed"):
+                    await client.post(call)
+            await client.close()
+
+
+def test_a_damaged_file_of_authorities_leaves_the_public_ones(tmp_path):
+    (tmp_path / "damaged.pem").write_text("not a certificate")
+    assert len(trusting_context((tmp_path / "damaged.pem",)).get_ca_certs()) > 50
+
+
+async def test_what_may_not_be_called_is_known_before():
+    client = HttpOutboundClient(Destinations())
+    assert "--webhook-allow" in await client.refusal("127.0.0.1", 80)
+    assert await client.refusal("no-such-host.invalid", 80) == ""
+    await client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,12 +25,14 @@ class Authority:
         self._name = _named(name)
         self.file = self._write(name, self._made(self._name, self._key, ca=True), self._key)[0]
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Return the files of a client's certificate and of its key."""
+    def issue(self, name: str, *, address: str = "") -> tuple[Path, Path]:
+        """Return the files of a client's certificate and of its key, or of a server's if its address is given."""
         key = ec.generate_private_key(ec.SECP256R1())
-        return self._write(name, self._made(_named(name), key, ca=False), key)
+        return self._write(name, self._made(_named(name), key, ca=False, address=address), key)
 
-    def _made(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
+    def _made(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool, address: str = ""
+    ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder()
@@ -42,8 +45,11 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if not ca:
-            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-            builder = builder.add_extension(usage, critical=False)
+            purpose = ExtendedKeyUsageOID.SERVER_AUTH if address else ExtendedKeyUsageOID.CLIENT_AUTH
+            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        if address:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+            builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
     def _write(self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> tuple[Path, Path]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fal.api.aio.drains import AsyncDrainsNamespace
     from fal.api.aio.environments import AsyncEnvironmentsNamespace
     from fal.api.aio.keys import AsyncKeysNamespace
+    from fal.api.aio.notices import AsyncNoticesNamespace
     from fal.api.aio.queue import AsyncQueueNamespace
     from fal.api.aio.requests import AsyncRequestsNamespace
     from fal.api.aio.runners import AsyncRunnersNamespace
@@ -101,6 +102,13 @@ class AsyncServerlessClient:
         from fal.api.aio.drains import AsyncDrainsNamespace
 
         return AsyncDrainsNamespace(self)
+
+    @cached_property
+    def notices(self) -> AsyncNoticesNamespace:
+        """`fal notices`."""
+        from fal.api.aio.notices import AsyncNoticesNamespace
+
+        return AsyncNoticesNamespace(self)
 
     @cached_property
     def runners(self) -> AsyncRunnersNamespace:

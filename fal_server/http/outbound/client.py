@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fal_server.core.outbound import OutboundCall, Receipt
 from fal_server.http.outbound.destinations import Destinations, ForbiddenDestination
+from fal_server.http.outbound.trust import trusting_context
 
 if TYPE_CHECKING:
     import httpx
@@ -29,11 +32,19 @@ class HttpOutboundClient:
     Args:
         destinations: decides which addresses may be called.
         timeout_seconds: for the whole call.
+        trusted: makes the context of calls with TLS.
     """
 
-    def __init__(self, destinations: Destinations, *, timeout_seconds: float = 15) -> None:
+    def __init__(
+        self,
+        destinations: Destinations,
+        *,
+        timeout_seconds: float = 15,
+        trusted: Callable[[], ssl.SSLContext] = trusting_context,
+    ) -> None:
         self._destinations = destinations
         self._timeout_seconds = timeout_seconds
+        self._trusted = trusted
         self._client: httpx.AsyncClient | None = None
         self._making = asyncio.Lock()
         self._threads = ThreadPoolExecutor(_MOST_LOOKUPS, thread_name_prefix="outbound")
@@ -43,7 +54,7 @@ class HttpOutboundClient:
             if self._client is None:
                 # Loading the library and its certificates takes 0.1 s or more, so do it in a thread, and only if
                 # needed.
-                self._client = await asyncio.to_thread(_make_client, self._timeout_seconds)
+                self._client = await asyncio.to_thread(_make_client, self._timeout_seconds, self._trusted)
         import httpx
 
         try:
@@ -80,6 +91,17 @@ class HttpOutboundClient:
                     raise
         raise OSError(f"{url.host} has no address")
 
+    async def refusal(self, host: str, port: int) -> str:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await loop.run_in_executor(self._threads, self._destinations.resolve, host, port)
+        except ForbiddenDestination as error:
+            return f"the host {host} {error}"
+        except OSError:  # with TimeoutError: what has no address now may have one later
+            return ""
+        return ""
+
     async def close(self) -> None:
         """Close all connections, without waiting for name look-ups in progress."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -100,9 +122,11 @@ def _seconds(retry_after: str | None) -> float | None:
     return max((at - datetime.now(at.tzinfo)).total_seconds(), 0.0)
 
 
-def _make_client(timeout_seconds: float) -> httpx.AsyncClient:
+def _make_client(timeout_seconds: float, trusted: Callable[[], ssl.SSLContext]) -> httpx.AsyncClient:
     import httpx
 
     # A kept connection would serve another host at the same address, whose certificate nobody checked.
     alone = httpx.Limits(max_keepalive_connections=0)
-    return httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout_seconds, limits=alone)
+    return httpx.AsyncClient(
+        follow_redirects=False, trust_env=False, timeout=timeout_seconds, limits=alone, verify=trusted()
+    )

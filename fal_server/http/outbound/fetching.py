@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import http.client
 import socket
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -16,6 +15,7 @@ from contextlib import asynccontextmanager
 from fal_server.core.faults import InvalidArgument, Unavailable
 from fal_server.core.outbound import checked_url
 from fal_server.http.outbound.destinations import Destinations, ForbiddenDestination
+from fal_server.http.outbound.trust import trusting_context
 
 _CHUNK_BYTES = 1024 * 1024
 _SECONDS = 60.0
@@ -96,7 +96,7 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def __init__(self, destinations: Destinations) -> None:
         super().__init__()
-        self._trusted = ssl.create_default_context()
+        self._trusted = trusting_context()
         self._destinations = destinations
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:

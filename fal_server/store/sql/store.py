@@ -23,6 +23,7 @@ from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.drains import SqlDrainStore
 from fal_server.store.sql.logs import SqlLogStore
+from fal_server.store.sql.notices import SqlNoticeStore
 from fal_server.store.sql.queue import SqlQueueStore
 from fal_server.store.sql.requests import SqlRequestStore
 from fal_server.store.sql.workflows import SqlWorkflowStore
@@ -41,6 +42,7 @@ class SqlStore:
         accounts: the accounts and their members in the same database.
         audit: the audit log in the same database.
         drains: the log drains in the same database.
+        notices: the notices in it.
         logs: the log lines in the same database.
         queue: the queue's requests in the same database.
         requests: the request history in the same database.
@@ -53,6 +55,7 @@ class SqlStore:
         self.accounts = SqlAccountStore(database)
         self.audit = SqlAuditStore(database)
         self.drains = SqlDrainStore(database)
+        self.notices = SqlNoticeStore(database)
         self.logs = SqlLogStore(database)
         self.queue = SqlQueueStore(database, vault)
         self.requests = SqlRequestStore(database)

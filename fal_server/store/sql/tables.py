@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -279,6 +280,40 @@ DRAIN_POSITIONS = Table(
     Column("runner_id", Text, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
+NOTICES = Table(
+    "notices",
+    METADATA,
+    Column("notice_id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("form", Text, nullable=False),
+    Column("receiver", Text, nullable=False),
+    Column("thresholds", _JSON, nullable=False),
+    Column("apps", _JSON, nullable=False),
+    Column("signed", Boolean, nullable=False),
+    Column("created_at", UtcTimestamp, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("last_sent_at", UtcTimestamp),
+    Column("last_error", Text),
+    Column("last_error_at", UtcTimestamp),
+    Index("notices_name_ix", "account", "name", unique=True),
+)
+
+# The problems of which a notice tells, until its receiver knows of their ends.
+NOTICE_PROBLEMS = Table(
+    "notice_problems",
+    METADATA,
+    Column("notice_id", Text, ForeignKey(NOTICES.c.notice_id, ondelete="CASCADE"), primary_key=True),
+    Column("condition", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("began_at", UtcTimestamp, nullable=False),
+    Column("told_at", UtcTimestamp),
+    Column("missing_since", UtcTimestamp),
+    Column("ended_at", UtcTimestamp),
 )
 
 # Requests of the queue. Headers and bodies are sealed in `request_contents`, because they may contain credentials.

@@ -18,6 +18,7 @@ from tests.fakes.history import NOON, record
 from tests.store import strategies as some
 from tests.store.conformance.test_accounts import fill
 from tests.store.conformance.test_drains import drain
+from tests.store.conformance.test_notices import notice, problem
 from tests.store.conformance.test_workflows import run, workflow
 
 GONE, STAYS = AccountId("gone"), AccountId("stays")
@@ -78,6 +79,8 @@ async def give(store, account):
     await Recorder(store.audit, Clock(), bytes(32)).record(caller, "a", "b")
     await store.drains.add(drain(account=account, drain_id=f"drain-{account}"))
     await store.drains.advance(f"drain-{account}", {f"runner-{account}": 1}, 1, NOON)
+    await store.notices.add(notice(account=account, notice_id=f"notice-{account}"))
+    await store.notices.save(f"notice-{account}", [problem()])
     await make(store, AccountId(f"user-{account}"), AccountKind.USER)
     member = TeamMember(team=account, user=AccountId(f"user-{account}"), role=Role.VIEWER, added_at=NOON)
     await store.accounts.save_member(member)
