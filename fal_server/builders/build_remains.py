@@ -86,12 +86,10 @@ class BuildRemains:
 
     async def remove_containers(self, engine: ContainerEngine, *marks: str) -> None:
         """Remove the working containers of builds whose mark starts with this; docker's service does so by itself."""
-        if engine.path.name == "docker":
+        storage = await engine.storage()
+        if storage is None:
             return
-        code, lines = await engine.answer("info", "--format", "{{.Store.GraphRoot}}")
-        if code != 0 or not lines:
-            return
-        for container in await asyncio.to_thread(lambda: list(_working_containers(Path(lines[-1]), marks))):
+        for container in await asyncio.to_thread(lambda: list(_working_containers(storage, marks))):
             await engine.answer("rm", "--force", container)
 
 

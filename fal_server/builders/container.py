@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from fal_runner.isolation.engine_namespaces import KEPT_VARIABLE
 from fal_runner.process.removal import discard_tree
 from fal_server.builders.build_remains import BuildRemains
 from fal_server.builders.builds import SharedBuilds, UrlRedactor, changed_at, note_use
@@ -22,6 +23,8 @@ from fal_server.builders.container_engine import ContainerEngine, engine_variabl
 from fal_server.builders.engine_trials import EngineTrials
 from fal_server.builders.image import ImageConfiguration, parse_image
 from fal_server.builders.process import failure
+from fal_server.builders.watch import Watch
+from fal_server.core.builds import BuildLimits
 from fal_server.core.containers import Container, EngineOptions
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, Unavailable
 from fal_server.core.identity import AccountId
@@ -42,13 +45,22 @@ class ContainerBuilder:
         files: the uploaded files, which Dockerfiles copy.
         environ: the controller's environment variables.
         trials: finds the engine to use.
+        limits: of each build. A service, such as docker's, builds outside of them, except of the time.
     """
 
-    def __init__(self, root: Path, files: DeployedFiles, environ: Mapping[str, str], trials: EngineTrials) -> None:
+    def __init__(
+        self,
+        root: Path,
+        files: DeployedFiles,
+        environ: Mapping[str, str],
+        trials: EngineTrials,
+        limits: BuildLimits | None = None,
+    ) -> None:
         self._root = root.absolute()
         self._files = files
         self._variables = engine_variables(environ)
         self._trials = trials
+        self._limits = limits or BuildLimits()
         self._remains = BuildRemains(self._root)
         self._under_way = SharedBuilds()
 
@@ -165,7 +177,10 @@ class ContainerBuilder:
             await self._remains.remove_earlier(engine)
             work = Path(tempfile.mkdtemp(prefix="build-", dir=self._root))
             await asyncio.to_thread(self._lay_out, work, configuration, spec.account)
-            image = await self._image(env_id, engine, configuration, work, force, say, output)
+            storage = await engine.storage()
+            watch = Watch(self._limits, None, [work], [] if storage is None else [storage])
+            async with watch.enforcing():
+                image = await self._image(env_id, engine, configuration, work, force, say, output, watch.follow)
             await asyncio.to_thread(self._write, env_id, engine, configuration, image)
         except OSError as error:
             fault = NodeTrouble if NodeTrouble.explains(error) else Unavailable
@@ -192,6 +207,7 @@ class ContainerBuilder:
         force: bool,
         say: Callable[[str], None],
         output: deque[str],
+        started: Callable[[int], None],
     ) -> str:
         """Have the engine build it; return its id."""
         arguments = ["build", *engine.options.build, "--file", str(work / "Dockerfile")]
@@ -212,7 +228,9 @@ class ContainerBuilder:
                 logins = files.write("config.json", _logins(configuration))
                 variables |= {"REGISTRY_AUTH_FILE": str(logins), "DOCKER_CONFIG": str(files.directory)}
             say(f"Building the image with {engine.path.name}")
-            code = await engine.run(*arguments, str(work / "context"), cwd=work, line=say, more=variables)
+            variables[KEPT_VARIABLE] = str(files.directory)
+            context = str(work / "context")
+            code = await engine.run(*arguments, context, cwd=work, line=say, more=variables, started=started)
         except asyncio.CancelledError:
             files.close()  # delete secrets before the engine removes its own remains
             await asyncio.shield(self._remains.remove_containers(engine, files.mark))

@@ -6,15 +6,20 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fal_runner
 from fal_server.builders.process import run_lines
 from fal_server.core.containers import EngineOptions
 
 _NAMES = ("podman", "docker")
 CHOICE = "FAL_CONTAINER_ENGINE"
+CHROOT = "chroot"
+"""The isolation of builds that needs least of the machine, and gives least."""
+_NAMESPACES = Path(fal_runner.__file__).parent / "isolation" / "engine_namespaces.py"
 NO_ENGINE = "none"
 """The choice of no engine at all."""
 _ANSWER_SECONDS = 20.0
@@ -42,15 +47,28 @@ class ContainerEngine:
     options: EngineOptions = field(default_factory=EngineOptions)
 
     async def run(
-        self, *arguments: str, cwd: Path, line: Callable[[str], None], more: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        cwd: Path,
+        line: Callable[[str], None],
+        more: Mapping[str, str] | None = None,
+        started: Callable[[int], None] = lambda _: None,
     ) -> int:
         """Run it and return the exit code; `more` are further variables, for secrets."""
         return await run_lines(
-            (str(self.path), *self.options.engine, *arguments),
+            (*_alone(arguments), str(self.path), *self.options.engine, *arguments),
             cwd=cwd,
             variables={**self.variables, **(more or {})},
             line=line,
+            started=started,
         )
+
+    async def storage(self) -> Path | None:
+        """Return where the engine itself keeps images; None if a service keeps them."""
+        if self.path.name == "docker":
+            return None
+        code, lines = await self.answer("info", "--format", "{{.Store.GraphRoot}}")
+        return Path(lines[-1]) if code == 0 and lines else None
 
     async def answer(self, *arguments: str, seconds: float = _ANSWER_SECONDS) -> tuple[int, list[str]]:
         """Run it and return exit code and lines; the code is 124 after too long a time, 127 if it does not start."""
@@ -63,6 +81,13 @@ class ContainerEngine:
         except OSError as error:
             return 127, [error.strerror or str(error)]
         return code, [line.strip() for line in lines if line.strip()]
+
+
+def _alone(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return what gives a build in a chroot its own processes and devices, where this process may do so."""
+    if os.geteuid() != 0 or not {"build", CHROOT} <= set(arguments):
+        return ()
+    return (sys.executable, "-I", "-S", str(_NAMESPACES))
 
 
 def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:

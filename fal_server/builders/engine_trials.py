@@ -21,13 +21,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fal_runner.process.removal import discard_tree
-from fal_server.builders.container_engine import CHOICE, NO_ENGINE, ContainerEngine, installed_engines
+from fal_server.builders.container_engine import CHOICE, CHROOT, NO_ENGINE, ContainerEngine, installed_engines
 from fal_server.builders.probe_program import TOUCHED_MIB, probe_program
 from fal_server.core.containers import EngineOptions
 from fal_server.core.faults import Unimplemented
 
 PROBE_TAG = "localhost/fal-grpc-probe"
 _TRIAL_SECONDS = 60.0
+_WAYS = 2
+"""Which ways are tried; what an earlier version found is tried again."""
 _DOCKERFILE = 'FROM scratch\nCOPY probe /probe\nRUN ["/probe"]\nENTRYPOINT ["/probe"]\n'
 _LIMIT_MIB = TOUCHED_MIB // 2
 _SETTINGS = ("CONTAINERS_", "STORAGE_", "DOCKER_")
@@ -167,7 +169,7 @@ class EngineTrials:
         limits = [resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)]
         files = [f"{path} {path.stat().st_mtime_ns}" for path in (engine.path, *runtimes) if path is not None]
         settings = [f"{name}={value}" for name, value in sorted(engine.variables.items()) if name.startswith(_SETTINGS)]
-        parts = [engine.version, platform.release(), os.getuid(), *limits, *files, *settings, self._directory]
+        parts = [_WAYS, engine.version, platform.release(), os.getuid(), *limits, *files, *settings, self._directory]
         return "\n".join(map(str, parts))
 
     def _which(self, name: str) -> Path | None:
@@ -263,7 +265,8 @@ def _runs(tag: str) -> _Command:
 def _build_options() -> list[_Options]:
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = ("--ulimit", f"nofile={open_files}:{open_files}")
-    chroot = ("--isolation", "chroot")
+    # Without that right: with it, a step of a Dockerfile leaves the chroot.
+    chroot = ("--isolation", CHROOT, "--cap-drop", "SYS_CHROOT")
     return [((), after) for after in ((), limit, chroot, (*chroot, *limit))]
 
 

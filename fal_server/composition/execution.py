@@ -83,7 +83,7 @@ def build_execution(
     )
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, {**os.environ, **trust})
     trials = EngineTrials(os.environ, state.containers)
-    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials)
+    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials, build_limits())
     builder = Builders(virtualenvs, images)
     host = LocalHost(
         state.runners,

@@ -180,7 +180,7 @@ def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Is
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, os.environ)
     trials = EngineTrials(os.environ, state.containers)
     files = KeptFiles(state)
-    images = ContainerBuilder(state.environments / "images", files, os.environ, trials)
+    images = ContainerBuilder(state.environments / "images", files, os.environ, trials, build_limits())
     return LocalHost(
         state.runners,
         node=describe_machine(name, gpu_counts(options.gpu), MachineTypes(), groups.enforced),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.core.builds import BuildLimits
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry
@@ -258,3 +260,28 @@ async def test_each_kind_goes_to_its_builder(builder, tmp_path, lines):
     with pytest.raises(Unimplemented, match="conda"):
         await build(builders, EnvironmentSpec(kind="conda", configuration={}), lines)
     await builders.close()
+
+
+STAY = "sleep 1000"
+CROWD = "for n in $(seq 60); do sleep 1000 & done; wait"
+HUNGRY = f"exec {sys.executable} -c 'import threading; held = bytes(range(256)) * (2 << 20); threading.Event().wait()'"
+WRITER = "head -c 64000000 /dev/zero > $TMPDIR/large; sleep 1000"
+
+
+@pytest.mark.parametrize(
+    ("step", "limits", "told"),
+    [
+        (STAY, {"seconds": 2.0}, "took longer than 2 s"),
+        (CROWD, {"processes": 40}, "had more than 40 processes"),
+        (HUNGRY, {"memory_mib": 300}, "used more than 300 MiB of memory"),
+        (WRITER, {"disk_mib": 32}, "wrote more than 32 MiB"),
+    ],
+)
+async def test_a_build_ends_at_its_limits(tmp_path, engine, files, lines, step, limits, told):
+    variables = engine.variables(CONTAINERS_STEP=step, CONTAINERS_STORAGE=str(tmp_path))
+    trials = EngineTrials(variables, tmp_path / "containers")
+    builder = ContainerBuilder(tmp_path / "images", files, variables, trials, BuildLimits(**limits))
+    with pytest.raises(FailedPrecondition, match=told):
+        await build(builder, spec(), lines)
+    assert builder.find(spec()) is None
+    assert list((tmp_path / "images").iterdir()) == []

@@ -45,7 +45,8 @@ async def test_what_a_machine_needs_is_found_and_remembered(tmp_path, engine):
     variables = engine.variables(CONTAINERS_NEED_BUILD="--isolation chroot", CONTAINERS_NEED_RUN=f"{script} --ulimit")
     finding = await trials(tmp_path, variables).look()
     assert finding.detail == (
-        "podman 9.9.9 runs containers with runsc and --ulimit host, builds them with --isolation chroot; "
+        "podman 9.9.9 runs containers with runsc and --ulimit host, builds them with --isolation chroot --cap-drop "
+        "SYS_CHROOT; "
         "limits of memory are not held"
     )
     assert finding.engine is not None
