@@ -215,6 +215,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await use_cases.queue.load()
     await use_cases.workflow_runs.load()
     stack.push_async_callback(use_cases.workflow_runs.close)
+    live.dispatcher.node_answers = execution.nodes.answers
     await execution.nodes.open(live.fleet)
     stack.push_async_callback(execution.nodes.close)
     if settings.adopt_runners:

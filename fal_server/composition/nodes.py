@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -175,6 +175,7 @@ class JoinedNodes:
         (self._directory / f"{name}.json").unlink(missing_ok=True)
         del self._known[name]
         del self._hosts[name]
+        self._note(name, True)
         await host.close()
 
     def described(self) -> Sequence[dict[str, object]]:
@@ -191,6 +192,11 @@ class JoinedNodes:
             for name, host in self._hosts.items()
             if name in self._known
         ]
+
+    def answers(self, runner: Runner) -> Awaitable[bool] | None:
+        """Ask the node of a runner whether it answers; return None for a runner of this machine."""
+        host = self._hosts.get(runner.node)
+        return None if host is None else host.answers()
 
     def way(self, address: RunnerAddress) -> AppWay | None:
         """Return how a runner of another machine is reached; None for one of this machine."""
@@ -217,12 +223,18 @@ class JoinedNodes:
             wanted=self._wanted,
             own_variables=_OWN_VARIABLES,
             certify=partial(renew, authority, joined.name),
+            noted=partial(self._note, joined.name),
         )
         host.draining = joined.drained
         self._known[joined.name] = joined
+        self._note(joined.name, False)
         self._hosts[joined.name] = host
         host.open()
         return host
+
+    def _note(self, name: str, answers: bool) -> None:
+        if self._fleet is not None:
+            self._fleet.node_answers(name, answers)
 
     def _needed_authority(self) -> NodeAuthority:
         if self._authority is None:

@@ -127,6 +127,7 @@ class Dispatcher:
     Attributes:
         on_abandoned: takes over slots whose callers have left, because the app may still work on their requests, and
             releases them later; None releases them at once.
+        node_answers: asks the node of a runner on another machine whether it answers; returns None for this machine.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Dispatcher:
         self._routed: dict[tuple[str, str], tuple[App, RoutedApp]] = {}
         self._ends: dict[str, list[asyncio.Future[Runner | None]]] = {}
         self.on_abandoned: Callable[[Lease], None] | None = None
+        self.node_answers: Callable[[Runner], Awaitable[bool] | None] = _here
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of, ended=self._tell_end)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -296,6 +298,31 @@ class Dispatcher:
         if outcome is Outcome.CLIENT_GONE and self.on_abandoned is not None and lease.slot.open:
             self.on_abandoned(lease)
             return
+        if outcome is Outcome.RUNNER_FAILED and (runner := self._fleet.get(lease.runner_id)) is not None:
+            asked = self.node_answers(runner)
+            if asked is not None:
+                self._tasks.spawn(self._blame(lease, asked), name=f"the node of runner {lease.runner_id}")
+                return
+        self._take_back(lease, outcome)
+
+    async def _blame(self, lease: Lease, asked: Awaitable[bool]) -> None:
+        """Blame a runner for a broken connection only if its node answers; else the way to it broke.
+
+        In that case the runner may still work on the request, as on one whose caller has left.
+        """
+        if await asked:
+            if self._fleet.holds(lease.slot, lease):
+                self._take_back(lease, Outcome.RUNNER_FAILED)
+            return
+        for told in self._ends.get(lease.runner_id, ()):
+            if not told.done():
+                told.set_result(None)
+        if self.on_abandoned is not None and self._fleet.holds(lease.slot, lease):
+            self.on_abandoned(lease)
+        else:
+            self.release(lease, Outcome.DONE)
+
+    def _take_back(self, lease: Lease, outcome: Outcome) -> None:
         if outcome in _KILLED and lease.slot.in_flight > 1:
             lease.slot.shared = True
         self._fleet.end(lease.slot, lease)
@@ -508,6 +535,10 @@ class Dispatcher:
             await self._fleet.first_byte(lease.runner_id, lease.sent_at, at)
         except Fault as fault:
             log.warning("the first answer of runner %s is not kept: %s", lease.runner_id, fault.message)
+
+
+def _here(_runner: Runner) -> None:
+    """Return None: every runner is on this machine."""
 
 
 def _end_in_request(runner: Runner) -> str:

@@ -55,6 +55,7 @@ class Fleet:
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._unrouted: set[str] = set()
+        self._silent_nodes: set[str] = set()
         # Since the last call of `take_touched`: the changed apps, and the runners whose requests changed.
         self._touched: set[AppId] = set()
         self._used: set[str] = set()
@@ -320,6 +321,19 @@ class Fleet:
         self._put(runner)
         return True
 
+    def node_answers(self, node: str, answers: bool) -> None:
+        """Send the runners of a node requests only while the node answers."""
+        if answers:
+            self._silent_nodes.discard(node)
+        else:
+            self._silent_nodes.add(node)
+        for runner in [runner for runner in self.runners if runner.node == node]:
+            self._put(runner)
+            if answers and runner.routable:
+                for ready in self._on_ready:
+                    ready(runner)
+        self._changed.notify()
+
     async def confirm_unrouted(self, runner_id: str) -> Runner | None:
         """Record that a runner that should no longer serve gets no further requests."""
         return await self._take_out(runner_id, lambda r: r)
@@ -450,7 +464,8 @@ class Fleet:
             self._runners[runner_id] = runner
             self._of_app.setdefault(runner.app_id, {})[runner_id] = runner
         slot = self._slots.get(runner_id)
-        if runner.routable and runner.port is not None and runner_id not in self._unrouted:
+        reachable = runner_id not in self._unrouted and runner.node not in self._silent_nodes
+        if runner.routable and runner.port is not None and reachable:
             if slot is None:
                 slot = Slot(
                     runner_id=runner_id,

@@ -142,6 +142,8 @@ class Reconciler:
             await self._apply(action)
         except Fault as fault:
             log.warning("%s failed: %s", action, fault.message)
+            if isinstance(action, Stop | Kill):  # its node does not answer, perhaps for minutes
+                self._set_aside.add(key)
         except Exception:
             log.exception("%s failed; %s is set aside for %.1f s", action, key, self._set_aside.add(key))
         else:

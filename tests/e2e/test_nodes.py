@@ -32,6 +32,13 @@ class Far(fal.App, name="far", keep_alive=300, max_concurrency=1, max_multiplexi
     def run(self) -> dict:
         print("asked", flush=True)
         return {"runner": os.environ["FAL_RUNNER_ID"], "pid": os.getpid()}
+
+    @fal.endpoint("/hold")
+    def hold(self) -> dict:
+        folder = os.environ["FAL_DATA_DIR"]
+        os.close(os.open(folder + "/begins", os.O_CREAT | os.O_WRONLY, 0o666))
+        with open(folder + "/goes-on"):
+            return {}
 """
 
 
@@ -155,6 +162,34 @@ def test_runners_outlive_node_and_controller(place: tuple[Controller, NodeProces
         again.stop()
         end(node)
         controller.stop = lambda timeout=60: 0  # type: ignore[method-assign]
+
+
+def test_a_runner_is_not_blamed_for_its_node(place: tuple[Controller, NodeProcess], tmp_path: Path) -> None:
+    controller, node = place
+    before = call(controller)
+    broken: list[int] = []
+    kept: list[dict[str, object]] = []
+    # The runner sees it in the directory that its node gives it as /data.
+    data = node.directory / "data"
+    os.mkfifo(data / "goes-on")
+    asking = threading.Thread(target=lambda: broken.append(controller.call("/local/far/hold", {}).status))
+    asking.start()
+    until((data / "begins").exists, "the request")
+    end(node, signal.SIGKILL)
+    asking.join()
+    assert broken == [503]
+    until(lambda: "does not answer" in controller.fal("node", "list").stdout, "the silence of the node")
+    waiting = threading.Thread(target=lambda: kept.append(call(controller)))
+    waiting.start()
+    node = start_node(node.directory, node.address)
+    try:
+        waiting.join()
+        assert kept == [before], "the same process answers what waited meanwhile"
+        with (data / "goes-on").open("w"):
+            assert [runner["runner_id"] for runner in runners(controller)] == [before["runner"]]
+    finally:
+        controller.stop()
+        end(node)
 
 
 def test_a_drained_node_loses_no_request(place: tuple[Controller, NodeProcess], tmp_path: Path) -> None:

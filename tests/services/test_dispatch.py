@@ -15,6 +15,7 @@ from fal_server.core.machines import Node, Resources
 from fal_server.core.quotas import Quotas
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
+from fal_server.live.dispatch import Lease
 from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, opened, running
@@ -187,6 +188,44 @@ async def test_an_app_may_ask_for_its_runner_to_be_stopped(platform: Platform) -
     assert platform.engine.stopped == []
     platform.dispatcher.release(two, Outcome.CLIENT_GONE)
     await platform.until(lambda: platform.engine.stopped == [(one.runner_id, 5)])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_broken_connection_is_the_runners_fault_only_if_its_node_answers(
+    platform: Platform, answers: bool
+) -> None:
+    async def asked() -> bool:
+        return answers
+
+    abandoned: list[Lease] = []
+    platform.dispatcher.node_answers = lambda _: asked()
+    platform.dispatcher.on_abandoned = abandoned.append
+    await platform.deploy()
+    lease = await platform.get()
+    failure = await platform.dispatcher.runner_failed(lease, "it broke")
+    assert (failure.detail, failure.ended_alone) == ("it broke", False)
+    if answers:
+        await platform.until(lambda: platform.engine.killed == [lease.runner_id])
+        return
+    assert abandoned == [lease]
+    assert platform.the_runner().kill is False
+    assert platform.fleet.usage(lease.runner_id).in_flight == 1, "the app may still work on it"
+    platform.dispatcher.release(lease, Outcome.DONE)
+    assert platform.fleet.usage(lease.runner_id).in_flight == 0
+
+
+async def test_a_node_that_does_not_answer_gets_no_requests(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_concurrency": 1})
+    lease = await platform.get()
+    node = platform.the_runner().node
+    platform.dispatcher.release(lease, Outcome.DONE)
+    platform.fleet.node_answers(node, False)
+    assert platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None) is None
+    waiting = platform.ask()
+    await platform.until(lambda: platform.dispatcher.load(platform.app()).queued == 1)
+    platform.fleet.node_answers(node, True)
+    async with asyncio.timeout(20):
+        assert (await waiting).runner_id == lease.runner_id
 
 
 async def test_a_failing_runner_is_ended_even_if_the_store_fails_at_first(platform: Platform) -> None:

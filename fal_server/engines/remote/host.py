@@ -59,6 +59,7 @@ class RemoteHost:
         wanted: returns the ids of all runners that may be there; None while that is not known yet.
         own_variables: names of variables that mean something on the controller's machine alone.
         certify: renews the node's certificate.
+        noted: is told each time that the node answers again, or does not any more.
         silent_seconds: after so long without a word the node is away, and nothing is started on it.
         lost_seconds: after so long it is given up, with its runners.
 
@@ -79,6 +80,7 @@ class RemoteHost:
         wanted: Callable[[], Sequence[str] | None],
         own_variables: frozenset[str] = frozenset(),
         certify: Callable[[host_pb2_grpc.HostAsyncStub, datetime], Awaitable[None]] | None = None,
+        noted: Callable[[bool], None] = lambda _answers: None,
         silent_seconds: float = SILENT_SECONDS,
         lost_seconds: float = LOST_SECONDS,
     ) -> None:
@@ -93,6 +95,7 @@ class RemoteHost:
         self._wanted = wanted
         self._own_variables = own_variables
         self._certify = certify
+        self._noted = noted
         self._silent_seconds = silent_seconds
         self._lost_seconds = lost_seconds
         self._channel = way.channel(DoorTarget.CONTROL, "controller")
@@ -183,6 +186,14 @@ class RemoteHost:
     def reachable(self) -> bool:
         return not self._away
 
+    async def answers(self) -> bool:
+        """Ask the node whether it answers now, which may be known of it a little later otherwise."""
+        try:
+            await self._stub.ListHost(pb.ListHostRequest(), timeout=self._silent_seconds)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
     async def _send_content(self, spec: LaunchSpec) -> None:
         """Send what the node lacks of a launch."""
         paths: dict[tuple[str, str], Path] = {}
@@ -252,6 +263,8 @@ class RemoteHost:
                     log.warning("node %s does not answer: %s", self.way.node, why or "nothing came")
                 self.heard.clear()
                 self.silent.set()
+                if not self._away:
+                    self._noted(False)
                 self._away = f"it does not answer since {since:%H:%M:%S} UTC ({why or 'nothing came'})"
             except Exception:
                 log.exception("node %s: what it said could not be handled", self.way.node)
@@ -285,6 +298,7 @@ class RemoteHost:
         self._away = ""
         self.silent.clear()
         self.heard.set()
+        self._noted(True)
 
     def _take(self, state: pb.WatchHostResponse) -> None:
         self.machine = state.machine

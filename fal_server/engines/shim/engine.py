@@ -82,14 +82,14 @@ class ShimEngine:
         return host.node().name, shim.process.handle
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
-        link = self._links.get(runner.runner_id)
+        link = self._reachable(runner)
         if link is not None:
             await link.stop(grace_seconds)
         else:
             await self._end_unfollowed(runner)
 
     async def kill(self, runner: Runner) -> None:
-        link = self._links.get(runner.runner_id)
+        link = self._reachable(runner)
         if link is not None:
             await link.kill()
         else:
@@ -132,7 +132,7 @@ class ShimEngine:
         return None
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
-        link = self._links.get(runner.runner_id)
+        link = self._reachable(runner)
         if link is None:
             return None
         try:
@@ -210,6 +210,17 @@ class ShimEngine:
         if link is None:
             raise Unavailable(f"runner {runner.runner_id} is not running on node {runner.node or '(none)'}")
         return link
+
+    def _reachable(self, runner: Runner) -> RunnerLink | None:
+        """Return the link to a runner, if it has one.
+
+        Raises:
+            Unavailable: its node does not answer.
+        """
+        host = self._hosts_of.get(runner.runner_id)
+        if host is not None and not host.reachable():
+            raise Unavailable(f"node {runner.node} does not answer")
+        return self._links.get(runner.runner_id)
 
     def _follow(self, host: NodeHost, link: RunnerLink, runner_id: str) -> None:
         self._links[runner_id] = link

@@ -296,6 +296,11 @@ class Upstream(asyncio.Protocol):
             self.phrase = b""
 
 
+def _node_silent(why: object) -> NodeTrouble:
+    """Return the fault of a runner behind the door of a node that does not answer."""
+    return NodeTrouble(f"the node of the runner does not answer ({why}): try again later")
+
+
 async def stays_open(upstream: Upstream) -> bool:
     """Return whether a new connection is still open after a short time; close it.
 
@@ -355,7 +360,8 @@ class Pool:
         Raises:
             TimeoutError: the runner did not accept in time.
             OSError: it refuses, or the address cannot be reached.
-            NodeTrouble: this machine lacked descriptors, ports or memory, which says nothing about the runner.
+            NodeTrouble: this machine lacked descriptors, ports or memory, or the runner's node does not answer, which
+                says nothing about the runner.
         """
         shortage: OSError | None = None
         try:
@@ -365,11 +371,15 @@ class Pool:
                         return await self._open(key, address)
                     except OSError as error:
                         if not NodeTrouble.explains(error):
+                            if self._ways(address) is not None:
+                                raise _node_silent(error) from error
                             raise
                         shortage = error
                     await asyncio.sleep(_SHORTAGE_SECONDS)
-        except TimeoutError:
+        except TimeoutError as error:
             if shortage is None:
+                if self._ways(address) is not None:
+                    raise _node_silent("no answer in time") from error
                 raise
             raise NodeTrouble(
                 f"the controller's machine cannot open a connection to a runner ({shortage.strerror}): try again later"
