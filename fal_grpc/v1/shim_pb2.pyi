@@ -75,6 +75,8 @@ class RunnerSpec(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     GATE_KEY_FIELD_NUMBER: _builtins.int
+    ORPHAN_SECONDS_FIELD_NUMBER: _builtins.int
+    NODE_SOCKET_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -118,6 +120,10 @@ class RunnerSpec(_message.Message):
     """
     gate_key: _builtins.str
     """The key of the gate at the app's port; empty: the port accepts all connections."""
+    orphan_seconds: _builtins.float
+    """After so many seconds without a call and without its node process the shim stops the worker; 0: never."""
+    node_socket: _builtins.str
+    """Absolute path of the socket that the node process listens on; empty if there is none."""
     @_builtins.property
     def function(self) -> Global___SerializedFile:
         """A serialised function in a file."""
@@ -174,10 +180,12 @@ class RunnerSpec(_message.Message):
         limits: Global___ResourceLimits | None = ...,
         gpus: _abc.Iterable[_builtins.str] | None = ...,
         gate_key: _builtins.str = ...,
+        orphan_seconds: _builtins.float = ...,
+        node_socket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "node_socket", b"node_socket", "orphan_seconds", b"orphan_seconds", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015

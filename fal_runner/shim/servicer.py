@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
+from fal_grpc.v1 import log_pb2, shim_pb2, shim_pb2_grpc
 from fal_runner.exec.service import ExecService
 from fal_runner.process.gpus import GpuMeter
 from fal_runner.process.ports import PortUnavailable
@@ -25,6 +25,7 @@ from fal_runner.process.proc import boot_id, own_process
 from fal_runner.process.subreaper import Subreaper
 from fal_runner.process.usage import measure_descendants
 from fal_runner.shim.address import TOKEN_METADATA
+from fal_runner.shim.orphan import OrphanWatch, listens
 from fal_runner.shim.prewarm import PrewarmedWorker
 from fal_runner.shim.supervisor import State, Supervisor
 
@@ -100,6 +101,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         self._execs = execs
         self._prewarmed = prewarmed
         self._starting = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
         self._runner: Supervisor | None = None
         self._measuring = asyncio.Lock()
         self._gpus: GpuMeter | None = None
@@ -139,6 +141,8 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                 raise StartRefused(grpc.StatusCode.FAILED_PRECONDITION, message) from error
             self._runner = self._execs.runner = runner
             self._tokens.token = spec.token
+            if spec.orphan_seconds > 0:
+                self._watching = asyncio.get_running_loop().create_task(self._stop_orphan(runner))
             self.started.set()
             return _start_response(runner)
 
@@ -263,6 +267,21 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), keep_seconds - silent)
+
+    async def _stop_orphan(self, runner: Supervisor) -> None:
+        """Stop the worker in order once nobody can end it any more."""
+        node_socket = runner.spec.node_socket
+        watch = OrphanWatch(
+            runner.spec.orphan_seconds,
+            lambda: self._tokens.last_call_at,
+            lambda: bool(node_socket) and listens(Path(node_socket)),
+        )
+        while (pause := await asyncio.to_thread(watch.look)) > 0:  # noqa: ASYNC110  # a death sends no event
+            await asyncio.sleep(pause)
+        runner.journal.note(
+            f"neither a controller nor the node process was there for {runner.spec.orphan_seconds:g} s", log_pb2.WARNING
+        )
+        runner.stop(runner.spec.termination_grace_seconds)
 
     def terminate(self) -> None:
         """Stop the worker with its grace period, because this process was asked to end."""

@@ -30,6 +30,7 @@ from fal_server.core.machines import MachineTypes
 from fal_server.engines.local import LocalHost, RunnerGroups
 from fal_server.engines.local.machine import raise_descriptor_limit
 from fal_server.engines.local.sandboxes import Sandboxes
+from fal_server.engines.local.spawn import Orphans
 from fal_server.engines.node.entrance import Entrance
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.node.service import Enrolment, HostService, serve
@@ -119,13 +120,13 @@ class RunningNode:
         if options.new_token:
             identity.leave()
         isolation = await choose_isolation(options.isolation, None)
-        host = _host(state, options, identity.name, isolation.level)
+        sockets = {name: socket_path(state.root / f"{name}.sock") for name in ("control", "joining")}
+        host = _host(state, options, identity.name, isolation.level, sockets["control"])
         stack.push_async_callback(host.close)
         shims = LivingShims(state.runners)
         stack.push_async_callback(shims.close)
         shims.find()
         bound = _bind(options.host, options.port)
-        sockets = {name: socket_path(state.root / f"{name}.sock") for name in ("control", "joining")}
         entrance = Entrance(bound, lambda: sockets["control" if identity.joined else "joining"], state.runners)
         stack.callback(entrance.close)
         context = identity.context()
@@ -174,7 +175,9 @@ class RunningNode:
         )
 
 
-def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Isolation) -> LocalHost:
+def _host(
+    state: StateDir, options: argparse.Namespace, name: str, isolation: Isolation, node_socket: Path
+) -> LocalHost:
     groups = RunnerGroups.detect(state.root)
     builds = BuildSandboxes(isolation=isolation, limits=build_limits(), bounds=groups, hidden=state.root)
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, os.environ)
@@ -189,6 +192,7 @@ def _host(state: StateDir, options: argparse.Namespace, name: str, isolation: Is
         files=files,
         sandboxes=Sandboxes(isolation=isolation, home=state.home, data=lambda account: _data(state, account)),
         warm_shims=options.warm_shims,
+        orphans=Orphans(seconds=options.orphan_seconds, node_socket=node_socket),
         groups=groups,
     )
 

@@ -249,6 +249,14 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         help="Processes to start ahead for runners, 25 MiB each (defaults to 1).",
     )
     parser.add_argument(
+        "--orphan-seconds",
+        type=_seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="Stop a runner for which neither a controller nor this process was there for so long (defaults to 900; "
+        "0: never).",
+    )
+    parser.add_argument(
         "--new-token",
         action="store_true",
         help="Leave the controller that this machine joined, and print a token for another.",

@@ -26,7 +26,15 @@ from fal_server.engines.local.prepared import PreparedLaunch, Preparer
 from fal_server.engines.local.runtimes import keep_runtime
 from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
-from fal_server.engines.local.spawn import keep_imports, lay_out, spawn_shim, spec_of, start_process, warm_key_of
+from fal_server.engines.local.spawn import (
+    Orphans,
+    keep_imports,
+    lay_out,
+    spawn_shim,
+    spec_of,
+    start_process,
+    warm_key_of,
+)
 from fal_server.engines.local.warm_pool import REST_SECONDS, WarmKey, WarmPool
 from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.host import Shim
@@ -52,6 +60,7 @@ class LocalHost:
             runners import; about 25 MiB and those modules each.
         rest_seconds: how long after a runner's start not to start any of these.
         groups: creates the control groups of runners; None finds out what this machine allows.
+        orphans: when runners stop by themselves; None: never.
     """
 
     def __init__(
@@ -68,7 +77,9 @@ class LocalHost:
         rest_seconds: float = REST_SECONDS,
         least_free_mib: int = LEAST_FREE_MIB,
         groups: RunnerGroups | None = None,
+        orphans: Orphans | None = None,
     ) -> None:
+        self._orphans = orphans
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.sandboxes = sandboxes or Sandboxes(isolation=Isolation.VIEW, home=self._runners_dir.with_name("home"))
@@ -185,7 +196,9 @@ class LocalHost:
             return self._groups.make(tag_of(token), directory, limits)
 
         if identity is not None:
-            spec = spec_of(directory, launch, self.sandboxes, warm_key, await asyncio.to_thread(make_group))
+            spec = spec_of(
+                directory, launch, self.sandboxes, warm_key, await asyncio.to_thread(make_group), self._orphans
+            )
         else:
             await self._clean_up(directory, token)
             warm_shim = self.warm_pool.take(warm_key)
@@ -200,7 +213,7 @@ class LocalHost:
                 if warm_shim is not None:
                     await asyncio.shield(warm_shim.end())
                 raise
-            spec = spec_of(directory, launch, self.sandboxes, warm_key, group)
+            spec = spec_of(directory, launch, self.sandboxes, warm_key, group, self._orphans)
             identity = await spawn_shim(directory, spec, group, make_group, warm_shim)
         shim = self._shim(directory, identity, token)
         try:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import fal_runner
@@ -46,6 +47,19 @@ _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 IMPORTS_NAME = "modules.json"
 _OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": UnixDoor.host}
 _SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # set for a controller's runners; a secret may have the same name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphans:
+    """When a runner of a node stops by itself.
+
+    Attributes:
+        seconds: after so long without a call and without the node process.
+        node_socket: what the node process listens on.
+    """
+
+    seconds: float
+    node_socket: Path
 
 
 def app_directory(directory: Path) -> Path:
@@ -182,11 +196,13 @@ def spec_of(
     sandboxes: Sandboxes,
     warm_key: WarmKey | None = None,
     group: RunnerGroup | None = None,
+    orphans: Orphans | None = None,
 ) -> shim_pb2.RunnerSpec:
     """Describe the worker to the shim; the variables, secrets among them, are nowhere else.
 
     Args:
         group: its control groups; None if it has none.
+        orphans: when nobody can reach it any more; None if it runs on whatever happens.
 
     Raises:
         ValueError: a path cannot be in a sandbox.
@@ -223,6 +239,8 @@ def spec_of(
         room=sandbox,
     )
     spec.gpus.extend(launch.spec.gpus)
+    if orphans is not None:
+        spec.orphan_seconds, spec.node_socket = orphans.seconds, str(orphans.node_socket)
     if launch.environment.container is None:
         spec.gate_key = gate_key_of(launch.spec.token)
         spec.limits.CopyFrom(_limits_of(launch, group or RunnerGroup()))
