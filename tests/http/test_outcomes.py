@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.routing import Outcome
-from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream, straight
 from tests.http.support import App, answering, ask, echo, error_of, read_head, read_message, runner, running_server
 
 
@@ -154,7 +154,7 @@ async def test_a_runner_that_closes_before_it_is_asked() -> None:
         writer.transport.abort()
 
     async with running_server() as h, runner(close) as port:
-        h.gateway.pool = _Late()
+        h.gateway.pool = _Late(straight)
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (503, "runner_disconnected")
@@ -185,7 +185,7 @@ class _Broken(Pool):
     """Connects so often, and then fails as nobody expects."""
 
     def __init__(self, good: int) -> None:
-        super().__init__()
+        super().__init__(straight)
         self._good = good
 
     async def connect(self, key: str, address: RunnerAddress, *, seconds: float) -> Upstream:
