@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -158,3 +159,15 @@ def test_the_state_directory_of_the_profile_is_looked_at(home, tmp_path, monkeyp
     assert looked_at("--state-dir", str(tmp_path / "third")) == f"none runs on {tmp_path / 'third'}"
     monkeypatch.setenv("FAL_STATE_DIR", str(tmp_path / "by-variable"))
     assert looked_at() == f"none runs on {tmp_path / 'by-variable'}"
+
+
+def test_a_disk_that_is_read_only(home, tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    steps = 'mount -t tmpfs -o ro none "$1" && exec "$2" -m fal_cli doctor --json --state-dir "$1/state"'
+    # A user namespace: whoever runs the tests may mount in it.
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", steps, "sh", str(place), sys.executable]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    disk = problems(json.loads(ran.stdout))["disk"]
+    assert disk["detail"] == f"read-only at {place}"
+    assert "remount,rw" in disk["fix"]

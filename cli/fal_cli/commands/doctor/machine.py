@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -196,7 +195,11 @@ def _check_cgroup() -> Check:
 
 def _check_disk(state_dir: Path) -> Check:
     place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
-    free = shutil.disk_usage(place).free
+    found = os.statvfs(place)
+    if found.f_flag & os.ST_RDONLY:
+        fix = "`dmesg` says why, if the system did that after an error; `mount -o remount,rw` makes it writable again."
+        return Check(name="disk", status=Status.PROBLEM, detail=f"read-only at {place}", fix=fix)
+    free = found.f_bavail * found.f_frsize
     detail = f"{free / (1 << 30):.1f} GiB free at {place}"
     if free < _LEAST_FREE_BYTES:
         fix = "Free some: `fal files list` shows the files of apps, --retention-days of `fal up` shortens logs."
