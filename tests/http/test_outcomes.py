@@ -137,7 +137,7 @@ class _Late(Pool):
     """Returns a new connection only once the event loop knows that the runner closed it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(straight)
         self._told = asyncio.Event()
 
     def forget(self, upstream: Upstream) -> None:
@@ -154,7 +154,7 @@ async def test_a_runner_that_closes_before_it_is_asked() -> None:
         writer.transport.abort()
 
     async with running_server() as h, runner(close) as port:
-        h.gateway.pool = _Late(straight)
+        h.gateway.pool = _Late()
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (503, "runner_disconnected")
