@@ -205,6 +205,8 @@ class ResourceLimits(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     MEMORY_GROUP_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    PROCESSES_GROUP_FIELD_NUMBER: _builtins.int
     machine_type: _builtins.str
     """The machine type that these are the limits of."""
     memory_bytes: _builtins.int
@@ -215,6 +217,10 @@ class ResourceLimits(_message.Message):
     """The one that limits memory; empty: the shim measures memory, and ends a worker that uses more."""
     disk_bytes: _builtins.int
     """Bytes on disk in its own directories; 0 sets no limit."""
+    processes: _builtins.int
+    """Processes and threads; 0 sets no limit."""
+    processes_group: _builtins.str
+    """The group that limits these; empty: an ordinary user's sandbox does, and for others nothing does."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Absolute paths of the control groups that each process of the runner enters before it runs any code."""
@@ -228,10 +234,12 @@ class ResourceLimits(_message.Message):
         groups: _abc.Iterable[_builtins.str] | None = ...,
         memory_group: _builtins.str = ...,
         disk_bytes: _builtins.int = ...,
+        processes: _builtins.int = ...,
+        processes_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "groups", b"groups", "larger", b"larger", "machine_type", b"machine_type", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "groups", b"groups", "larger", b"larger", "machine_type", b"machine_type", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group", "processes", b"processes", "processes_group", b"processes_group"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

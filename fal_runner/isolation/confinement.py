@@ -59,10 +59,10 @@ def set_dumpable(dumpable: bool) -> None:
     call(libc.prctl, _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
-def bound_resources() -> None:
+def bound_resources(processes: int | None = None) -> None:
     """Limit the program's resources; forbid core dumps, which would write secrets to disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number, most in ((resource.RLIMIT_NOFILE, MOST_FILES), (resource.RLIMIT_NPROC, MOST_PROCESSES)):
+    for number, most in ((resource.RLIMIT_NOFILE, MOST_FILES), (resource.RLIMIT_NPROC, processes or MOST_PROCESSES)):
         soft, hard = resource.getrlimit(number)
         resource.setrlimit(number, (_least(soft, most), _least(hard, most)))
 

@@ -162,17 +162,18 @@ def _worker_of(process: int) -> int:
     raise OSError(errno.ESRCH, "the runner's sandbox is not ready")
 
 
-def confine(*, worker: bool) -> None:
+def confine(*, worker: bool, processes: int | None = None) -> None:
     """Drop the rights by which the program could leave its sandbox.
 
     Args:
         worker: whether it is the runner's worker. Commands get no Landlock, which would keep `fal runners profile` from
             reading the worker.
+        processes: the most processes and threads of the sandbox; None for the usual number.
 
     Raises:
         OSError: the kernel refuses.
     """
-    confinement.bound_resources()
+    confinement.bound_resources(processes)
     confinement.leave_session_keyring()
     confinement.allow_tracer(-1)
     confinement.give_up_privileges()

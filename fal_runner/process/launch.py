@@ -23,6 +23,7 @@ from fal_runner.isolation.sandbox import (
     DATA,
     NO_VIEW,
     PARTS,
+    PROCESSES_VARIABLE,
     SANDBOX_DIRECTORY_VARIABLE,
     SANDBOX_VARIABLE,
     VARIABLES_VARIABLE,
@@ -118,6 +119,7 @@ def enter_sandbox(sandbox: str, process: str, variables: MutableMapping[str, str
     """Create a sandbox, or join that of another process; without it the program does not run."""
     from fal_runner.isolation import namespaces  # an import that a view does not need
 
+    processes = os.environ.pop(PROCESSES_VARIABLE, "")
     directory = os.environ.pop(SANDBOX_DIRECTORY_VARIABLE, "")  # a build has none
     try:
         if process:
@@ -126,7 +128,7 @@ def enter_sandbox(sandbox: str, process: str, variables: MutableMapping[str, str
         else:
             parts = [(how, f"{directory}/{name}", path) for name, (how, path) in PARTS.items() if directory]
             namespaces.enter([*parts, *read(sandbox)])
-        namespaces.confine(worker=not process)
+        namespaces.confine(worker=not process, processes=int(processes) if processes else None)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"this program cannot be isolated, so it does not run: {error.strerror}{where}", 126)

@@ -19,6 +19,7 @@ from fal_runner.isolation.container import kill as kill_container
 from fal_runner.isolation.mounts import JOIN_VARIABLE
 from fal_runner.isolation.sandbox import (
     APP,
+    PROCESSES_VARIABLE,
     SANDBOX_VARIABLE,
     SHARED,
     TEMPORARY,
@@ -39,6 +40,7 @@ from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id,
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.shim.disk import DiskBound
 from fal_runner.shim.memory import MemoryBound
+from fal_runner.shim.processes import ProcessBound
 from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess, note_imports, place_of
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
@@ -93,6 +95,7 @@ class Supervisor:
         self._container = Path(container) if container else None
         self._memory = MemoryBound(spec.limits, self._container)
         self._disk = DiskBound(spec.limits, [directory / APP, directory / TEMPORARY], self._pids)
+        self._crowd = ProcessBound(spec.limits, has_sandbox(spec.room), self._pids)
         self._started = 0.0
 
     @property
@@ -116,12 +119,13 @@ class Supervisor:
     def command_place(self) -> dict[str, str]:
         """Variables that make launch.py give commands the worker's view of the machine."""
         sandbox = SHARED if has_sandbox(self.spec.room) else ""
-        return {JOIN_VARIABLE: str(self.identity.pid), SANDBOX_VARIABLE: sandbox, **self._groups}
+        return {JOIN_VARIABLE: str(self.identity.pid), SANDBOX_VARIABLE: sandbox, **self._bounds}
 
     @property
-    def _groups(self) -> dict[str, str]:
-        """Variables that tell launch.py which control groups to enter first."""
-        return {GROUPS_VARIABLE: ":".join(self.spec.limits.groups)}
+    def _bounds(self) -> dict[str, str]:
+        """Variables that tell launch.py which control groups to enter first, and the number of processes."""
+        most = {PROCESSES_VARIABLE: str(self._crowd.most)} if self._crowd.most else {}
+        return {GROUPS_VARIABLE: ":".join(self.spec.limits.groups), **most}
 
     @property
     def terminals(self) -> str:
@@ -155,10 +159,12 @@ class Supervisor:
             self._ports["port"] = reserve(self.spec.bind_host)
         if self.spec.serves_metrics:
             self._ports["metrics_port"] = reserve(self.spec.bind_host)
-        place = {**place_of(self.spec.room, self._directory), **self._groups}
+        place = {**place_of(self.spec.room, self._directory), **self._bounds}
         process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self.env, place, self.spec.working_dir)
         self._worker = process.child
         self._process = process
+        if prewarmed is not None:
+            self._crowd.apply(self._reaper.program_of(process.child))
         self._started = time.monotonic()
         outputs = (process.stdout, log_pb2.LogEntry.SOURCE_STDOUT), (process.stderr, log_pb2.LogEntry.SOURCE_STDERR)
         for fd, source in outputs:
@@ -182,6 +188,7 @@ class Supervisor:
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
         self._tasks.append(self._spawn(self._memory.follow_kills(self._warn)))
+        self._tasks.append(self._spawn(self._crowd.follow(self._warn)))
         end = partial(self._worker.signal, signal.SIGKILL)
         self._tasks.append(self._spawn(self._memory.enforce(end)))
         self._tasks.append(self._spawn(self._disk.enforce(end, self._warn)))

@@ -51,12 +51,14 @@ class RunnerGroup:
         entered: the groups that limit the worker and commands, which enter them by themselves.
         ahead: all groups of a prewarmed worker, which cannot enter them by itself.
         memory: the one that limits memory.
+        processes: the one that limits processes and threads.
     """
 
     shim: Path | None = None
     entered: tuple[Path, ...] = ()
     ahead: tuple[Path, ...] = ()
     memory: Path | None = None
+    processes: Path | None = None
 
     def admit(self, shim: int, started: Sequence[int]) -> None:
         """Move a shim into its group, and its prewarmed worker into the worker's groups.
@@ -155,6 +157,7 @@ class RunnerGroups:
             entered=entered,
             ahead=entered if inner is not None or shim is None else (shim, *entered),
             memory=groups.get(MEMORY) if bounded else None,
+            processes=groups.get(PROCESSES),
         )
 
     @asynccontextmanager

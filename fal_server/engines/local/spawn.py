@@ -264,6 +264,8 @@ def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceL
         larger=limits.larger,
         groups=map(str, group.entered),
         memory_group=str(group.memory or ""),
+        processes=limits.processes,
+        processes_group=str(group.processes or ""),
     )
 
 
