@@ -242,7 +242,7 @@ class Files:
 def _local_name(entry: RemoteFile) -> str:
     """Return an entry's name if it is safe in a local path: the controller chose it."""
     if entry.name in {"", ".", ".."} or Path(entry.name).name != entry.name:
-        raise UnknownError(f"{entry.path!r} is no name that a file can have on this machine")
+        raise UnknownError(f"{entry.path!r} is not a name that a file can have on this machine")
     return entry.name
 
 

@@ -114,7 +114,7 @@ class AsyncHttpClient:
                         yield AsyncHttpStream(response, self._options)
                         return
             url = target
-        raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")
+        raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects in a loop.")
 
     async def close(self) -> None:
         """Close the kept connections."""

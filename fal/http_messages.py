@@ -63,7 +63,7 @@ class HttpResponse:
         try:
             parsed: JSON = json.loads(self.content)
         except (ValueError, RecursionError):
-            raise UnknownError(f"{without_query(self.url)} answered with something else than JSON") from None
+            raise UnknownError(f"{without_query(self.url)} did not answer with JSON") from None
         return parsed
 
 

@@ -150,7 +150,7 @@ def parse_leaf(raw_leaf: str) -> Leaf:
     """
     name, *parts = raw_leaf.split(".")
     if not name.startswith(VARIABLE_PREFIX) or name == VARIABLE_PREFIX:
-        raise WorkflowSyntaxError(f"{raw_leaf!r} is no reference: write it as $NODE.field")
+        raise WorkflowSyntaxError(f"{raw_leaf!r} is not a reference: write it as $NODE.field")
     leaf: Leaf = ReferenceLeaf(name.removeprefix(VARIABLE_PREFIX))
     for part in parts:
         if part.isdigit():
@@ -158,7 +158,7 @@ def parse_leaf(raw_leaf: str) -> Leaf:
         elif part.isidentifier():
             leaf = AttributeLeaf(leaf, part)
         else:
-            raise WorkflowSyntaxError(f"{raw_leaf!r} is no reference: {part!r} is neither a field nor a number")
+            raise WorkflowSyntaxError(f"{raw_leaf!r} is not a reference: {part!r} is neither a field nor a number")
     return leaf
 
 
@@ -251,7 +251,7 @@ class Run(Node):
 
         given = context.hydrate(self.input)
         if not isinstance(given, dict):
-            raise MisconfiguredGraphError(f"the input of {self.id} is no object, but {type(given).__name__}")
+            raise MisconfiguredGraphError(f"the input of {self.id} is not an object but {type(given).__name__}")
         return cast("JSONType", apps.run(self.app, given))
 
 
@@ -266,7 +266,7 @@ class Display(Node):
         name, needs = _of_node(data)
         fields = import_workflow_json(_field(data, "fields"))
         if not isinstance(fields, list) or not all(isinstance(item, Leaf) for item in fields):
-            raise WorkflowSyntaxError(f"the fields of {name} are no list of references, such as $NODE.url")
+            raise WorkflowSyntaxError(f"the fields of {name} are not a list of references, such as $NODE.url")
         return cls(name, needs, cast("list[Leaf]", fields))
 
     def to_json(self) -> dict[str, JSONType]:
@@ -288,7 +288,7 @@ class Display(Node):
 
 def _node(name: str, data: JSONType) -> Node:
     if not isinstance(data, dict):
-        raise WorkflowSyntaxError(f"the step {name} is no JSON object")
+        raise WorkflowSyntaxError(f"the step {name} is not a JSON object")
     return Node.from_json(data)
 
 
@@ -430,7 +430,7 @@ class Workflow:
         try:
             return list(graphlib.TopologicalSorter(graph).static_order())
         except graphlib.CycleError as error:
-            raise MisconfiguredGraphError(f"the workflow {self.name} goes round in a circle: {error.args[1]}") from None
+            raise MisconfiguredGraphError(f"the workflow {self.name} contains a cycle: {error.args[1]}") from None
 
     def _named(self, app: str) -> str:
         self._app_counter[app] += 1
@@ -460,7 +460,7 @@ def _read(path: Path) -> Workflow:
     except (ValueError, RecursionError) as error:
         raise WorkflowSyntaxError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise WorkflowSyntaxError(f"{path} holds no workflow, which is a JSON object")
+        raise WorkflowSyntaxError(f"{path} contains no workflow, which is a JSON object")
     return Workflow.from_json(found)
 
 
@@ -476,7 +476,7 @@ def main() -> None:
     for item in args.input:
         key, equals, value = item.partition("=")
         if not equals:
-            parser.error(f"{item!r} is no KEY=VALUE")
+            parser.error(f"{item!r} is not of the form KEY=VALUE")
         try:
             given[key] = json.loads(value)
         except ValueError:

@@ -159,7 +159,7 @@ def client_certificate(options: ChannelOptions) -> tuple[Path, Path] | None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
     except ssl.SSLError:
         raise ConfigError(
-            f"{files[0]} and {files[1]} are no certificate and its key, in PEM and without a passphrase"
+            f"{files[0]} and {files[1]} are not a certificate and its key, in PEM and without a passphrase"
         ) from None
     return files
 

@@ -89,7 +89,7 @@ async def asked(platform: Platform, call: Call) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(502, f"{call.path} answered with something else than JSON") from error
+        raise Refused(502, f"{call.path} did not answer with JSON") from error
 
 
 async def asked_object(platform: Platform, call: Call) -> dict[str, object]:
@@ -100,7 +100,7 @@ async def asked_object(platform: Platform, call: Call) -> dict[str, object]:
     """
     found = await asked(platform, call)
     if not isinstance(found, dict):
-        raise Refused(502, f"{call.path} answered with something else than an object")
+        raise Refused(502, f"{call.path} did not answer with an object")
     return found
 
 

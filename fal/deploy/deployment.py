@@ -288,7 +288,7 @@ def _built(
             if not lines or lines[-1] not in error.details:
                 raise
             raise build_failure(app, lines, shown=handler is not None) from error
-    raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
+    raise BuildFailedError(f"the build of {app.app_name}'s environment ended without reporting success: try again")
 
 
 def fetch_metadata(client: Client, app: PreparedApp, environment_name: str | None) -> Mapping[str, object]:
@@ -453,7 +453,7 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
             returned = result.return_value
     if returned is not None:
         return returned
-    raise DeployError("the run ended without a word on its result: try again")
+    raise DeployError("the run ended without reporting its result: try again")
 
 
 __all__ = [

@@ -288,7 +288,7 @@ async def _built(
             if not lines or lines[-1] not in error.details:
                 raise
             raise build_failure(app, lines, shown=handler is not None) from error
-    raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
+    raise BuildFailedError(f"the build of {app.app_name}'s environment ended without reporting success: try again")
 
 
 async def fetch_metadata(client: AsyncClient, app: PreparedApp, environment_name: str | None) -> Mapping[str, object]:
@@ -456,7 +456,7 @@ async def _returned(stream: AsyncIterator[RunResult], handler: Callable[[RunResu
             returned = result.return_value
     if returned is not None:
         return returned
-    raise DeployError("the run ended without a word on its result: try again")
+    raise DeployError("the run ended without reporting its result: try again")
 
 
 __all__ = [

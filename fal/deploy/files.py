@@ -76,7 +76,7 @@ def collect_files(
         patterns = [re.compile(pattern) for pattern in ignore]
     except re.error as error:
         raise AppFileError(
-            f"app_files_ignore has {error.pattern!r}, which is no regular expression: {error}"
+            f"app_files_ignore has {error.pattern!r}, which is not a regular expression: {error}"
         ) from error
     found: dict[str, AppFile] = {}
     for name in names:

@@ -239,7 +239,7 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 def _run(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
-        raise AppNotFoundError(f"{path} is no Python file: an app is written in a .py file")
+        raise AppNotFoundError(f"{path} is not a Python file: an app is written in a .py file")
     module = importlib.util.module_from_spec(spec)
     try:
         if "." in name:

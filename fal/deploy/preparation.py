@@ -291,7 +291,7 @@ def _warn_of_near_misses(loaded: LoadedApp) -> None:
     if isinstance(loaded.target, type):
         for name, option in loaded.target.near_misses().items():
             logging.getLogger(__name__).warning(
-                "%s.%s is no option and has no effect: did you mean %r?", loaded.symbol, name, option
+                "%s.%s is not an option and has no effect: did you mean %r?", loaded.symbol, name, option
             )
 
 

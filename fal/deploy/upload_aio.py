@@ -64,7 +64,7 @@ class AsyncFileStore:
             return []
         answer = await self._json("/files/missing_hashes", {"hashes": list(hashes)}, "the list of files")
         if not isinstance(answer, list):
-            raise UploadError("the controller answered something else than a list of missing files")
+            raise UploadError("the controller did not answer with a list of missing files")
         return [str(item) for item in answer]
 
     async def _send(self, file: AppFile) -> None:

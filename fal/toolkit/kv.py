@@ -73,7 +73,9 @@ class KVStore:
             KVStoreException: it cannot be written.
         """
         if not isinstance(cast("object", value), str):
-            raise TypeError(f"the value of {key!r} is no text but {type(value).__name__}: json.dumps makes one of it")
+            raise TypeError(
+                f"the value of {key!r} is not a string but {type(value).__name__}: json.dumps makes one of it"
+            )
         seconds = MAX_TTL_SECONDS if ttl is None else ttl
         if not MIN_TTL_SECONDS <= seconds <= MAX_TTL_SECONDS:
             raise ValueError(f"ttl is {ttl}: give {MIN_TTL_SECONDS} to {MAX_TTL_SECONDS} seconds")

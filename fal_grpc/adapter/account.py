@@ -197,7 +197,7 @@ def set_quotas_request(nickname: str, wanted: Mapping[str, object]) -> account_p
         if bound is None:
             continue
         if isinstance(bound, bool) or not isinstance(bound, int) or not 0 <= bound <= _MOST_BOUND:
-            raise ArgumentError(name, f"must be a whole number, 0 for no bound, not {bound!r}")
+            raise ArgumentError(name, f"must be a whole number, 0 for no limit, not {bound!r}")
         bounds[name] = bound
     return account_pb2.SetQuotasRequest(nickname=_nickname("nickname", nickname), quotas=account_pb2.Quotas(**bounds))
 

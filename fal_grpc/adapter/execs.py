@@ -111,7 +111,7 @@ def start_request(spec: ExecSpec, exec_id: str) -> exec_pb2.StartExecRequest:
     env = {"TERM": term} if term else dict[str, str]()
     for name, value in mapping("env", {} if spec.env is None else spec.env).items():
         if "=" in name:
-            raise ArgumentError("env", f"{name!r} is no name of a variable")
+            raise ArgumentError("env", f"{name!r} is not the name of a variable")
         env[name] = text("env", value, f"{name} must be text, not {type(value).__name__}", empty=True)
     size = None if spec.size is None else _size(spec.size)
     return exec_pb2.StartExecRequest(

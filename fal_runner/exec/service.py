@@ -93,7 +93,7 @@ class ExecService:
             ExecError: it is refused, or there is no such method.
         """
         if method not in self._methods:
-            raise ExecError("UNIMPLEMENTED", f"this shim knows no {method}: it was started by another version")
+            raise ExecError("UNIMPLEMENTED", f"this shim does not have {method}: it was started by another version")
         request_type, answer = self._methods[method]
         return answer(_parsed(request_type, data)).SerializeToString()
 
@@ -132,7 +132,7 @@ class ExecService:
                     yield (pb.ReadExecResponse(offset=offset, input_offset=taken).SerializeToString(),)
                 else:
                     await execution.changed()
-            raise ExecError("ABORTED", f"somebody else reads {request.exec_id} now")
+            raise ExecError("ABORTED", f"another reader has taken over {request.exec_id} now")
         finally:
             execution.detach(reader)
 
@@ -153,7 +153,7 @@ class ExecService:
                 await _take(execution, feed, first)
                 async for data in messages:
                     if execution.reader is not reader and execution.reader is not None:
-                        raise ExecError("ABORTED", f"somebody else reads {first.exec_id} now")
+                        raise ExecError("ABORTED", f"another reader has taken over {first.exec_id} now")
                     await _take(execution, feed, _parsed(pb.WriteExecRequest, data))
                 await feed.drain()
         except Gap as gap:

@@ -105,4 +105,4 @@ class Teams:
 
 
 def _no_team(user_id: str) -> NotFound:
-    return NotFound(f"team {user_id[:80]!r}", "you are a member of no such team; `fal teams list` shows yours")
+    return NotFound(f"team {user_id[:80]!r}", "you are not a member of such a team; `fal teams list` shows yours")

@@ -139,7 +139,7 @@ class Authenticator:
         try:
             await self._store.note_key_use(key.account, key.key_id, now)
         except Unavailable as fault:  # the call itself needs no write
-            _log.warning("it was not noted that key %s is used: %s", key.key_id, fault.message)
+            _log.warning("the use of key %s could not be recorded: %s", key.key_id, fault.message)
 
     def _remember(self, key: Key, principal: Principal) -> None:
         if len(self._known) >= _MOST_CACHED:

@@ -317,5 +317,5 @@ def _describe(engine: ContainerEngine) -> str:
     builds = " ".join(options.build)
     text = f"{engine.version} runs containers" + (f" with {' and '.join(ways)}" if ways else "")
     text += f", builds them with {builds}" if builds else ""
-    text += "; limits of memory are held" if options.limits else "; limits of memory are not held"
+    text += "; memory limits are enforced" if options.limits else "; memory limits are not enforced"
     return text if options.publishes else f"{text}; images that run themselves (use_isolate=False) cannot"

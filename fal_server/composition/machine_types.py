@@ -63,7 +63,7 @@ class _Reader:
                     name, "", f"is not a table: begin each machine type with its name, as [{name.upper()}]"
                 )
             if not _NAME.fullmatch(name):
-                raise self._wrong(name, "", "is no name: use up to 64 letters, digits, '.', '_' and '-'")
+                raise self._wrong(name, "", "is not a name: use up to 64 letters, digits, '.', '_' and '-'")
             yield self._type(name, table)
 
     def _type(self, name: str, table: Mapping[str, object]) -> MachineType:

@@ -108,7 +108,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=_days,
         default=7.0,
         metavar="DAYS",
-        help="How long it is kept which requests ended how (defaults to 7).",
+        help="How long the history of requests is kept (defaults to 7).",
     )
     parser.add_argument(
         "--request-sample",
@@ -122,7 +122,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "--log-bytes",
         type=_bytes,
         metavar="SIZE",
-        help="About how large the stored logs may be, as 20G; the oldest lines go first (defaults to no bound).",
+        help="About how large the stored logs may be, as 20G; the oldest lines go first (defaults to no limit).",
     )
     parser.add_argument(
         "--file-retention-days",

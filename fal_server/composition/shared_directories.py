@@ -47,7 +47,7 @@ def check_shared(shared: Sequence[SharedDirectory], state: Path) -> None:
         real, kept = path.resolve(), state.resolve()
         top = path.parts[1] if len(path.parts) > 1 else ""
         if not real.is_dir():
-            why = "is no directory: make it, or leave the option out"
+            why = "is not a directory: create it, or leave the option out"
         elif kept.is_relative_to(real) or real.is_relative_to(kept):
             why = f"would show the state directory {state} with its keys to every app: share a directory beside it"
         elif top in SYSTEM:

@@ -105,7 +105,7 @@ class Shutdown:
         """Send remaining responses at the pace of their readers."""
         until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
         if not await self._wait_for(lambda: _some(len(self._listener.registry), "connection", "to be answered"), until):
-            log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer under way:"))
+            log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer in progress:"))
 
     async def _end(self, runner_ids: list[str]) -> None:
         def left() -> int:

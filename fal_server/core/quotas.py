@@ -41,7 +41,7 @@ class Quotas:
     def __post_init__(self) -> None:
         for name, bound in asdict(self).items():
             if not 0 <= bound <= MOST:
-                raise InvalidArgument(name, f"{name} is {bound}: use 0 for no bound, or at most {MOST}")
+                raise InvalidArgument(name, f"{name} is {bound}: use 0 for no limit, or at most {MOST}")
 
     def changed(self, changes: Mapping[str, int]) -> Quotas:
         """Return these quotas with some limits changed.

@@ -177,7 +177,7 @@ class _Simulation:
             if self._looks - paused_at > _LOOKS_A_SLICE:
                 paused_at = self._looks
                 if self._looks > MOST_LOOKS:
-                    message = "this takes too long to play through: give fewer arrivals, or a lower max_concurrency"
+                    message = "this takes too long to simulate: give fewer arrivals, or a lower max_concurrency"
                     raise InvalidArgument("arrivals", message)
                 yield
         return self._result()

@@ -85,7 +85,7 @@ class Workflow:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InvalidArgument(
-                "name", f"name {self.name[:80]!r} is no workflow's: use letters, digits, '_', '.', '-'"
+                "name", f"name {self.name[:80]!r} is not the name of a workflow: use letters, digits, '_', '.', '-'"
             )
         checked_text(self.title, "title", _LONGEST_TITLE)
         if len(json.dumps(self.contents)) > _MOST_BYTES:

@@ -351,7 +351,7 @@ class Reconciler:
         revision = await self._catalog.find_revision(EVERY_ACCOUNT, action.revision_id)
         app = self._catalog.get(action.app_id)
         if revision is None or app is None:
-            log.error("app %s wants a runner of revision %s, which is gone", action.app_id, action.revision_id)
+            log.error("app %s needs a runner of revision %s, which was deleted", action.app_id, action.revision_id)
             return
         delayed = action.not_before is not None
         reason = action.reason

@@ -232,7 +232,7 @@ class Accounts:
                 raise NotFound(f"member {user[:80]!r}", f"`fal teams members {account.nickname}` shows who is one")
             await self._require_role(caller, account, before.role)
             await self._store.remove_member(account.id, before.user)
-            self._teams.has_ended(before.user, account.id, f"you are no member of {account.nickname} any more")
+            self._teams.has_ended(before.user, account.id, f"you are not a member of {account.nickname} any more")
 
     async def readable(self, caller: Principal, nickname: str) -> Account:
         """Return an account that the caller may read; empty means its own.
@@ -255,7 +255,9 @@ class Accounts:
         found = self._known.named(nickname)
         acting = None if found is None else await self._acting(caller, found)
         if found is None or acting is None:
-            raise NotFound(f"team {nickname[:80]!r}", "you are a member of no such team; `fal teams list` shows yours")
+            raise NotFound(
+                f"team {nickname[:80]!r}", "you are not a member of such a team; `fal teams list` shows yours"
+            )
         require(acting, permission)
         if found.kind is not AccountKind.TEAM:
             raise InvalidArgument(

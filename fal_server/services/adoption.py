@@ -12,7 +12,7 @@ from fal_server.ports import Engine
 
 _GONE = "it was gone when the controller came back"
 _COPIED = "it belongs to the state directory that this one was copied from"
-_UNREADABLE = "its token in the database is damaged, so that the controller could not take it back"
+_UNREADABLE = "its token in the database is damaged, so that the controller could not reattach it"
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 

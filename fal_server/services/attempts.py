@@ -190,7 +190,7 @@ class AttemptRunner:
         self._queue.requests_changed.notify()
         if content is None:
             live.request = waiting
-            return _gone("the request was changed by somebody else"), Outcome.DONE
+            return _gone("the request was changed by another caller"), Outcome.DONE
         if live.cancelled.is_set():
             return Requeue(request=waiting), Outcome.DONE  # nothing was sent
         live.revision_id, live.cold_start, live.bytes_in = lease.slot.revision_id, lease.cold_start, len(content.body)

@@ -106,7 +106,7 @@ class Explainer:
             base = (await self._catalog.require_in(scope.account, name, environment)).scaling
         scaling = changed(base, settings)
         if self._simulations >= MOST_SIMULATIONS:
-            raise ResourceExhausted(f"{self._simulations} simulations are under way: try again when they are done")
+            raise ResourceExhausted(f"{self._simulations} simulations are in progress: try again when they are done")
         self._simulations += 1
         try:
             simulation = simulate(scaling, arrivals, start_seconds)

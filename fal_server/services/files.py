@@ -199,7 +199,7 @@ class AppFiles:
             InvalidArgument: the hash or the mode is malformed.
         """
         if _HASH.fullmatch(file_hash) is None:
-            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
+            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is not a SHA-256: give 64 hexadecimal digits")
         if not (mode.isascii() and mode.isdigit() and len(mode) <= 6):
             raise InvalidArgument(
                 "mode", f"mode {mode[:20]!r} is invalid: give st_mode in decimal digits, such as 33188"

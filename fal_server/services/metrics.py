@@ -114,7 +114,7 @@ class Metrics:
         runners = Metric(name="fal_app_runners", kind="gauge", help="Number of runners of an app")
         waiting = Metric(name="fal_app_queue_size", kind="gauge", help="Number of requests that wait for a runner")
         running = Metric(
-            name="fal_app_concurrent_requests", kind="gauge", help="Number of requests that runners work on"
+            name="fal_app_concurrent_requests", kind="gauge", help="Number of requests that runners process"
         )
         for app in self._catalog.apps:
             if app.account != scope.account:
@@ -184,9 +184,9 @@ class Metrics:
         return [ended, durations, waits, cold]
 
     def _runners(self, scope: Scope) -> list[Metric]:
-        cores = Metric(name="fal_runner_cpu_cores", kind="gauge", help="Processors that a runner used a short time ago")
-        memory = Metric(name="fal_runner_memory_bytes", kind="gauge", help="Memory that a runner used a short time ago")
-        gpu_cores = Metric(name="fal_runner_gpu_cores", kind="gauge", help="GPUs that a runner used a short time ago")
+        cores = Metric(name="fal_runner_cpu_cores", kind="gauge", help="CPU cores that a runner used recently")
+        memory = Metric(name="fal_runner_memory_bytes", kind="gauge", help="Memory that a runner used recently")
+        gpu_cores = Metric(name="fal_runner_gpu_cores", kind="gauge", help="GPUs that a runner used recently")
         gpu_memory = Metric(name="fal_runner_gpu_memory_bytes", kind="gauge", help="Memory of GPUs that a runner used")
         for runner in self._fleet.of_account(scope.account):
             used = None if runner.state in NO_PROCESS else self._resources.of(runner.runner_id)

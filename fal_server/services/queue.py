@@ -358,11 +358,11 @@ class Queue:
         if not request.dead:
             state = "is not completed" if request.state is not State.COMPLETED else "was not given up"
             raise FailedPrecondition(
-                f"request {request_id} {state}: only requests that were given up can be put in line again"
+                f"request {request_id} {state}: only requests that were given up can be queued again"
             )
         again = _as_new(request)
         if not await self._put_in_line(app_id.account, [again]):
-            raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
+            raise FailedPrecondition(f"request {request_id} was queued again by another caller meanwhile")
         return again
 
     async def redrive_all(self, app_id: AppId, request_ids: Sequence[str]) -> list[str]:
@@ -454,7 +454,7 @@ class Queue:
             self._backlog.add(request)
             self._notify()
         else:
-            log.error("request %s was changed by somebody else: it is left to them", request.request_id)
+            log.error("request %s was changed by another caller, who decides about it", request.request_id)
             self._backlog.forget(live)
 
     async def _accept(self, request: QueuedRequest, content: Content) -> QueueStatus:

@@ -86,7 +86,7 @@ async def test_what_is_open_ends_with_the_membership(stack) -> None:
         account_pb2.RemoveMemberRequest(team="crew", user="alice"), metadata=stack.metadata
     )
     assert await theirs.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert "no member of crew any more" in await theirs.call.details()
+    assert "not a member of crew any more" in await theirs.call.details()
     assert not other.call.done(), "the team's own key goes on"
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await following(stack, acting)

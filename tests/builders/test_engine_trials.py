@@ -46,8 +46,7 @@ async def test_what_a_machine_needs_is_found_and_remembered(tmp_path, engine):
     finding = await trials(tmp_path, variables).look()
     assert finding.detail == (
         "podman 9.9.9 runs containers with runsc and --ulimit host, builds them with --isolation chroot --cap-drop "
-        "SYS_CHROOT; "
-        "limits of memory are not held"
+        "SYS_CHROOT; memory limits are not enforced"
     )
     assert finding.engine is not None
     assert finding.engine.options.engine[:2] == ("--runtime", script)

@@ -44,7 +44,7 @@ def test_the_list_goes_on_to_the_next_page(controller, capsys):
 def test_a_broken_log_is_an_error(controller, capsys):
     controller.answers["VerifyAudit"] = pb.VerifyAuditResponse(rows=3)
     assert main(["audit", "verify"]) == 0
-    assert capsys.readouterr().out == "The audit log is whole: 3 entries, each follows from those before it.\n"
+    assert capsys.readouterr().out == "The audit log is intact: 3 entries, each consistent with those before it.\n"
     controller.answers["VerifyAudit"] = pb.VerifyAuditResponse(rows=3, broken_at=2)
     assert main(["audit", "verify"]) == 1
     assert "entry 2 of the audit log was changed" in capsys.readouterr().err

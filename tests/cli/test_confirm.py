@@ -28,8 +28,8 @@ COMMANDS = (
     (
         ["teams", "delete", "crew"],
         (
-            "Delete crew with its apps, keys and secrets, 2 runners, 1 queued request and 3.0 KiB in /data? Nothing of "
-            "it can be brought back. (y/N): "
+            "Delete crew with its apps, keys and secrets, 2 runners, 1 queued request and 3.0 KiB in /data? This "
+            "cannot be undone. (y/N): "
         ),
         "DeleteAccount",
     ),
@@ -132,7 +132,7 @@ def test_nobody_is_asked_with_yes_or_without_a_terminal(controller, person, caps
         (["keys", "revoke", "nosuch"], "key 'nosuch' not found: `fal keys list` shows which exist"),
         (["secrets", "unset", "NOSUCH"], "secret 'NOSUCH' not found: `fal secrets list` shows which exist"),
         (["environments", "delete", "nosuch"], "environment 'nosuch' not found: `fal environments list` shows which"),
-        (["teams", "remove", "crew", "bob"], "'bob' is no member of crew: `fal teams members crew` shows who is"),
+        (["teams", "remove", "crew", "bob"], "'bob' is not a member of crew: `fal teams members crew` shows who is"),
         (["profile", "delete", "nosuch"], "There is no profile 'nosuch'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

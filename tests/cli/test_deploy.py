@@ -97,7 +97,7 @@ def test_a_detached_deploy_of_a_known_app_is_rolling_out(deployed, app_file, cap
 @pytest.mark.parametrize(
     ("registered", "message"),
     [
-        (None, "Interrupted: whether there is a new revision is not known. `fal apps list-rev` shows them."),
+        (None, "Interrupted: it is not known whether there is a new revision. `fal apps list-rev` shows it."),
         (
             revision_pb2.RegisteredRevision(application_id="rev-1", application_name="hello"),
             "the deploy of hello to revision rev-1 goes on.\n`fal apps delete hello` removes the application.",

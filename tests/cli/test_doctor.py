@@ -36,7 +36,7 @@ def test_how_containers_run_is_said(controller, monkeypatch, diagnosis, tmp_path
     monkeypatch.setenv("CONTAINERS_RECORD", str(engine.record))
     [works] = [check for check in diagnosis()[1]["checks"] if check["name"] == "containers"]
     assert (works["status"], works["fix"]) == ("ok", "")
-    assert works["detail"].startswith("podman 9.9.9 runs containers; limits of memory")
+    assert works["detail"].startswith("podman 9.9.9 runs containers; memory limits")
 
 
 @pytest.fixture

@@ -371,7 +371,7 @@ def test_http_statuses_become_errors_of_the_tree(status, body, code):
 def test_what_is_no_json_is_said():
     with answering(lambda method, path: (200, "text/html", b"<html>")) as (host, _):
         rest = Rest(f"http://{host}", KeyCredentials("id", "s"), ChannelOptions())
-        with pytest.raises(UnknownError, match="something else than JSON"):
+        with pytest.raises(UnknownError, match="did not answer with JSON"):
             rest.teams()
 
 

@@ -77,7 +77,7 @@ cpu = 4
         ),
         ('A = { cpu = 1, memory = "x" }\n', "line 1: memory of A is 'x'"),
         ("cpu = 1\n", "line 1: cpu is not a table: begin each machine type with its name, as [CPU]"),
-        ('["a b"]\ncpu = 1\n', "line 1: a b is no name"),
+        ('["a b"]\ncpu = 1\n', "line 1: a b is not a name"),
         ('[a]\ncpu=1\nmemory="1G"\n[A]\ncpu=1\nmemory="1G"\n', "describes A twice"),
         ("[A]\n[A]\n", "is not TOML: Cannot declare ('A',) twice (at line 2"),
         ("[A\n", "is not TOML"),

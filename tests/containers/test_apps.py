@@ -106,7 +106,7 @@ def test_what_works_here_is_said(controller, boxed, podman):
     )
     [found] = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "containers"]
     assert found["status"] == "ok"
-    assert "limits of memory are held" in found["detail"]
+    assert "memory limits are enforced" in found["detail"]
 
 
 def test_commands_run_inside(controller, runner):

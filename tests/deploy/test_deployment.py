@@ -310,7 +310,7 @@ def test_a_platform_that_fails_is_an_error(calls):
     with pytest.raises(DeployError, match="could not carry out the run"):
         run(calls, "app.py::twice")
     calls.run_state = RunState.IN_PROGRESS
-    with pytest.raises(DeployError, match="ended without a word"):
+    with pytest.raises(DeployError, match="ended without reporting"):
         run(calls, "app.py::twice")
 
 

@@ -54,7 +54,7 @@ def test_hash_is_of_content_and_mode(place):
 
 @pytest.mark.parametrize(
     ("names", "ignore", "words"),
-    [(["none"], [], "there is no"), (["../"], [], "is outside of"), (["one.txt"], ["["], "no regular expression")],
+    [(["none"], [], "there is no"), (["../"], [], "is outside of"), (["one.txt"], ["["], "not a regular expression")],
 )
 def test_what_cannot_be_sent(place, names, ignore, words):
     (place.parent / "outside.txt").touch()

@@ -18,7 +18,10 @@ APP = "import fal\n\nclass Shop(fal.App):\n{body}\n    @fal.endpoint('/')\n    d
 @pytest.mark.parametrize(
     ("body", "hint"),
     [
-        ("    machine_typ = 'XS'\n", "Shop.machine_typ is no option and has no effect: did you mean 'machine_type'?"),
+        (
+            "    machine_typ = 'XS'\n",
+            "Shop.machine_typ is not an option and has no effect: did you mean 'machine_type'?",
+        ),
         ("    requirement = ['numpy']\n", "did you mean 'requirements'?"),
         ("    keepalive = 60\n", "did you mean 'keep_alive'?"),
         ("    secret = ['A']\n", "did you mean 'secrets'?"),

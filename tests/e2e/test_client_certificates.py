@@ -143,7 +143,7 @@ def test_a_profile_names_one(door: Door) -> None:
 def test_what_is_no_certificate_is_said_before_anything_is_sent(door: Door) -> None:
     wrong = {"FAL_CLIENT_CERT_FILE": str(door.trusted[0]), "FAL_CLIENT_KEY_FILE": str(door.foreign[1])}
     for command in (("apps", "list"), ("files", "list", "/data")):
-        assert "are no certificate and its key" in door.fal(*command, **wrong).stderr
+        assert "are not a certificate and its key" in door.fal(*command, **wrong).stderr
     missing = door.fal("apps", "list", FAL_CLIENT_CERT_FILE="/none")
     assert "/none, which is not a readable file" in missing.stderr
     alone = door.fal("apps", "list", FAL_CLIENT_KEY_FILE="/none")

@@ -69,13 +69,13 @@ def test_an_edit_is_served_and_a_mistake_is_shown_while_the_version_before_serve
 
     (place / "dev_helper.py").write_text("VALUE = \n")
     assert f"{place / 'dev_helper.py'}, line 1: SyntaxError" in running.until("Error:")
-    running.until("The version before serves on.")
+    running.until("The previous version keeps serving.")
     assert value(controller, running) == 2
 
     (place / "dev_helper.py").write_text("VALUE = 3\nFAILS = 'no weights'\n")
     running.until("OSError: no weights")
     assert "OSError" in running.until("Error:")
-    running.until("The version before serves on.")
+    running.until("The previous version keeps serving.")
     assert value(controller, running) == 2
 
     (place / "dev_helper.py").write_text("VALUE = 4\n")

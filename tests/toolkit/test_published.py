@@ -182,7 +182,7 @@ def test_an_archive_is_unpacked_once_and_goes_with_its_object() -> None:
 
 
 def test_what_is_no_archive() -> None:
-    with pytest.raises(DownloadError, match="no ZIP archive"):
+    with pytest.raises(DownloadError, match="not a ZIP archive"):
         list(CompressedFile(url="data:text/plain,hello"))
 
 

@@ -109,7 +109,7 @@ def test_an_input_may_be_an_address_alone() -> None:
 def test_image_sizes() -> None:
     assert get_image_size("landscape_16_9") == ImageSize(width=1024, height=576)
     assert get_image_size(ImageSize(width=8, height=8)).width == 8
-    with pytest.raises(TypeError, match="no image size"):
+    with pytest.raises(TypeError, match="not an image size"):
         get_image_size("huge")  # type: ignore[arg-type]
 
 

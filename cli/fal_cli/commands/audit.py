@@ -71,7 +71,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.output != "pretty":
         write_document(args.output, {"entries": check.entries, "broken_at": check.broken_at})
     elif check.broken_at is None:
-        print_line(f"The audit log is whole: {check.entries} entries, each follows from those before it.")
+        print_line(f"The audit log is intact: {check.entries} entries, each consistent with those before it.")
     else:
         print_error(
             f"entry {check.broken_at} of the audit log was changed, or one before it was removed: compare a backup"

@@ -176,7 +176,7 @@ def _planned(client: SyncServerlessClient, args: argparse.Namespace) -> DeployPl
 def _describe_interrupt(registered: list[RegisteredRevision], *, sent: bool) -> str:
     """Say what happens to the interrupted deploy, which continues without this command once it is stored."""
     if not registered and sent:
-        return "\nInterrupted: whether there is a new revision is not known. `fal apps list-rev` shows them."
+        return "\nInterrupted: it is not known whether there is a new revision. `fal apps list-rev` shows it."
     if not registered:
         return "\nInterrupted: nothing was deployed."
     revision = registered[0]

@@ -84,7 +84,9 @@ def add_arguments(parser: FalParser) -> None:
     )
     create.beyond(
         create.add_argument(
-            "--for-app", metavar="APP", help="Only for this app: the key gets what can be for one app (with --env)."
+            "--for-app",
+            metavar="APP",
+            help="Only for this app: the key gets the permissions that can be limited to one app (with --env).",
         )
     )
     environment = create.add_argument("--env", help="Only for this environment, or for the app of --for-app in it.")
@@ -178,7 +180,7 @@ def _ask() -> str:
         answer = line.strip().upper() or "API"
         if answer in _PRESETS:
             return answer
-        print_note(f"'{answer}' is none of {', '.join(_PRESETS)}")
+        print_note(f"'{answer}' is not one of {', '.join(_PRESETS)}")
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def add_arguments(parser: FalParser) -> None:
         nargs="*",
         type=_pattern,
         metavar="PATTERN",
-        help="Regular expressions, each found anywhere in a name; none is all applications.",
+        help="Regular expressions, matched anywhere in a name; without any, all applications.",
     )
     complete_ids(patterns, APPS)
     add_env_option(parser)

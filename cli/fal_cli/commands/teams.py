@@ -30,9 +30,9 @@ Examples:
   fal teams create alice --user --name 'Alice Liddell'"""
 _DELETE_EPILOG = """\
 Only the owner of the controller may: with the key of `fal up`. Whatever runs for the account ends at once; its apps,
-keys, secrets, requests, logs and files are removed, and nothing of it can be brought back."""
+keys, secrets, requests, logs and files are removed. This cannot be undone."""
 _QUOTAS_EPILOG = """\
-The owner of the controller sets them: with the key of `fal up`. A bound is a number, with K, M, G or T after it if it
+The owner of the controller sets them: with the key of `fal up`. A quota is a number, with K, M, G or T after it if it
 counts bytes, or `none`.
 
 Examples:
@@ -162,7 +162,11 @@ def add_arguments(parser: FalParser) -> None:
     add_yes_option(delete)
     complete_ids(delete.add_argument("nickname", metavar="ACCOUNT", help="The account."), TEAM_NAMES)
     quotas = add_command(
-        commands, "quotas", "Show what an account may have and has, or set it.", _quotas, epilog=_QUOTAS_EPILOG
+        commands,
+        "quotas",
+        "Show the quotas and the usage of an account, or set its quotas.",
+        _quotas,
+        epilog=_QUOTAS_EPILOG,
     )
     add_client_options(quotas)
     account = quotas.add_argument("nickname", metavar="ACCOUNT", nargs="?", default="", help="Without it, your own.")
@@ -215,14 +219,14 @@ def _remove(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         confirm(args, lambda: _removal(client, args))
         client.accounts.remove_member(args.nickname, args.user)
-    print_note(f"{args.user} is no member of {args.nickname} any more.")
+    print_note(f"{args.user} is not a member of {args.nickname} any more.")
 
 
 def _removal(client: SyncServerlessClient, args: argparse.Namespace) -> str:
     """Return the question; nobody is asked about a user who is not a member."""
     if args.user not in {member.user for member in client.accounts.members(args.nickname)}:
         shows = f"`fal teams members {args.nickname}` shows who is"
-        raise CommandError(f"'{args.user}' is no member of {args.nickname}: {shows}")
+        raise CommandError(f"'{args.user}' is not a member of {args.nickname}: {shows}")
     return f"Remove {args.user} from {args.nickname}?"
 
 
@@ -230,7 +234,7 @@ def _delete(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         confirm(args, lambda: _deletion(client, args.nickname))
         removed = client.accounts.delete(args.nickname)
-    rest = "" if removed else " What it had is still being removed: the controller goes on with that by itself."
+    rest = "" if removed else " Its data is still being removed: the controller continues by itself."
     print_note(f"Deleted {args.nickname}; none of its keys works any more.{rest}")
 
 
@@ -241,7 +245,7 @@ def _deletion(client: SyncServerlessClient, nickname: str) -> str:
     size = shown_bytes(used.get("data_bytes", 0))
     return (
         f"Delete {nickname} with its apps, keys and secrets, {', '.join(counts)} and {size} in /data? "
-        "Nothing of it can be brought back."
+        "This cannot be undone."
     )
 
 
@@ -253,7 +257,7 @@ def _quotas(args: argparse.Namespace) -> None:
     wanted = {name: getattr(args, name) for name in QUOTAS_BY_NAME if getattr(args, name) is not None}
     if wanted:
         if not args.nickname:
-            raise CommandError("name the account whose bounds to set: `fal teams quotas ACCOUNT ...`", ExitCode.USAGE)
+            raise CommandError("name the account whose quotas to set: `fal teams quotas ACCOUNT ...`", ExitCode.USAGE)
         with open_client(args) as client:
             client.accounts.set_quotas(args.nickname, **wanted)
     run_list(args, lambda client: _quotas_of(client, args.nickname), lambda rows: write_items(args, QUOTAS, rows))

@@ -30,9 +30,9 @@ def shown_use(name: str, bound: int, used: int | None) -> str:
         used: None for an unknown usage, or for a rate.
     """
     if used is None:
-        return f"at most {shown_amount(name, bound)}" if bound else "no bound"
+        return f"at most {shown_amount(name, bound)}" if bound else "no limit"
     return (
         f"{shown_amount(name, used)} of {shown_amount(name, bound)}"
         if bound
-        else f"{shown_amount(name, used)}, no bound"
+        else f"{shown_amount(name, used)}, no limit"
     )

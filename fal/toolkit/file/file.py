@@ -378,7 +378,7 @@ class CompressedFile(File):
         """Return the files that match a pattern, such as "*.png" or "**/*.txt".
 
         Raises:
-            DownloadError: it could not be downloaded, or is no ZIP archive.
+            DownloadError: it could not be downloaded, or is not a ZIP archive.
         """
         return self._directory().glob(pattern)
 
@@ -392,6 +392,6 @@ class CompressedFile(File):
                     with ZipFile(archive) as opened:
                         opened.extractall(directory)
                 except BadZipFile as error:
-                    raise DownloadError(f"{self.url[:200]} is no ZIP archive: {error}") from error
+                    raise DownloadError(f"{self.url[:200]} is not a ZIP archive: {error}") from error
             self.extract_dir = str(directory)
         return Path(self.extract_dir)

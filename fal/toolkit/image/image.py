@@ -77,7 +77,7 @@ def get_image_size(source: ImageSizeInput) -> ImageSize:
         return source
     preset = IMAGE_SIZE_PRESETS.get(str(source))  # anything else than text is not a preset
     if preset is None:
-        raise TypeError(f"{source!r} is no image size: give an ImageSize or one of {', '.join(IMAGE_SIZE_PRESETS)}")
+        raise TypeError(f"{source!r} is not an image size: give an ImageSize or one of {', '.join(IMAGE_SIZE_PRESETS)}")
     return preset.model_copy()
 
 

@@ -128,7 +128,7 @@ def clone_repository(
     if not https_url.startswith("https://"):
         raise DownloadError(f"{https_url[:200]} does not begin with https://")
     if commit_hash is not None and _HASH.fullmatch(commit_hash) is None:
-        raise DownloadError(f"{commit_hash[:80]} is no commit's hash")
+        raise DownloadError(f"{commit_hash[:80]} is not the hash of a commit")
     parent = FAL_REPOSITORY_DIR if target_dir is None else FAL_PERSISTENT_DIR / target_dir
     name = repo_name or Path(urlsplit(https_url).path).name.removesuffix(".git")
     target = parent / name
@@ -199,7 +199,7 @@ def _data(url: str) -> bytes:
     try:
         return base64.b64decode(unquote(content), validate=True)
     except binascii.Error as error:
-        raise DownloadError(f"the data: address is no base64: {error}") from error
+        raise DownloadError(f"the data: address is not base64: {error}") from error
 
 
 def _name(url: str, headers: Message) -> str:

@@ -43,7 +43,7 @@ def few_files() -> str:
     both = (hard - _OWN) // (_PER_RUNNER + _PER_REQUEST)
     return (
         f"the controller may open only {hard} files: it needs {_OWN} itself, {_PER_RUNNER} for each runner and "
-        f"{_PER_REQUEST} for each request under way, so {both} runners with a request each are about the most. Start "
+        f"{_PER_REQUEST} for each request in progress, so {both} runners with a request each are about the most. Start "
         f"it with a higher limit: `ulimit -n {_USUAL}`, as root where that is refused, or LimitNOFILE= in its unit"
     )
 

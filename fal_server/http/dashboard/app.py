@@ -115,7 +115,7 @@ class _Problems:
 
     async def of_no_page(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        detail = f"{request.method} {request.url.path} is no page of the dashboard"
+        detail = f"{request.method} {request.url.path} is not a page of the dashboard"
         return self._show(request, error.status_code, detail)
 
     def _show(self, request: Request, status: int, detail: str) -> Response:

@@ -136,7 +136,7 @@ class AppPages:
     async def _redrive(self, request: Request, caller: Principal) -> Response:
         app_id, form = app_of(request, caller), await form_of(request)
         await self._queue.redrive(app_id, form.get("request", ""))
-        return back(_page_of(app_id), "The request is in line again.")
+        return back(_page_of(app_id), "The request is queued again.")
 
 
 def _page_of(app_id: AppId) -> str:

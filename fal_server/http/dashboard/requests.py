@@ -81,7 +81,7 @@ class RequestPages:
         record = await self._record(caller, app_id, request_id)
         queued = await self._queued(app_id, request_id)
         if record is None and queued is None:
-            raise NotFound(f"request {request_id[:80]!r}", "it has expired, or was never made")
+            raise NotFound(f"request {request_id[:80]!r}", "it has expired or never existed")
         answer = None
         if queued is not None and queued.state is State.COMPLETED and allows(caller, "serverless:apps:run"):
             require_app(caller, app_id)

@@ -102,7 +102,7 @@ def _seconds(request: Request) -> float | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LONGEST_TIMEOUT))):
-        raise CallFailed("invalid_argument", "Connect-Timeout-Ms is no number of milliseconds of at most 10 digits")
+        raise CallFailed("invalid_argument", "Connect-Timeout-Ms is not a number of milliseconds of at most 10 digits")
     return int(text) / 1000
 
 

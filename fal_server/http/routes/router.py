@@ -61,7 +61,7 @@ class Router:
             send_error(exchange, self._ids.next(), HttpError(503, "runner_scheduling_failure", self._suspended))
             return
         if self._hosts is not None and not self._hosts.admits(exchange.host):
-            detail = "the Host of the request is no name of this controller: `fal up --allowed-host NAME` adds one"
+            detail = "the Host of the request is not a name of this controller: `fal up --allowed-host NAME` adds one"
             send_error(exchange, self._ids.next(), HttpError(421, "bad_request", detail))
             return
         target = exchange.target

@@ -50,7 +50,7 @@ class DiskAppFiles:
             Unavailable: the disk cannot be written.
         """
         if _HASH.fullmatch(file_hash) is None:
-            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
+            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is not a SHA-256: give 64 hexadecimal digits")
         path = self._place(file_hash)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -76,7 +76,7 @@ class _Calls:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise CommandError("the queue answered with something that is not a JSON object")
+            raise CommandError("the queue did not answer with a JSON object")
         return found
 
 

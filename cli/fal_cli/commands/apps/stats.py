@@ -32,7 +32,7 @@ def add_command_to(commands: Commands) -> None:
         "--step",
         type=duration_type,
         metavar="DURATION",
-        help="Numbers for each part so long, such as 5m; whole minutes.",
+        help="Show statistics for parts of this length, such as 5m, in whole minutes.",
     )
     add_list_options(parser, STATS)
 

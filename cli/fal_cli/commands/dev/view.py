@@ -55,7 +55,7 @@ class View:
     def error(self, text: str, *, served: bool) -> None:
         """Print why an edit is not served."""
         self._write(f"Error: {text}", "red")
-        self.beside("The version before serves on." if served else "Nothing is served until the next edit.")
+        self.beside("The previous version keeps serving." if served else "Nothing is served until the next edit.")
 
     def line(self, entry: LogEntry) -> None:
         """Print a line of the app, or a warning of the platform."""

@@ -52,7 +52,7 @@ def add_commands_to(commands: Commands) -> None:
 
 def _add_own_options(parser: FalParser) -> None:
     parser.beyond(
-        parser.add_argument("--timeout", type=seconds_type, metavar="SECONDS", help="End the command after so long.")
+        parser.add_argument("--timeout", type=seconds_type, metavar="SECONDS", help="End the command after this time.")
     )
     parser.beyond(parser.add_argument("--cwd", metavar="DIR", help="Directory to run in; defaults to the app's."))
     parser.beyond(
@@ -67,7 +67,7 @@ def _add_own_options(parser: FalParser) -> None:
     )
     parser.beyond(
         parser.add_argument(
-            "--keep", action="store_true", help="Let the command run on if the connection is lost for good."
+            "--keep", action="store_true", help="Keep the command running if the connection is lost for good."
         )
     )
     parser.beyond(
@@ -94,7 +94,7 @@ def _exec(args: argparse.Namespace) -> int:
         return ExitCode.OK
     terminal = sys.stdin.isatty()
     if args.interactive and not terminal:
-        print_note("Standard input is not a terminal: going on without a TTY.")
+        print_note("Standard input is not a terminal: continuing without a TTY.")
     # Without -it a terminal is not read: input typed meanwhile is for the next command.
     return run(args, args.command, tty=args.interactive and terminal, send_input=args.interactive or not terminal)
 
