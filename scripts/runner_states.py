@@ -26,46 +26,46 @@ MEANINGS: dict[RunnerState, str] = {
     "before there is a runner, so this state appears only if the image was removed since.",
     S.SETUP: "Its process runs setup(). This ends when the app's port answers, or at `startup_timeout`.",
     S.IDLE: "It is ready and has no request. With requests it is shown as RUNNING, which is never stored.",
-    S.DRAINING: "It gets no more requests and finishes those that it has. Without any, this state is skipped.",
+    S.DRAINING: "It gets no new requests and finishes those in flight. Without any, this state is skipped.",
     S.TERMINATING: "SIGTERM was sent; handle_exit() and teardown() run. After the grace "
     f"(at most {MAX_GRACE_SECONDS} s) its whole process group gets SIGKILL.",
-    S.TERMINATED: "Nothing of its process group is alive. It is never started again, only replaced.",
+    S.TERMINATED: "No process of its group is alive. It is never restarted, only replaced.",
 }
 
 REASONS: list[tuple[str, str]] = [
-    ("N requests / M at once = ...", "PENDING: the arithmetic of scaling that asked for it."),
+    ("N requests / M at once = ...", "PENDING: the scaling arithmetic that called for it."),
     ("no node has room (...)", "PENDING: what each machine type lacks on each node."),
-    ("there is no node", "PENDING: the engine knows no machine."),
+    ("there is no node", "PENDING: the engine has no machine."),
     (
         "nothing can be started on node N: ...",
-        "PENDING: the machine is in trouble, such as a full disk. This is no failed start of the app.",
+        "PENDING: the machine is in trouble, such as a full disk. This does not count as a failed start of the app.",
     ),
     (
         "waits after N failed start(s) in a row; the last one: ...",
-        "FAILURE_DELAY: how many failed, and why the last one did.",
+        "FAILURE_DELAY: how many starts failed, and why the last one did.",
     ),
     ("rolling deploy", "PENDING: the first runner of a revision that an app is moving to."),
     ("replaces ID", "PENDING: it starts so that ID can stop (`stop --replace`, `apps rollout`)."),
-    ("idle for keep_alive N s", "It had no request for so long, and the app keeps enough others."),
-    (f"never used in {NEVER_USED_SECONDS} s", "No request ever reached it, and the app has no floor."),
-    ("no longer needed", "The need for it ended before it started."),
-    ("revision ... does not serve APP any more", "The app has moved, or a deploy was given up."),
-    ("revision ... is on its way", "A replacement that gives way to a rolling deploy."),
+    ("idle for keep_alive N s", "It had no request for this long, and the app keeps enough other runners."),
+    (f"never used in {NEVER_USED_SECONDS} s", "No request ever reached it, and the app has no minimum of runners."),
+    ("no longer needed", "It was no longer needed when it was about to start."),
+    ("revision ... does not serve APP any more", "The app moved to another revision, or a deploy was given up."),
+    ("revision ... is being rolled out", "A replacement that a rolling deploy made unnecessary."),
     (
         "unhealthy: ...",
-        "It failed `failure_threshold` health checks in a row; the text says how it failed the last one.",
+        "It failed `failure_threshold` health checks in a row; the text describes the last failure.",
     ),
     ("it never passed its health check: ...", "It was killed, and counts as a failed start."),
-    ("ordered on NODE as TYPE", "In `fal runners get`: the engine was asked to start it."),
+    ("ordered on NODE as TYPE", "In `fal runners get`: the controller told the engine to start it."),
     ("its app was deleted", "`fal apps delete`."),
     ("stopped by request / killed by request", "`fal runners stop` and `fal runners kill`."),
     ("rolled out", "`fal apps rollout`."),
     ("not ready within startup_timeout N s", "Setup took too long: it was killed, and counts as a failed start."),
-    ("... it broke the connection of request ID", "It was killed; what comes before is how it had ended by itself."),
-    ("it answered 503 to request ID", "It was killed; see what becomes of an answer."),
+    ("... it broke the connection of request ID", "It was killed; the text before says how it had ended by itself."),
+    ("it answered 503 to request ID", "It was killed, see [what answers mean](calling.md)."),
     ("request ID outlived request_timeout", "It was killed, because nothing else ends the request."),
-    ("the app asked for it (x-fal-stop-runner)", "A response said so."),
-    ("the call that started it has ended", "`fal run` is done, or its caller left."),
+    ("the app asked for it (x-fal-stop-runner)", "A response had this header."),
+    ("the call that started it has ended", "`fal run` is done, or its caller disconnected."),
 ]
 
 # Ordered by a runner's life.
@@ -101,11 +101,11 @@ def render() -> str:
 
 <!-- Written by scripts/runner_states.py from fal_server/core/lifecycle.py: change it there, then run the script. -->
 
-A runner is never restarted, only replaced. Two things are stored about it, each with one writer. Its **observed**
-state is what it does; only `lifecycle.step` moves it, by the table below and only forward. Its **desired** state is
-what it should do (`serve`, `drain`, `gone`); services and the reconciler write it. A report that comes late or
-twice changes nothing. Every change is stored with its time and reason, in the transaction that stores the runner;
-`fal runners get` shows them. A runner is told to stop only after the router has confirmed that it sends no more
+A runner is never restarted, only replaced. It has two stored states, each with one writer. The **observed**
+state is what it does; only `lifecycle.step` changes it, by the table below and only forward. The **desired** state is
+what it should do (`serve`, `drain`, `gone`); services and the reconciler write it. A late or repeated report changes
+nothing. Every change is stored with its time and reason, in the transaction that stores the runner;
+`fal runners get` shows the changes. A runner is stopped only after the router has confirmed that it sends no more
 requests to it.
 
 ```mermaid
@@ -125,8 +125,8 @@ The same in plain text:
 
 ## Why it is in that state
 
-Each runner has a reason in words. A reason to wait ends with the wait. A reason to stop stays to the end. If the
-runner ended by itself, the reason is what its process said last.
+Each runner has a reason in words. A reason to wait ends with the wait. A reason to stop remains after the end. If the
+runner ended by itself, the reason comes from the last output of its process.
 
 | reason | when |
 |---|---|

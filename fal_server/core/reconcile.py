@@ -331,7 +331,7 @@ def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -
         return [Abandon(app_id=app.app_id, revision_id=app.next_revision_id, reason=why)]
     if extra:
         # There is one runner above the number at a time, so replacements of the old revision give way.
-        return [_leave(r, f"revision {app.next_revision_id} is on its way") for r in extra]
+        return [_leave(r, f"revision {app.next_revision_id} is being rolled out") for r in extra]
     return [Create(app_id=app.app_id, revision_id=app.next_revision_id, reason="rolling deploy")]
 
 
