@@ -1,4 +1,4 @@
-"""The audit log: every change has a row before it is made, no row has a value, and the chain shows each tampering."""
+"""The audit log: each change has a row before it happens, without values, and the chain shows tampering."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENTRY = AuditEntry(
     account=LOCAL, at=datetime(2026, 1, 2, tzinfo=UTC), key_id="k", action="Secrets.SetSecret", target="name=A",
     source="127.0.0.1:5", request_id="r",
 )  # fmt: skip
-# Calls on a command that is recorded already, and the token of a key that is asked for with its own permission.
+# Calls about a command that is already recorded, and a key's token, which needs that key's own permission.
 _ON_A_RECORDED_COMMAND = {"GetExec", "ListExecs", "ReadExec", "WriteExec", "ResizeExec"}
 
 

@@ -1,4 +1,4 @@
-"""One reading of the authorization header, for HTTP and gRPC."""
+"""The parser of the authorization header, which HTTP and gRPC share."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ SAME = {
     ("DELETE", "/v1/keys/{key_id}"): "fal.v1.Keys.RevokeUserKey",
     ("POST", "/files/missing_hashes"): "fal.v1.Revisions.RegisterApplication",
 }
-# Those that refuse whoever has no key.
+# Those that refuse a caller without a key.
 OF_KEYS = (Admission.UPLOADERS, Admission.UPLOADING_KEYS, Admission.CALLERS_OF_THE_ROUTES)
 HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sorted(PERMISSIONS))]
 

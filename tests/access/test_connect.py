@@ -78,7 +78,7 @@ async def test_every_unary_method_answers_as_grpc_does(stack, who) -> None:
                 assert (got.status_code, raw.status_code) == (200, 200), (path, got.text)
                 kind = GetMessageClass(method.output_type)
                 shown = json_format.ParseDict(got.json(), kind())
-                # What a call makes again has another id and time each time.
+                # A repeated call creates a thing with another id and time.
                 names = {field.name for field, _ in kind.FromString(answer).ListFields()}
                 assert {field.name for field, _ in shown.ListFields()} == names, path
                 assert {field.name for field, _ in kind.FromString(raw.content).ListFields()} == names, path
@@ -86,7 +86,7 @@ async def test_every_unary_method_answers_as_grpc_does(stack, who) -> None:
             for one in (got, raw):
                 said = one.json()
                 assert (said["code"], one.status_code) == (code, STATUSES[code]), path
-                if code != "internal":  # whose message has the call's id
+                if code != "internal":  # its message contains the call's id
                     assert said["message"] == message, path
                 (info,) = [each for each in said["details"] if each["type"] == "google.rpc.ErrorInfo"]
                 read = ErrorInfo.FromString(base64.b64decode(info["value"] + "=="))

@@ -1,4 +1,4 @@
-"""What a member has open for a team ends when the membership or the role does, and nothing else ends."""
+"""A member's open calls for a team end with the membership or the role, and no others end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Following:
     call: Any
 
     async def code(self) -> grpc.StatusCode:
-        """Return how it ends."""
+        """Return the status at its end."""
         try:
             async with asyncio.timeout(20):
                 while await self.call.read() is not grpc.aio.EOF:
@@ -41,7 +41,7 @@ class Following:
 
 
 async def member(stack, role: int) -> tuple[Any, Any]:
-    """Make a team with a line in its log and a user in it; return the metadata of both."""
+    """Create a team with a log line and a member; return the metadata of both."""
     accounts = AccountsStub(stack.channel)
     crew = await accounts.CreateAccount(
         account_pb2.CreateAccountRequest(nickname="crew", kind=account_pb2.ACCOUNT_KIND_TEAM), metadata=stack.metadata
@@ -120,4 +120,4 @@ async def test_a_membership_that_ends_while_it_is_looked_up_opens_nothing() -> N
     assert ended == [membership], "HTTP is told too"
     calls.begin_membership(membership)
     with calls.in_this_task(caller):
-        calls.end_membership(membership, "gone", for_good=True)  # who asks for it is not ended
+        calls.end_membership(membership, "gone", for_good=True)  # the caller of the change itself is not ended

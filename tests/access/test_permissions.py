@@ -160,7 +160,7 @@ async def test_a_revocation_counts_at_once(store: SqlStore) -> None:
 
 
 class SlowStore:
-    """A store that answers about a key when the test lets it."""
+    """A store that answers about a key when the test allows it."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store

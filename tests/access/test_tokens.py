@@ -1,4 +1,4 @@
-"""Tokens are valid for their purpose, until they expire or their key is revoked, and no others are."""
+"""Tokens are valid only for their purpose, and until they expire or their key is revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Controllers with an app, and the SDK's own client of MCP, over each of the two transports."""
+"""A controller with an app, and the MCP SDK's client over both transports."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Shop(fal.App, name="shop", keep_alive=300, min_concurrency=1):
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What a tool answered."""
+    """The answer of a tool."""
 
     text: str
     failed: bool
 
     @property
     def result(self) -> object:
-        """What it says if it did not fail."""
+        """The result, unless it is an error."""
         assert not self.failed, self.text
         return json.loads(self.text)["result"]
 
 
 class Tools:
-    """The tools of a server, called by the SDK's client."""
+    """A server's tools, called by the SDK's client."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -69,7 +69,7 @@ Open: TypeAlias = "Callable[..., AbstractAsyncContextManager[Tools]]"
 
 @asynccontextmanager
 async def over_stdio(controller: Controller, *, key: str = "", writes: bool = True) -> AsyncGenerator[Tools]:
-    """Start `fal mcp`, and speak to it."""
+    """Start `fal mcp`, and connect to it."""
     options = ["--allow-writes"] if writes else []
     environment = {**controller.environment, **({"FAL_KEY": key} if key else {})}
     program = StdioServerParameters(command=str(BIN / "fal"), args=["mcp", *options], env=environment)
@@ -79,7 +79,7 @@ async def over_stdio(controller: Controller, *, key: str = "", writes: bool = Tr
 
 @asynccontextmanager
 async def over_http(controller: Controller, *, key: str = "") -> AsyncGenerator[Tools]:
-    """Speak to the controller."""
+    """Connect to the controller."""
     headers = {"Authorization": f"Key {key or controller.key}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=None) as http,
@@ -90,7 +90,7 @@ async def over_http(controller: Controller, *, key: str = "") -> AsyncGenerator[
 
 @pytest.fixture(params=[over_stdio, over_http], ids=["stdio", "http"])
 def opened(request: pytest.FixtureRequest) -> Open:
-    """Return how to speak to the tools of a controller."""
+    """Return a function that connects to a controller's tools."""
     return request.param
 
 
@@ -107,7 +107,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller
 
 @pytest.fixture(scope="session")
 def reader(controller: Controller) -> str:
-    """Return a key that may read everything, and change nothing."""
+    """Return a key that may read everything but change nothing."""
     return key_of(controller, "READONLY")
 
 

@@ -89,7 +89,7 @@ async def test_each_tool_shows_what_is_so(controller: Controller, opened: Open) 
         numbers = (await tools.call("get_analytics", **SHOP, expand=["summary", "request_count", "error_count"])).result
         assert sum(row["request_count"] for row in numbers["summary"]) >= 2
         history = (await tools.call("get_runner_history", **SHOP, timeframe="hour")).result["history"]
-        assert history[-1]["idle"] + history[-1]["running"] >= 1  # the hour may have just started
+        assert history[-1]["idle"] + history[-1]["running"] >= 1  # the current hour may have just started
         state = (await tools.call("get_current_state", **SHOP)).result
         assert state["revision"] in {each["revision_id"] for each in revisions(controller)}
         assert sum(state["runners"].values()) >= 1

@@ -1,4 +1,4 @@
-"""/v1/mcp/platform within the process: who is admitted, what tools pass on, and what errors of routes become."""
+"""/v1/mcp/platform in one process: admission, what tools forward, and how errors of routes are reported."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def read(request: Request, caller: Principal) -> Response:
 
 
 async def refuse(request: Request) -> Response:
-    """Answer as the contract over HTTP, and as nobody."""
+    """Answer as the contract over HTTP, without any permission."""
     if request.path_params["method"] == "GetCaller":
         return JSONResponse({"code": "unavailable", "message": "the controller is stopping"}, 503)
     return PlainTextResponse("<html>", 502)

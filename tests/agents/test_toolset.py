@@ -1,4 +1,4 @@
-"""The rules of tools: permissions are those of the one table, plans are used once, results are bounded."""
+"""The rules of tools: one table of permissions, plans that are used once, limited results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.controller import ROOT
 from tests.support.platform_shapes import OPERATIONS as DESCRIBED
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-# As routes call what operations call otherwise.
+# Routes have other names for these than operations.
 NAMES = {"{name}": "{app}", "{dir}": "{path:path}", "{file}": "{path:path}", "{target_path}": "{path:path}"}
 PREPARED = Prepared(does="it", now=None, calls=(contract("Runners.KillRunner", runnerId="x"),))
 
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Echo:
-    """A platform that answers with the same bytes whatever it is asked."""
+    """A platform that answers every call with the same bytes."""
 
     def __init__(self, body: bytes = b"{}", secrets: Sequence[str] = ()) -> None:
         self.body = body

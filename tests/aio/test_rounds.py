@@ -1,4 +1,4 @@
-"""Loops survive whatever a round raises, and end when stopped."""
+"""Loops survive any exception of a round, and end when stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fails unexpectedly is left alone for longer each time, and is forgotten when it succeeds."""
+"""An item that fails unexpectedly is set aside for longer each time, until it succeeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long loops give others their turn."""
+"""Long loops yield to other tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_others_run_between_two_slices_which_are_bounded_by_time() -> None
     seen: list[int] = []
     async for number in in_slices(range(1000), clock=lambda: clock[0]):
         seen.append(number)
-        clock[0] += SLICE_SECONDS / (50 if number < 500 else 2)  # what is done with an item counts
+        clock[0] += SLICE_SECONDS / (50 if number < 500 else 2)  # the time spent on an item counts
     task.cancel()
     assert seen == list(range(1000))
     assert len(turns) > 100

@@ -35,7 +35,7 @@ def ran(controller: Controller) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def said(ran: subprocess.CompletedProcess[str]) -> Said:
-    """What the program saw, by subject."""
+    """Return the program's results, by subject."""
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found: Said = json.loads(ran.stdout.splitlines()[-1])
     return found
@@ -58,7 +58,7 @@ def test_an_app_that_fails_to_start_says_so(said: Said) -> None:
 def test_a_function_that_is_called_runs_in_a_runner(said: Said, ran: subprocess.CompletedProcess[str]) -> None:
     assert said["functions"][0] == [9, 10, [12, 24]]
     assert "doubles 4" in ran.stderr
-    assert ran.stdout.splitlines()[:-1] == ["doubles 5"]  # of the one that ran here
+    assert ran.stdout.splitlines()[:-1] == ["doubles 5"]  # of the app that ran here
     assert said["functions"][3:] == [["ValueError", ["below 0", -1], True], ["Refused", ["above 100"], True]]
 
 
@@ -92,7 +92,7 @@ def test_an_app_calls_another_by_its_name(controller: Controller, ran: subproces
         "ws": '{"text":"hello, me"}',
         "workflow": {"text": "ME"},
     }
-    # Without httpx among the app's requirements, the error says what to add.
+    # If the app's requirements lack httpx, the error says what to add.
     said = json.loads(controller.fal("api", "local/bare", "name=me").stdout)
     assert said == {"error": "calling apps needs httpx: add it to the app's requirements"}
 

@@ -25,7 +25,7 @@ from fal.distributed.utils import (
 
 
 class Adder(DistributedWorker):
-    """Says what it was given; fails, ends or draws where it is asked to."""
+    """Returns what it was given; fails, ends or draws on request."""
 
     async def setup(self, base: int = 0, fails: int = -1) -> None:  # type: ignore[override]  # narrower
         self.base = base
@@ -183,7 +183,7 @@ def test_a_timer_counts_from_the_beginning_again() -> None:
     assert (timer.timer, called) == (None, [])
 
 
-# As the real ones: without these arguments they unpickle what they are given, which runs whatever is in it.
+# Like the real ones, which without these arguments unpickle their input and so run code in it.
 READERS = {
     "torch.py": "import pickle\ndef load(file, weights_only=False):\n"
     "    return 'safe' if weights_only else pickle.load(file)\n",

@@ -175,7 +175,7 @@ def test_both_servers_answer_the_same(both: list[object], path: str, options: Ma
 
 
 def _without_context(answer: httpx.Response) -> object:
-    """Return the content; `ctx` repeats limits, and the words of a JSON parser belong to it."""
+    """Return the content without `ctx`, which repeats limits and depends on the JSON parser."""
     if not answer.headers.get("content-type", "").startswith("application/json"):
         return answer.text
     content = answer.json()
@@ -186,7 +186,7 @@ def _without_context(answer: httpx.Response) -> object:
 
 
 def _without_length(answer: httpx.Response) -> dict[str, str]:
-    """Return the headers; `ctx` counts in the length, and FastAPI's answer to a bug does not vary by origin."""
+    """Return the headers without the length, which depends on `ctx`, and without FastAPI's missing `vary` for a bug."""
     left = {"content-length", *(["vary"] if answer.status_code >= 500 else [])}
     return {name: value for name, value in answer.headers.items() if name not in left}
 

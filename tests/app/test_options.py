@@ -1,4 +1,4 @@
-"""The options of apps and functions: what each becomes, and what is refused with which words."""
+"""The options of apps and functions: what each one becomes, and the errors for wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Realtime sessions: what goes in and out in each of their shapes."""
+"""Realtime sessions: input and output of each shape."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_other_records_pass() -> None:
 
 
 class Lines(io.StringIO):
-    """A standard stream of a runner, which takes entries as well as text."""
+    """A runner's standard stream, which takes entries as well as text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ class Lines(io.StringIO):
 
 @contextlib.contextmanager
 def access() -> Generator[tuple[logging.Logger, Lines]]:
-    """Configure the access logger as a runner's server does, to write into lines.
+    """Configure the access logger like a runner's server, to write into lines.
 
-    No fixture, because pytest adds a handler of its own to such a logger after the fixtures.
+    This is not a fixture, because pytest adds its own handler to such a logger after the fixtures.
     """
     logger, lines = logging.getLogger("uvicorn.access"), Lines()
     with contextlib.redirect_stdout(lines):

@@ -1,4 +1,4 @@
-"""What stands at the top of a file means the same here and in a runner, in both ways of travelling, or is refused."""
+"""Code at the top of a file means the same here and in a runner, sent either way, or is refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fal.deploy.sources import METHOD
 from fal_runner.worker import worker
 from tests.app.shapes import SHAPES
 
-# By value these are refused, with the name of what cannot be sent.
+# Pickled by value, these are refused, with the name of what cannot be sent.
 REFUSED = {"generator object", "open file", "socket"}
 FILE = "import fal\n{top}\n\n@fal.function()\ndef run():\n    return {use}\n"
-# Each shape in a process of its own, forked from one that has imported nothing of the apps.
+# Each shape runs in its own process, forked from one that has imported nothing of the apps.
 CALLER = """
 import importlib.util, json, os, sys, traceback
 spec = importlib.util.spec_from_file_location("_fal_worker", sys.argv[1])
@@ -52,7 +52,7 @@ for name, method, path in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """What each shape says, by the way in which it got there: here, as a module, and by value."""
+    """Return what each shape returns here, sent as a module, and sent by value."""
     with warnings.catch_warnings():
         # Some files open a file or a socket, which lives as long as their module.
         warnings.simplefilter("ignore", ResourceWarning)

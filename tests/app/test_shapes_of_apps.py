@@ -1,4 +1,4 @@
-"""App files that once meant something else in a runner than at the desk: the right answer, in both ways."""
+"""App files that once worked differently in a runner than locally: the right answer, sent either way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package server on loopback that asks for a password and can hold a download back."""
+"""A package server on loopback that requires a password and can delay a download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHEEL = "fal_test_hello-1.0-py3-none-any.whl"
 
 
 def make_wheel() -> bytes:
-    """A package with a module and a command."""
+    """Create a wheel with a module and a command."""
     info = "fal_test_hello-1.0.dist-info"
     files = {
         "fal_test_hello.py": "def main():\n    print('hello from', __file__)\n",
@@ -96,7 +96,7 @@ def packages() -> Iterator[PackageServer]:
 
 @pytest.fixture(scope="session")
 def environ() -> dict[str, str]:
-    """The caller's variables, with uv's cache in the project, and no proxy for loopback."""
+    """Return the caller's variables, with uv's cache in the project, and no proxy for loopback."""
     cache = os.environ.get("UV_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "uv"))
     chosen = {name: value for name, value in os.environ.items() if name != "UV_LINK_MODE"}  # the Makefile sets it
     return {**chosen, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", **OPERATORS_OWN}

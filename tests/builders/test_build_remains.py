@@ -1,4 +1,4 @@
-"""What builds leave: gone when their controller is dead, and left alone as long as it lives."""
+"""What builds leave: removed if their controller is dead, and kept while it lives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fal_server.builders.build_remains import BuildRemains
 from fal_server.builders.container_engine import ContainerEngine
 from tests.support.containers import make_engine
 
-# Starts a build as a controller does, says where its files are, and lives until its input ends.
+# Starts a build like a controller, prints the path of its files, and lives until its input ends.
 BUILDING = """
 import sys
 from pathlib import Path
@@ -26,7 +26,7 @@ sys.stdin.read()
 
 
 class Building:
-    """Another controller, in the middle of a build."""
+    """Another controller, during a build."""
 
     def __init__(self, memory: Path, root: Path) -> None:
         self.process = subprocess.Popen(

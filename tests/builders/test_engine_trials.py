@@ -1,4 +1,4 @@
-"""Which options an engine needs is found by trying, once, and said."""
+"""The options that an engine needs are found by trying, once, and reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds in sandboxes: their limits, and what code of packages cannot plant in an environment."""
+"""Builds in sandboxes: their limits, and that packages cannot manipulate an environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def build(
     name = write_source(tmp_path / "index", code)
     layers = requirements(tmp_path / "index", index, name)
     spec = EnvironmentSpec(kind="virtualenv", configuration={"requirements": layers})
-    # A cache of its own: what one of these builds leaves in it is not another one's.
+    # Its own cache, so that no build finds what another one left.
     own = {**environ, "UV_CACHE_DIR": str(tmp_path / "uv")}
     builder = VirtualenvBuilder(tmp_path / "environments", tmp_path / "unused", sandboxes, own)
     return (await builder.build(spec, force=False, log=drop)).python.parents[1]
@@ -154,7 +154,7 @@ async def test_each_build_has_a_home_of_its_own(tmp_path, index, environ):
 
 
 async def test_a_build_keeps_no_descriptor_of_the_controller(tmp_path, index, environ):
-    """A descriptor of a directory outside would be a way out of the sandbox."""
+    """A descriptor of an outside directory would lead out of the sandbox."""
     code = """
         import os
         found = [os.readlink(f"/proc/{pid}/fd/{name}") for pid in [os.getpid(), os.getppid()]

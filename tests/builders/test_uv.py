@@ -1,4 +1,4 @@
-"""What uv is told about the machine that it runs on."""
+"""The variables that tell uv about its machine."""
 
 from __future__ import annotations
 

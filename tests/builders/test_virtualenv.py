@@ -56,7 +56,7 @@ def processes_naming(text: str) -> list[Path]:
 
 
 def installer_of(root: Path) -> Path:
-    """Find the installer of the build that is running, among the processes that hold its sandbox."""
+    """Find the running build's installer among the processes of its sandbox."""
     (found,) = [
         process
         for process in processes_naming(str(root))
@@ -293,7 +293,7 @@ async def test_generations_are_told_and_deleted(builder, root, environ, tmp_path
     assert builder.find(wanted) == new
     (seen,) = builder.generations()
     assert seen.used_at > second.used_at
-    # A kill between the two steps of a deletion leaves what counts as unfinished.
+    # After a kill between the two steps of a deletion the environment counts as unfinished.
     (root / seen.name / ".fal-built").unlink()
     assert VirtualenvBuilder(root, tmp_path, SANDBOXES, environ).generations() == []
     assert not new.python.exists()

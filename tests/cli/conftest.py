@@ -1,4 +1,4 @@
-"""A gRPC controller that gives the answers of a test and records the requests."""
+"""A gRPC controller that gives the test's answers and records requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Controller:
             iterator) and the context.
         asked: every unary request, as (method name, request).
         metadata: the metadata of the last call.
-        reached: for the answer of a test to set.
+        reached: an event for a test's answer to set.
         gone: set when the client of a stream is gone.
     """
 
@@ -42,7 +42,7 @@ class Controller:
             found = {method.name: self._method(method) for method in service.methods}
             self._serve(service.full_name, found)
             handlers.update(found)
-        # Clients call most methods by the name that every controller knows.
+        # Clients call most methods by the name that every controller serves.
         self._serve(ISOLATE_SERVICE, handlers)
 
     def _serve(self, service: str, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
@@ -100,7 +100,7 @@ def home(tmp_path, monkeypatch):
 
 
 class RestController:
-    """Answer GET requests by their path, without the query; a path that is not known is not found."""
+    """Answer GET requests by their path, without the query; unknown paths get 404."""
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}
@@ -114,7 +114,7 @@ class RestController:
 
 @pytest.fixture
 def rest(monkeypatch) -> Iterator[RestController]:
-    """Serve a controller's REST side alone."""
+    """Serve only a controller's REST paths."""
     found = RestController()
 
     class Handler(BaseHTTPRequestHandler):

@@ -141,7 +141,7 @@ def test_environments(controller, capsys, piped):
             {"name": "staging", "description": "before production", "is_default": False, "created_at": str(CREATED_AT)}
         ]
     }
-    # Without a terminal nobody is asked.
+    # Without a terminal there is no question.
     assert main(["environments", "delete", "staging"]) == 0
     assert capsys.readouterr().out == "Deleted environment 'staging'\n"
     assert controller.request("DeleteEnvironment").name == "staging"

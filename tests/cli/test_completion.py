@@ -1,4 +1,4 @@
-"""What a shell is offered at TAB."""
+"""The completions that a shell offers at TAB."""
 
 from __future__ import annotations
 

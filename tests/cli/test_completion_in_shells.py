@@ -28,12 +28,12 @@ STARTS = {
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-9;?>=]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>]|P[^\x1b]*\x1b\\\\)"
 )
-# fish asks the terminal who it is before it takes input.
+# fish queries the terminal before it takes input.
 _ANSWERS = {b"\x1b[c": b"\x1b[?62;22c", b"\x1b[0c": b"\x1b[?62;22c", b"\x1b[6n": b"\x1b[1;1R"}
 
 
 class Shell:
-    """A shell on a terminal of 200 columns, as a person has it."""
+    """An interactive shell on a terminal of 200 columns."""
 
     def __init__(self, name: str, home: Path) -> None:
         if not any(Path(folder, name).exists() for folder in os.environ["PATH"].split(":")):
@@ -55,10 +55,10 @@ class Shell:
         self.read_until(lambda text: "ready" in text)
 
     def tab(self, line: str, expected: str) -> None:
-        """Type the beginning of a line and TAB, and wait for the whole; then drop the line."""
+        """Type the beginning of a line and TAB, wait for the completion, then clear the line."""
         self._write(line + "\t")
         words = expected.split()
-        # fish writes the words of the line apart.
+        # fish redraws the words of the line separately.
         self.read_until(lambda text: all(word in text for word in words))
         self._write("\x15echo drop''ped\r")  # Ctrl-U
         self.read_until(lambda text: "dropped" in text)
@@ -117,7 +117,7 @@ NAMED = {
     "request_ids",
     "env",
 }
-# These are for what does not exist yet, or have no list that could be asked.
+# These name something that does not exist yet, or that no call lists.
 WITHOUT = {
     ("drains", "create"): {"name"},
     ("environments", "create"): {"name"},

@@ -38,7 +38,7 @@ COMMANDS = (
 
 
 class Terminal(io.StringIO):
-    """Play a terminal, for input or for messages."""
+    """A fake terminal, for input or for messages."""
 
     encoding = "utf-8"
 
@@ -168,7 +168,7 @@ def test_who_may_not_list_is_asked_all_the_same(controller, person):
 
 def test_every_command_that_takes_yes_is_in_these_tests():
     asking = {" ".join(path) for path, parser in all_commands() if "--yes" in parser._option_string_actions}
-    asking.discard("deploy")  # its question is whether to deploy
+    asking.discard("deploy")  # it asks whether to deploy
     tested = {" ".join(arguments[:2]) for arguments, *_ in COMMANDS}
     assert asking == tested | {"profile delete", "files rm", "queue flush", "skills install", "node remove"}
 

@@ -1,4 +1,4 @@
-"""`fal doctor`: what it finds wrong, and with which code it ends."""
+"""`fal doctor`: its findings and its exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.containers import make_engine
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch):
-    """Leave out what else a machine has on its PATH: uv starts every Python that it finds."""
+    """Shorten PATH, because uv starts every Python that it finds."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("FAL_CONTAINER_ENGINE", "none")
 

@@ -12,14 +12,14 @@ from fal_cli.commands.doctor.bundle import write_bundle
 from fal_cli.exit_codes import CommandError
 from fal_cli.main import main
 
-# Each has this word in it, and no report may.
+# Each contains this word, and no report may.
 PLANTED = "pl4nted"
 TOKEN = f"eyJhbGciOi.{PLANTED}payload.{PLANTED}signature"
 
 
 @pytest.fixture
 def full_home(home, monkeypatch):
-    """Plant secrets wherever the doctor looks, in each way that text spells them."""
+    """Put secrets wherever the doctor looks, in every encoding."""
     state = home / "state"
     state.mkdir()
     key = f"11111111-2222-3333-4444-555555555555:{PLANTED}env"

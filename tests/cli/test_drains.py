@@ -1,4 +1,4 @@
-"""`fal drains`: what is sent for each command, and what is shown of a drain."""
+"""`fal drains`: the requests of each command, and the output."""
 
 from __future__ import annotations
 

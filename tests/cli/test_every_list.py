@@ -1,4 +1,4 @@
-"""What every list command promises: the same options, and lines that fit the terminal whatever is in them."""
+"""The promises of all list commands: the same options, and lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ OPTIONS = {"--output", "-o", "--json", "--columns", "--sort", "--watch", "-w"}
 FORMS = ["pretty", "json", "yaml", "jsonl", "wide", "name"]
 LONG_AGO = datetime(2020, 1, 31, 9, tzinfo=UTC)
 
-# What this Python knows; newer characters may have gained another width since.
+# The characters of this Python's Unicode; newer ones may have another width.
 _CHARACTERS = st.characters(codec="utf-8").filter(lambda char: unicodedata.category(char) != "Cn")
 _WORDS = ["日本語", "🚀", "❤\ufe0f", "👩\u200d🚀", "🇩🇪", "e\u0301", "\x1b[2J", "\t", "\u202e", "(a", "b)", "", "plain"]
 _LONG = ["x" * 500, "日" * 150, " " * 90, "   indented", "83dd5028-24bc-4895-9c1a-0d6f4a4e1b7d"]
@@ -94,7 +94,7 @@ TEXTS = st.one_of(
 
 
 class Terminal(io.StringIO):
-    """Play a terminal that keeps what is written to it."""
+    """A fake terminal that keeps what is written to it."""
 
     encoding = "utf-8"
 
@@ -111,7 +111,7 @@ def arguments(path: tuple[str, ...]) -> list[str]:
     return [*path, *(["shop"] if path in {("apps", "runners"), ("teams", "members")} else [])]
 
 
-# What it lists is in the wheel: `test_skills` has its forms.
+# It lists files of the wheel, which `test_skills` covers.
 IN_THE_WHEEL = {("skills", "list")}
 EVERY = [*map(arguments, CALLED), *map(list, ASKED), ["profile", "list"]]
 
@@ -244,11 +244,11 @@ def test_every_list_can_be_watched(listed, words: list[str], monkeypatch, home) 
 
 
 class EnoughShown(BaseException):
-    """Ends a watched list, as a signal would."""
+    """Ends a watched list, like a signal."""
 
 
 class Shown(Terminal):
-    """A terminal that ends the command after it was cleared so often."""
+    """A terminal that ends the command after this many clears."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ def words_of_titles(path: tuple[str, ...]) -> set[str]:
 
 
 def check(words: list[str], width: int) -> None:
-    """Check a list on a terminal of this width against the same list on one that is wide enough for everything."""
+    """Compare a list on a terminal of this width with the same list on a very wide one."""
     wide = shown(words, 10**6)
     text = shown(words, width)
     lines = text.split("\n")

@@ -21,7 +21,7 @@ FAL = [sys.executable, "-m", "fal_cli"]
 
 
 class Session:
-    """Play the controller: record what was sent, and act as the command."""
+    """A fake controller, which records requests and acts as the command."""
 
     def __init__(self) -> None:
         self.first = None

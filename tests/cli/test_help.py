@@ -24,7 +24,7 @@ HELP = {
 
 
 def unwrapped(text: str) -> str:
-    """Return the text without its line breaks, to compare words, order and headings."""
+    """Return the text without line breaks, to compare words, order and headings."""
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -225,5 +225,5 @@ def test_a_paragraph_is_filled_and_examples_keep_their_lines(
     text = capsys.readouterr().out
     assert "\n  fal runners port-forward 83dd5028 8000:app 5678\n" in text
     *paragraph, _last = text.partition("\nA port is")[2].partition("\n\n")[0].splitlines()
-    # No line is so short that it can only be the rest of a longer one.
+    # No line is so short that it must be the rest of a longer one.
     assert all(columns / 2 < len(line) <= columns for line in paragraph[1:])

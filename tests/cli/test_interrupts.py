@@ -1,4 +1,4 @@
-"""Ctrl-C while a command imports: 130, and not a word."""
+"""Ctrl-C while a command imports: exit code 130, without output."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_signal_erases_the_live_line(number):
             shown += part
     except OSError:  # the terminal is closed, and everything read
         os.close(own)
-    # What is on the line after its last erasure.
+    # The text of the line after it was last cleared.
     assert re.split(rb"\r\x1b\[K", shown)[-1] == b""
 
 

@@ -39,7 +39,7 @@ LISTS = (
 
 
 class Terminal(io.StringIO):
-    """Play a terminal that keeps what is written to it."""
+    """A fake terminal that keeps what is written to it."""
 
     encoding = "utf-8"
 
@@ -118,7 +118,7 @@ def test_every_list_fits_the_terminal_and_breaks_no_word(full, monkeypatch, argu
     assert all(len(line) <= width for line in text.splitlines())
     words = set(re.findall(r"[\w-]{8,}", text))
     whole = set(re.findall(r"[\w-]{8,}", shown(monkeypatch, arguments, 1000)))
-    # An id may be shown as a prefix that no other one has.
+    # An id may be shortened to a unique prefix.
     assert {
         word for word in whole if word not in words and word[:8] not in words & {i[:8] for i in (*IDS, REVISION)}
     } == set()

@@ -1,4 +1,4 @@
-"""`fal runners port-forward`: how ports are written."""
+"""`fal runners port-forward`: the syntax of ports."""
 
 from __future__ import annotations
 

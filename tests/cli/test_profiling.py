@@ -1,4 +1,4 @@
-"""`fal runners profile`: what is said if a runner cannot be looked into."""
+"""`fal runners profile`: the messages for runners that cannot be profiled."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_ctrl_c_before_py_spy_takes_it_still_draws_what_there_is(tmp_path):
     assert (drawn, shell.returncode) == ("what there is", 0)
 
 
-# What py-spy writes, and its exit code, if it took no sample; before that it waits for SIGINT if it is to.
+# What py-spy writes, and its exit code, if it took no sample; before that it waits for SIGINT if told to.
 NO_SAMPLE_SPY = """#!{python}
 import signal, sys, threading
 ended = threading.Event()

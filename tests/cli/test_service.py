@@ -1,4 +1,4 @@
-"""`fal up --install` and `fal down --uninstall`: a systemd unit, here of a stand-in for systemctl."""
+"""`fal up --install` and `fal down --uninstall`: a systemd unit, with a fake systemctl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from fal_cli.controller_process import find_controller, stop
 from fal_cli.main import main
 
-# Starts and stops what the unit says, and writes down what it was asked for.
+# Starts and stops the unit's command, and records its calls.
 _SYSTEMCTL = """\
 #!{python}
 import pathlib, os, shlex, signal, subprocess, sys

@@ -1,4 +1,4 @@
-"""Skills: they are listed, shown and installed, and speak of commands that exist."""
+"""Skills: they are listed, shown and installed, and mention only existing commands."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_ids_become_prefixes_before_rows_become_blocks():
     assert render(columns, [rows[0], other], width=23) == (
         "Alias  Runner ID  Count\none    83dd5028       1\ntwo    e7634661       1\n"
     )
-    # No prefix of these two is shorter than the ids, and what is no id stays whole.
+    # These two have no prefix shorter than the ids, and other text is not shortened.
     assert "Runner ID:" in render(columns, rows, width=24)
     assert f"Runner ID:\n  {'r' * 20}" in render(columns, [("one", "r" * 20, "1")], width=24)
 

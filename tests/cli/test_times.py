@@ -1,4 +1,4 @@
-"""The times that people write."""
+"""The parser of times on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fal top`: what its screen shows at any size, what keys do, and that it gives the terminal back."""
+"""`fal top`: its screen at any size, its keys, and that it restores the terminal."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ FOUND = runner_pb2.RunnerInfo(runner_id="83dd5028-24bc-4895-9c1a-0d6f4a4e1b7d", 
 
 
 class Terminal:
-    """Run `fal top` on a terminal of its own."""
+    """Run `fal top` on a new terminal."""
 
     def __init__(self) -> None:
         self.own, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""Which edits of files are noticed."""
+"""Which edits of files are detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An empty home for each test, a controller to call, and the blocking and the asyncio side to call it with."""
+"""An empty home for each test, a controller, and both sides of the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fake controller: real gRPC on loopback, each method by both names, with the test's answers."""
+"""A fake controller: real gRPC on loopback, with both names of each method, and the test's answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FakeController:
         answers: method name -> a message, a list of them for a stream, or a function of the request (or the iterator of
             requests) and the context.
         calls: what was received, in order.
-        isolate_only: serve neither the fal.v1 names nor the methods that only have such names.
+        isolate_only: serve no fal.v1 names, and no methods that have only such names.
     """
 
     answers: dict[str, object] = field(default_factory=dict)

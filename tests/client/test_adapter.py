@@ -1,4 +1,4 @@
-"""Converting messages: no field is forgotten, unknown numbers are harmless, pickles are not read by default."""
+"""Conversion of messages: no field is missing, unknown numbers are harmless, pickles are not read by default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fal_grpc.adapter import app, environment, key, log, revision, run, runner, 
 from fal_grpc.errors import ArgumentError
 from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
 
-# message, what reads it, {its field: the object's field} where the names differ, and what is left out on purpose.
+# message, its converter, {its field: the object's field} if the names differ, and fields left out on purpose.
 CONVERTERS = [
     (app_pb2.AliasInfo, app.alias_info, {"scaling_delay_seconds": "scaling_delay"}, set()),
     (

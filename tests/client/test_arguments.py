@@ -1,4 +1,4 @@
-"""What is no argument is refused by its name, before anything is sent."""
+"""Wrong arguments are refused by name, before anything is sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPACES = (
     "drains",
     "notices",
 )
-# What a call needs besides the argument that is wrong.
+# The other arguments of a call with a wrong one.
 RIGHT: dict[str, object] = {
     "app_name": "x",
     "app_rev": "x",
@@ -59,7 +59,7 @@ VALUES: list[tuple[object, tuple[str, ...]]] = [
 
 
 def alternatives(annotation: str) -> set[str]:
-    """Return the types that an annotation allows, without what is in their brackets."""
+    """Return the types that an annotation allows, without their type arguments."""
     found, depth = "", 0
     for character in annotation.replace("builtins.", ""):
         depth += (character == "[") - (character == "]")
@@ -105,13 +105,13 @@ async def begin_async(call: Callable[..., object], given: dict[str, object]) -> 
 
 
 def check(error: ArgumentError, name: str) -> None:
-    # A part of it may be named, such as settings.keep_alive.
+    # The message may name a part of it, such as settings.keep_alive.
     assert error.argument.partition(".")[0] == name
     assert str(error).startswith(f"{error.argument}: ")
 
 
 def test_every_argument_of_every_method_is_checked() -> None:
-    """Nothing listens there, so a request that were sent would be another error."""
+    """Nothing listens there, so a sent request would be another error."""
     tried = 0
     with SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client:
         for space, method, name, value in wrong_calls():
@@ -153,7 +153,7 @@ def test_the_arguments_of_the_client_itself(name: str, value: object) -> None:
 @pytest.mark.parametrize("value", [5, b"x", ["x"], object()])
 @pytest.mark.parametrize("name", ["app_ref", *DeployOptions.__annotations__])
 def test_the_options_of_a_deploy(name: str, value: object) -> None:
-    """Nothing is looked for or run before they are checked."""
+    """They are checked before anything is read or run."""
     with (
         SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client,
         pytest.raises(ArgumentError) as caught,

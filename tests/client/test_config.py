@@ -1,4 +1,4 @@
-"""The configuration files: their settings, their errors, and changes that leave the published client's as it is."""
+"""The configuration files: settings, errors, and changes that do not touch the published client's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every call of a controller, on both sides: what is sent by which name, and what comes back."""
+"""Every call of a controller, on both sides: method name, request and result."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_tracebacks_name_the_module_that_users_import_from():
 
 @pytest.mark.parametrize("status", [status for status in HTTPStatus if status >= 400])
 def test_every_http_status_has_an_error(status):
-    unknown = {HTTPStatus.IM_A_TEAPOT}  # and what proxies and WebDAV alone send
+    unknown = {HTTPStatus.IM_A_TEAPOT}  # and those that only proxies and WebDAV send
     unknown |= {status for status in HTTPStatus if status in (407, 421, 451, 506, 508, 510, 511)}
     assert (status in errors.BY_HTTP_STATUS) == (status not in unknown)
 

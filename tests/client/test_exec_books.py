@@ -1,4 +1,4 @@
-"""The buffer of a command's input: over links that break, the runner gets every byte once and in order."""
+"""The buffer of a command's input: the runner gets every byte once and in order, over broken connections."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_byte_arrives_once_over_links_that_break(data):
                 break
             if data.draw(st.booleans()):
                 runner.take(message)
-            else:  # lost with the link; a new one learns what was taken
+            else:  # lost with the connection; the next one learns what was taken
                 buffer.taken(len(runner.taken))
                 sending = buffer.sending()
         if data.draw(st.booleans()):

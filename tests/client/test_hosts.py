@@ -1,4 +1,4 @@
-"""Where apps are called, and that no key goes there in plaintext."""
+"""The addresses of apps, and that no key is sent in plaintext."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ HERE = {"FAL_GRPC_HOST": "127.0.0.1:81"}
             "https://q.example:8",
             "https://ws.run.example",
         ),
-        # A scheme of its own is taken, and not given a second time.
+        # An explicit scheme is kept, and not added again.
         (
             {"FAL_RUN_HOST": "https://run.example/", "FAL_WS_RUN_HOST": "https://w.example/ws/"},
             "https://run.example",
             "https://queue.run.example",
             "https://w.example/ws",
         ),
-        # Another machine is called by TLS, however the controller on this one is called.
+        # Another machine is called by TLS, even if the controller on this one is not.
         (
             HERE | {"FAL_RUN_HOST": "run.example"},
             "https://run.example",

@@ -1,4 +1,4 @@
-"""The HTTP clients: both sides, redirects, large bodies, event streams, and what is never loaded."""
+"""The HTTP clients of both sides: redirects, large bodies, event streams, and lazy imports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def request(host: str, path: str = "/", method: str = "GET", content: bytes | No
 
 
 def both(wanted: HttpRequest):
-    """The same request through the blocking and the asyncio client: two responses, which must be alike."""
+    """Send a request through the blocking and the asyncio client; compare the responses."""
 
     async def ask():
         client = AsyncHttpClient(ChannelOptions())

@@ -1,4 +1,4 @@
-"""The life of a client: one channel, shared by threads; closing; calls that others cancel."""
+"""The lifetime of a client: one channel that threads share, closing, and cancelled calls."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_another_error_ends_it(reader, fake):
         reader.lines(fake.host, follow=True)
 
 
-# Over HTTP: a controller that knows our rpcs not.
+# Over HTTP: a controller without our rpcs.
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def foreign(monkeypatch):
 
 
 def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options: object) -> list:
-    """Read with an HTTP side on a port of its own, since the fake has none on its gRPC port."""
+    """Read over HTTP on another port, because the fake controller's port serves only gRPC."""
 
     class Beside(SyncServerlessClient):
         def rest(self):

@@ -1,4 +1,4 @@
-"""Commands in runners, on both sides: input, output, exit codes, links that break."""
+"""Commands in runners, on both sides: input, output, exit codes, broken connections."""
 
 from __future__ import annotations
 

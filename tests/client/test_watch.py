@@ -1,4 +1,4 @@
-"""Watched apps and runners, on both sides: folding, going on after a break, and controllers that can only list."""
+"""Watched apps and runners, on both sides: merging, resuming after a break, and controllers that can only list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the wall clock, by hours in both directions, end no duration early and keep none for longer."""
+"""Steps of the wall clock, by hours in both directions, neither shorten nor extend a duration."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support.left_behind import kill_everything
 from tests.support.moved_clock import MovedClock
 
 HOUR = 3600.0
-# What a call needs; the duration may have started before the trial could see it.
+# The time of a call: the duration may start before the trial sees it.
 _LATE_SECONDS = 0.5
-# A controller whose clock is the wall clock, as it must not be.
+# A controller that wrongly uses the wall clock.
 _FOLLOWS = "import runpy, fal_server.composition.clock as c; c.SteadyClock.now = c.SteadyClock.wall; "
 NAIVE = ("-c", f"{_FOLLOWS}runpy.run_module('fal_server', run_name='__main__', alter_sys=True)")
 R = TypeVar("R")
@@ -30,7 +30,7 @@ PAGE = ROOT / "docs" / "explanation" / "durations.md"
 
 @contextmanager
 def stepping(clock: MovedClock, by: float) -> Generator[None]:
-    """Step the clock again every second, so that each duration has steps within."""
+    """Step the clock every second, so that each duration contains steps."""
     over = threading.Event()
 
     def work() -> None:
@@ -65,7 +65,7 @@ def sites(folder: Path, clock: MovedClock, program: Sequence[str]) -> Generator[
 
 
 def each(pool: ThreadPoolExecutor, site: Site, act: Callable[[Trial], R], trials: Iterable[Trial]) -> list[R]:
-    """Do something with each trial at once; if one fails, end the others too, and raise what it raised."""
+    """Run a function on all trials at once; if one fails, end the others, and raise its error."""
     acting = [pool.submit(act, trial) for trial in trials]
     for done in as_completed(acting):
         if (error := done.exception()) is not None:
@@ -90,7 +90,7 @@ def lasted(
         assert set(each(pool, site, next, trials)) == {ARRANGED}
         if restart:
             began = dict[int, float]()
-            for starts in (True, False):  # so that those which begin at once have not passed yet
+            for starts in (True, False):  # so that durations that start at once are not over yet
                 some = [number for number, setting in enumerate(settings) if setting.starts is starts]
                 began |= zip(some, each(pool, site, next, [trials[number] for number in some]), strict=True)
             began = [began[number] for number in range(len(settings))]
@@ -127,7 +127,7 @@ def test_no_step_moves_a_duration(tmp_path: Path, *, restart: bool) -> None:
 
 
 def too_early(settings: tuple[Setting, ...], times: Mapping[str, float]) -> list[str]:
-    """Return the settings whose durations lasted less than they should."""
+    """Return the settings whose durations were too short."""
     least = {setting.name: setting.seconds * (1 - SLEW) - _LATE_SECONDS for setting in settings}
     return [name for name, seconds in times.items() if seconds < least[name]]
 

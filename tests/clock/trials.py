@@ -1,4 +1,4 @@
-"""Every setting that is a duration, tried on a real controller: each trial says when it began and when it was over."""
+"""Trials of all durations on a real controller, which report each start and end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fal.api import RunnerState, SyncServerlessClient
 from tests.support.controller import Answer, Controller
 from tests.support.waiting import until
 
-# Far below an hour, which is how long a backward step would keep what waits; a loaded machine needs some of it.
+# Far below an hour, which a backward step would add; a loaded machine needs some of it.
 LIMIT_SECONDS = 240.0
 ARRANGED = 0.0
 _SECONDS = 8
@@ -65,7 +65,7 @@ class Timed(fal.App, max_concurrency=1, **{options!r}):
         note()
         return "well"
 """
-_DEPLOYING = threading.Lock()  # loading an app's file puts away and restores this process's modules
+_DEPLOYING = threading.Lock()  # loading an app's file replaces and restores this process's modules
 _BLOCK = "note(); threading.Event().wait(1000)"
 T = TypeVar("T")
 Trial: TypeAlias = "Generator[float, None, None]"
@@ -76,11 +76,11 @@ class Setting:
     """A duration that is tried.
 
     Attributes:
-        name: as users know it.
-        seconds: what it is set to.
-        trial: yields ARRANGED, then when the duration began, then when it was over, in seconds of the monotonic clock.
-        lasts: whether it goes on over a restart of the controller.
-        starts: whether a runner starts, or a request is worked on, before it begins.
+        name: as users write it.
+        seconds: its value.
+        trial: yields ARRANGED, then the start and the end of the duration, in seconds of the monotonic clock.
+        lasts: whether it survives a restart of the controller.
+        starts: whether a runner starts, or processes a request, before it begins.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Site:
         check: str = "",
         **options: int,
     ) -> str:
-        """Deploy an app of its own for a trial; return its name."""
+        """Deploy an app for one trial; return its name."""
         name = f"timed-{uuid.uuid4().hex[:8]}"
         path = self._folder / f"{name}.py"
         options = {"keep_alive": 900, **options}
@@ -134,7 +134,7 @@ class Site:
         return str(answer.json()["request_id"])
 
     def hold(self, app: str) -> None:
-        """Take the only place on an app's only runner."""
+        """Take the only slot of an app's only runner."""
 
         def work() -> None:
             with suppress(OSError, http.client.HTTPException):  # the controller may die meanwhile
@@ -158,12 +158,12 @@ class Site:
         return until(look_unless_given_up, what, LIMIT_SECONDS)
 
     def give_up(self) -> None:
-        """End all trials soon: what waits raises, and the calls break off."""
+        """End all trials soon: waits raise, and calls are cancelled."""
         self._given_up = True
         self.controller.process.kill()
 
     def noted(self, app: str, count: int) -> Sequence[float]:
-        """Wait until an app has noted so many times; return them."""
+        """Wait until an app has recorded this many times; return them."""
         return self.within(
             lambda: found if len(found := self._noted(app)) >= count else None, f"{app} notes {count} times"
         )

@@ -1,4 +1,4 @@
-"""A backup is a directory that a controller starts from, and there is a whole one or none."""
+"""A backup is a directory that a controller can start from, complete or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VAULT = AesVault(bytes(range(32)))
 
 @pytest.fixture
 async def state(tmp_path):
-    """Return a state directory with a key, code, files, data, secrets and what is not kept."""
+    """Return a state directory with a key, code, files, data, secrets, and files that are not backed up."""
     state = StateDir(tmp_path / "state")
     store = await open_store(state.database, VAULT)
     await store.add_key(some.key("k"))
@@ -57,7 +57,7 @@ CONTENT = {"fal.db", "directory.json", "blobs/ab/code", "app-files/f", "objects/
 
 
 async def in_thread(*arguments, **more):
-    """Back up as a command does: where no event loop runs."""
+    """Back up as a command does, without a running event loop."""
     import asyncio
 
     return await asyncio.to_thread(make, *arguments, **more)

@@ -1,4 +1,4 @@
-"""No step of the wall clock moves a duration by more than a tenth, in one run or from one to the next."""
+"""Steps of the wall clock change no duration by more than a tenth, in one run or across restarts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Machine:
 
 
 def behind(clock: SteadyClock) -> float:
-    """How many seconds the wall clock is ahead."""
+    """Return how many seconds the wall clock is ahead."""
     return (clock.wall() - clock.now()).total_seconds()
 
 
@@ -109,7 +109,7 @@ async def test_a_restart_does_not_take_back_what_the_time_has_followed(tmp_path:
 
 
 def lasted(now: Callable[[], datetime], machine: Machine, seconds: float, by: float) -> float:
-    """Return how long a duration lasts while the wall clock steps every second; ten times as long means never."""
+    """Return the length of a duration while the wall clock steps every second; ten times as long means never."""
     began, passed = now(), 0
     while (now() - began).total_seconds() < seconds and passed < 10 * seconds:
         machine.uptime += 1
@@ -121,7 +121,7 @@ def lasted(now: Callable[[], datetime], machine: Machine, seconds: float, by: fl
 @pytest.mark.parametrize("seconds", [4, 60, 3600])
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
 def test_the_steps_of_the_system_test_break_a_clock_that_follows_them(by: float, seconds: float) -> None:
-    """What `tests/clock` does to a controller would be seen there: `time.time` for its clock fails every duration."""
+    """`tests/clock` would notice a wrong clock: with `time.time` every duration fails."""
     machine = Machine(START + 2e9)
     assert seconds * (1 - SLEW) <= lasted(machine.clock().now, machine, seconds, by) <= seconds / (1 - SLEW) + 1
     naive = lasted(machine.clock().wall, machine, seconds, by)

@@ -1,4 +1,4 @@
-"""Where runners reach the controller: beside its state, or, where that path is too long for the kernel, elsewhere."""
+"""The socket for runners: in the state directory or, if that path is too long, elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_path_that_is_too_long_moves_to_a_directory_of_ones_own(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     wanted = Path("/", *["deep"] * 30, "api.sock")
     found = socket_path(wanted)
-    assert found == socket_path(wanted)  # the runners of an earlier start know it
+    assert found == socket_path(wanted)  # runners of an earlier start use it
     assert found.parent.parent == tmp_path
     assert found.parent.stat().st_mode & 0o777 == 0o700
     assert found != socket_path(Path("/", *["other"] * 30, "api.sock"))

@@ -1,4 +1,4 @@
-"""A state directory is told from its copy on every kind of file system, and a remount makes no copy of it."""
+"""A copy of a state directory is recognised on every kind of file system; a remount does not count as a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which level of isolation runners get, and that none is weaker than what was asked for."""
+"""The level of isolation that runners get, never weaker than required."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ sys.stdin.read()
     process.communicate()
     assert process.returncode == 0
     assert stat.S_IMODE(made.stat().st_mode) == 0o600
-    # The kernel gives what is in /proc of a process that is not dumpable to root, also if a user owns the process.
+    # For a process that is not dumpable, the files in /proc belong to root, even if a user owns the process.
     assert owner == 0 or os.getuid() == 0

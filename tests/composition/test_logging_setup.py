@@ -1,4 +1,4 @@
-"""The controller's own log stays of bounded size."""
+"""The size of the controller's own log is limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An operator's own machine types, and what is said of a file that is wrong."""
+"""An operator's machine types, and the errors for a wrong file."""
 
 from __future__ import annotations
 

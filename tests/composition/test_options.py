@@ -1,4 +1,4 @@
-"""The options of a controller: `fal up` has all of them and passes them on."""
+"""The options of a controller: `fal up` has all of them and forwards them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directories that the owner shows to runners: how they are written, and which are refused."""
+"""Directories that the owner shares with runners: their syntax, and which are refused."""
 
 from __future__ import annotations
 

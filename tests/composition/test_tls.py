@@ -55,7 +55,7 @@ def test_the_bundle_holds_what_the_machine_trusts_already(tmp_path: Path, monkey
     assert certificates.bundle is not None
     both = other.ca_file.read_bytes() + b"\n" + certificates.ca_file.read_bytes()
     assert certificates.bundle.read_bytes() == both
-    # As `fal env` sets it; what is missing counts for nothing.
+    # As `fal env` sets it; missing files do not matter.
     for named in (certificates.bundle, tmp_path / "missing.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", str(named))
         again = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
@@ -90,7 +90,7 @@ def test_the_local_authority_makes_a_certificate_for_all_names(tmp_path: Path) -
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str:
-    """A handshake in memory: why it failed, or nothing."""
+    """Make a handshake in memory; return why it failed, or nothing."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(to_client, to_server, server_hostname=host)
     theirs = server.wrap_bio(to_server, to_client, server_side=True)
@@ -194,9 +194,9 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
 
 
 def _older(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Let one end speak TLS 1.0 and 1.1 and nothing newer."""
+    """Restrict one end to TLS 1.0 and 1.1."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that these are old is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated on purpose
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("DEFAULT:@SECLEVEL=0")

@@ -1,4 +1,4 @@
-"""An app and a function, and what this program does with them when it is run: it prints what it saw, by subject."""
+"""A program with an app and a function, which calls them and prints the results by subject."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Httpx.Client() at the top: the refusal names something that is not in the file."""
+"""Httpx.Client() at the top: the error names something that is not in the file."""
 
 import fal, httpx
 client = httpx.Client(timeout=5)
