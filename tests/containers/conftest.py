@@ -1,4 +1,4 @@
-"""A controller whose apps run in real containers, with an engine's storage of its own.
+"""A controller whose apps run in real containers, with separate storage for the engine.
 
 `make test-containers` makes the base image's root file system; .ci/run installs podman and runsc.
 """
@@ -23,7 +23,7 @@ BASE_IMAGE = "localhost/fal-test-base:1"
 
 @dataclass(frozen=True, kw_only=True)
 class Podman:
-    """The podman of these tests: its storage is a directory of theirs."""
+    """The podman of these tests, with its own storage directory."""
 
     environment: dict[str, str]
 
@@ -58,7 +58,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Generator[Podman]:
 
 @pytest.fixture(scope="session")
 def controllers(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Generator[list[Controller]]:
-    """Return the controllers that run on one state directory, one after the other; the last one lives."""
+    """Return the controllers that run on one state directory, one after the other; the last one is running."""
     state_dir = tmp_path_factory.mktemp("controller")
     found = [start(state_dir, environment=podman.environment)]
     yield found

@@ -1,4 +1,4 @@
-"""Builds of images: what fails, is cut off, runs itself, or is needed no more."""
+"""Builds of images: failures, interruptions, images that run themselves, and unused images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class {name}(fal.App):
 """
 
 
-# Other tests of this machine must not be taken for these.
+# This text distinguishes these processes from those of other tests.
 OWN = secrets.token_hex(8)
 
 
@@ -56,7 +56,7 @@ def test_a_build_that_fails_is_told_once_with_its_log(controller, tmp_path, podm
 
 
 def sleeping(name: str) -> bool:
-    """Whether the command of a build runs, which has OWN in its arguments."""
+    """Return whether the command of a build runs, which has OWN in its arguments."""
     return any(
         (process.info["cmdline"] or [])[-1:] == [f"{OWN}-{name}"] for process in psutil.process_iter(["cmdline"])
     )
@@ -127,7 +127,7 @@ def test_an_image_that_runs_itself_is_published_on_loopback(controller, tmp_path
 
 
 class NoFiles:
-    """Uploaded files, of which there are none."""
+    """An empty store of uploaded files."""
 
     def path(self, account: AccountId, digest: str) -> Path:
         raise NotFound(digest)
@@ -135,7 +135,7 @@ class NoFiles:
 
 @pytest.fixture
 def builder(controllers, podman: Podman, tmp_path: Path) -> ContainerBuilder:
-    """Return a builder that knows what the controller has found out."""
+    """Return a builder with the controller's findings about engines."""
     variables, found = {**os.environ, **podman.environment}, controllers[-1].state_dir / "containers"
     return ContainerBuilder(tmp_path, NoFiles(), variables, EngineTrials(variables, found))
 

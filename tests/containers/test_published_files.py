@@ -1,4 +1,4 @@
-"""App files in the style of published ones that run in containers, deployed as they are by both clients."""
+"""App files in the style of published ones that run in containers, deployed unchanged by both clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = APPS / "image"
 
 @pytest.fixture(params=["ours", "theirs"])
 def client(request: pytest.FixtureRequest, controller: Controller, tmp_path: Path) -> str:
-    """Deploy with one client; return which."""
+    """Deploy with one client; return its name."""
     client = str(request.param)
     arguments = [str(DEPLOYING), client, str(APPS / "boxed_model.py")]
     arguments += [str(PROJECT / "as-it-is"), str(PROJECT / "from-a-dockerfile")]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINT_MARK = "buf:lint:ignore"
 UNSERVED = {"InteractiveRun", "Map"}
 
-# Where a descriptor keeps its parts: (attribute, its field number, and the same for the parts of these).
+# The parts of a descriptor: (attribute, its field number, and the same for their parts).
 Layout: TypeAlias = "Sequence[tuple[str, int, Layout]]"
 _ENUM: Layout = (("value", 2, ()),)
 _MESSAGE: list[tuple[str, int, Layout]] = [("field", 2, ()), ("oneof_decl", 8, ()), ("enum_type", 4, _ENUM)]
@@ -36,7 +36,7 @@ def compiled() -> descriptor_pb2.FileDescriptorSet:
         cwd=ROOT,
         check=True,
         capture_output=True,
-        env={**os.environ, "BUF_CACHE_DIR": str(ROOT / ".cache" / "buf")},  # else in the home directory
+        env={**os.environ, "BUF_CACHE_DIR": str(ROOT / ".cache" / "buf")},  # otherwise it is in the home directory
     )
     return descriptor_pb2.FileDescriptorSet.FromString(done.stdout)
 

@@ -29,7 +29,7 @@ from tests.support.contract import INTERNAL_SERVICES
 
 FIRST_OWN_NUMBER = 1000
 
-# In a process of its own: isolate registers grpc.health.v1 under a file name that clashes with grpcio-health-checking.
+# In another process: isolate registers grpc.health.v1 under a file name that clashes with grpcio-health-checking.
 _DUMP = """
 import sys
 from google.protobuf import descriptor_pb2
@@ -57,7 +57,7 @@ def dump_isolate() -> descriptor_pb2.FileDescriptorSet:
 
 
 def controller_of(files: descriptor_pb2.FileDescriptorSet) -> ServiceDescriptor:
-    """Return the IsolateController service, in a pool of its own."""
+    """Return the IsolateController service, in a separate pool."""
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
@@ -82,13 +82,13 @@ def own_methods() -> dict[str, list[MethodDescriptor]]:
 
 
 def plain(item: Descriptor | EnumDescriptor) -> str:
-    """Return a type's name with its outer types, but without its package, where the two differ on purpose."""
+    """Return a type's name with its outer types, but without its package, which differs on purpose."""
     package = item.file.package
     return item.full_name if package.startswith("google.") else item.full_name.removeprefix(f"{package}.")
 
 
 def shape(field: FieldDescriptor) -> dict[str, object]:
-    """Return all of a field that matters on the wire, in JSON or to a reader."""
+    """Return the properties of a field that matter on the wire, in JSON or to a reader."""
     oneof = field.containing_oneof
     kind = field.message_type or field.enum_type
     return {

@@ -1,4 +1,4 @@
-"""Apps' metrics pages: read as prometheus_client reads them, or refused; never anything else."""
+"""Apps' metrics pages are read like prometheus_client reads them, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers wait for the next runners."""
+"""The number of workers that wait for the next runners."""
 
 from __future__ import annotations
 

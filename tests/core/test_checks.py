@@ -1,4 +1,4 @@
-"""What cannot be is refused where it is made, with the name of the field that is wrong."""
+"""Constructors refuse invalid values, and name the field."""
 
 from __future__ import annotations
 

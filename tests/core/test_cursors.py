@@ -1,4 +1,4 @@
-"""Cursors: read as they were written, and whatever else is refused."""
+"""Cursors are read as they were written; other text is refused."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fal_server.core.exposition import Metric, to_text
 
-# Without what Prometheus' client takes for the end of a line, or strips.
+# Without characters that Prometheus' client takes for line ends, or strips.
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x85\u2028\u2029\x0b\x0c\x1c\x1d\x1e"), max_size=20)
 
 

@@ -1,4 +1,4 @@
-"""GPUs one by one: their labels, and that no two runners ever have the same."""
+"""Single GPUs: their labels, and that no two runners ever have the same one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_only_free_ones_are_chosen_and_each_once(
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[Node, list[tuple[str, str, int | None]]]:
-    """A node, and the starts and ends of runners that are asked of it."""
+    """Draw a node, and the starts and ends of its runners."""
     total = Resources(memory_mib=1 << 20, gpus=draw(counts))
     types = MachineTypes().with_own(
         [MachineType(name="PAIR", milli_cpus=1000, memory_mib=100, gpu="GPU-A", gpus=2)],

@@ -1,4 +1,4 @@
-"""When runners are checked, and which failures count."""
+"""The times of health checks, and which failures count."""
 
 from __future__ import annotations
 

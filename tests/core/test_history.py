@@ -1,4 +1,4 @@
-"""Which changes of a runner are stored, and how long each part of its start took."""
+"""The stored changes of a runner, and the phases of its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apps' ids are written and read as ever; a scope reaches its own account and no more than its restrictions."""
+"""Ids of apps keep their form; a scope reaches its own account, within its restrictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign JSON: what is read can be written again, and nothing but a ValueError comes out."""
+"""Foreign JSON: accepted values can be written again, and the only error is ValueError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users' names: which are accepted, and how an app's full name splits into parts."""
+"""Users' names: which are accepted, and how an app's full name is split."""
 
 from __future__ import annotations
 

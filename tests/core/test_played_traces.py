@@ -1,4 +1,4 @@
-"""Request traces played through the scaling rules: exact examples, and properties for every trace."""
+"""Simulated request traces: exact examples, and properties for every trace."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_function_without_a_port_has_no_runners() -> None:
 def test_each_further_start_after_a_failure_waits_longer(failures: int, seconds: int) -> None:
     assert failure_delay(failures).total_seconds() == seconds
     given = AppInput(app=make_app(), load=Load(queued=2, eligible=2), failures=failures, failed_at=START)
-    [create] = planned(given)  # one at a time, though two are missing
+    [create] = planned(given)  # one at a time, although two are missing
     assert isinstance(create, Create)
     assert create.not_before == at(seconds)
 

@@ -1,4 +1,4 @@
-"""What may be deleted: everything, in the end, except what a revision or a living runner needs."""
+"""In the end, everything is deleted that no revision and no living runner needs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_another_version_made_stays_while_its_runners_may_live() -> None:
     assert gone(pair, {"e"}, {"e": at(29 * DAY)}) == []
     later = [built(1, 0), built(2, 20 * DAY, usable=False)]
     assert gone(later, {"e"}, {"e": at(21 * DAY)}) == []
-    # Used by an older version again, after the newer one was built.
+    # An older version used it again, after the newer one was built.
     assert gone([built(1, 0, 30 * DAY, usable=False), built(2, 20 * DAY)], {"e"}, {"e": at(29 * DAY)}) == []
 
 

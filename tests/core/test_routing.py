@@ -13,7 +13,7 @@ from fal_server.core.routing import OpenSlots, Slot
 
 
 def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:
-    """Return the choice by the rule itself, which looks at every runner."""
+    """Return the choice by the plain rule, which looks at every runner."""
     possible = [slot for slot in slots if slot.open and slot.in_flight < max_multiplexing]
     warm = [slot for slot in possible if hint in slot.hints]
     return min(warm or possible, key=lambda slot: slot.in_flight, default=None)
@@ -60,7 +60,7 @@ def test_the_choice_is_that_of_the_rule_after_whatever_happened(
     most: int, history: list[tuple[str, int, str | None]]
 ) -> None:
     places = OpenSlots()
-    routed: list[Slot] = []  # in the order in which they came
+    routed: list[Slot] = []  # in the order of their arrival
     under_way: list[Slot] = []
     made = 0
     for what, number, hint in history:
@@ -73,7 +73,7 @@ def test_the_choice_is_that_of_the_rule_after_whatever_happened(
             slot = routed.pop(number % len(routed))
             slot.open = False
             places.remove(slot)
-            if number % 2:  # it is routed to again, because that could not be stored
+            if number % 2:  # it gets requests again, because the change could not be stored
                 slot.open = True
                 places.add(slot)
                 routed.append(slot)
@@ -107,7 +107,7 @@ def test_runners_that_are_gone_leave_nothing_behind() -> None:
 
 
 class Hint(str):
-    """A text that can be referred to weakly."""
+    """A string that supports weak references."""
 
 
 def test_hints_that_are_replaced_leave_nothing_behind() -> None:

@@ -1,4 +1,4 @@
-"""Counts of runners, minute by minute, from their phases and from what requests took."""
+"""Counts of runners for each minute, from their phases and from the durations of requests."""
 
 from __future__ import annotations
 

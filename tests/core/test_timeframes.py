@@ -1,4 +1,4 @@
-"""Parts of spans: each time lies in one, and the next begins where it ends, in every zone."""
+"""Parts of spans cover each time once, without gaps, in every time zone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which header fields name a trace, by the examples and rules of the W3C recommendation."""
+"""The header fields of traces, by the examples and rules of the W3C recommendation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph of a workflow, and what its references lead to."""
+"""The graph of a workflow, and the targets of its references."""
 
 from __future__ import annotations
 

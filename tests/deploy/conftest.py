@@ -1,4 +1,4 @@
-"""What unpickling an app leaves in this process is taken away again."""
+"""Removes what unpickling an app leaves in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_module_of_an_app() -> Iterator[None]:
-    """A runner keeps the modules that it makes for an app; this process loads many apps."""
+    """Remove an app's modules after each test; a runner would keep them, but this process loads many apps."""
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

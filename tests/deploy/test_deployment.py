@@ -1,4 +1,4 @@
-"""The course of a deploy and of a run, against a controller's calls."""
+"""The calls of a deploy and of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plain(value):
 
 @dataclass
 class Calls:
-    """A controller's calls: records requests, and answers as set."""
+    """A fake controller, which records requests and gives set answers."""
 
     build: list[RunState | None] = field(default_factory=lambda: [None, RunState.SUCCESS])
     registered: list[tuple[str | None, ServiceURLs | None]] = field(
@@ -223,7 +223,7 @@ def test_a_build_that_fails_ends_the_deploy(calls, states):
         calls.asked.clear()
     with pytest.raises(BuildFailedError, match="sample") as caught:
         deploy(calls, "app.py", build_result_handler=lambda _: None)
-    assert "No solution" not in str(caught.value)  # the handler had it
+    assert "No solution" not in str(caught.value)  # the handler received it
     assert len(calls.asked) == 1
 
 

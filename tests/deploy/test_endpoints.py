@@ -1,4 +1,4 @@
-"""What a deploy says that an app answers."""
+"""The endpoints that a deploy reports for an app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of an app: which, by what hash, and how they are sent."""
+"""The files of an app: their selection, hashes and upload."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_large_files_go_in_parts(place, store, files):
     (place / "large").write_bytes(content)
     files.ensure(collect_files(["large"], place))
     assert list(store.files.values()) == [content]
-    assert sum("/up-" in call for call in store.calls) == 3  # two parts, and that they are complete
+    assert sum("/up-" in call for call in store.calls) == 3  # two parts, and the completion
 
 
 def test_a_refusal_names_the_file_and_the_reason(place, store, files):

@@ -1,4 +1,4 @@
-"""What a deploy says of things that look right and are not: misspelt options, missing packages, failed builds."""
+"""The hints of a deploy: misspelt options, missing packages, failed builds."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from fal.deploy.load import load_app
 from fal.deploy.preparation import prepare
 
 APP = "class {0}(fal.App):\n    @fal.endpoint('/')\n    def run(self) -> str: ...\n\n"
-ARRIVED, GO_ON = queue.Queue(), queue.Queue()  # of an import that lasts while an app is loaded
+ARRIVED, GO_ON = queue.Queue(), queue.Queue()  # for an import that is in progress while an app is loaded
 FUNCTION = "@fal.function()\ndef {0}(): ...\n\n"
 
 
@@ -167,7 +167,7 @@ def test_what_another_thread_imports_meanwhile_stays_its_own(place, monkeypatch)
 
 
 def meet():
-    """Say that the module is half imported, and wait until the app has been loaded."""
+    """Signal that the module is half imported, and wait until the app is loaded."""
     ARRIVED.put(None)
     GO_ON.get()
 

@@ -1,4 +1,4 @@
-"""Nothing of the deployer's process travels as data: it is named, or refused with its name and line."""
+"""Objects of the deployer's process are never sent as data: they are sent by name, or refused with name and line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def written(place, text: str) -> str:
 
 
 def answer(place, definition: bytes) -> object:
-    """What the function returns in a process with another environment."""
+    """Return the function's result in a process with another environment."""
     (place / "definition").write_bytes(definition)
     code = "import json, pickle; print(json.dumps(pickle.load(open('definition', 'rb'))()))"
     ran = subprocess.run(

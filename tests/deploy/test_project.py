@@ -1,4 +1,4 @@
-"""Apps of pyproject.toml, and what a reference means."""
+"""Apps of pyproject.toml, and the meaning of references."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_code_goes_before_the_entry_and_the_entry_before_defaults(project):
     project(TABLE)
     app = prepare("one")
     assert (app.app_name, app.auth, app.strategy, app.reset_scale) == ("renamed", "shared", "recreate", True)
-    assert app.options["max_concurrency"] == 3  # the class says so
-    assert app.options["keep_alive"] == 77  # the class has the default only
+    assert app.options["max_concurrency"] == 3  # the class sets it
+    assert app.options["keep_alive"] == 77  # the class only has the default
     assert app.options["machine_type"] == "L"
     assert app.options["requirements"][0] == "q"
     assert app.exposed_port == 8123

@@ -1,4 +1,4 @@
-"""What a deploy and a run send, field by field as the published client does."""
+"""The requests of a deploy and of a run, field by field like the published client's."""
 
 from __future__ import annotations
 

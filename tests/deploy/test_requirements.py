@@ -1,4 +1,4 @@
-"""The rule by which what serves an app is added to its requirements."""
+"""The rule that adds the packages that serve an app to its requirements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to serve an app, by what its own requirements leave room for."""
+"""The ways to serve an app, depending on its requirements."""
 
 from __future__ import annotations
 

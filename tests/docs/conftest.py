@@ -1,4 +1,4 @@
-"""A controller with the app that the pages call."""
+"""The controller and the app that the pages use."""
 
 from __future__ import annotations
 

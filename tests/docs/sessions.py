@@ -1,7 +1,7 @@
-"""Reads console blocks of the documentation, and compares what they show with what a shell printed.
+"""Reads console blocks of the documentation, and compares them with the output of a shell.
 
-A line `...` stands for any number of lines. Ids, addresses, times, durations and long numbers may differ, but each must
-differ in the same way throughout a page: what a command printed is what later commands on the page are given.
+A line `...` stands for any number of lines. Ids, addresses, times, durations and long numbers may differ, but
+consistently within a page: later commands on the page get the values that earlier commands printed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-# A console block, or a file that the reader is to save.
+# A console block, or a file that the reader saves.
 _BLOCK = re.compile(
     r"^```console\n(?P<session>.*?)^```|^Save this as `(?P<file>[^`]+)`:\n\n```\w+\n(?P<text>.*?)^```",
     re.MULTILINE | re.DOTALL,
@@ -31,14 +31,14 @@ _VOLATILE = re.compile("|".join([*_NAMES, *_FIGURES]))
 
 @dataclass
 class Step:
-    """A command as a page shows it, and the output below it."""
+    """A command of a page, and the output below it."""
 
     command: str
     output: list[str] = field(default_factory=list)
 
 
 def steps(page: str) -> list[Step]:
-    """Return the steps of a page in order: the commands of its console blocks, and the files that it has saved."""
+    """Return the steps of a page in order: the commands of its console blocks, and the files to save."""
     found: list[Step] = []
     for block in _BLOCK.finditer(page):
         if block["file"]:
@@ -53,7 +53,7 @@ def steps(page: str) -> list[Step]:
 
 
 class Names:
-    """What the names on a page are in this run."""
+    """The values, in this run, of the names on a page."""
 
     def __init__(self) -> None:
         self._real: dict[str, str] = {}
@@ -63,7 +63,7 @@ class Names:
         return _VOLATILE.sub(lambda match: self._real.get(match[0], match[0]), shown)
 
     def compare(self, step: Step, printed: str) -> None:
-        """Fail if a command printed something else than its page shows; else learn the names of this run."""
+        """Fail if a command's output differs from its page; otherwise learn the names of this run."""
         groups: list[str] = []
 
         def pattern(line: str) -> str:
@@ -91,5 +91,5 @@ class Names:
 
 
 def _text(text: str) -> str:
-    """Widths of columns depend on what stands in them."""
+    """Widths of columns depend on their content."""
     return re.sub(r"(?:\\ ){2,}", r" +", re.escape(text))

@@ -1,4 +1,4 @@
-"""Python blocks of the documentation run, and `fal` understands every command line that has no output to compare."""
+"""Python blocks of the documentation run, and `fal` parses every command line without output to compare."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command_lines() -> list[tuple[str, str]]:
     return found
 
 
-# Their blocks are files that name one another: `test_sessions` saves and runs them.
+# Their blocks are files that refer to one another: `test_sessions` saves and runs them.
 FILES = {"docs/howto/test-apps.md", "docs/howto/develop.md"}
 
 
@@ -67,6 +67,6 @@ def test_a_command_line_is_understood(page: str, line: str, capsys: pytest.Captu
     with contextlib.suppress(SystemExit):
         build_parser(words).parse_args(words)
     said = capsys.readouterr().err
-    # A placeholder may stand where a number or a choice belongs; the words around it must be right.
+    # A placeholder may stand for a number or a choice; the words around it must be right.
     excused = PLACEHOLDER.search(line) and re.search("invalid|required", said)
     assert not said or excused, f"{page}: {line}\n{said}"

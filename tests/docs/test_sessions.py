@@ -1,4 +1,4 @@
-"""What the documentation shows of a terminal is what a reader's terminal shows."""
+"""A reader's terminal shows what the documentation shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.support.controller import ROOT, Controller
 from tests.support.shell import Shell
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# These start a controller themselves, from an empty shell.
+# These pages start a controller, from an empty shell.
 WHOLE = {"README.md", "docs/tutorials/first-app.md", "docs/tutorials/script-to-server.md"}
-# These are for a directory of the reader's own, and need no controller.
+# These pages use the reader's own directory, and need no controller.
 ALONE = {"docs/howto/test-apps.md"}
-# Another test plays this one, for it edits files meanwhile.
+# Another test runs this page, because it edits files meanwhile.
 ELSEWHERE = {"docs/howto/develop.md"}
 
 
@@ -28,7 +28,7 @@ def sessions() -> dict[str, list[Step]]:
 def play(shell: Shell, shown: list[Step]) -> None:
     names = Names()
     for step in shown:
-        # A free port: the usual one may be another controller's.
+        # A free port, because another controller may have the usual one.
         command = re.sub(r"^fal up\b", "fal up --port 0", names.command(step.command))
         printed, _ = shell.run(command)
         names.compare(step, printed)
@@ -49,7 +49,7 @@ def test_a_reader_can_follow_it_from_an_empty_shell(page: str, tmp_path: Path) -
 @pytest.mark.parametrize("page", sorted(sessions().keys() - WHOLE - ALONE - ELSEWHERE))
 def test_a_session_is_what_is_printed(page: str, controller: Controller, tmp_path: Path) -> None:
     kept = {name: value for name, value in controller.environment.items() if name.startswith("FAL_")}
-    # The pages list the runner of hello, which may have ended idle since another page was played.
+    # The pages list the runner of hello, which may have ended since another page was run.
     assert controller.call("/local/hello", {"name": "docs"}).status == 200
     shell = Shell(tmp_path, kept)
     try:

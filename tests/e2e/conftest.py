@@ -1,4 +1,4 @@
-"""One controller for each test process; each test uses its own app names."""
+"""One controller for each test process; each test has its own app names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More than two hundred bad requests against a whole controller: each has its status, and none leaves a trace."""
+"""More than two hundred bad requests to a whole controller: each has its status, and none leaves a traceback."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def small_key(controller: Controller) -> Iterator[tuple[str, str]]:
-    """Make a key that may only call apps."""
+    """Create a key that may only call apps."""
     with SyncServerlessClient(host=controller.host, api_key=controller.key) as client:
         key_id, secret = client.keys.create(scope="api", description="bad requests")
         yield key_id, secret
@@ -94,7 +94,7 @@ def cases(controller: Controller, small: tuple[str, str]) -> Iterator[Case]:
 
 
 async def refused(channel: grpc.aio.Channel, case: Case) -> str:
-    """Return what is wrong with the answer to a bad request, or ""."""
+    """Return the fault of the answer to a bad request, or ""."""
     try:
         await answers(channel, case.method, case.data, case.metadata, second=case.second)
     except grpc.aio.AioRpcError as error:

@@ -1,4 +1,4 @@
-"""A deploy whose connection breaks anywhere ends with one revision, or says what is known of it."""
+"""A deploy whose connection breaks anywhere ends with one revision, or reports what is known."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_cut_anywhere_makes_one_revision_or_says_what_is_known(controller: Con
     before = revisions(controller)
     outcomes: list[str] = []
     for direction, size in sizes.items():
-        # The last tenth has the registration: request, headers of the answer, its messages and its trailers.
+        # The last tenth contains the registration: request, and headers, messages and trailers of the answer.
         places = [size * part // 100 for part in (1, 10, 30, 50, 70, 90)] + [
             size - back for back in (400, 200, 90, 40, 9, 1)
         ]

@@ -45,7 +45,7 @@ def test_a_rollout_with_force_replaces_all_at_once_also_the_busy(rollouts: Rollo
             "none of the old ones serves, busy or not",
         )
         assert rollouts.controller.call(f"/local/{rollouts.app}/", {}).status == 200
-        # Its runner is killed after its grace, although nobody opens the gate.
+        # Its runner is killed after its grace, although the gate stays closed.
         assert (call.result().status, call.result().json()["error_type"]) == (503, "runner_disconnected")
     for runner in old:
         assert rollouts.ended(runner.runner_id).state_reason == "rolled out"
@@ -85,7 +85,7 @@ def test_a_revision_that_is_not_ready_in_time_leaves_the_old_one(rollouts: Rollo
     path = rollouts.write("stuck", setup="threading.Event().wait(60)", startup=2)
     done = rollouts.controller.fal("deploy", str(path), "--app-name", rollouts.app, "--auth", "public", check=False)
     assert done.returncode == 1
-    # Whether it prints anything by then depends on how busy the machine is.
+    # On a busy machine it may not have printed anything by then.
     assert f"stays on revision {first}: not ready within startup_timeout 2 s" in done.stderr
     assert (rollouts.revision(), rollouts.is_rolling()) == (first, False)
     assert rollouts.controller.call(f"/local/{rollouts.app}/", {}).json() == "good"

@@ -1,4 +1,4 @@
-"""A controller that asks for client certificates: who has none, or a foreign one, gets in by no door."""
+"""A controller that requires client certificates admits nobody without one, over any protocol."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
 def test_who_has_a_certificate_gets_in_by_both_doors(door: Door) -> None:
     assert door.get("/users/current", door.trusted)[0] == 200
     assert door.caller(door.trusted) == door.controller.key.partition(":")[0]
-    # And needs a key all the same.
+    # It still needs a key.
     request = urllib.request.Request(f"{door.url}/users/current")
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, context=door.context(door.trusted), timeout=60)

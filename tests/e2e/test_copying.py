@@ -37,11 +37,11 @@ def test_a_folder_goes_there_and_back(place: Place, tmp_path: Path) -> None:
     assert "(2.9 MiB)" in fal("runners", "cp", str(source), copy).stderr
     assert "(2.9 MiB)" in fal("runners", "cp", copy, str(tmp_path / "back")).stderr
     assert tree(tmp_path / "back") == tree(source)
-    fal("runners", "cp", str(source / "empty"), copy)  # the folder is there, so it goes into it
+    fal("runners", "cp", str(source / "empty"), copy)  # the folder exists, so the copy goes into it
     (tmp_path / "into").mkdir()
     fal("runners", "cp", f"{copy}/run me", str(tmp_path / "into"))
     assert tree(tmp_path / "into") == {"run me": tree(source)["run me"]}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "into", "source"]  # and nothing half done
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "into", "source"]  # and nothing incomplete
 
 
 def test_the_app_s_own_modules_and_warnings_are_not_in_the_way(place: Place, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A controller dies, at any time and in any way: its runners serve on, and the next one reattaches them."""
+"""If a controller dies at any time in any way, its runners keep serving, and the next one reattaches them."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_start_that_is_cut_off_at_any_time_ends_in_one_runner(site: Site, seed
     site.controller.fal("runners", "kill", site.ask())
     until(lambda: not groups(site.state_dir), "the runner is gone")
     for _ in range(2):
-        # The caller is cut off with the controller. The runner matters, and it may die at any time.
+        # The caller loses its connection with the controller. The test is about the runner, which may die at any time.
         request = threading.Thread(target=lambda host=site.controller: _ignore_refusal(host))
         request.start()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -359,7 +359,7 @@ def test_down_can_leave_the_runners_serving(site: Site) -> None:
 
 
 def test_a_dead_worker_takes_daemons_without_a_name_along(site: Site) -> None:
-    """A process that left its session and cleared its environment is found by parent: the shim is subreaper."""
+    """A process without its session and environment is found by its parent, because the shim is a subreaper."""
     runner_id = site.ask()
     daemons = {p.pid for p in _sleepers()}
     assert site.controller.call("/local/steady/daemon", {}).status == 200

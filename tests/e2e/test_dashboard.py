@@ -1,4 +1,4 @@
-"""The dashboard over real HTTP, as a browser without script uses it."""
+"""The dashboard over real HTTP, as in a browser without JavaScript."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shop(fal.App, name="shop", keep_alive=300):
 
 @pytest.fixture(scope="module")
 def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the deploy of the app printed."""
+    """Return the output of the app's deploy."""
     path = tmp_path_factory.mktemp("shop") / "shop.py"
     path.write_text(APP)
     return controller.fal("deploy", str(path)).stdout
@@ -46,7 +46,7 @@ def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def shop(controller: Controller, deployed: str) -> Iterator[Controller]:
-    """The controller with an app that has a runner."""
+    """Return a controller with an app that has a runner."""
     assert "Deployed shop" in deployed
     assert controller.call("/local/shop/", {}, key=controller.key).status == 200
     yield controller
@@ -55,7 +55,7 @@ def shop(controller: Controller, deployed: str) -> Iterator[Controller]:
 
 @pytest.fixture
 def owner(shop: Controller) -> Browser:
-    """A browser of whoever runs the controller."""
+    """Return a browser of the controller's owner."""
     browser = Browser(shop.host)
     assert browser.log_in(shop.key).status == 303
     return browser
@@ -109,7 +109,7 @@ def test_every_page_protects_itself(owner: Browser) -> None:
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-        assert f"script-src {owner.host}/ui/static/;" in policy  # not the whole origin, which apps share
+        assert f"script-src {owner.host}/ui/static/;" in policy  # not for the whole origin, which apps share
         assert "frame-ancestors 'none'" in policy
         assert page.headers["x-frame-options"] == "DENY"
         assert page.headers["cross-origin-opener-policy"] == "same-origin"
@@ -142,7 +142,7 @@ def test_script_of_an_app_which_has_the_same_origin_reads_no_page(owner: Browser
         assert owner.get("/ui/apps", sec_fetch_mode=mode, sec_fetch_dest=kind).status == 403
     live = owner.get("/ui/apps", sec_fetch_mode="cors", sec_fetch_dest="empty", x_fal_page=owner.token)
     assert live.status == 200
-    # A link of another site opens a page, to which a browser adds no cookie of this kind.
+    # For a link from another site a browser sends no cookie of this kind.
     assert Browser(owner.host).get("/ui/apps", sec_fetch_site="cross-site").status == 303
 
 

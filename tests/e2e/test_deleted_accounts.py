@@ -1,4 +1,4 @@
-"""Deleting an account ends what is under way for it, and leaves nothing of it, also if the controller is killed."""
+"""Deleting an account ends its work and leaves nothing of it, even if the controller is killed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Shop(fal.App, name="shop", keep_alive=300, max_multiplexing=20, min_concur
 
 
 class Owner:
-    """An account with one of everything; `mark` is in all of it that is not encrypted."""
+    """An account with one of everything, marked by `mark` unless it is encrypted."""
 
     def __init__(self, controller: Controller, folder: Path) -> None:
         self.name = f"a{secrets.token_hex(4)}"
@@ -128,7 +128,7 @@ class Owner:
 
 
 def own_directories(controller: Controller) -> set[Path]:
-    """Return the directories of accounts but the first."""
+    """Return the directories of all accounts except the first."""
     return {*controller.state_dir.glob("accounts/*"), *controller.state_dir.glob("homes/*")}
 
 
@@ -197,7 +197,7 @@ def test_what_is_under_way_ends_and_nothing_is_left(own: Controller, tmp_path: P
     assert refused.returncode != 0
     assert goes.name in own.fal("audit", "list").stdout
     assert f"account '{goes.name}'" in own.fal("teams", "delete", goes.name, "--yes", check=False).stderr
-    # The nickname is free, and whoever gets it has nothing of the former account.
+    # The nickname is free, and its next account has nothing of the former one.
     made = json.loads(own.fal("teams", "create", goes.name, "--json").stdout)
     heir = replace(own, key=f"{made['key_id']}:{made['key_secret']}")
     assert json.loads(heir.fal("apps", "list", "--json").stdout)["apps"] == []
@@ -210,7 +210,7 @@ def test_the_next_controller_goes_on_with_a_deletion(tmp_path: Path) -> None:
         stays, goes = Owner(first, tmp_path / "stays"), Owner(first, tmp_path / "goes")
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
-    # It had told the caller, and not started with the rest.
+    # It had answered the caller, but not started with the rest.
     asyncio.run(mark_deleted(state, goes.name))
     with running(state) as second:
         for owner in (stays, goes):

@@ -32,7 +32,7 @@ SIGNING_KEY = "signing key of the test, long enough"
 
 
 class Receiver:
-    """An HTTP server that keeps the lines it takes, and holds its answers while it is told to."""
+    """An HTTP server that keeps the lines it gets, and can hold its answers."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -54,7 +54,7 @@ class Receiver:
                     self.send_response(204)
                     self.end_headers()
                 except OSError:
-                    self.close_connection = True  # the controller is gone
+                    self.close_connection = True  # the controller is dead
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -104,7 +104,7 @@ def test_a_killed_controller_loses_no_line(tmp_path: Path, receiver: Receiver) -
         receiver.open.set()
         controller = start(tmp_path / "state")
         whole = [f"line {number}" for number in range(50)]
-        # Those that the dead controller had sent come again; the last ones are whole and in order all the same.
+        # Lines that the dead controller had sent come again; the last ones are still complete and in order.
         until(lambda: receiver.said()[50:][-50:] == whole, "everything arrives")
         assert receiver.said()[:50] == whole
         until(lambda: shown(controller)["unsent_lines"] == 0, "the cursor has moved")

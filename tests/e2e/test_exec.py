@@ -21,7 +21,7 @@ from tests.support.place import Place, entered
 from tests.support.waiting import until
 
 BLOCK = hashlib.sha512(b"a block").digest() * 1024  # 64 KiB
-BLOCKS = 800  # 50 MiB: far more than all buffers on the way hold
+BLOCKS = 800  # 50 MiB, far more than all buffers on the way
 WHOLE = hashlib.sha256(BLOCK * BLOCKS).hexdigest()
 
 
@@ -87,7 +87,7 @@ def test_a_client_that_vanishes_hangs_its_command_up_unless_it_is_kept(place: Pl
     with place.wire() as wire:
         session = wire.start_exec(spec, interactive=True)
         pid = int(next(iter(session)).data)
-    # Like the death of a machine, closing the channel tells the command nothing.
+    # Closing the channel, like the death of a machine, does not notify the command.
     if not keep:
         until(lambda: not alive(pid), "the command is hung up")
         return
@@ -179,7 +179,7 @@ def test_nothing_is_lost_when_the_controller_is_killed(place: Place, how: str) -
         length += len(data)
         if crashes and length >= crashes[0]:
             crashes.pop(0)
-            place.crash()  # nobody reads meanwhile, so the command cannot end
+            place.crash()  # without a reader the command cannot end
     words = process.stderr.read().decode()
     assert process.wait(60) == 7, words
     if how == "input":
@@ -200,7 +200,7 @@ def test_a_detached_command_is_listed_and_attached_to(place: Place) -> None:
     place.exec("touch", "go")
     attached = place.fal("runners", "attach", exec_id)
     assert (attached.returncode, attached.stdout) == (9, "one\ntwo\n")
-    # A command that ended recently can be read again, as far as its output is kept.
+    # A command that ended recently can be read again, within its kept output.
     assert place.fal("runners", "attach", exec_id, "--runner", place.runner_id).returncode == 9
     assert "exited 9" in place.fal("runners", "execs").stdout
     missing = place.fal("runners", "attach", "no-such-id")
@@ -229,7 +229,7 @@ def test_the_newest_reader_takes_over(place: Place) -> None:
         assert next(outputs).data == b"one"
         with sdk.runners.attach(first.exec_id) as second:
             again = iter(second)
-            assert next(again).data == b"one"  # nothing confirmed it
+            assert next(again).data == b"one"  # it was not acknowledged
             with pytest.raises(AbortedError):
                 next(outputs)
             second.send(b"two")
@@ -266,9 +266,9 @@ def test_a_runner_that_is_gone_says_so_at_once(place: Place) -> None:
     )
     assert first_line(process) == "in"
     place.controller.fal("apps", "delete", "gone")
-    place.controller.fal("runners", "kill", runner_id, check=False)  # the delete may have ended it already
+    place.controller.fal("runners", "kill", runner_id, check=False)  # the deletion may have ended it already
     process.communicate(timeout=60)
-    assert process.returncode in (128 + signal.SIGKILL, 254)  # its outcome, or that this is unknown
+    assert process.returncode in (128 + signal.SIGKILL, 254)  # its outcome, or a report that it is unknown
     with place.sdk() as sdk:
         until(lambda: sdk.controller().get_runner(runner_id).state is RunnerState.TERMINATED, "the runner has ended")
         for gone in (runner_id, "no-such-runner"):

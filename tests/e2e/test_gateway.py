@@ -21,7 +21,7 @@ from tests.support.waiting import until
 
 APP = ROOT / "tests" / "support" / "gateway_app.py"
 LARGE = 200_000_000
-# Far below the size of a body in memory, far above what the allocator takes in a busy process.
+# Far less than a body in memory, far more than the allocator takes in a busy process.
 GROWTH = 32_000_000
 
 
@@ -63,7 +63,7 @@ class Row:
     """An instruction for the app, and its consequences.
 
     Attributes:
-        status: None if the client gets no whole answer.
+        status: None if the client gets no complete answer.
         ends: why the runner ends; empty if it stays.
     """
 
@@ -117,7 +117,7 @@ def test_what_becomes_of_an_answer(app: App, row: Row) -> None:
         assert "x-fal-stop-runner" not in answer.headers
     if not row.ends:
         assert app.runners()[runner_id] in ("IDLE", "RUNNING")
-        if row.path == "/deaf":  # nobody checked whether it accepts connections, and no other request can use it
+        if row.path == "/deaf":  # it was not checked whether it accepts connections, and no other request can use it
             app.controller.fal("runners", "kill", runner_id)
         return
     with SyncServerlessClient(host=app.controller.host, api_key=app.controller.key) as client:
@@ -181,7 +181,7 @@ def test_a_large_answer_is_not_kept_in_memory(app: App, slow: bool) -> None:
     with socket.create_connection(("127.0.0.1", app.controller.port), timeout=60) as connection:
         head = f"POST /local/gateway/give?bytes={LARGE} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         connection.sendall(head.encode())
-        # In small chunks at first: if someone read everything, the app could send it all in that time.
+        # In small chunks at first: if everything were read, the app could send all of it in that time.
         little = 20_000 if slow else 0
         received = 0
         while received < LARGE:

@@ -1,4 +1,4 @@
-"""Three runners on four GPUs: a deploy, the controller's death, adoption, and a scale-down; never two owners of one."""
+"""Three runners on four GPUs over deploy, crash, reattachment and scale-down: no GPU has two owners."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Machine:
         self.controller = self._start()
 
     def _start(self) -> Controller:
-        if self.library is None:  # no compiler: made-up GPUs are assigned in the same way, and shown to no runner
+        if self.library is None:  # no compiler: fake GPUs are assigned in the same way, but no runner sees them
             return start(self.root / "state", "--gpu", "GPU-H100=4")
         return start(self.root / "state", environment=environment_of(self.library, 4))
 
@@ -51,7 +51,7 @@ class Machine:
             return client.runners.list(), client.runners.nodes().nodes[0]
 
     def owners(self) -> dict[str, str]:
-        """Who has which GPU, by both lists, which agree; no GPU has two owners."""
+        """Return the owner of each GPU, by both lists, which must agree."""
         runners, node = self.look()
         assert all(count == 1 for count in Counter(gpu for runner in runners for gpu in runner.gpus).values())
         mine = {gpu: runner.runner_id for runner in runners for gpu in runner.gpus}
@@ -96,14 +96,14 @@ def _walk(machine: Machine, folder: Path) -> None:
     machine.die_and_come_back()
     assert machine.owners() == before
 
-    # One GPU is left, so a runner with two waits, and says for what.
+    # One GPU is left, so a runner with two waits, and reports why.
     machine.controller.fal("deploy", str(folder / "pair.py"))
     with SyncServerlessClient(host=machine.controller.host, api_key=machine.controller.key) as client:
         client.apps.scale("pair", min_concurrency=1)
     until(lambda: "2 x GPU-H100 asked for, 1 free" in _reasons(machine), "the pair is held")
     assert machine.owners() == before
 
-    # Two of three go, and what they had is the pair's.
+    # Two of three end, and the runner with two gets their GPUs.
     with SyncServerlessClient(host=machine.controller.host, api_key=machine.controller.key) as client:
         client.apps.scale("on-gpus", min_concurrency=1, max_concurrency=1, keep_alive=0)
     until(lambda: machine.ready("pair", 1) and machine.ready("on-gpus", 1), "the pair has its GPUs")

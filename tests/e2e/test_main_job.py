@@ -1,4 +1,4 @@
-"""The main job against a real controller: deploy, call, list, read, enter, stop, kill; nothing is left behind."""
+"""The usual work with a real controller: deploy, call, list, read, enter, stop, kill; nothing is left."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def processes_of(controller: Controller, runner_id: str) -> list[ProcessInfo]:
 
 
 def alive(processes: list[ProcessInfo]) -> list[ProcessInfo]:
-    """Return those that have not ended."""
+    """Return the processes that have not ended."""
     now = [process_info(process.pid) for process in processes]
     return [
         process

@@ -1,4 +1,4 @@
-"""A controller's move to PostgreSQL, cut off and whole, and its backups on both databases."""
+"""A controller's move to PostgreSQL, interrupted and complete, and its backups on both databases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import until
 
 PASSWORD = "hunter2-database"
 _LOCK = 4711
-# Makes whoever fills the table of requests wait for a lock: a time in the middle of a copy.
+# Makes the copy of the table of requests wait for a lock, in the middle of the move.
 _HOLD = f"""
 create function hold() returns trigger language plpgsql as
 $$ begin perform pg_advisory_xact_lock({_LOCK}); return null; end $$;
@@ -71,7 +71,7 @@ def copied(state_dir: Path, url: str) -> str:
 
 
 def rows(state_dir: Path) -> str:
-    """Return a digest of all that the SQLite file holds."""
+    """Return a digest of the SQLite file's rows."""
     with closing(sqlite3.connect(f"file:{state_dir / 'fal.db'}?mode=ro", uri=True)) as database:
         return hashlib.sha256("\n".join(database.iterdump()).encode()).hexdigest()
 
@@ -81,7 +81,7 @@ def listed(controller: Controller, *words: str) -> Mapping[str, list[dict[str, o
 
 
 class Life:
-    """What a controller has before it moves."""
+    """A controller's data before the move."""
 
     def __init__(self, controller: Controller, folder: Path) -> None:
         self.queue = Queue(controller, "queued", folder).deploy()
@@ -122,7 +122,7 @@ class Life:
         return controller.call(place, key=controller.key).body
 
     def lists(self, controller: Controller) -> dict[str, object]:
-        """Return what the controller lists, without what changes by itself."""
+        """Return the controller's lists, without values that change by themselves."""
         (runner,) = until(self._one_runner, "one runner is left")
         moving = {"active_runners", "last_used_at"}
 
@@ -144,7 +144,7 @@ class Life:
         return found if len(found) == 1 else []
 
     def check(self, controller: Controller) -> None:
-        """Check that all of it is there, and that what waited completes."""
+        """Check that all of it exists, and that waiting requests complete."""
         self.queue.controller = controller
         assert self.lists(controller) == self.seen
         assert self.queue.result(self.ended).body == self.answer
@@ -201,7 +201,7 @@ def test_a_move_to_postgresql(server: Postgresql, state_dir: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("way", ["sqlite", "postgresql", "dump"])
 def test_a_backup_goes_back(way: str, server: Postgresql, state_dir: Path, tmp_path: Path) -> None:
-    """A backup of a controller that runs on goes back into each database, and a dump of PostgreSQL's into a new one."""
+    """A backup of a running controller can be restored to each database, and a dump of PostgreSQL to a new one."""
     environment = {} if way == "sqlite" else variables(server.make(f"before_{way}"))
     controller = start(state_dir, environment=environment)
     controller.fal("deploy", str(ROOT / "examples" / "hello.py"), "--app-name", "kept", "--auth", "private")

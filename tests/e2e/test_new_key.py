@@ -1,4 +1,4 @@
-"""Whoever owns the state directory is never locked out: `fal up --new-key` makes a key, whatever the others are."""
+"""The owner of the state directory is never locked out: `fal up --new-key` creates a key in any case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client where the system has nothing that only POSIX has; the controller has everything.
+"""The client without POSIX-only features, with a normal controller.
 
 `make test-client` runs the client's own tests in the same way.
 """

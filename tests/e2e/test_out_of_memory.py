@@ -1,4 +1,4 @@
-"""An operator's own machine type, and a runner that takes more than it has: everybody who asks is told why it ended."""
+"""A runner that exceeds the memory of an operator's machine type: every output says why it ended."""
 
 from __future__ import annotations
 

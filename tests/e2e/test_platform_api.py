@@ -1,4 +1,4 @@
-"""The published platform API of a real controller: each answer has the described shape, and says what is so."""
+"""The published platform API of a real controller: answers have the described shape and are true."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_pages_of_events_hold_each_once(api: Api) -> None:
         assert page["has_more"] is (page["next_cursor"] is not None)
         found, cursor = found + page["events"], page["next_cursor"]
     ids = [event["event_id"] for event in found]
-    # The runners of the app may go on meanwhile.
+    # The runners of the app may change meanwhile.
     assert [one for one in ids if one in {event["event_id"] for event in whole["events"]}] == [
         event["event_id"] for event in whole["events"]
     ]
@@ -392,7 +392,7 @@ def _line_of(stream: http.client.HTTPResponse) -> dict[str, str]:
 
 
 def _ended() -> str:
-    """Return a time that is over, by which a stream ends."""
+    """Return a past time, at which a stream ends."""
     return "?end=" + quote(datetime.now(UTC).isoformat())
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.support.controller import BIN
 from tests.support.place import Place, entered
 
-# Sends back what it got, once that has ended.
+# Sends back its input after the end of it.
 ECHO = """
 import socketserver
 class Echo(socketserver.BaseRequestHandler):
@@ -86,7 +86,7 @@ def carriers(place: Place) -> list[str]:
 def test_many_connections_carry_any_bytes_and_close_one_side_at_a_time(place: Place, echo_port: int) -> None:
     forwarding = Forwarding(place, f":{echo_port}", ":app")
     texts = [os.urandom(size) for size in (0, 1, 70_000, 1_000_000)] * 4
-    # This one sends much and is not read: the others must not wait for it.
+    # This one sends much, and nobody reads it: the others must not wait for it.
     with socket.create_connection(("127.0.0.1", forwarding.ports[0])), ThreadPoolExecutor(16) as pool:
         assert list(pool.map(lambda text: ask(forwarding.ports[0], text), texts)) == texts
     with closing(HTTPConnection("127.0.0.1", forwarding.ports[1])) as app:
@@ -102,7 +102,7 @@ def test_what_nothing_in_the_runner_listens_on_is_said_and_closed(place: Place) 
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:  # on this machine, but not the runner's
         port = elsewhere.getsockname()[1]
         forwarding = Forwarding(place, f":{port}")
-        # A reset or an end, as the system has it: the connection does not stay open.
+        # A reset or an end, depending on the system: the connection does not stay open.
         with suppress(ConnectionResetError), socket.create_connection(("127.0.0.1", forwarding.ports[0])) as connection:
             assert connection.recv(1) == b""
         code, said = forwarding.end(signal.SIGTERM)

@@ -14,7 +14,7 @@ import pytest
 from fal_cli.exit_codes import ExitCode
 from tests.support.controller import BIN, Controller
 
-# The app prints before it is busy, so a test knows when there is something to see.
+# The app prints before it is busy, so that a test knows when to profile.
 APP = """
 import subprocess
 import sys
@@ -98,7 +98,7 @@ def test_ctrl_c_draws_what_there_is_and_other_signals_leave_nothing(
 ) -> None:
     file = tmp_path / "busy.svg"
     ended = _signalled(controller, runner_id, file, number)
-    # Before the first sample, Ctrl-C leaves nothing either.
+    # Ctrl-C before the first sample leaves nothing, too.
     while code == 0 and ended == ExitCode.INTERRUPTED:
         assert not file.exists()
         ended = _signalled(controller, runner_id, file, number)
@@ -107,7 +107,7 @@ def test_ctrl_c_draws_what_there_is_and_other_signals_leave_nothing(
 
 
 def _signalled(controller: Controller, runner_id: str, file: Path, number: int) -> int:
-    """Sample for long, send the signal when py-spy says that it samples, and return the exit code."""
+    """Start a long sampling, send the signal once py-spy samples, and return the exit code."""
     command = [str(BIN / "fal"), "runners", "profile", runner_id, "--flame", str(file), "--seconds", "600"]
     with subprocess.Popen(command, env=controller.environment, stderr=subprocess.PIPE, text=True) as process:
         _until_sampled(controller, runner_id)
@@ -119,7 +119,7 @@ def _signalled(controller: Controller, runner_id: str, file: Path, number: int) 
 
 
 def _until_sampled(controller: Controller, runner_id: str) -> None:
-    """Wait until py-spy says that it samples."""
+    """Wait until py-spy reports that it samples."""
     while not any(found["output_bytes"] for found in _running(controller, runner_id)):
         pass
 

@@ -251,7 +251,7 @@ def test_a_webhook_is_signed(queue: Queue, receiver) -> None:
         "payload": {"word": "hooked", "authorization": None},
         "error": None,
     }
-    # Verify as docs/reference/queue.md tells receivers to.
+    # Verify like receivers, by docs/reference/queue.md.
     signed = "\n".join(
         (
             headers["x-fal-webhook-request-id"],

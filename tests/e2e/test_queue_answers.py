@@ -29,7 +29,7 @@ class Row:
     """An instruction for the app, and its consequences for a request that may not be retried.
 
     Attributes:
-        dead: whether a retry was called for.
+        dead: whether the answer asks for a retry.
         ends: why the runner ends; empty if it stays.
     """
 

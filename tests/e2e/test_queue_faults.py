@@ -1,4 +1,4 @@
-"""The queue on PostgreSQL under faults: every accepted request is done and completed, whatever breaks."""
+"""The queue on PostgreSQL under faults: every accepted request is done and completed."""
 
 from __future__ import annotations
 

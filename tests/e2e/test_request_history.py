@@ -1,4 +1,4 @@
-"""A real controller remembers what it answered: over a call, the queue, the command line and the metrics page."""
+"""The history of a real controller: calls, the queue, the command line and the metrics page."""
 
 from __future__ import annotations
 

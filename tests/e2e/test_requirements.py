@@ -1,4 +1,4 @@
-"""An app that pins what serves it runs with what it pins."""
+"""An app that pins the packages that serve it runs with those versions."""
 
 from __future__ import annotations
 

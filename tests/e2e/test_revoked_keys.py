@@ -1,4 +1,4 @@
-"""A revoked key ends what is under way with it, on both wires, and nothing of another key."""
+"""Revoking a key ends its calls in progress, on both wires, and those of no other key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def runner(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Key:
-    """A key, and what can be started with it; the stack closes that."""
+    """A key, and the calls that use it; the stack closes them."""
 
     def __init__(self, controller: Controller, stack: ExitStack, *options: str) -> None:
         made = json.loads(controller.fal("keys", "create", "--scope", "ADMIN", "--output", "json", *options).stdout)
@@ -94,7 +94,7 @@ class Key:
         return connection
 
     def stream(self, method: str, path: str) -> http.client.HTTPResponse:
-        """Begin a response that never ends."""
+        """Start a response that never ends."""
         response = self.stack.enter_context(self.send(method, path, {} if method == "POST" else None).getresponse())
         assert response.status == 200, response.read()
         assert response.readline()

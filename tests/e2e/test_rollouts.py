@@ -1,4 +1,4 @@
-"""Deploys, rollouts, stops and scaling of an app under load: no direct request fails, no bad revision takes over."""
+"""Deploys, rollouts, stops and scaling under load: no direct request fails, no bad revision serves."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_of_two_deploys_at_once_the_later_wins_and_both_are_kept(rollouts: Rollo
 def test_a_runner_that_asks_for_a_check_and_fails_it_is_replaced(rollouts: Rollouts) -> None:
     controller, app = rollouts.controller, rollouts.app
     rollouts.deploy("checked", check=True)
-    rollouts.deploy("again", check=True)  # only after it passed a check
+    rollouts.deploy("again", check=True)  # only after it has passed a check
     [old] = until(lambda: [r for r in rollouts.serving() if r.revision == rollouts.revision()], "a runner serves")
     assert controller.call(f"/local/{app}/break", {}).status == 200
     assert rollouts.ended(old.runner_id).state_reason == "unhealthy: POST /check answered 500"

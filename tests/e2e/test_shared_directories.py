@@ -1,4 +1,4 @@
-"""A runner in a sandbox reads a directory that is shared, and writes to it only where the owner says so."""
+"""A runner in a sandbox reads shared directories, and writes to them only if the owner allows it."""
 
 from __future__ import annotations
 

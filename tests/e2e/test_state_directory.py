@@ -1,4 +1,4 @@
-"""A state directory belongs to one controller: copies, missing databases, and directories that move while in use."""
+"""A state directory belongs to one controller: copies, missing databases, and moved directories."""
 
 from __future__ import annotations
 

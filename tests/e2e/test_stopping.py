@@ -1,4 +1,4 @@
-"""Stopping a controller: requests in flight finish; `fal down` shows what it waits for, and can end it at once."""
+"""Stopping a controller: requests in flight finish; `fal down` shows its progress, and can stop at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Site:
         self._pool = ThreadPoolExecutor(4)
 
     def hold(self) -> Future[Answer]:
-        """Start a request and wait until it waits on a runner."""
+        """Start a request and wait until it is on a runner."""
         body = {"entered": str(self.entered), "gate": str(self.gate)}
         answer = self._pool.submit(self.controller.call, "/local/held/held", body)
         until(self.entered.exists, "the request is on its runner")
@@ -65,7 +65,7 @@ def wait_for(down: subprocess.Popen[str], words: str) -> None:
 def test_requests_and_uploads_finish_and_fal_down_says_what_it_waits_for(site: Site) -> None:
     controller = site.controller
     held = site.hold()
-    # Half of a body for the queue: it needs no runner, and is not yet accepted.
+    # Half of a body for the queue, which needs no runner and is not accepted yet.
     upload = http.client.HTTPConnection("127.0.0.1", controller.port, timeout=60)
     body = json.dumps({"entered": "x", "gate": "y"}).encode()
     upload.putrequest("POST", "/queue/local/held/held")

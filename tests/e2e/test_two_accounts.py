@@ -1,7 +1,7 @@
-"""Two accounts on one controller: every method and path, with the ids of the other's things.
+"""Two accounts on one controller: every method and path, with the other account's ids.
 
-Each call is made twice by a stranger: with the ids of things of another account, and with ids of the same form that
-nobody has. Both answers must be the same, and must not hold an id that the stranger did not send.
+A stranger makes each call twice: with ids of another account, and with ids of the same form that do not exist. Both
+answers must be the same, and must not contain an id that the stranger did not send.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Shop(fal.App, name="{name}", keep_alive=300, min_concurrency=1):
 
 @dataclass(frozen=True, kw_only=True)
 class Ids:
-    """What a stranger would have to know; by default what nobody has."""
+    """The ids that a stranger would have to know; by default ids that do not exist."""
 
     account: str = field(default_factory=lambda: f"nobody{secrets.token_hex(4)}")
     team: str = field(default_factory=lambda: f"no-team{secrets.token_hex(4)}")
@@ -73,9 +73,9 @@ class Ids:
 
 @dataclass(frozen=True, kw_only=True)
 class Two:
-    """A controller, what one account has there, and the keys of it and of two strangers.
+    """A controller, the data of one account, and the keys of that account and of two strangers.
 
-    Each test has a stranger of its own, because the audit log of one holds what it sent.
+    Each test has its own stranger, because a stranger's audit log contains what it sent.
     """
 
     controller: Controller
@@ -112,7 +112,7 @@ def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def _rest_of(names: Ids, alice: Controller, folder: Path, channel: grpc.Channel) -> Ids:
-    """Make what has ids of the controller's choice, and return everything."""
+    """Create the things whose ids the controller chooses, and return all ids."""
     (app,) = json.loads(alice.fal("apps", "list", "--json").stdout)["apps"]
     answer = alice.call(f"/queue/{names.account}/{names.app}/", {}, key=alice.key).json()
     status = f"/queue/{names.account}/{names.app}/requests/{answer['request_id']}/status"
@@ -152,12 +152,12 @@ def _rest_of(names: Ids, alice: Controller, folder: Path, channel: grpc.Channel)
 
 
 def _app(ids: Ids) -> dict[str, object]:
-    """Return a deploy of code that needs no build, because something else is refused before."""
+    """Return a deploy that is refused before anything is built."""
     virtualenv = {"kind": "virtualenv", "configuration": {}}
     return {"environments": [virtualenv], "entrypoint": "a:b", "application_name": ids.app}
 
 
-# By method: what a stranger sends to reach another account's things. A method without a row fails the test.
+# By method: a stranger's request for another account's things. A method without a row fails the test.
 CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     "AddMember": lambda i: [
         {"team": i.team, "user": i.account, "role": 4},
@@ -241,7 +241,7 @@ CALLS: dict[str, Callable[[Ids], Sequence[dict[str, Any]]]] = {
     "SetSecret": lambda i: [{"name": i.secret}, {"name": "A", "value": "x", "environment_name": i.environment}],
 }
 ENDLESS = {"FollowLogs", "WatchApps", "WatchRunners", "ShellRunner", "ReadExec"}
-# What a stranger may do with a name that another account has: make its own thing of that name.
+# A stranger may create its own thing under a name that another account uses.
 MAKES_ITS_OWN = {"CreateDrain", "CreateEnvironment", "CreateNotice", "CreateUserKey"}
 
 
@@ -251,7 +251,7 @@ def _selectors(ids: Ids) -> list[dict[str, object]]:
 
 
 def _body(ids: Ids) -> dict[str, object]:
-    """Return everything that any path takes in its body."""
+    """Return a body with the fields of all paths."""
     return {
         "allowed_apps": [f"{ids.account}/{ids.app}"],
         "contents": {"nodes": {}, "output": {}},
@@ -302,13 +302,13 @@ def _paths(path: str, ids: Ids) -> list[str]:
 
 @dataclass
 class Tally:
-    """The calls that were made, and what they gave away."""
+    """The calls, and what they disclosed."""
 
     calls: int = 0
     hints: list[str] = field(default_factory=list)
 
     def compare(self, what: str, ids: Ids, answers: tuple[str, str], sent: tuple[str, str], nobody: Ids) -> None:
-        """Note a hint if the answer about a real thing tells it from one that nobody has."""
+        """Record a disclosure if the answer about an existing thing differs from that about a missing one."""
         self.calls += 2
         real, unreal = answers
         for name, text in ids.all().items():
@@ -321,7 +321,7 @@ class Tally:
 
 
 def _parted(real: str, unreal: str) -> str:
-    """Return both answers from where they part."""
+    """Return both answers from the first difference on."""
     one, other = _plain(real), _plain(unreal)
     same = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
     start = max(0, same - 100)
@@ -329,17 +329,17 @@ def _parted(real: str, unreal: str) -> str:
 
 
 def _plain(answer: str) -> str:
-    """Return an answer without what differs each time: ids, times, tokens."""
+    """Return an answer without values that differ each time: ids, times, tokens."""
     answer = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|eyJ[\w.-]+|[\w-]{24,}", "<new>", answer)
     answer = re.sub(r"(seconds|nanos): \d+|\d{4}-\d\d-\d\d[T ][\d:.+]+( UTC)?", "<time>", answer)
-    # On pages: how long ago something was, the beginnings of ids, numbers of rows, ports and charts.
+    # On pages: ages, prefixes of ids, numbers of rows, ports and charts.
     return re.sub(
         r">(now|\d+ \w+ ago)<|\b[0-9a-f]{8}\b|(?<=>)[\d,]+(?=<)|:\d{5}\b|data-columns=\"[^\"]*\"", "<new>", answer
     )
 
 
 def _one_answer(channel: grpc.Channel, method: MethodDescriptor, message: Message, key: str) -> str:
-    """Call a method; return its status and message, or what it answered: of an endless stream the beginning."""
+    """Call a method; return its status and message, or its answer, for an endless stream the beginning."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     key_id, _, secret = key.partition(":")
     call = channel.stream_stream(path) if method.client_streaming else channel.unary_stream(path)
@@ -366,7 +366,7 @@ def test_every_method(two: Two) -> None:
     methods = {method.name: method for service in SERVICES for method in service.methods}
     assert set(CALLS) == set(methods)
     with grpc.insecure_channel(f"127.0.0.1:{two.controller.grpc_port}") as channel:
-        # The audit log comes first: later it has what the stranger sent.
+        # The audit log comes first, before it contains what the stranger sent.
         for name, method in sorted(
             methods.items(), key=lambda each: (each[0] in MAKES_ITS_OWN, "Audit" not in each[0])
         ):
@@ -404,7 +404,7 @@ ANSWERED = {
 def test_every_path(two: Two) -> None:
     tally, nobody = Tally(), Ids()
     before = _state(two)
-    # The audit log comes first: later it has what the stranger sent.
+    # The audit log comes first, before it contains what the stranger sent.
     for (method, path), needed in sorted(ROUTE_PERMISSIONS.items(), key=lambda each: "audit" not in each[0][1]):
         if (method, path) in RUNNERS_SOCKET:
             continue
@@ -433,7 +433,7 @@ def _http(who: Controller, method: str, path: str, body: object) -> str:
 
 
 def _state(two: Two) -> list[object]:
-    """Return what the account has, as its owner sees it."""
+    """Return the account's data, as its owner sees it."""
     alice, ids = two.alice, two.ids
 
     def listed(noun: str, *columns: str) -> list[list[object]]:
