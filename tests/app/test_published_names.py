@@ -190,7 +190,7 @@ def test_references_stand_for_what_is_there() -> None:
         with pytest.raises(MisconfiguredGraphError, match=problem):
             context.hydrate(parse_leaf(wrong))
     for wrong in ("input.a", "$", "$input.a b"):
-        with pytest.raises(WorkflowSyntaxError, match="no reference"):
+        with pytest.raises(WorkflowSyntaxError, match="not a reference"):
             parse_leaf(wrong)
     with pytest.raises(WorkflowSyntaxError, match="only in a run"):
         list(drawing().input.prompt)

@@ -73,7 +73,7 @@ class Lines:
 
 
 class Built:
-    """The Builder port: environments that are there already, and this Python for all others."""
+    """The Builder port, with existing environments, and this Python for all others."""
 
     def __init__(self) -> None:
         self._built: dict[str, BuiltEnvironment] = {}
@@ -132,7 +132,7 @@ class Rig:
 
     def __init__(self, root: Path, sandboxes: Sandboxes | None = None) -> None:
         self.root = root
-        # The environment is this Python, which finds this checkout: no environment of an app does.
+        # This Python can import this checkout, which an app's environment cannot.
         for name in ("data", "home"):
             (root / name).mkdir(exist_ok=True)
         self.sandboxes = sandboxes or Sandboxes(
@@ -280,7 +280,7 @@ class Rig:
         await self._watch
 
     async def worker_ended(self, pid: int) -> None:
-        """Wait for the end of a process that is not a child of this one."""
+        """Wait for the end of a process that is not a child."""
         handle = os.pidfd_open(pid)
         ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(handle, ended.set)
@@ -290,16 +290,16 @@ class Rig:
         os.close(handle)
 
     def shim(self, runner: Runner) -> ShimIdentity:
-        """The content of the runner's shim.json."""
+        """Return the content of the runner's shim.json."""
         return self._shims[runner.runner_id]
 
     def alive(self, runner: Runner) -> list[int]:
-        """The living processes of a runner, without its shim."""
+        """Return the living processes of a runner, without its shim."""
         shim = self.shim(runner).pid
         return [seen.pid for seen in processes_of(tag_of(runner.token)) if seen.pid != shim]
 
     def programs(self, runner: Runner) -> list[int]:
-        """The living processes of a runner that are its own, without those that hold its sandbox."""
+        """Return the living processes of a runner, without those of its sandbox."""
         found = {pid: _command_line(pid) for pid in self.alive(runner)}
         return [pid for pid, line in found.items() if line and not any(p.endswith(b"/process/launch.py") for p in line)]
 
@@ -323,7 +323,7 @@ class Rig:
 
 
 def program_of(pid: int) -> int:
-    """The program that a process stands for in a sandbox; else the process itself."""
+    """Return the program in a sandbox that a process stands for, or the process itself."""
     children = (process_info(child) for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     return next((child.pid for child in children if child is not None and child.session == child.pid), pid)
 
@@ -346,7 +346,7 @@ class Ran:
 
 
 class Environment:
-    """A virtual environment with the packages of the tests' own, and with modules made for a test."""
+    """A virtual environment with the tests' packages, and modules of a test."""
 
     def __init__(self, root: Path) -> None:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -364,7 +364,7 @@ class Environment:
 
 
 class Warm:
-    """An engine that keeps a worker for each of the environments used last."""
+    """An engine that keeps a warm worker for recently used environments."""
 
     def __init__(self, rig: Rig, environment: Environment) -> None:
         self.rig = rig
@@ -389,7 +389,7 @@ class Warm:
         return pickle.loads(result.definition)
 
     async def process_of(self, runner: Runner) -> int:
-        """The shim's child that a runner's worker ran in."""
+        """Return the shim's child that was a runner's worker."""
         started = await self.rig.lines.until(runner.runner_id, "worker started: process ")
         return int(started.message.rpartition(" ")[2])
 

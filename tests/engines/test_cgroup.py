@@ -1,4 +1,4 @@
-"""Control groups: used if the machine has them, bounded as the machine type says, and never another's."""
+"""Control groups: used if possible, limited by the machine type, and never those of others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sleeper() -> subprocess.Popen[bytes]:
 
 
 class FakeKernel(GroupFiles):
-    """Version 2 as far as directories can be it: a new group has the files of what its parent hands on."""
+    """Version 2 as directories: a new group has the files that its parent delegates."""
 
     def make(self, group: Path) -> None:
         if group.exists():
@@ -65,11 +65,11 @@ class FakeKernel(GroupFiles):
 
 
 def fake(tmp_path: Path, controllers: str = "", procs: str = "") -> tuple[Path, Path, Path]:
-    """A directory that looks like a cgroup2 file system as far as it can, and the two files of /proc that name it.
+    """Return a directory that imitates a cgroup2 file system, and the two files of /proc that name it.
 
     Args:
-        controllers: what the service's parent hands on to it.
-        procs: what is in the service's group.
+        controllers: those that the service's parent delegates.
+        procs: the processes of the service's group.
     """
     base = tmp_path / "cgroup" / "fal.slice" / "fal.service"
     base.mkdir(parents=True)
@@ -167,7 +167,7 @@ async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path:
     assert made.ahead == (group,)
     made.admit(4711, [4712])
     assert (group / "cgroup.procs").read_text() == "4712"
-    # What the kernel would do:
+    # As the kernel does:
     for file in group.iterdir():
         file.unlink()
     (group / "cgroup.kill").touch()
@@ -190,7 +190,7 @@ def test_where_it_is_refused_the_runner_has_none(tmp_path: Path) -> None:
 
 
 async def test_a_forged_note_ends_nobody(tmp_path: Path) -> None:
-    """The group of another, and a directory that has the right name and is no control group."""
+    """Another runner's group, and a directory with the right name that is not a control group."""
     base, mounts, _ = fake(tmp_path)
     foreign, forged = base / "somebody.slice", tmp_path / f"fal-{MARK}"
     victim = sleeper()
@@ -211,7 +211,7 @@ async def test_a_forged_note_ends_nobody(tmp_path: Path) -> None:
 async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
     """A daemon leaves its session and environment by a double fork; then its shim is killed.
 
-    With a control group nothing can hide; without one, what still carries the mark is found.
+    With a control group no process can hide; without one, processes with the tag are found.
     """
     hides = find_places(MOUNTS, OWN, GroupFiles()).kill is not None
 

@@ -15,7 +15,7 @@ from fal_server.core.faults import FailedPrecondition, InvalidArgument, Unavaila
 from fal_server.core.lifecycle import Event
 from fal_server.ports import ExecRequest, TerminalSize
 
-# A shell would not do: a signal between its fork and its child's exec is lost on the child.
+# Not a shell: its child would miss a signal between fork and exec.
 SLEEPER = "import signal; signal.signal(2, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
 
 
@@ -32,7 +32,7 @@ async def runner(rig: Any) -> Any:
 
 
 async def read_until(outputs: Any, text: bytes, so_far: bytes = b"") -> bytes:
-    """Read until this text comes; return everything that was read."""
+    """Read up to this text; return all that was read."""
     async with asyncio.timeout(30):
         while text not in so_far:
             output = await anext(outputs)
@@ -77,7 +77,7 @@ async def test_a_shim_of_an_older_version_has_no_socket_for_commands(rig: Any, r
 
 
 async def test_a_signal_during_the_start_is_not_lost(rig: Any, runner: Any) -> None:
-    """The shim ignores SIGINT, and a command that is only being started would ignore it too."""
+    """The shim ignores SIGINT, and so would a command that is just starting."""
     for _ in range(5):
         session = await rig.engine.exec(runner, ExecRequest(command=("sh", "-c", "exec sleep 77"), tty=False))
         await session.signal(signal.SIGINT)
@@ -133,7 +133,7 @@ async def test_much_data_passes_whole_and_a_slow_reader_slows_the_writer(rig: An
     received, length, code = hashlib.sha256(), 0, None
     outputs = session.output()
     first = await anext(outputs)
-    for _ in range(1000):  # a reader that does not read: many turns of the loop, in which nothing is taken
+    for _ in range(1000):  # a reader that does not read: many iterations of the loop without a read
         await asyncio.sleep(0)
     assert not sent.is_set()
     received.update(first.data)
@@ -219,7 +219,7 @@ async def test_a_caller_that_vanishes_leaves_nothing(rig: Any, runner: Any, tty:
     await session.close()
     async with asyncio.timeout(30):
         while set(rig.programs(runner)) - before:
-            await rig.run(runner, "true")  # as good a pause as any: it takes a turn of the shim
+            await rig.run(runner, "true")  # a pause of one call to the shim
     assert set(rig.programs(runner)) == before
 
 

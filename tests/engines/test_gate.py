@@ -1,4 +1,4 @@
-"""The gate before an app's port: what may pass, what may not, and that no app loses its port by it."""
+"""The gate of an app's port: which connections pass, and that no app loses its port."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.gate import address_of, ask
 
 
 def serve(exposed_port: int) -> None:
-    """Answer by uvicorn; /self answers what the app gets when it calls itself, /child what a child of it gets."""
+    """Serve with uvicorn; /self returns what the app gets from itself, /child what its child process gets."""
     import asyncio
     import subprocess
     import sys
@@ -53,7 +53,7 @@ def serve(exposed_port: int) -> None:
 
 
 def said_to(address: RunnerAddress, *parts: bytes) -> bytes:
-    """Send these, and return all that is answered."""
+    """Send bytes, and return the complete answer."""
     with socket.create_connection((address.host, address.port), timeout=30) as sock:
         for part in parts:
             sock.sendall(part)
@@ -160,7 +160,7 @@ async def test_a_worker_that_waited_has_a_gate(warm: Any) -> None:
 
 
 async def test_children_that_accept_for_their_parent_have_none(rig: Any) -> None:
-    """The parent listens; its children, forked or new programs, know nothing of a gate, so that there is none."""
+    """The parent listens, and its children, forked or new programs, accept without a gate, so there is none."""
 
     def fork_servers(exposed_port: int) -> None:
         import asyncio

@@ -1,4 +1,4 @@
-"""GPUs are found by NVML, slices in place of what they are cut from, and a runner sees its own alone."""
+"""GPUs are found by NVML, slices in place of their GPU, and a runner sees only its own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def part(number: int, index: int) -> Gpu:
 
 
 def found(environment: dict[str, str]) -> tuple[list[Gpu], str]:
-    """What a process with this environment finds, and what it logs."""
+    """Return the GPUs that a process with this environment finds, and its log."""
     done = subprocess.run(
         [sys.executable, "-c", _FIND], env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_cut_is_whole() -> None:
 def test_the_library_is_loaded_and_asked(tmp_path: Path) -> None:
     library = built_library(tmp_path)
     if library is None:
-        # Without a compiler there is no library, and that is said.
+        # Without a compiler there is no library, which is reported.
         assert found({"FAL_NVML_LIBRARY": "/nowhere.so"})[0] == []
         return
     gpus, said = found({**environment_of(library, 4, FAKE_NVML_MIG="3:2", FAKE_NVML_LOST="1")})
@@ -154,7 +154,7 @@ def test_strangers_on_a_gpu_are_named() -> None:
 async def test_the_log_of_a_runner_names_strangers_on_its_gpu(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     library = built_library(rig.root, f"FAKE_NVML_GPUS=2 FAKE_NVML_USER=1:{os.getpid()}")
     if library is None:
-        return  # the test above has the same without a library
+        return  # the test above checks the same without a library
     monkeypatch.setenv("FAL_NVML_LIBRARY", str(library))
     gpus = (whole(0), whole(1))
     await rig.restart(node=replace(NODE, total=replace(NODE.total, gpus=counts_of(gpus)), gpus=gpus))

@@ -1,4 +1,4 @@
-"""What a machine type says is what a runner gets: memory, processes, and a share of the processors."""
+"""A runner gets its machine type's memory, processes, and share of the processors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ TAKES_TOO_MUCH = "machine type TINY with 128 MiB ran out of memory: deploy it wi
 
 
 def enforced(controller: str) -> bool:
-    """Whether control groups of this machine bound it; what follows asserts the opposite where they do not."""
+    """Return whether this machine's control groups limit it; otherwise the tests assert the opposite."""
     return controller in find_places(Path("/proc/self/mounts"), Path("/proc/self/cgroup"), GroupFiles()).bounds
 
 
 def none(root: Path) -> RunnerGroups:
-    """No control groups, as for most users."""
+    """Return no control groups, as for most users."""
     return RunnerGroups(Places(), root / "control-groups")
 
 
 def takes(mib: int, *, stays: bool = False) -> Callable[[], int]:
-    """Take so much memory and return, or hold it until the end: a shim that watches looks only now and then."""
+    """Return a function that takes this much memory, or holds it: a shim measures only now and then."""
 
     def app() -> int:
         import threading
@@ -49,7 +49,7 @@ def takes(mib: int, *, stays: bool = False) -> Callable[[], int]:
 
 
 def waits() -> None:
-    """Run until it is ended."""
+    """Return a function that runs until it is ended."""
     import threading
 
     threading.Event().wait()
@@ -57,7 +57,7 @@ def waits() -> None:
 
 @pytest.fixture(params=["what the machine has", "no groups"])
 async def bounded(request: pytest.FixtureRequest, rig: Any) -> Any:
-    """An engine that bounds memory by what this machine offers, and one whose shims watch it."""
+    """Return an engine that limits memory by control groups, and one whose shims measure it."""
     if request.param == "no groups":
         await rig.restart(groups=none(rig.root))
     return rig
@@ -125,7 +125,7 @@ async def test_more_processes_than_its_type_has_are_refused(rig: Any) -> None:
 
 
 def groups_of(pid: int) -> list[str]:
-    """The control groups of a process, as in cgroups(7)."""
+    """Return the control groups of a process, as in cgroups(7)."""
     return Path(f"/proc/{pid}/cgroup").read_text().splitlines()
 
 
@@ -138,7 +138,7 @@ async def test_the_worker_and_commands_are_in_the_groups_and_the_shim_is_not_bou
     [worker, *_] = rig.alive(runner)
     ran = await rig.run(runner, "cat", "/proc/self/cgroup")
     assert ran.code == 0
-    # The worker's pid is that of the launch step, which enters the groups before it becomes the worker.
+    # The worker has the pid of launch.py, which enters the groups before it becomes the worker.
     said = await rig.run(runner, "env")
     assert b"FAL_CONTROL_GROUPS" not in said.stdout
     assert ran.stdout.decode().splitlines() == groups_of(worker)
@@ -199,7 +199,7 @@ async def test_a_worker_that_was_started_ahead_is_bounded_too(warm: Any) -> None
 
 
 async def test_a_killed_child_is_told_and_the_worker_goes_on(rig: Any) -> None:
-    """Only where the kernel kills: a shim that measures cannot tell whose memory it is."""
+    """Only if the kernel kills: a shim that measures does not know whose memory it is."""
     code = "held = bytearray(300 << 20)\nfor page in range(0, len(held), 4096): held[page] = 1"
 
     def app() -> int:

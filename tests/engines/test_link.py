@@ -1,4 +1,4 @@
-"""The end of a runner is told also if the machine cannot end what is left of it at once."""
+"""A runner's end is reported even if the machine cannot end its remaining processes at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DeadShim:
         self.failures = failures
 
     def watch(self) -> None:
-        """Do nothing: it has died."""
+        """Do nothing, because it is dead."""
 
     def alive(self) -> bool:
         return False
@@ -46,7 +46,7 @@ class DeadShim:
 
 
 class NoClient:
-    """Calls of a shim that is not there."""
+    """A client of a shim that does not exist."""
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""

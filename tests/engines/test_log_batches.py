@@ -1,4 +1,4 @@
-"""Lines that come faster than they are stored are joined: all of them, in order, with errors in their place."""
+"""Lines that arrive faster than they are stored are batched: all of them, in order, with errors in place."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def children(pid: int) -> bytes:
 
 
 async def run_and_say(warm: Any, function: Any, **options: Any) -> tuple[Any, str]:
-    """Return its value, and what the platform's log says about its start."""
+    """Return its value, and the platform's log lines about its start."""
     runner = await warm.rig.start_launch(warm.launch(function, **options))
     result = await warm.rig.engine.result(runner)
     await warm.rig.until(runner, Event.GONE)

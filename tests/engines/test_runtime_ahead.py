@@ -1,4 +1,4 @@
-"""Workers that wait import what serves apps, and an app cannot tell."""
+"""Prewarmed workers import the modules that serve apps, and an app cannot tell."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def run(warm: Any, bundle: bytes, **variables: str) -> Any:
 
 
 def another_version(bundle: bytes) -> bytes:
-    """Return the bundle as another version of the client would have made it."""
+    """Return the bundle of another version of the client."""
     made, inner = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(bundle)) as old, zipfile.ZipFile(made, "w") as new:
         with zipfile.ZipFile(io.BytesIO(old.read("runtime.zip"))) as ours, zipfile.ZipFile(inner, "w") as theirs:
@@ -130,7 +130,7 @@ async def test_without_the_archive_an_app_brings_its_own(warm: Any, bundle: byte
     processes.append(await warm.worker(*processes))
     (kept,) = (warm.rig.root / "imports").glob("*/*.runtime.zip")
     kept.unlink()
-    kept.mkdir()  # so that it cannot be kept again either
+    kept.mkdir()  # so that it cannot be kept again, too
     assert (await run(warm, bundle))["process"] == processes[-1]
     processes.append(await warm.worker(*processes))
     found = await run(warm, bundle)

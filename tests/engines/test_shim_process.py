@@ -1,4 +1,4 @@
-"""Whether a shim lives is known at any time, also when this process may open nothing more."""
+"""It is always known whether a shim lives, even if this process may open no more files."""
 
 from __future__ import annotations
 

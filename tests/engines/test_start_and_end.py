@@ -301,8 +301,8 @@ async def test_grace_ends_one_that_ignores_sigterm(rig: Any) -> None:
     runner = await rig.start(app)
     await rig.lines.until(runner.runner_id, "waiting")
     await rig.engine.stop(runner, 60)
-    await rig.engine.stop(runner, 0.1)  # asking again shortens the grace
-    await rig.engine.stop(runner, 60)  # and does not lengthen it
+    await rig.engine.stop(runner, 0.1)  # a repeated stop shortens the grace
+    await rig.engine.stop(runner, 60)  # but does not extend it
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code == 128 + signal.SIGKILL
     await rig.lines.until(runner.runner_id, "still running")

@@ -1,4 +1,4 @@
-"""Warm workers: an app cannot tell that it runs in one, and nothing of one is left behind."""
+"""Warm workers: an app cannot tell that it runs in one, and none leaves anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fal_server.engines.local.warm_pool import WarmPool, WarmShim
 from tests.engines.conftest import program_of
 
 SECRET = "correct-horse-battery"
-OWN = ("FAL_RUNNER_ID", "FAL_RUNNER_MARK", "SHLVL", "_")  # what every runner has of its own
+OWN = ("FAL_RUNNER_ID", "FAL_RUNNER_MARK", "SHLVL", "_")  # what differs for every runner
 
 
 def import_these(*modules: str) -> Any:
@@ -37,7 +37,7 @@ def import_these(*modules: str) -> Any:
 
 
 def describe() -> dict[str, Any]:
-    """Everything by which an app could tell a cold start."""
+    """Return everything by which an app could recognise a cold start."""
     import gc
     import locale
     import os
@@ -190,7 +190,7 @@ async def test_a_waiting_worker_ends_with_its_controller(rig: Any, tmp_path: Pat
         await warmed.wait()
     assert warm_shim.worker is not None
     handles = [os.pidfd_open(warm_shim.worker), os.pidfd_open(warm_shim.pid)]
-    warm_shim.release()  # as the kernel does if the controller is killed
+    warm_shim.release()  # as by the kernel when the controller is killed
     for handle in handles:
         await ended(handle)
     await asyncio.to_thread(os.waitpid, warm_shim.pid, 0)
@@ -281,7 +281,7 @@ async def test_without_memory_for_more_one_waits(warm: Any, tmp_path: Path) -> N
     for _ in range(3):
         assert warm_pool.take(warm_key) is None
     await workers(warm_pool, 1)
-    await asyncio.sleep(0)  # what it would start now it has started
+    await asyncio.sleep(0)  # it has already started what it would start now
     assert len(list((tmp_path / "places").iterdir())) == 1
     free[0] = 1e6
     warm_pool.learn(warm_key)

@@ -1,4 +1,4 @@
-"""Every example: it can be deployed, it says how, and it does what it says in an environment of its own."""
+"""Every example can be deployed as it says, and works as it says in its own environment."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_with_setup(start, tmp_path):
 
 
 def test_an_app_with_tests(tmp_path):
-    """Its tests pass, pytest finds the fixtures, and nothing is left behind."""
+    """Its tests pass, pytest finds the fixtures, and nothing is left."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "PYTEST_"))}
     place = EXAMPLES / "tested"
     done = subprocess.run(

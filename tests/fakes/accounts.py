@@ -80,18 +80,18 @@ class NoAudit(Recorder):
 def teams_of(
     authenticator: object, tokens: object, accounts: KnownAccounts, store: FakeAccountStore | None = None
 ) -> Teams:
-    """Return who may act for which team; without a store nobody is a member."""
+    """Return the memberships; without a store there are none."""
     return Teams(store or FakeAccountStore(), accounts, cast("Any", tokens), cast("Any", authenticator))
 
 
 def accounts_of(accounts: KnownAccounts, store: FakeAccountStore | None = None) -> Accounts:
-    """Return the use cases of accounts as far as they list accounts."""
+    """Return the use cases of accounts, for lists only."""
     nothing = cast("Any", None)
     return Accounts(store or FakeAccountStore(), accounts, teams_of(None, None, accounts, store), nothing, nothing)
 
 
 def quotas_of(accounts: KnownAccounts) -> AccountQuotas:
-    """Return the use cases of quotas of accounts that use nothing."""
+    """Return the use cases of quotas, for accounts without usage."""
     nothing = cast("Any", SimpleNamespace(runners=[], used=_none_used))
     each = cast("Any", SimpleNamespace(of=lambda _: nothing))
     clock = cast("Any", None)

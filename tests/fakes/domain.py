@@ -1,4 +1,4 @@
-"""Plain domain objects with defaults, so that a test names only what it is about."""
+"""Plain domain objects with defaults, so that a test names only the relevant fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BIG_NODE = Node(name="here", total=Resources(milli_cpus=64_000, memory_mib=512 *
 
 
 def at(seconds: float) -> datetime:
-    """Return the time so many seconds after the start of every test."""
+    """Return the time this many seconds after the start of every test."""
     return START + timedelta(seconds=seconds)
 
 
@@ -43,7 +43,7 @@ def make_app(name: str = "a", revision_id: str = "r1", **changes: Any) -> App:
 
 
 def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, **changes: Any) -> Runner:
-    """Return a runner in a state, with the fields that it has by then."""
+    """Return a runner in a state, with the fields that it has in it."""
     runner = Runner(
         account=LOCAL,
         runner_id=runner_id,

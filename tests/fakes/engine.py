@@ -1,4 +1,4 @@
-"""An engine in memory: runners are rows of a table, and the test decides their fate."""
+"""An engine in memory: runners are rows of a table, and the test decides what happens to them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Start(StrEnum):
     """The outcome of a start."""
 
     READY = "ready"  # at once, reported before start() returns
-    WAITS = "waits"  # when the test says so
+    WAITS = "waits"  # when the test decides
     ENDS = "ends"  # in its setup
     REFUSED = "refused"  # by the engine
     TROUBLE = "trouble"  # because of the machine, and reported so
@@ -39,13 +39,13 @@ class FakeEngine:
         builder: has the environments of runners; None skips the check.
         start_as: the outcome of the next starts.
         obeys_stop: whether a runner ends when asked to stop.
-        crash: how runners have ended by themselves before an order to kill them comes; empty if they have not.
+        crash: how runners end by themselves before they are killed; empty if they do not.
         hold_start: start() waits until this is set.
-        unstored: runners that are not released, because their last lines are not stored yet.
-        poisoned: runners about which most calls raise an unexpected error.
-        blind: how often observations() still breaks off.
-        measured: what runners use, by runner id; others use what a start takes.
-        results: what ephemeral runners returned, by runner id.
+        unstored: runners that cannot be released, because their last lines are not stored yet.
+        poisoned: runners for which most calls raise an unexpected error.
+        blind: how many more times observations() fails.
+        measured: the usage of runners, by runner id; others have that of a start.
+        results: the results of ephemeral runners, by runner id.
         changed: notified at every call, so that a test can wait for it.
     """
 
@@ -91,7 +91,7 @@ class FakeEngine:
         self._told.put_nowait(seen)
 
     def restarted(self) -> FakeEngine:
-        """Return the engine of the next controller: the same runners live, and none is followed."""
+        """Return the engine of the next controller, with the same living runners, none of them followed."""
         after = FakeEngine()
         after.builder, after.machines, after.alive, after._history = (
             self.builder,

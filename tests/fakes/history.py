@@ -12,7 +12,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def record(request_id: str = "r", *, ended: float = 0.0, took: float = 1.0, **changes: object) -> RequestRecord:
-    """Return a request that ended so many seconds after noon."""
+    """Return a request that ended this many seconds after noon."""
     ended_at = NOON + timedelta(seconds=ended)
     made = RequestRecord(
         account=LOCAL,

@@ -77,7 +77,7 @@ class FakeBuilder:
     def __init__(self) -> None:
         self.fails = ""
         self.trouble: Fault | None = None
-        self.hold: asyncio.Event | None = None  # if set, a build waits for it
+        self.hold: asyncio.Event | None = None  # if set, builds wait for it
         self.builds = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -123,7 +123,7 @@ class FakeBuilder:
 
 
 class FakeProber:
-    """A HealthProber: the test says which ports are unhealthy, and why.
+    """A HealthProber; the test sets which ports are unhealthy, and why.
 
     Attributes:
         unhealthy: what is wrong, by port; "*" means every port.
@@ -141,7 +141,7 @@ class FakeProber:
 
 
 class FailingStore:
-    """The real store, whose next writes of runners fail if the test says so, as on a full disk."""
+    """The real store, in which the test can make the next writes of runners fail, as on a full disk."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
@@ -236,7 +236,7 @@ class Platform:
                 seen = await self.changed.wait(seen if seen >= 0 else self.changed.count)
 
     async def settled(self) -> None:
-        """Wait until everything is done that can be done without time passing."""
+        """Wait until all that needs no passing of time is done."""
         quiet = 0
         while quiet < 5:
             seen = self.changed.count

@@ -1,4 +1,4 @@
-"""The queue on the platform in memory: real store, attempts and loop; runners and receivers answer as set."""
+"""The queue on the in-memory platform: real store, attempts and loop; fake runners and receivers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class FakeRunners:
         answers: the next answers, in order, then `usual`; a function gets the request.
         held: set this to release requests that wait for an answer.
         sent: every request that was sent, with its content.
-        told: id and path of each request of which the app was told that it is cancelled.
-        on_cancel: what the app then does; None is an app without an endpoint for it.
+        told: id and path of each request whose cancellation was reported to the app.
+        on_cancel: what the app does then; None means an app without an endpoint for it.
     """
 
     def __init__(self) -> None:
@@ -110,11 +110,11 @@ class FakeReceivers:
 
 
 class FailingQueueStore:
-    """The real store, whose next calls of a method fail if the test says so.
+    """The real store, in which the test can make the next calls of a method fail.
 
     Attributes:
         failures: how many calls fail as on a full disk, by method.
-        broken: how many calls raise what nobody foresaw, by method.
+        broken: how many calls raise an unexpected error, by method.
     """
 
     def __init__(self, store: SqlQueueStore) -> None:

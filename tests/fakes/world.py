@@ -1,4 +1,4 @@
-"""A world of one app that carries out plans step by step, without clock, loop or process."""
+"""A world of one app that applies plans step by step, without clock, loop or process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class World:
         self.runners: dict[str, Runner] = {}
         self.in_flight: dict[str, int] = {}
         self.last: dict[str, int] = {}
-        self.arrived: list[int] = []  # when each waiting request came
+        self.arrived: list[int] = []  # when each waiting request arrived
         self.failures: dict[str, int] = {}
         self.failed_at: dict[str, int] = {}
         self.holds = 0

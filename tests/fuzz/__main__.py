@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --seconds S --seed N`: send what nobody foresaw to a controller; exit with 1 if it breaks."""
+"""`python -m tests.fuzz --seconds S --seed N`: send random input to a controller; exit with 1 if it breaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.controller import running
 
 
 def main() -> int:
-    """Run, and print what was answered; return 1 if a promise was broken."""
+    """Run, and print the answers; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Send nonsense to a controller.")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)), help="what makes the cases")

@@ -1,4 +1,4 @@
-"""Makes the cases of the fuzzer: each from a seed and its number alone, so that one can be sent again."""
+"""Creates the fuzzer's cases, each from a seed and its number alone, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DEEP = 3
 
 
 class Door(StrEnum):
-    """Where a case goes."""
+    """The target of a case."""
 
     HTTP = "http"
     REST = "rest"
@@ -46,7 +46,7 @@ class Case:
     Attributes:
         data: the bytes of a connection, or of a message.
         method: of gRPC.
-        keyed: whether the key of the controller is shown.
+        keyed: whether the case uses the controller's key.
     """
 
     number: int
@@ -79,7 +79,7 @@ def case_of(seed: str, number: int, host: str, key: str) -> Case:
 
 
 def _request(chosen: random.Random, host: str, key: str) -> bytes:
-    """Return a whole request to a route of the table, with values that may be anything."""
+    """Return a complete request to a route of the table, with random values."""
     method, path = chosen.choice(ROUTES)
     parts = [_segment(chosen) if part.startswith("{") else part for part in path.split("/")]
     target = "/".join(parts).encode("utf-8", "surrogatepass")
@@ -128,7 +128,7 @@ def _json(chosen: random.Random, depth: int) -> object:
 
 
 def _damaged(chosen: random.Random, data: bytes) -> bytes:
-    """Change some bytes: one flips, a run goes, comes twice, or something else comes in between."""
+    """Change some bytes: flip one, or drop, repeat or insert some."""
     made = bytearray(data)
     for _ in range(chosen.choice((1, 1, 2, 5))):
         place = chosen.randrange(len(made) + 1)

@@ -1,4 +1,4 @@
-"""Sends cases to a controller, and says what breaks a promise: an internal error, a crash, memory that stays."""
+"""Sends cases to a controller, and reports internal errors, crashes and memory that is not freed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ ROUND = 240
 MOST_GROWTH = 256 * 2**20
 _ANSWER_SECONDS = 20.0
 _CALL_SECONDS = 2.0
-# A caller who sends no more is taken to have left, so what is not answered at once is answered by then.
+# A caller that sends no more counts as gone, so every answer comes at once or by then.
 _PATIENCE_SECONDS = 0.5
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
-# What says that something was not foreseen. The others (501, 503, 504) say what is not possible now.
+# The statuses of unexpected errors. The others (501, 503, 504) say that something is not possible now.
 _FAILED = frozenset({500, 502})
 _FAILED_CODES = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
-# The library of the caller says so itself, now and then, when a stream is refused while it writes.
+# The caller's library itself sometimes reports this when a stream is refused while it writes.
 _OF_THE_CLIENT = "Internal error from Core"
 
 
 @dataclass
 class Report:
-    """What was found.
+    """The findings.
 
     Attributes:
-        broken: by the number of a case, or -1 for what belongs to none.
+        broken: by the number of a case, or -1 for none.
         answers: how often each status was answered, by door.
     """
 
@@ -49,7 +49,7 @@ class Fuzzer:
     """Send cases to one controller.
 
     Args:
-        seed: makes the cases.
+        seed: generates the cases.
     """
 
     def __init__(self, controller: Controller, seed: str) -> None:
@@ -61,7 +61,7 @@ class Fuzzer:
         self.report = Report()
 
     async def run(self, seconds: float) -> Report:
-        """Send cases for a time, and stop at the first that breaks a promise."""
+        """Send cases for a time, up to the first that breaks a promise."""
         async with grpc.aio.insecure_channel(self._controller.host) as channel:
             end, before = time.monotonic() + seconds, 0
             while time.monotonic() < end and not self.report.broken:
@@ -71,7 +71,7 @@ class Fuzzer:
                 await asyncio.gather(*(self._one(number, channel, turns) for number in numbers))
                 self.report.cases += ROUND
                 await asyncio.to_thread(self._look, numbers)
-                # The first round fills what a controller keeps anyway: its pools and caches.
+                # The first round fills the controller's pools and caches.
                 before = before or self._process.memory_info().rss
                 self.report.growth = self._process.memory_info().rss - before
                 if self.report.growth > MOST_GROWTH:
@@ -112,7 +112,7 @@ class Fuzzer:
                 while part := await reader.read(65536):
                     answer = (answer + part)[:4096]
             except OSError:
-                pass  # it may close a connection at any time: what it says before counts
+                pass  # it may close a connection at any time; its answer before that counts
             finally:
                 writer.close()
         found = [int(status) for status in _STATUS.findall(answer)]
@@ -133,7 +133,7 @@ class Fuzzer:
                     await call.write(case.data)
                     await call.done_writing()
                 except (grpc.RpcError, asyncio.InvalidStateError):
-                    pass  # it was refused at once: reading says why
+                    pass  # it was refused at once; reading gives the reason
                 while await call.read() is not grpc.aio.EOF:
                     continue
         except grpc.aio.AioRpcError as error:
@@ -147,7 +147,7 @@ class Fuzzer:
             self.report.broken[case.number] = f"{path}: {code.name}: {details[:300]}"
 
     def _look(self, numbers: range) -> None:
-        """Check that the controller lives, answers, and has written no traceback."""
+        """Check that the controller is alive, answers, and has written no traceback."""
         where = f"in the cases {numbers.start} to {numbers.stop - 1}"
         if self._controller.process.poll() is not None:
             self.report.broken[-1] = f"it has ended {where}: exit code {self._controller.process.returncode}"

@@ -1,7 +1,7 @@
-"""Bad requests: for each the method, the request, the expected status, and the field that the answer names."""
+"""Bad requests: method, request, expected status, and the field that the answer names."""
 
 # pyright: reportArgumentType=false
-# Wrong values, such as numbers that no enum has, are the point.
+# Wrong values, such as unknown enum numbers, are intended.
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ async def answers(
     path = f"/{service}/{method.name}"
     if method.client_streaming:
         call = keeping_status(channel.stream_stream(path)(metadata=metadata, timeout=60))
-        # Where the call is refused at once, the write meets its end; reading says why.
+        # If the call is refused at once, the write fails; reading gives the reason.
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
             await call.write(data)
             await call.done_writing()

@@ -244,7 +244,7 @@ class Script:
 
 
 class FakePlans:
-    """Plans that say what a test reads."""
+    """Plans with fixed values."""
 
     def __init__(self) -> None:
         self.asked: list[DeployRequest] = []
@@ -264,7 +264,7 @@ class FakePlans:
 
 
 class FakeRunners:
-    """Runners in a dictionary; entering one returns the session that a test puts here."""
+    """Runners in a dictionary; entering one returns the test's session."""
 
     def __init__(self) -> None:
         self.views: dict[str, RunnerView] = {}
@@ -302,7 +302,7 @@ class FakeRunners:
         size: int,
         token: str,
     ) -> RunnerPage:
-        """Return the runner that a token names; the first one without."""
+        """Return the runner that a token names; without a token, the first one."""
         if name is None:
             found = list(await self.list(scope, since=since, include_pending=include_pending))
         else:
@@ -345,7 +345,7 @@ class FakeRunners:
 
 
 class FakeExecs:
-    """Execs without commands, and none can be started."""
+    """Execs without commands, which cannot start any."""
 
     def __init__(self, runners: FakeRunners) -> None:
         self._runners = runners
@@ -442,7 +442,7 @@ HOLDER = make_runner("r-1", state=RunnerState.IDLE, machine_type="GPU-A", gpus=(
 
 
 class RemovalInOneStep:
-    """Deletes accounts that have nothing to remove."""
+    """Deletes accounts that have no data."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -484,7 +484,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     secrets = Secrets(store, vault, clock)
     logs = Logs(store.logs, store, clock)
     apps, revisions, deploys, runs, runners = FakeApps(), FakeRevisions(), Script(), Script(), FakeRunners()
-    # Fakes have the methods that the handlers call, and no more.
+    # Fakes have only the methods that handlers call.
     fakes: dict[str, Any] = {
         "apps": apps,
         "explainer": FakeInsight(),

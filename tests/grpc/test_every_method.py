@@ -1,4 +1,4 @@
-"""Every method: who may call it, both its names, and malformed requests."""
+"""Every method: its permission, both names, and malformed requests."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_one_permission_is_enough_and_needed(stack) -> None:
         others = await stack.keys.create(None, permissions=sorted(PERMISSIONS - {needed}))
         allowed, _, _ = await call(stack.channel, method, (("auth-key-id", mine[0]), ("auth-key", mine[1])))
         refused, message, _ = await call(stack.channel, method, (("auth-key-id", others[0]), ("auth-key", others[1])))
-        # A key must not create keys that may do more than itself: that is denied too.
+        # A key must not create keys with more permissions than its own.
         assert allowed is not grpc.StatusCode.PERMISSION_DENIED or method.name == "CreateUserKey", method.name
         assert refused is grpc.StatusCode.PERMISSION_DENIED, method.name
         assert needed in message

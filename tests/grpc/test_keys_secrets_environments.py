@@ -57,7 +57,7 @@ async def test_what_a_key_may_do_is_policy_then_preset_then_scope(stack) -> None
     ]
     listed = await keys.ListUserKeys(key_pb2.ListUserKeysRequest(), metadata=stack.metadata)
     scopes = {key.key_id: key.scope for key in listed.user_keys}
-    # A key that neither ADMIN nor API describes has a number that readers take for no scope.
+    # A key that is neither ADMIN nor API has a number that readers treat as no scope.
     assert [scopes[key.key_id] for key in made] == [1000, 0, 1, 0]
 
 
@@ -78,7 +78,7 @@ async def test_the_last_admin_key_stays(stack) -> None:
     )
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     other = await keys.CreateUserKey(key_pb2.CreateUserKeyRequest(), metadata=stack.metadata)
-    # With another one there, the key in use may go.
+    # If another one exists, the key in use may be revoked.
     await keys.RevokeUserKey(key_pb2.RevokeUserKeyRequest(key_id=stack.admin[0]), metadata=stack.metadata)
     assert (await stack.access.authenticate(other.key_id, other.key_secret)).scope.permissions == {"*"}
 

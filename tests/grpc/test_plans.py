@@ -1,4 +1,4 @@
-"""Plans of deploys: the whole request reaches the service, and the whole plan the client."""
+"""Plans of deploys: the service gets the complete request, and the client the complete plan."""
 
 from __future__ import annotations
 

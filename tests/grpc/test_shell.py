@@ -1,4 +1,4 @@
-"""ShellRunner: what each side may send in which order, and what ends a session."""
+"""ShellRunner: the order of messages on each side, and the ends of a session."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_with_a_terminal_the_command_outlives_the_input(stack, session) ->
     assert (last.exit_code, last.data, last.close) == (7, b"", False)
     assert await stream.read() is grpc.aio.EOF
     assert session.sizes == [(50, 132)]
-    # Clients that are older than the field mean a terminal; an empty command is a login shell.
+    # Clients without the field mean a terminal; an empty command is a login shell.
     assert stack.runners.calls == [("r", ExecRequest(command=(), tty=True))]
 
 

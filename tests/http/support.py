@@ -1,4 +1,4 @@
-"""A listener with gateway, dispatcher and keys in memory, in front of runners that are real servers."""
+"""A listener with gateway, in-memory dispatcher and keys, in front of real servers as runners."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Ledger:
         return place
 
     async def tell(self, lease: Place, request_id: str, path: str) -> None:
-        """Record what an app is told, as `Cancellations` has it."""
+        """Record a cancellation, in place of `Cancellations`."""
         self.told.append((request_id, path))
         self.notify()
 
@@ -172,7 +172,7 @@ def principal_of(key_id: str) -> Principal:
 
 
 class Keys:
-    """Authenticates one key of each kind; `warm` are those that are cached."""
+    """Authenticates one key of each kind; `warm` keys are cached."""
 
     def __init__(self) -> None:
         self.warm: set[str] = set()
@@ -191,7 +191,7 @@ class Keys:
 
 
 async def _plain(scope, receive, send) -> None:
-    """The smallest ASGI application: answers with the path and the body of the request."""
+    """A minimal ASGI application, which answers with the path and the body of the request."""
     body = b""
     while True:
         message = await receive()
@@ -203,7 +203,7 @@ async def _plain(scope, receive, send) -> None:
 
 
 class Ended(EndedRequests):
-    """Tells of each request that has ended."""
+    """Receives each ended request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -375,7 +375,7 @@ async def ask(server: Server, request: bytes) -> tuple[int, dict[bytes, bytes], 
 
 
 def error_of(fields: dict[bytes, bytes], body: bytes) -> str:
-    """Return the error type, which has to be the same in body and header."""
+    """Return the error type, which must be the same in body and header."""
     content = json.loads(body)
     assert content["error_type"].encode() == fields[b"x-fal-error-type"]
     assert content["detail"]

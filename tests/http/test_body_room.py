@@ -1,4 +1,4 @@
-"""The bodies of callers without a key have a bound together, and small ones always have room."""
+"""The bodies of callers without a key share a limit, and small ones are always accepted."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ async def test_head() -> None:
 async def test_what_is_rejected(request_bytes: bytes, status: int) -> None:
     async with running_server(limits=Limits(linger_seconds=0.2)) as h:
         reader, writer = await h.connect()
-        # A good one before it is still answered.
+        # A valid request before it is still answered.
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" + request_bytes)
         assert (await read_message(reader))[2] == b"/x|"
         first, fields, body = await read_message(reader)

@@ -1,4 +1,4 @@
-"""What the dashboard's pages load: files of other projects as they were made, and none too much."""
+"""The files of the dashboard's pages: those of other projects unchanged, and none superfluous."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site at /docs: what is served, how, and what its pages may load."""
+"""The site at /docs: its files, headers and policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms of lines for log drains: read by what receivers read them with."""
+"""The formats of log drains, parsed by receivers' own parsers."""
 
 from __future__ import annotations
 

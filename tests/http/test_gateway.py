@@ -1,4 +1,4 @@
-"""The gateway: which runner gets a request, what is passed on, and what comes back."""
+"""The gateway: the choice of a runner, the forwarded request, and the answer."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ async def test_faults_of_the_dispatcher(fault: Exception, status: int, word: str
     [(b"/me/other", 401), (b"/you/hello", 401), (b"/me/%ff", 401), (b"/me//hello", 404), (b"/me/", 404)],
 )
 async def test_what_is_not_there(target: bytes, wanted: int) -> None:
-    """Without a key, no app is answered like a private one, so that nobody learns which exist."""
+    """Without a key, a missing app is answered like a private one, so that nobody learns which exist."""
     async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A header block of HTTP/2 has a bound, however it is cut into frames, and however the frames are cut into reads."""
+"""The size of a header block of HTTP/2 is limited, for any division into frames and reads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def frame(kind: int, flags: int, size: int) -> bytes:
 
 
 def block(sizes: Iterable[int], *, ends: bool = True) -> bytes:
-    """A header block in frames of these sizes."""
+    """Return a header block in frames of these sizes."""
     first, *rest = sizes
     frames = [frame(HEADERS, 0, first), *(frame(CONTINUATION, 0, size) for size in rest)]
     return b"".join(frames) + (frame(CONTINUATION, END_HEADERS, 0) if ends else b"")
 
 
 def admitted(content: bytes, cuts: list[int]) -> bool:
-    """Feed the content in pieces; every piece has to be admitted."""
+    """Feed the content in pieces; every piece must be admitted."""
     limit = HeaderLimit()
     edges = sorted({0, len(content), *(cut % (len(content) + 1) for cut in cuts)})
     return all(limit.admits(content[start:end]) for start, end in itertools.pairwise(edges))

@@ -29,7 +29,7 @@ POSTS = {
 
 
 async def answering(reader: Reader, writer: Writer) -> None:
-    """Answer in two parts with what was asked; an empty body breaks the connection, "busy" is a 503."""
+    """Echo the request in two parts; an empty body breaks the connection, "busy" gets a 503."""
     first, fields = await read_head(reader)
     body = await reader.readexactly(int(fields[b"content-length"]))
     if not body:

@@ -1,4 +1,4 @@
-"""Calls to the receivers of webhooks: what is sent, and that redirects are not followed."""
+"""Calls to webhook receivers: the request, and that redirects are not followed."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_this_machine_is_not_called(host):
 
 
 async def test_the_address_that_was_checked_is_called_by_the_name_of_the_url():
-    """The name is resolved once: a second answer of its server, such as 127.0.0.1, is never seen."""
+    """The name is resolved once, so a second DNS answer, such as 127.0.0.1, is never used."""
 
     class Renamed(Destinations):
         def resolve(self, host, port):
@@ -175,7 +175,7 @@ def test_allowed_networks_may_be_called_and_no_others():
 
 
 def test_an_own_address_is_not_called_although_it_is_public():
-    """Each address of this machine that is not private would be such a one; the check itself is by binding."""
+    """This covers all addresses of this machine that are not private; the check works by binding."""
     from fal_server.http.outbound.destinations import _binds
 
     assert _binds(ipaddress.ip_address("127.0.0.1"))

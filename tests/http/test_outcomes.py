@@ -102,7 +102,7 @@ async def test_a_connection_is_not_used_again_after_a_failure_of_the_app() -> No
     async def fail_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
         writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno")
-        await reader.read()  # as a server does that closes only after the next request could have come
+        await reader.read()  # as a server that closes only after the next request may have come
         writer.close()
 
     async with running_server() as h, runner(fail_and_close) as port:
@@ -162,7 +162,7 @@ async def test_a_runner_that_closes_before_it_is_asked() -> None:
 
 
 async def test_a_runner_that_ends_and_listens_a_little_longer_than_it_answers() -> None:
-    """The kernel resets what was connected to a process that ends: nobody accepted it."""
+    """The kernel resets connections that an ending process has not accepted."""
     connected = 0
 
     async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,7 +182,7 @@ async def test_a_runner_that_ends_and_listens_a_little_longer_than_it_answers() 
 
 
 class _Broken(Pool):
-    """Connects so often, and then fails as nobody expects."""
+    """Connects this many times, then raises an unexpected error."""
 
     def __init__(self, good: int) -> None:
         super().__init__(straight)
@@ -257,7 +257,7 @@ async def test_half_of_a_body_takes_no_slot(size: int) -> None:
 
 
 async def test_many_half_bodies_leave_the_slot_to_who_sends_his() -> None:
-    """The attack of anonymous callers on a public app: heads that announce bodies which never come."""
+    """An attack by anonymous callers on a public app: heads that announce bodies which never come."""
     async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         for size in (b"2", b"70000"):
@@ -284,7 +284,7 @@ async def test_a_body_that_comes_late_and_whole_is_relayed() -> None:
 
 
 async def test_an_app_that_has_begun_to_answer_waits_for_its_caller() -> None:
-    """A dialogue may pause: the caller sends when it has read something to answer to."""
+    """A dialogue may pause: the caller sends after it has read something to answer."""
     seconds = 0.02
 
     async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -300,7 +300,7 @@ async def test_an_app_that_has_begun_to_answer_waits_for_its_caller() -> None:
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert (await reader.readuntil(b"one\r\n")).startswith(b"HTTP/1.1 200")
         later = asyncio.Event()
-        asyncio.get_running_loop().call_later(5 * seconds, later.set)  # five times the body's time go by
+        asyncio.get_running_loop().call_later(5 * seconds, later.set)  # five times the body's time limit passes
         await later.wait()
         writer.write(b"1\r\nx\r\n0\r\n\r\n")
         assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"3\r\ntwo")

@@ -1,4 +1,4 @@
-"""The door of `proxyUrl`: which addresses lead where, what it refuses, and what pages of other origins may read."""
+"""The endpoint of `proxyUrl`: targets, refusals, and what pages of other origins may read."""
 
 from __future__ import annotations
 

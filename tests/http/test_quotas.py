@@ -1,4 +1,4 @@
-"""Requests that come faster than a quota allows are answered 429, before they wait for a runner."""
+"""Requests above a rate quota get 429, before they wait for a runner."""
 
 from __future__ import annotations
 

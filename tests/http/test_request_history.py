@@ -1,4 +1,4 @@
-"""Each request to an app that was admitted is handed on once, with what became of it."""
+"""Each admitted request to an app is recorded once, with its outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALL = b"POST /me/hello/x?secret=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\
 
 
 async def only(h: Server) -> DirectRequest:
-    """Return the one request that has ended; wait for it, since the caller may see the end first."""
+    """Return the only ended request; wait for it, because the caller may see the end first."""
     async with asyncio.timeout(20):
         await h.ended.told.wait()
     (ended,) = h.ended.take()

@@ -266,7 +266,7 @@ async def test_a_runner() -> None:
         assert datetime.fromisoformat(got["started_at"]) == waiting.created_at
         got = (await c.client.get("/runners/old", headers=ADMIN)).json()
         assert datetime.fromisoformat(got["started_at"]) == START + timedelta(seconds=1)
-        # Lines before this time are read, so one that was written at the end is too.
+        # Lines up to this time are read, including one that was written at the end.
         assert datetime.fromisoformat(got["ended_at"]) == START + timedelta(seconds=2, microseconds=1)
         missing = await c.client.get("/runners/none", headers=ADMIN)
         assert (missing.status_code, missing.json()["detail"]) == (404, "runner none not found")
@@ -315,7 +315,7 @@ async def test_a_wrong_question_about_logs(params: dict[str, str]) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(1, 7))
 def test_paging_gives_every_line_once(times: list[int], size: int) -> None:
-    """However many lines were written at the same time."""
+    """Even if many lines have the same time."""
     lines = [line(n, START + timedelta(microseconds=at)) for n, at in enumerate(sorted(times), 1)]
 
     async def read() -> list[int]:

@@ -1,4 +1,4 @@
-"""Queued requests to real runners: the bytes sent, the answers received, and every way to break off."""
+"""Queued requests to real runners: the bytes sent, the answers received, and all interruptions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def runner(answer: bytes | None, *, hold: asyncio.Event | None = None):
     """Run a server that reads one request, answers with these bytes and closes; yield its port and the requests.
 
     Args:
-        hold: set when the request has come; then nothing is answered before the client is gone.
+        hold: set when the request has arrived; it is not answered before the client is gone.
     """
     asked: list[bytes] = []
     gone = asyncio.Event()
@@ -140,7 +140,7 @@ async def test_a_word_that_a_request_is_cancelled():
     assert status == 200
     head, *fields = asked[0].decode().strip().split("\r\n")
     assert head == "POST /slow/cancel HTTP/1.1"
-    # Servers refuse a request without a host, and a worker tells the word by its mark.
+    # Servers refuse a request without a host, and a worker identifies this request by its tag.
     assert {f"host: 127.0.0.1:{port}", "x-fal-request-id: an-id", "x-fal-cancellation: 1"} <= set(fields)
 
 

@@ -1,4 +1,4 @@
-"""What this machine lacks is no fault of a runner: nobody is ended, and the caller waits or hears 503."""
+"""A shortage of this machine is not a runner's fault: no runner is ended, and the caller waits or gets 503."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.http.support import App, read_message, runner, running_server
 
 @contextmanager
 def no_descriptors() -> Generator[None]:
-    """Let this process open nothing while the block runs."""
+    """Prevent this process from opening files while the block runs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     filled = [os.open("/dev/null", os.O_RDONLY)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (filled[0] + 1, hard))

@@ -1,4 +1,4 @@
-"""Bodies of any size in both directions, at the pace of the slower side, and sides that leave."""
+"""Bodies of any size in both directions, at the slower side's pace, and sides that disconnect."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.http.support import App, Reader, Writer, read_chunks, read_head, read
 
 MEGABYTE = bytes(range(256)) * 4096
 TOTAL = 50
-# At most what our buffers and the kernel's for three connections hold; far less than the whole body.
+# The most that our buffers and the kernel's for three connections hold, far less than the whole body.
 IN_BETWEEN = 24 * len(MEGABYTE)
 
 
 async def write_until_blocked(writer: Writer, parts: int, *, chunked: bool) -> int:
-    """Write until the other side accepts no more for a while; return how many bytes were written."""
+    """Write until the other side accepts no more for a while; return the number of bytes."""
     written = 0
     for _ in range(parts):
         writer.write(b"%x\r\n%b\r\n" % (len(MEGABYTE), MEGABYTE) if chunked else MEGABYTE)
@@ -203,7 +203,7 @@ async def test_an_app_that_answers_before_it_has_read_all() -> None:
         assert await h.ledger.ended() == [Outcome.DONE]
 
 
-# A side leaves.
+# A side disconnects.
 
 
 @pytest.mark.parametrize("after_head", [False, True])
@@ -305,7 +305,7 @@ async def test_a_request_that_takes_too_long_in_the_body() -> None:
 
 
 async def test_a_client_that_is_reset_while_its_upload_is_paused() -> None:
-    """At that time neither the app nor the gateway reads any of it."""
+    """Then neither the app nor the gateway reads any of it."""
     left = asyncio.Event()
 
     async def lazy(reader: Reader, writer: Writer) -> None:

@@ -1,4 +1,4 @@
-"""The trace of a caller goes on in the app; a request without one begins a trace."""
+"""A caller's trace continues in the app; a request without one starts a trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebSockets pass through between client and app, and hold the runner's slot meanwhile."""
+"""WebSockets connect client and app, and occupy the runner's slot meanwhile."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_client_that_leaves() -> None:
             left.set()
 
     async with running_server() as h, runner(waiting) as port:
-        h.ledger.add(App("hello", request_timeout=1), port)  # the upgrade itself has to be answered within it
+        h.ledger.add(App("hello", request_timeout=1), port)  # the upgrade itself must be answered within it
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n" + UPGRADE)
         await read_head(reader)

@@ -1,4 +1,4 @@
-"""A controller in which things go wrong, and an operator who may only ask its API."""
+"""A controller with incidents, and an operator with access to its API only."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller
 
 @pytest.fixture
 def operator(controller: Controller) -> Operator:
-    """Return who looks for the cause."""
+    """Return the operator who looks for the cause."""
     return Operator(controller)
 
 
 @pytest.fixture
 def deploy(controller: Controller, tmp_path: Path) -> Deploy:
-    """Return what deploys the source of an app; it returns what the command says on standard error."""
+    """Return a function that deploys an app's source and returns the command's standard error."""
 
     def run(source: str, *options: str, works: bool = True) -> str:
         (tmp_path / "app.py").write_text(source)

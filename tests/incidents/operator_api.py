@@ -1,4 +1,4 @@
-"""What an operator's program has: a key, the contract over HTTP, and the platform API. Nothing of the machine."""
+"""The API of an operator's program: a key, the contract over HTTP, and the platform API, without the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.controller import Controller
 
 @dataclass
 class Operator:
-    """Asks a controller; whoever seeds incidents does that by other means."""
+    """Calls a controller's APIs."""
 
     controller: Controller
 
@@ -28,7 +28,7 @@ class Operator:
         return answer.json()
 
     def app(self, name: str) -> Any:
-        """Return an app as a list of apps shows it."""
+        """Return an app from the list of apps."""
         return next(app for app in self.ask("Apps.ListAliases")["aliases"] if app["alias"] == name)
 
     def runner(self, runner_id: str) -> Any:
@@ -36,23 +36,23 @@ class Operator:
         return self.ask("Runners.GetRunner", runner_id=runner_id)["runner"]
 
     def runners(self, app: str) -> list[Any]:
-        """Return the runners of an app that live or are to start."""
+        """Return the living and pending runners of an app."""
         return self.ask("Runners.ListAliasRunners", alias=app, list_pending=True).get("runners", [])
 
     def requests(self, app: str, **chosen: object) -> list[Any]:
-        """Return requests to an app that have ended, the latest first."""
+        """Return ended requests to an app, the latest first."""
         return self.ask("Requests.ListRequests", application_name=app, **chosen).get("requests", [])
 
     def lines_of_runner(self, runner_id: str) -> str:
-        """Return what a runner wrote and what was written about it."""
+        """Return the lines of a runner and about it."""
         return self._lines({"runner_id": runner_id})
 
     def lines_of_request(self, app: str, request_id: str) -> str:
-        """Return what was written while a request was served."""
+        """Return the lines of a request."""
         return self._lines({"app": {"app": app}, "request_id": request_id})
 
     def lines_of_builds(self, app: str) -> str:
-        """Return what the builds of an app wrote."""
+        """Return the lines of an app's builds."""
         return self._lines({"app": {"app": app}, "sources": ["SOURCE_BUILD"]})
 
     def _lines(self, selector: object) -> str:
@@ -60,11 +60,11 @@ class Operator:
         return "\n".join(entry["message"] for entry in found.get("entries", []))
 
     def events(self, app: str, *categories: str) -> list[Any]:
-        """Return what happened to an app, the latest first."""
+        """Return the events of an app, the latest first."""
         return self.platform(f"/apps/local/{app}/events?limit=1000&category={','.join(categories)}")["events"]
 
     def changes(self, action: str) -> list[Any]:
-        """Return who made a change and when, the latest first."""
+        """Return the changes from the audit log, the latest first."""
         return [row for row in self.ask("Audit.ListAuditEntries")["entries"] if row["action"] == action]
 
 

@@ -1,7 +1,7 @@
-"""Incidents of the machine: its disk is full, or it went down.
+"""Incidents of the machine: a full disk, or a crash.
 
-A controller has one node, the machine that it runs on. So the node that is lost is its own: controller, shims and
-workers are killed at once, as by a power cut, and a controller is started again on what the disk has.
+The controller's only node is its own machine. So the loss of a node kills controller, shims and workers at once, as by
+a power cut, and a new controller starts with what is on the disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LEFT = 4 << 20
 
 @contextmanager
 def up(controller: Controller, place: Path) -> Iterator[Operator]:
-    """Deploy an app that holds a request as long as there is a file `hold`; stop the controller at the end."""
+    """Deploy an app that holds a request while a file `hold` exists; stop the controller at the end."""
     try:
         (place / "app.py").write_text(_SOURCE.format(hold=place / "hold"))
         controller.fal("deploy", str(place / "app.py"))

@@ -1,4 +1,4 @@
-"""Incidents of apps that do not start, or not for long."""
+"""Incidents of apps that do not start, or end soon."""
 
 from __future__ import annotations
 

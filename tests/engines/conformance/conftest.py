@@ -1,4 +1,4 @@
-"""The engines that the conformance suite runs against. A further engine is one more class, named in the fixture."""
+"""The engines of the conformance suite. A new engine is one more class, named in the fixture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def end() -> None:
 
 
 class EngineUnderTest(ABC):
-    """An engine, what it reports, and how its runners are described."""
+    """An engine, its observations, and descriptions of its runners."""
 
     def __init__(self) -> None:
         self.started: list[Runner] = []
@@ -54,15 +54,15 @@ class EngineUnderTest(ABC):
 
     @abstractmethod
     def open(self) -> Engine:
-        """The engine of a new controller on the same machine."""
+        """Open the engine of a new controller on the same machine."""
 
     @abstractmethod
     def code(self, *, ends: bool) -> Payload:
-        """A function that serves HTTP, or that ends at once with exit code 3."""
+        """Return a function that serves HTTP, or one that exits at once with code 3."""
 
     @abstractmethod
     def packages(self) -> EnvironmentSpec:
-        """The environment of an app."""
+        """Return the environment of an app."""
 
     def spec(self, *, ends: bool = False, packages: EnvironmentSpec | None = None) -> LaunchSpec:
         return LaunchSpec(
@@ -111,7 +111,7 @@ class EngineUnderTest(ABC):
                 await self._changed.wait()
 
     async def restart(self) -> None:
-        """End the controller, not its runners, and start the next one."""
+        """End the controller without its runners, and start the next one."""
         await self._shut()
         self.reports.clear()
         self.engine = self.open()
@@ -208,7 +208,7 @@ class Remote(Local):
 
 
 class Fake(EngineUnderTest):
-    """The engine in memory that other tests use: what it does, a real engine must do too."""
+    """The in-memory engine of other tests, which must behave like a real one."""
 
     def __init__(self) -> None:
         self._fake = FakeEngine()

@@ -1,4 +1,4 @@
-"""What every engine does, whatever its runners are."""
+"""The behaviour of every engine."""
 
 from __future__ import annotations
 
