@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Something that the two clients send differently, and why.
+    """A difference between the requests of the two clients, and its reason.
 
     Attributes:
-        commands: a pattern of the commands concerned.
+        commands: a pattern of the affected commands.
         place: a pattern of the field that differs; empty if a whole request does.
-        extra: a pattern of what only the official client calls: a method, and the entry point of a Run.
+        extra: a pattern of calls that only the official client makes: a method, and the entry point of a Run.
         what: what differs.
-        why: the reason to keep it.
+        why: the reason for keeping it.
     """
 
     commands: str
@@ -83,11 +83,11 @@ class Command:
     """A command, or a call, of the official packages.
 
     Attributes:
-        name: how it is called; a test that shows it working says so by `covers(name)`.
-        remark: what a user should know, though it works.
-        cannot: why it cannot work with a controller of one's own; empty where it works.
-        unseen: why no test shows it working, though nothing speaks against it.
-        elsewhere: the target whose tests show it working, if `make test-interop` does not.
+        name: the name of the command; tests that show it working have `covers(name)`.
+        remark: a note for users of a working command.
+        cannot: why it cannot work with one's own controller; empty if it works.
+        unseen: why no test shows it working.
+        elsewhere: the make target whose tests show it working, if `make test-interop` does not.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A controller of ours and the official client beside it; collected only where there is an official client."""
+"""Our controller and the official client; collected only if the official client is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PYTHON = os.environ.get("FAL_INTEROP_PYTHON")
 PROTO_PYTHON = os.environ.get("FAL_PROTO_PYTHON", "python")
 SAMPLES = Path(__file__).parent / "samples"
 
-# `make test-interop` makes the official packages' environment and names it; nothing here can run without.
+# `make test-interop` creates the official packages' environment and names it; these tests need it.
 collect_ignore_glob = [] if PYTHON else ["test_*.py"]
 
 
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Hand each test's commands to whoever sees its report, in whatever process."""
+    """Attach each test's commands to its report, for any process."""
     for item in items:
         for mark in item.iter_markers("covers"):
             item.user_properties += [("covers", command) for command in mark.args]
@@ -37,27 +37,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def python() -> Path:
-    """The interpreter that has the official packages."""
+    """Return the interpreter with the official packages."""
     assert PYTHON is not None
     return Path(PYTHON).absolute()
 
 
 @pytest.fixture(scope="session", params=["1.20", "1.50", "1.70", "1.80"])
 def older(request: pytest.FixtureRequest, python: Path) -> tuple[str, Path]:
-    """The version of an older published client, and the interpreter that has it."""
+    """Return the version of an older published client, and its interpreter."""
     return request.param, python.parents[2] / f"interop-{request.param}-venv" / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """A whole controller, started once for each test process."""
+    """Return a controller, started once for each test process."""
     with running(tmp_path_factory.mktemp("controller"), "--gpu", "GPU-H100=2", isolation="") as controller:
         yield controller
 
 
 @pytest.fixture(scope="session")
 def official(controller: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """The official client with the controller's admin key, in a home where our `fal up` has been."""
+    """Return the official client with the admin key, in a home that our `fal up` has used."""
     home = tmp_path_factory.mktemp("official-home")
     official = Official(python=python, home=home, host=controller.host, key=controller.key)
     (home / ".fal" / "config.toml").parent.mkdir()
@@ -67,7 +67,7 @@ def official(controller: Controller, python: Path, tmp_path_factory: pytest.Temp
 
 
 def up_was_here(controller: Controller, home: Path) -> None:
-    """Run our `fal up`, which writes a profile of the controller that runs already."""
+    """Run our `fal up`, which writes a profile of the running controller."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "FAL_STATE_DIR": str(controller.state_dir)}
     done = subprocess.run([BIN / "fal", "up"], env=environment, capture_output=True, text=True, check=True)
     assert "profile    local (current)" in done.stdout
@@ -75,21 +75,21 @@ def up_was_here(controller: Controller, home: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(official: Official) -> str:
-    """An app deployed by the official client, which all tests may call and none may change; its name."""
+    """Return the name of an app that the official client deployed, which tests call but do not change."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny", "--auth", "public")
     return "tiny"
 
 
 @pytest.fixture(scope="session")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """A controller that speaks TLS alone."""
+    """Return a controller with TLS only."""
     with running(tmp_path_factory.mktemp("secure"), "--tls", isolation="") as controller:
         yield controller
 
 
 @pytest.fixture(scope="session")
 def client(secure: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """The official packages, trusting its authority, with an app deployed over TLS."""
+    """Return the official packages, which trust its authority, with an app deployed over TLS."""
     authority = str(secure.state_dir / "tls" / "ca.pem")
     extra = {
         "ISOLATE_TEST_MODE": "0",

@@ -1,4 +1,4 @@
-"""Deploys app files by whichever package the interpreter has: `python deploying.py SUFFIX PATH...`.
+"""Deploys app files with the interpreter's package: `python deploying.py SUFFIX PATH...`.
 
 A PATH is a file, deployed under its name with the suffix, or a project's directory with the name of its app.
 """
@@ -13,7 +13,7 @@ from fal.api import SyncServerlessClient
 
 
 def main() -> None:
-    """Deploy each app, one after the other: the environments that they have in common are built once."""
+    """Deploy the apps one after the other, so that common environments are built once."""
     suffix, *paths = sys.argv[1:]
     client = SyncServerlessClient()
     for path in map(Path, paths):

@@ -1,4 +1,4 @@
-"""A foreign controller that writes down what clients send: isolate-proto's service, run by the official interpreter.
+"""A foreign controller that records requests: isolate-proto's service, run by the official interpreter.
 
 Called as `python foreign.py RECORDS`: prints its port, appends one JSON object a request to the file RECORDS.
 """
@@ -22,11 +22,11 @@ URLS = {name: f"http://127.0.0.1/{name}" for name in ("playground", "run", "queu
 ALIAS: dict[str, Any] = {"alias": "an-app", "revision": "r", "machine_types": ["XS"], "environment_name": "main"}
 SUCCESS: dict[str, Any] = {"status": {"state": "SUCCESS"}}
 
-# What a client must hear to go on to its next request.
+# The answers that a client needs for its next request.
 ANSWERS: dict[str, dict[str, Any]] = {
     "BuildEnvironment": SUCCESS,
     "RegisterApplication": {"result": {"application_id": "a"}, "service_urls": URLS},
-    # What a function may return, and what is asked of an entry point before it is deployed: {"openapi": {}}.
+    # The result of a function, and of the question that precedes the deploy of an entry point: {"openapi": {}}.
     "Run": {**SUCCESS, "return_value": {"method": "json", "definition": "eyJvcGVuYXBpIjoge319"}},
     "ShellRunner": {"exit_code": 0},
     "SetAlias": {"alias_info": ALIAS},
@@ -39,14 +39,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 
 def answer(method: Any) -> Any:
-    """A message of a method's output type, with what its client needs of it."""
+    """Return a message of a method's output type, with the fields that its client needs."""
     message = pb.DESCRIPTOR.pool.FindMessageTypeByName(method.output_type.full_name)
     reply = getattr(pb, message.name)()
     return json_format.ParseDict(ANSWERS.get(method.name, {}), reply, ignore_unknown_fields=True)
 
 
 def record(path: str, method: Any, request: Any, context: grpc.ServicerContext) -> None:
-    """Write one message down with the metadata that carries credentials."""
+    """Record a message with the metadata of its credentials."""
     sent = dict(context.invocation_metadata())
     metadata = {name: value for name, value in sent.items() if name.startswith(("auth", "fal-", "x-"))}
     body = json_format.MessageToDict(request, preserving_proto_field_name=True)
@@ -56,7 +56,7 @@ def record(path: str, method: Any, request: Any, context: grpc.ServicerContext) 
 
 
 def handler(path: str, method: Any) -> grpc.RpcMethodHandler:
-    """Record, then answer."""
+    """Return a handler that records and answers."""
 
     def unary(request: Any, context: grpc.ServicerContext) -> Any:
         record(path, method, request, context)

@@ -1,4 +1,4 @@
-"""What the runs with the official packages brought, command by command, and the page that is made of it."""
+"""Records the results of the official packages' commands, for the page of compatibility."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Recorder:
     outcomes: dict[str, bool]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One phase of one test; with several processes this is called in the first."""
+        """Record one phase of one test; with several processes, the first one calls this."""
         for name, value in report.user_properties:
             if name == "covers":
                 self.outcomes[str(value)] = self.outcomes.get(str(value), True) and report.passed
 
     def pytest_sessionfinish(self) -> None:
-        """Keep what was seen."""
+        """Store the results."""
         RECORDS.parent.mkdir(exist_ok=True)
         RECORDS.write_text(json.dumps(self.outcomes, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""Make docs/reference/compatibility.md from the last run with the official packages; `--check` compares only.
+"""Write docs/reference/compatibility.md from the last run with the official packages; `--check` only compares.
 
 Run by `make compatibility` and `make test-interop`.
 """
@@ -95,7 +95,7 @@ def page(seen: Mapping[str, bool]) -> str:
 
 
 def surface() -> list[str]:
-    """Return the section on what programs import."""
+    """Return the section on imports."""
     rows = [f"| `{row.module}` | {', '.join(f'`{name}`' for name in row.names)} | {row.reason} |" for row in ROWS]
     return [
         "## What programs import",
@@ -114,7 +114,7 @@ def surface() -> list[str]:
 
 
 def main() -> None:
-    """Write the page, or say how it differs."""
+    """Write the page, or report how it differs."""
     if not RECORDS.exists():
         sys.exit(f"there is no record of a run: {NEXT}")
     made = page(json.loads(RECORDS.read_text()))

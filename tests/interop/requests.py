@@ -1,4 +1,4 @@
-"""What two clients send to a foreign controller for the same command, made comparable."""
+"""Compares the requests of two clients to a foreign controller for the same command."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-# Both count back from their own present, and one runs after the other on a machine that may be busy.
+# Both compute this from the current time, and one runs after the other.
 APART_SECONDS = 1800
 FOREIGN = Path(__file__).with_name("foreign.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A running foreign controller, and the file in which it writes what it was sent."""
+    """A running foreign controller, and the file of its recorded requests."""
 
     host: str
     records: Path
 
     def take(self) -> list[dict[str, Any]]:
-        """The requests since the last time, in order."""
+        """Return the requests since the last call, in order."""
         lines = self.records.read_text().splitlines()
         self.records.write_text("")
         return [json.loads(line) for line in lines]
@@ -33,7 +33,7 @@ class Foreign:
 
 @contextmanager
 def foreign(python: Path, directory: Path) -> Generator[Foreign]:
-    """A foreign controller for the length of a block."""
+    """Run a foreign controller for the duration of a block."""
     records = directory / "records.jsonl"
     records.touch()
     with subprocess.Popen(
@@ -47,7 +47,7 @@ def foreign(python: Path, directory: Path) -> Generator[Foreign]:
 
 
 def comparable(request: dict[str, Any]) -> dict[str, Any]:
-    """A request without what may differ: the bytes of pickles, pinned versions, the instant it was made."""
+    """Return a request without values that may differ: the bytes of pickles, pinned versions, times."""
     body = dict(request["request"])
     for name in ("function", "setup_func"):
         if name in body:
@@ -62,14 +62,14 @@ def comparable(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpinned(requirements: list[Any]) -> list[Any]:
-    """Requirements, or layers of them, whose order within a layer says nothing, without versions."""
+    """Return requirements, or layers of them, without versions, sorted within each layer."""
     if requirements and isinstance(requirements[0], list):
         return [unpinned(layer) for layer in requirements]
     return sorted(re.split(r"[=<>~!]", requirement)[0] for requirement in requirements)
 
 
 def differences(theirs: Any, ours: Any, place: str = "") -> list[str]:
-    """Where two JSON values differ, one line a place."""
+    """Return the differences between two JSON values, one in each line."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         names = sorted({*theirs, *ours})
         return [

@@ -1,7 +1,7 @@
-"""A client that knows the .proto files alone: lists runners, then follows a runner's logs to their end.
+"""A client with only the .proto files: lists runners, then follows a runner's logs to their end.
 
-Called as `python stranger.py STUBS HOST KEY_ID RUNNER_ID MESSAGE`, the key on standard input; STUBS is where
-protoc wrote its output. Prints one line for the list, one when it follows, one when the message came, one at the end.
+Called as `python stranger.py STUBS HOST KEY_ID RUNNER_ID MESSAGE`, with the key on standard input; STUBS is the folder
+of protoc's output. Prints a line for the list, when it follows, for the message, and at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fal.v1 import log_pb2, log_pb2_grpc, runner_pb2, runner_pb2_grpc  # the stu
 
 
 def main() -> None:
-    """Do what an internal service in any language would."""
+    """Work like a service in any language."""
     host, key_id, runner_id, message = sys.argv[2:6]
     metadata = (("auth-key-id", key_id), ("auth-key", sys.stdin.readline().strip()))
     with grpc.insecure_channel(host) as channel:

@@ -1,4 +1,4 @@
-"""How what the published package offers to those who import it differs from what ours does."""
+"""Compares the importable names of the published package with ours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Surface = Mapping[str, Mapping[str, Described] | None]
 
 
 def differences(theirs: Surface, ours: Surface) -> Iterator[tuple[str, str, str]]:
-    """Yield (module, name, what differs) for each thing that a program written for theirs does not find in ours.
+    """Yield (module, name, difference) for each name that programs for theirs miss in ours.
 
-    What ours has beyond it is no difference: it breaks no such program. A class or function that several modules show
-    is compared once, where it is defined if that module is compared, else where it is met first.
+    Additional names in ours do not count, because they break no program. A class or function in several modules is
+    compared once: in its own module if that is compared, otherwise in the first one.
     """
     compared: set[str] = set()
     for module, names in theirs.items():
@@ -57,7 +57,7 @@ def _differences(their: Described, our: Described) -> Iterator[tuple[str, str]]:
 
 
 def _parameters(their: list[Any], our: list[Any] | None) -> Iterator[str]:
-    """Yield what a call written for theirs could run into."""
+    """Yield the differences that break calls written for theirs."""
     if our is None:
         yield "no signature"
         return
@@ -85,5 +85,5 @@ def _parameters(their: list[Any], our: list[Any] | None) -> Iterator[str]:
 
 
 def _equal(their: list[Any], our: list[Any]) -> bool:
-    """Whether callers of theirs may write the same: what has a default in ours may also be given."""
+    """Return whether callers of theirs can use ours; an additional default in ours is allowed."""
     return their == our or our == ["default", "?"] or (their[0] == "required" and our[0] == "default")

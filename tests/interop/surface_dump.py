@@ -1,9 +1,9 @@
-"""Print what modules offer to those who import them, as JSON. Run by the interpreter of each package.
+"""Print the importable names of modules as JSON; run by the interpreter of each package.
 
 Called as `python surface_dump.py MODULE...`. Prints {module: {name: description}}, or {module: null} if there is no
 such module. A module's names are those that its own text defines; a package's also those that it imports from the
-distribution, since that is how it shows them. With a JSON object of {module: [name...]} on stdin (`python
-surface_dump.py -`), the names are those, whatever the text says.
+distribution, because it exports them so. With a JSON object of {module: [name...]} on stdin (`python surface_dump.py
+-`), the names are those.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ OWN = "fal"
 
 
 def own(name: str | None) -> bool:
-    """Whether a module's name is one of the package's."""
+    """Return whether a module belongs to the package."""
     return name is not None and (name == OWN or name.startswith((f"{OWN}.", "fal_grpc")))
 
 
 def shown(value: object) -> object:
-    """A value that can be compared: itself if it is plain, else the name of its type."""
+    """Return a comparable value: the value itself if it is plain, otherwise the name of its type."""
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, SIMPLE):
@@ -53,7 +53,7 @@ def shown(value: object) -> object:
 
 
 def signature(function: object) -> list[list[object]] | None:
-    """The parameters: name, kind and default. `**options: Unpack[...]` counts as its keys."""
+    """Return the parameters: name, kind and default. `**options: Unpack[...]` counts as its keys."""
     try:
         found = inspect.signature(function)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -68,7 +68,7 @@ def signature(function: object) -> list[list[object]] | None:
 
 
 def unpacked(function: object, name: str) -> list[str]:
-    """The keys that `**name: Unpack[a TypedDict]` takes."""
+    """Return the keys that `**name: Unpack[a TypedDict]` takes."""
     target = inspect.unwrap(getattr(function, "__func__", function))  # type: ignore[arg-type]
     text = getattr(target, "__annotations__", {}).get(name)
     if text is None:
@@ -83,7 +83,7 @@ def unpacked(function: object, name: str) -> list[str]:
 
 
 def fields_of(kind: type) -> dict[str, object] | None:
-    """The fields of a dataclass or model, each with its default; the schema of a model's."""
+    """Return the fields of a dataclass or model with their defaults, and the schemas of a model's."""
     if dataclasses.is_dataclass(kind):
         return {field.name: default_of(field) for field in dataclasses.fields(kind) if not field.name.startswith("_")}
     models = getattr(kind, "model_fields", None)
@@ -102,26 +102,26 @@ def fields_of(kind: type) -> dict[str, object] | None:
 
 
 def default_of_model(field: Any) -> list[object]:
-    """The default of a model's field."""
+    """Return the default of a model's field."""
     return ["required"] if field.is_required() else ["default", shown(field.get_default(call_default_factory=True))]
 
 
 def default_of(field: Any) -> object:
-    """The default of a dataclass's field."""
+    """Return the default of a dataclass's field."""
     if field.default is not dataclasses.MISSING:
         return ["default", shown(field.default)]
     return ["required"] if field.default_factory is dataclasses.MISSING else ["default", shown(field.default_factory())]
 
 
 def schema(value: object) -> object:
-    """A JSON schema without what is said for people."""
+    """Return a JSON schema without texts for people."""
     if isinstance(value, dict):
         return {key: schema(item) for key, item in value.items() if key not in ("title", "description", "examples")}
     return [schema(item) for item in value] if isinstance(value, list) else value
 
 
 def members_of(kind: type) -> dict[str, object]:
-    """What a class has of its own or of classes of the package: methods and plain attributes."""
+    """Return the methods and plain attributes that a class has from the package."""
     found: dict[str, object] = {}
     known = fields_of(kind) or {}
     for base in reversed(kind.__mro__):
@@ -137,7 +137,7 @@ def members_of(kind: type) -> dict[str, object]:
 
 
 def describe_member(kind: type, name: str, value: object) -> dict[str, object]:
-    """One attribute of a class."""
+    """Describe an attribute of a class."""
     if isinstance(value, property) or type(value).__name__ == "cached_property":
         return {"kind": "property"}
     if isinstance(value, (classmethod, staticmethod)):
@@ -153,7 +153,7 @@ def describe_member(kind: type, name: str, value: object) -> dict[str, object]:
 
 
 def describe(value: object) -> dict[str, object]:
-    """What a name of a module stands for."""
+    """Describe a name of a module."""
     if isinstance(value, type):
         if issubclass(value, enum.Enum):
             return {"kind": "enum", "id": identity(value), "fields": {one.name: shown(one.value) for one in value}}
@@ -178,31 +178,31 @@ def describe(value: object) -> dict[str, object]:
 
 
 def counts(base: type) -> bool:
-    """Whether a base class matters to users: the package's own, and the standard exceptions."""
+    """Return whether a base class matters to users: the package's own, and the standard exceptions."""
     return own(base.__module__) or (issubclass(base, Exception) and base is not Exception)
 
 
 def called(kind: type) -> set[str]:
-    """The names of a class: its own, and those that modules of the package give it."""
+    """Return the names of a class: its own, and those in modules of the package."""
     modules = [module for name, module in [*sys.modules.items()] if own(name)]
     return {kind.__name__, *(name for module in modules for name, value in vars(module).items() if value is kind)}
 
 
 def identity(value: Any) -> str:
-    """Where something is defined."""
+    """Return where an object is defined."""
     return f"{value.__module__}:{value.__qualname__}"
 
 
 def names_of(module: types.ModuleType) -> list[str]:
-    """The public names that a module's text defines, or that a package shows."""
+    """Return the public names that a module's text defines, or that a package exports."""
     declared = getattr(module, "__all__", None)
     found = set(declared) if declared is not None else set(defined(module))
     return sorted(name for name in found if not name.startswith("_") and hasattr(module, name))
 
 
 def defined(module: types.ModuleType) -> Iterator[str]:
-    """The names that the top level of a module's text binds, also under `if` and `try`."""
-    if module.__file__ is None:  # a folder without a text
+    """Return the names that the top level of a module's text binds, also under `if` and `try`."""
+    if module.__file__ is None:  # a folder without a source file
         return
     tree = ast.parse(inspect.getsource(module))
     package = hasattr(module, "__path__")
@@ -223,7 +223,7 @@ def defined(module: types.ModuleType) -> Iterator[str]:
 
 
 def shown_by(package: types.ModuleType, statement: ast.ImportFrom) -> Iterator[str]:
-    """The names that a package imports from the distribution's own modules."""
+    """Return the names that a package imports from the distribution's own modules."""
     source = importlib.util.resolve_name("." * statement.level + (statement.module or ""), package.__name__)
     if own(source):
         for alias in statement.names:
@@ -253,7 +253,7 @@ def main() -> None:
 
 
 def has(module: types.ModuleType, name: str) -> bool:
-    """Whether a module has a name, also one that it makes at first use."""
+    """Return whether a module has a name, including lazy ones."""
     try:
         getattr(module, name)
     except (AttributeError, ImportError):

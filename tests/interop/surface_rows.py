@@ -1,4 +1,4 @@
-"""What programs that are written for the published package do not find in ours, and why: the rows of a table.
+"""The rows of a table: names of the published package that ours lacks, and why.
 
 `tests.interop.test_surface` fails for a difference without a row, and for a row without a difference.
 """
@@ -71,12 +71,12 @@ MODULES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Differences with one reason.
+    """Differences with a common reason.
 
     Attributes:
         module: a module, or a pattern such as `fal.exceptions.*`.
         names: names in it, or patterns.
-        reason: for users, with what to do instead.
+        reason: for users, with an alternative.
     """
 
     module: str
@@ -84,7 +84,7 @@ class Row:
     reason: str
 
     def covers(self, module: str, name: str) -> bool:
-        """Whether a difference is one of these."""
+        """Return whether a difference is one of these."""
         return fnmatchcase(module, self.module) and any(fnmatchcase(name, pattern) for pattern in self.names)
 
 

@@ -1,4 +1,4 @@
-"""The official client's keys, secrets, environments, and what it knows of itself."""
+"""The official client's keys, secrets, environments, and its own account."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""App files in the style of published ones, deployed as they are by both clients, and called.
+"""App files in the style of published ones, deployed unchanged by both clients, and called.
 
-The files are in `apps`. Each is a small whole app: models with stand-in weights, streams, sessions, files and errors.
-Each client deploys all of them with one program, `deploying`; they ask for the same packages, so one environment is
-built for each client.
+The files are in `apps`. Each is a small complete app: models with fake weights, streams, sessions, files and errors.
+Each client deploys all of them with one program, `deploying`; they need the same packages, so there is one build for
+each client.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ EXPECTED: dict[str, tuple[Callable[[Call], object], object]] = {
     "live": (lambda call: call({"number": 4}).json(), {"doubled": 8}),
     "with-modules": (lambda call: call({"text": "up"}).json(), {"text": "UP", "words": "the words"}),
     "packaged": (packaged, [{"output": "a fox a fox", "package": "packaged.model"}, 422, {"ready": True}]),
-    # The published package's processes need PyTorch and ZeroMQ, which are not there.
+    # The published package's processes need PyTorch and ZeroMQ, which are not installed.
     "distributed": (lambda call: call({"number": 4}).json(), {"sum": 14, "rank": 0, "of": 2}),
 }
 
@@ -141,14 +141,14 @@ EXPECTED: dict[str, tuple[Callable[[Call], object], object]] = {
 def client(
     request: pytest.FixtureRequest, controller: Controller, official: Official, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Deploy all files with one client; return which."""
+    """Deploy all files with one client; return its name."""
     client = str(request.param)
     files = [str(APPS / f"{name}.py") for name in EXPECTED if name not in PROJECTS]
     package = tmp_path_factory.mktemp("package")
     with served(package, "packaged", {"model.py": (APPS / "packaged" / "model.py").read_text()}) as wheel:
         project = (APPS / "packaged" / "pyproject.toml").read_text()
         (package / "pyproject.toml").write_text(project.replace("CLIENT", client).replace("WHEEL", wheel))
-        # One process for each project: the published client reads pyproject.toml once.
+        # One process for each project, because the published client reads pyproject.toml once.
         for paths in ([*files, str(APPS / "project" / "with-modules")], [str(package / f"packaged-{client}")]):
             arguments = [str(DEPLOYING), client, *paths]
             if client == "ours":

@@ -1,4 +1,4 @@
-"""fal_client with no host variable at all: a proxy leads the names of the cloud to this controller, by TLS."""
+"""fal_client without host variables: a proxy directs the cloud's host names to this controller, over TLS."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.connect_proxy import Proxy
 from tests.support.controller import Controller, running
 from tests.support.official import Official
 
-# The names that the published client has built in: what it would use with none of these variables set.
+# The published client's default hosts, which it uses without these variables.
 NAMES = {"FAL_RUN_HOST": "fal.run", "FAL_QUEUE_RUN_HOST": "queue.fal.run", "FAL_REST_HOST": "rest.fal.ai"}
 
 
-# As one script has it: the first of these, then what is to be shown.
+# A script: the first of these, then the code to show the result.
 HEAD = """
 import asyncio, io, json, sys
 import fal_client
@@ -48,7 +48,7 @@ def proxy(secure: Controller) -> Generator[Proxy]:
 
 @pytest.fixture(scope="module")
 def client(secure: Controller, python: Path, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """The official packages with an app deployed, a proxy, and no address."""
+    """Return the official packages with a deployed app, a proxy, and no address."""
     home = tmp_path_factory.mktemp("named-home")
     authority = str(secure.state_dir / "tls" / "ca.pem")
     extra = {"ISOLATE_TEST_MODE": "0", "SSL_CERT_FILE": authority, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": authority}
@@ -80,7 +80,7 @@ show([url.startswith("https://"), ran["text"], got == again, kind, streamed, spo
 
 
 def fetched(secure: Controller, url: str) -> tuple[bytes, str]:
-    """What is at an address, for who is behind no proxy and has no key, and its type."""
+    """Return the content at an address, without proxy and key, and its type."""
     trusting = ssl.create_default_context(cafile=str(secure.state_dir / "tls" / "ca.pem"))
     with urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting)

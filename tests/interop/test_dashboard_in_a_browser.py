@@ -31,7 +31,7 @@ class Shop(fal.App, name="shop", keep_alive=300):
 
 @pytest.fixture(scope="module")
 def page(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A browser that has logged in to a controller with an app, of which one request has failed."""
+    """Return a logged-in browser, with a controller and an app that has a failed request."""
     path = tmp_path_factory.mktemp("shop") / "shop.py"
     path.write_text(APP)
     controller.fal("deploy", str(path))
@@ -69,7 +69,7 @@ def test_the_playground_calls_an_app(controller: Controller, page: Page) -> None
 def test_live_parts_follow_what_happens(controller: Controller, page: Page) -> None:
     page.open(f"http://{controller.host}/ui/apps")
     controller.fal("apps", "scale", "shop", "--min-concurrency", "2", "--max-concurrency", "3")
-    row = "document.querySelector('#live a[href=\"/ui/apps/shop\"]').closest('tr')"  # other tests have apps there, too
+    row = "document.querySelector('#live a[href=\"/ui/apps/shop\"]').closest('tr')"  # other tests have apps on it, too
     page.wait_for(f"{row}.children[2].textContent === '2'")
     controller.fal("apps", "scale", "shop", "--min-concurrency", "0")
 

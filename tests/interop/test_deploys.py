@@ -1,4 +1,4 @@
-"""What the official client deploys and runs: class apps, functions, entrypoints; and what it does with apps after."""
+"""The official client's deploys and runs: class apps, functions, entry points; and its commands on apps."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def test_environments_hold_apps_of_their_own(controller: Controller, official: O
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Generator[str]:
-    """Where a wheel with the sample app can be had: an address on the loopback interface."""
+    """Return the loopback address of a wheel with the sample app."""
     with served(tmp_path, "tinyentry", {"app.py": (SAMPLES / "tiny.py").read_text()}) as address:
         yield address
 
 
 def pyproject(directory: Path, wheel: str) -> None:
-    """A project with an app that is named by its entry point."""
+    """Return a project with an app that an entry point names."""
     (directory / "pyproject.toml").write_text(
         "[project]\nname = 'tinyentry'\nversion = '1.0'\n\n[tool.fal.apps.entry]\n"
         "python_entry_point = 'tinyentry.app:TinyApp'\nauth = 'public'\nmachine_type = 'XS'\n"
@@ -171,7 +171,7 @@ def test_an_app_runs_until_ctrl_c(controller: Controller, official: Official) ->
 
 @pytest.fixture(scope="module")
 def changed(official: Official) -> str:
-    """An app that tests may change, with a first revision and a second."""
+    """Return an app that tests may change, with two revisions."""
     for _ in range(2):
         official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "changed", "--auth", "public")
     return "changed"

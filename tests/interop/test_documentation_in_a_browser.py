@@ -1,4 +1,4 @@
-"""The site at /docs in headless Chromium: its script runs under its policy, it searches, and it asks no other host."""
+"""The site at /docs in headless Chromium: scripts run under its policy, search works, no other host is called."""
 
 from __future__ import annotations
 

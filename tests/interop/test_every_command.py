@@ -1,7 +1,7 @@
-"""Every command of the published command line has a row in the tables, and is walked.
+"""Every command of the published command line has a row in the tables, and is run.
 
-Most commands have tests in the files of their nouns. Here they follow one another in a home where our `fal up` has
-been: the exit code of each, and what its first lines say; once with the published client and once with ours.
+Most commands have tests in the files of their nouns. Here they run one after another in a home that our `fal up` has
+used. The test compares exit codes and first lines, with the published client and with ours.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ class Step:
     """A command, its exit code, and a pattern of its first lines; {names} are replaced in both.
 
     Attributes:
-        says: what both clients say; `published` and `ours` if they differ.
-        code: of both clients; `our_code` if ours differs, for a reason in docs/reference/compatibility.md.
-        lines: how many lines are first.
-        stdin: what is typed.
-        walked_by_ours: False if the published command needs a login of the service, which ours never does.
+        says: the output of both clients; `published` and `ours` if they differ.
+        code: the exit code of both clients; `our_code` if ours differs, for a reason in
+            docs/reference/compatibility.md.
+        lines: how many first lines count.
+        stdin: the typed input.
+        walked_by_ours: False if the published command needs a login of the service, which ours does not have.
     """
 
     command: str
@@ -126,7 +127,7 @@ WALK = (
 def walker(
     request: pytest.FixtureRequest, client: Official, secure: Controller, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Official]:
-    """A client by its name, in a home of its own, where our `fal up` has been."""
+    """Return a client by its name, in its own home, which our `fal up` has used."""
     found = replace(client, home=tmp_path_factory.mktemp("walked"))
     if request.param == "ours":
         found = replace(found, python=BIN / "python", extra={**client.extra, "FAL_GRPC_TLS": "1"})

@@ -189,7 +189,7 @@ show([ran["text"], subscribed["text"], timed_out])
     assert said(client, script) == ["a 1st", "b 1st", True]
 
 
-# A project that needs nothing of an index to be built.
+# A project whose build needs no package index.
 BACKEND = """
 import io, tarfile, zipfile
 

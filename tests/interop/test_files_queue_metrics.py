@@ -47,7 +47,7 @@ def test_directories_go_there_and_back(official: Official, tmp_path: Path) -> No
 
 @pytest.fixture
 def page(tmp_path: Path) -> Generator[str]:
-    """A server on this machine."""
+    """Serve a page on this machine."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"

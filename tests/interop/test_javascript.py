@@ -1,4 +1,4 @@
-"""`@fal-ai/client` in Node, as in a page: it reaches this controller by `proxyUrl` alone."""
+"""`@fal-ai/client` in Node, as in a page: it reaches this controller only by `proxyUrl`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.controller import ROOT, Controller
 from tests.support.official import Official
 
 PACKAGES = ROOT / ".cache" / "interop-javascript"
-# With a window the client takes itself for one in a page. Its credentials are the page's.
+# With a `window` the client behaves as in a page. Its credentials are the page's.
 HEAD = """
 globalThis.window = { document: {} };
 const { createFalClient } = await import("@fal-ai/client");
@@ -32,7 +32,7 @@ async function refused(call) {
 
 @pytest.fixture(scope="module")
 def page(controller: Controller, official: Official) -> Controller:
-    """The controller, with a private app that the official client has deployed."""
+    """Return the controller, with a private app that the official client deployed."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "page", "--auth", "private")
     return controller
 
@@ -44,7 +44,7 @@ def run(controller: Controller, script: str, key: str | None = None) -> object:
 
 
 def node(script: str, variables: Mapping[str, str]) -> str:
-    """Run JavaScript beside the packages; return what it writes. The timeout only guards against hanging."""
+    """Run JavaScript beside the packages; return its output. The timeout only guards against hanging."""
     done = subprocess.run(
         ["node", "--input-type=module"],
         input=script,

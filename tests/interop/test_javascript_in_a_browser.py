@@ -1,4 +1,4 @@
-"""`@fal-ai/client` in a page of another origin, in Chromium: it reaches this controller by `proxyUrl` alone."""
+"""`@fal-ai/client` in a page of another origin, in Chromium: it reaches this controller only by `proxyUrl`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HTML = (
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Says nothing of its requests."""
+    """Does not log requests."""
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -35,7 +35,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a web server that is not the controller, with a page that has the published package."""
+    """Return the address of another web server, with a page that has the published package."""
     place = tmp_path_factory.mktemp("page")
     (place / "index.html").write_text(HTML)
     bundle(place / "client.js")
@@ -48,7 +48,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def bundle(target: Path) -> None:
-    """Make one file of the package as it is published and what it needs, as a page's author does."""
+    """Bundle the published package and its dependencies, like a page's author."""
     subprocess.run(
         [
             *(
@@ -66,7 +66,7 @@ def bundle(target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(controller: Controller, official: Official, origin: str) -> Iterator[Page]:
-    """A page whose client knows the controller's door and a key, and a private app."""
+    """Return a page whose client has the controller's proxy address and a key, with a private app."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "browsed", "--auth", "private")
     settings = {
         "proxyUrl": f"http://{controller.host}/proxy",
@@ -81,7 +81,7 @@ def page(controller: Controller, official: Official, origin: str) -> Iterator[Pa
 
 
 def run(page: Page, script: str) -> Any:
-    """Run a function's body in the page, and return what it returns."""
+    """Run a function's body in the page; return its result."""
     return page.run(f"(async () => {{ {script} }})()")
 
 

@@ -1,4 +1,4 @@
-"""Older published clients deploy, and see and stop what they deployed; the oldest by what it knows."""
+"""Older published clients deploy apps, list them and stop their runners; the oldest with its own commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import until
 @covers("older clients (1.20, 1.50, 1.70, 1.80)")
 def test_a_deploy_a_call_and_a_runner(controller: Controller, older: tuple[str, Path], tmp_path: Path) -> None:
     version, python = older
-    # The first two know FAL_HOST only.
+    # The first two have only FAL_HOST.
     client = Official(
         python=python, home=tmp_path, host=controller.host, key=controller.key, extra={"FAL_HOST": controller.host}
     )
@@ -36,6 +36,6 @@ def test_a_deploy_a_call_and_a_runner(controller: Controller, older: tuple[str, 
 
 
 def client_runners(controller: Controller) -> list[dict[str, str]]:
-    """Return the runners, as our own client sees them."""
+    """Return the runners, as our client lists them."""
     found: list[dict[str, str]] = json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
     return found

@@ -1,4 +1,4 @@
-"""Both packages installed in one environment: each overwrites the other's files, and we say so."""
+"""Both packages in one environment overwrite each other's files, which we report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.controller import ROOT
 
 
 def installed_in_turn(folder: Path, *sources: Path) -> Path:
-    """Put the packages `fal` into one folder as pip does: the files of a later one replace those of an earlier one."""
+    """Install both packages `fal` into one folder like pip: later files replace earlier ones."""
     for source in sources:
         shutil.copytree(source / "fal", folder / "fal", dirs_exist_ok=True)
         for metadata in source.glob("fal-*.dist-info"):

@@ -1,4 +1,4 @@
-"""The official client's view of runners: lists, logs, stopping, killing, and what runs inside them."""
+"""The official client's commands on runners: lists, logs, stopping, killing, exec and shell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def runners_of(official: Official, app: str) -> list[dict[str, Any]]:
 
 
 def a_runner(controller: Controller, official: Official, app: str) -> str:
-    """A runner of an app that has served a request."""
+    """Return a runner of an app that has served a request."""
     answer = controller.call(f"/local/{app}", {"text": "the"})
     assert answer.status == 200, answer.body
     return str(runners_of(official, app)[0]["runner_id"])
@@ -26,7 +26,7 @@ def a_runner(controller: Controller, official: Official, app: str) -> str:
 
 @pytest.fixture(scope="module")
 def ending(official: Official) -> str:
-    """An app whose runners tests may end."""
+    """Return an app whose runners tests may end."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "ending", "--auth", "public")
     return "ending"
 

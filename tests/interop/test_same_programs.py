@@ -14,7 +14,7 @@ PROGRAMS = sorted((Path(__file__).parent / "programs").glob("use_*.py"))
 
 @pytest.fixture
 def ours(client: Official, secure: Controller, tmp_path: Path) -> Official:
-    """Our package with the same controller, key and variables; the published one needs none to know that it is TLS."""
+    """Return our package with the same controller, key and variables."""
     extra = {**client.extra, "FAL_GRPC_TLS": "1"}
     return Official(python=BIN / "python", home=tmp_path, host=client.host, key=secure.key, extra=extra)
 
@@ -27,6 +27,6 @@ def test_a_program_prints_the_same_with_both_packages(client: Official, ours: Of
 
 
 def printed(package: Official, program: Path, name: str) -> list[str]:
-    """Run a program with the app that is there and a name of its own; return the lines that it printed itself."""
+    """Run a program with the deployed app and a unique name; return its own output lines."""
     output = package.run("python", program, "tiny", name).stdout
     return [line for line in output.splitlines() if line.startswith("> ")]

@@ -1,4 +1,4 @@
-"""Both clients send the same, command by command and field by field, to a controller that is neither's."""
+"""Both clients send the same requests, field by field, to a foreign controller."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ run by-file
 run by-entry
 """
 
-# One process for all commands of the official client: its start takes a second, and says nothing.
+# One process for all commands of the official client, because its start takes a second.
 THEIRS = """
 import json, sys
 from fal.cli.main import main
@@ -108,14 +108,14 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def peer(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Foreign]:
-    """A controller that is neither's."""
+    """Run a foreign controller."""
     with foreign(python, tmp_path_factory.mktemp("foreign")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(peer: Foreign, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """The official client, with a key that nobody looks at."""
+    """Return the official client, with a key that is not checked."""
     home = tmp_path_factory.mktemp("clients-home")
     return Official(python=python, home=home, host=peer.host, key="id:secret")
 
@@ -125,14 +125,14 @@ def parts(command: str) -> list[str]:
 
 
 def our_environment(client: Official) -> dict[str, str]:
-    """The same variables, less those that are the other's own."""
+    """Return the same variables, without those of the official client only."""
     own = {name: value for name, value in client.environment.items() if name != "ISOLATE_TEST_MODE"}
     return {**own, "PATH": os.environ["PATH"]}
 
 
 @pytest.fixture(scope="module")
 def sent_by_theirs(peer: Foreign, client: Official) -> dict[str, list[dict[str, Any]]]:
-    """What the official client sent, by command."""
+    """Return the official client's requests, by command."""
     commands = COMMANDS.strip().splitlines()
     arguments = json.dumps([parts(command) for command in commands])
     client.run("python", "-c", THEIRS, arguments, str(peer.records), cwd=SAMPLES)
@@ -156,12 +156,12 @@ def expected(command: str, difference: str) -> bool:
 
 
 def called(request: dict[str, Any]) -> str:
-    """The method of a request, and the entry point that it names."""
+    """Return the method of a request, and its entry point."""
     return f"{request['method']} {request['request'].get('entrypoint', '')}".strip()
 
 
 def unexplained(command: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
-    """Differences that no entry of the list explains; requests that only they make are left out first."""
+    """Return the differences that no entry of the list explains, without requests that only they make."""
     extra = [known.extra for known in DIFFERENCES if known.extra and re.match(known.commands, command)]
     kept, other = (
         [request for request in sent if not any(re.fullmatch(one, called(request)) for one in extra)]

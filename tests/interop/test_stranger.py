@@ -1,4 +1,4 @@
-"""Clients in any language: stubs made of the .proto files alone, and what reflection shows."""
+"""Clients in any language: stubs from the .proto files alone, and reflection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERVICES = {"Apps", "Environments", "Keys", "Logs", "Revisions", "Runners", "Run
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What protoc makes of protos/ in an environment that has nothing but grpcio and protoc."""
+    """Return protoc's output for protos/, from an environment with only grpcio and protoc."""
     out = tmp_path_factory.mktemp("stubs")
     protos = ROOT / "protos"
     files = sorted(protos.glob("fal/v1/*.proto"))
@@ -59,7 +59,7 @@ def test_runners_are_listed_and_logs_followed(
 
 @pytest.fixture
 def channel(controller: Controller) -> Generator[grpc.Channel]:
-    """Through the front door."""
+    """Open a channel to the shared port."""
     with grpc.insecure_channel(controller.host) as channel:
         yield channel
 

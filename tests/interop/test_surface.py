@@ -1,4 +1,4 @@
-"""What the published package offers to those who import it, against ours: each difference has a row with its reason."""
+"""The importable names of the published package and ours: each difference has a row with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong command lines end with the exit code of the official client, before either calls anybody."""
+"""Wrong command lines have the exit code of the official client, before any call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wheels made of source texts, at an address from which a controller's builds can get them."""
+"""Wheels from source texts, at an address for a controller's builds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextmanager
 def served(folder: Path, package: str, sources: Mapping[str, str]) -> Generator[str]:
-    """Make a wheel of a package, version 1.0, in a folder; yield its address on the loopback interface.
+    """Build a wheel of a package, version 1.0, in a folder; yield its loopback address.
 
     Args:
         sources: the text of each file, by its name in the package.

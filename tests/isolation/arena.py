@@ -1,7 +1,7 @@
-"""Runs the hostile app at one level: `python -m tests.isolation.arena LEVEL`; one line of JSON says what succeeded.
+"""Runs the hostile app at one level: `python -m tests.isolation.arena LEVEL` prints the successful attacks as JSON.
 
-This process is the controller: it holds secrets in its directory, its variables and its memory, and runs a neighbour
-beside the hostile app. It may run as any user.
+This process is the controller: it has secrets in its directory, variables and memory, and runs a neighbour beside the
+hostile app. It may run as any user.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def neighbour(exposed_port: int, exposed_metrics_port: int) -> None:
 
 @contextmanager
 def machine(state: Path) -> Iterator[Targets]:
-    """Things of the machine that are no runner's."""
+    """Create things of the machine that belong to no runner."""
     for name in ("admin.key", "master.key", "fal.db"):
         (state / name).write_text(secrets.token_hex())
     operators = state.parent / "operator" / ".ssh" / "id_ed25519"
@@ -89,7 +89,7 @@ def machine(state: Path) -> Iterator[Targets]:
 
 
 async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
-    """Run the hostile app and, as a command in it, the same attacks; return what succeeded in each."""
+    """Run the attacks from the hostile app, and from a command in its runner; return the successful ones."""
     harden()
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     state = place / "state"
@@ -117,7 +117,7 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
                 "worker": rig.programs(victim)[0],
                 "runner": str(state / "runners" / victim.runner_id),
             }
-            # A secret may have any name, and those that say to us what is /data and whose sandbox to join are tempting.
+            # A secret may have any name, also those of our variables for /data and for the sandbox to join.
             own = {"FAL_DATA_DIR": "/", "FAL_JOIN_PROCESS": "1", "FAL_ROOM": "none", "FAL_ROOM_DIRECTORY": "/"}
             launch = rig.launch(lambda: attack_and_stay(targets), variables=own)
             attacker = await rig.start_launch(replace(launch, gpus=(ours,)))

@@ -1,7 +1,7 @@
 """Runs a module as an ordinary user: `python -m tests.isolation.as_user MODULE [ARGUMENT ...]`, as root.
 
-What the module needs may lie in a directory that only root may enter, such as /root. So this hides those directories in
-a view of its own, and shows in their place only what is needed.
+The module's files may be in a directory that only root may enter, such as /root. So this replaces those directories, in
+a private view of the file system, by the needed files.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _closed(path: Path) -> Path | None:
-    """The topmost directory above that others may not enter."""
+    """Return the topmost parent directory that others may not enter."""
     return next((parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), None)
 
 

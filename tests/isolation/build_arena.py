@@ -29,7 +29,7 @@ _OTHER = AccountId("other")
 
 
 async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
-    """Build the hostile package; return what succeeded in the build, and when its environment's Python started."""
+    """Build the hostile package; return the attacks that succeeded in the build, and at the start of its Python."""
     harden()
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     state = place / "state"
@@ -76,11 +76,11 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
 
 
 async def _ignore(_: LogEntry) -> None:
-    """Read a line of the build."""
+    """Ignore a line of the build."""
 
 
 def _end(argument: str) -> bool:
-    """End the processes that have an argument; return whether there were any."""
+    """End the processes with an argument; return whether there were any."""
     found = False
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):

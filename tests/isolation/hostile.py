@@ -1,6 +1,6 @@
-"""An app that reaches for what is not its own. Each attack returns whether it succeeded; see ATTACKS for what it is.
+"""An app with attacks on everything outside its runner. Each returns whether it succeeded; ATTACKS describes them.
 
-It is run by the interpreter of a runner's environment, so it uses the standard library alone.
+The interpreter of a runner's environment runs it, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ ATTACKS: dict[str, tuple[Callable[[Targets], bool], str]] = {
 
 
 def attack(targets: Targets) -> dict[str, bool]:
-    """Try everything; return what succeeded."""
+    """Try all attacks; return the successful ones."""
     results: dict[str, bool] = {}
     for name, (function, _) in ATTACKS.items():
         results[name] = False

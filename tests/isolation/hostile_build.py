@@ -1,6 +1,6 @@
-"""A package that reaches for what is not its own while it is built, and when its environment's Python first starts.
+"""A package that attacks while it is built, and when its environment's Python first starts.
 
-It uses the standard library and hostile.py beside it alone. What is left behind is for the arena to see: LEFT.
+It imports only the standard library and hostile.py beside it. The arena looks for what it leaves: LEFT.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sees_passwords(targets: Targets) -> bool:
 
 
 def leaves_a_process(targets: Targets) -> bool:
-    """Start a daemon that a look at the machine finds by its arguments, once the build has ended."""
+    """Start a daemon that the arena finds by its arguments after the build."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -112,7 +112,7 @@ ATTACKS: dict[str, tuple[Callable[[Targets], bool], str]] = {
 
 
 def attack(targets: Targets) -> dict[str, bool]:
-    """Try everything; return what succeeded."""
+    """Try all attacks; return the successful ones."""
     results: dict[str, bool] = {}
     for name, (function, _) in ATTACKS.items():
         results[name] = False
@@ -140,7 +140,7 @@ def start() -> None:
     with contextlib.suppress(FileExistsError):
         handle = os.open(here / "found_at_start.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         targets = json.loads((here / "targets.json").read_text())
-        # In a process of its own: an interpreter that starts is not to fork, which the attacks do.
+        # In another process, because a starting interpreter must not fork, and the attacks do.
         script = f"import sys, json; sys.path.insert(0, {str(here)!r}); import hostile_build as h; "
         script += f"print(json.dumps(h.attack(json.loads({json.dumps(json.dumps(targets))}))))"
         done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, check=False)

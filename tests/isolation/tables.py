@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/security, which hostile code makes: of an attack, by level and user."""
+"""The tables of docs/explanation/security: the success of each attack, by level and user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.controller import ROOT
 
 PAGE = ROOT / "docs" / "explanation" / "security.md"
 LEVELS = list(Isolation)
-# Root can become a user; a user that runs these tests is one.
+# Root can become a user; otherwise the tests' own user is the user.
 USERS = ("root", "user") if os.getuid() == 0 else ("user",)
 _END = "<!-- end -->\n"
 Found = Mapping[str, Mapping[str, bool]]
@@ -23,7 +23,7 @@ Found = Mapping[str, Mapping[str, bool]]
 
 @cache
 def fight(arena: str, level: Isolation, user: str) -> Found:
-    """Run an arena; return what succeeded, by where it was tried."""
+    """Run an arena; return the successful attacks, by where they were tried."""
     become = ["tests.isolation.as_user"] if user == "user" and os.getuid() == 0 else []
     done = subprocess.run(
         [sys.executable, "-m", "tests.isolation.with_gpus", *become, f"tests.isolation.{arena}", level.value],
@@ -43,10 +43,10 @@ class Table:
 
     Attributes:
         arena: the module that runs the attacks.
-        mark: begins the table on the page.
+        mark: marks the table on the page.
         subject: heads the first column.
-        attacks: what each does, by its name.
-        cell: what the table says of an attack, by where it succeeded.
+        attacks: descriptions by name.
+        cell: the text for an attack, by where it succeeded.
     """
 
     arena: str
@@ -56,7 +56,7 @@ class Table:
     cell: Callable[[str, Found], str]
 
     def lines(self) -> list[str]:
-        """What each level stops, by trying."""
+        """Return the table's lines, by trying the attacks."""
         columns = [(level, user) for level in LEVELS for user in ("user", "root")]
         lines = [
             f"| {self.subject} | {' | '.join(f'{level.value}, {user}' for level, user in columns)} |",
@@ -68,7 +68,7 @@ class Table:
         return lines
 
     def documented(self) -> dict[str, list[str]]:
-        """What the page says."""
+        """Return the page's table."""
         text = PAGE.read_text().partition(self._begin)[2].partition(_END)[0]
         rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines()[2:]]
         return {row[0]: row[1:] for row in rows}

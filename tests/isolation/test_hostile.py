@@ -1,4 +1,4 @@
-"""A hostile app at every level of isolation, as root and as a user: what docs/explanation/security says holds.
+"""A hostile app at every level of isolation, as root and as a user, against docs/explanation/security.
 
 `python -m tests.isolation.test_hostile` writes the table there.
 """
@@ -16,11 +16,11 @@ from tests.isolation.tables import LEVELS, USERS, Found, Table, fight
 
 ARENA = "arena"
 WHERE = ("app", "command")
-# What the kernel decides beside the level: Yama for tracing, Linux 6.12 for abstract sockets.
+# Attacks that depend on the kernel, too: on Yama for tracing, on Linux 6.12 for abstract sockets.
 KERNELS_OWN = {"traces_a_runner", "connects_to_an_abstract_socket", "reads_runners_variables", "makes_a_user_namespace"}
-# The controller allows none, and runners inherit that; root may have the right to raise the bound.
+# The controller allows none, and runners inherit that; root may raise the limit.
 NOWHERE = "dumps_core"
-# The arena calls the same app with its key, and is answered.
+# The arena calls the same app with its key, and gets an answer.
 PROVEN_ELSEWHERE = ("calls_an_app", "calls_an_app_with_a_key_of_its_own")
 _SHARED = {"connects_to_a_port", "reads_an_apps_metrics"}
 OPEN_IN_A_SANDBOX = {"app": _SHARED, "command": {*_SHARED, "connects_to_an_abstract_socket"}}

@@ -1,4 +1,4 @@
-"""A hostile package at every level of isolation: what docs/explanation/security says of builds holds.
+"""A hostile package at every level of isolation, against docs/explanation/security.
 
 `python -m tests.isolation.test_hostile_build` writes the table there.
 """
@@ -13,7 +13,7 @@ from tests.isolation.tables import LEVELS, USERS, Found, Table, fight
 
 ARENA = "build_arena"
 WHERE = ("build", "start")
-# Beside the level, the kernel decides: Yama, Linux 6.12, and whether there are control groups for root.
+# These depend on the kernel, too: on Yama, on Linux 6.12, and on control groups for root.
 KERNELS_OWN = {"connects_to_an_abstract_socket", "makes_a_user_namespace", "leaves_a_process"}
 OPEN_IN_A_SANDBOX = {"connects_to_a_port", "writes_its_accounts_cache", "connects_to_an_abstract_socket"}
 NOWHERE = "sees_passwords"
@@ -50,7 +50,7 @@ def test_the_documentation_promises_no_more(level: Isolation, user: str) -> None
 
 
 def test_the_attacks_are_real() -> None:
-    """An attack that succeeds nowhere proves nothing; the variable is there, as another test of the builder says."""
+    """An attack that succeeds nowhere proves nothing; another test of the builder shows that the variable exists."""
     tame = {says for says, cells in TABLE.documented().items() if "**yes**" not in cells}
     assert tame == {ATTACKS[NOWHERE][1]}
 

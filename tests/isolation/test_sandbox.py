@@ -1,4 +1,4 @@
-"""What is in a sandbox: the list of it, and that no path of an app's choice gets into it."""
+"""The list of a sandbox's entries, without any path that an app chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody who waits for a change misses one."""
+"""A waiter misses no change."""
 
 from __future__ import annotations
 

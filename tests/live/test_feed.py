@@ -1,4 +1,4 @@
-"""A reader of a feed has what there is, whenever it joins, breaks off and goes on."""
+"""A reader of a feed has the current rows, whenever it joins, stops and resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fal_server.live.events import ChangeNotifier
 from fal_server.live.feed import MOST_GONE, Changes, Feed
 
 Row = tuple[str, int]
-MINE = "m"  # rows whose key begins so are the reader's
+MINE = "m"  # rows with this prefix belong to the reader
 
 
 class Table:
@@ -35,7 +35,7 @@ class Table:
 
 
 class Patient(ChangeNotifier):
-    """Notices of which a test knows that somebody waits for one, which takes as long as it takes."""
+    """Notices for which a test can wait until a reader waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Patient(ChangeNotifier):
 
 
 class Reader:
-    """Fold what comes, and go on from the last version after every message."""
+    """Merge each message, and resume from its version."""
 
     def __init__(self, version: str = "") -> None:
         self.version = version
@@ -115,7 +115,7 @@ async def test_who_is_too_far_behind_gets_a_snapshot() -> None:
 
 
 async def test_a_new_reader_does_not_wait_for_those_that_wait() -> None:
-    """Nothing changes and nothing is announced, so whoever held up a look would hold it up for long."""
+    """Nothing changes, so a waiting reader that blocked a look would block it for long."""
     table = Table()
     table.changed = notices = Patient()
     feed = table.feed()

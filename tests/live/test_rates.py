@@ -1,4 +1,4 @@
-"""Request rates: no more than the bound in any second, each caller alone, and counters that stay few."""
+"""Request rates: at most the limit in any second, separate for each caller, with few counters."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_bound_of_a_caller_and_of_the_account() -> None:
         rates.count(app(ALICE), "three", nobody)
     quotas[ALICE] = Quotas(caller_requests_per_second=2)
     for _ in range(2):
-        rates.count(app(ALICE), "three", nobody)  # what the account's bound refused was not counted
+        rates.count(app(ALICE), "three", nobody)  # requests that the account's limit refused were not counted
     quotas[ALICE] = Quotas()
     for _ in range(1000):
         rates.count(app(ALICE), "one", nobody)
@@ -107,7 +107,7 @@ def test_the_counters_stay_few() -> None:
         rates.count(app(ALICE), None, lambda number=number: f"b{number}")
     with pytest.raises(RateLimited):
         rates.count(app(ALICE), "first", nobody)
-    assert len(rates._callers) == MOST_CALLERS  # how many there are is the promise
+    assert len(rates._callers) == MOST_CALLERS  # the promise is about their number
 
 
 @pytest.mark.parametrize("bound", [-1, MOST + 1])

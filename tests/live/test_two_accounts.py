@@ -1,4 +1,4 @@
-"""Two accounts with one app name: each sees, calls, queues and scales only its own."""
+"""Two accounts with the same app name: each sees, calls, queues and scales only its own."""
 
 from __future__ import annotations
 

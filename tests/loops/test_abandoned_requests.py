@@ -1,4 +1,4 @@
-"""A slot stays taken while a runner works on a request that nobody waits for any more."""
+"""A slot stays taken while a runner processes an abandoned request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.platform import Platform
 
 
 async def busy(platform: Platform, count: int, **scaling: int) -> AbandonedRequests:
-    """A platform that came back to one runner with requests inside."""
+    """Return a restarted platform with one runner that has requests."""
     await platform.deploy(scaling=scaling)
     revision = platform.app().revision_id
     await platform.fleet.add([make_runner(state=RunnerState.IDLE, ready_at=START, revision_id=revision)])

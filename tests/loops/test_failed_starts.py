@@ -132,10 +132,10 @@ def test_failures_are_counted_from_rows() -> None:
     assert failures_of([one, two, ready], lambda runner: True)[app_id(), "r1"].count == 2
     late = ended("late", 9, 1, revision_id="r1")
     assert failures_of([one, two, ready, late], never)[app_id(), "r1"].count == 1
-    # A runner that was ready and then failed is no success in between.
+    # A runner that was ready and then failed does not count as a success.
     early = ended("early", 5, 3, ready_at=START + timedelta(seconds=4))
     assert failures_of([one, two, early], never)[app_id(), "r1"].count == 3
-    # A runner that was never healthy failed when that was found out, not when it was gone.
+    # A runner that was never healthy fails when that is found, not when it has ended.
     rejected = replace(
         ended("rejected", 9, 4), desired=Desired.GONE, unrouted_at=START + timedelta(seconds=6), ready_at=START
     )

@@ -1,4 +1,4 @@
-"""Runners whose image is missing: DOCKER_PULL while it is built, and what can happen meanwhile."""
+"""Runners with a missing image: DOCKER_PULL while it is built, and events meanwhile."""
 
 from __future__ import annotations
 

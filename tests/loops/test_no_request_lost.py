@@ -1,4 +1,4 @@
-"""Under load, deploys, rollouts, stops and scaling in any order lose and cut off no request."""
+"""Under load, deploys, rollouts, stops and scaling in any order lose or break no request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ["deploy", "recreate", "rollout", "force", "stop", "replace", "scale", "
 
 
 class Rush:
-    """Send requests until enough were served and all changes are made."""
+    """Send requests until enough are served and all changes are made."""
 
     def __init__(self, platform: Platform, seed: int) -> None:
         self.platform = platform

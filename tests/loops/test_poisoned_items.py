@@ -1,4 +1,4 @@
-"""An item that fails for a reason that nobody foresaw is set aside, and stops no others."""
+"""An item with an unexpected error is set aside, and does not stop others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes.queueing import queueing
 
 
 class Poisoned:
-    """A part of the controller, one method of which raises for some first arguments."""
+    """A wrapper whose method raises for some first arguments."""
 
     def __init__(self, part: Any, method: str) -> None:
         self._part, self._method = part, method

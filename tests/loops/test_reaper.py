@@ -1,4 +1,4 @@
-"""What the reaper deletes, and what it says about that."""
+"""What the reaper deletes, and its log lines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def stored(platform: Platform) -> list[int]:
 
 @asynccontextmanager
 async def reaping(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[asyncio.Queue[int]]:
-    """Let a reaper run; yield how many lines went, each time that it had looked."""
+    """Run a reaper; yield the number of dropped lines after each look."""
     stopping, looks, shrink = asyncio.Event(), asyncio.Queue[int](), platform.store.logs.shrink
 
     async def watched(most_bytes: int, room_bytes: int = 0) -> int:

@@ -242,7 +242,7 @@ async def test_a_restart_sends_stop_and_kill_again(store: SqlStore, tmp_path: Pa
         await before.deploy(scaling={"min_concurrency": 2})
         await before.until(lambda: states(before) == ["idle", "idle"])
         one, two = [r.runner_id for r in before.fleet.runners]
-        # As if the controller had died after storing that it stops them, before it did.
+        # As if the controller had died between storing the stop and stopping them.
         before.reconciler.stop_starting()
         await before.fleet.change(one, lambda r: r)
         for runner_id in (one, two):

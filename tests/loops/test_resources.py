@@ -1,4 +1,4 @@
-"""A runner that cannot be measured is left alone for a while, and stops no other."""
+"""A runner that cannot be measured is set aside, and does not stop others."""
 
 from __future__ import annotations
 

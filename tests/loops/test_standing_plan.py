@@ -1,4 +1,4 @@
-"""Whatever a platform goes through, its reconciler plans what a plan over everything has."""
+"""In every history of a platform, its reconciler's plan equals a full plan."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 60
 
 @pytest.fixture
 async def followed(idle: Platform) -> AsyncIterator[Platform]:
-    """A platform that is told what its engine observes, and plans when the test says so."""
+    """Return a platform that gets its engine's observations, and plans on the test's command."""
     watch = asyncio.create_task(idle.reconciler.watch())
     yield idle
     idle.reconciler.stop_starting()
@@ -36,7 +36,7 @@ async def followed(idle: Platform) -> AsyncIterator[Platform]:
 
 
 class Life:
-    """Do one thing after another to a platform."""
+    """Apply one action after another to a platform."""
 
     def __init__(self, platform: Platform, seed: int) -> None:
         self.platform = platform
@@ -71,7 +71,7 @@ class Life:
                 scaling = {"min_concurrency": chance.randrange(2), "max_concurrency": 3, "keep_alive": 30}
                 strategy = chance.choice(list(Strategy))
                 deploy = platform.deploy(name, strategy=strategy, scaling=scaling, health_check=checked)
-                self.deploys.append(asyncio.create_task(deploy))  # it may wait for what later steps bring
+                self.deploys.append(asyncio.create_task(deploy))  # it may wait for later steps
 
     async def change_runner(self, runner_id: str) -> None:
         platform, chance = self.platform, self.chance
@@ -107,7 +107,7 @@ class Life:
 
 
 def over_everything(platform: Platform) -> list[Action]:
-    """Return a plan that has looked at nothing before."""
+    """Return a plan without earlier looks."""
     reconciler, catalog = platform.reconciler, platform.catalog
     known = {app.app_id for app in (*catalog.apps, *catalog.ephemeral_apps)}
     known |= {runner.app_id for runner in platform.fleet.runners}
@@ -124,7 +124,7 @@ async def test_the_reconciler_plans_what_a_plan_over_everything_has(followed: Pl
             try:
                 await life.step()
             except Fault:
-                continue  # the platform refused it, as it may
+                continue  # the platform may refuse it
             whole = over_everything(followed)
             assert sorted(map(repr, followed.reconciler.planned())) == sorted(map(repr, whole))
             if life.chance.random() < 0.7:

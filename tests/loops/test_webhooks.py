@@ -1,4 +1,4 @@
-"""A webhook whose delivery ends during a search for what is due is not delivered again at once."""
+"""A webhook whose delivery ends during a search for due ones is not delivered again at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fal_server.loops.webhooks import WebhookSender
 
 
 class Receiver:
-    """One webhook that stays due until its delivery is stored, with searches that take as long as the test says."""
+    """One webhook that is due until its delivery is stored, with searches whose duration the test controls."""
 
     def __init__(self) -> None:
         self.tries = 0
@@ -69,7 +69,7 @@ async def test_a_delivery_that_ends_during_a_search_is_not_repeated() -> None:
         due.notify()
         await until(lambda: receiver.searches == searches + 1)  # it found the webhook as due
         receiver.answered.set()
-        await until(lambda: not sender._delivering)  # and its failed try is stored before the search ends
+        await until(lambda: not sender._delivering)  # and its failed attempt is stored before the search ends
         receiver.goes_on.set()
         due.notify()
         await until(lambda: receiver.searches > searches + 1)

@@ -1,4 +1,4 @@
-"""The word that a request is cancelled reaches the app's code after the request, whichever is read first."""
+"""A cancellation reaches the app's code after its request, whichever is read first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.platform import HANG_SECONDS
 
 
 class Told:
-    """An app that notes in which order its endpoints begin."""
+    """An app that records the order in which its endpoints start."""
 
     def __init__(self, streams: RequestStreams) -> None:
         self.order: list[str] = []
@@ -46,7 +46,7 @@ class Told:
         self.stop.set()
 
     async def post(self, path: str, *fields: tuple[bytes, bytes]) -> int:
-        """Send a request of the id R and return the status of its answer."""
+        """Send a request with the id R; return the status of its answer."""
         answer: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, object]:
@@ -64,13 +64,13 @@ class Told:
         return int(answer[0]["status"])
 
     async def cancelled(self, path: str) -> int:
-        """Send the word about the request, as the controller does."""
+        """Send the cancellation, like the controller."""
         return await self.post(path + "/cancel", (b"x-fal-cancellation", b"1"))
 
 
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> Generator[RequestStreams]:
-    """Streams that see the endpoints of FastAPI begin, until the test ends."""
+    """Record the starts of FastAPI's endpoints, until the test ends."""
     monkeypatch.setattr(fastapi.routing, "run_endpoint_function", fastapi.routing.run_endpoint_function)
     streams = RequestStreams()
     streams.beginnings.watch(fastapi.routing)

@@ -1,4 +1,4 @@
-"""What counts as a runner's disk, however an app arranges it."""
+"""A runner's disk usage, for every arrangement of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 def measured(*places: Path, processes: Sequence[int] = ()) -> int:
-    """How many whole MiB are counted."""
+    """Return the counted whole MiB."""
     return DiskBound(shim_pb2.ResourceLimits(), places, lambda: processes).measure() // MIB
 
 

@@ -34,7 +34,7 @@ async def open_door(directory: Path) -> AsyncGenerator[Path]:
 
 
 async def knock(path: Path, greeting: bytes, *requests: bytes) -> bytes | Status | None:
-    """Return the first answer."""
+    """Send a call; return the first answer."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(SocketPath(path).path)
     link = MessageSocket(connection)

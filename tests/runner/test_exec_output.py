@@ -1,4 +1,4 @@
-"""The output of a command is kept by offset; only its start is ever dropped."""
+"""The output of a command is kept by offset; only the oldest is dropped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_all(buffer: OutputBuffer, offset: int, most: int = 1000) -> list[tuple[
 
 
 def flat(pieces: list[tuple[int, int, bytes]]) -> list[tuple[int, int]]:
-    """(stream, byte) for each byte."""
+    """Return (stream, byte) for each byte."""
     return [(stream, byte) for _, stream, data in pieces for byte in data]
 
 

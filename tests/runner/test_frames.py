@@ -17,7 +17,7 @@ from fal_runner.worker.request_output import CURRENT, RequestWriter
 
 MARK = "\x1e0123456789abcdef:"
 ids = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=128)
-# Bytes of a mark among the text, so that its beginnings are met.
+# Bytes of a mark among the text, to test incomplete marks.
 texts = st.lists(st.sampled_from([b"a", b"\n", b"\x1e", b"\x1e01", b"\x1f", MARK.encode()[:-1]]) | st.binary()).map(
     b"".join
 )
@@ -28,7 +28,7 @@ def framed(request_id: str, data: bytes, kind: bytes = b"-") -> bytes:
 
 
 def together(pieces: Sequence[Chunk]) -> list[tuple[str, bytes]]:
-    """Join consecutive chunks of one request, because their boundaries mean nothing."""
+    """Join consecutive chunks of one request, because their boundaries do not matter."""
     found: list[tuple[str, bytes]] = []
     for piece in pieces:
         if found and found[-1][0] == piece.request_id:

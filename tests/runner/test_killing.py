@@ -1,4 +1,4 @@
-"""A kill of a worker that is ending already: its own end is what is told, not the kill."""
+"""If an ending worker is killed, its own exit code is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fal_runner.process.proc import all_processes
 from fal_runner.process.subreaper import Child, Subreaper
 from tests.support.waiting import until
 
-# What stands for a program in a sandbox: it ends as the program does, but here only when it is told to look.
+# The process that stands for a program in a sandbox: it ends as the program does, but here only on command.
 STANDS_FOR = """
 import os, signal, sys
 from fal_runner.isolation.confinement import end_as

@@ -1,4 +1,4 @@
-"""From bytes to lines, levels and lines without secrets."""
+"""Splits bytes into lines, finds levels and masks secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages over a socket: complete, in order, with backpressure; an end differs from a break."""
+"""Messages over a socket: complete, in order, with backpressure; an end is not a break."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_sender_waits_while_nobody_receives(ends: tuple[MessageSocket, M
     ours, theirs = ends
     block = b"x" * 2**20
     sending = asyncio.create_task(ours.send(*[block] * 16))
-    for _ in range(1000):  # turns of the loop in which nobody receives
+    for _ in range(1000):  # iterations of the loop without a receiver
         await asyncio.sleep(0)
     assert not sending.done()
     async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""A runner's own view has /data and /app, commands share it, and the machine's root is unchanged."""
+"""A runner's view has /data and /app, commands share it, and the machine's root is unchanged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> Non
     process = process_info(*places)
     why, seen, data, app, _, proc, python = report_of(process)
     if why:
-        assert (data, app) == tuple(map(str, places))  # not allowed here: the variables say where they are
+        assert (data, app) == tuple(map(str, places))  # not allowed here, so the variables name the directories
     else:
         assert seen == {"/data": ["weights"], "/app": ["main.py"]}
         assert (data, app) == ("/data", "/app")

@@ -1,4 +1,4 @@
-"""The spool keeps numbered records on disk, within a bound, and counts those that were lost."""
+"""The spool keeps numbered records on disk, within a limit, and counts lost ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def bounded(self) -> None:
         if hasattr(self, "spool"):
             size = sum(path.stat().st_size for path in Path(self.directory.name).iterdir())
-            assert size <= self.max_bytes + 80  # one record may be larger than what is left
+            assert size <= self.max_bytes + 80  # one record may be larger than the rest
 
 
 TestSpoolMachine = SpoolMachine.TestCase

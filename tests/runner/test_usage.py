@@ -1,4 +1,4 @@
-"""What the processes of a runner use."""
+"""The resource usage of a runner's processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from fal_runner.process.gpus import GpuMeter
 from fal_runner.process.usage import measure_descendants
 
-# A child that burns some processor time in a grandchild, holds 50 MiB itself, and then says so.
+# A child that uses CPU time in a grandchild, holds 50 MiB, and then reports it.
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
 CHILD = f"""
 import subprocess, sys
@@ -36,7 +36,7 @@ def test_processor_time_outlives_its_process_and_memory_does_not() -> None:
 
 
 class Nvml:
-    """Two devices: the driver tells memory of each, and how busy processes kept the first."""
+    """Two devices: the driver reports the memory of each, and the load of the first."""
 
     class NVMLError(Exception):
         """As in the library."""

@@ -1,4 +1,4 @@
-"""An app that is given an archive and returns one of its files."""
+"""An app that takes an archive and returns one of its files."""
 
 import fal
 from fal.toolkit import CompressedFile, File

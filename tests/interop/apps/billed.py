@@ -1,4 +1,4 @@
-"""An endpoint that declares what it reports for billing, and says it in a header."""
+"""An endpoint that declares billing data, and sends it in a header."""
 
 import fal
 from fastapi import Response

@@ -1,4 +1,4 @@
-"""A model in a container of its own: what it needs is in its image."""
+"""A model in its own container image, which contains its requirements."""
 
 import fal
 from fal.container import ContainerImage

@@ -1,4 +1,4 @@
-"""An app that reads what is known of its request, and cleans up."""
+"""An app that reads its request's context, and cleans up."""
 
 import fal
 from pydantic import BaseModel

@@ -1,4 +1,4 @@
-"""A model whose work is shared by several processes."""
+"""A model that distributes its work over several processes."""
 
 import fal
 from fal.distributed import DistributedRunner, DistributedWorker

@@ -1,4 +1,4 @@
-"""A function that is served by itself."""
+"""A served function."""
 
 import fal
 

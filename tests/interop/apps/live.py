@@ -1,4 +1,4 @@
-"""A realtime model and a WebSocket of its own."""
+"""A realtime model, and an endpoint with a plain WebSocket."""
 
 import fal
 from fastapi import WebSocket

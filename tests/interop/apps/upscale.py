@@ -1,4 +1,4 @@
-"""An app that takes addresses as typed inputs, and repeats what fails."""
+"""An app with typed URL inputs and retries."""
 
 import fal
 from fal.toolkit import VideoField, VideoNormalizationConfig, VideoValidationConfig

@@ -1,4 +1,4 @@
-"""Calls an app: at once, through the queue, as a stream, and wrongly."""
+"""Calls an app: directly, through the queue, as a stream, and with wrong input."""
 
 import sys
 from functools import partial

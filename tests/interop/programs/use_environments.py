@@ -1,4 +1,4 @@
-"""Makes, lists and deletes an environment with a secret of its own."""
+"""Creates, lists and deletes an environment with a secret."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Does what is refused: the classes of errors, and what their texts say."""
+"""Makes refused calls, and prints the classes and texts of the errors."""
 
 import sys
 from functools import partial
@@ -12,7 +12,7 @@ say = partial(print, ">")  # the test compares these lines alone
 client = SyncServerlessClient()
 NOWHERE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 SAMPLE = Path(__file__).parents[1] / "samples" / "tiny.py"
-# Programs that look for these words in an error's text find them.
+# Programs may look for these words in an error's text.
 WRONG = {
     "not found": {
         "scale": lambda: client.apps.scale("nothing-here", keep_alive=5),

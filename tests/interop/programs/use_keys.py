@@ -1,4 +1,4 @@
-"""Makes, lists and revokes a key."""
+"""Creates, lists and revokes a key."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Makes a workflow, runs it here, publishes it, and runs it there."""
+"""Creates a workflow, runs it locally, publishes it, and runs it on the controller."""
 
 import sys
 from functools import partial

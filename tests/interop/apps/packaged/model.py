@@ -1,4 +1,4 @@
-"""A model that is a package of its own: pyproject.toml names its class."""
+"""A model in its own package: pyproject.toml names its class."""
 
 from functools import cached_property
 

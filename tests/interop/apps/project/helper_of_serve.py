@@ -1,4 +1,4 @@
-"""What the app beside this file uses."""
+"""A module of the app beside this file."""
 
 
 def loud(text: str) -> str:

@@ -1,4 +1,4 @@
-"""An app of several files, which pyproject.toml names."""
+"""An app of several files, named in pyproject.toml."""
 
 import fal
 from helper_of_serve import loud
