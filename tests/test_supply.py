@@ -1,4 +1,4 @@
-"""What is handed out: two builds give one wheel, and each package of a lock has its hashes."""
+"""The supply chain: builds are reproducible, and each locked package has hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pins(lock: Path) -> dict[str, str]:
 
 
 def build(directory: Path, *, umask: int, time: int) -> Path:
-    """Build the wheel from a copy of the sources, as another person on another day would."""
+    """Build the wheel from a copy of the sources, as at another time and place."""
     sources = directory / "sources"
     sources.mkdir(parents=True)
     for name in BUILT:
@@ -35,7 +35,7 @@ def build(directory: Path, *, umask: int, time: int) -> Path:
     for name in (".gitignore", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, sources / name)
     shutil.rmtree(sources / SITE, ignore_errors=True)
-    (sources / SITE / "assets").mkdir(parents=True)  # as `make docs` leaves it, though git ignores it
+    (sources / SITE / "assets").mkdir(parents=True)  # as `make docs` leaves it, although git ignores it
     (sources / SITE / "index.html").write_text("<h1>Documentation</h1>")
     (sources / SITE / "assets" / "page.css").write_text("")
     for path in sources.rglob("*"):

@@ -14,7 +14,7 @@ from tests.support.schema import schema  # noqa: F401  (a fixture of every test 
 
 @pytest.fixture
 async def idle(tmp_path: Path) -> AsyncIterator[Platform]:
-    """A platform without loops, so that a test plans by hand."""
+    """Return a platform without loops, so that a test makes the plans."""
     async with opened(tmp_path) as platform:
         yield platform
 

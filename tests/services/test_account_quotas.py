@@ -1,4 +1,4 @@
-"""Who sees and who sets the quotas of accounts, and that they outlive the process."""
+"""Quotas of accounts: who may see and set them, and that they survive a restart."""
 
 from __future__ import annotations
 

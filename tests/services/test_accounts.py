@@ -1,4 +1,4 @@
-"""Accounts: who may make them, and what the members of a team may do."""
+"""Accounts: who may create them, and what members of a team may do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Clock:
 
 @dataclass
 class World:
-    """Two users and a team, in a database of their own."""
+    """Two users and a team, in a new database."""
 
     store: SqlStore
     known: KnownAccounts
@@ -52,7 +52,7 @@ class World:
     accounts: Accounts
 
     async def make(self, nickname: str, kind: AccountKind) -> Principal:
-        """Create an account and return who holds its first key."""
+        """Create an account; return the holder of its first key."""
         _, (key_id, secret) = await self.accounts.create(nickname, kind)
         return await self.access.authenticate(key_id, secret)
 
@@ -76,7 +76,7 @@ async def world() -> AsyncIterator[World]:
 
 @pytest.fixture
 async def three(world: World) -> tuple[Principal, Principal, Principal]:
-    """Return alice, bob and the team crew, of which alice is an admin and bob nothing."""
+    """Return alice, bob and the team crew, of which alice is an admin and bob is not a member."""
     alice, bob = await world.make("alice", AccountKind.USER), await world.make("bob", AccountKind.USER)
     crew = await world.make("crew", AccountKind.TEAM)
     await world.accounts.save_member(crew, "crew", "alice", Role.ADMIN)

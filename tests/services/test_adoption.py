@@ -1,4 +1,4 @@
-"""Runners of an earlier controller: adopted, started again, ended or written off."""
+"""Runners of an earlier controller: reattached, started again, ended or recorded as ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ S = RunnerState
 
 
 async def after(platform: Platform, runner: Runner, *, lives: bool, exited: bool = False) -> Runner:
-    """Return the runner's row after the adoption."""
+    """Return the runner's row after the reattachment."""
     await platform.fleet.add([runner])
     if lives:
         platform.engine.alive[runner.runner_id] = None

@@ -1,4 +1,4 @@
-"""Numbers over time: requests and machine time add up to the same, however a span is cut into parts."""
+"""Statistics over time: requests and machine time have the same sums for any division of a span."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def numbers(idle: Platform) -> Analytics:
 
 
 async def keep(idle: Platform, records: Sequence[RequestRecord]) -> None:
-    """Store these requests and no others."""
+    """Replace the stored requests by these."""
     await idle.store.requests.forget(END + timedelta(days=1))
     minutes: dict[object, RequestStats] = {}
     for each in records:

@@ -1,4 +1,4 @@
-"""An app's events from three kinds of rows: in one order, in pages of any size, each once."""
+"""An app's events from three kinds of rows: ordered, in pages of any size, each once."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def metrics_port(answer: bytes, *, then: Callable[[asyncio.StreamWriter], 
 
 @pytest.fixture
 async def one(platform: Platform) -> Callable[[int], Awaitable[None]]:
-    """Deploy an app with a runner; return what gives that a metrics port."""
+    """Deploy an app with a runner; return a function that sets its metrics port."""
     await platform.deploy("a")
     await platform.get()
 

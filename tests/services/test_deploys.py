@@ -1,4 +1,4 @@
-"""Deploys: checks before any change, which settings survive, and how an app moves."""
+"""Deploys: checks before any change, kept settings, and the move of an app."""
 
 from __future__ import annotations
 

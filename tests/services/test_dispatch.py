@@ -96,7 +96,7 @@ async def test_a_caller_that_the_quota_of_runners_holds_back_is_told_so(platform
     patient.cancel()
     held = [each for each in platform.decisions.of(app_id("b")) if each.action == "hold"]
     assert {each.reason for each in held} == {"its account has all the runners that its quota allows: 1"}
-    # Said once of each; there may be a second one, for the second request.
+    # Logged once for each; there may be a second one, for the second request.
     assert len({each.subject for each in held}) == len(held)
 
 

@@ -1,4 +1,4 @@
-"""Log drains: each line at least once and in order, the cursor behind what was taken, each drain for itself."""
+"""Log drains: each line at least once and in order, the cursor after accepted lines, drains independent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Receiver:
-    """An OutboundClient that keeps what it takes; `answers` come first."""
+    """An OutboundClient that keeps accepted lines, after giving `answers`."""
 
     def __init__(self) -> None:
         self.calls: list[OutboundCall] = []
@@ -62,7 +62,7 @@ class Receiver:
 
 
 class CrashingStore:
-    """The real store of drains, which dies before it moves a cursor if the test says so."""
+    """The real store of drains, which fails before it moves a cursor if the test sets it."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store.drains
@@ -93,7 +93,7 @@ class Desk:
         return (await self.drains.create(SCOPE, name, options.pop("url", URL), **options)).drain
 
     def at_work(self, drain: LogDrain) -> Draining:
-        """Return what a controller that has just started has: it knows nothing but the store."""
+        """Return the services of a controller that has just started."""
         self.unsent.leave(drain.drain_id)
         known = KnownAccounts(
             [Account(id=LOCAL, nickname="me", kind=AccountKind.USER, user_id="local|local", full_name="")]
@@ -133,7 +133,7 @@ class Desk:
 
 
 async def send_all(work: Draining) -> float | None:
-    """Step until there is nothing to do, or something to wait for; return the seconds."""
+    """Step until there is nothing to do, or a wait; return its seconds."""
     while (pause := await work.step()) == 0:
         pass
     return pause
@@ -300,7 +300,7 @@ async def test_what_nobody_foresaw_is_told_and_tried_again(desk):
 
 
 async def test_lines_that_may_be_stored_are_looked_for(desk):
-    """An append that fails may have stored its lines."""
+    """A failed append may have stored its lines."""
     work = desk.at_work(await desk.create())
     await send_all(work)
     append = desk.store.logs.append
@@ -335,7 +335,7 @@ async def test_nothing_more_is_sent_for_a_deleted_account(desk):
     await desk.drains.create(OTHER, "theirs", URL)
     looked = desk.drains.changed.count
     await desk.drains.end_account(LOCAL)
-    assert desk.drains.changed.count > looked  # the loop ends the task of each drain that is gone
+    assert desk.drains.changed.count > looked  # the loop ends the tasks of deleted drains
     assert [drain.account for drain in await desk.drains.every()] == [OTHER.account]
 
 

@@ -1,4 +1,4 @@
-"""Which runners a command can enter, and what the errors say."""
+"""The runners that a command can enter, and the errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many GPUs apps hold: by their living runners, and none where there are none."""
+"""The number of GPUs that apps hold, by their living runners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of many runners share transactions, and none is acknowledged before it is stored."""
+"""Lines of many runners share transactions, and are acknowledged only when stored."""
 
 from __future__ import annotations
 

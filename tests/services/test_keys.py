@@ -1,4 +1,4 @@
-"""Keys: what is stored, what they may do, and that the last ADMIN key stays."""
+"""Keys: storage, permissions, and that the last ADMIN key stays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Clock:
 
 
 class MovingClock:
-    """A clock that the test moves; `step` is what its wall clock was set by."""
+    """A clock that the test moves; `step` is the change of its wall clock."""
 
     def __init__(self) -> None:
         self.at = NOON
@@ -184,7 +184,7 @@ async def test_a_key_expires_with_its_open_calls(store: SqlStore) -> None:
     assert ended == [key_id]
     with pytest.raises(Unauthenticated, match="has expired") as refused:
         await access.authenticate(key_id, secret)
-    # What any caller can do comes before what the owner of the machine can.
+    # The advice for any caller comes before that for the machine's owner.
     said = str(refused.value)
     assert -1 < said.index("FAL_KEY") < said.index("fal keys create") < said.index("ask whoever runs the controller")
 

@@ -1,4 +1,4 @@
-"""The quota of log bytes: what is dropped, what the log says about it, and that it ends."""
+"""The quota of log bytes: dropped lines, the note in the log, and the end of a window."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_no_minute_has_more_than_the_quota_and_numbers_rise(written: list[tuple[
     numbers = [entry.sequence for _, entry in kept]
     assert numbers == sorted(set(numbers))
     own = [(at, len(entry.message) + 64) for at, entry in kept if entry.source is LogSource.STDOUT]
-    # A minute begins with a line, so no two windows of which the second begins in the first can both be full.
+    # A window begins with a line, so of two overlapping windows only one can be full.
     for begin, _ in own:
         assert sum(size for at, size in own if begin <= at < begin + timedelta(minutes=1)) <= 2 * MOST
     said = sum(entry.source is LogSource.SYSTEM for _, entry in kept)

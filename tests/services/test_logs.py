@@ -1,4 +1,4 @@
-"""Following logs: every line once, whatever happens between store and stream."""
+"""Following logs: every line once, in spite of faults between store and stream."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ async def test_a_line_that_arrives_while_history_is_read(store: SqlStore, when: 
     logs = Logs(interrupted, store, Clock())
     await store.logs.append([line("a", 1), line("a", 2)])
     await store.save_runners([runner()])
-    # Subjects are looked up with a page of their own, so the app has to exist already.
+    # Apps and runners are looked up separately, so the app must already exist.
     found = await collected(logs, 3, LogQuery(runner_id="a"))
     assert keys(found) == [("a", 1), ("a", 2), ("a", 3)]
 
@@ -358,7 +358,7 @@ async def test_every_line_arrives_once_through_any_cuts(
         pushes: list[list[LogEntry]] = []
         for turn, (runner_id, size, lateness) in enumerate(arrivals):
             numbers = range(counts[runner_id] + 1, counts[runner_id] + size + 1)
-            # Later numbers have no earlier times; a batch may be minutes earlier than what the other wrote before.
+            # Times grow with numbers, but a batch may be minutes older than the other runner's last one.
             latest[runner_id] = max(latest[runner_id], counts[runner_id] + (lateness * 10 if turn % 2 else 0))
             pushes.append([line(runner_id, n, after=latest[runner_id] + n / 1000) for n in numbers])
             counts[runner_id] += size

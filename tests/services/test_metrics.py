@@ -1,4 +1,4 @@
-"""The metrics page: what it says of an account, and what of the controller."""
+"""The metrics page: values of an account, and of the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes as a caller sees them: what is reserved, and which GPU is whose, without naming another account's."""
+"""A caller's view of nodes: reserved resources and holders of GPUs, without other accounts' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an account may have in the queue, and how much of that its requests take."""
+"""The quotas of an account's queue, and the usage by its requests."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_what_is_put_in_line_again_counts_as_what_it_has(q):
 
 
 async def given_up(q: Queueing, *sizes: int) -> list[str]:
-    """Requests whose attempts failed, and that are not in line any more."""
+    """Return requests that failed and are not queued any more."""
     found: list[str] = []
     for size in sizes:
         q.client.answers.append(BROKEN)

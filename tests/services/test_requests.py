@@ -1,4 +1,4 @@
-"""The request history: what has ended is stored in batches, listed, and added up."""
+"""The request history: ended requests are stored in batches, listed, and aggregated."""
 
 from __future__ import annotations
 
@@ -237,6 +237,6 @@ async def test_an_app_that_never_was_is_not_found(idle: Platform) -> None:
     for ask in (history.requests.page(SCOPE, RequestQuery(app_name="nosuch")), history.requests.stats(SCOPE, "nosuch")):
         with pytest.raises(NotFound, match="nosuch"):
             await ask
-    # What is gone, and what has no requests yet, is no error.
+    # A deleted app, and one without requests, is not an error.
     assert await history.ids(app_name="a") == ["1"]
     assert [row.app_name for row in await history.requests.stats(SCOPE, "a")] == ["a"]

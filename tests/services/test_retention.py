@@ -1,4 +1,4 @@
-"""Retention: content that revisions and runners need stays; the rest is deleted when it is old."""
+"""Retention: content for revisions and runners stays; other content is deleted when it is old."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_only_unneeded_content_is_deleted(platform: Platform, tmp_path: Pa
     assert [generation.name for generation in environments.there] == [f"{SPEC.env_id}-2"]
     assert await sweep.sweep() == Deleted()
 
-    # A rollback finds everything that it needs.
+    # A rollback finds all that it needs.
     await platform.apps.set_revision(SCOPE, "a", "", old.revision_id, auth_mode=None, strategy=None)
     await platform.until(lambda: platform.app().revision_id == old.revision_id)
 

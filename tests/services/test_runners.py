@@ -1,4 +1,4 @@
-"""Runners: how people see and end them, and how the fleet stores them."""
+"""Runners: how users see and end them, and how the fleet stores them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_stop_drains_then_stops_with_the_app_s_grace(platform: Platform) -
     await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)
     assert platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None) is None
     await platform.until(lambda: platform.the_runner().state is RunnerState.DRAINING)
-    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)  # a second time is no error
+    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)  # a second time is not an error
     assert platform.engine.stopped == []
     platform.dispatcher.release(lease, Outcome.DONE)
     await platform.until(lambda: not platform.fleet.runners)

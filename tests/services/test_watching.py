@@ -1,4 +1,4 @@
-"""What a watcher of apps and runners has is what the lists say, through all that happens to them."""
+"""A watcher of apps and runners always has the same as the lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.fakes.platform import Platform
 
 
 class Watcher:
-    """Fold the runners and the apps that a platform tells."""
+    """Merge the messages of a platform's watches."""
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -33,7 +33,7 @@ class Watcher:
         self.ended: dict[str, str] = {}
 
     async def catch_up(self) -> None:
-        """Go on from the last versions, with one message each."""
+        """Resume from the last versions, with one message each."""
         platform = self.platform
         watched = platform.runners.watch(SCOPE, "", "main", since=None, version=self.versions[0])
         changes = await _first(watched)
@@ -93,7 +93,7 @@ async def test_a_watcher_has_what_the_lists_say(platform: Platform) -> None:
     platform.dispatcher.release(await other, Outcome.DONE)
     await check()
     await platform.apps.update(SCOPE, "a", "main", {"min_concurrency": 2})
-    await check()  # none expires any more, though nothing happened to the runners themselves
+    await check()  # none expires any more, although the runners themselves did not change
     assert {view.expires_in_seconds for view in watchers[0].runners.values()} == {None}
     await platform.runners.kill(SCOPE, lease.runner_id)
     await platform.until(lambda: platform.fleet.get(lease.runner_id) is None)

@@ -1,4 +1,4 @@
-"""Webhooks: signed, repeated until they succeed, given up after the tenth try."""
+"""Webhooks: signed, repeated until they succeed, given up after the tenth attempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def q(platform: Platform) -> AsyncIterator[Queueing]:
 
 
 async def tried(q: Queueing, request_id: str, times: int) -> None:
-    """Wait until this many tries are stored."""
+    """Wait until this many attempts are stored."""
     while len(await q.queue.deliveries(LOCAL, request_id)) < times:
         q.queue.webhook_due.notify()
         await q.until(lambda: True)
@@ -49,7 +49,7 @@ def documented(name: str) -> Callable[..., bool]:
 
 
 async def test_a_webhook_is_signed_and_stored(q):
-    q.clock.time = datetime.now(UTC)  # the receiver has a clock of its own
+    q.clock.time = datetime.now(UTC)  # the receiver has another clock
     q.client.usual = Answer(status=200, body=b'{"x": 1}')
     request_id = await q.submit(webhook_url=URL)
     await q.completed(request_id)

@@ -1,4 +1,4 @@
-"""Runs of workflows over the real queue and store; the apps answer as set."""
+"""Runs of workflows over the real queue and store, with fake answers of apps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHAIN = {"one": node(), "two": node("one"), "show": {"type": "display", "fields"
 
 
 class BreakableRuns:
-    """The real store, which refuses some ends of runs for a reason that nobody foresaw.
+    """The real store, in which storing some ends of runs raises an unexpected error.
 
     Attributes:
         broken: how many.
@@ -55,7 +55,7 @@ class BreakableRuns:
 
 
 class Running:
-    """Workflows over a queue; the app answers with its input's text and what is sent longer by one."""
+    """Workflows over a queue, with an app that extends its input's text by one character."""
 
     def __init__(self, q: Queueing) -> None:
         self.q = q
@@ -64,7 +64,7 @@ class Running:
         self.runs = self.another()
 
     def another(self) -> WorkflowRuns:
-        """Return what the next controller would have."""
+        """Return the workflows of the next controller."""
         store: Any = self.store
         return WorkflowRuns(store, self.workflows, self.q.queue, self.q.platform.dispatcher, self.q.clock)
 
@@ -147,7 +147,7 @@ async def test_a_reference_to_nothing_names_the_node(w: Running) -> None:
 
 
 async def test_what_the_next_controller_does(w: Running) -> None:
-    """The first dies while the second node is under way: the first node is not repeated, and nothing is lost."""
+    """The first one dies while the second node runs: the first node is not repeated, and nothing is lost."""
     w.q.client.held.clear()
     run = await w.start()
     await w.q.until(lambda: w.q.client.under_way == 1)
@@ -167,7 +167,7 @@ async def test_what_the_next_controller_does(w: Running) -> None:
 
 @pytest.mark.parametrize("died", [False, True])
 async def test_a_cancelled_run(w: Running, died: bool) -> None:
-    """An acknowledged cancellation holds, also if the controller dies right after it."""
+    """An acknowledged cancellation is final, even if the controller dies right after it."""
     w.q.client.held.clear()
     run = await w.start()
     await w.q.until(lambda: w.q.client.under_way == 1)
@@ -186,7 +186,7 @@ async def test_a_cancelled_run(w: Running, died: bool) -> None:
 
 
 async def test_a_run_that_is_cancelled_before_its_nodes_start_again(w: Running) -> None:
-    """What the nodes submitted to an earlier controller is cancelled, though no node has come to it again."""
+    """The nodes' requests to an earlier controller are cancelled, although no node has found them again."""
     w.q.client.on_cancel = lambda: None
     w.q.client.held.clear()
     nodes = {"a": node(app="me/a/left"), "b": node(app="me/a/right"), "gone": {"type": "display", "fields": []}}

@@ -1,6 +1,6 @@
-"""Runs `fal`, and sends a signal to it at the Nth step of its main thread: a call or return of any function.
+"""Runs `fal`, and sends it a signal at the Nth step of its main thread: a call or return of any function.
 
-Steps are counted from the time at which `fal` handles signals; before that only Python itself starts.
+Steps are counted from when `fal` handles signals; before that only Python itself starts.
 
 Usage: python injector.py REPORT STEP SIGNAL ARGUMENTS...; STEP 0 only counts. REPORT gets `fired` or the count.
 """

@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP at any time of a command: the code of the table, no traceback, nothing left behind.
+"""SIGINT, SIGTERM and SIGHUP at any time of a command: the right exit code, no traceback, nothing left.
 
-FAL_SIGNAL_TIMES says at how many times of each command's life each signal is sent. Without it there are 6 for each
-command, the signals in turn. The times are spread over the steps of the main thread, not over seconds.
+FAL_SIGNAL_TIMES is the number of times in each command's life at which each signal is sent. Without it there are 6 for
+each command, with alternating signals. The times are spread over the steps of the main thread, not over seconds.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Command:
     """A long command.
 
     Attributes:
-        arguments: of `fal`; {runner} and {mark} are replaced.
-        ready: what it prints once it only waits; None if it ends by itself.
-        gone: what it started has ended, asked until it is true.
+        arguments: the arguments of `fal`; {runner} and {mark} are replaced.
+        ready: its output once it only waits; None if it ends by itself.
+        gone: whether all that it started has ended; called until it is true.
         tty: whether it gets a terminal.
-        orderly: what it says when it stopped in order, which is exit code 0.
+        orderly: its output after a proper stop, with exit code 0.
     """
 
     arguments: tuple[str, ...]
@@ -64,7 +64,7 @@ class Command:
 
 
 def no_process(_place: Place, mark: str) -> bool:
-    """Whether no process other than the tests' own has the mark in its arguments."""
+    """Return whether no process, except the tests' own, has the mark in its arguments."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if mark in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
@@ -131,7 +131,7 @@ class Outcome:
     """How a command ended.
 
     Attributes:
-        report: what the injector wrote.
+        report: the injector's report.
     """
 
     code: int
@@ -141,7 +141,7 @@ class Outcome:
 
 
 class Runs:
-    """Run a command again and again, each time in a folder of its own."""
+    """Run a command repeatedly, each time in a new folder."""
 
     def __init__(self, place: Place, command: Command, folder: Path) -> None:
         self.place = place
@@ -155,7 +155,7 @@ class Runs:
         return str(self.folder / f"m{self.number}")
 
     def run(self, step: int, number: signal.Signals) -> Outcome:
-        """Run it; the signal comes at a step, or from outside when the command only waits."""
+        """Run it, and send the signal at a step, or from outside when the command only waits."""
         self.number += 1
         report = self.folder / f"report{self.number}"
         places = {"runner": self.place.runner_id, "mark": self.mark(), "folder": str(self.folder)}
@@ -185,7 +185,7 @@ class Runs:
         )
 
     def _watch(self, process: subprocess.Popen[bytes], source: int, number: signal.Signals) -> bytes:
-        """Read the output to the end of the process; send the signal once it is ready."""
+        """Read the output to the end of the process; send the signal when it is ready."""
         output = b""
         handle = os.pidfd_open(process.pid)
         sent = self.command.ready is None
@@ -243,7 +243,7 @@ def test_a_signal_at_any_time(place: Place, name: str, tmp_path: Path) -> None:
 
 
 def faults_of(runs: Runs, command: Command, step: int, number: signal.Signals) -> list[str]:
-    """Run it once; return what is wrong."""
+    """Run it once; return its faults."""
     where = f"{number.name} at step {step}"
     try:
         outcome = runs.run(step, number)

@@ -199,7 +199,7 @@ def revision(revision_id: str, *, app_name: str = "hello", environment: str = "m
 
 
 async def add_revision(store: Store, revision: Revision) -> None:
-    """Store a revision that no app is on any more."""
+    """Store a revision that no app uses any more."""
     account, name = revision.account, f"of-{revision.revision_id}"
     await store.register(revision, replace(app(name, revision.revision_id), account=account))
     await store.delete_app(account, name)

@@ -1,4 +1,4 @@
-"""/data: files are complete, and no name and no link leaves it."""
+"""/data: files are complete, and no name or link leads out of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements that go to the driver directly mean what SQLAlchemy makes of them."""
+"""Statements that go directly to the driver mean the same as through SQLAlchemy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vault decrypts for the right key and place only."""
+"""The vault decrypts only with the right key and context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transactions that are written in groups: who shares one, who is told when, and what a failure undoes."""
+"""Grouped transactions: their members, acknowledgements, and the effect of failures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HANG_SECONDS = 20
 
 
 class Ledger:
-    """A database of numbers, which a transaction adds or does not.
+    """A database of numbers, to which a transaction may add one.
 
     Attributes:
-        groups: how many parts each transaction had.
+        groups: the number of parts of each transaction.
         started: set by the first transaction.
         held: transactions wait for this before they commit.
-        broken: what the next commits raise.
+        broken: the errors of the next commits.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Runners like the platform's, in an environment without `fal`.
 
-A conftest that imports `runner_python`, `start` and `start_shared` has them as fixtures.
+A conftest imports the fixtures `runner_python`, `start` and `start_shared`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ print("RESULT", repr(result), flush=True)
 
 @pytest.fixture(scope="session")
 def runner_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an environment with the packages of a deploy and cloudpickle; return its interpreter."""
+    """Build an environment with the packages of a deploy and cloudpickle; return its interpreter."""
     place = tmp_path_factory.mktemp("runner-env")
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert uv is not None
@@ -130,14 +130,14 @@ class Runner:
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Wait for its end; return its exit code. Its output is then in `out` and `err`."""
+        """Wait for its end; return its exit code. `out` and `err` contain its output then."""
         code = self.process.wait(timeout=30)
         for reader in self._readers:
             reader.join(timeout=30)
         return code
 
     def close(self) -> None:
-        with suppress(ProcessLookupError):  # what it forked holds its pipes, too
+        with suppress(ProcessLookupError):  # its forked children hold its pipes, too
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for reader in self._readers:
@@ -148,7 +148,7 @@ class Runner:
 
 
 class Starter:
-    """Starts runners in directories of their own, and ends them all."""
+    """Starts runners, each in its own directory, and ends all of them."""
 
     def __init__(self, python: Path, place: Path) -> None:
         self._python = python
@@ -163,7 +163,7 @@ class Starter:
         environment: Mapping[str, str] | None = None,
         way: Literal["value", "source"] = "source",
     ) -> Runner:
-        """Start a runner of an app, from source or from a file; `way` is how the app travels."""
+        """Start a runner of an app, from source or from a file; `way` is how the app is sent."""
         if isinstance(source, str):
             (self._place / "sample.py").write_text(source)
             source = self._place / "sample.py"
@@ -184,7 +184,7 @@ class Starter:
 
 @pytest.fixture(scope="module")
 def start_shared(runner_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Return a starter of runners that all tests of a module call, and none stops."""
+    """Return a starter of runners that the tests of a module share and do not stop."""
     starter = Starter(runner_python, tmp_path_factory.mktemp("shared"))
     yield starter
     starter.close()

@@ -17,15 +17,15 @@ from urllib.request import urlopen
 from websockets.sync.client import ClientConnection, connect
 
 _HANG_SECONDS = 60
-# Where Debian and others have it.
+# The paths of Debian and others.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Page:
-    """A tab. Everything waits for the page itself, and nothing for a time.
+    """A tab. All calls wait for the page itself, not for a time.
 
     Attributes:
-        problems: what the page's console said of errors, such as a breach of its content security policy.
+        problems: errors of the page's console, such as violations of its content security policy.
     """
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -56,7 +56,7 @@ class Page:
             pass
 
     def run(self, script: str) -> Any:
-        """Return what a script or its promise gives."""
+        """Run a script; return its value, or that of its promise."""
         answer = self.send(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
         )
@@ -64,19 +64,19 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, condition: str) -> None:
-        """Wait until a condition of the page holds, which is asked at each frame; fail if it hangs."""
+        """Wait until a condition of the page is true, checked at each frame; fail if the page hangs."""
         self.run(
             f"new Promise((done, fail) => {{ setTimeout(() => fail(new Error('it hangs')), {_HANG_SECONDS * 1000});"
             f" const look = () => ({condition}) ? done() : requestAnimationFrame(look); look(); }})"
         )
 
     def click(self, selector: str) -> None:
-        """Click what a selector finds, and wait for the page that it opens."""
+        """Click an element, and wait for the page that it opens."""
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
         self.loaded()
 
     def show(self, width: int, *, dark: bool = False) -> None:
-        """Set the width of the window and the scheme of colours."""
+        """Set the width of the window and the colour scheme."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
@@ -103,7 +103,7 @@ class Page:
 
 @contextmanager
 def browser() -> Iterator[Page]:
-    """Start a browser with a profile of its own, and end it."""
+    """Start a browser with a new profile, and end it."""
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     assert program is not None, f"none of {', '.join(NAMES)} is installed; on Debian: apt install chromium"
     with (
@@ -127,7 +127,7 @@ def browser() -> Iterator[Page]:
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
-    """Return where the tab is driven."""
+    """Return the tab's DevTools address."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("DevTools listening on ws://"):

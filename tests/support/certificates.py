@@ -1,4 +1,4 @@
-"""An authority of a test, and the client certificates that it issues."""
+"""A test's authority, which issues client certificates."""
 
 from __future__ import annotations
 

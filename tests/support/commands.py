@@ -10,7 +10,7 @@ from fal_cli.parser import FalParser, UnusedParser
 
 
 def all_commands() -> Iterator[tuple[tuple[str, ...], FalParser]]:
-    """Yield each command that does something: its words, such as `("runners", "list")`, and its parser."""
+    """Yield each command: its words, such as `("runners", "list")`, and its parser."""
     yield from commands_of(None)
 
 

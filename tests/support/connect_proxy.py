@@ -1,4 +1,4 @@
-"""A proxy that leads clients that call the cloud's hosts by name to a controller on this machine."""
+"""A proxy from the cloud's host names to a controller on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 
 class Proxy:
-    """A CONNECT proxy that leads every host to one port.
+    """A CONNECT proxy from every host to one port.
 
     Attributes:
         asked: the requested hosts.

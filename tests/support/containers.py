@@ -18,7 +18,7 @@ class FakeEngine:
     record: Path
 
     def variables(self, **more: str) -> dict[str, str]:
-        """Return an environment in which it is the only engine."""
+        """Return environment variables with it as the only engine."""
         return {"PATH": f"{self.path.parent}:/nowhere", "CONTAINERS_RECORD": str(self.record), **more}
 
     def calls(self, verb: str) -> list[dict[str, object]]:
@@ -28,13 +28,13 @@ class FakeEngine:
 
     @property
     def tried(self) -> list[list[str]]:
-        """The arguments of its trials, in order."""
+        """Return the arguments of its trials, in order."""
         tried = self.record.with_name("tried")
         return [json.loads(line) for line in tried.read_text().splitlines()] if tried.exists() else []
 
 
 def make_engine(folder: Path, name: str = "podman") -> FakeEngine:
-    """Make a fake engine in its own directory."""
+    """Create a fake engine in its own directory."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(f'#!/bin/sh\nexec {sys.executable} {SCRIPT} "$@"\n')

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 import fal_grpc.v1
 
-# Between a controller and its runners: no client knows it.
+# Between a controller, its machines and its runners, not for clients.
 INTERNAL_SERVICES = {"Host", "Shim"}
 
 

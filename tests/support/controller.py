@@ -131,10 +131,10 @@ def start(
     If nobody stops it, it stops with its runners when the tests end.
 
     Args:
-        webhook_allow: the private addresses that its webhooks may call; "" for a release that asks nobody.
-        isolation: the level of its runners. Apps of tests leave signs in the test's own folder, which no room has;
+        webhook_allow: the private addresses that its webhooks may call; "" for a release without the option.
+        isolation: the level of its runners. Apps of tests write to the test's folder, which no sandbox has;
             "" takes the default, as does a release without levels.
-        program: what Python runs.
+        program: the program that Python runs.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -172,7 +172,7 @@ def start(
 
 @contextmanager
 def running(state_dir: Path, *arguments: str, isolation: str = "view") -> Generator[Controller]:
-    """Run a controller for the length of a block; see `start`."""
+    """Run a controller for the duration of a block; see `start`."""
     controller = start(state_dir, *arguments, isolation=isolation)
     try:
         yield controller

@@ -1,4 +1,4 @@
-"""A proxy that cuts connections after so many bytes."""
+"""A proxy that cuts connections after a number of bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Direction = Literal["to the controller", "to the client"]
 
 @dataclass
 class Cutter:
-    """A proxy that cuts every connection once so many bytes have gone in one direction.
+    """A proxy that cuts every connection after a number of bytes in one direction.
 
     Attributes:
-        at: after how many bytes of a direction; None passes everything on.
-        counted: how many bytes went in each direction, over all connections.
-        cuts: how often it cut. The connections after the last cut are left alone.
+        at: the number of bytes of a direction; None forwards everything.
+        counted: the bytes of each direction, over all connections.
+        cuts: how many connections to cut; later ones are not cut.
     """
 
     target: int

@@ -1,4 +1,4 @@
-"""The dashboard as a browser without script sees it: pages, forms and a cookie."""
+"""A browser without JavaScript for the dashboard: pages, forms and a cookie."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ class Shown:
 
     @property
     def place(self) -> str:
-        """Where it leads, if it is not here."""
+        """The target of a redirect."""
         return self.headers.get("location", "")
 
     @property
     def page_token(self) -> str:
-        """What its forms show that they are of this page."""
+        """The token in its forms."""
         return re.findall(r'data-page="([^"]*)"', self.text)[0]
 
     @property
     def actions(self) -> set[str]:
-        """Where its forms lead, besides out."""
+        """The targets of its forms, except logging out."""
         return set(re.findall(r'method="post" action="([^"]*)"', self.text)) - {"/ui/logout"}
 
 
 @dataclass
 class Browser:
-    """A browser; like every one, it adds the fields that say where a request comes from."""
+    """A browser, which like any other sends headers about the origin of a request."""
 
     host: str
     cookie: str = ""
     token: str = field(default="", repr=False)
 
     def log_in(self, key: str) -> Shown:
-        """Show a key, and keep the cookie and the page token."""
+        """Log in with a key; keep the cookie and the page token."""
         answer = self.post("/ui/login", key=key)
         self.cookie = answer.headers.get("set-cookie", "").partition(";")[0]
         if answer.status == 303:
@@ -55,11 +55,11 @@ class Browser:
         return self._send("GET", path, None, {**fields, **_named(headers)})
 
     def head(self, path: str, **headers: str) -> Shown:
-        """Ask for the headers of what a page loads."""
+        """Return the headers of a resource."""
         return self._send("HEAD", path, None, _named(headers))
 
     def post(self, place: str, headers: Mapping[str, str] | None = None, /, **form: str) -> Shown:
-        """Send a form of the page that was opened last."""
+        """Send a form of the last opened page."""
         fields = {
             "content-type": "application/x-www-form-urlencoded", "origin": f"http://{self.host}",
             "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document",

@@ -1,4 +1,4 @@
-"""`fal dev` in a process of its own, with what it shows."""
+"""`fal dev` in its own process, with its output."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.waiting import until
 
 
 class Dev:
-    """Start `fal dev`, and read its lines as they come.
+    """Start `fal dev`, and read its lines as they arrive.
 
     Args:
-        name: of the app that it serves.
-        directory: where it is started.
+        name: the name of its app.
+        directory: its working directory.
         environment: its environment variables.
         arguments: its arguments.
     """
@@ -46,11 +46,11 @@ class Dev:
             self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
 
     def until(self, text: str) -> str:
-        """Wait for a line with a text, after the one that was waited for last; return it."""
+        """Wait for the next line with a text; return it."""
         return self.until_match(f".*{re.escape(text)}.*")
 
     def until_match(self, pattern: str) -> str:
-        """Wait for a line of a pattern, after the one that was waited for last; return it."""
+        """Wait for the next line that matches a pattern; return it."""
 
         def look() -> str | None:
             for place in range(self._read, len(self.lines)):
@@ -64,7 +64,7 @@ class Dev:
         return until(look, pattern, 120)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Send a signal; return the exit code once all of its output is read."""
+        """Send a signal; return the exit code after reading all output."""
         self.process.send_signal(number)
         code = self.process.wait(60)
         self._reader.join(60)

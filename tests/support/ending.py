@@ -1,4 +1,4 @@
-"""Ends servers under test with the process that started them, even if the tests are killed."""
+"""Ends servers under test with their parent process, even if the tests are killed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A stand-in for podman or docker that records its calls and runs commands on this machine.
+"""A fake podman or docker that records its calls and runs commands on this machine.
 
-Mounted paths become the paths that they come from."""
+It replaces mounted paths by their sources."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def probe(arguments: list[str], tried: Path) -> int:
-    """Work only with all the words of CONTAINERS_NEED_BUILD or CONTAINERS_NEED_RUN, and hold limits if told to."""
+    """Work only with all words of CONTAINERS_NEED_BUILD or CONTAINERS_NEED_RUN; enforce limits if told to."""
     with tried.open("a") as lines:
         lines.write(json.dumps(arguments) + "\n")
     verb = "BUILD" if "build" in arguments else "RUN"

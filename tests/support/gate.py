@@ -1,4 +1,4 @@
-"""Reaches the app of a runner as the controller does, through the gate before its port."""
+"""Calls a runner's app like the controller, through the gate of its port."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fal_server.http.gateway.upstream import knock_and_proof
 
 
 def address_of(runner: Runner, ready: Observation) -> RunnerAddress:
-    """Where a runner that was seen to be ready is reached."""
+    """Return the address of a ready runner."""
     return RunnerAddress(ready.host, ready.port or 0, gate_key_of(runner.token) if ready.gated else "")
 
 
 def ask(address: RunnerAddress, method: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
-    """Send a request without a body; return the body of the answer, which must be 200."""
+    """Send a request without a body; return the body of the answer, whose status must be 200."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
     connection.connect()
     if address.gate_key:

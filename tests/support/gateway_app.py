@@ -1,4 +1,4 @@
-"""An app for tests of the gateway: it answers, streams, waits, breaks off and dies on request."""
+"""An app for tests of the gateway, which answers, streams, waits, disconnects and dies on request."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/held")
     def held(self, request: Held) -> dict:
-        """Wait for a file; record which process runs this, and how many requests it has."""
+        """Wait for a file; record this process, and the number of its requests."""
         self.running.append(request.entered)
         if request.counts:
             with Path(request.counts).open("a") as counts:
@@ -62,7 +62,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/half")
     async def half(self) -> StreamingResponse:
-        """Break off within the body."""
+        """Disconnect within the body."""
 
         async def parts() -> AsyncIterator[bytes]:
             yield b"half"
@@ -85,7 +85,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/give")
     async def give(self, request: Request) -> StreamingResponse:
-        """Send as many bytes as the query says, at the speed of the reader."""
+        """Send the requested number of bytes, at the reader's speed."""
         left = int(request.query_params["bytes"])
 
         async def parts() -> AsyncIterator[bytes]:

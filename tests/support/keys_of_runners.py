@@ -1,4 +1,4 @@
-"""The key of a runner, in the form in which it stands in FAL_KEY."""
+"""The key of a runner, in the form of FAL_KEY."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A controller seen from outside: its runners' processes and the rows of its database."""
+"""Inspects a controller from outside: its runners' processes and its database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 def groups(state_dir: Path) -> dict[str, list[ProcessInfo]]:
     """Return the living processes of every runner of a state directory, by runner id (or tag, if it has none yet).
 
-    They are found by working directory and environment, whatever the disk says.
+    They are found by working directory and environment, not by files.
     """
     runners = state_dir / "runners"
     found: dict[str, list[ProcessInfo]] = {}
@@ -36,14 +36,14 @@ def groups(state_dir: Path) -> dict[str, list[ProcessInfo]]:
 
 
 def kill_everything(state_dir: Path) -> None:
-    """Kill whatever a failed test left behind."""
+    """Kill the processes that a failed test left."""
     for members in groups(state_dir).values():
         for seen in members:
             send_signal(seen, signal.SIGKILL)
 
 
 def identity(state_dir: Path, runner_id: str) -> dict[str, object]:
-    """Return what a runner's shim stored about itself."""
+    """Return the record of a runner's shim."""
     return dict(json.loads((state_dir / "runners" / runner_id / "shim.json").read_text()))
 
 
@@ -53,13 +53,13 @@ def worker_of(state_dir: Path, runner_id: str) -> int:
 
 
 def rows(state_dir: Path, query: str, *values: object) -> list[tuple[object, ...]]:
-    """Query the controller's database directly, also without a controller."""
+    """Query the controller's database directly, even without a controller."""
     with closing(sqlite3.connect(f"file:{state_dir / 'fal.db'}?mode=ro", uri=True, timeout=10)) as database:
         return list(database.execute(query, values))
 
 
 def sequence_faults(state_dir: Path) -> list[str]:
-    """Return runners whose stored log has a gap; (runner, sequence) is the key, so no line is there twice."""
+    """Return runners whose stored log has a gap; the key (runner, sequence) excludes repeated lines."""
     query = "select runner_id, count(*), min(sequence), max(sequence) from log_lines group by runner_id"
     return [
         f"{runner_id}: {count} lines from {first} to {last}"

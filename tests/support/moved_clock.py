@@ -1,4 +1,4 @@
-"""A wall clock that a test moves, for the processes it starts; the clocks that count durations stay."""
+"""A wall clock that a test moves, for its child processes; monotonic clocks stay unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class MovedClock:
     """The wall clock of every process that has its `environment`.
 
     Args:
-        folder: gets the file that says how far it is moved.
+        folder: gets the file with the offset.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,13 +25,13 @@ class MovedClock:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Return what a process needs so that its wall clock follows."""
+        """Return the variables of a process whose wall clock follows."""
         return {
             "LD_PRELOAD": str(self._library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",  # a step is seen at once
+            "FAKETIME_NO_CACHE": "1",  # steps take effect at once
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else waits with a limit are loops
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # otherwise waits with a timeout loop
             "NO_FAKE_STAT": "1",
         }
 
@@ -43,7 +43,7 @@ class MovedClock:
 
     @staticmethod
     def clean() -> None:
-        """Remove what libfaketime shares between processes; those that were killed leave it behind."""
+        """Remove libfaketime's shared memory, which killed processes leave."""
         for shared in _SHARED.glob("faketime_shm_*"):
             pid = shared.name.rpartition("_")[2]
             if not Path(f"/proc/{pid}").exists():

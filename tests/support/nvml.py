@@ -1,4 +1,4 @@
-"""GPUs that are not there: a library of NVML's symbols, and a stand-in for `pynvml` where no compiler is."""
+"""Fake GPUs: a library with NVML's symbols, and a fake `pynvml` for machines without a compiler."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SOURCE = Path(__file__).with_name("nvml.c")
 
 
 def built_library(directory: Path, settings: str = "") -> Path | None:
-    """Build the library with the system's C compiler; None if it has none. nvml.c says what its environment does.
+    """Build the library with the system's C compiler, if any; nvml.c describes its environment variables.
 
     Args:
-        settings: for processes that get none of the tests' environment, as `NAME=VALUE NAME=VALUE`.
+        settings: for processes without the tests' environment, as `NAME=VALUE NAME=VALUE`.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
@@ -32,10 +32,10 @@ class NvmlError(Exception):
 
 
 class FakeNvml:
-    """The same GPUs as the library's, as an object in place of the module.
+    """The library's GPUs as an object in place of the module.
 
     Args:
-        model: of each GPU.
+        model: the model of all GPUs.
         slices: how many slices each GPU is cut into; None for one that is whole.
         lost: the GPUs that do not answer.
         users: the processes that use each GPU.
@@ -115,5 +115,5 @@ class FakeNvml:
 
 
 def environment_of(library: Path, gpus: int, **more: str) -> Mapping[str, str]:
-    """The variables by which a controller finds GPUs in the library."""
+    """Return the variables by which a controller finds the library's GPUs."""
     return {"FAL_NVML_LIBRARY": str(library), "FAKE_NVML_GPUS": str(gpus), **more}

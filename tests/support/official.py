@@ -1,6 +1,6 @@
 """The published `fal` command and packages, in their own environment, against our controller.
 
-Nothing of them is imported here: every use is a process, as for a user.
+Nothing of them is imported here: each use is a process, as for a user.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Terminal:
         os.write(self._terminal, text.encode())
 
     def wait_for(self, pattern: str, seconds: float = 60) -> re.Match[str]:
-        """Read its screen until a pattern appears; the limit only guards against hanging."""
+        """Read its screen until a pattern appears; the timeout only guards against hanging."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, plain(self.seen))):
             ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
@@ -157,7 +157,7 @@ class Terminal:
         return found
 
     def wait(self, seconds: float = 120) -> int:
-        """Read to its end; return the exit code. The limit only guards against hanging."""
+        """Read to its end; return the exit code. The timeout only guards against hanging."""
         end = time.monotonic() + seconds
         while True:
             ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
@@ -168,7 +168,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             data = os.read(self._terminal, 65536)
-        except OSError:  # Linux raises it if the other side of the terminal is closed
+        except OSError:  # Linux raises this if the other side of the terminal is closed
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)

@@ -1,4 +1,4 @@
-"""A controller that a test may kill, and a runner to run commands in."""
+"""A controller that a test may kill, and a runner for commands."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Place:
         return Wire(parse_target(self.controller.host), KeyCredentials(*self.controller.key.split(":")))
 
     def crash(self) -> None:
-        """Kill the controller, as a crash would, and start another in its place."""
+        """Kill the controller like a crash, and start another one."""
         self.controller.process.kill()
         self.controller.process.wait()
         self.controller = start(self.controller.state_dir, "--port", str(self.controller.port))
@@ -55,7 +55,7 @@ class Place:
 
 @contextmanager
 def entered(state_dir: Path) -> Generator[Place]:
-    """Run a controller with one runner that stays."""
+    """Run a controller with one permanent runner."""
     place = Place(start(state_dir))
     try:
         place.controller.fal("deploy", str(ROOT / "examples/hello.py"), "--app-name", "entered", "--auth", "public")

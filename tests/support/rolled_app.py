@@ -1,4 +1,4 @@
-"""An app that tests of the whole product deploy, roll out and call."""
+"""An app that system tests deploy, roll out and call."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Load:
     """Callers that go on until stopped.
 
     Attributes:
-        answers: how often each answer came.
-        failures: every answer that was not 200.
+        answers: the count of each answer.
+        failures: all answers other than 200.
     """
 
     def __init__(self, controller: Controller, app: str) -> None:

@@ -61,7 +61,7 @@ class Shell:
         os.close(theirs)
 
     def run(self, command: str) -> tuple[str, int]:
-        """Run a command; return what the terminal showed, as plain lines, and the exit code."""
+        """Run a command; return the terminal's output, as plain lines, and the exit code."""
         os.write(self._commands, base64.b64encode(command.encode()) + b"\n")
         shown = b""
         while not (end := re.search(rb"\0(\d+)\0$", shown)):

@@ -1,6 +1,6 @@
-"""Becomes a controller whose runners' directory is a disk of its own, of a few MiB, which ends with it.
+"""Becomes a controller whose runners' directory is a separate disk of a few MiB, which ends with it.
 
-Nobody else sees that disk but through `/proc/PID/root`.
+Other processes see that disk only through `/proc/PID/root`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def checked(result: int) -> None:
 
 
 def alone() -> None:
-    """Leave the others' view of the file system, as root or, if that may not, in a user namespace."""
+    """Unshare the mount namespace, as root or, if that is not allowed, in a user namespace."""
     try:
         checked(_libc.unshare(_CLONE_NEWNS))
     except PermissionError:

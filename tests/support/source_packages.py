@@ -1,4 +1,4 @@
-"""Packages that are built from source by code of a test's own, and a server of files that has them."""
+"""Source packages whose build runs a test's code, and a server for them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_source(directory: Path, code: str, files: Mapping[str, str] | None = N
     """Write a source distribution in a directory; return its name.
 
     Args:
-        code: the body of a function that runs when the package is built, and returns the files of its wheel.
-        files: what lies beside it.
+        code: the body of a function that runs during the build, and returns the files of the wheel.
+        files: further files beside it.
     """
     backend = _BACKEND + "\ndef code():\n" + textwrap.indent(textwrap.dedent(code), "    ")
     settings = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -57,7 +57,7 @@ def write_source(directory: Path, code: str, files: Mapping[str, str] | None = N
 
 
 def requirements(directory: Path, index: str, name: str) -> list[list[str]]:
-    """Return two layers: this distribution, and empty packages in place of those that each environment needs."""
+    """Return two layers: this distribution, and empty packages in place of the standard ones."""
     stubs: list[str] = []
     for package in ALWAYS:
         wheel, info = f"{package}-1.0-py3-none-any.whl", f"{package}-1.0.dist-info"

@@ -1,4 +1,4 @@
-"""Waits for something in another process by asking again; the limit only guards against hanging."""
+"""Waits for something in another process by polling; the timeout only guards against hanging."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Screen:
         self.run("stty -g | diff - before && echo the-$((40 + 2))-same", "the-42-same")
 
     def prompt(self, *signs: str) -> None:
-        """Wait for the prompt, since a program that is ending may still read what is typed."""
+        """Wait for the prompt, because an ending program may still read typed keys."""
         until(lambda: self.shown().rstrip().endswith(signs or ("#", "$")), "the prompt is back")
 
     def fal(self) -> psutil.Process:
@@ -158,10 +158,10 @@ def test_ctrl_c_ctrl_z_and_ctrl_d(screen: Screen) -> None:
     screen.run("sh -c 'echo sleeps-$((1 + 1)); exec sleep 1000'", "sleeps-2")
     screen.keys("C-c")
     screen.prompt()
-    screen.type("echo interrupted=$?")  # without `clear`, whose own code it would be
+    screen.type("echo interrupted=$?")  # without `clear`, which would set its own exit code
     screen.keys("Enter")
     screen.wait_for("interrupted=130")
-    screen.run("sh -c 'echo sleeps-$((1 + 2)); exec sleep 1000'", "sleeps-3")  # not what may still be on the screen
+    screen.run("sh -c 'echo sleeps-$((1 + 2)); exec sleep 1000'", "sleeps-3")  # not earlier output on the screen
     screen.keys("C-z")
     screen.wait_for("Stopped")
     screen.prompt()
@@ -209,7 +209,7 @@ def by_a_signal(screen: Screen) -> str:
 
 
 def by_an_error(screen: Screen) -> str:
-    """Attach another client to the command, so that this one must end."""
+    """Attach another client to the command, which ends this one."""
     with screen.place.sdk() as sdk:
         mine = next(found for found in sdk.runners.execs() if found.attached and found.tty)
         session = sdk.runners.attach(mine.exec_id)

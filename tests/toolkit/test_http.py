@@ -1,4 +1,4 @@
-"""What the toolkit tells the servers that it calls."""
+"""The toolkit's headers to the servers that it calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fal.toolkit.file.uploading import by_rest
 
 
 class House(ThreadingHTTPServer):
-    """A server that keeps the headers of each request, and redirects if it has somewhere to redirect to."""
+    """A server that keeps the headers of each request, and redirects if it has a target."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)

@@ -1,4 +1,4 @@
-"""Limits in schemas, typed addresses, decoded images, and the safety checker with a stand-in of its model."""
+"""Limits in schemas, typed addresses, decoded images, and the safety checker with a fake model."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class ViTImageProcessor:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Stand-ins of torch and transformers: the redder an image, the less safe."""
+    """Fake torch and transformers: the redder an image, the less safe."""
     for name, text in LIBRARIES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""What published apps import of fal.toolkit beside files: stores, archives, models and fields for forms."""
+"""Names of fal.toolkit that published apps import besides files: stores, archives, models and form fields."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_name_is_there_also_where_published_apps_look_for_it() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A /data of the test's own."""
+    """Return a /data for the test."""
     monkeypatch.setattr(kv, "FAL_PERSISTENT_DIR", tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""What prepares a runner and its calls: compile caches, retries, ONNX Runtime's threads, callers that leave."""
+"""Helpers of runners and calls: compile caches, retries, ONNX Runtime's threads, cancelled callers."""
 
 from __future__ import annotations
 

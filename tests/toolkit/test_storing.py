@@ -1,4 +1,4 @@
-"""Repositories: the platform's, those of others through stand-ins of their libraries, one's own, and fallbacks."""
+"""Repositories: the platform's, others with fake libraries, custom ones, and fallbacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Asking:
 
 
 class Shelf(FileRepository):
-    """A repository of an app's own, which remembers what it was given."""
+    """An app's custom repository, which keeps what it was given."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.broken = broken
@@ -213,7 +213,7 @@ print(json.dumps(R2Repository().bucket))
 
 
 def with_libraries(directory: Path, python: Path | str, script: str) -> list[object]:
-    """What a script prints where stand-ins of the libraries of others are installed."""
+    """Return the output of a script with fake libraries."""
     for name, text in LIBRARIES.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)

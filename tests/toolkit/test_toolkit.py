@@ -37,7 +37,7 @@ DATA = "data:text/plain;base64,aGVsbG8="
 
 @pytest.fixture
 async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    """A controller's files, and this process set up as a runner of it."""
+    """Return a controller's files, with this process set up as its runner."""
     async with desk_at(tmp_path / "c") as desk:
         door = UnixListener(AsgiAdapter(desk.uploader.app))
         await door.start(tmp_path / "api.sock")
@@ -131,7 +131,7 @@ class Site(BaseHTTPRequestHandler):
 
 
 class SiteServer(ThreadingHTTPServer):
-    """A site with weights, which remembers what it was asked for."""
+    """A site with weights, which records its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Site)

@@ -109,9 +109,9 @@ def _faults(text: str) -> tuple[str, ...]:
 
 
 def become_alone(arguments: list[str]) -> NoReturn:
-    """Become Python in a mount namespace of its own, or without one if that is impossible.
+    """Restart Python in a new mount namespace, or without one if that is impossible.
 
-    There is no parent that waits: it would kill the run when Ctrl-C reaches both, before runners are ended.
+    This replaces the process: a waiting parent would kill the run when Ctrl-C reaches both, before runners are ended.
     """
     for flags in (["-m"], ["-U", "-r", "-m"]):
         alone = ["unshare", *flags, "--propagation", "private"]

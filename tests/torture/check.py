@@ -31,12 +31,12 @@ from fal_server.composition.clock import SLEW
 from fal_server.core.runners import RANK, RunnerState
 from tests.torture.history import Event, of_kind
 
-# A request sent this long before a runner's drain was stored may already have had its place.
+# A request sent this long before a runner's drain was stored may already have had its slot.
 CLOCK_SECONDS = 0.005
 
 
 def check(events: Sequence[Event]) -> list[str]:
-    """Return every broken promise in words."""
+    """Return a description of every broken promise."""
     return [sentence for rule in RULES for sentence in rule(events)]
 
 
@@ -66,7 +66,7 @@ def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
 
 
 def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
-    """A request answered with 200 started on the named runner: its log has the line, or reports a loss."""
+    """A request answered with 200 started on the named runner: its log has the line, or reports lost lines."""
     started = {(event["tag"], event["runner"]) for event in of_kind(events, "begin")}
     # The last output of a runner may die with its shim, before it is on disk.
     lost = {event["runner"] for event in of_kind(events, "fault") if event.get("loses_lines")}
@@ -102,13 +102,13 @@ def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _drift(step: Event, at: float) -> float:
-    """How far the controller's time may be from ours: it follows a step by a tenth of what passes, and back again."""
+    """Return how far the controller's time may differ from ours: it follows a step by a tenth of the elapsed time."""
     lasted = float(step["until"] - step["at"])
     return SLEW * lasted if step["at"] <= at <= step["until"] + 2 * lasted + 1 else 0.0
 
 
 def never_too_many(events: Sequence[Event]) -> Iterator[str]:
-    """Never more runners serve or start than max_concurrency and one replacement."""
+    """At most max_concurrency runners and one replacement serve or start."""
     most: dict[str, int] = {}
     said: set[str] = set()
     for event in events:
@@ -123,7 +123,7 @@ def never_too_many(events: Sequence[Event]) -> Iterator[str]:
 
 
 def the_ended_are_dead(events: Sequence[Event]) -> Iterator[str]:
-    """Nothing of a runner is alive once it is TERMINATED."""
+    """No process of a TERMINATED runner is alive."""
     said: set[str] = set()
     for event in of_kind(events, "sample"):
         for runner in event["ghosts"]:
@@ -182,12 +182,12 @@ def logs_have_no_gap(events: Sequence[Event]) -> Iterator[str]:
 
 
 def copies_are_refused(events: Sequence[Event]) -> Iterator[str]:
-    """No controller starts on a copy without a word, and one that may starts without the original's runners."""
+    """A controller on a copy is refused, or starts without the original's runners if it is allowed."""
     for event in of_kind(events, "copy"):
         if event["adopted"]:
             if event["foreign"]:
                 yield f"a copy took the original's runners {', '.join(event['foreign'])}"
-            # A copy that was made while the database was written may be damaged, and then says so.
+            # A copy of a database in use may be damaged, which is reported.
             if event["refused"] and ("Error: " not in event["said"] or "--adopt-copy" in event["said"]):
                 yield f"a copy was not adopted: {event['said']}"
         elif not event["refused"] or "--adopt-copy" not in event["said"]:

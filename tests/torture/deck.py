@@ -1,4 +1,4 @@
-"""Chooses faults so that each comes once before any comes again."""
+"""Chooses faults so that each is drawn once before any is drawn again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 
 class Deck:
-    """Names in the order of a shuffle, and shuffled again when all were drawn."""
+    """Names in shuffled order, shuffled again after all were drawn."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
@@ -19,5 +19,5 @@ class Deck:
         return self._left.pop()
 
     def put_back(self, name: str) -> None:
-        """Have a name come again soon, after the others, because nothing came of it."""
+        """Put a name back behind the others, because it had no effect."""
         self._left.insert(0, name)

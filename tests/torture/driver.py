@@ -1,4 +1,4 @@
-"""Drives the run: storms of faults, and calm phases in which nothing may be lost."""
+"""Drives the run: storms of faults, and calm phases without any loss."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FAULTS = (
     "adopted copy",
     "descriptors",
 )
-# Cut links hit deploys, and are no fault by themselves.
+# Cut connections affect deploys, and are not faults by themselves.
 CUT_LINKS = "cut links"
 NAMES = (*dict.fromkeys(FAULTS), CUT_LINKS)
-# A deploy sends and gets about so many bytes; of the deploys, this share is cut off somewhere within.
+# A deploy sends and receives about this many bytes; this share of deploys is cut within them.
 _CUT_BYTES: dict[Direction, int] = {"to the controller": 60_000, "to the client": 4_000}
 _CUT_SHARE = 0.3
 Cut = tuple[Direction, int]
@@ -46,12 +46,12 @@ Lane = Callable[[random.Random], Awaitable[None]]
 
 
 class Driver:
-    """One run. The same seed does the same things in the same order; the timing is up to the machine.
+    """One run. The same seed does the same things in the same order; the timing depends on the machine.
 
     Args:
         kinds: the apps.
         seed: decides every choice.
-        faults: those that may happen, some of NAMES.
+        faults: the possible faults, some of NAMES.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Driver:
             assert await self._deploy(kind, "rolling"), f"{kind.name} could not be deployed at the beginning"
 
     async def round(self, storm_seconds: float, calm_seconds: float, least_faults: int) -> None:
-        """Run a storm with at least so many faults, settle, then run a calm phase."""
+        """Run a storm with at least this many faults, settle, then run a calm phase."""
         self._round += 1
         harm = [(self._harm, least_faults)] if self._faults else []
         await self._phase("storm", storm_seconds, (self._change_anything, 0), *harm)
@@ -96,7 +96,7 @@ class Driver:
         self._history.note("phase", name="storm", number=self._round + 1)
 
     async def settle(self) -> None:
-        """Wait until every app serves again and the storm is over."""
+        """Wait until all apps serve again and the storm is over."""
         await self._world.up()
         for kind in self._kinds:
             end = time.time() + _SETTLE_SECONDS
@@ -111,7 +111,7 @@ class Driver:
                 await pause(0.5)
 
     async def _waits(self, app: str) -> bool:
-        """Whether a runner of the app is ending, or waits after a failed start."""
+        """Return whether a runner of the app is ending, or waits after a failed start."""
         return any(r["state"] not in ("IDLE", "RUNNING", "SETUP") for r in await self._runners(app))
 
     async def finish(self) -> None:
@@ -183,7 +183,7 @@ class Driver:
         return code
 
     async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False, cut: Cut | None = None) -> bool:
-        """Deploy the next revision; `cut` cuts the connection after so many bytes in a direction."""
+        """Deploy the next revision; `cut` cuts the connection after a number of bytes in a direction."""
         self._revisions[kind.name] += 1
         revision = self._revisions[kind.name]
         path = sources.write(self._world.folder, kind, revision, fails=fails)
@@ -219,7 +219,7 @@ class Driver:
             self._deck.put_back(what)
 
     async def _harmed(self, what: str, pick: float, seconds: float, chance: random.Random) -> bool:
-        """Do harm; return whether there was what it could hit."""
+        """Inject a fault; return whether it had a target."""
         started_at = time.time()
         match what:
             case "kill controller":
@@ -249,7 +249,7 @@ class Driver:
         started_at = time.time()
         if what == "disk":
             if not self._world.disk:
-                return True  # never in this run, as its beginning says
+                return True  # never in this run, as it reports at its start
             async with self._world.full_disk():
                 await pause(seconds)
             self._history.note("fault", what="disk full", at=started_at, until=time.time())

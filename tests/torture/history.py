@@ -12,10 +12,10 @@ Event: TypeAlias = Mapping[str, Any]
 
 
 class History:
-    """Events in the order in which they were recorded; each has `kind` and `at`, in seconds since 1970.
+    """Events in the order of recording; each has `kind` and `at`, in seconds since 1970.
 
     Args:
-        path: gets each event as a line of JSON at once, so that an interrupted run can be checked too.
+        path: gets each event at once as a line of JSON, so that an interrupted run can be checked, too.
     """
 
     def __init__(self, path: Path) -> None:

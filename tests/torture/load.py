@@ -1,4 +1,4 @@
-"""Clients that call the apps without a pause, and record the outcome of each request."""
+"""Clients that call the apps without pause, and record the outcome of each request."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Load:
     Attributes:
         calm: the number of the current calm phase, or None.
         crashing: whether requests may crash their runners.
-        crashes: how many under way do; such a one also ends the requests beside it.
-        over: no further request starts.
+        crashes: how many requests in progress do; such a request also ends the others on its runner.
+        over: whether no further request starts.
     """
 
     def __init__(self, history: History, port: int, seed: str) -> None:
@@ -48,7 +48,7 @@ class Load:
             if self._chance.random() < 0.1:
                 answered = await self._submit(kind, body)
             else:
-                # Never a queued one: its retries would crash runners in a calm phase.
+                # Never for a queued request: its retries would crash runners in a calm phase.
                 if self.crashing and self._chance.random() < kind.crashes:
                     body["crash"] = True
                 self.crashes += "crash" in body
@@ -143,5 +143,5 @@ async def call(port: int, method: str, path: str, body: object) -> tuple[int | N
     try:
         return int(head_lines.split(b" ", 2)[1]), json.loads(rest), None
     except ValueError:
-        # Every answer is a JSON object with a length; anything else was cut off.
+        # Every answer is a JSON object with a length; anything else is incomplete.
         return CUT, {}, f"cut off after {len(answer)} bytes"

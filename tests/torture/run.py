@@ -23,7 +23,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The size of a run: seconds, least faults in a storm and which, clients for each app, the apps, their level."""
+    """The size of a run: seconds, minimum of faults in a storm, faults, clients for each app, apps, level."""
 
     seconds: float
     storm_seconds: float

@@ -1,4 +1,4 @@
-"""The apps under torture: one small deterministic program, written again for each revision."""
+"""The apps under torture: one small deterministic program in many revisions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tortured(
 
 @dataclass(frozen=True, kw_only=True)
 class AppKind:
-    """An app: most runners, requests on each, seconds of a request, and how often one crashes it."""
+    """An app: maximum of runners, requests on each, seconds of a request, and the share that crashes it."""
 
     name: str
     most: int

@@ -1,4 +1,4 @@
-"""The checker finds every kind of broken promise, and none in a run that kept them."""
+"""The checker finds every kind of broken promise, and none in a correct run."""
 
 from __future__ import annotations
 

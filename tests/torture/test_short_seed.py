@@ -31,7 +31,7 @@ def test_an_interrupted_run_leaves_no_process_behind() -> None:
     assert process.stdout is not None
     folder = Path(process.stdout.readline().split()[-1])
     until(lambda: groups(folder / "state"), "a runner runs", 240)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C, which also reaches the controller
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal's Ctrl-C, which also reaches the controller
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert groups(folder / "state") == {}

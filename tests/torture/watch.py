@@ -76,7 +76,7 @@ class Watch:
         query = "select runner_id, sequence, message, timestamp from log_lines order by runner_id, sequence"
         for runner, sequence, message, timestamp in rows(state_dir, query):
             numbers = counts.setdefault(str(runner), [])
-            # "N lines dropped" replaces N lines and has the last number of them.
+            # "N lines dropped" replaces N lines and has the number of the last one.
             gone = _DROPPED.match(str(message))
             numbers += range(int(str(sequence)) - (int(gone[1]) if gone else 1) + 1, int(str(sequence)) + 1)
             if gone is not None:

@@ -1,4 +1,4 @@
-"""The controller under torture, and the faults of it, its runners and its disk."""
+"""The controller under torture, with faults of the controller, its runners and its disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class World:
     """One state directory, whose controller may be dead.
 
     Args:
-        folder: has everything.
+        folder: contains all files.
         disk: whether the state directory may be a small file system (this process has its own mount namespace).
         isolation: the level of the runners.
     """
@@ -63,7 +63,7 @@ class World:
         return self.state_dir / "filler"
 
     async def up(self) -> None:
-        """Start the controller if none runs, again and again, because a full disk may prevent it."""
+        """Start the controller unless one runs, repeatedly, because a full disk may prevent it."""
         async with self._changing:
             for attempt in range(5):
                 if self.controller is not None and self.controller.process.poll() is None:
@@ -81,7 +81,7 @@ class World:
         )
 
     async def step_clock(self, by: float, seconds: float) -> None:
-        """Move the wall clock of the controller and of what it starts, for some seconds."""
+        """Move the wall clock of the controller and its child processes, for some seconds."""
         started_at = time.time()
         try:
             self._clock.step(by)
@@ -94,7 +94,7 @@ class World:
         """Copy the state directory while it is in use, and start a controller on the copy for some seconds.
 
         Args:
-            adopt: start it with `--adopt-copy`; without, it must be refused.
+            adopt: whether to start it with `--adopt-copy`; otherwise it must be refused.
         """
         copy, started_at = self.folder / "copy", time.time()
         # Files may vanish while they are copied.
@@ -111,7 +111,7 @@ class World:
         else:
             living = "select runner_id from runners where state != 'terminated'"
             foreign = known & {row[0] for row in await asyncio.to_thread(rows, copy, living)}
-            await pause(1.0)  # what it would end of the original's, it ends now or at its stop
+            await pause(1.0)  # it would end runners of the original by now, or at its stop
             started.process.terminate()
             await asyncio.to_thread(started.process.wait, 90)
         refused = said != "it started"
@@ -128,7 +128,7 @@ class World:
         await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
 
     async def few_descriptors(self, more: int, seconds: float) -> bool:
-        """Let the controller open only a few more descriptors, for some seconds; return whether there was one."""
+        """Let the controller open only a few more files, for some seconds; return whether there was one."""
         controller, started_at = self.controller, time.time()
         if controller is None:
             return False
@@ -163,7 +163,7 @@ class World:
         return True
 
     async def restart(self, number: int) -> bool:
-        """Stop it in order (SIGTERM, or SIGUSR1: runners go on), and start another; return whether there was one."""
+        """Stop it properly (SIGTERM, or SIGUSR1: runners go on), and start another; return whether there was one."""
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
             return False
@@ -176,7 +176,7 @@ class World:
         return True
 
     async def fal(self, *arguments: str, port: int | None = None) -> tuple[int, str]:
-        """Run a command, at another port if one is given; return its exit code and output."""
+        """Run a command, optionally with another port; return its exit code and output."""
         controller = self.controller
         if controller is None:
             return 1, "no controller"
@@ -271,7 +271,7 @@ async def pause(seconds: float) -> None:
 
 
 def _is_worker(pid: int) -> bool:
-    """Whether it runs the app, and does not only start it or keep its room."""
+    """Return whether it runs the app, and is not only its launcher or a process of its sandbox."""
     try:
         command = psutil.Process(pid).cmdline()
     except psutil.NoSuchProcess:

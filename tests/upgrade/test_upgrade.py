@@ -1,4 +1,4 @@
-"""From the newest release to this version, on one state directory and with runners that the release started."""
+"""An upgrade from the newest release to this version, with the release's state directory and runners."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Old(fal.App, name="old", keep_alive=900, max_concurrency=1):
 
 
 class Site:
-    """A state directory, with the controller of the release first.
+    """A state directory, first with the release's controller.
 
     Args:
         database: the variable that names a database; empty for a file of the directory.
@@ -50,7 +50,7 @@ class Site:
         release = folder / "release"
         with tarfile.open(archive_of(newest_release((ROOT / "CHANGELOG.md").read_text()))) as packed:
             packed.extractall(release, filter="data")
-        # Without the safe path the working directory, which has this version, would come first.
+        # Without the safe path, the working directory with this version would come first.
         of_release = {"PYTHONPATH": str(release), "PYTHONSAFEPATH": "1", **database}
         self.controller = start(folder / "state", environment=of_release, webhook_allow="", isolation="")
         assert str(release) in Path(f"/proc/{self._warm_shim()}/environ").read_text()
@@ -78,7 +78,7 @@ class Site:
 
     @contextmanager
     def queueing(self) -> Iterator[list[str]]:
-        """Queue requests one after another while the block runs, and yield the ids of those that were accepted."""
+        """Queue requests one after another while the block runs; yield the ids of accepted ones."""
         accepted: list[str] = []
         ended = threading.Event()
 

@@ -19,13 +19,13 @@ DURABLE = ["file", "postgresql"]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgresql]:
-    """Run a PostgreSQL server for this process's tests, from the first that needs one."""
+    """Run a PostgreSQL server for this process's tests, from the first one that needs it."""
     with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory)) as running:
         yield running
 
 
 def target(kind: str, request: pytest.FixtureRequest, directory: Path) -> Path | str | None:
-    """Return what `open_store` opens: the same database for the same test."""
+    """Return the argument of `open_store`, the same database throughout a test."""
     match kind:
         case "file":
             return directory / "store.db"
@@ -37,19 +37,19 @@ def target(kind: str, request: pytest.FixtureRequest, directory: Path) -> Path |
 
 @pytest.fixture(params=["memory", *DURABLE])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
-    """Return every kind of database."""
+    """Return a database of each kind."""
     return target(request.param, request, tmp_path)
 
 
 @pytest.fixture(params=DURABLE)
 def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
-    """Return those that outlive a process."""
+    """Return a database of each kind that outlives a process."""
     return target(request.param, request, tmp_path)
 
 
 @pytest.fixture
 def contents(request: pytest.FixtureRequest, durable: Path | str | None) -> Callable[[], bytes]:
-    """Return everything in a durable database, as its files or its dump."""
+    """Return the content of a durable database, as its files or its dump."""
     if isinstance(durable, Path):
         return lambda: b"".join(file.read_bytes() for file in durable.parent.rglob("*") if file.is_file())
     return lambda: request.getfixturevalue("server").dump(make_url(str(durable)).database)
@@ -64,7 +64,7 @@ async def store(database: Path | str | None) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture
 async def beside(database: Path | str | None, store: SqlStore) -> AsyncIterator[SqlStore]:
-    """Return another store on the file of `store`, or the same one if the database takes one controller."""
+    """Return another store on the same database, or the same one if the database allows one controller."""
     if not isinstance(database, Path):
         yield store
         return

@@ -20,7 +20,7 @@ from tests.store import strategies as some
 OTHER = AccountId("other")
 ACCOUNTS = (LOCAL, OTHER)
 
-# Method -> a call that names a thing of `owner`, on behalf of `account`; it finds nothing unless they are the same.
+# Method -> a call by `account` about a thing of `owner`, which finds nothing unless they are the same.
 BY_ID = {
     "get_revision": lambda s, account, owner: s.get_revision(account, f"spare-{owner}"),
     "get_app": lambda s, account, owner: s.get_app(account, f"only-{owner}"),
@@ -64,7 +64,7 @@ OTHERWISE = {"page", "first_unsent"}
 
 
 async def fill(store, account):
-    """Give an account one of each noun, under names that both have and under names of its own."""
+    """Give an account one of each noun, under names that both have and under unique names."""
     for name in ("main", f"env-{account}"):
         await store.add_environment(replace(some.environment(name), account=account))
     for number, name in enumerate(("hello", f"only-{account}")):
@@ -131,7 +131,7 @@ async def test_log_lines_are_the_accounts(two):
         assert (await two.logs.page(account, crossed)).entries == ()
         assert await two.logs.first_unsent(account, "hello", {}, None) == some.later(1)
         assert await two.logs.first_unsent(account, "hello", {f"runner-{account}": 1}, None) is None
-    # A cursor of one account shows the other account nothing of the first.
+    # A cursor of one account shows the other account nothing.
     page = await two.logs.page(LOCAL, LogQuery(app_name="hello"))
     assert (await two.logs.page(OTHER, LogQuery(app_name="hello", after=page.cursor, newest_first=True))).entries == ()
 

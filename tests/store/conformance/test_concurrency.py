@@ -34,7 +34,7 @@ async def test_one_of_many_gets_the_name(store):
 
 
 async def test_one_that_is_refused_takes_no_other_with_it(store):
-    """They come at once, so they share a transaction."""
+    """They arrive at once, so they share a transaction."""
     await some.add_revision(store, some.revision("taken"))
     wanted = ["r1", "taken", "r2", "r1", "r3"]
     results = await asyncio.gather(

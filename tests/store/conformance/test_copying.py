@@ -1,4 +1,4 @@
-"""A copy of a database holds every row of it, or there is none."""
+"""A copy of a database has every row, or is not created."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fal_server.store.sql.tables import METADATA, RUNNERS
 from tests.store.conformance.conftest import KEY, target
 
 WAYS = [("file", "postgresql"), ("postgresql", "file"), ("file", "file")]
-# What databases keep differently: NUL and its mark, other planes, the ends of 64 bits, microseconds, NaN-free floats.
+# Values that databases store differently: NUL and its mark, other planes, 64-bit limits, microseconds, floats.
 TEXTS = ["plain", "a\0b\ufdd0", "\U0001f600 \u00e9 '\"\\", ""]
 MANY = 2345
 
 
 @pytest.fixture(params=WAYS, ids=" to ".join)
 def way(request, tmp_path):
-    """Return a source and a copy, neither of which is made."""
+    """Return a source and a target, which do not exist yet."""
     found = []
     for kind, name in zip(request.param, ("source", "copy"), strict=True):
         directory = tmp_path / f"{tmp_path.name}-{name}"
@@ -37,7 +37,7 @@ def way(request, tmp_path):
 
 
 def value(column, row):
-    """Return a value of the column's type; a row's texts are all the same, so that references hold."""
+    """Return a value of the column's type; all texts of a row are equal, so that references are valid."""
     if row == 0 and column.nullable and not column.primary_key:
         return None
     kinds = {
@@ -53,7 +53,7 @@ def value(column, row):
 
 
 async def fill(place, *, runners=0):
-    """Make a database with rows in every table."""
+    """Create a database with rows in every table."""
     await (await open_store(place, AesVault(KEY))).close()
     engine = dialect.create_engine(place)
     async with engine.execution_options(**dialect.WRITES).begin() as connection:
@@ -100,7 +100,7 @@ async def test_every_row_of_every_table_is_copied(way):
     assert rows == sum(map(len, before.values()))
     assert [step.rows for step in seen if step.table == "runners" and not step.checking] == [1000, 2000, MANY + 4]
     assert {step.table for step in seen if step.checking} == {table.name for table in METADATA.sorted_tables}
-    # The master key's proof came along, so the copy opens with the same key.
+    # The master key's proof is copied, so the copy opens with the same key.
     with pytest.raises(Unavailable, match="another master key"):
         await open_store(copy, AesVault(bytes(32)))
 
@@ -139,7 +139,7 @@ async def test_a_copy_that_reads_differently_is_undone(way, monkeypatch):
 
 
 async def test_no_database_counts_by_itself(durable):
-    """A copy needs no counter set: every number in a row is one that a controller wrote."""
+    """A copy needs no counters: the controller writes all numbers in rows."""
     await (await open_store(durable, AesVault(KEY))).close()
     engine = dialect.create_engine(durable)
     counters = {

@@ -1,4 +1,4 @@
-"""A deleted account: nothing of it is left in any table, and nothing of others goes with it."""
+"""A deleted account leaves nothing in any table, and deletes nothing of others."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def everything(store):
 
 
 async def give(store, account):
-    """Give an account something in every table."""
+    """Give an account a row in every table."""
     await make(store, account)
     await fill(store, account)
     await store.workflows.add(workflow(account=account))
@@ -88,7 +88,7 @@ async def give(store, account):
 
 @pytest.fixture
 async def one(store):
-    """Return a store with one account, and what it held before another one was made."""
+    """Return a store with one account, and its content before another one is created."""
     await give(store, STAYS)
     return store, await everything(store)
 

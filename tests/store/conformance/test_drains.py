@@ -1,4 +1,4 @@
-"""Log drains: the cursor of each, what it has not read yet, and what is counted as lost."""
+"""Log drains: cursors, unread lines, and lost lines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def line(sequence, runner="r1", after=0, level=LogLevel.INFO, app="a", account=L
 
 
 async def read_all(store, chosen, most_lines=1000, most_bytes=10**6):
-    """Return the batches of a drain until nothing is left; each moves the cursor."""
+    """Return the batches of a drain up to the last one; each moves the cursor."""
     behind = await store.drains.behind(chosen)
     batches = []
     while behind:

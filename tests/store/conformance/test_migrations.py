@@ -1,4 +1,4 @@
-"""In every database the migrations make what the tables say."""
+"""In every database the migrations create the declared tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VAULT = AesVault(bytes(range(32)))
 
 
 def other_type(_context, _inspected, _column, inspected_type, wanted):
-    """Whether a column is not of the type that ours is made of; None leaves SQLAlchemy's own types to Alembic."""
+    """Return whether a column differs from the type behind ours; None leaves SQLAlchemy's types to Alembic."""
     if isinstance(wanted, UtcTimestamp):
         return not isinstance(inspected_type, BigInteger)
     return not isinstance(inspected_type, String) if isinstance(wanted, Text) else None
@@ -59,7 +59,7 @@ async def test_a_newer_version_is_refused_and_left_as_it_is(durable):
 
 
 def brought_to(version):
-    """Bring a database to an earlier version."""
+    """Migrate a database to an earlier version."""
 
     def work(connection):
         config = Config()
@@ -110,7 +110,7 @@ ROWS_OF_0004 = Path(__file__).with_name("rows_of_0004.json")
 
 
 def fill(connection):
-    """Insert the rows that the code of version 0004 wrote, one of each noun or more."""
+    """Insert rows like the code of version 0004, at least one of each noun."""
     brought_to("0004")(connection)
     tables = MetaData()
     tables.reflect(connection)
@@ -122,7 +122,7 @@ def fill(connection):
 
 
 def held(column_, value):
-    """Return a value of the file as its column takes it."""
+    """Return a value of the file in its column's type."""
     match column_.type:
         case _ if value is None:
             return None

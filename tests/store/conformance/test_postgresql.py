@@ -38,9 +38,9 @@ async def test_it_goes_on_when_all_connections_were_cut(url, server, name):
     await store.add_key(some.key("a"))
     assert server.cut(name) >= 2
     await store.add_key(some.key("b"))
-    await store.add_key(some.key("c"))  # by now the driver noticed that the lock's connection broke
+    await store.add_key(some.key("c"))  # by now the driver has noticed that the lock's connection broke
     assert [key.key_id for key in await store.list_keys(LOCAL)] == ["a", "b", "c"]
-    with pytest.raises(FailedPrecondition):  # the lock was taken again
+    with pytest.raises(FailedPrecondition):  # the lock is held again
         await open_store(url, VAULT)
     await store.close()
 

@@ -51,7 +51,7 @@ async def test_an_idempotency_is_one_requests(store):
 
 
 async def test_of_many_at_once_with_one_idempotency_one_is_accepted(store, beside):
-    """Two stores on one database stand for two controllers, or one that is being replaced."""
+    """Two stores on one database represent two controllers, or one that is being replaced."""
     stores = (store, beside)
     made = [request(f"q{n}", idempotency=f"i{n % 4}", fingerprint=str(n)) for n in range(40)]
     took = await asyncio.gather(*(stores[n // 4 % 2].queue.add(one, CONTENT) for n, one in enumerate(made)))
@@ -260,7 +260,7 @@ times = st.none() | st.integers(0, 10**6).map(some.later)
 )
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_requests_come_back_as_they_went(store, made, content):
-    made = replace(made, request_id=str(uuid.uuid4()))  # a drawn id comes up again
+    made = replace(made, request_id=str(uuid.uuid4()))  # a drawn id repeats
     await store.queue.add(made, content)
     assert await store.queue.get(LOCAL, made.request_id) == made
     assert await store.queue.content(LOCAL, made.request_id) == content

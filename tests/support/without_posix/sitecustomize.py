@@ -1,7 +1,7 @@
-"""Hides from the client's code what only POSIX has, as if it ran on Windows.
+"""Hides POSIX-only features from the client's code, as on Windows.
 
-Python imports it at its start if this folder is on PYTHONPATH. Other code, such as gRPC and the tests, sees everything:
-it has means of its own for other systems.
+Python imports it at its start if this folder is on PYTHONPATH. Other code, such as gRPC and the tests, is not affected,
+because it supports other systems by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VALUES: dict[str, dict[str, object]] = {"sys": {"platform": "win32"}}
 
 
 class _Shortened(ModuleType):
-    """A module without some of its names, and with other values."""
+    """A module with some names removed or replaced."""
 
     _whole: ModuleType
     _hidden: set[str]
