@@ -151,7 +151,7 @@ async def _living(platform: Platform, count: int) -> dict[str, Measured]:
     await platform.fleet.add(runners)
     caller = Caller(principal=Principal(scope=SCOPE, key_id="bench"), request_id="bench", accept=_accept)
     handlers = RunnerHandlers(platform.runners, Nodes(platform.fleet, platform.engine.nodes, MachineTypes()))
-    apps = AppHandlers(platform.apps, platform.insight)
+    apps = AppHandlers(platform.apps, platform.explainer)
 
     async def runners_listed() -> int:
         answer = await handlers.list_runners(ListRunnersRequest(list_pending=True), caller)

@@ -20,7 +20,7 @@ PRODUCT = ("fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "cli")
 OLD_FILES = re.compile(
     r".*/(plane|file_plane|whole|signal|starts|carrying|carrier|hangup|call|answers|site|door|bridge|form|line|insight|"
     r"launching|attaching|reading|text|claim|unused|drafts|stopping|own_log|collector|ahead|spares|mark|documented|exits|"
-    r"completing|interfaces)|cli/fal_cli/.*failures|fal_server/http/.*depot"
+    r"completing|interfaces|rooms?|jail)|cli/fal_cli/.*failures|fal_server/http/.*depot"
 )
 
 # Names of classes, functions and methods ("Class.method") that are gone: folder -> old name -> better name.
@@ -81,6 +81,13 @@ OLD_NAMES = {
         "_Frame": "_RequestMiddleware",
         "complain": "print_error",
         "_told": "_reported",
+        "Rooms": "Sandboxes",
+        "BuildRoom": "BuildSandbox",
+        "BuildRooms": "BuildSandboxes",
+        "has_room": "has_sandbox",
+        "enter_room": "enter_sandbox",
+        "seen_in_room": "seen_in_sandbox",
+        "lay_out_room": "lay_out_sandbox",
     },
     "cli": {"say": "print_line", "note": "print_note"},
     "fal_server": {

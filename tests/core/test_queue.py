@@ -67,10 +67,10 @@ NEVER, SERVER, TIME, LINK = None, Condition.SERVER_ERROR, Condition.TIMEOUT, Con
     ],
 )
 def test_what_follows(seen, retry, outcome, probe):
-    verdict = decide_retry(request(), seen, Policy())
-    assert (verdict.retry, verdict.outcome, verdict.probe) == (retry, outcome, probe)
-    assert not verdict.dead
-    assert (verdict.error is None) == (isinstance(seen, Answer) and seen.status < 400)
+    decision = decide_retry(request(), seen, Policy())
+    assert (decision.retry, decision.outcome, decision.probe) == (retry, outcome, probe)
+    assert not decision.dead
+    assert (decision.error is None) == (isinstance(seen, Answer) and seen.status < 400)
 
 
 def test_only_ends_of_runners_in_a_row_count_against_a_request():
@@ -109,10 +109,10 @@ def test_a_budget_counts_its_own_condition():
     condition=st.sampled_from(list(Condition)),
 )
 def test_never_more_than_ten_attempts(attempt, used, budgets, condition):
-    verdict = decide_retry(request(attempt=attempt, retries=used), failure(condition), Policy(budgets=budgets))
+    decision = decide_retry(request(attempt=attempt, retries=used), failure(condition), Policy(budgets=budgets))
     if attempt >= MOST_ATTEMPTS or used.get(condition.value, 0) >= MOST_ATTEMPTS - 1:
-        assert verdict.retry is None
-    assert (verdict.retry is None) == verdict.dead
+        assert decision.retry is None
+    assert (decision.retry is None) == decision.dead
 
 
 def test_an_app_of_ten_failures_is_given_up_after_the_tenth():
@@ -120,8 +120,8 @@ def test_an_app_of_ten_failures_is_given_up_after_the_tenth():
     while True:
         seen += 1
         made = request(attempt=seen, retries=made.retries)
-        verdict = decide_retry(made, failure(Condition.CONNECTION_ERROR), Policy())
-        if verdict.retry is None:
+        decision = decide_retry(made, failure(Condition.CONNECTION_ERROR), Policy())
+        if decision.retry is None:
             break
         made = request(attempt=seen, retries={"connection_error": seen})
     assert seen == MOST_ATTEMPTS

@@ -146,7 +146,7 @@ def test_the_bounds_of_version_2_are_written_for_the_worker_alone(tmp_path: Path
     directory.mkdir()
     made = groups.make(MARK, directory, SMALL)
     [worker] = made.entered
-    assert (made.memory, made.ahead) == (worker, (worker,))
+    assert (made.memory, made.prewarmed) == (worker, (worker,))
     assert made.shim == worker.with_name("shim")
     assert (worker.name, worker.parent.parent) == ("runner", base)
     values = {name: (worker / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.weight")}
@@ -164,7 +164,7 @@ async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path:
     made = RunnerGroups(Places(kill=base), tmp_path / "control-groups", FakeKernel()).make(MARK, directory, SMALL)
     group = made.shim
     assert group is not None
-    assert made.ahead == (group,)
+    assert made.prewarmed == (group,)
     made.admit(4711, [4712])
     assert (group / "cgroup.procs").read_text() == "4712"
     # As the kernel does:
@@ -238,11 +238,11 @@ async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
 def test_a_process_that_is_not_in_the_group_stays(tmp_path: Path) -> None:
     made = RunnerGroups.detect(tmp_path).make(MARK, tmp_path, SMALL)
     outside, inside = (sleeper() for _ in range(2))
-    if made.ahead:
+    if made.prewarmed:
         made.admit(inside.pid, [inside.pid])
     asyncio.run(end_group(tmp_path, MARK))
     assert outside.poll() is None
-    if made.ahead:
+    if made.prewarmed:
         assert inside.wait(30) == -signal.SIGKILL
     for process in (outside, inside):
         process.kill()

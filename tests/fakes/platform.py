@@ -179,7 +179,7 @@ class Platform:
         self.dispatcher = Dispatcher(self.catalog, self.fleet, self.backlog, self.clock, self.changed, _ACCOUNTS)
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock, MachineTypes())
         self.decisions = Decisions(self.clock)
-        self.insight = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
+        self.explainer = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
         self.log_store = store.logs
         self.logs = Logs(self.log_store, shown, self.clock)
         self.fleet.subscribe(ended=self.logs.runner_ended)

@@ -65,7 +65,7 @@ from fal_server.services.views import (
 )
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.fakes.domain import make_runner
-from tests.fakes.insight import FakeInsight
+from tests.fakes.explain import FakeExplainer
 from tests.support.schema import schema  # noqa: F401  (a fixture of every test here)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -487,7 +487,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     # Fakes have only the methods that handlers call.
     fakes: dict[str, Any] = {
         "apps": apps,
-        "explainer": FakeInsight(),
+        "explainer": FakeExplainer(),
         "revisions": revisions,
         "deploys": deploys,
         "deploy_plans": FakePlans(),

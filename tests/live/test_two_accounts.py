@@ -78,7 +78,7 @@ async def test_requests_start_and_reach_runners_of_their_own_account(two: Platfo
         page = await two.runners.page(scope, "a", "", since=None, include_pending=True, size=9, token="")
         assert [view.runner.runner_id for view in page.views] == [held.runner_id]
         assert Gpus(two.fleet, two.catalog, MachineTypes()).gpus_by_app(scope) == {"a": {"XS": 1}}
-        assert {decided.action for decided in (await two.insight.explain(scope, "a", "")).decisions} == {"start"}
+        assert {decided.action for decided in (await two.explainer.explain(scope, "a", "")).decisions} == {"start"}
 
 
 async def test_scaling_and_failed_starts_are_counted_for_each(two: Platform) -> None:

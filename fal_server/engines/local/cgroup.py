@@ -49,14 +49,14 @@ class RunnerGroup:
     Attributes:
         shim: the group of the shim and, unless they enter others, its children; None if there is none.
         entered: the groups that limit the worker and commands, which enter them by themselves.
-        ahead: all groups of a prewarmed worker, which cannot enter them by itself.
+        prewarmed: all groups of a prewarmed worker, which cannot enter them by itself.
         memory: the one that limits memory.
         processes: the one that limits processes and threads.
     """
 
     shim: Path | None = None
     entered: tuple[Path, ...] = ()
-    ahead: tuple[Path, ...] = ()
+    prewarmed: tuple[Path, ...] = ()
     memory: Path | None = None
     processes: Path | None = None
 
@@ -69,7 +69,7 @@ class RunnerGroup:
         files = GroupFiles()
         if self.shim is not None:
             files.write(self.shim / "cgroup.procs", str(shim))
-        for group in self.ahead:
+        for group in self.prewarmed:
             for process in started:
                 files.write(group / "cgroup.procs", str(process))
 
@@ -155,7 +155,7 @@ class RunnerGroups:
         return RunnerGroup(
             shim=shim,
             entered=entered,
-            ahead=entered if inner is not None or shim is None else (shim, *entered),
+            prewarmed=entered if inner is not None or shim is None else (shim, *entered),
             memory=groups.get(MEMORY) if bounded else None,
             processes=groups.get(PROCESSES),
         )

@@ -1,4 +1,4 @@
-"""Insight into scaling for tests of the wire: it explains one app, and simulates for real."""
+"""An Explainer for tests of the wire: it explains one app, and really simulates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LOAD = Load(in_flight=3, queued=2, eligible=1)
 
 
-class FakeInsight:
+class FakeExplainer:
     """Knows the app `hello`."""
 
     def _require(self, name: str, environment: str) -> None:
