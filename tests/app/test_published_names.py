@@ -226,7 +226,7 @@ WHOLE = {
     [
         (None, "cannot be read: No such file"),
         ("{", "is not JSON"),
-        ("[]", "holds no workflow"),
+        ("[]", "contains no workflow"),
         ("{}", "a workflow has a name"),
         (json.dumps({**WHOLE, "nodes": {"a": 1}}), "the step a is not a JSON object"),
         (json.dumps({**WHOLE, "nodes": {"a": {"type": "run", "id": "a", "input": {}}}}), "has no field 'app'"),
