@@ -173,7 +173,7 @@ class Files:
                 for chunk in answer.chunks():
                     file.write(chunk)
                 if size is not None and file.tell() != size:
-                    raise UnknownError(f"{path} was cut off: {file.tell()} of {size} bytes came; try again")
+                    raise UnknownError(f"{path} was cut off: {file.tell()} of {size} bytes arrived; try again")
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)

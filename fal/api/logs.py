@@ -114,7 +114,7 @@ class LogReconnectPolicy:
     def succeeded(self) -> None:
         """Record that data arrived, which resets the count of failures."""
         if self._failures:
-            log.info("The controller is reached again: the log goes on where it was.")
+            log.info("The controller is reached again: the log continues where it was.")
         self._failures = 0
 
     def pause(self, error: UnavailableError | None, *, resumable: bool) -> float:

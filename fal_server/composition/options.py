@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=_count,
         default=1,
         metavar="N",
-        help="Processes to start ahead for runners, 25 MiB each (defaults to 1).",
+        help="How many processes to keep started for runners, 25 MiB each (defaults to 1).",
     )
     parser.add_argument(
         "--warm-workers",
@@ -246,7 +246,7 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=1,
         metavar="N",
-        help="Processes to start ahead for runners, 25 MiB each (defaults to 1).",
+        help="How many processes to keep started for runners, 25 MiB each (defaults to 1).",
     )
     parser.add_argument(
         "--orphan-seconds",

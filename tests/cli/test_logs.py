@@ -159,7 +159,7 @@ def test_a_reconnect_is_reported_on_stderr(controller, capsys):
     assert shown_numbers(captured.out) == [1, 2]
     broke, reached, ended = captured.err.splitlines()
     assert "broke" in broke
-    assert "goes on where it was" in reached
+    assert "continues where it was" in reached
     assert ended == "Runner r-1 has ended."
 
 

@@ -176,7 +176,7 @@ def test_reconnecting_is_logged(reader, fake, caplog):
         assert reader.messages(fake.host, follow=True) == []
     broke, reached = [record.message for record in caplog.records if record.name == "fal.api.logs"]
     assert "broke" in broke
-    assert "goes on where it was" in reached
+    assert "continues where it was" in reached
 
 
 def test_the_newest_lines_and_then_those_that_come(reader, fake):

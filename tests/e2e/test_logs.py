@@ -247,7 +247,7 @@ def test_followers_go_on_where_they_were_when_the_controller_is_killed(platform:
             assert again.port == platform.port
         for follower in (runner, app):
             follower.wait_for("number 1499")
-            assert "goes on where it was" in follower.err.read_text()
+            assert "continues where it was" in follower.err.read_text()
         platform.fal("runners", "kill", runner_id)
         assert runner.process.wait(60) == 0
         assert f"Runner {runner_id} has ended" in runner.err.read_text()

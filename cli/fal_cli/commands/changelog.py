@@ -23,7 +23,7 @@ Examples:
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal changelog`."""
-    parser.description = "Show what users notice of the newest version, or of all versions after another."
+    parser.description = "Show the changes of the newest version, or of all versions after another one."
     parser.epilog = _EPILOG
     since = parser.add_argument("--since", metavar="VERSION", help="Show all versions after this one.")
     complete_words(since, lambda: [version for version, _ in sections(read())])

@@ -127,7 +127,7 @@ def _copy(args: argparse.Namespace) -> None:
     _require_extra()
     url = _checked(args.origin or args.to)
     if not url:
-        raise CommandError("say where to: --to postgresql://user@host/database, or FAL_DATABASE_URL", ExitCode.USAGE)
+        raise CommandError("name the target: --to postgresql://user@host/database, or FAL_DATABASE_URL", ExitCode.USAGE)
     from fal_server.composition.moving import move_in, move_out
     from fal_server.core.faults import Fault
 

@@ -32,8 +32,8 @@ Examples:
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal mcp`."""
     parser.description = (
-        "Serve tools for agents by the Model Context Protocol over standard input and output. They ask the controller "
-        "with your key, and may do what that may. A controller serves the same tools at /v1/mcp/platform."
+        "Serve tools for agents by the Model Context Protocol over standard input and output. They call the "
+        "controller with your key and its permissions. A controller serves the same tools at /v1/mcp/platform."
     )
     parser.epilog = _EPILOG
     add_client_options(parser)

@@ -36,8 +36,8 @@ FAL_HOST name another. Ctrl-C ends the app and removes what was deployed of it."
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal dev`."""
     parser.description = (
-        "Serve an app, and serve it again whenever its files are edited. The version before serves until the new one "
-        "is ready, and on if the new one fails."
+        "Serve an app, and serve it again after each edit of its files. The previous version serves until the new one "
+        "is ready, and keeps serving if that fails."
     )
     parser.epilog = _EPILOG
     parser.set_defaults(handler=_dev)

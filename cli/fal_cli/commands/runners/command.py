@@ -63,7 +63,7 @@ def add_arguments(parser: FalParser) -> None:
     )
     add_client_options(nodes)
     add_output_options(nodes)
-    types = add_command(commands, "types", "List the machine types that runners can be.", _types, published=False)
+    types = add_command(commands, "types", "List the machine types of runners.", _types, published=False)
     add_client_options(types)
     add_list_options(types, MACHINE_TYPES)
 
