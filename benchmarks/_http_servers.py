@@ -21,15 +21,18 @@ from fal_runner.worker.gate import Gate
 from fal_server.access.authentication import Authenticator
 from fal_server.aio.rounds import every
 from fal_server.composition.gc_tuning import freeze_startup_objects
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.addresses import gate_key_of
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.identity import LOCAL
+from fal_server.core.outbound import OutboundCall, Receipt
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.gateway.upstream import straight
+from fal_server.http.outbound.span_format import CONTENT_TYPE, to_otlp
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
@@ -44,6 +47,7 @@ from fal_server.services.cancellations import Cancellations
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
+from fal_server.services.span_export import SpanExport
 from fal_server.store import AesVault, open_store
 
 _TOKEN = "-"
@@ -103,7 +107,17 @@ async def serve_app(*, gated: bool) -> None:
     await serving
 
 
-async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
+class Taken:
+    """An OutboundClient whose receiver takes everything at once."""
+
+    async def post(self, call: OutboundCall) -> Receipt:
+        return Receipt(status=200)
+
+    async def refusal(self, host: str, port: int) -> str:
+        return ""
+
+
+async def serve_gateway(port: int, *, history: bool, gated: bool, traces: bool) -> None:
     """Serve the whole gateway, with a database on disk, in front of an app's port.
 
     This prints a caller's key, too. The only runner is that port, which already listens, so nothing starts.
@@ -111,6 +125,7 @@ async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
     Args:
         history: whether to store ended requests, as a controller does.
         gated: whether the app at the port has a gate.
+        traces: whether to export the spans of every request.
     """
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
@@ -162,9 +177,22 @@ async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
         key = await Keys(store, clock, access).create(None)
         cancellations = Cancellations(catalog, HttpRunnerClient(straight))
         ended = EndedRequests()
-        recording = RequestRecording(ended, store.requests, catalog, clock)
-        gateway = Gateway(dispatcher, catalog, access, cancellations, straight, ended=ended if history else None)
         bridge, stopping = AsgiAdapter(app), asyncio.Event()
+        known = KnownAccounts(await store.accounts.all())
+        spans = SpanExport("http://receiver/", Taken(), lambda found: (CONTENT_TYPE, to_otlp(found, "")), known)
+        recording = RequestRecording(
+            ended, store.requests, catalog, clock, traced=spans.add if traces else None, fleet=fleet
+        )
+        gateway = Gateway(
+            dispatcher,
+            catalog,
+            access,
+            cancellations,
+            straight,
+            ended=ended if history else None,
+            exports_spans=traces,
+        )
+        exporting = asyncio.create_task(spans.run(stopping))
         door = Listener(Router(gateway, bridge), "127.0.0.1:1")
         sockets = await bind("127.0.0.1", 0)
         await door.start(sockets)
@@ -174,6 +202,7 @@ async def serve_gateway(port: int, *, history: bool, gated: bool) -> None:
         await _end_of_input()
         stopping.set()
         await storing
+        await exporting
         await door.close(1)
         await gateway.close()
         await bridge.close()
@@ -199,5 +228,10 @@ if __name__ == "__main__":
         uvloop.run(
             serve_app(gated="gated" in sys.argv)
             if sys.argv[1] == "app"
-            else serve_gateway(int(sys.argv[2]), history="no-history" not in sys.argv, gated="gated" in sys.argv)
+            else serve_gateway(
+                int(sys.argv[2]),
+                history="no-history" not in sys.argv,
+                gated="gated" in sys.argv,
+                traces="traces" in sys.argv,
+            )
         )

@@ -79,6 +79,7 @@ def main() -> None:
     app = Server("app")
     gateway = Server("gateway", str(app.port))
     forgetful = Server("gateway", str(app.port), "no-history")
+    traced = Server("gateway", str(app.port), "traces")
     gated_app = Server("app", "gated")
     gated = Server("gateway", str(gated_app.port), "gated")
     nginx = Nginx(app.port) if is_installed() else None
@@ -86,12 +87,18 @@ def main() -> None:
     for connections, rounds in _ROUNDS.items():
         for _ in range(rounds):
             runs["direct", connections].append(load(app.port, b"/run", gateway.key, connections, app.pids()))
-            for name, proxy in (("gateway", gateway), ("gated", gated), ("no history", forgetful), ("nginx", nginx)):
+            for name, proxy in (
+                ("gateway", gateway),
+                ("gated", gated),
+                ("no history", forgetful),
+                ("traces", traced),
+                ("nginx", nginx),
+            ):
                 if proxy is not None:
                     key = "" if isinstance(proxy, Nginx) else proxy.key
                     run = load(proxy.port, b"/me/bench/run", key, connections, proxy.pids())
                     runs[name, connections].append(run)
-    for server in (nginx, gateway, gated, gated_app, forgetful, app):
+    for server in (nginx, gateway, gated, gated_app, forgetful, traced, app):
         if server is not None:
             server.close()
     _show(runs)
@@ -107,7 +114,7 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
 
     heads = ("p50, p99 ms at 1", "p50, p99 ms at 32", "requests/s at 32")
     print(" " * 10 + "".join(f"{head:>20}" for head in heads) + f"{'of direct':>12}{'CPU us':>10}")
-    for name in ("direct", "gateway", "gated", "no history", "nginx"):
+    for name in ("direct", "gateway", "gated", "no history", "traces", "nginx"):
         if not runs[name, 32]:
             continue
         times = [f"{median(name, at, 'p50_ms'):.3f}, {median(name, at, 'p99_ms'):.3f}" for at in (1, 32)]
@@ -127,6 +134,10 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
     costs = sorted(kept["loop_us"] - forgot["loop_us"] for kept, forgot in pairs)
     shown = ", ".join(f"{cost:.1f}" for cost in costs)
     print(f"the request history costs the loop {statistics.median(costs):.1f} us a request (rounds: {shown})")
+    pairs = zip(runs["traces", 32], runs["gateway", 32], strict=True)
+    costs = sorted(exports["loop_us"] - without["loop_us"] for exports, without in pairs)
+    shown = ", ".join(f"{cost:.1f}" for cost in costs)
+    print(f"exporting all spans costs the loop {statistics.median(costs):.1f} us a request (rounds: {shown})")
     if not runs["nginx", 32]:
         print("nginx is not installed, so p99 is not compared with it: apt-get install nginx-light")
         return

@@ -117,6 +117,7 @@ async def open_faces(
         lifecycle=files.objects.lifecycle,
         ended=live.ended,
         rates=rates,
+        exports_spans=use_cases.spans is not None,
     )
     adapter = AsgiAdapter(rest)
     pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)

@@ -40,6 +40,7 @@ from fal_server.services.draining import Draining
 from fal_server.services.launch_spec import LaunchSpecs
 from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
 from fal_server.services.retention import Retention
+from fal_server.services.span_export import SpanExport
 
 # docs/reference/queue.md promises that results of queued requests are kept this long.
 RESULT_HOURS = 24
@@ -62,6 +63,7 @@ class Loops:
     removal: AccountRemoval
     drains: DrainLoop
     notices: NoticeLoop
+    spans: SpanExport | None
     loop_lag: LoopLag
     certificates: Certificates | None
 
@@ -86,6 +88,8 @@ class Loops:
         tasks.create_task(self.run_webhooks.run(stopping))
         tasks.create_task(self.drains.run(stopping))
         tasks.create_task(self.notices.run(stopping))
+        if self.spans is not None:
+            tasks.create_task(self.spans.run(stopping))
         endless = (
             self.reconciler.run(),
             self.reconciler.watch(),
@@ -137,9 +141,18 @@ def build_loops(
         clock,
         settings.unused_life,
     )
-    client = HttpRunnerClient(execution.nodes.way, lifecycle=files.objects.lifecycle)
+    exports_spans = use_cases.spans is not None
+    client = HttpRunnerClient(execution.nodes.way, lifecycle=files.objects.lifecycle, exports_spans=exports_spans)
     attempts = AttemptRunner(
-        queue, store.queue, live.dispatcher, live.catalog, live.fleet, client, use_cases.cancellations, clock
+        queue,
+        store.queue,
+        live.dispatcher,
+        live.catalog,
+        live.fleet,
+        client,
+        use_cases.cancellations,
+        clock,
+        exports_spans=exports_spans,
     )
     retention = timedelta(days=settings.retention_days)
     results = timedelta(hours=RESULT_HOURS)
@@ -198,6 +211,7 @@ def build_loops(
             ),
         ),
         notices=NoticeLoop(use_cases.notices, store.notices, use_cases.conditions, clock),
+        spans=use_cases.spans,
         loop_lag=live.loop_lag,
         certificates=certificates,
     )

@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 shared=_shared(options, state),
                 file_retention_days=options.file_retention_days,
                 unused_retention_days=options.unused_retention_days,
+                traces=options.traces,
                 mcp_writes=options.mcp_writes,
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),

@@ -9,7 +9,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fal_runner.isolation.levels import Isolation
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.names import is_host_name
+from fal_server.core.outbound import checked_url
 
 LOOPBACK = "127.0.0.1"
 NODE_PORT = 7411
@@ -163,6 +165,13 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         metavar="CIDR",
         help="A private network that webhooks and uploads by URL may reach, as 10.0.0.0/8 or 127.0.0.1 (defaults to "
         "none). May be repeated.",
+    )
+    parser.add_argument(
+        "--traces",
+        type=_traces_url,
+        metavar="URL",
+        help="Export the spans of requests to this receiver of OTLP over HTTP, as http://127.0.0.1:4318/v1/traces "
+        "(defaults to none).",
     )
     parser.add_argument(
         "--mcp-writes",
@@ -352,6 +361,18 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1, such as 0.1")
     return share
+
+
+def _traces_url(text: str) -> str:
+    try:
+        good = "@" not in urlsplit(checked_url("--traces", text)).netloc
+    except InvalidArgument:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(
+            "this is not an http or https URL without a password, such as http://127.0.0.1:4318/v1/traces"
+        )
+    return text
 
 
 def _host_name(text: str) -> str:

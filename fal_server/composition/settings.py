@@ -40,6 +40,7 @@ class Settings:
             keeps them.
         allowed_hosts: the hosts that HTTP requests may name; empty allows every host.
         webhook_allow: private networks that webhooks and uploads by URL may reach.
+        traces: the URL of a receiver of OTLP that gets spans of requests; None exports none.
         mcp_writes: whether tools for agents at /v1/mcp/platform may act, if their caller's key permits it.
         drain_seconds: how long a shutdown waits for requests in flight.
         new_key: create a new administrator's key, even if there are keys.
@@ -67,6 +68,7 @@ class Settings:
     unused_retention_days: float = 7.0
     allowed_hosts: tuple[str, ...] = ()
     webhook_allow: tuple[Network, ...] = ()
+    traces: str | None = field(default=None, repr=False)  # it may contain a credential
     mcp_writes: bool = False
     drain_seconds: float = 30.0
     tls: TlsSettings | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from ipaddress import ip_network
 
 from fal_server.access.acting import Teams
 from fal_server.access.audit import Recorder
@@ -24,6 +25,7 @@ from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.mail import SmtpMailClient
+from fal_server.http.outbound.span_format import CONTENT_TYPE, to_otlp
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.ports.outbound import OutboundClient
@@ -58,6 +60,7 @@ from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
+from fal_server.services.span_export import SpanExport
 from fal_server.services.webhooks import RunWebhooks, SignedCalls, Webhooks
 from fal_server.services.workflow_runs import WorkflowRuns
 from fal_server.services.workflows import Workflows
@@ -100,6 +103,7 @@ class UseCases:
     queue: Queue
     metrics: Metrics
     recording: RequestRecording
+    spans: SpanExport | None
     requests: Requests
     revisions: Revisions
     runners: Runners
@@ -169,8 +173,26 @@ async def build_use_cases(
     queue = Queue(
         store.queue, live.backlog, catalog, store.logs, clock, changed, delays, live.ended, addresses.accounts.quotas
     )
+    spans: SpanExport | None = None
+    if settings.traces is not None:
+        # The operator names the receiver, which usually is on this machine.
+        receiver = HttpOutboundClient(Destinations([ip_network("0.0.0.0/0"), ip_network("::/0")]))
+        stack.push_async_callback(receiver.close)
+        spans = SpanExport(
+            settings.traces,
+            receiver,
+            lambda found: (CONTENT_TYPE, to_otlp(found, version("fal-grpc"))),
+            addresses.accounts,
+        )
     recording = RequestRecording(
-        live.ended, store.requests, catalog, clock, settings.request_sample, totals=live.totals
+        live.ended,
+        store.requests,
+        catalog,
+        clock,
+        settings.request_sample,
+        totals=live.totals,
+        traced=None if spans is None else spans.add,
+        fleet=fleet,
     )
     workflows = Workflows(store.workflows, clock)
     accounts = Accounts(store.accounts, addresses.accounts, teams, keys, clock)
@@ -250,11 +272,13 @@ async def build_use_cases(
                 },
                 live.ended,
                 recording,
+                spans,
             ),
             drains,
             AppMetrics(live.fleet, HttpMetricsReader(execution.nodes.way)),
         ),
         recording=recording,
+        spans=spans,
         requests=requests,
         revisions=Revisions(store, catalog, fleet),
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),

@@ -44,6 +44,7 @@ class DirectRequest(NamedTuple):
         runner_id, revision_id: None if no runner got it.
         received, started, ended: seconds of a monotonic clock; started is None if no runner got it.
         code: of the response; None if the caller left before it was complete.
+        trace: the caller's traceparent, "" without one; None if no spans of it are exported.
     """
 
     app_id: AppId
@@ -61,6 +62,7 @@ class DirectRequest(NamedTuple):
     bytes_in: int
     bytes_out: int
     cold_start: bool
+    trace: str | None = None
 
 
 @dataclass(unsafe_hash=True, slots=True, kw_only=True)
@@ -119,6 +121,17 @@ class RequestRecord:
     def seconds(self) -> float:
         """The time from its arrival to its end."""
         return (self.ended_at - self.received_at).total_seconds()
+
+
+class QueuedTrace(NamedTuple):
+    """A queued request at its end, whose spans are exported.
+
+    Attributes:
+        trace: the caller's traceparent; "" without one.
+    """
+
+    record: RequestRecord
+    trace: str
 
 
 @dataclass(slots=True, kw_only=True)

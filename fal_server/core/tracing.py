@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -20,10 +22,52 @@ def is_traceparent(value: str) -> bool:
 def new_traceparent(request_id: str) -> str:
     """Return the traceparent of a new trace whose id is the request's, without the hyphens.
 
-    The span is the platform's, which stores no spans. The flag leaves it to the app to record its own.
+    The span is the platform's, which exports none of its own then. The flag leaves it to the app to record its own.
 
     Args:
         request_id: a UUID.
     """
     trace_id = request_id.replace("-", "")
     return f"00-{trace_id}-{trace_id[:16]}-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The trace of a request, and the spans of ours that others refer to; all in hex.
+
+    Attributes:
+        parent_id: the caller's span; "" if the request starts the trace.
+        sampled: whether the caller records its spans, so that ours belong to something.
+        request_span: the whole request.
+        app_span: the time on the runner, which is the parent of the app's own spans.
+    """
+
+    trace_id: str
+    parent_id: str
+    sampled: bool
+    request_span: str
+    app_span: str
+
+
+def trace_of(request_id: str, traceparent: str) -> Trace:
+    """Return the trace of a request.
+
+    Args:
+        request_id: a UUID. Both halves of it are spans, so that nothing has to be remembered.
+        traceparent: the caller's, which is valid; "" starts a trace, which is recorded.
+    """
+    own = request_id.replace("-", "")
+    if not traceparent:
+        return Trace(own, "", True, own[:16], own[16:])
+    return Trace(traceparent[3:35], traceparent[36:52], bool(int(traceparent[53:55], 16) & 1), own[:16], own[16:])
+
+
+def traceparent_among(headers: Iterable[tuple[str, str]]) -> str:
+    """Return the traceparent among header fields with lower-case names; "" if there is no valid one."""
+    return next((value for name, value in headers if name == TRACEPARENT and is_traceparent(value)), "")
+
+
+def continued(request_id: str, traceparent: str) -> str:
+    """Return the traceparent for the app when our spans are exported: its parent is our span; see `trace_of`."""
+    trace = trace_of(request_id, traceparent)
+    return f"00-{trace.trace_id}-{trace.app_span}-{int(trace.sampled):02x}"

@@ -33,6 +33,7 @@ class LiveRequest:
         finished: set when its end is stored.
         revision_id: of the runner of the last attempt; empty before the first.
         cold_start: whether the last attempt waited for its runner to start.
+        trace: the caller's traceparent, "" without one; None if no spans of it are exported.
         bytes_in, bytes_out: the size of the request's body, known once a runner gets it, and of its response's.
     """
 
@@ -46,6 +47,7 @@ class LiveRequest:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     revision_id: str = ""
     cold_start: bool = False
+    trace: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
 

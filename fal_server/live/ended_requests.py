@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from fal_server.core.requests import DirectRequest, RequestRecord
+from fal_server.core.requests import DirectRequest, QueuedTrace, RequestRecord
 
 MOST = 65_536
 """The most waiting requests: some twenty seconds of calls at one controller's top speed, in about 40 MiB."""
 
-Ended: TypeAlias = "DirectRequest | RequestRecord"
+Ended: TypeAlias = "DirectRequest | RequestRecord | QueuedTrace"
 
 
 class EndedRequests:

@@ -24,6 +24,7 @@ from fal_server.core.queue import (
     policy_of,
 )
 from fal_server.core.routing import HEALTH_CHECK, RUNNER_HINTS, Outcome
+from fal_server.core.tracing import traceparent_among
 from fal_server.live.backlog import LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.live.delays import Delays
@@ -85,8 +86,11 @@ class AttemptRunner:
         client: RunnerClient,
         cancellations: Cancellations,
         clock: Clock,
+        *,
+        exports_spans: bool = False,
     ) -> None:
         self._queue = queue
+        self._exports_spans = exports_spans
         self._store = store
         self._dispatcher = dispatcher
         self._catalog = catalog
@@ -194,6 +198,7 @@ class AttemptRunner:
         if live.cancelled.is_set():
             return Requeue(request=waiting), Outcome.DONE  # nothing was sent
         live.revision_id, live.cold_start, live.bytes_in = lease.slot.revision_id, lease.cold_start, len(content.body)
+        live.trace = traceparent_among(content.headers) if self._exports_spans else None
         sent = asyncio.Event()
         cancellation = asyncio.create_task(self._tell_when_cancelled(live, lease, sent))
         seconds = float(app.scaling.request_timeout)

@@ -20,6 +20,7 @@ from fal_server.ports import Clock
 from fal_server.services.app_metrics import AppMetrics
 from fal_server.services.drains import Drains
 from fal_server.services.request_recording import RequestRecording
+from fal_server.services.span_export import SpanExport
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 """Histogram bounds for durations, in seconds."""
@@ -34,6 +35,7 @@ class ControllerMetrics:
         durations: by the metric's name: one line about it, and the durations.
         ended: counts the requests that found no room in the history.
         recording: counts those that the database refused.
+        spans: counts what is exported; None exports nothing.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class ControllerMetrics:
         durations: Mapping[str, tuple[str, Callable[[], DurationSketch]]],
         ended: EndedRequests,
         recording: RequestRecording,
+        spans: SpanExport | None = None,
     ) -> None:
+        self._spans = spans
         self._version = version
         self._durations = durations
         self._ended = ended
@@ -64,6 +68,12 @@ class ControllerMetrics:
             metric = Metric(name=name, kind="histogram", help=help_text)
             _add_durations(metric, durations(), LAG_BOUNDS)
             found.append(metric)
+        if self._spans is not None:
+            sent = Metric(name="fal_controller_spans_sent_total", kind="counter", help="Spans that the receiver took")
+            sent.add(self._spans.sent_spans)
+            lost = Metric(name="fal_controller_spans_lost_total", kind="counter", help="Spans that were left out")
+            lost.add(self._spans.lost_spans)
+            found += [sent, lost]
         return found
 
 

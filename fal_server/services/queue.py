@@ -35,7 +35,7 @@ from fal_server.core.queue import (
     policy_of,
 )
 from fal_server.core.quotas import QuotasOf, usual_quotas
-from fal_server.core.requests import RequestRecord
+from fal_server.core.requests import QueuedTrace, RequestRecord
 from fal_server.core.webhooks import Delivery
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
@@ -545,7 +545,8 @@ class Queue:
         for live, request in ended:
             live.request = request
             self._backlog.forget(live)
-            self._ended_requests.add(self._record(live))
+            record = self._record(live)
+            self._ended_requests.add(record if live.trace is None else QueuedTrace(record, live.trace))
         self._notify()
         if any(request.webhook is WebhookState.PENDING for _, request in ended):
             self.webhook_due.notify()

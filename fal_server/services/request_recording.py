@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zlib import crc32
 
@@ -16,13 +17,17 @@ from fal_server.core.requests import (
     OTHER_ENDPOINTS,
     DirectRequest,
     MinuteKey,
+    QueuedTrace,
     RequestRecord,
     RequestStats,
     RequestStatus,
     minute_of,
 )
+from fal_server.core.spans import TracedRequest
+from fal_server.core.tracing import trace_of
 from fal_server.live.catalog import Catalog
 from fal_server.live.ended_requests import Ended, EndedRequests
+from fal_server.live.fleet import Fleet
 from fal_server.live.request_totals import AppTotals, RequestTotals
 from fal_server.ports import Clock
 from fal_server.ports.requests import RequestStore
@@ -44,6 +49,8 @@ class RequestRecording:
         ended: receives requests at their end.
         share: the share of successful requests that get a row, 0 to 1. All others get one, and all are counted.
         totals: also counts them, for metrics; None counts nothing.
+        traced: takes those whose spans are exported; None exports none.
+        fleet: knows when the runners started that those waited for.
         monotonic: the clock of `DirectRequest`.
 
     Attributes:
@@ -59,6 +66,8 @@ class RequestRecording:
         share: float = 1.0,
         *,
         totals: RequestTotals | None = None,
+        traced: Callable[[Sequence[TracedRequest]], None] | None = None,
+        fleet: Fleet | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ended = ended
@@ -67,6 +76,8 @@ class RequestRecording:
         self._clock = clock
         self._share = share
         self._totals = totals
+        self._traced = traced
+        self._fleet = fleet
         self._monotonic = monotonic
         self._templates: dict[tuple[str, str], str] = {}
         self._endpoints: dict[tuple[str, str], set[str]] = {}
@@ -85,7 +96,9 @@ class RequestRecording:
     async def _store_some(self, taken: Sequence[Ended]) -> None:
         at, now = self._clock.now(), self._monotonic()
         # This does not run on the event loop, where requests would wait for it.
-        records, minutes, totals = await asyncio.to_thread(self._digest, taken, at, now)
+        records, minutes, totals, traced = await asyncio.to_thread(self._digest, taken, at, now)
+        if self._traced is not None and traced:
+            self._traced([self._with_start(each) for each in traced])
         if self._totals is not None:
             self._totals.add(totals, at)
         try:
@@ -99,12 +112,26 @@ class RequestRecording:
 
     def _digest(
         self, taken: Sequence[Ended], at: datetime, now: float
-    ) -> tuple[list[RequestRecord], dict[MinuteKey, RequestStats], dict[tuple[AccountId, str], AppTotals]]:
+    ) -> tuple[
+        list[RequestRecord],
+        dict[MinuteKey, RequestStats],
+        dict[tuple[AccountId, str], AppTotals],
+        list[TracedRequest],
+    ]:
         records: list[RequestRecord] = []
+        traced: list[TracedRequest] = []
         minutes: dict[MinuteKey, RequestStats] = {}
         totals: dict[tuple[AccountId, str], AppTotals] = {}
         for each in taken:
-            record = self._record(each, at, now) if isinstance(each, DirectRequest) else self._named(each)
+            trace: str | None = None
+            if isinstance(each, DirectRequest):
+                record, trace = self._record(each, at, now), each.trace
+            elif isinstance(each, QueuedTrace):
+                record, trace = self._named(each.record), each.trace
+            else:
+                record = self._named(each)
+            if trace is not None:
+                traced.append(TracedRequest(record=record, trace=trace_of(record.request_id, trace)))
             key = minute_of(record, self._bounded(record))
             numbers = minutes.get(key)
             if numbers is None:
@@ -113,7 +140,15 @@ class RequestRecording:
             totals.setdefault((record.account, record.app_name), AppTotals()).add(record)
             if record.status is not RequestStatus.SUCCESS or self._in_sample(record.request_id):
                 records.append(record)
-        return records, minutes, totals
+        return records, minutes, totals, traced
+
+    def _with_start(self, request: TracedRequest) -> TracedRequest:
+        """Add when the runner started that a request waited for."""
+        record = request.record
+        runner = None if self._fleet is None or not record.cold_start else self._fleet.get(record.runner_id or "")
+        if runner is None:
+            return request
+        return replace(request, runner_began_at=runner.created_at, runner_ready_at=runner.ready_at)
 
     def _record(self, request: DirectRequest, at: datetime, now: float) -> RequestRecord:
         app_id = request.app_id

@@ -246,6 +246,7 @@ async def running_server(
     hosts: AllowedHosts | None = None,
     quotas: Quotas = USUAL,
     more: Iterable[str] = (),
+    exports_spans: bool = False,
 ) -> AsyncGenerator[Server, None]:
     ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
@@ -255,6 +256,7 @@ async def running_server(
         body_seconds=body_seconds,
         ended=ended,
         rates=Rates(lambda _: quotas),
+        exports_spans=exports_spans,
     )
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(

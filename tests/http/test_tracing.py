@@ -67,3 +67,39 @@ async def test_a_queued_request(headers: tuple[tuple[str, str], ...], passed: bo
     trace = heads[0][b"traceparent"].split(b"-")[1].decode()
     assert trace == ("0af7651916cd43dd8448eb211c80319c" if passed else request_id.hex)
     assert heads[0].get(b"tracestate") == (b"a=1" if passed else None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "trace", "flags"),
+    [
+        (b"x-traceparent: %b\r\ntraceparent: %b\r\ntracestate: a=1\r\n" % (MINE, MINE), MINE[3:35], b"01"),
+        (b"traceparent: %b00\r\ntracestate: a=1\r\n" % MINE[:-2], MINE[3:35], b"00"),
+        (b"", None, b"01"),
+    ],
+)
+async def test_the_apps_parent_is_our_span_if_that_is_exported(sent: bytes, trace: bytes | None, flags: bytes) -> None:
+    async with running_server(exports_spans=True) as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        _, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n%b\r\n" % sent)
+        own = uuid.UUID(fields[b"x-fal-request-id"].decode()).hex.encode()
+        assert seen(body, b"traceparent") == [b"00-%b-%b-%b" % (trace or own, own[16:], flags)]
+        assert seen(body, b"tracestate") == ([b"a=1"] if sent else [])
+        if b"x-traceparent" in sent:
+            assert seen(body, b"x-traceparent") == [MINE]
+
+
+async def test_a_queued_requests_parent_is_our_span_if_that_is_exported() -> None:
+    heads: list[dict[bytes, bytes]] = []
+
+    async def answering(reader: Reader, writer: Writer) -> None:
+        heads.append((await read_message(reader))[1])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+
+    request_id = uuid.uuid4()
+    request = QueuedRequest(account=LOCAL, request_id=str(request_id), app_name="a", path="/", created_at=START)
+    content = Content(headers=(("traceparent", MINE.decode()),), body=b"x")
+    async with runner(answering) as port:
+        client = HttpRunnerClient(straight, exports_spans=True)
+        await client.send(RunnerAddress("127.0.0.1", port), request, content, 20, asyncio.Event())
+    assert heads[0][b"traceparent"].decode() == f"00-{MINE[3:35].decode()}-{request_id.hex[16:]}-01"

@@ -7,7 +7,7 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from fal_server.access.authorization import key_of
-from fal_server.core.tracing import is_traceparent
+from fal_server.core.tracing import continued, is_traceparent, new_traceparent
 from fal_server.http.gateway.passing import WITHHELD, withheld
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
@@ -36,11 +36,24 @@ class AppRequest:
         length: of the body in bytes; None if it is chunked or there is none.
         hint: prefer runners with this hint.
         start_timeout: seconds that the request may wait for a runner; None means the app's setting.
-        traced: whether the fields include a trace context.
+        traceparent: of the caller, which the fields include; empty if there is no valid one.
+        trace: the same if our spans of it are exported; None if they are not.
         token: the query's `fal_jwt_token`, which is not forwarded; None if there is none.
     """
 
-    __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout", "token", "traced")
+    __slots__ = (
+        "app",
+        "fields",
+        "hint",
+        "key",
+        "length",
+        "owner",
+        "path",
+        "start_timeout",
+        "token",
+        "trace",
+        "traceparent",
+    )
 
     def __init__(self, exchange: Exchange) -> None:
         """Parse the head of an exchange.
@@ -83,14 +96,39 @@ class AppRequest:
             # a function call for each field would be measurable
             elif name not in WITHHELD and (b"_" not in name or not withheld(name)):
                 fields.append(b"%b: %b\r\n" % (name, value))
-        passed = _trace(trace) if trace else ()
-        self.traced = bool(passed)
-        fields += passed
+        self.trace: str | None = None
+        self.traceparent = b""
+        fields += self._kept(trace) if trace else ()
         if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
             fields.append(b"host: localhost\r\n")  # the request to the runner uses HTTP/1.1, which requires one
         if nominated:
             fields = _without(fields, nominated)
         self.fields = b"".join(fields)
+
+    def _kept(self, trace: list[tuple[bytes, bytes]]) -> list[bytes]:
+        """Return the header lines of the trace context; none if there is no valid one."""
+        parent = next((value for name, value in trace if name == b"traceparent"), b"")
+        if not is_traceparent(parent.decode("latin-1")):
+            return []
+        self.traceparent = parent
+        states = [b"tracestate: %b\r\n" % value for name, value in trace if name == b"tracestate"]
+        return [b"traceparent: %b\r\n" % parent, *states]
+
+    def set_trace(self, request_id: str, *, exported: bool) -> None:
+        """Have the app continue the caller's trace, or a new one.
+
+        Args:
+            exported: whether our spans are exported, and so are the parents of the app's.
+        """
+        if not exported:
+            if not self.traceparent:
+                self.fields += b"traceparent: %b\r\n" % new_traceparent(request_id).encode()
+            return
+        self.trace = self.traceparent.decode("latin-1")
+        line = b"traceparent: %b\r\n" % continued(request_id, self.trace).encode()
+        # The caller's line is the last of its kind: the fields of the trace context come last.
+        before, own, after = self.fields.rpartition(b"traceparent: %b\r\n" % self.traceparent)
+        self.fields = before + line + after if own and self.traceparent else self.fields + line
 
     def set_default(self, name: bytes, line: bytes) -> None:
         """Add a header line for the runner, unless the caller has sent this field."""
@@ -143,15 +181,6 @@ def _without(fields: list[bytes], nominated: list[bytes]) -> list[bytes]:
     """Return header lines without those that Connection names, which must not be forwarded (RFC 9110, 7.6.1)."""
     ending = tuple(token + b":" for token in nominated if token not in (b"close", b"keep-alive", b"upgrade", b"host"))
     return [line for line in fields if not line.startswith(ending)]
-
-
-def _trace(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return the header lines of the trace context; none if there is no valid one."""
-    parent = next((value for name, value in fields if name == b"traceparent"), b"")
-    if not is_traceparent(parent.decode("latin-1")):
-        return []
-    states = [b"tracestate: %b\r\n" % value for name, value in fields if name == b"tracestate"]
-    return [b"traceparent: %b\r\n" % parent, *states]
 
 
 def _seconds(value: bytes) -> float:

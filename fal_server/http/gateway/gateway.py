@@ -24,7 +24,6 @@ from fal_server.core.openapi import takes_post
 from fal_server.core.quotas import usual_quotas
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome
-from fal_server.core.tracing import new_traceparent
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
@@ -73,6 +72,7 @@ class Gateway:
         lifecycle: str = "",
         ended: EndedRequests | None = None,
         rates: Rates | None = None,
+        exports_spans: bool = False,
     ) -> None:
         self.dispatcher = dispatcher
         self._catalog = catalog
@@ -86,6 +86,7 @@ class Gateway:
         self.pool = Pool(ways)
         self.deadlines = Deadlines()
         self.ended = ended
+        self._exports_spans = exports_spans
         self._ids = RequestIds()
         self._tasks = TaskSet(_log)
 
@@ -94,8 +95,8 @@ class Gateway:
         request_id = self._ids.next()
         try:
             request = AppRequest(exchange)
-            if not request.traced:
-                request.fields += b"traceparent: %b\r\n" % new_traceparent(request_id).encode()
+            if self._exports_spans or not request.traceparent:
+                request.set_trace(request_id, exported=self._exports_spans)
             if self._lifecycle:
                 request.set_default(_LIFECYCLE, self._lifecycle)
             app = self.dispatcher.find(request.owner, request.app) or NOWHERE
@@ -248,6 +249,7 @@ class Gateway:
                 bytes_in=exchange.received,
                 bytes_out=exchange.sent,
                 cold_start=False,
+                trace=request.trace,
             )
         )
 

@@ -371,6 +371,7 @@ class Relay:
                 exchange.received,
                 exchange.sent,
                 lease.cold_start,
+                self._request.trace,
             )
         )
 

@@ -8,7 +8,7 @@ from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
-from fal_server.core.tracing import TRACEPARENT, TRACESTATE, is_traceparent, new_traceparent
+from fal_server.core.tracing import TRACEPARENT, TRACESTATE, continued, new_traceparent, traceparent_among
 from fal_server.http.gateway.app_request import LIFECYCLE
 from fal_server.http.gateway.upstream import Pool, Upstream, Ways, stays_open
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
@@ -30,12 +30,20 @@ class HttpRunnerClient:
         connect_seconds: how long a runner may take to accept a connection.
         most_bytes: the largest body of a response.
         lifecycle: the default lifetime of files, as JSON, for apps whose caller requests none.
+        exports_spans: whether our spans are the parents of the apps'.
     """
 
     def __init__(
-        self, ways: Ways, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES, lifecycle: str = ""
+        self,
+        ways: Ways,
+        *,
+        connect_seconds: float = 5,
+        most_bytes: int = MOST_ANSWER_BYTES,
+        lifecycle: str = "",
+        exports_spans: bool = False,
     ) -> None:
         self._lifecycle = lifecycle
+        self._exports_spans = exports_spans
         self._pool = Pool(ways)
         self._connect_seconds = connect_seconds
         self._most_bytes = most_bytes
@@ -96,7 +104,9 @@ class HttpRunnerClient:
             upstream.start_request(answer, bodyless=method == "HEAD")
             if upstream.lost:
                 return _failure("runner_disconnected", "the runner closed the connection at once")
-            upstream.transport.write(_head(method, path, request_id, content, self._lifecycle))
+            upstream.transport.write(
+                _head(method, path, request_id, content, self._lifecycle, exports_spans=self._exports_spans)
+            )
             upstream.transport.write(content.body)
             if sent is not None:
                 sent.set()
@@ -153,12 +163,12 @@ class _WholeAnswer:
         return Answer(status=self._upstream.status, headers=_kept(self._upstream), body=b"".join(self._parts))
 
 
-def _head(method: str, path: str, request_id: str, content: Content, lifecycle: str) -> bytes:
-    traced = any(name == TRACEPARENT and is_traceparent(value) for name, value in content.headers)
-    passed = [pair for pair in content.headers if traced or pair[0] not in (TRACEPARENT, TRACESTATE)]
-    fields = "".join(f"{name}: {value}\r\n" for name, value in passed)
-    if not traced:
-        fields += f"{TRACEPARENT}: {new_traceparent(request_id)}\r\n"
+def _head(method: str, path: str, request_id: str, content: Content, lifecycle: str, *, exports_spans: bool) -> bytes:
+    parent = traceparent_among(content.headers)
+    dropped = (TRACEPARENT,) if parent else (TRACEPARENT, TRACESTATE)
+    fields = "".join(f"{name}: {value}\r\n" for name, value in content.headers if name not in dropped)
+    parent = continued(request_id, parent) if exports_spans else parent or new_traceparent(request_id)
+    fields += f"{TRACEPARENT}: {parent}\r\n"
     if lifecycle and all(name != LIFECYCLE for name, _ in content.headers):
         fields += f"{LIFECYCLE}: {lifecycle}\r\n"
     framing = f"content-length: {len(content.body)}\r\n" if content.body or method != "GET" else ""

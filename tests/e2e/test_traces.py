@@ -1,0 +1,79 @@
+"""Spans of a real controller, decoded by a receiver of OTLP: direct and queued, with the app's parent in them."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.controller import running
+from tests.support.waiting import until
+
+APP = """
+import fal
+from fastapi import Request
+
+class Traced(fal.App, name="traced", keep_alive=300):
+    machine_type = "XS"
+    app_auth = "public"
+
+    @fal.endpoint("/")
+    def call(self, request: Request) -> dict:
+        return {"parent": request.headers["traceparent"]}
+"""
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
+    spans: list[Span] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            came = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
+            spans.extend(s for r in came.resource_spans for scope in r.scope_spans for s in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    def of(trace_id: str) -> dict[str, Span]:
+        return {span.name: span for span in spans if span.trace_id.hex() == trace_id}
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "app.py").write_text(APP)
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
+        with running(tmp_path / "state", "--traces", url) as controller:
+            controller.fal("deploy", str(tmp_path / "app.py"))
+            first = controller.call("/local/traced/", {}, headers={"traceparent": f"00-{TRACE}-{CALLER}-01"})
+            parent = first.json()["parent"].split("-")
+            found = until(lambda: of(TRACE), "the spans of the first call come")
+            assert set(found) == {"POST traced/", "wait", "start", "app"}
+            whole, app = found["POST traced/"], found["app"]
+            assert whole.parent_span_id.hex() == CALLER
+            assert parent[1:] == [TRACE, app.span_id.hex(), "01"]
+            assert {span.parent_span_id for span in found.values()} == {whole.parent_span_id, whole.span_id}
+            assert whole.start_time_unix_nano <= found["start"].start_time_unix_nano
+            assert found["start"].end_time_unix_nano <= whole.end_time_unix_nano
+
+            left_out = controller.call("/local/traced/", {}, headers={"traceparent": f"00-{'1' * 32}-{CALLER}-00"})
+            assert left_out.json()["parent"].endswith("-00")
+
+            queued = controller.call("/queue/local/traced/", {}, key=controller.key).json()["request_id"]
+            own = until(lambda: of(queued.replace("-", "")), "the spans of the queued request come")
+            assert set(own) == {"POST traced/", "queue", "app"}
+            answer = controller.call(f"/queue/local/traced/requests/{queued}", key=controller.key).json()
+            assert answer["parent"].split("-")[2] == own["app"].span_id.hex()
+            assert of("1" * 32) == {}
+            page = controller.call("/metrics", key=controller.key).body.decode()
+            assert "fal_controller_spans_sent_total 7\n" in page
+            assert "fal_controller_spans_lost_total 0\n" in page
+    finally:
+        server.shutdown()
+        server.server_close()
