@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import FailedPrecondition, Unavailable
 from fal_server.store.sql import dialect, migrations
-from fal_server.store.sql.controller_lock import ControllerLock
+from fal_server.store.sql.controller_lock import take_lock
 from fal_server.store.sql.driver_errors import driver_faults
 from fal_server.store.sql.tables import METADATA, SETTINGS
 
@@ -190,18 +190,15 @@ async def _snapshot(source: str | Path) -> AsyncGenerator[AsyncConnection]:
 async def _opened(target: str | Path, name: str) -> AsyncGenerator[AsyncConnection]:
     """Connect in a transaction that no controller shares."""
     engine = dialect.create_engine(target)
-    lock = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
     try:
-        if lock is not None:
-            try:
-                await lock.hold()
-            except FailedPrecondition as fault:
-                raise FailedPrecondition(f"a controller uses {name}: stop it with `fal down` first") from fault
         async with engine.execution_options(**dialect.WRITES).begin() as connection:
+            if engine.dialect.name == dialect.POSTGRESQL:
+                try:
+                    await take_lock(connection)
+                except FailedPrecondition as fault:
+                    raise FailedPrecondition(f"a controller uses {name}: stop it with `fal down` first") from fault
             yield connection
     finally:
-        if lock is not None:
-            await lock.release()
         await engine.dispose()
 
 

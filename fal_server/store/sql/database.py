@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from sqlalchemy import Table
@@ -16,9 +16,10 @@ from fal_server.core.faults import AlreadyExists, FailedPrecondition, Unavailabl
 from fal_server.core.sketch import DurationSketch
 from fal_server.store.sql import dialect
 from fal_server.store.sql.bulk import BulkWriter, Row
-from fal_server.store.sql.controller_lock import ControllerLock
-from fal_server.store.sql.driver_errors import connection_errors, driver_faults, names_missing_row, sqlite_faults
-from fal_server.store.sql.writes import GroupedWrites, Work, WriterThread, run_each
+from fal_server.store.sql.driver_errors import driver_faults, names_missing_row, sqlite_faults
+from fal_server.store.sql.postgresql_writer import WriterConnection
+from fal_server.store.sql.sqlite_writer import WriterThread
+from fal_server.store.sql.writes import GroupedWrites, Work, run_each
 
 T = TypeVar("T")
 _PAGES = 1000
@@ -39,13 +40,14 @@ class Database:
         self._engine_for_writes = engine.execution_options(**dialect.WRITES)
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
-        self._lock = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
         self._transactions = TaskSet(None)
         self._bulk: dict[str, BulkWriter] = {}
         self._closed = False
         self._file = dialect.sqlite_file(engine)
         self._file_id: tuple[int, int] | None = None
-        self._thread = None if self._file is None else WriterThread(self._file)
+        self._writer: WriterThread | WriterConnection | None = None if self._file is None else WriterThread(self._file)
+        if engine.dialect.name == dialect.POSTGRESQL:
+            self._writer = WriterConnection(engine)
         self._writes = GroupedWrites(self._transact, self._transactions)
 
     @property
@@ -111,14 +113,11 @@ class Database:
         """Wait for running transactions, then close the database. A second call does nothing."""
         self._closed = True
         await self._transactions.wait()
-        if self._lock is not None:
-            with suppress(*connection_errors()):  # the server is gone, and the lock with it
-                await self._lock.release()
         while self._bulk:
             await self._bulk.popitem()[1].close()
-        if self._thread is not None:
-            await self._thread.close()
-            self._thread = None
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
         await self._engine.dispose()
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
@@ -143,10 +142,8 @@ class Database:
         """Run the parts of a group in one transaction; see `GroupedWrites`."""
         async with self._write_turn or nullcontext():
             self._check_in_place()
-            if self._thread is not None:
-                return await self._thread.transact(works)
-            if self._lock is not None:
-                await self._lock.hold()
+            if self._writer is not None:
+                return await self._writer.transact(works)
             async with self._engine_for_writes.begin() as connection:
                 return await run_each(works, connection)
 

@@ -1,103 +1,135 @@
 """Statements that are compiled once, for frequent ones.
 
 SQLAlchemy looks up a statement's compiled form at each execution, and builds a context and a result, which takes
-several times as long as SQLite's work on a row. In the thread that writes a SQLite file, these statements go to the
+several times as long as a database's work on a row. The connections that write (`Direct`) send these statements to the
 driver directly, with the same SQL and the same type conversions. Elsewhere they are executed as usual.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 from sqlalchemy import ClauseElement, Select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from fal_server.store.sql.writes import InThread
-
 if TYPE_CHECKING:
-    from sqlalchemy import CursorResult, Dialect, Executable
+    from sqlalchemy import ColumnElement, CursorResult, Dialect, Executable
     from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.sql.dml import UpdateBase
     from sqlalchemy.types import TypeEngine
 
+T = TypeVar("T")
 _Convert: TypeAlias = "Callable[[object], object] | None"
 Parameters: TypeAlias = "Mapping[str, object]"
+Row: TypeAlias = "Mapping[str, object]"
+
+
+class Direct(ABC):
+    """A connection for the parts of a group, which sends prepared statements to its driver without SQLAlchemy.
+
+    Attributes:
+        dialect: SQLAlchemy's, of the database.
+    """
+
+    dialect: Dialect
+
+    @abstractmethod
+    async def change(self, statement: Prepared, parameters: Parameters) -> int:
+        """Execute an insert, update or delete; return the number of changed rows."""
+
+    @abstractmethod
+    async def change_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
+        """Execute an insert, update or delete once for each set of parameters, of which there is at least one."""
+
+    @abstractmethod
+    async def rows(self, statement: Prepared, parameters: Parameters) -> Sequence[Row]:
+        """Return the rows of a select, by the names of its columns."""
+
+    @abstractmethod
+    async def execute(
+        self, statement: Executable, parameters: dict[str, object] | list[dict[str, object]] | None = None
+    ) -> CursorResult[object]:
+        """Execute any statement, as an AsyncConnection does."""
+
+    @abstractmethod
+    async def run_sync(self, work: Callable[..., T], *arguments: object) -> T:
+        """Call a function with SQLAlchemy's connection, as an AsyncConnection does."""
 
 
 class Prepared:
-    """A statement whose parameters always have the same names."""
+    """A statement whose parameters always have the same names.
 
-    def __init__(self, statement: Executable) -> None:
+    Args:
+        statement: an insert, update, delete or select.
+        row: a parameter, and the column that it is stored in or compared with, if an execution concerns at most one row
+            and no two rows have the same value there. A select has this column. Executions of several callers can then
+            be sent together.
+    """
+
+    def __init__(self, statement: Executable, *, row: tuple[str, ColumnElement[str]] | None = None) -> None:
         self.statement = statement
-        self._compiled: _Compiled | None = None
+        self.row = row
+        self._compiled: dict[tuple[str, bool], Compiled] = {}
 
     async def change(self, connection: AsyncConnection, parameters: Parameters) -> int:
         """Execute an insert, update or delete; return the number of changed rows."""
-        thread = _thread_of(connection)
-        if thread is not None:
-            return self._in_thread(thread, parameters).rowcount
+        direct = _direct(connection)
+        if direct is not None:
+            return await direct.change(self, parameters)
         result = cast("CursorResult[object]", await connection.execute(self.statement, dict(parameters)))
         return result.rowcount
 
     async def change_each(self, connection: AsyncConnection, rows: Sequence[Parameters]) -> None:
         """Execute an insert, update or delete once for each set of parameters."""
-        thread = _thread_of(connection)
-        if thread is None:
+        direct = _direct(connection)
+        if direct is None:
             await connection.execute(self.statement, [dict(row) for row in rows])
         elif rows:
-            compiled = self._compiled_for(thread, rows[0])
-            with _driver_faults(compiled, thread):
-                thread.driver.executemany(compiled.sql, [compiled.values(row) for row in rows])
+            await direct.change_each(self, rows)
 
-    async def rows(self, connection: AsyncConnection, parameters: Parameters) -> Sequence[Mapping[str, object]]:
+    async def rows(self, connection: AsyncConnection, parameters: Parameters) -> Sequence[Row]:
         """Return the rows of a select, by the names of its columns."""
-        thread = _thread_of(connection)
-        if thread is not None:
-            cursor = self._in_thread(thread, parameters)
-            assert self._compiled is not None
-            return [self._compiled.row(found) for found in cursor]
+        direct = _direct(connection)
+        if direct is not None:
+            return await direct.rows(self, parameters)
         found = (await connection.execute(self.statement, dict(parameters))).mappings().all()
         return [{str(name): value for name, value in row.items()} for row in found]
 
-    def _in_thread(self, connection: InThread, parameters: Parameters) -> sqlite3.Cursor:
-        compiled = self._compiled_for(connection, parameters)
-        with _driver_faults(compiled, connection):
-            return connection.driver.execute(compiled.sql, compiled.values(parameters))
+    def compiled(self, dialect: Dialect, parameters: Parameters, *, returning: bool = False) -> Compiled:
+        """Return the SQL for a database; `returning` has a change return the column of `row` of what it changed."""
+        key = (dialect.name, returning)
+        found = self._compiled.get(key)
+        if found is None:
+            found = self._compiled[key] = Compiled(self._with(returning=returning), dialect, parameters)
+        return found
 
-    def _compiled_for(self, connection: InThread, parameters: Parameters) -> _Compiled:
-        if self._compiled is None:
-            self._compiled = _Compiled(self.statement, connection.dialect, parameters)
-        return self._compiled
-
-
-@contextmanager
-def _driver_faults(compiled: _Compiled, connection: InThread) -> Generator[None]:
-    """Raise the driver's errors like SQLAlchemy; without the values, which may be secrets."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise DBAPIError.instance(
-            compiled.sql, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
-        ) from error
+    def _with(self, *, returning: bool) -> Executable:
+        if not returning or isinstance(self.statement, Select):
+            return self.statement
+        assert self.row is not None
+        return cast("UpdateBase", self.statement).returning(self.row[1])
 
 
-def _thread_of(connection: object) -> InThread | None:
-    """Return the writer thread's connection for a part of a group; None elsewhere."""
-    return connection if isinstance(connection, InThread) else None
+def _direct(connection: object) -> Direct | None:
+    """Return the connection of a part of a group; None elsewhere."""
+    return connection if isinstance(connection, Direct) else None
 
 
 @cache
-def prepared(statement: Executable) -> Prepared:
+def prepared(statement: Executable, *, row: tuple[str, ColumnElement[str]] | None = None) -> Prepared:
     """Return the prepared form of a permanent statement, always the same object."""
-    return Prepared(statement)
+    return Prepared(statement, row=row)
 
 
-class _Compiled:
-    """The SQL of a statement, with the conversions of its parameters and columns."""
+class Compiled:
+    """The SQL of a statement, with the conversions of its parameters and columns.
+
+    Attributes:
+        sql: for the driver.
+    """
 
     def __init__(self, statement: object, dialect: Dialect, parameters: Parameters) -> None:
         assert isinstance(statement, ClauseElement)
@@ -121,7 +153,7 @@ class _Compiled:
             found.append(value if convert is None else convert(value))
         return found
 
-    def row(self, found: Sequence[object]) -> dict[str, object]:
+    def row(self, found: Sequence[object]) -> Row:
         """Return a row of the driver by the names of its columns."""
         return {
             name: value if convert is None else convert(value)

@@ -21,17 +21,23 @@ from fal_server.store.sql import dialect
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
+from fal_server.store.sql.together import Together
 
 _FORGET_BATCH = 500
 # The approximate size for a request that is older than this column, because sealing makes it larger.
 _BODY_SIZE = func.coalesce(REQUEST_CONTENTS.c.body_bytes, func.length(REQUEST_CONTENTS.c.sealed_body))
 # Built once: building a statement costs more than executing it.
-_ADD_CONTENT = Prepared(insert(REQUEST_CONTENTS))
-_CHANGE_CONTENT = Prepared(update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id")))
+_CONTENTS = REQUEST_CONTENTS.c
+_ADD_CONTENT = Prepared(insert(REQUEST_CONTENTS), row=("request_id", _CONTENTS.request_id))
+_CHANGE_CONTENT = Prepared(
+    update(REQUEST_CONTENTS).where(_CONTENTS.request_id == bindparam("changed_id")),
+    row=("changed_id", _CONTENTS.request_id),
+)
 _CONTENT = Prepared(
-    select(REQUEST_CONTENTS.c.sealed_request, REQUEST_CONTENTS.c.sealed_body)
-    .join(REQUESTS, REQUESTS.c.request_id == REQUEST_CONTENTS.c.request_id)
-    .where(owned_by(REQUESTS, bindparam("of_account")), REQUEST_CONTENTS.c.request_id == bindparam("of_request"))
+    select(_CONTENTS.request_id, _CONTENTS.sealed_request, _CONTENTS.sealed_body)
+    .join(REQUESTS, REQUESTS.c.request_id == _CONTENTS.request_id)
+    .where(owned_by(REQUESTS, bindparam("of_account")), _CONTENTS.request_id == bindparam("of_request")),
+    row=("of_request", _CONTENTS.request_id),
 )
 
 
@@ -58,7 +64,8 @@ class SqlQueueStore:
 
         async def work(connection: AsyncConnection) -> QueuedRequest:
             # Insert first, then look: the constraint admits one of two concurrent inserts, and the other finds it.
-            accept = prepared(dialect.insert_missing(connection, REQUESTS, unique="idempotency"))
+            insert_new = dialect.insert_missing(connection, REQUESTS, unique="idempotency")
+            accept = prepared(insert_new, row=("request_id", REQUESTS.c.request_id))
             while not await accept.change(connection, to_row(request)):
                 query = select(REQUESTS).where(REQUESTS.c.idempotency == request.idempotency)
                 taken = (await connection.execute(query)).mappings().one_or_none()
@@ -67,7 +74,7 @@ class SqlQueueStore:
             await _ADD_CONTENT.change(connection, sealed)
             return request
 
-        return await self._database.write(work)
+        return await self._database.write(Together(work))
 
     async def load(self) -> list[QueuedRequest]:
         query = select(REQUESTS).where(REQUESTS.c.state != State.COMPLETED.value)
@@ -152,10 +159,12 @@ class SqlQueueStore:
                 return None
             return await self._content(connection, request.account, request.request_id)
 
-        return await self._database.write(work)
+        return await self._database.write(Together(work))
 
     async def put_back(self, request: QueuedRequest, attempt: int) -> bool:
-        return await self._database.write(lambda connection: _change(connection, request, State.IN_PROGRESS, attempt))
+        return await self._database.write(
+            Together(lambda connection: _change(connection, request, State.IN_PROGRESS, attempt))
+        )
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
         sealed = self._sealed(request, answer)
@@ -166,7 +175,7 @@ class SqlQueueStore:
             await _CHANGE_CONTENT.change(connection, {"changed_id": request.request_id, **sealed})
             return True
 
-        return await self._database.write(work)
+        return await self._database.write(Together(work))
 
     async def complete_all(self, requests: Sequence[QueuedRequest], answer: Answer) -> set[str]:
         sealed = {request.request_id: self._sealed(request, answer) for request in requests}
@@ -312,7 +321,8 @@ def _change_from(state: State | None) -> Prepared:
     return Prepared(
         update(REQUESTS).where(
             rows.request_id == bindparam("changed_id"), _is_in(state), rows.attempt == bindparam("before")
-        )
+        ),
+        row=("changed_id", rows.request_id),
     )
 
 

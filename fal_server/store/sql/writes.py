@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.sketch import DurationSketch
-from fal_server.store.sql import dialect
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Executable
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
@@ -119,74 +112,3 @@ async def run_each(works: Sequence[Work[object]], connection: AsyncConnection) -
         except Exception as error:
             raise WorkFailed(error) from error
     return results
-
-
-class WriterThread:
-    """Runs transactions on one SQLite file in a separate thread.
-
-    The usual way switches between the event loop and a thread for each statement, which costs several times as much as
-    the statements. Here a group is one visit to the thread.
-
-    Args:
-        path: the database's file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fal-writer")
-        self._connection: Connection | None = None
-        self._parts_use: InThread | None = None
-
-    async def transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
-        """Run the parts of a group in one transaction; see `GroupedWrites`."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, works)
-
-    async def close(self) -> None:
-        """Close the file."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown()
-
-    def _transact(self, works: Sequence[Work[object]]) -> Sequence[object]:
-        if self._connection is None:
-            self._connection = dialect.create_writer(self._path).connect()
-            self._parts_use = InThread(self._connection)
-        with self._connection.begin():
-            return _at_once(run_each(works, cast("AsyncConnection", self._parts_use)))
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class InThread:
-    """The methods of an AsyncConnection that the parts of a group call, without a loop: nothing here waits for one.
-
-    Attributes:
-        driver: the driver's connection, for statements that bypass SQLAlchemy.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.dialect = connection.dialect
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        self.driver = driver
-
-    async def execute(
-        self, statement: Executable, parameters: dict[str, object] | list[dict[str, object]] | None = None
-    ) -> CursorResult[object]:
-        return self._connection.execute(statement, parameters)
-
-    async def run_sync(self, work: Callable[..., T], *arguments: object) -> T:
-        return work(self._connection, *arguments)
-
-
-def _at_once(work: Awaitable[T]) -> T:
-    """Run a coroutine that waits for nothing, and return its result."""
-    steps = work.__await__()
-    try:
-        next(steps)
-    except StopIteration as end:
-        return cast("T", end.value)
-    raise AssertionError("a transaction waits for something else than its database")
