@@ -47,7 +47,8 @@ def connection_errors() -> tuple[type[Exception], ...]:
         return (OSError,)
     import asyncpg
 
-    return (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+    # The last is raised for a connection that the server ended just now.
+    return (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 @contextmanager

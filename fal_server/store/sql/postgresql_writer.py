@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from fal_server.store.sql import dialect
 from fal_server.store.sql.controller_lock import take_lock
+from fal_server.store.sql.driver_errors import connection_errors
 from fal_server.store.sql.prepared import Direct, Parameters, Prepared, Row
 from fal_server.store.sql.together import Ask, Together, run_together
 from fal_server.store.sql.writes import Work, WorkFailed
@@ -193,4 +193,4 @@ def _driver_faults(sql: str) -> Generator[None]:
 
 def _failures() -> tuple[type[Exception], ...]:
     """Return what a command raises if the connection or the server cannot carry it out."""
-    return (DBAPIError, *dialect.connection_errors())
+    return (DBAPIError, *connection_errors())
