@@ -109,7 +109,9 @@ async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
         principal = Principal(scope=SCOPE, key_id="bench")
         caller = Caller(principal=principal, request_id="bench", accept=_accept)
         handlers = RunnerHandlers(platform.runners, Nodes(platform.fleet, platform.engine.nodes, MachineTypes()))
-        return len(ListRunnersResponse.FromString(await handlers.list_runners(request, caller)).runners)
+        answer = await handlers.list_runners(request, caller)
+        # In a thread, because a client parses it: that holds no event loop of a controller.
+        return await asyncio.to_thread(lambda: len(ListRunnersResponse.FromString(answer).runners))
 
     async def in_pages() -> int:
         token, done = "", 0
