@@ -566,7 +566,8 @@ class AsyncController:
             headers=headers,
             signing_key=signing_key,
         )
-        return adapter.drain.drain((await self._calls.unary(self._calls.drains.CreateDrain, request)).drain)
+        message = await self._calls.unary(self._calls.drains.CreateDrain, request)
+        return adapter.drain.drain(message.drain, message.warnings)
 
     async def list_drains(self) -> list[adapter.drain.LogDrain]:
         """List the log drains by name."""

@@ -556,7 +556,8 @@ class Controller:
             headers=headers,
             signing_key=signing_key,
         )
-        return adapter.drain.drain(self._calls.unary(self._calls.drains.CreateDrain, request).drain)
+        message = self._calls.unary(self._calls.drains.CreateDrain, request)
+        return adapter.drain.drain(message.drain, message.warnings)
 
     def list_drains(self) -> list[adapter.drain.LogDrain]:
         """List the log drains by name."""

@@ -37,6 +37,7 @@ class LogDrain:
         oldest_unsent_at: when the oldest of them was written; None if none waits.
         last_sent_at: when the receiver last took lines; None if it never did.
         last_error: why the last delivery failed; None if it did not.
+        warnings: of a drain that was just created, what will keep lines from arriving.
     """
 
     name: str
@@ -55,9 +56,10 @@ class LogDrain:
     last_sent_at: datetime | None
     last_error: str | None
     last_error_at: datetime | None
+    warnings: tuple[str, ...] = ()
 
 
-def drain(message: drain_pb2.Drain) -> LogDrain:
+def drain(message: drain_pb2.Drain, warnings: Sequence[str] = ()) -> LogDrain:
     return LogDrain(
         name=message.name,
         url=message.url,
@@ -75,6 +77,7 @@ def drain(message: drain_pb2.Drain) -> LogDrain:
         last_sent_at=to_datetime(message.last_sent_at) if message.HasField("last_sent_at") else None,
         last_error=message.last_error if message.HasField("last_error") else None,
         last_error_at=to_datetime(message.last_error_at) if message.HasField("last_error_at") else None,
+        warnings=tuple(warnings),
     )
 
 

@@ -26,7 +26,7 @@ from fal_grpc.v1 import log_pb2 as fal__grpc_dot_v1_dot_log__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61l_grpc/v1/drain.proto\x12\x06\x66\x61l.v1\x1a\x15\x66\x61l_grpc/v1/log.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x05\n\x05\x44rain\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12+\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.fal.v1.DrainFormatR\x06\x66ormat\x12\x12\n\x04\x61pps\x18\x04 \x03(\tR\x04\x61pps\x12\x31\n\x0bleast_level\x18\x05 \x01(\x0e\x32\x10.fal.v1.LogLevelR\nleastLevel\x12!\n\x0cheader_names\x18\x06 \x03(\tR\x0bheaderNames\x12\x16\n\x06signed\x18\x07 \x01(\x08R\x06signed\x12\x16\n\x06paused\x18\x08 \x01(\x08R\x06paused\x12\x39\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n\nsent_lines\x18\n \x01(\x03R\tsentLines\x12\x1d\n\nlost_lines\x18\x0b \x01(\x03R\tlostLines\x12!\n\x0cunsent_lines\x18\x0c \x01(\x03R\x0bunsentLines\x12\x44\n\x10oldest_unsent_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0eoldestUnsentAt\x12<\n\x0clast_sent_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastSentAt\x12\"\n\nlast_error\x18\x0f \x01(\tH\x00R\tlastError\x88\x01\x01\x12>\n\rlast_error_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0blastErrorAtB\r\n\x0b_last_error\"\x87\x03\n\x12\x43reateDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x15\n\x03url\x18\x02 \x01(\tB\x03\x80\x01\x01R\x03url\x12+\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.fal.v1.DrainFormatR\x06\x66ormat\x12\x12\n\x04\x61pps\x18\x04 \x03(\tR\x04\x61pps\x12\x36\n\x0bleast_level\x18\x05 \x01(\x0e\x32\x10.fal.v1.LogLevelH\x00R\nleastLevel\x88\x01\x01\x12\x46\n\x07headers\x18\x06 \x03(\x0b\x32\'.fal.v1.CreateDrainRequest.HeadersEntryB\x03\x80\x01\x01R\x07headers\x12)\n\x0bsigning_key\x18\x07 \x01(\tB\x03\x80\x01\x01H\x01R\nsigningKey\x88\x01\x01\x1a:\n\x0cHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0e\n\x0c_least_levelB\x0e\n\x0c_signing_key\":\n\x13\x43reateDrainResponse\x12#\n\x05\x64rain\x18\x01 \x01(\x0b\x32\r.fal.v1.DrainR\x05\x64rain\"\x13\n\x11ListDrainsRequest\";\n\x12ListDrainsResponse\x12%\n\x06\x64rains\x18\x01 \x03(\x0b\x32\r.fal.v1.DrainR\x06\x64rains\"%\n\x0fGetDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"7\n\x10GetDrainResponse\x12#\n\x05\x64rain\x18\x01 \x01(\x0b\x32\r.fal.v1.DrainR\x05\x64rain\"(\n\x12\x44\x65leteDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x15\n\x13\x44\x65leteDrainResponse\"\'\n\x11PauseDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x14\n\x12PauseDrainResponse\"(\n\x12ResumeDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x15\n\x13ResumeDrainResponse*r\n\x0b\x44rainFormat\x12\x1c\n\x18\x44RAIN_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44RAIN_FORMAT_NDJSON\x10\x01\x12\x15\n\x11\x44RAIN_FORMAT_OTLP\x10\x02\x12\x15\n\x11\x44RAIN_FORMAT_LOKI\x10\x03\x32\xa9\x03\n\x06\x44rains\x12\x46\n\x0b\x43reateDrain\x12\x1a.fal.v1.CreateDrainRequest\x1a\x1b.fal.v1.CreateDrainResponse\x12\x43\n\nListDrains\x12\x19.fal.v1.ListDrainsRequest\x1a\x1a.fal.v1.ListDrainsResponse\x12=\n\x08GetDrain\x12\x17.fal.v1.GetDrainRequest\x1a\x18.fal.v1.GetDrainResponse\x12\x46\n\x0b\x44\x65leteDrain\x12\x1a.fal.v1.DeleteDrainRequest\x1a\x1b.fal.v1.DeleteDrainResponse\x12\x43\n\nPauseDrain\x12\x19.fal.v1.PauseDrainRequest\x1a\x1a.fal.v1.PauseDrainResponse\x12\x46\n\x0bResumeDrain\x12\x1a.fal.v1.ResumeDrainRequest\x1a\x1b.fal.v1.ResumeDrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61l_grpc/v1/drain.proto\x12\x06\x66\x61l.v1\x1a\x15\x66\x61l_grpc/v1/log.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x05\n\x05\x44rain\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12+\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.fal.v1.DrainFormatR\x06\x66ormat\x12\x12\n\x04\x61pps\x18\x04 \x03(\tR\x04\x61pps\x12\x31\n\x0bleast_level\x18\x05 \x01(\x0e\x32\x10.fal.v1.LogLevelR\nleastLevel\x12!\n\x0cheader_names\x18\x06 \x03(\tR\x0bheaderNames\x12\x16\n\x06signed\x18\x07 \x01(\x08R\x06signed\x12\x16\n\x06paused\x18\x08 \x01(\x08R\x06paused\x12\x39\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n\nsent_lines\x18\n \x01(\x03R\tsentLines\x12\x1d\n\nlost_lines\x18\x0b \x01(\x03R\tlostLines\x12!\n\x0cunsent_lines\x18\x0c \x01(\x03R\x0bunsentLines\x12\x44\n\x10oldest_unsent_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0eoldestUnsentAt\x12<\n\x0clast_sent_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastSentAt\x12\"\n\nlast_error\x18\x0f \x01(\tH\x00R\tlastError\x88\x01\x01\x12>\n\rlast_error_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0blastErrorAtB\r\n\x0b_last_error\"\x87\x03\n\x12\x43reateDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x15\n\x03url\x18\x02 \x01(\tB\x03\x80\x01\x01R\x03url\x12+\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.fal.v1.DrainFormatR\x06\x66ormat\x12\x12\n\x04\x61pps\x18\x04 \x03(\tR\x04\x61pps\x12\x36\n\x0bleast_level\x18\x05 \x01(\x0e\x32\x10.fal.v1.LogLevelH\x00R\nleastLevel\x88\x01\x01\x12\x46\n\x07headers\x18\x06 \x03(\x0b\x32\'.fal.v1.CreateDrainRequest.HeadersEntryB\x03\x80\x01\x01R\x07headers\x12)\n\x0bsigning_key\x18\x07 \x01(\tB\x03\x80\x01\x01H\x01R\nsigningKey\x88\x01\x01\x1a:\n\x0cHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0e\n\x0c_least_levelB\x0e\n\x0c_signing_key\"V\n\x13\x43reateDrainResponse\x12#\n\x05\x64rain\x18\x01 \x01(\x0b\x32\r.fal.v1.DrainR\x05\x64rain\x12\x1a\n\x08warnings\x18\x02 \x03(\tR\x08warnings\"\x13\n\x11ListDrainsRequest\";\n\x12ListDrainsResponse\x12%\n\x06\x64rains\x18\x01 \x03(\x0b\x32\r.fal.v1.DrainR\x06\x64rains\"%\n\x0fGetDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"7\n\x10GetDrainResponse\x12#\n\x05\x64rain\x18\x01 \x01(\x0b\x32\r.fal.v1.DrainR\x05\x64rain\"(\n\x12\x44\x65leteDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x15\n\x13\x44\x65leteDrainResponse\"\'\n\x11PauseDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x14\n\x12PauseDrainResponse\"(\n\x12ResumeDrainRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x15\n\x13ResumeDrainResponse*r\n\x0b\x44rainFormat\x12\x1c\n\x18\x44RAIN_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44RAIN_FORMAT_NDJSON\x10\x01\x12\x15\n\x11\x44RAIN_FORMAT_OTLP\x10\x02\x12\x15\n\x11\x44RAIN_FORMAT_LOKI\x10\x03\x32\xa9\x03\n\x06\x44rains\x12\x46\n\x0b\x43reateDrain\x12\x1a.fal.v1.CreateDrainRequest\x1a\x1b.fal.v1.CreateDrainResponse\x12\x43\n\nListDrains\x12\x19.fal.v1.ListDrainsRequest\x1a\x1a.fal.v1.ListDrainsResponse\x12=\n\x08GetDrain\x12\x17.fal.v1.GetDrainRequest\x1a\x18.fal.v1.GetDrainResponse\x12\x46\n\x0b\x44\x65leteDrain\x12\x1a.fal.v1.DeleteDrainRequest\x1a\x1b.fal.v1.DeleteDrainResponse\x12\x43\n\nPauseDrain\x12\x19.fal.v1.PauseDrainRequest\x1a\x1a.fal.v1.PauseDrainResponse\x12\x46\n\x0bResumeDrain\x12\x1a.fal.v1.ResumeDrainRequest\x1a\x1b.fal.v1.ResumeDrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDRAINREQUEST'].fields_by_name['headers']._serialized_options = b'\200\001\001'
   _globals['_CREATEDRAINREQUEST'].fields_by_name['signing_key']._loaded_options = None
   _globals['_CREATEDRAINREQUEST'].fields_by_name['signing_key']._serialized_options = b'\200\001\001'
-  _globals['_DRAINFORMAT']._serialized_start=1566
-  _globals['_DRAINFORMAT']._serialized_end=1680
+  _globals['_DRAINFORMAT']._serialized_start=1594
+  _globals['_DRAINFORMAT']._serialized_end=1708
   _globals['_DRAIN']._serialized_start=92
   _globals['_DRAIN']._serialized_end=739
   _globals['_CREATEDRAINREQUEST']._serialized_start=742
@@ -50,27 +50,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDRAINREQUEST_HEADERSENTRY']._serialized_start=1043
   _globals['_CREATEDRAINREQUEST_HEADERSENTRY']._serialized_end=1101
   _globals['_CREATEDRAINRESPONSE']._serialized_start=1135
-  _globals['_CREATEDRAINRESPONSE']._serialized_end=1193
-  _globals['_LISTDRAINSREQUEST']._serialized_start=1195
-  _globals['_LISTDRAINSREQUEST']._serialized_end=1214
-  _globals['_LISTDRAINSRESPONSE']._serialized_start=1216
-  _globals['_LISTDRAINSRESPONSE']._serialized_end=1275
-  _globals['_GETDRAINREQUEST']._serialized_start=1277
-  _globals['_GETDRAINREQUEST']._serialized_end=1314
-  _globals['_GETDRAINRESPONSE']._serialized_start=1316
-  _globals['_GETDRAINRESPONSE']._serialized_end=1371
-  _globals['_DELETEDRAINREQUEST']._serialized_start=1373
-  _globals['_DELETEDRAINREQUEST']._serialized_end=1413
-  _globals['_DELETEDRAINRESPONSE']._serialized_start=1415
-  _globals['_DELETEDRAINRESPONSE']._serialized_end=1436
-  _globals['_PAUSEDRAINREQUEST']._serialized_start=1438
-  _globals['_PAUSEDRAINREQUEST']._serialized_end=1477
-  _globals['_PAUSEDRAINRESPONSE']._serialized_start=1479
-  _globals['_PAUSEDRAINRESPONSE']._serialized_end=1499
-  _globals['_RESUMEDRAINREQUEST']._serialized_start=1501
-  _globals['_RESUMEDRAINREQUEST']._serialized_end=1541
-  _globals['_RESUMEDRAINRESPONSE']._serialized_start=1543
-  _globals['_RESUMEDRAINRESPONSE']._serialized_end=1564
-  _globals['_DRAINS']._serialized_start=1683
-  _globals['_DRAINS']._serialized_end=2108
+  _globals['_CREATEDRAINRESPONSE']._serialized_end=1221
+  _globals['_LISTDRAINSREQUEST']._serialized_start=1223
+  _globals['_LISTDRAINSREQUEST']._serialized_end=1242
+  _globals['_LISTDRAINSRESPONSE']._serialized_start=1244
+  _globals['_LISTDRAINSRESPONSE']._serialized_end=1303
+  _globals['_GETDRAINREQUEST']._serialized_start=1305
+  _globals['_GETDRAINREQUEST']._serialized_end=1342
+  _globals['_GETDRAINRESPONSE']._serialized_start=1344
+  _globals['_GETDRAINRESPONSE']._serialized_end=1399
+  _globals['_DELETEDRAINREQUEST']._serialized_start=1401
+  _globals['_DELETEDRAINREQUEST']._serialized_end=1441
+  _globals['_DELETEDRAINRESPONSE']._serialized_start=1443
+  _globals['_DELETEDRAINRESPONSE']._serialized_end=1464
+  _globals['_PAUSEDRAINREQUEST']._serialized_start=1466
+  _globals['_PAUSEDRAINREQUEST']._serialized_end=1505
+  _globals['_PAUSEDRAINRESPONSE']._serialized_start=1507
+  _globals['_PAUSEDRAINRESPONSE']._serialized_end=1527
+  _globals['_RESUMEDRAINREQUEST']._serialized_start=1529
+  _globals['_RESUMEDRAINREQUEST']._serialized_end=1569
+  _globals['_RESUMEDRAINRESPONSE']._serialized_start=1571
+  _globals['_RESUMEDRAINRESPONSE']._serialized_end=1592
+  _globals['_DRAINS']._serialized_start=1711
+  _globals['_DRAINS']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)

@@ -167,7 +167,7 @@ async def build_use_cases(
     mail = SmtpMailClient(destinations)
     stack.push_async_callback(mail.close)
     calls = SignedCalls(outbound, await store.webhook_signer(), clock, addresses.accounts)
-    drains = Drains(store.drains, live.unsent_lines, storage.vault, clock)
+    drains = Drains(store.drains, live.unsent_lines, storage.vault, clock, client=outbound, catalog=catalog)
     notices = Notices(store.notices, storage.vault, outbound, mail, addresses.accounts, clock)
     delays = Delays(catalog, live.fleet, clock)
     queue = Queue(

@@ -40,7 +40,7 @@ class DrainHandlers:
             headers=request.headers,
             signing_key=request.signing_key if request.HasField("signing_key") else None,
         )
-        return pb.CreateDrainResponse(drain=_drain(view))
+        return pb.CreateDrainResponse(drain=_drain(view), warnings=view.warnings)
 
     async def list_drains(self, request: pb.ListDrainsRequest, caller: Caller) -> pb.ListDrainsResponse:
         return pb.ListDrainsResponse(drains=[_drain(view) for view in await self._drains.list(caller.scope)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from fal_server.core.drains import REACHES_BACK, DrainFormat, LogDrain, Target, Unsent, checked_drain_name
 from fal_server.core.faults import AlreadyExists, NotFound, ResourceExhausted
@@ -14,30 +16,52 @@ from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Scope
 from fal_server.core.logs import LogLevel
 from fal_server.core.names import app_name, split_app_name
 from fal_server.core.outbound import checked_url
+from fal_server.live.catalog import Catalog
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.unsent_lines import UnsentLines
 from fal_server.ports import Clock, Vault
 from fal_server.ports.drains import DrainStore
+from fal_server.ports.outbound import OutboundClient
 
 MOST_DRAINS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainView:
-    """A drain, and what waits for it."""
+    """A drain, and what waits for it.
+
+    Attributes:
+        warnings: of a new one, what will keep lines from arriving.
+    """
 
     drain: LogDrain
     unsent: Unsent
+    warnings: Sequence[str] = ()
 
 
 class Drains:
     """The use cases of log drains.
 
+    Args:
+        client: knows which receivers may not be called; None calls nobody.
+        catalog: knows which apps exist; None knows none.
+
     Attributes:
         changed: notified when a drain is created, paused, resumed or deleted.
     """
 
-    def __init__(self, store: DrainStore, unsent: UnsentLines, vault: Vault, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: DrainStore,
+        unsent: UnsentLines,
+        vault: Vault,
+        clock: Clock,
+        *,
+        client: OutboundClient | None = None,
+        catalog: Catalog | None = None,
+    ) -> None:
+        self._client = client
+        self._catalog = catalog
         self._store = store
         self._unsent = unsent
         self._vault = vault
@@ -95,7 +119,7 @@ class Drains:
             if not await self._store.add(drain):
                 raise AlreadyExists(f"drain {name!r} exists already: choose another name, or delete it first")
         self.changed.notify()
-        return await self._view(drain)
+        return replace(await self._view(drain), warnings=await self._warnings(drain, target))
 
     async def list(self, scope: Scope) -> Sequence[DrainView]:
         """Return the drains of an account by name."""
@@ -150,6 +174,21 @@ class Drains:
         """
         document = json.loads(self._vault.open(_context(drain.drain_id), drain.sealed))
         return Target(url=document["url"], headers=document["headers"], signing_key=document["signing_key"])
+
+    async def _warnings(self, drain: LogDrain, target: Target) -> Sequence[str]:
+        found: builtins.list[str] = []
+        parts = urlsplit(target.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if self._client is not None and (refusal := await self._client.refusal(parts.hostname or "", port)):
+            found.append(refusal)
+        if self._catalog is not None:
+            known = {str(app.app_id) for app in self._catalog.apps if app.account == drain.account}
+            found += [
+                f"there is no app {app!r} yet: `fal apps list` shows which exist"
+                for app in drain.apps
+                if app not in known
+            ]
+        return found
 
     async def _view(self, drain: LogDrain) -> DrainView:
         behind = self._unsent.of(drain.drain_id)

@@ -113,3 +113,9 @@ def test_the_others_name_a_drain(controller, capsys, command, method, answer):
     assert main(["drains", command, "loki"]) == 0
     assert method in {name for name, _ in controller.asked}
     assert "drain loki" in capsys.readouterr().err
+
+
+def test_a_warning_of_the_controller_is_shown(controller, capsys):
+    controller.answers["CreateDrain"] = pb.CreateDrainResponse(drain=drain(), warnings=["there is no app 'b' yet"])
+    assert main(["drains", "create", "loki", "https://loki.test/"]) == 0
+    assert "Warning: there is no app 'b' yet\n" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from fal_server.core.faults import AlreadyExists, InvalidArgument, NotFound, Res
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.outbound import OutboundCall, Receipt
+from fal_server.http.outbound.client import HttpOutboundClient
+from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.drain_formats import written
 from fal_server.live.unsent_lines import UnsentLines
 from fal_server.services.draining import RETRIES, Draining
@@ -24,6 +26,7 @@ from fal_server.services.drains import MOST_DRAINS, Drains
 from fal_server.services.logs import Logs
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.fakes.domain import SCOPE, START
+from tests.fakes.platform import Platform
 
 URL = "https://user:pass@receiver.test/in?key=secret"
 SIGNING_KEY = "k" * 64
@@ -349,3 +352,17 @@ async def test_bounds(desk):
         await desk.create(f"d{number}")
     with pytest.raises(ResourceExhausted):
         await desk.create("one-more")
+
+
+async def test_what_will_not_arrive_is_said_at_once(platform: Platform) -> None:
+    await platform.deploy("a")
+    client = HttpOutboundClient(Destinations())
+    store, clock = platform.store.drains, platform.clock
+    vault, catalog = AesVault(bytes(32)), platform.catalog
+    drains = Drains(store, UnsentLines(), vault, clock, client=client, catalog=catalog)
+    view = await drains.create(SCOPE, "d", "http://127.0.0.1/in", apps=["a", "b"])
+    assert len(view.warnings) == 2
+    assert "--webhook-allow" in view.warnings[0]
+    assert "no app 'b' yet" in view.warnings[1]
+    assert (await drains.get(SCOPE, "d")).warnings == ()
+    await client.close()

@@ -155,6 +155,8 @@ def _create(args: argparse.Namespace) -> None:
             headers=headers,
             signing_key=signing_key,
         )
+    for warning in drain.warnings:
+        print_note(f"Warning: {warning}")
     print_note(f"Created drain {drain.name}. `fal drains list` shows whether the receiver takes its lines.")
     if args.output != "pretty":
         write_document(args.output, document(drain))
