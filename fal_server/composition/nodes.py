@@ -193,6 +193,10 @@ class JoinedNodes:
             if name in self._known
         ]
 
+    def lost(self) -> list[str]:
+        """Return the names of the nodes that do not answer now."""
+        return sorted(name for name, host in self._hosts.items() if host.away)
+
     def answers(self, runner: Runner) -> Awaitable[bool] | None:
         """Ask the node of a runner whether it answers; return None for a runner of this machine."""
         host = self._hosts.get(runner.node)

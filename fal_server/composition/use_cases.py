@@ -234,7 +234,9 @@ async def build_use_cases(
         deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
         drains=drains,
         notices=notices,
-        conditions=Conditions(catalog, fleet, dispatcher, live.totals, MachineHealth(state.root, certificates), clock),
+        conditions=Conditions(
+            catalog, fleet, dispatcher, live.totals, MachineHealth(state.root, certificates, execution.nodes), clock
+        ),
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),

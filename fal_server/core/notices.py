@@ -37,6 +37,7 @@ class NoticeCondition(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     QUEUE_SIZE = "queue-size"
     ERROR_SHARE = "error-share"
+    NODE_LOST = "node-lost"
     DISK_FULL = "disk-full"
     CERTIFICATE = "certificate"
 
@@ -64,6 +65,7 @@ LIMITS: Mapping[NoticeCondition, ThresholdRange] = {
     NoticeCondition.OUT_OF_MEMORY: ThresholdRange(usual=1, least=1, most=1000),
     NoticeCondition.QUEUE_SIZE: ThresholdRange(usual=100, least=1, most=1_000_000_000),
     NoticeCondition.ERROR_SHARE: ThresholdRange(usual=5, least=0.1, most=100),
+    NoticeCondition.NODE_LOST: ThresholdRange(usual=1, least=1, most=1, of_controller=True),
     NoticeCondition.DISK_FULL: ThresholdRange(usual=90, least=1, most=100, of_controller=True),
     NoticeCondition.CERTIFICATE: ThresholdRange(usual=14, least=1, most=365, below=True, of_controller=True),
 }

@@ -73,6 +73,10 @@ class ControllerHealth(Protocol):
         """
         ...
 
+    def lost_nodes(self) -> Sequence[str]:
+        """Return the names of the further machines that do not answer now."""
+        ...
+
     def certificate_ends_at(self) -> datetime | None:
         """Return when the listener's certificate ends; None without TLS."""
         ...

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fal_server.core.apps import App
 from fal_server.core.identity import AccountId
@@ -22,6 +22,7 @@ from fal_server.ports.notices import ControllerHealth
 log = logging.getLogger(__name__)
 # The longest delay between two starts, and twice a usual startup_timeout: after that nobody tries any more.
 _STILL_FAILING = timedelta(minutes=30)
+_LOST_AFTER = timedelta(minutes=1)
 _MOST_ENDED = 1000
 _NO_MEMORY = "ran out of memory"  # what fal_runner.shim.memory says
 
@@ -44,6 +45,7 @@ class Conditions:
         self._totals = totals
         self._controller = controller
         self._clock = clock
+        self._away_since: dict[str, datetime] = {}
 
     async def read(self, account: AccountId, wanted: AbstractSet[NoticeCondition]) -> list[Reading]:
         """Return the values of some conditions of an account; one without a value is left out."""
@@ -59,6 +61,13 @@ class Conditions:
             found += _error_shares(self._totals.last_minute(account, self._clock.now()))
         if NoticeCondition.DISK_FULL in wanted:
             found += await self._disk()
+        if NoticeCondition.NODE_LOST in wanted:
+            found += [
+                Reading(
+                    condition=NoticeCondition.NODE_LOST, subject=node, value=1, detail=f"node {node} does not answer"
+                )
+                for node in self._nodes_lost_for_long()
+            ]
         if NoticeCondition.CERTIFICATE in wanted:
             found += self._certificate()
         return [reading for reading in found if reading.condition in wanted]
@@ -102,6 +111,12 @@ class Conditions:
             return ()
         detail = f"{used:.1f} % of the disk of the state directory is used"
         return (Reading(condition=NoticeCondition.DISK_FULL, subject="controller", value=used, detail=detail),)
+
+    def _nodes_lost_for_long(self) -> list[str]:
+        """Return the nodes that are away for a minute: at its start the controller has reached none yet."""
+        now = self._clock.now()
+        self._away_since = {node: self._away_since.get(node, now) for node in self._controller.lost_nodes()}
+        return [node for node, since in self._away_since.items() if now - since >= _LOST_AFTER]
 
     def _certificate(self) -> Iterable[Reading]:
         ends_at = self._controller.certificate_ends_at()

@@ -13,8 +13,9 @@ from fal_server.composition.options import add_options, as_arguments
 from fal_server.composition.settings import Settings
 from fal_server.composition.tls import TlsSettings
 
-# A value for each kind of option.
+# A value for each kind of option, or for one of another kind than its name for the value says.
 VALUES = {
+    "--traces": ["http://127.0.0.1:4318/v1/traces"],
     "ADDRESS": ["::1"],
     "PORT": ["1"],
     "N": ["0"],
@@ -38,7 +39,8 @@ def test_fal_up_passes_every_option_on():
     chosen = []
     for action in parser._actions[1:]:
         (flag,) = action.option_strings
-        chosen += [flag] if action.nargs == 0 else [f"{flag}={value}" for value in VALUES[str(action.metavar)]]
+        values = VALUES.get(flag) or VALUES[str(action.metavar)]
+        chosen += [flag] if action.nargs == 0 else [f"{flag}={value}" for value in values]
     args = build_parser(["up"]).parse_args(["up", *chosen])
     assert as_arguments(args) == chosen
     assert len(chosen) > 10
@@ -55,6 +57,8 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
     [
         "--port=65536",
         "--port=x",
+        "--traces=127.0.0.1:4318",
+        "--traces=http://me:secret@127.0.0.1:4318/v1/traces",
         "--gpu=A100",
         "--gpu=GPU-A100=x",
         "--warm-shims=-1",

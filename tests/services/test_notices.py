@@ -71,9 +71,13 @@ class Machine:
     def __init__(self) -> None:
         self.used = 10.0
         self.ends_at: datetime | None = None
+        self.lost: list[str] = []
 
     async def disk_used_percent(self) -> float:
         return self.used
+
+    def lost_nodes(self) -> list[str]:
+        return self.lost
 
     def certificate_ends_at(self) -> datetime | None:
         return self.ends_at
@@ -267,6 +271,18 @@ async def test_a_certificate_that_ends(desk: Desk) -> None:
     desk.machine.ends_at = desk.platform.clock.now() + timedelta(days=13)
     await desk.look()
     assert desk.receiver.told == [("firing", "certificate", "controller")]
+
+
+async def test_a_node_that_does_not_answer(desk: Desk) -> None:
+    await desk.create(thresholds={"node-lost": 0})
+    desk.machine.lost = ["gpu-2"]
+    await desk.look()
+    assert desk.receiver.told == []  # as at the start of a controller
+    await desk.pass_time(seconds=75)
+    assert desk.receiver.told == [("firing", "node-lost", "gpu-2")]
+    desk.machine.lost = []
+    await desk.pass_time(minutes=6)
+    assert desk.receiver.told[1:] == [("resolved", "node-lost", "gpu-2")]
 
 
 async def test_without_notices_nothing_is_looked_at(desk: Desk) -> None:

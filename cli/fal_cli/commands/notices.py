@@ -38,6 +38,7 @@ Without --on it tells of all conditions:
   error-share=5      percent of an app's requests of a minute with a status of
                      500 or above, if there are 20 and more
 Of the controller, for keys of its first account:
+  node-lost=1        a further machine that does not answer
   disk-full=90       percent of the state directory's disk that are used
   certificate=14     days until the certificate ends"""
 
