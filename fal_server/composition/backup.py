@@ -14,7 +14,7 @@ from fal_server.core.faults import AlreadyExists, Fault, NotFound, Unavailable
 from fal_server.store.files.durable import sync_directory
 from fal_server.store.sql.copying import CopyProgress, back_up_file, copy_database
 
-_SECRETS = ("master.key", "admin.key", "tls", "nodes")
+_SECRETS = ("master.key", "admin.key", "tls")
 _CONTENT = ("blobs", "app-files", "objects")
 
 

@@ -93,6 +93,8 @@ def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
     # The copied directories contain the paths of the original's runners' sockets.
     shutil.rmtree(state.runners, ignore_errors=True)
     state.runners.mkdir(mode=0o700)
+    # With them it would give the original's nodes orders, and end the original's runners there.
+    shutil.rmtree(state.nodes, ignore_errors=True)
     _write(state, replace(current, directory_id=str(uuid.uuid4())))
     log.warning("the state directory was a copy of %s: the runners of the original are left alone", known.path)
     return True

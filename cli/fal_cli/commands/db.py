@@ -57,8 +57,8 @@ def add_arguments(parser: FalParser) -> None:
     backup.add_argument(
         "--keys",
         action="store_true",
-        help="Copy the master key, the administrator's key and the authorities of TLS and of nodes, too. Without "
-        "them whoever has the backup cannot read its secrets; keep them apart.",
+        help="Copy the master key, the administrator's key and the TLS authority, too. Without them whoever has the "
+        "backup cannot read its secrets; keep them apart.",
     )
     copy = add_command(
         commands, "copy", "Copy the database of a stopped controller to PostgreSQL, or from there, and check it.", _copy
