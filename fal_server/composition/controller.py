@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,7 @@ from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
 from fal_server.engines.local.machine import few_files
+from fal_server.engines.remote.epoch import Epoch
 from fal_server.loops.state_watch import StateWatch
 from fal_server.services.adoption import give_up, reattach
 from fal_server.services.log_bounds import LogBounds
@@ -168,6 +170,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         logs=logs,
         trust=trust,
         isolation=isolation.level,
+        epoch=Epoch(number=await storage.store.next_epoch(), holder=secrets.token_hex(4)),
         now=clock.wall,
         stack=stack,
     )

@@ -25,6 +25,7 @@ from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.engines.local import LocalHost, RunnerGroups, find_gpus
 from fal_server.engines.local.sandboxes import Sandboxes
+from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.shim.engine import ShimEngine
 from fal_server.services.logs import Logs
 
@@ -62,6 +63,7 @@ def build_execution(
     logs: Logs,
     trust: Mapping[str, str],
     isolation: Isolation,
+    epoch: Epoch,
     now: Callable[[], datetime],
     stack: AsyncExitStack,
 ) -> Execution:
@@ -70,6 +72,7 @@ def build_execution(
     Args:
         logs: takes the lines of runners.
         isolation: the level of isolation of runners.
+        epoch: which start of the controller this is.
         now: returns the time.
         trust: the variables that make programs trust this controller's authority. Builds need them because
             requirements may be files that were uploaded to this controller.
@@ -113,6 +116,7 @@ def build_execution(
         machine_types=settings.machine_types,
         blobs=storage.blobs,
         files=storage.app_files,
+        epoch=epoch,
         now=now,
     )
     engine = ShimEngine(

@@ -31,9 +31,10 @@ from fal_server.engines.local import LocalHost, RunnerGroups
 from fal_server.engines.local.machine import raise_descriptor_limit
 from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.local.spawn import Orphans
-from fal_server.engines.node.entrance import Entrance
+from fal_server.engines.node.entrance import ControlSockets, Entrance
+from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
-from fal_server.engines.node.service import Enrolment, HostService, serve
+from fal_server.engines.node.service import Enrolment, HostService, refuse_all, serve
 from fal_server.engines.node.shims import LivingShims
 from fal_server.store.files.app_files import AppFilesOfAccounts
 from fal_server.store.files.blobs import FileBlobs
@@ -120,20 +121,26 @@ class RunningNode:
         if options.new_token:
             identity.leave()
         isolation = await choose_isolation(options.isolation, None)
-        sockets = {name: socket_path(state.root / f"{name}.sock") for name in ("control", "joining")}
-        host = _host(state, options, identity.name, isolation.level, sockets["control"])
+        sockets = ControlSockets(
+            control=socket_path(state.root / "control.sock"),
+            joining=socket_path(state.root / "joining.sock"),
+            refusing=socket_path(state.root / "refusing.sock"),
+        )
+        fence = Fence(state.root / "node" / "epoch.json")
+        host = _host(state, options, identity.name, isolation.level, sockets.control)
         stack.push_async_callback(host.close)
         shims = LivingShims(state.runners)
         stack.push_async_callback(shims.close)
         shims.find()
         bound = _bind(options.host, options.port)
-        entrance = Entrance(bound, lambda: sockets["control" if identity.joined else "joining"], state.runners)
+        entrance = Entrance(bound, lambda: identity.joined, sockets, fence, state.runners)
         stack.callback(entrance.close)
         context = identity.context()
 
         async def joined() -> None:
             nonlocal context
             context = identity.context()
+            fence.forget()
             await entrance.open(context)
             log.info("a controller took this machine as node %s", identity.name)
 
@@ -148,11 +155,16 @@ class RunningNode:
             isolation=isolation.line,
             renewed=lambda: identity.load(context),
         )
-        for name, served in (("control", service), ("joining", Enrolment(identity, joined))):
-            sockets[name].unlink(missing_ok=True)
-            server = serve(sockets[name], served)
+        for path in (sockets.control, sockets.joining, sockets.refusing):
+            path.unlink(missing_ok=True)
+        servers = {
+            sockets.control: serve(sockets.control, service),
+            sockets.joining: serve(sockets.joining, Enrolment(identity, joined)),
+            sockets.refusing: refuse_all(sockets.refusing, fence),
+        }
+        for path, server in servers.items():
             await server.start()
-            sockets[name].chmod(0o600)
+            path.chmod(0o600)
             stack.push_async_callback(server.stop, _STOP_SECONDS)
         await entrance.open(context)
         address = (

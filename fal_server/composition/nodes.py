@@ -16,6 +16,7 @@ from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArg
 from fal_server.core.machines import MachineTypes
 from fal_server.core.runners import NO_PROCESS, Desired, Runner
 from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join, renew
 from fal_server.engines.remote.way import Way
@@ -57,6 +58,7 @@ class JoinedNodes:
         directory: of the authority, and of one file for each node.
         machine_types: what runners can be.
         blobs, files: what runners are started with.
+        epoch: which start of the controller this is.
         now: returns the time.
     """
 
@@ -67,6 +69,7 @@ class JoinedNodes:
         machine_types: MachineTypes,
         blobs: Blobs,
         files: DeployedFiles,
+        epoch: Epoch,
         now: Callable[[], datetime],
     ) -> None:
         self._directory = directory / "joined"
@@ -75,6 +78,7 @@ class JoinedNodes:
         self._machine_types = machine_types
         self._blobs = blobs
         self._files = files
+        self._epoch = epoch
         self._now = now
         self._fleet: Fleet | None = None
         self._known: dict[str, Joined] = {}
@@ -216,6 +220,7 @@ class JoinedNodes:
             node=joined.name,
             host=joined.host,
             port=joined.port,
+            epoch=self._epoch,
             credentials=authority.credentials,
             context=authority.credentials.context(),
         )

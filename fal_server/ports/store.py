@@ -26,6 +26,10 @@ class Store(Protocol):
     Every method raises Unavailable if the database cannot be used.
     """
 
+    async def next_epoch(self) -> int:
+        """Count a start of a controller on this data; return its number, which is higher than each before it."""
+        ...
+
     async def register(self, revision: Revision, app: App) -> None:
         """Add a revision and insert or replace its app, both or neither.
 

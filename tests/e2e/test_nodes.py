@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -94,6 +95,12 @@ def kill_shims(directory: Path) -> None:
     for path in (directory / "runners").glob("*/shim.json"):
         pid = json.loads(path.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
+
+
+def copy_state(of: Path, to: Path) -> None:
+    """Copy the state of a frozen controller."""
+    shutil.copytree(of, to, ignore=shutil.ignore_patterns("*.sock", "runners"))
+    (to / "runners").mkdir(mode=0o700)
 
 
 @pytest.fixture
@@ -222,6 +229,49 @@ def test_a_drained_node_loses_no_request(place: tuple[Controller, NodeProcess], 
     finally:
         controller.stop()
         end(other)
+
+
+def test_a_frozen_controller_that_was_overtaken_can_do_nothing(
+    place: tuple[Controller, NodeProcess], tmp_path: Path
+) -> None:
+    controller, _node = place
+    before = call(controller)
+    controller.process.send_signal(signal.SIGSTOP)
+    copy_state(controller.state_dir, tmp_path / "later")
+    (tmp_path / "later" / "directory.json").unlink()  # nor can a clone of a whole machine be told from it
+    later = start(tmp_path / "later")
+    try:
+        assert call(later) == before, "it took the runner over with the node"
+        controller.process.send_signal(signal.SIGCONT)
+        until(lambda: "takes no orders of this" in controller.fal("node", "list").stdout, "what the node says to it")
+        until(lambda: not runners(controller), "it to give its runners up")
+        assert call(later) == before, "the earlier one has not ended it"
+        controller.process.kill()
+        controller.process.wait()
+        again = start(controller.state_dir)
+        try:
+            assert "takes no orders of this" in again.fal("node", "list").stdout, "it counts to the same number"
+            assert call(later) == before
+        finally:
+            again.stop()
+        assert call(later) == before
+    finally:
+        later.stop()
+        controller.stop = lambda timeout=60: 0  # type: ignore[method-assign]
+
+
+def test_a_copy_of_a_controller_has_none_of_its_nodes(place: tuple[Controller, NodeProcess], tmp_path: Path) -> None:
+    controller, _node = place
+    before = call(controller)
+    controller.process.send_signal(signal.SIGSTOP)
+    copy_state(controller.state_dir, tmp_path / "copy")
+    controller.process.send_signal(signal.SIGCONT)
+    copy = start(tmp_path / "copy", "--adopt-copy")
+    try:
+        assert "No further machine has joined" in copy.fal("node", "list").stderr
+        assert call(controller) == before
+    finally:
+        copy.stop()
 
 
 def test_what_the_page_shows_is_what_is_printed(tmp_path: Path) -> None:

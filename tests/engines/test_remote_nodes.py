@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.core.faults import NodeTrouble, PermissionDenied
 from fal_server.core.lifecycle import Event
 from fal_server.core.runners import Runner
+from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.remote.authority import NODE_LIFE, NodeAuthority
+from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.joining import join, renew
-from fal_server.engines.remote.names import DoorTarget, server_name
+from fal_server.engines.remote.names import DoorTarget, server_name, split_epoch, with_epoch, with_port
 from fal_server.engines.remote.way import Way
 from tests.engines.conformance.conftest import Remote
-from tests.support.node import now
+from tests.support.node import EPOCH, now
 
 
 @pytest.fixture
@@ -103,6 +109,7 @@ async def test_only_its_controller_gets_through_the_door(under: Remote, tmp_path
         node=under.node.name,
         host="127.0.0.1",
         port=under.node.port,
+        epoch=EPOCH,
         credentials=other.credentials,
         context=other.credentials.context(),
     )
@@ -146,3 +153,78 @@ async def test_a_certificate_is_renewed_before_half_of_it_is_over(under: Remote)
     await renew(under.node.authority, under.node.name, stub, now() + NODE_LIFE / 2)
     assert path.read_bytes() != written
     await channel.close()
+
+
+async def test_a_later_controller_takes_a_node_over_and_an_earlier_one_can_do_nothing(under: Remote) -> None:
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    under.wanted = [runner.runner_id]
+    other = under.later([runner.runner_id])
+    other.open()
+    try:
+        await other.heard.wait()
+        await under.host.silent.wait()
+        gone = await under.until(runner, Event.GONE)
+        assert gone.reason.startswith(f"node {under.node.name} takes no orders of this controller: another controller")
+        [node] = under.engine.nodes()
+        assert "another controller has taken this node over, with epoch 2-two" in node.trouble
+        with pytest.raises(NodeTrouble, match="takes no orders of this controller"):
+            await under.engine.start(under.spec())
+        found = await other.find(runner)
+        assert found is not None, "what the earlier one did since has not ended it"
+        assert (await found.client.status()).runner_id == runner.runner_id
+        await found.client.close()
+        for target in (DoorTarget.SHIM, DoorTarget.CONTROL):
+            async with under.host.way.channel(target, runner.runner_id) as channel:
+                kill = channel.unary_unary("/fal.v1.Shim/Kill")
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await kill(b"", metadata=(("shim-token", runner.token),))
+            assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
+        await other.sweep(runner)
+    finally:
+        await other.close()
+    under.started.clear()
+
+
+async def test_a_node_keeps_who_gives_it_orders_over_its_own_end(under: Remote) -> None:
+    later = under.later([])
+    later.open()
+    await later.heard.wait()
+    await later.close()
+    await away(under)
+    await under.node.open()
+    again = under.later([])
+    again.open()
+    try:
+        await again.heard.wait()
+        # The earlier one is refused each time that it comes.
+        async with under.host.way.channel(DoorTarget.CONTROL, "controller") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await host_pb2_grpc.HostStub(channel).ListHost(pb.ListHostRequest())
+        assert refused.value.code() is grpc.StatusCode.ABORTED
+    finally:
+        await again.close()
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from("ab"))))
+def test_no_connection_of_an_earlier_epoch_is_let_in(came: list[tuple[int, str]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path, latest = Path(directory) / "epoch.json", None
+        for number, holder in came:
+            epoch = Epoch(number=number, holder=holder)
+            expected = latest is None or epoch == latest or number > latest.number
+            assert Fence(path).admits(epoch) == expected
+            latest = epoch if expected else latest
+        assert Fence(path).latest == latest
+        Fence(path).forget()
+        assert Fence(path).admits(Epoch(number=1, holder="c"))
+
+
+@given(st.integers(0, 10**6), st.text("0123456789abcdef", min_size=8, max_size=8), st.uuids(), st.integers(1, 65535))
+def test_a_name_says_of_which_start_it_is(number: int, holder: str, runner: UUID, port: int) -> None:
+    epoch = Epoch(number=number, holder=holder)
+    who = with_port(str(runner), port)
+    label = with_epoch(epoch, who)
+    assert split_epoch(label) == (epoch, who)
+    assert len(label) <= 63, "the longest label of a name"
+    assert split_epoch(who) == (None, who)

@@ -11,16 +11,20 @@ from pathlib import Path
 from fal_server.core.identity import AccountId
 from fal_server.core.machines import MachineTypes, Node
 from fal_server.engines.local import LocalHost
-from fal_server.engines.node.entrance import Entrance
+from fal_server.engines.node.entrance import ControlSockets, Entrance
+from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
-from fal_server.engines.node.service import Enrolment, HostService, serve
+from fal_server.engines.node.service import Enrolment, HostService, refuse_all, serve
 from fal_server.engines.node.shims import LivingShims
 from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join
 from fal_server.engines.remote.way import Way
 from fal_server.ports import Blobs, Builder
 from fal_server.store.files.blobs import FileBlobs
+
+EPOCH = Epoch(number=1, holder="one")
 
 
 def now() -> datetime:
@@ -81,11 +85,15 @@ class TestNode:
         bound = socket.create_server(("127.0.0.1", self.port))
         bound.setblocking(False)
         self.port = bound.getsockname()[1]
-        sockets = {name: self.root / f"{name}.sock" for name in ("control", "joining")}
-        entrance = Entrance(bound, lambda: sockets["control" if self.identity.joined else "joining"], runners)
+        sockets = ControlSockets(
+            control=self.root / "control.sock", joining=self.root / "joining.sock", refusing=self.root / "refusing.sock"
+        )
+        fence = Fence(self.root / "node" / "epoch.json")
+        entrance = Entrance(bound, lambda: self.identity.joined, sockets, fence, runners)
         self._stack.callback(entrance.close)
 
         async def joined() -> None:
+            fence.forget()
             await entrance.open(self.identity.context())
 
         service = HostService(
@@ -99,9 +107,13 @@ class TestNode:
             isolation="none",
             renewed=lambda: None,
         )
-        for name, served in (("control", service), ("joining", Enrolment(self.identity, joined))):
-            sockets[name].unlink(missing_ok=True)
-            server = serve(sockets[name], served)
+        for path in (sockets.control, sockets.joining, sockets.refusing):
+            path.unlink(missing_ok=True)
+        for server in (
+            serve(sockets.control, service),
+            serve(sockets.joining, Enrolment(self.identity, joined)),
+            refuse_all(sockets.refusing, fence),
+        ):
             await server.start()
             self._stack.push_async_callback(server.stop, 0)
         await entrance.open(self.identity.context())
@@ -119,12 +131,23 @@ class TestNode:
             self._entrance.cut()
 
     def host(
-        self, blobs: Blobs, *, wanted: Callable[[], Sequence[str] | None], silent: float, lost: float
+        self,
+        blobs: Blobs,
+        *,
+        epoch: Epoch = EPOCH,
+        wanted: Callable[[], Sequence[str] | None],
+        silent: float,
+        lost: float,
     ) -> RemoteHost:
         """Return the controller's side of it, which is to be opened and closed."""
         credentials = self.authority.credentials
         way = Way(
-            node=self.name, host="127.0.0.1", port=self.port, credentials=credentials, context=credentials.context()
+            node=self.name,
+            host="127.0.0.1",
+            port=self.port,
+            epoch=epoch,
+            credentials=credentials,
+            context=credentials.context(),
         )
         return RemoteHost(
             way,

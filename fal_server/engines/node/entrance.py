@@ -7,17 +7,35 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from weakref import WeakKeyDictionary
 
 from fal_runner.shim.address import ShimIdentity, SocketPath
 from fal_server.aio.tasks import TaskSet
-from fal_server.engines.remote.names import DoorTarget, parse
+from fal_server.engines.node.fence import Fence
+from fal_server.engines.remote.epoch import Epoch
+from fal_server.engines.remote.names import DoorTarget, parse, split_epoch
 from fal_server.engines.shim.runner_door import UnixDoor
 
 log = logging.getLogger(__name__)
 _HANDSHAKE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSockets:
+    """The unix sockets behind the door that are the node's own.
+
+    Attributes:
+        control: takes the orders of the controller.
+        joining: has the node join one.
+        refusing: tells an earlier controller that it is one.
+    """
+
+    control: Path
+    joining: Path
+    refusing: Path
 
 
 class Entrance:
@@ -25,18 +43,30 @@ class Entrance:
 
     Args:
         bound: the socket.
-        control: the path of the socket of the node's own calls.
+        joined: returns whether this node has joined a controller.
+        sockets: what answers the calls to the node itself.
+        fence: knows which start of the controller is let in, once the node has joined.
         runners_dir: where each runner has its directory.
     """
 
-    def __init__(self, bound: socket.socket, control: Callable[[], Path], runners_dir: Path) -> None:
+    def __init__(
+        self,
+        bound: socket.socket,
+        joined: Callable[[], bool],
+        sockets: ControlSockets,
+        fence: Fence,
+        runners_dir: Path,
+    ) -> None:
         self._bound = bound
-        self._control = control
+        self._joined = joined
+        self._sockets = sockets
+        self._fence = fence
         self._runners_dir = runners_dir
         self._server: asyncio.Server | None = None
         self._names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
         self.connecting = TaskSet(log)
-        self.connections: set[asyncio.Transport] = set()
+        # The epoch of each connection that was let in; None before, and for those that are refused.
+        self.connections: dict[asyncio.Transport, Epoch | None] = {}
 
     async def open(self, context: ssl.SSLContext) -> None:
         """Listen, in place of how it listened before."""
@@ -62,20 +92,28 @@ class Entrance:
         """Return the name that a connection asked for."""
         return self._names.get(cast("ssl.SSLObject", transport.get_extra_info("ssl_object")), "")
 
-    async def lead(self, name: str, inside: asyncio.Protocol) -> None:
-        """Connect to what a name asks for.
+    async def lead(self, transport: asyncio.Transport, inside: asyncio.Protocol) -> None:
+        """Connect to what a connection asks for.
 
         Raises:
-            OSError: there is no such thing here, or it does not accept.
+            OSError: there is no such thing here, it does not accept, or a later controller has taken over.
         """
+        name = self.name_of(transport)
         found = parse(name)
         if found is None:
             raise FileNotFoundError(f"nothing here is called {name!r}")
         target, who = found
         loop = asyncio.get_running_loop()
-        if target is DoorTarget.CONTROL:
-            await _connect_unix(self._control(), inside)
+        if target is DoorTarget.CONTROL and not self._joined():
+            await _connect_unix(self._sockets.joining, inside)
             return
+        epoch, who = split_epoch(who)
+        admitted = epoch is not None and self._admit(transport, epoch)
+        if target is DoorTarget.CONTROL:
+            await _connect_unix(self._sockets.control if admitted else self._sockets.refusing, inside)
+            return
+        if not admitted:
+            raise PermissionError(f"a later controller than that of epoch {epoch} gives this node orders")
         runner_id, _, port = who.partition("--")
         directory = self._runners_dir / runner_id
         identity = ShimIdentity.read(directory) if directory.parent == self._runners_dir else None
@@ -87,6 +125,18 @@ class Entrance:
             await loop.create_connection(lambda: inside, UnixDoor.host, int(port))
         else:
             raise FileNotFoundError(f"{port!r} is no port")
+
+    def _admit(self, transport: asyncio.Transport, epoch: Epoch) -> bool:
+        """Let a connection in, unless a later controller came; the first one of a later controller cuts all others."""
+        before = self._fence.latest
+        if not self._fence.admits(epoch):
+            return False
+        self.connections[transport] = epoch
+        if before != epoch:
+            for other, its in tuple(self.connections.items()):
+                if its is not None and its != epoch:
+                    other.abort()
+        return True
 
     def _note(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
         if isinstance(connection, ssl.SSLObject):
@@ -150,18 +200,18 @@ class _Inside(_Side):
         self.other = _Side()
         self.other.other = self
         assert self.transport is not None
-        self._entrance.connections.add(self.transport)
+        self._entrance.connections[self.transport] = None
         self.transport.pause_reading()
         self._entrance.connecting.spawn(self._lead(self.transport, self.other), name="a connection of the controller")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.transport is not None:
-            self._entrance.connections.discard(self.transport)
+            self._entrance.connections.pop(self.transport, None)
 
     async def _lead(self, transport: asyncio.Transport, end: _Side) -> None:
         try:
-            await self._entrance.lead(self._entrance.name_of(transport), end)
+            await self._entrance.lead(transport, end)
         except OSError as error:
             log.debug("a connection leads nowhere: %s", error)
             transport.abort()

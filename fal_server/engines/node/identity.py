@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import socket
@@ -130,8 +131,8 @@ class NodeIdentity:
         if not same_key or set(all_names(self.name)) - set(names.get_values_for_type(x509.DNSName)):
             raise InvalidArgument("certificate", "the certificate is not for this node's key and name")
         try:
-            _write(self._authority, authority)
-            _write(self._certificate, certificate)
+            write_whole(self._authority, authority)
+            write_whole(self._certificate, certificate)
         except OSError as error:
             raise Unavailable(f"{self._certificate} cannot be written: {error.strerror}") from error
         self.token = ""
@@ -154,14 +155,14 @@ class NodeIdentity:
             return str(json.loads(path.read_text())["name"])
         host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:_LONGEST_HOST]
         name = f"{host or 'node'}-{secrets.token_hex(4)}"
-        _write(path, json.dumps({"name": name}).encode())
+        write_whole(path, json.dumps({"name": name}).encode())
         return name
 
     def _kept_key(self) -> ec.EllipticCurvePrivateKey:
         if not self._key_file.exists():
             key = ec.generate_private_key(ec.SECP256R1())
             form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            _write(self._key_file, key.private_bytes(*form))
+            write_whole(self._key_file, key.private_bytes(*form))
         found = serialization.load_pem_private_key(self._key_file.read_bytes(), None)
         if not isinstance(found, ec.EllipticCurvePrivateKey):
             raise ValueError(f"{self._key_file} is no key of ours")
@@ -194,13 +195,16 @@ class NodeIdentity:
             )
             .sign(self._key, hashes.SHA256())
         )
-        _write(path, certificate.public_bytes(serialization.Encoding.PEM))
+        write_whole(path, certificate.public_bytes(serialization.Encoding.PEM))
         return path
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file, whole or not at all; mode 0600."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file, whole or not at all, so that it survives a power cut; mode 0600."""
     draft = path.with_name(f".{path.name}.new")
     draft.touch(mode=0o600)
-    draft.write_bytes(content)
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)

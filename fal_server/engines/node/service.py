@@ -35,6 +35,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.runners import Runner
 from fal_server.engines.local.host import LocalHost
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
+from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.node.shims import LivingShims
 from fal_server.engines.remote import wire
@@ -303,6 +304,26 @@ def serve(path: Path, service: HostService | Enrolment) -> grpc.aio.Server:
         host_pb2_grpc.add_HostServicer_to_server(service, server)
     else:
         server.add_generic_rpc_handlers((_enrolment(service),))
+    server.add_insecure_port(f"unix:{path}")
+    return server
+
+
+def refuse_all(path: Path, fence: Fence) -> grpc.aio.Server:
+    """Return a server that tells an earlier controller that it is one; the caller starts it."""
+
+    async def refuse(_requests: object, context: Context) -> None:
+        await context.abort(
+            grpc.StatusCode.ABORTED, f"another controller has taken this node over, with epoch {fence.latest}"
+        )
+
+    class Refusing(grpc.GenericRpcHandler):
+        """Refuses every call, whatever its name."""
+
+        def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+            return grpc.stream_stream_rpc_method_handler(refuse)
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Refusing(),))
     server.add_insecure_port(f"unix:{path}")
     return server
 

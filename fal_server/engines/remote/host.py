@@ -258,6 +258,7 @@ class RemoteHost:
                         heard_at, since, failures = loop.time(), datetime.now(UTC), 0
                         await self._renew(state)
             except (grpc.aio.AioRpcError, TimeoutError, Fault) as error:
+                overtaken = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.ABORTED
                 why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
                 if not self._away:
                     log.warning("node %s does not answer: %s", self.way.node, why or "nothing came")
@@ -266,6 +267,9 @@ class RemoteHost:
                 if not self._away:
                     self._noted(False)
                 self._away = f"it does not answer since {since:%H:%M:%S} UTC ({why or 'nothing came'})"
+                if overtaken:
+                    self._away = f"it takes no orders of this controller: {why}"
+                    self._give_up(f"node {self.way.node} takes no orders of this controller: {why}")
             except Exception:
                 log.exception("node %s: what it said could not be handled", self.way.node)
             if loop.time() - heard_at >= self._lost_seconds:

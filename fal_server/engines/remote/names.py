@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from fal_server.engines.remote.epoch import Epoch
+
 DOMAIN = "fal-node"
 
 
@@ -37,6 +39,18 @@ def parse(name: str) -> tuple[DoorTarget, str] | None:
         return DoorTarget(target), who
     except ValueError:
         return None
+
+
+def with_epoch(epoch: Epoch, who: str) -> str:
+    """Say of which start of a controller a connection is."""
+    return f"{epoch}--{who}"
+
+
+def split_epoch(who: str) -> tuple[Epoch | None, str]:
+    """Return of which start a connection is, None if it does not say so, and the rest of its name."""
+    first, separator, rest = who.partition("--")
+    epoch = Epoch.parse(first) if separator else None
+    return (None, who) if epoch is None else (epoch, rest)
 
 
 def all_names(node: str) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from fal_server.engines.remote.names import DoorTarget, parse, server_name, with_port
+from fal_server.engines.remote.epoch import Epoch
+from fal_server.engines.remote.names import DoorTarget, parse, server_name, with_epoch, with_port
 from fal_server.engines.shim.runner_door import OPTIONS
 
 
@@ -46,18 +47,20 @@ class Way:
     Attributes:
         node: its name.
         host, port: where its door is.
+        epoch: which start of the controller this is.
     """
 
     node: str
     host: str
     port: int
+    epoch: Epoch
     credentials: Credentials = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
 
     def channel(self, target: DoorTarget, who: str) -> grpc.aio.Channel:
         """Return a channel through the door, which the caller closes."""
         address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        name = server_name(self.node, target, who)
+        name = server_name(self.node, target, with_epoch(self.epoch, who))
         return grpc.aio.secure_channel(
             address,
             self.credentials.channel(),
@@ -73,4 +76,4 @@ class Way:
         found = parse(host)
         if found is None or host != self.app_host(found[1]):
             return None
-        return server_name(self.node, DoorTarget.HTTP, with_port(found[1], port))
+        return server_name(self.node, DoorTarget.HTTP, with_epoch(self.epoch, with_port(found[1], port)))

@@ -276,6 +276,8 @@ class RunnerLink:
                 if self.process.alive():
                     async with aclosing(batched(self.client.logs(after), self._lines)) as batches:
                         async for lines in batches:
+                            if self.process.ending:
+                                return  # its end is stored, and another one may run in its place
                             await self._store(lines)
                             after = lines[-1].sequence
                             acks.stored(after)

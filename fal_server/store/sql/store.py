@@ -17,7 +17,7 @@ from fal_server.core.runners import Runner
 from fal_server.core.sketch import DurationSketch
 from fal_server.ports import Vault
 from fal_server.store.crypto.signing import EdSigner, load_signer
-from fal_server.store.sql import apps, environments, keys, revisions, runners, secrets
+from fal_server.store.sql import apps, environments, epochs, keys, revisions, runners, secrets
 from fal_server.store.sql.accounts import SqlAccountStore
 from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
@@ -60,6 +60,9 @@ class SqlStore:
         self.queue = SqlQueueStore(database, vault)
         self.requests = SqlRequestStore(database)
         self.workflows = SqlWorkflowStore(database, vault)
+
+    async def next_epoch(self) -> int:
+        return await self._database.write(epochs.take_next)
 
     async def register(self, revision: Revision, app: App) -> None:
         async def both(connection: AsyncConnection) -> None:

@@ -454,6 +454,15 @@ WORKFLOW_RUNS = Table(
 )
 
 
+# One row. Orders to nodes carry the number, so that they can refuse those of an earlier controller.
+EPOCHS = Table(
+    "epochs",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+)
+
+
 def owned_by(table: Table, account: Accounts | BindParameter[str]) -> ColumnElement[bool]:
     """Restrict a query to the rows of an account: this alone decides what an account can see."""
     return true() if account is EVERY_ACCOUNT else table.c.account == account

@@ -23,6 +23,7 @@ from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalHost
 from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.shim.engine import ShimEngine
 from fal_server.ports import Engine, LaunchSpec
@@ -200,6 +201,11 @@ class Remote(Local):
     async def close(self) -> None:
         await super().close()
         await self.node.close()
+
+    def later(self, wanted: list[str]) -> RemoteHost:
+        """Return the node as a controller of a later start reaches it; to be opened and closed."""
+        epoch = Epoch(number=2, holder="two")
+        return self.node.host(self._content, wanted=lambda: wanted, silent=5.0, lost=60.0, epoch=epoch)
 
     def _open_host(self) -> None:
         self.host = self.node.host(self._content, wanted=lambda: self.wanted, silent=self._silent, lost=self._lost)

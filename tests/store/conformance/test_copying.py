@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import JSON, BigInteger, Boolean, Integer, LargeBinary, insert, inspect, select
+from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer, LargeBinary, insert, inspect, select
 
 from fal_server.composition.moving import move_in, move_out
 from fal_server.composition.state import StateDir
@@ -46,6 +46,7 @@ def value(column, row):
         Boolean: bool(row % 2),
         BigInteger: 2**63 - 1 - row,
         Integer: row - 2,
+        Float: row / 3,
         LargeBinary: bytes(range(row * 80)),
         JSON: {"deep": [{"text": TEXTS[row], "number": row / 3}], "": None},
     }

@@ -15,6 +15,14 @@ from fal_server.store.sql.tables import RUNNERS
 from tests.store import strategies as some
 
 
+async def test_each_start_has_a_higher_epoch(reopen):
+    first = await reopen()
+    assert [await first.next_epoch(), await first.next_epoch()] == [1, 2]
+    await first.close()
+    again = await reopen()
+    assert await again.next_epoch() == 3
+
+
 async def test_register_writes_revision_and_app(store):
     await store.register(some.revision("r1"), some.app("hello", "r1"))
     await store.register(some.revision("r2", at=1), some.app("hello", "r2"))

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from fal.api import NodeInfo
 
 _PORT = 7400
+_NODE_FIXES = {
+    "does not answer": "`fal node up` on that machine starts its node process again.",
+    "no orders of this controller": (
+        "Stop the other controller; then `fal node up --new-token` on that machine lets it join this one again."
+    ),
+}
 _PROGRAM_SECONDS = 60.0
 _LEAST_FREE_BYTES = 1 << 30
 _FEW_FREE_BYTES = 10 << 30
@@ -95,7 +101,7 @@ def _check_node(node: NodeInfo) -> Check:
         name=f"node {node.name}",
         status=Status.NOTE if node.trouble else Status.OK,
         detail=node.trouble or "runners can be started on it",
-        fix="`fal node up` on that machine starts its node process again." if "does not answer" in node.trouble else "",
+        fix=next((fix for sign, fix in _NODE_FIXES.items() if sign in node.trouble), ""),
     )
 
 
