@@ -29,6 +29,9 @@ class HostStub(object):
     """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
     (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
     calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+
+    Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
+    answered with ABORTED.
     """
 
     def __init__(self, channel):
@@ -108,6 +111,9 @@ class HostServicer(object):
     """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
     (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
     calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+
+    Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
+    answered with ABORTED.
     """
 
     def RequestCertificate(self, request, context):
@@ -325,6 +331,9 @@ class Host(object):
     """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
     (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
     calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+
+    Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
+    answered with ABORTED.
     """
 
     @staticmethod

@@ -32,6 +32,9 @@ class HostStub:
     """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
     (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
     calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+
+    Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
+    answered with ABORTED.
     """
 
     @_typing.overload
@@ -127,6 +130,9 @@ class HostAsyncStub(HostStub):
     """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
     (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
     calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+
+    Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
+    answered with ABORTED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -218,6 +224,9 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
     """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
     (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
     calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+
+    Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
+    answered with ABORTED.
     """
 
     @_abc_1.abstractmethod
