@@ -319,7 +319,7 @@ def refuse_all(path: Path, fence: Fence) -> grpc.aio.Server:
     class Refusing(grpc.GenericRpcHandler):
         """Refuses every call, whatever its name."""
 
-        def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
             return grpc.stream_stream_rpc_method_handler(refuse)
 
     server = grpc.aio.server()
