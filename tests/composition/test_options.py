@@ -39,8 +39,10 @@ def test_fal_up_passes_every_option_on():
     chosen = []
     for action in parser._actions[1:]:
         (flag,) = action.option_strings
-        values = VALUES.get(flag) or VALUES[str(action.metavar)]
-        chosen += [flag] if action.nargs == 0 else [f"{flag}={value}" for value in values]
+        if action.nargs == 0:
+            chosen.append(flag)
+        else:
+            chosen += [f"{flag}={value}" for value in VALUES.get(flag) or VALUES[str(action.metavar)]]
     args = build_parser(["up"]).parse_args(["up", *chosen])
     assert as_arguments(args) == chosen
     assert len(chosen) > 10
@@ -57,8 +59,6 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
     [
         "--port=65536",
         "--port=x",
-        "--traces=127.0.0.1:4318",
-        "--traces=http://me:secret@127.0.0.1:4318/v1/traces",
         "--gpu=A100",
         "--gpu=GPU-A100=x",
         "--warm-shims=-1",
@@ -87,6 +87,18 @@ def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
         parser.parse_args([wrong])
     assert ended.value.code == 2
     assert wrong.partition("=")[2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["127.0.0.1:4318", "ftp://x/", "http://me:secret@127.0.0.1:4318/v1/traces"])
+def test_a_receiver_of_spans_is_an_address_without_a_password(wrong, capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args([f"--traces={wrong}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "argument --traces: this is not an http or https URL without a password" in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box.example"])
