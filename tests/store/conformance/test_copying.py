@@ -210,8 +210,8 @@ async def test_the_command_moves_there_and_back(server, tmp_path):
 def test_what_the_command_refuses(tmp_path, monkeypatch):
     monkeypatch.delenv("FAL_DATABASE_URL", raising=False)
     for words, code, reason in [
-        ((), 2, "say where to"),
-        (("--from",), 2, "say where to"),
+        ((), 2, "name the target"),
+        (("--from",), 2, "name the target"),
         (("--to", "there"), 2, "not the URL of a PostgreSQL database"),
         (("--to", "postgresql://fal:hunter2@127.0.0.1:1/fal"), 2, "put the URL into FAL_DATABASE_URL"),
         (("--from", "postgresql://fal:hunter2@127.0.0.1:1/fal"), 2, "put the URL into FAL_DATABASE_URL"),
