@@ -26,8 +26,8 @@ from fal_cli.prompts import add_yes_option, ask_secret, confirm
 
 _UP_EPILOG = """\
 Examples:
-  fal node up --host 10.0.0.5       on the further machine; it prints what lets it join
-  fal node join 10.0.0.5:7411       on the controller's machine; it asks for the token"""
+  fal node up --host 10.0.0.5       on the further machine; it prints a token
+  fal node join 10.0.0.5:7411       on the controller's; it asks for the token"""
 # A machine that does not answer is waited for.
 _MOST_SECONDS = 120.0
 _COLUMNS = (
