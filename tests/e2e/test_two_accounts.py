@@ -73,7 +73,7 @@ class Ids:
 
 @dataclass(frozen=True, kw_only=True)
 class Two:
-    """A controller, the data of one account, and the keys of that account and of two strangers.
+    """A controller, the data of one account, and the keys of that account and of strangers.
 
     Each test has its own stranger, because a stranger's audit log contains what it sent.
     """
@@ -83,6 +83,8 @@ class Two:
     alice: Controller
     bob: Controller
     carol: Controller
+    dave: Controller
+    erin: Controller
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Ite
         return replace(controller, key=f"{made['key_id']}:{made['key_secret']}")
 
     alice = account(names.account, "--user")
-    bob, carol = (account(f"{name}{secrets.token_hex(4)}", "--user") for name in ("bob", "carol"))
+    strangers = {name: account(f"{name}{secrets.token_hex(4)}", "--user") for name in ("bob", "carol", "dave", "erin")}
     account(names.team)
     controller.fal("teams", "add", names.team, names.account)
     folder = tmp_path_factory.mktemp("shop")
@@ -107,7 +109,7 @@ def two(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Ite
     alice.fal("notices", "create", names.notice, f"http://127.0.0.1:1/{names.line}", "--app", names.app)
     alice.fal("files", "upload", str(folder / names.file), f"/data/{names.file}")
     with grpc.insecure_channel(f"127.0.0.1:{controller.grpc_port}") as channel:
-        yield Two(controller=controller, ids=_rest_of(names, alice, folder, channel), alice=alice, bob=bob, carol=carol)
+        yield Two(controller=controller, ids=_rest_of(names, alice, folder, channel), alice=alice, **strangers)
     alice.fal("apps", "delete", names.app)
 
 
@@ -433,7 +435,7 @@ def test_every_method_by_its_second_name(two: Two) -> None:
             for real, unreal in zip(CALLS[method.name](two.ids), CALLS[method.name](nobody), strict=True):
                 sent = make(**real), make(**unreal)
                 got = tuple(
-                    _one_answer(channel, method, message, two.bob.key, "controller.IsolateController")
+                    _one_answer(channel, method, message, two.dave.key, "controller.IsolateController")
                     for message in sent
                 )
                 tally.compare(method.name, two.ids, (got[0], got[1]), (str(sent[0]), str(sent[1])), nobody)
@@ -449,7 +451,7 @@ def test_every_tool(two: Two) -> None:
     """
     tally, nobody = Tally(), Ids()
     before = _state(two)
-    listed = _tools(two.bob, "tools/list", {})["tools"]
+    listed = _tools(two.erin, "tools/list", {})["tools"]
     tools = {tool["name"]: {"properties": {}, **tool["inputSchema"]} for tool in listed}
     for name, schema in tools.items():
         known = {each for each in schema["properties"] if each in TOOL_ARGUMENTS}
@@ -474,7 +476,7 @@ def test_every_tool(two: Two) -> None:
 
 
 def _compare_tool(tally: Tally, two: Two, nobody: Ids, name: str, given: Sequence[dict[str, Any]]) -> None:
-    got = [json.dumps(_tools(two.bob, "tools/call", {"name": name, "arguments": each})) for each in given]
+    got = [json.dumps(_tools(two.erin, "tools/call", {"name": name, "arguments": each})) for each in given]
     sent = json.dumps(given[0]), json.dumps(given[1])
     tally.compare(f"tool {name} {sorted(given[0])}", two.ids, (got[0], got[1]), sent, nobody)
 
