@@ -23,7 +23,7 @@ from tests.store.conformance.test_workflows import run, workflow
 
 GONE, STAYS = AccountId("gone"), AccountId("stays")
 # Facts about the database itself.
-OF_NOBODY = {"settings"}
+OF_NOBODY = {"epochs", "settings"}
 
 
 class Clock:
