@@ -83,7 +83,7 @@ async def test_a_machine_without_descriptors_deletes_the_files_later(rig: Any, m
     opened, failures = os.open, [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EMFILE, "the same")]
 
     def short(path: Any, flags: int, *more: Any, **named: Any) -> int:
-        if flags & os.O_DIRECTORY == 0 and Path(os.fsdecode(path)).name == runner.runner_id and failures:
+        if flags & os.O_DIRECTORY and Path(os.fsdecode(path)).name == runner.runner_id and failures:
             raise failures.pop()
         return opened(path, flags, *more, **named)
 

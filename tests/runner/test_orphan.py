@@ -89,6 +89,7 @@ async def test_the_worker_of_an_orphan_is_stopped_in_order(tmp_path: Path) -> No
     shim = Shim(tmp_path, "--keep-seconds", "0.1")
     path = tmp_path / "control.sock"
     runner = spec(tmp_path)
+    runner.entrypoint = "signal:pause"
     runner.orphan_seconds, runner.node_socket, runner.termination_grace_seconds = 0.5, str(path), 60
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as node:
         node.bind(str(path))
