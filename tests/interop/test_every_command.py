@@ -104,7 +104,7 @@ WALK = (
     Step(command="runners kill nosuch", code=1, says="not found"),
     Step(command="apps rollout {app}", says="Rolled out application {app}"),
     Step(command="queue size {app}", says="0"),
-    Step(command="queue flush {app}", says="Queue flushed"),
+    Step(command="queue flush {app}", published="Queue flushed", ours="Nothing waits for"),
     Step(command="files upload {folder}/one.txt walked/one.txt"),
     Step(command="files list walked", says="one.txt"),
     Step(command="files mv walked/one.txt walked/two.txt"),
