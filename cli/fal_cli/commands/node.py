@@ -96,7 +96,7 @@ def _list(args: argparse.Namespace) -> None:
         write_document(args.output, {"nodes": nodes})
         return
     if not nodes:
-        print_note("No further machine has joined. `fal node up` on one prints what lets it.")
+        print_note("No further machine has joined. `fal node up` on one prints a token for `fal node join`.")
         return
     write_table(
         _COLUMNS,
