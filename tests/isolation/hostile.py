@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 Targets = dict[str, Any]
-_PTRACE_SEIZE, _PTRACE_DETACH = 0x4206, 17
+_PTRACE_SEIZE = 0x4206
 _CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x00020000
 _SHM_RDONLY = 0o10000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -64,10 +64,8 @@ def reads_controllers_memory(targets: Targets) -> bool:
 
 
 def traces_a_runner(targets: Targets) -> bool:
-    if libc.ptrace(_PTRACE_SEIZE, targets["worker"], None, None) != 0:
-        return False
-    libc.ptrace(_PTRACE_DETACH, targets["worker"], None, None)
-    return True
+    # The end of the child detaches it. Until then its shim could not see its end.
+    return in_a_child(lambda: libc.ptrace(_PTRACE_SEIZE, targets["worker"], None, None) == 0)
 
 
 def signals_the_controller(targets: Targets) -> bool:
