@@ -247,6 +247,14 @@ $(DOCS_VENV)/.ready: requirements/docs.txt $(STAMP)
 bench: $(STAMP) ## measure speed, as ratios taken side by side
 	@$(BIN)/python -m benchmarks
 
+.PHONY: bench-versions
+bench-versions: $(STAMP) ## measure the commit BEFORE= and this tree side by side
+	@test -n "$(BEFORE)" || { echo "run: make bench-versions BEFORE=COMMIT"; exit 2; }
+	@mkdir -p .cache/before/$(BEFORE)
+	@git archive $(BEFORE) | tar -x -C .cache/before/$(BEFORE)
+	@$(MAKE) --no-print-directory -C .cache/before/$(BEFORE) setup
+	@$(BIN)/python -m benchmarks._versions .cache/before/$(BEFORE)
+
 .PHONY: bench-queue-peers
 bench-queue-peers: $(STAMP) $(QUEUE_PEERS_VENV)/.ready ## measure the queue on PostgreSQL beside procrastinate: rates, and faults
 	@$(BIN)/python -m benchmarks queue_peers
