@@ -55,7 +55,9 @@ class ShimClient:
                 wait_for_ready=True,
             )
         except grpc.aio.AioRpcError as error:
-            raise Unavailable(error.details() or str(error.code())) from error
+            late = f"its shim did not answer within {_START_SECONDS:g} s; the machine may be overloaded"
+            says = late if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else error.details()
+            raise Unavailable(says or str(error.code())) from error
 
     async def status(self) -> shim_pb2.ShimStatus:
         """Ask for the shim's status.
