@@ -75,6 +75,7 @@ class RunnerSpec(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     GATE_KEY_FIELD_NUMBER: _builtins.int
+    METRICS_GATE_KEY_FIELD_NUMBER: _builtins.int
     ORPHAN_SECONDS_FIELD_NUMBER: _builtins.int
     NODE_SOCKET_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
@@ -120,6 +121,8 @@ class RunnerSpec(_message.Message):
     """
     gate_key: _builtins.str
     """The key of the gate at the app's port; empty: the port accepts all connections."""
+    metrics_gate_key: _builtins.str
+    """The key of the gate at the port of its metrics; empty: that port accepts all connections."""
     orphan_seconds: _builtins.float
     """After so many seconds without a call and without its node process the shim stops the worker; 0: never."""
     node_socket: _builtins.str
@@ -180,12 +183,13 @@ class RunnerSpec(_message.Message):
         limits: Global___ResourceLimits | None = ...,
         gpus: _abc.Iterable[_builtins.str] | None = ...,
         gate_key: _builtins.str = ...,
+        metrics_gate_key: _builtins.str = ...,
         orphan_seconds: _builtins.float = ...,
         node_socket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "node_socket", b"node_socket", "orphan_seconds", b"orphan_seconds", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "metrics_gate_key", b"metrics_gate_key", "node_socket", b"node_socket", "orphan_seconds", b"orphan_seconds", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015
@@ -664,6 +668,7 @@ class ShimEvent(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
     EXITED_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position among the events, from 1 up without a gap."""
     @_builtins.property
@@ -690,6 +695,10 @@ class ShimEvent(_message.Message):
     def exited(self) -> Global___WorkerExited:
         """The worker and all that it started are gone. The last event."""
 
+    @_builtins.property
+    def metrics(self) -> Global___WorkerMetrics:
+        """The port of the metrics opened, later than the app's."""
+
     def __init__(
         self,
         *,
@@ -700,12 +709,13 @@ class ShimEvent(_message.Message):
         result: Global___WorkerResult | None = ...,
         stopping: Global___WorkerStopping | None = ...,
         exited: Global___WorkerExited | None = ...,
+        metrics: Global___WorkerMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "ready", b"ready", "result", b"result", "stopping", b"stopping", "timestamp", b"timestamp", "worker_started", b"worker_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "metrics", b"metrics", "ready", b"ready", "result", b"result", "stopping", b"stopping", "timestamp", b"timestamp", "worker_started", b"worker_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "ready", b"ready", "result", b"result", "sequence", b"sequence", "stopping", b"stopping", "timestamp", b"timestamp", "worker_started", b"worker_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "metrics", b"metrics", "ready", b"ready", "result", b"result", "sequence", b"sequence", "stopping", b"stopping", "timestamp", b"timestamp", "worker_started", b"worker_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["worker_started", "ready", "result", "stopping", "exited"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["worker_started", "ready", "result", "stopping", "exited", "metrics"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -741,29 +751,82 @@ class WorkerReady(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _MetricsAccess:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MetricsAccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WorkerReady._MetricsAccess.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METRICS_ACCESS_UNSPECIFIED: WorkerReady._MetricsAccess.ValueType  # 0
+        """Every program of the machine; earlier versions do not state it."""
+        METRICS_ACCESS_CLOSED: WorkerReady._MetricsAccess.ValueType  # 1
+        """Nobody: no process of this runner listens there, and what another program says there is not the runner's."""
+        METRICS_ACCESS_OPEN: WorkerReady._MetricsAccess.ValueType  # 2
+        """Every program of the machine."""
+        METRICS_ACCESS_GATED: WorkerReady._MetricsAccess.ValueType  # 3
+        """Who starts with a proof by RunnerSpec.metrics_gate_key."""
+
+    class MetricsAccess(_MetricsAccess, metaclass=_MetricsAccessEnumTypeWrapper):
+        """MetricsAccess is who can connect to the port of the metrics."""
+
+    METRICS_ACCESS_UNSPECIFIED: WorkerReady.MetricsAccess.ValueType  # 0
+    """Every program of the machine; earlier versions do not state it."""
+    METRICS_ACCESS_CLOSED: WorkerReady.MetricsAccess.ValueType  # 1
+    """Nobody: no process of this runner listens there, and what another program says there is not the runner's."""
+    METRICS_ACCESS_OPEN: WorkerReady.MetricsAccess.ValueType  # 2
+    """Every program of the machine."""
+    METRICS_ACCESS_GATED: WorkerReady.MetricsAccess.ValueType  # 3
+    """Who starts with a proof by RunnerSpec.metrics_gate_key."""
+
     PORT_FIELD_NUMBER: _builtins.int
     METRICS_PORT_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
+    METRICS_ACCESS_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """The port; 0 if the app serves none."""
     metrics_port: _builtins.int
     """The port of its metrics; 0 if it serves none."""
     gated: _builtins.bool
     """Whether the app's port has a gate: a connection starts with a proof by RunnerSpec.gate_key."""
+    metrics_access: Global___WorkerReady.MetricsAccess.ValueType
+    """Who can connect to the port of its metrics."""
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         metrics_port: _builtins.int = ...,
         gated: _builtins.bool = ...,
+        metrics_access: Global___WorkerReady.MetricsAccess.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "metrics_port", b"metrics_port", "port", b"port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "metrics_access", b"metrics_access", "metrics_port", b"metrics_port", "port", b"port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerReady: _TypeAlias = WorkerReady  # noqa: Y015
+
+@_typing.final
+class WorkerMetrics(_message.Message):
+    """WorkerMetrics says that a process of the runner now listens on the port of its metrics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRICS_ACCESS_FIELD_NUMBER: _builtins.int
+    metrics_access: Global___WorkerReady.MetricsAccess.ValueType
+    """Who can connect there."""
+    def __init__(
+        self,
+        *,
+        metrics_access: Global___WorkerReady.MetricsAccess.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics_access", b"metrics_access"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerMetrics: _TypeAlias = WorkerMetrics  # noqa: Y015
 
 @_typing.final
 class WorkerResult(_message.Message):

@@ -46,7 +46,10 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
+Access = shim_pb2.WorkerReady
 _EAGER_SECONDS = 3.0
+_METRICS_SECONDS = 5.0  # between tries of a port of metrics that nothing has opened
+_OPEN = ", open to every program of this machine"
 _KILL_SECONDS = 2.0  # how long a killed program may take to end before the process that stands for it is killed, too
 _LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
 _LONGEST_CAUSE = 300
@@ -299,6 +302,7 @@ class Supervisor:
             "imports": spec.imports_file,
             "requests": process.requests_fd,
             "gate": spec.gate_key,
+            "metrics_gate": spec.metrics_gate_key,
             "answers": process.answers_fd,
         }
         if prewarmed:
@@ -360,15 +364,32 @@ class Supervisor:
             return
         self.state = State.STATE_READY
         gated = self._process is not None and self._process.gated
+        metrics_port = self._port("metrics_port")
+        access = self._metrics_access() if metrics_port in self._listens_on else Access.METRICS_ACCESS_CLOSED
         if port:
-            metrics = f", metrics on {self._port('metrics_port')}" if self._port("metrics_port") else ""
-            reached = "" if gated else ", open to every program of this machine"
+            metrics = (
+                f", metrics on {metrics_port}{_OPEN if access == Access.METRICS_ACCESS_OPEN else ''}"
+                if metrics_port
+                else ""
+            )
+            reached = "" if gated else _OPEN
             seconds = f"{time.monotonic() - self._started:.2f}"
             self.journal.note(f"ready after {seconds} s: listens on {port}{reached}{metrics}")
-        ready = shim_pb2.WorkerReady(port=port, metrics_port=self._port("metrics_port"), gated=gated)
+        ready = shim_pb2.WorkerReady(port=port, metrics_port=metrics_port, gated=gated, metrics_access=access)
         self._emit(shim_pb2.ShimEvent(ready=ready))
+        if metrics_port and access == Access.METRICS_ACCESS_CLOSED:
+            await self._port_open(metrics_port, most_pause=_METRICS_SECONDS)
+            access = self._metrics_access()
+            if access == Access.METRICS_ACCESS_OPEN:
+                self.journal.note(f"metrics on {metrics_port}{_OPEN}")
+            self._emit(shim_pb2.ShimEvent(metrics=shim_pb2.WorkerMetrics(metrics_access=access)))
 
-    async def _port_open(self, port: int) -> None:
+    def _metrics_access(self) -> shim_pb2.WorkerReady.MetricsAccess.ValueType:
+        """Return who can connect to the port of the metrics, on which a process of this runner listens."""
+        gated = self._process is not None and self._process.gates_metrics
+        return Access.METRICS_ACCESS_GATED if gated else Access.METRICS_ACCESS_OPEN
+
+    async def _port_open(self, port: int, *, most_pause: float = 0.1) -> None:
         """Wait until the worker reports that it listens; a child program does not report it, so try the port, too."""
         pause = 0.005
         warned = False
@@ -385,7 +406,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._listening.wait(), pause)
             self._listening.clear()
-            pause = min(0.1 if loop.time() > eager_until else 0.01, pause * 1.5)
+            pause = min(most_pause if loop.time() > eager_until else 0.01, pause * 1.5)
 
     def _is_ours(self, port: int) -> bool:
         if NOTE_VARIABLE in self.spec.env:

@@ -15,6 +15,7 @@ from fal_runner.isolation.sandbox import SANDBOX_DIRECTORY_VARIABLE, SANDBOX_VAR
 from fal_runner.process.descriptors import read_some, write_all
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.worker.prewarm import ImportList
+from fal_runner.worker.request_output import COUNT_BYTES, COUNT_NAME
 
 MAX_RESULT_BYTES = 512 * 1024 * 1024
 _WORKER = str(Path(__file__).parent.with_name("worker") / "worker.py")
@@ -102,8 +103,8 @@ class WorkerProcess:
         self.stdout, out_write = os.pipe()
         self.stderr, err_write = os.pipe()
         self._answers_read, self._answers = os.pipe()
-        self._requests = os.memfd_create("fal-requests")
-        os.ftruncate(self._requests, 24)
+        self._requests = os.memfd_create(COUNT_NAME)
+        os.ftruncate(self._requests, COUNT_BYTES)
         null = os.open(os.devnull, os.O_RDONLY)
         self._received = bytearray()
         command = [python, _WORKER, str(job_read), str(message_write)]
@@ -154,6 +155,11 @@ class WorkerProcess:
     def gated(self) -> bool:
         """Whether the worker guards the app's port with a gate; it reports that before it listens there."""
         return os.pread(self._requests, 8, 16) != bytes(8)
+
+    @property
+    def gates_metrics(self) -> bool:
+        """Whether the port of its metrics has one; it reports that before it listens there, too."""
+        return os.pread(self._requests, 8, 24) != bytes(8)
 
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
         """Send a line, and close the pipe after the last one; do nothing if the worker has died."""

@@ -35,6 +35,8 @@ _PIPE_BUF = 4096  # the kernel does not split writes of at most this many bytes 
 _END = b"\x1f"
 
 COUNT_NAME = "fal-requests"
+COUNT_BYTES = 32
+_GATES = {"port": 16, "metrics_port": 24}
 _COUNT = struct.Struct("<Q")
 CURRENT: ContextVar[bytes] = ContextVar("fal_request_id", default=b"")
 # The first letter of the level while a logger's record or a traceback is written, which is one entry.
@@ -193,11 +195,11 @@ class RequestCount:
 
     Args:
         fd: the shim's memory, with eight bytes each for: whether requests are counted, how many there are, and whether
-            the app's port has a gate.
+            the app's port and that of its metrics have a gate.
     """
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, 24)
+        self._memory = mmap.mmap(fd, COUNT_BYTES)
         self._lock = threading.Lock()
         self._forked = False
         os.register_at_fork(after_in_child=self._note_fork)
@@ -210,8 +212,8 @@ class RequestCount:
             count = _COUNT.unpack_from(self._memory, 8)[0] + number
             _COUNT.pack_into(self._memory, 8, max(0, count))
 
-    def note_gate(self) -> None:
-        _COUNT.pack_into(self._memory, 16, 1)
+    def note_gate(self, name: str) -> None:
+        _COUNT.pack_into(self._memory, _GATES[name], 1)
 
     def _note_fork(self) -> None:
         self._forked = True
@@ -266,11 +268,15 @@ class RequestStreams:
         except (OSError, ValueError):
             self._count = None  # the shim then does not know how many there are
 
-    def note_gate(self) -> bool:
-        """Tell the shim that the app's port has a gate; return False if that is not possible."""
+    def note_gate(self, name: str) -> bool:
+        """Tell the shim that a port has a gate; return False if that is not possible.
+
+        Args:
+            name: `port` or `metrics_port`.
+        """
         if self._count is None:
             return False
-        self._count.note_gate()
+        self._count.note_gate(name)
         return True
 
     def one_entry(self, level: int) -> Any:

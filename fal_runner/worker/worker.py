@@ -30,7 +30,7 @@ import socket
 import threading
 import traceback
 import types
-from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Tuple
 
 SOURCE_METHOD = "fal_source"
 UNNAMED_METRICS_PORT = 9090
@@ -51,8 +51,8 @@ class Binding:
         host: replaces "any address".
         ports: the port in the code -> the actual port.
         listening: called with each port that is listened on.
-        port: the port with a gate, if an event loop's servers listen on it.
-        gate: makes the gate; None for none. It is called before the port is listened on.
+        gates: the ports with a gate, if an event loop's servers listen on them -> makes the gate, or None if there can
+            be none. It is called before the port is listened on.
     """
 
     def __init__(
@@ -60,15 +60,13 @@ class Binding:
         host: str,
         ports: Dict[int, int],
         listening: Callable[[int], None],
-        port: int = 0,
-        gate: Optional[Callable[[], Any]] = None,
+        gates: Mapping[int, Callable[[], Any]] = types.MappingProxyType({}),
     ) -> None:
         self._host = host
         self._ports = ports
         self._listening = listening
-        self._port = port
-        self._make_gate = gate
-        self._gate: Any = None
+        self._makers = dict(gates)
+        self._gates: Dict[int, Any] = {}
 
     def install(self) -> None:
         """Apply this from now on, and to uvloop as soon as it is imported."""
@@ -88,8 +86,9 @@ class Binding:
         @functools.wraps(plain_listen)
         def listen(sock: socket.socket, *backlog: int) -> None:
             plain_listen(sock, *backlog)
-            if self._gate is None and self._port in _ports_of([sock]):
-                self._make_gate = None  # code that accepts connections here does not know the gate
+            for port in _ports_of([sock]):
+                if port not in self._gates:
+                    self._makers.pop(port, None)  # code that accepts connections here does not know the gate
             self._report([sock])
 
         socket.socket.bind = bind  # type: ignore[method-assign, assignment]
@@ -111,8 +110,9 @@ class Binding:
                 port = self._ports.get(port, port)
                 host = self._host if host is None or (isinstance(host, str) and host in _ANY_ADDRESS) else host
             given = options.get("sock")
-            if self._port in ([port] if given is None else _ports_of([given])) and not options.get("ssl"):
-                factory = self._guarded(factory)
+            for listened in [port] if given is None else _ports_of([given]):
+                if not options.get("ssl"):
+                    factory = self._guarded(listened, factory)
             server = await plain(loop, factory, host, port, **options)
             if server.is_serving():
                 self._report(server.sockets)
@@ -120,10 +120,12 @@ class Binding:
 
         loop_class.create_server = create_server
 
-    def _guarded(self, factory: Any) -> Any:
-        if self._gate is None and self._make_gate is not None:
-            self._gate = self._make_gate()
-        return factory if self._gate is None else self._gate.guard(factory)
+    def _guarded(self, port: int, factory: Any) -> Any:
+        if port in self._makers:
+            gate = self._makers.pop(port)()
+            if gate is not None:
+                self._gates[port] = gate
+        return self._gates[port].guard(factory) if port in self._gates else factory
 
     def _report(self, sockets: Any) -> None:
         for port in _ports_of(sockets):
@@ -363,23 +365,26 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
     return message
 
 
-def gate_of(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> Callable[[], Any]:
-    """Return the factory of the gate before the app's port, or None if there is no gate."""
+def gates_of(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> Dict[int, Callable[[], Any]]:
+    """Return what makes the gates of the app's port and of its metrics; they return None if there can be no gate."""
     worker = os.getpid()
+    one_at_a_time = threading.Lock()
 
     def is_own(*ends: Any) -> bool:
         if os.getpid() != worker:
             return False  # a fork would take others' answers
-        channel.send({"visitor": ends})
-        return os.read(job["answers"], 1) == b"y"
+        with one_at_a_time:
+            channel.send({"visitor": ends})
+            return os.read(job["answers"], 1) == b"y"
 
-    def make() -> Any:
-        if not job.get("gate") or not streams.note_gate():
+    def make(name: str, key: str) -> Any:
+        if not key or not streams.note_gate(name):
             return None
         os.set_inheritable(job["answers"], False)
-        return sibling("gate").Gate(job["gate"], is_own)
+        return sibling("gate").Gate(key, is_own)
 
-    return make
+    keys = {"port": job.get("gate", ""), "metrics_port": job.get("metrics_gate", "")}
+    return {job[name]: functools.partial(make, name, key) for name, key in keys.items() if job.get(name)}
 
 
 def main() -> None:
@@ -411,8 +416,9 @@ def main() -> None:
             channel.send({"imported": sibling("prewarm").imported(environment)})
 
     def listening(port: int) -> None:
-        if port == job["port"]:
+        if port in (job["port"], job.get("metrics_port")):
             channel.listening(port)
+        if port == job["port"]:
             remember()
 
     faulthandler.enable(2)  # a crash beneath Python reports its position; sys.stderr is not a file then
@@ -422,7 +428,7 @@ def main() -> None:
         streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
         after_import("fastapi.routing", streams.beginnings.watch)
-        Binding(job["bind_host"], moved, listening, job["port"], gate_of(job, channel, streams)).install()
+        Binding(job["bind_host"], moved, listening, gates_of(job, channel, streams)).install()
     try:
         code = run(job, channel, streams)
     finally:

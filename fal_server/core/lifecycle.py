@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.runners import RANK, Desired, Runner, RunnerState, StopCause
+from fal_server.core.runners import RANK, Desired, MetricsAccess, Runner, RunnerState, StopCause
 
 S = RunnerState
 
@@ -30,6 +30,7 @@ class Event(StrEnum):
     PULLING = "pulling"  # its image is being fetched or built
     LAUNCHED = "launched"  # the engine has accepted the order; the shim runs
     READY = "ready"  # setup is done: the app's port is open (or its function runs)
+    METRICS = "metrics"  # the port of its metrics opened, later than the app's
     UNROUTED = "unrouted"  # the router sends it no more requests, but some are still open
     STOPPING = "stopping"  # SIGTERM or SIGKILL was sent
     GONE = "gone"  # no process of its group is alive
@@ -51,6 +52,7 @@ class Observation:
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
         gated: for READY, whether a gate guards the port.
+        metrics_access: for READY and METRICS, who can connect to the port of the metrics.
         stop_cause: for STOPPING and GONE, if the stop has one.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if unknown.
         end: for GONE, what ended the worker.
@@ -65,6 +67,7 @@ class Observation:
     port: int | None = None
     metrics_port: int | None = None
     gated: bool = False
+    metrics_access: MetricsAccess = MetricsAccess.OPEN
     stop_cause: StopCause | None = None
     exit_code: int | None = None
     end: End = End.ORDERED
@@ -80,6 +83,9 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
         seen: the observation.
         now: the time of the change.
     """
+    if seen.event is Event.METRICS:
+        known = runner.metrics_access is seen.metrics_access
+        return runner if known or runner.ended else replace(runner, metrics_access=seen.metrics_access)
     target = _TARGETS[seen.event]
     if target not in MOVES[runner.state]:
         return runner
@@ -93,7 +99,7 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
             return replace(moved, started_at=now, node=seen.node, handle=seen.handle, not_before=None)
         case Event.READY:
             reached = replace(moved, host=seen.host, port=seen.port, metrics_port=seen.metrics_port, gated=seen.gated)
-            return replace(reached, ready_at=now)
+            return replace(reached, metrics_access=seen.metrics_access, ready_at=now)
         case Event.UNROUTED:
             return replace(moved, draining_at=now)
         case Event.STOPPING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.addresses import RunnerAddress, gate_key_of
+from fal_server.core.addresses import RunnerAddress, gate_key_of, metrics_gate_key_of
 from fal_server.core.identity import AccountId, AppId, app_id_of_row
 
 
@@ -59,6 +59,14 @@ class StopCause(StrEnum):
     LOST = "lost"  # it ended while no controller watched, although nobody had asked it to
 
 
+class MetricsAccess(StrEnum):
+    """Who can connect to the port of a runner's metrics."""
+
+    CLOSED = "closed"  # nobody: none of its processes listens there
+    OPEN = "open"  # every program of its machine, as for runners of earlier versions
+    GATED = "gated"  # who has the key
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
     """One runner, as stored.
@@ -75,6 +83,7 @@ class Runner:
         host: the address at which the controller reaches its ports; empty until ready.
         port: the app's HTTP port; None until ready, or without HTTP.
         gated: whether a gate guards its port; runners of earlier versions and containers have none.
+        metrics_access: who can connect to the port of its metrics.
         ordered_at: when its start on a node was ordered.
         first_request_at: when its first request was sent to it. Like `first_byte_at`, it is written once.
         first_byte_at: when the first byte of its first response arrived.
@@ -108,6 +117,7 @@ class Runner:
     port: int | None = None
     metrics_port: int | None = None
     gated: bool = False
+    metrics_access: MetricsAccess = MetricsAccess.OPEN
     ordered_at: datetime | None = None
     started_at: datetime | None = None
     ready_at: datetime | None = None
@@ -137,6 +147,14 @@ class Runner:
     def address(self) -> RunnerAddress:
         """The address of its app, once it has a port."""
         return RunnerAddress(self.host, self.port or 0, gate_key_of(self.token) if self.gated else "")
+
+    @property
+    def metrics_address(self) -> RunnerAddress | None:
+        """The address of its metrics; None if no process of it listens there."""
+        if not self.metrics_port or self.metrics_access is MetricsAccess.CLOSED:
+            return None
+        gated = self.metrics_access is MetricsAccess.GATED
+        return RunnerAddress(self.host, self.metrics_port, metrics_gate_key_of(self.token) if gated else "")
 
     @property
     def ended(self) -> bool:

@@ -159,7 +159,13 @@ class Fleet:
                 moved = replace(moved, failed_starts=self._starts.with_one_more(moved))
             await self._save(runner, moved)
             self._put(moved)
-        # The following lines change the app's failed starts, after its runner has been stored.
+        if moved.state is not runner.state:
+            self._tell(moved, failed=failed)
+        self._changed.notify()
+        return moved
+
+    def _tell(self, moved: Runner, *, failed: bool) -> None:
+        """Tell of a new state, after it has been stored."""
         self._touched.add(moved.app_id)
         if moved.state is RunnerState.IDLE and not self._health.must_prove(moved):
             self._starts.succeeded(moved)
@@ -175,8 +181,6 @@ class Fleet:
                     failed_start(moved)
             for ended in self._on_ended:
                 ended(moved)
-        self._changed.notify()
-        return moved
 
     async def change(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Change the desired state of a runner, never its observed one; return None if it has ended.

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from fal_server.core.addresses import RunnerAddress
 from fal_server.core.app_metrics import MOST_BYTES, BadPage, merged, read_page
 from fal_server.core.exposition import Metric
 from fal_server.core.identity import Scope
@@ -58,7 +57,9 @@ class AppMetrics:
         self, runner: Runner, labels: Mapping[str, str], few: asyncio.Semaphore, until: float
     ) -> tuple[list[Metric], str]:
         """Return a runner's metrics, or why there are none."""
-        address = RunnerAddress(runner.host, runner.metrics_port or 0)
+        address = runner.metrics_address
+        if address is None:
+            return [], "unreachable"  # if anything answers there, it is another program
         try:
             async with asyncio.timeout_at(until), few:
                 page = await self._reader.read(address, most_bytes=MOST_BYTES, seconds=RUNNER_SECONDS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.core.lifecycle import MOVES, End, Event, Observation, step
-from fal_server.core.runners import RANK, Desired, RunnerState, StopCause
+from fal_server.core.runners import RANK, Desired, MetricsAccess, RunnerState, StopCause
 from tests.fakes.domain import START, at, make_runner
 
 STORED = [state for state in RunnerState if state is not RunnerState.RUNNING]
@@ -22,6 +22,7 @@ observations = st.builds(
     reason=st.sampled_from(["", "because"]),
     exit_code=st.none() | st.integers(0, 255),
     port=st.none() | st.integers(1, 65535),
+    metrics_access=st.sampled_from(MetricsAccess),
 )
 
 
@@ -33,7 +34,9 @@ def seen(event: Event, **fields: object) -> Observation:
 def test_a_step_is_a_move_of_the_table_or_nothing(state: RunnerState, desired: Desired, what: Observation) -> None:
     runner = make_runner(state=state, desired=desired)
     moved = step(runner, what, at(5))
-    if moved is not runner:
+    if what.event is Event.METRICS:
+        assert moved == replace(runner, metrics_access=moved.metrics_access)
+    elif moved is not runner:
         assert moved.state in MOVES[state]
         assert RANK[moved.state] > RANK[state]
     assert moved.desired is desired
@@ -71,6 +74,8 @@ def test_a_whole_life_with_its_times() -> None:
     assert (runner.state, runner.started_at, runner.node, runner.handle) == (RunnerState.SETUP, at(31), "n", HANDLE)
     runner = step(runner, seen(Event.READY, port=8080, metrics_port=9090), at(32))
     assert (runner.state, runner.ready_at, runner.port, runner.metrics_port) == (RunnerState.IDLE, at(32), 8080, 9090)
+    runner = step(runner, seen(Event.METRICS, metrics_access=MetricsAccess.GATED), at(32))
+    assert (runner.state, runner.metrics_access) == (RunnerState.IDLE, MetricsAccess.GATED)
     runner = step(runner, seen(Event.UNROUTED), at(33))
     assert (runner.state, runner.draining_at) == (RunnerState.DRAINING, at(33))
     runner = step(runner, seen(Event.STOPPING), at(34))

@@ -6,13 +6,20 @@ import asyncio
 import os
 import socket
 import sys
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from fal_runner.worker.gate import KNOCK, NONCE_BYTES, PROOF_BYTES
-from fal_server.core.addresses import RunnerAddress
+from fal_server.core.addresses import RunnerAddress, gate_key_of
+from fal_server.core.app_metrics import MOST_BYTES, BadPage
 from fal_server.core.lifecycle import Event
+from fal_server.core.runners import MetricsAccess
+from fal_server.http.gateway.metrics_client import HttpMetricsReader
 from fal_server.http.gateway.upstream import Pool, knock_and_proof, straight
-from tests.support.gate import address_of, ask
+from tests.support.gate import address_of, ask, metrics_address_of
 
 
 def serve(exposed_port: int) -> None:
@@ -235,3 +242,117 @@ async def test_who_takes_a_dead_runners_port_cannot_answer_for_it() -> None:
         upstream.start_request(heard, bodyless=False)
         upstream.transport.write(GET)
         assert await heard.broken == "what answers on the runner's port is not its app"
+
+
+async def serve_both(exposed_port: int, exposed_metrics_port: int) -> None:
+    """Serve the app and its metrics; with the file `later` the metrics only after GET /open."""
+    import asyncio
+    from pathlib import Path
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /open "):
+            await asyncio.start_server(answer, "0.0.0.0", exposed_metrics_port)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nimages 3\n")
+        writer.close()
+
+    if not await asyncio.to_thread(Path("later").exists):
+        await asyncio.start_server(answer, "0.0.0.0", exposed_metrics_port)
+    await asyncio.start_server(answer, "0.0.0.0", exposed_port)
+    await asyncio.Event().wait()
+
+
+async def page_at(address: RunnerAddress) -> bytes:
+    """Read the metrics as the controller does."""
+    return await HttpMetricsReader(straight).read(address, most_bytes=MOST_BYTES, seconds=30)
+
+
+async def test_the_controller_alone_reads_the_metrics(rig: Any) -> None:
+    runner = await rig.start(serve_both, http=True, metrics=True)
+    ready = await rig.until(runner, Event.READY)
+    assert ready.metrics_access is MetricsAccess.GATED
+    address = metrics_address_of(runner, ready)
+    assert await page_at(address) == b"images 3\n"
+    assert (await asyncio.to_thread(said_to, address, GET)).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    knock, _ = knock_and_proof(gate_key_of(runner.token))
+    assert b"images" not in await asyncio.to_thread(said_to, address, knock + GET), "the app's key opens its metrics"
+    ran = await rig.run(runner, sys.executable, "-c", _READS.format(port=address.port))
+    assert (ran.code, bytes(ran.stdout)) == (0, b"b'images 3\\n'\n"), bytes(ran.stderr)
+
+
+_READS = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:{port}/').read())"
+
+
+async def test_metrics_that_open_later_have_a_gate_also_for_the_next_controller(rig: Any) -> None:
+    runner = await rig.start(serve_both, http=True, metrics=True, files={"later": b""})
+    ready = await rig.until(runner, Event.READY)
+    assert ready.metrics_access is MetricsAccess.CLOSED
+    await asyncio.to_thread(ask, address_of(runner, ready), "GET", "/open")
+    for _ in range(2):
+        opened = await rig.until(runner, Event.METRICS)
+        assert opened.metrics_access is MetricsAccess.GATED
+        address = metrics_address_of(runner, ready, opened.metrics_access)
+        assert await page_at(address) == b"images 3\n"
+        assert (await asyncio.to_thread(said_to, address, GET)).startswith(b"HTTP/1.1 403")
+        assert await rig.restart(adopt=runner)
+
+
+async def test_metrics_that_threads_serve_have_none_and_the_log_says_so(rig: Any) -> None:
+    def serve_in_threads(exposed_port: int, exposed_metrics_port: int) -> None:
+        import asyncio
+        import http.server
+        import threading
+
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"images 3\n")
+
+        pages = http.server.ThreadingHTTPServer(("0.0.0.0", exposed_metrics_port), Page)
+        threading.Thread(target=pages.serve_forever, daemon=True).start()
+
+        async def serve() -> None:
+            await (await asyncio.start_server(lambda _, writer: writer.close(), "0.0.0.0", exposed_port)).wait_closed()
+            await asyncio.Event().wait()
+
+        asyncio.run(serve())
+
+    runner = await rig.start(serve_in_threads, http=True, metrics=True)
+    ready = await rig.until(runner, Event.READY)
+    assert (ready.gated, ready.metrics_access) == (True, MetricsAccess.OPEN)
+    address = metrics_address_of(runner, ready)
+    await rig.lines.until(runner.runner_id, f"metrics on {address.port}, open to every program of this machine")
+    assert await page_at(address) == b"images 3\n"
+
+
+@asynccontextmanager
+async def relay(at: int, to: int) -> Any:
+    """Take a port; pass what arrives on to another, its first answer back, and then answer as if it were it."""
+
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            if asked := await reader.read(65536):
+                passed_on.append(asked)
+                answered = await asyncio.to_thread(said_to, RunnerAddress("127.0.0.1", to), asked)
+                writer.write(answered[:PROOF_BYTES] + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nimages 9\n")
+                await writer.drain()
+
+    passed_on: list[bytes] = []
+    async with await asyncio.start_server(pretend, "127.0.0.1", at):
+        yield passed_on
+
+
+async def test_who_takes_the_port_of_the_metrics_cannot_answer_there(rig: Any) -> None:
+    """The app serves none, and another program passes the controller's proof on to the app's own port."""
+    runner = await rig.start(serve_both, http=True, metrics=True, files={"later": b""})
+    ready = await rig.until(runner, Event.READY)
+    async with relay(ready.metrics_port, ready.port) as passed_on:
+        unopened = replace(
+            runner, host=ready.host, metrics_port=ready.metrics_port, metrics_access=ready.metrics_access
+        )
+        assert unopened.metrics_address is None, "the controller asks nobody"
+        await rig.lines.until(runner.runner_id, f"port {ready.metrics_port} is held by a process that is not this")
+        with pytest.raises(BadPage, match="unreachable"):
+            await page_at(metrics_address_of(runner, ready, MetricsAccess.GATED))
+        assert passed_on[0].startswith(KNOCK)
+    assert not [seen for seen in rig.seen[runner.runner_id] if seen.event is Event.METRICS]

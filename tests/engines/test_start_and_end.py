@@ -18,7 +18,7 @@ from fal_runner.process.proc import process_info
 from fal_server.core.faults import InvalidArgument, Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogLevel
-from tests.support.gate import address_of, ask
+from tests.support.gate import address_of, ask, metrics_address_of
 
 
 def serve(exposed_port: int, greeting: bytes = b"hello") -> None:
@@ -117,7 +117,7 @@ async def test_an_asyncio_server_gets_its_ports_and_loopback(rig: Any) -> None:
     assert ready.port != ready.metrics_port
     assert ready.gated
     assert await asyncio.to_thread(ask, address_of(runner, ready), "GET", "/") == b"from asyncio"
-    assert await asyncio.to_thread(get, ready.metrics_port) == b"from asyncio"
+    assert await asyncio.to_thread(ask, metrics_address_of(runner, ready), "GET", "/") == b"from asyncio"
 
 
 async def test_uvloop_gets_them_too(rig: Any) -> None:

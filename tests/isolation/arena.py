@@ -31,7 +31,7 @@ from tests.engines.conftest import NODE, Rig
 from tests.isolation.hostile import Targets
 from tests.isolation.with_gpus import NUMBER, WHOLE
 from tests.support.controller import ROOT
-from tests.support.gate import address_of, ask
+from tests.support.gate import address_of, ask, metrics_address_of
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _IPC_CREAT, _IPC_RMID = 0o1000, 0
@@ -108,7 +108,8 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
             victim = await rig.start_launch(replace(launch, gpus=(theirs,)))
             await rig.lines.until(victim.runner_id, "idle")
             ready = await rig.until(victim, Event.READY)
-            assert await asyncio.to_thread(ask, address_of(victim, ready), "GET", "/") == b"", "the app can be called"
+            for open_to_us in (address_of(victim, ready), metrics_address_of(victim, ready)):
+                assert await asyncio.to_thread(ask, open_to_us, "GET", "/") == b"", "the controller gets an answer"
             targets = {
                 **things,
                 "app_port": ready.port,

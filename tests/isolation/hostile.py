@@ -111,14 +111,20 @@ def calls_an_app(targets: Targets) -> bool:
 
 
 def calls_an_app_with_a_key_of_its_own(targets: Targets) -> bool:
+    return said_by(targets["app_port"], knock_of_its_own()) == 200
+
+
+def knock_of_its_own() -> bytes:
     nonce, key = bytes(16), b"0" * 64
-    return (
-        said_by(targets["app_port"], b"\0fal-gate" + nonce + hmac.new(key, b"caller" + nonce, "sha256").digest()) == 200
-    )
+    return b"\0fal-gate" + nonce + hmac.new(key, b"caller" + nonce, "sha256").digest()
 
 
 def reads_an_apps_metrics(targets: Targets) -> bool:
     return said_by(targets["metrics_port"], b"") == 200
+
+
+def reads_an_apps_metrics_with_a_key_of_its_own(targets: Targets) -> bool:
+    return said_by(targets["metrics_port"], knock_of_its_own()) == 200
 
 
 def said_by(port: int, knock: bytes) -> int:
@@ -238,6 +244,7 @@ ATTACKS: dict[str, tuple[Callable[[Targets], bool], str]] = {
         (calls_an_app, "call another runner's app on its port"),
         (calls_an_app_with_a_key_of_its_own, "call it with the key of another gate"),
         (reads_an_apps_metrics, "read another runner's metrics"),
+        (reads_an_apps_metrics_with_a_key_of_its_own, "read them with the key of another gate"),
         (attaches_shared_memory, "attach shared memory of the machine"),
         (opens_a_terminal, "open a terminal of the machine"),
         (writes_the_environment, "write to the environment that runners share"),

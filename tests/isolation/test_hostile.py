@@ -20,10 +20,14 @@ WHERE = ("app", "command")
 KERNELS_OWN = {"traces_a_runner", "connects_to_an_abstract_socket", "reads_runners_variables", "makes_a_user_namespace"}
 # The controller allows none, and runners inherit that; root may raise the limit.
 NOWHERE = "dumps_core"
-# The arena calls the same app with its key, and gets an answer.
-PROVEN_ELSEWHERE = ("calls_an_app", "calls_an_app_with_a_key_of_its_own")
-_SHARED = {"connects_to_a_port", "reads_an_apps_metrics"}
-OPEN_IN_A_SANDBOX = {"app": _SHARED, "command": {*_SHARED, "connects_to_an_abstract_socket"}}
+# The arena calls the same app and its metrics with their keys, and gets answers.
+PROVEN_ELSEWHERE = (
+    "calls_an_app",
+    "calls_an_app_with_a_key_of_its_own",
+    "reads_an_apps_metrics",
+    "reads_an_apps_metrics_with_a_key_of_its_own",
+)
+OPEN_IN_A_SANDBOX = {"app": {"connects_to_a_port"}, "command": {"connects_to_a_port", "connects_to_an_abstract_socket"}}
 
 
 def cell(name: str, found: Found) -> str:

@@ -14,6 +14,7 @@ from fal_server.core.addresses import RunnerAddress
 from fal_server.core.app_metrics import MOST_BYTES, BadPage
 from fal_server.core.exposition import to_text
 from fal_server.core.identity import Scope
+from fal_server.core.runners import MetricsAccess
 from fal_server.http.gateway.metrics_client import HttpMetricsReader
 from fal_server.http.gateway.upstream import straight
 from fal_server.services.app_metrics import AppMetrics
@@ -132,3 +133,15 @@ async def test_an_endless_page_ends_at_its_size_or_its_time() -> None:
         async with metrics_port(HEAD + b"a 1\n", then=then) as (port, _):
             with pytest.raises(BadPage, match=problem):
                 await reader.read(RunnerAddress("127.0.0.1", port), most_bytes=MOST_BYTES, seconds=seconds)
+
+
+@pytest.mark.parametrize("access", [MetricsAccess.CLOSED, MetricsAccess.GATED])
+async def test_another_program_on_the_port_is_not_believed(platform: Platform, one, access: MetricsAccess) -> None:
+    async with metrics_port(HEAD + b"images 3\n") as (port, asked):
+        await one(port)
+        runner_id = platform.the_runner().runner_id
+        await platform.fleet.change(runner_id, lambda known: replace(known, metrics_access=access))
+        found = values(await page(platform))
+    assert found["fal_runner_metrics_problem"][1]["reason"] == "unreachable"
+    assert "images" not in found
+    assert access is MetricsAccess.GATED or asked == []

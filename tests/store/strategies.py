@@ -13,7 +13,7 @@ from fal_server.core.apps import App, AuthMode
 from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Desired, MetricsAccess, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.ports import Store
 
@@ -121,6 +121,8 @@ runners = st.builds(
     host=texts,
     port=maybe(small),
     metrics_port=maybe(small),
+    gated=st.booleans(),
+    metrics_access=st.sampled_from(MetricsAccess),
     started_at=maybe(times),
     ready_at=maybe(times),
     draining_at=maybe(times),

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fal_server.core.addresses import RunnerAddress, gate_key_of
 from fal_server.core.lifecycle import Observation
-from fal_server.core.runners import Runner
+from fal_server.core.runners import MetricsAccess, Runner
 from fal_server.http.gateway.upstream import knock_and_proof
 
 
 def address_of(runner: Runner, ready: Observation) -> RunnerAddress:
     """Return the address of a ready runner."""
     return RunnerAddress(ready.host, ready.port or 0, gate_key_of(runner.token) if ready.gated else "")
+
+
+def metrics_address_of(runner: Runner, ready: Observation, access: MetricsAccess | None = None) -> RunnerAddress:
+    """Return the address of a ready runner's metrics.
+
+    Args:
+        access: who can connect, if it is known from a later observation.
+    """
+    seen = replace(
+        runner, host=ready.host, metrics_port=ready.metrics_port, metrics_access=access or ready.metrics_access
+    )
+    assert seen.metrics_address is not None
+    return seen.metrics_address
 
 
 def ask(address: RunnerAddress, method: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:

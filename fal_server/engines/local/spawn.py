@@ -28,7 +28,7 @@ from fal_runner.process.usage import measure_descendants
 from fal_runner.shim.address import LOG_NAME, ShimIdentity
 from fal_runner.shim.prewarm import MOST_ORDER_BYTES
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
-from fal_server.core.addresses import gate_key_of
+from fal_server.core.addresses import gate_key_of, metrics_gate_key_of
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroup
 from fal_server.engines.local.container import container_variables, interpreter, lay_out_container
@@ -243,6 +243,7 @@ def spec_of(
         spec.orphan_seconds, spec.node_socket = orphans.seconds, str(orphans.node_socket)
     if launch.environment.container is None:
         spec.gate_key = gate_key_of(launch.spec.token)
+        spec.metrics_gate_key = metrics_gate_key_of(launch.spec.token)
         spec.limits.CopyFrom(_limits_of(launch, group or RunnerGroup()))
     if (function := launch.spec.function) is not None:
         spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(code["function"]), method=function.method))

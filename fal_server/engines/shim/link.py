@@ -17,6 +17,7 @@ from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import End, Event, Observation
 from fal_server.core.logs import LogEntry
+from fal_server.core.runners import MetricsAccess
 from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.logs import LogAcknowledger, batched, entries_from_wire
 from fal_server.engines.shim.process import ShimProcess
@@ -30,6 +31,10 @@ _ENDS = {
     shim_pb2.WorkerExited.REASON_EXITED: End.ITSELF,
     shim_pb2.WorkerExited.REASON_OUT_OF_MEMORY: End.OUT_OF_MEMORY,
     shim_pb2.WorkerExited.REASON_OUT_OF_DISK: End.OUT_OF_DISK,
+}
+_ACCESS = {
+    shim_pb2.WorkerReady.METRICS_ACCESS_CLOSED: MetricsAccess.CLOSED,
+    shim_pb2.WorkerReady.METRICS_ACCESS_GATED: MetricsAccess.GATED,
 }
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
@@ -175,7 +180,14 @@ class RunnerLink:
                 log.warning("runner %s: its shim does not answer (%s): ended", self._runner_id, error.details())
             await self.process.sweep()
 
-    def _observe(self, event: Event, *, ready: shim_pb2.WorkerReady | None = None, reason: str = "") -> None:
+    def _observe(
+        self,
+        event: Event,
+        *,
+        ready: shim_pb2.WorkerReady | None = None,
+        access: shim_pb2.WorkerReady.MetricsAccess.ValueType = shim_pb2.WorkerReady.METRICS_ACCESS_UNSPECIFIED,
+        reason: str = "",
+    ) -> None:
         self._emit(
             Observation(
                 runner_id=self._runner_id,
@@ -187,6 +199,7 @@ class RunnerLink:
                 port=(ready.port or None) if ready else None,
                 metrics_port=(ready.metrics_port or None) if ready else None,
                 gated=ready.gated if ready else False,
+                metrics_access=_ACCESS.get(access, MetricsAccess.OPEN),
                 exit_code=_exit_code(self._exited) if event is Event.GONE else None,
                 end=_end(self._exited) if event is Event.GONE else End.ORDERED,
             )
@@ -221,7 +234,9 @@ class RunnerLink:
     def _take(self, event: shim_pb2.ShimEvent) -> None:
         match event.WhichOneof("event"):
             case "ready":
-                self._observe(Event.READY, ready=event.ready)
+                self._observe(Event.READY, ready=event.ready, access=event.ready.metrics_access)
+            case "metrics":
+                self._observe(Event.METRICS, access=event.metrics.metrics_access)
             case "stopping":
                 self._observe(Event.STOPPING)
             case "result":

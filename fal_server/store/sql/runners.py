@@ -14,7 +14,7 @@ from fal_server.core.app_events import AppChange
 from fal_server.core.faults import Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
-from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
+from fal_server.core.runners import Desired, MetricsAccess, Runner, RunnerState, StopCause
 from fal_server.ports import Vault
 from fal_server.store.sql.dialect import upsert
 from fal_server.store.sql.prepared import Prepared, prepared
@@ -63,6 +63,7 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "port": runner.port,
         "metrics_port": runner.metrics_port,
         "gated": runner.gated,
+        "metrics_access": runner.metrics_access.value,
         "ordered_at": runner.ordered_at,
         "started_at": runner.started_at,
         "ready_at": runner.ready_at,
@@ -101,6 +102,7 @@ def _from_values(values: dict[Any, Any], vault: Vault, *, opened: bool) -> Runne
     values["state"] = RunnerState(values["state"])
     values["gpus"] = tuple(values["gpus"])
     values["desired"] = Desired(values["desired"])
+    values["metrics_access"] = MetricsAccess(values["metrics_access"])
     if values["stop_cause"] is not None:
         values["stop_cause"] = StopCause(values["stop_cause"])
     return Runner(**values, token=_token(values["runner_id"], sealed, vault) if opened else "")

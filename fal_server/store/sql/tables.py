@@ -152,6 +152,7 @@ RUNNERS = Table(
     Column("port", Integer),
     Column("metrics_port", Integer),
     Column("gated", Boolean, nullable=False, server_default=false()),
+    Column("metrics_access", Text, nullable=False, server_default="open"),
     Column("ordered_at", UtcTimestamp),
     Column("started_at", UtcTimestamp),
     Column("ready_at", UtcTimestamp),
