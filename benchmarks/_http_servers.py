@@ -130,7 +130,7 @@ async def serve_gateway(port: int, *, history: bool, gated: bool, traces: bool) 
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
         store = await open_store(Path(folder) / "fal.db", AesVault(bytes(32)))
-        access, catalog = Authenticator(store, clock), Catalog(store, changed)
+        access, catalog = Authenticator(store, clock), Catalog(store, clock, changed)
         fleet = Fleet(store, clock, changed, Health(catalog))
         dispatcher = Dispatcher(catalog, fleet, Backlog(clock), clock, changed, {"me": LOCAL})
         now = clock.now()

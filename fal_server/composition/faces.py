@@ -182,7 +182,7 @@ def _routes(
         ).routes,
         *PlatformFileRoutes(files.data, guard).routes,
         *PlatformLogRoutes(use_cases.log_search, addresses.accounts, clock, guard).routes,
-        *PlatformRequestRoutes(use_cases.analytics, addresses.accounts, clock, guard).routes,
+        *PlatformRequestRoutes(use_cases.analytics, use_cases.queue, addresses.accounts, clock, guard).routes,
         *PlatformKeyRoutes(use_cases.keys, addresses.accounts, guard).routes,
         *McpRoutes(guard, clock, version("fal-grpc"), writes=mcp_writes).routes,
     ]

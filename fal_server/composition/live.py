@@ -51,7 +51,7 @@ def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountI
         accounts: by name, which is the first part of the paths of an account's apps.
     """
     changed = ChangeNotifier()
-    catalog = Catalog(store, changed)
+    catalog = Catalog(store, clock, changed)
     health = Health(catalog)
     fleet = Fleet(store, clock, changed, health)
     backlog = Backlog(clock)

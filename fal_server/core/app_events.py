@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fal_server.core.apps import App
 from fal_server.core.audit import AuditRow
 from fal_server.core.history import StateChange
+from fal_server.core.identity import AppId
 from fal_server.core.names import MAIN, SEPARATOR
-from fal_server.core.revisions import Revision
+from fal_server.core.revisions import Json, Revision
 from fal_server.core.runners import Runner, RunnerState, StopCause
 
 
@@ -41,6 +44,7 @@ class Origin(StrEnum):
     Of two events at one time, the later name in the alphabet counts as newer.
     """
 
+    APP = "app"
     AUDIT = "audit"
     REVISION = "revision"
     RUNNER = "runner"
@@ -66,6 +70,36 @@ class AppChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """The settings of an app, and who may call it, before and after a change."""
+
+    old: Mapping[str, Json]
+    new: Mapping[str, Json]
+    old_auth_mode: str
+    new_auth_mode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event that is stored with the app's change, because no other row tells of it.
+
+    Attributes:
+        called: whether a caller's call made the change; if not, the controller did.
+        number: in the order of the app's recorded events; 0 until it is stored.
+    """
+
+    app_id: AppId
+    at: datetime
+    category: Category
+    called: bool
+    reason: str | None = None
+    new_revision_id: str | None = None
+    old_revision_id: str | None = None
+    config: ConfigChange | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppEvent:
     """One event; fields that do not apply to its category are None.
 
@@ -82,6 +116,7 @@ class AppEvent:
     new_revision_id: str | None = None
     old_revision_id: str | None = None
     key_id: str | None = None
+    config: ConfigChange | None = None
 
 
 _OF_STATE = {
@@ -94,15 +129,20 @@ _OF_STATE = {
     RunnerState.DRAINING: Category.RUNNER_DRAINING,
     RunnerState.TERMINATING: Category.RUNNER_STOPPING,
 }
+DEPLOY = "Revisions.RegisterApplication"
+_BUILD, _MOVE, _UPDATE = "Revisions.BuildEnvironment", "Apps.SetAlias", "Apps.UpdateApplication"
 # Categories of callers' changes to an app, by the action in the audit log. A deploy names its app before the revision
 # has an id.
 CAUSES: dict[str, Category] = {
     "Apps.RolloutApplication": Category.DEPLOYMENT_ROLLING_STARTED,
-    "Apps.SetAlias": Category.DEPLOYMENT_STARTED,
-    "Apps.UpdateApplication": Category.CONFIG_CHANGED,
-    "Revisions.RegisterApplication": Category.DEPLOYMENT_STARTED,
+    _MOVE: Category.DEPLOYMENT_STARTED,
+    DEPLOY: Category.DEPLOYMENT_STARTED,
 }
-DEPLOY = "Revisions.RegisterApplication"
+CALLS = (_BUILD, DEPLOY, _MOVE, _UPDATE)
+"""The actions that record events."""
+_LONGEST_REASON = 1000
+# Allow for a small difference between the clocks of two rows.
+_SLACK = timedelta(seconds=1)
 
 
 def of_runner(found: AppChange) -> AppEvent:
@@ -131,6 +171,96 @@ def of_audit(row: AuditRow) -> AppEvent:
         new_revision_id=named.get("revision"),
         key_id=row.entry.key_id,
     )
+
+
+def of_recorded(event: RecordedEvent, calls: Sequence[AuditRow]) -> AppEvent:
+    """Return the event of a stored one.
+
+    Args:
+        calls: audit rows of the app whose actions are in CALLS.
+    """
+    return AppEvent(
+        place=EventPlace(at=event.at, origin=Origin.APP, number=event.number),
+        category=event.category,
+        reason=event.reason,
+        new_revision_id=event.new_revision_id,
+        old_revision_id=event.old_revision_id,
+        key_id=_caller_of(event, calls) if event.called else None,
+        config=event.config,
+    )
+
+
+def recorded_between(
+    before: App | None, after: App, at: datetime, *, called: bool, reason: str = ""
+) -> list[RecordedEvent]:
+    """Return the events of a change to an app's row.
+
+    Args:
+        before: the row until now; None if the app is new, of which its revision tells.
+        called: whether a caller's call changes it.
+        reason: why the controller gives up a rolling deploy.
+    """
+    if before is None:
+        return []
+    coming, target, moved = before.next_revision_id, after.next_revision_id, after.revision_id != before.revision_id
+    known = RecordedEvent(
+        app_id=after.app_id,
+        at=at,
+        category=Category.CONFIG_CHANGED,
+        called=called,
+        new_revision_id=after.revision_id if moved else None,
+        old_revision_id=before.revision_id if moved else None,
+    )
+    deploy = replace(known, old_revision_id=before.revision_id)
+    found = list[RecordedEvent]()
+    if coming is not None and coming not in (target, after.revision_id):
+        why = reason or "a later change of the app replaced it"
+        failed = replace(deploy, category=Category.DEPLOYMENT_ROLLING_FAILED, new_revision_id=coming)
+        found.append(replace(failed, reason=why[:_LONGEST_REASON]))
+    if moved:
+        rolled = coming == after.revision_id
+        ended = Category.DEPLOYMENT_ROLLING_ENDED if rolled else Category.DEPLOYMENT_RECREATE_APPLIED
+        found.append(replace(deploy, category=ended))
+    if target is not None and target != coming:
+        found.append(replace(deploy, category=Category.DEPLOYMENT_ROLLING_STARTED, new_revision_id=target))
+    if (before.scaling, before.auth_mode) != (after.scaling, after.auth_mode):
+        config = ConfigChange(
+            old=_config(before),
+            new=_config(after),
+            old_auth_mode=before.auth_mode.value,
+            new_auth_mode=after.auth_mode.value,
+        )
+        found.append(replace(known, config=config))
+    return found
+
+
+def failed_deploy(app_id: AppId, at: datetime, reason: str) -> RecordedEvent:
+    """Return the event of a deploy that did not get as far as a revision."""
+    return RecordedEvent(
+        app_id=app_id, at=at, category=Category.DEPLOYMENT_FAILED, called=True, reason=reason[:_LONGEST_REASON]
+    )
+
+
+def _config(app: App) -> dict[str, Json]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(app.scaling).items()}
+
+
+def _caller_of(event: RecordedEvent, calls: Sequence[AuditRow]) -> str | None:
+    """Return the key of the last call before an event that can have caused it."""
+    if event.category is Category.DEPLOYMENT_FAILED:
+        actions = {_BUILD, DEPLOY}
+    elif event.new_revision_id is None:
+        actions = {_UPDATE}
+    else:
+        actions = {DEPLOY, _MOVE}
+    possible = [
+        row
+        for row in calls
+        if row.entry.at <= event.at + _SLACK
+        and row.entry.action in actions
+        and (row.entry.action != _MOVE or named_in(row).get("revision") == event.new_revision_id)
+    ]
+    return max(possible, key=lambda row: row.sequence).entry.key_id if possible else None
 
 
 def of_revision(revision: Revision, before: Revision | None, key_id: str | None) -> AppEvent:
@@ -169,8 +299,7 @@ def deployer_of(revision: Revision, deploys: list[AuditRow]) -> str | None:
     Args:
         deploys: audit rows of the app's deploys.
     """
-    # Allow for a small difference between the two clocks.
-    started = [row for row in deploys if row.entry.at <= revision.created_at + timedelta(seconds=1)]
+    started = [row for row in deploys if row.entry.at <= revision.created_at + _SLACK]
     return max(started, key=lambda row: row.sequence).entry.key_id if started else None
 
 

@@ -113,7 +113,7 @@ class QueuedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A request's headers and body, which may contain credentials for the app and so are never shown."""
+    """A request's headers and body. The headers may contain credentials for the app and so are never shown."""
 
     headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
     body: bytes = field(repr=False, default=b"")

@@ -7,13 +7,14 @@ from collections.abc import Callable, Container, Iterable, Mapping
 
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
+from fal_server.core.app_events import failed_deploy, recorded_between
 from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, within
 from fal_server.core.revisions import Json, Revision
 from fal_server.core.scaling import carried_over
 from fal_server.live.events import ChangeNotifier
-from fal_server.ports import Store
+from fal_server.ports import Clock, Store
 
 _MOST_ABANDONED = 1000
 
@@ -42,8 +43,9 @@ class Catalog:
         changed: notified at every change.
     """
 
-    def __init__(self, store: Store, changed: ChangeNotifier) -> None:
+    def __init__(self, store: Store, clock: Clock, changed: ChangeNotifier) -> None:
         self._store = store
+        self._clock = clock
         self.changed = changed
         # Held from reading an app until it is written, so that no change overwrites another.
         self._lock = asyncio.Lock()
@@ -147,8 +149,10 @@ class Catalog:
 
         async def work() -> App:
             async with self._lock:
-                app = make(self._apps.get(revision.app_id))
-                await self._store.register(revision, app)
+                before = self._apps.get(revision.app_id)
+                app = make(before)
+                events = recorded_between(before, app, self._clock.now(), called=True)
+                await self._store.register(revision, app, events)
                 self._revisions[revision.revision_id] = revision
                 self._apps[app.app_id] = app
                 self._touched.add(app.app_id)
@@ -244,25 +248,31 @@ class Catalog:
             self._abandoned[revision_id] = reason or "its runner did not become ready"
             return settled(app)
 
-        await self._settle(app_id, revision_id, stay)
+        await self._settle(app_id, revision_id, stay, reason)
 
     def why_abandoned(self, revision_id: str) -> str | None:
         """Return why a rolling deploy to this revision was given up, or None."""
         return self._abandoned.get(revision_id)
 
-    async def _settle(self, app_id: AppId, revision_id: str, change: Callable[[App], App]) -> None:
+    async def record_failed_deploy(self, app_id: AppId, reason: str) -> None:
+        """Record in an app's history that a deploy did not get as far as a revision."""
+        await self._store.record_event(failed_deploy(app_id, self._clock.now(), reason))
+
+    async def _settle(self, app_id: AppId, revision_id: str, change: Callable[[App], App], reason: str = "") -> None:
         """End a rolling deploy to this revision if it is still in progress."""
 
         async def work() -> None:
             async with self._lock:
                 app = self._apps.get(app_id)
                 if app is not None and app.next_revision_id == revision_id:
-                    await self._save(change(app))
+                    await self._save(change(app), called=False, reason=reason)
 
         await run_to_completion(work())
 
-    async def _save(self, app: App) -> App:
-        await self._store.save_app(app)
+    async def _save(self, app: App, *, called: bool = True, reason: str = "") -> App:
+        before = self._apps.get(app.app_id)
+        events = recorded_between(before, app, self._clock.now(), called=called, reason=reason)
+        await self._store.save_app(app, events)
         self._apps[app.app_id] = app
         self._touched.add(app.app_id)
         self.changed.notify()

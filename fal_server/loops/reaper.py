@@ -57,6 +57,7 @@ class Reaper:
         """Delete every ten minutes, and shrink the logs whenever they exceed their limit, until `stopping` is set."""
         works: dict[str, Callable[[], Awaitable[object]]] = {
             "old runners": partial(self._forget, self._store.forget_runners),
+            "old events of apps": partial(self._forget, self._store.forget_events),
             "old log lines": partial(self._forget, self._log_store.forget),
             "what nothing needs": self._clear,
             **{what: partial(self._forget_expired, what, forget) for what, forget in self._expired.items()},

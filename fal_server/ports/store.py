@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
-from fal_server.core.app_events import AppChange
+from fal_server.core.app_events import AppChange, RecordedEvent
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
@@ -30,8 +30,8 @@ class Store(Protocol):
         """Count a start of a controller on this data; return its number, which is higher than each before it."""
         ...
 
-    async def register(self, revision: Revision, app: App) -> None:
-        """Add a revision and insert or replace its app, both or neither.
+    async def register(self, revision: Revision, app: App, events: Sequence[RecordedEvent] = (), /) -> None:
+        """Add a revision, insert or replace its app and add these events to its history, all or nothing.
 
         Raises:
             AlreadyExists: a revision has this id.
@@ -59,8 +59,8 @@ class Store(Protocol):
         """
         ...
 
-    async def save_app(self, app: App) -> None:
-        """Insert or replace an app.
+    async def save_app(self, app: App, events: Sequence[RecordedEvent] = (), /) -> None:
+        """Insert or replace an app and add these events to its history, all or nothing.
 
         Raises:
             FailedPrecondition: its revision or environment does not exist.
@@ -77,6 +77,27 @@ class Store(Protocol):
 
     async def delete_app(self, account: AccountId, name: str) -> App | None:
         """Delete an app and return it; None if it does not exist."""
+        ...
+
+    async def record_event(self, event: RecordedEvent) -> None:
+        """Add an event to an app's history, whether or not the app exists."""
+        ...
+
+    async def recorded_events(
+        self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, int] | None, limit: int
+    ) -> list[RecordedEvent]:
+        """Return recorded events of an app, newest first.
+
+        Args:
+            since: only those at or after this.
+            until: only those before this.
+            before: only those after this time and number in that order.
+            limit: at most this many.
+        """
+        ...
+
+    async def forget_events(self, recorded_before: datetime) -> int:
+        """Delete the recorded events of every account that are older than this; return how many."""
         ...
 
     async def save_runners(self, runners: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from fal_server.core.app_events import (
+    CALLS,
     CAUSES,
     DEPLOY,
     AppEvent,
@@ -19,6 +20,7 @@ from fal_server.core.app_events import (
     app_of,
     deployer_of,
     of_audit,
+    of_recorded,
     of_revision,
     of_runner,
 )
@@ -108,7 +110,7 @@ class AppEvents:
         app = self._catalog.require(app_id)
         revisions = await self._store.list_revisions(app_id.account, str(app_id), None)
         now = self._clock.now()
-        deploys = await self._deploys(app_id, now - _DEPLOYS_SHOWN)
+        deploys = _deploys(await self._calls(app_id, now - _DEPLOYS_SHOWN))
         ready, failed = await self._starts(app_id, now)
         past: list[RevisionPast] = []
         for revision in revisions:
@@ -131,17 +133,22 @@ class AppEvents:
             app_id, since, _until(until, before, Origin.RUNNER), _exact(before, Origin.RUNNER), limit
         )
         revisions = await self._store.list_revisions(app_id.account, str(app_id), None)
-        deploys = await self._deploys(app_id, since)
+        calls = await self._calls(app_id, since)
+        deploys = _deploys(calls)
         registered = [
             of_revision(revision, older, deployer_of(revision, deploys))
             for revision, older in pairwise([*revisions, None])
             if revision is not None and since <= revision.created_at < until
         ]
+        recorded = await self._store.recorded_events(
+            app_id, since, _until(until, before, Origin.APP), _numbered(before, Origin.APP), limit
+        )
         caused = [of_audit(row) for row in await self._caused(app_id, since, until, before, limit)]
         runs = (
             [of_runner(found) for found in of_runners],
             sorted(registered, key=_place, reverse=True),
             caused,
+            [of_recorded(event, calls) for event in recorded],
         )
         behind = (event for event in heapq.merge(*runs, key=_place, reverse=True) if _is_behind(event, before))
         return [event for event, _ in zip(behind, range(limit), strict=False)]
@@ -151,7 +158,7 @@ class AppEvents:
     ) -> list[AuditRow]:
         """Return rows of the audit log about an app, newest first."""
         end = _until(until, before, Origin.AUDIT)
-        place = (before.at, before.number) if before is not None and before.origin is Origin.AUDIT else None
+        place = _numbered(before, Origin.AUDIT)
         found: list[AuditRow] = []
         while len(found) < limit:
             rows = await self._audit.of_actions(app_id.account, CAUSES, since, end, place, _READ_AT_ONCE)
@@ -161,13 +168,13 @@ class AppEvents:
             place = (rows[-1].entry.at, rows[-1].sequence)
         return found[:limit]
 
-    async def _deploys(self, app_id: AppId, since: datetime) -> list[AuditRow]:
-        """Return the audit rows of an app's deploys; one may have started an hour before its revision was stored."""
+    async def _calls(self, app_id: AppId, since: datetime) -> list[AuditRow]:
+        """Return the audit rows that caused events; a deploy may have started an hour before its revision's event."""
         place: tuple[datetime, int] | None = None
         found: list[AuditRow] = []
         while True:
             rows = await self._audit.of_actions(
-                app_id.account, (DEPLOY,), since - timedelta(hours=1), self._clock.wall() + _TICK, place, _READ_AT_ONCE
+                app_id.account, CALLS, since - timedelta(hours=1), self._clock.wall() + _TICK, place, _READ_AT_ONCE
             )
             found += [row for row in rows if app_of(row) == str(app_id)]
             if len(rows) < _READ_AT_ONCE:
@@ -206,6 +213,14 @@ def _until(until: datetime, before: EventPlace | None, origin: Origin) -> dateti
     if before is None:
         return until
     return min(until, before.at + _TICK if origin <= before.origin else before.at)
+
+
+def _deploys(calls: Sequence[AuditRow]) -> list[AuditRow]:
+    return [row for row in calls if row.entry.action == DEPLOY]
+
+
+def _numbered(before: EventPlace | None, origin: Origin) -> tuple[datetime, int] | None:
+    return None if before is None or before.origin is not origin else (before.at, before.number)
 
 
 def _exact(before: EventPlace | None, origin: Origin) -> tuple[datetime, str, int] | None:

@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import fields, replace
 from functools import partial
 from typing import TypeVar
@@ -15,7 +15,7 @@ from typing import TypeVar
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.deploy_changes import kept, lack_everywhere
-from fal_server.core.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.machines import MachineTypes, Node
@@ -82,14 +82,15 @@ class Deploys:
             FailedPrecondition: a secret that the code names is not set.
         """
         environment = await existing_environment(self._store, scope.account, code.environment_name)
-        scaling = self.scaling_of(code.scaling)
-        if missing := await self.missing_secrets(scope.account, code, environment):
-            raise FailedPrecondition(missing)
-        if lack := self.lack(code, scaling):
-            yield self._said(LogLevel.WARNING, lack)
-        async with aclosing(streamed(partial(self._built_for, scope.account, environment, code))) as events:
-            async for event in events:
-                yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
+        async with self._recording_failure(_app_of(scope.account, environment, code)):
+            scaling = self.scaling_of(code.scaling)
+            if missing := await self.missing_secrets(scope.account, code, environment):
+                raise FailedPrecondition(missing)
+            if lack := self.lack(code, scaling):
+                yield self._said(LogLevel.WARNING, lack)
+            async with aclosing(streamed(partial(self._built_for, scope.account, environment, code))) as events:
+                async for event in events:
+                    yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
 
     async def deploy(
         self, scope: Scope, request: DeployRequest
@@ -121,6 +122,17 @@ class Deploys:
         if known is not None:
             return known
         return await self._builder.build(spec, force=code.force_build, log=self._build_lines.keeping(spec.env_id, log))
+
+    @asynccontextmanager
+    async def _recording_failure(self, app_id: AppId | None) -> AsyncGenerator[None]:
+        """Record in the app's history that a deploy, or the build before it, failed."""
+        try:
+            yield
+        except Fault as fault:
+            if app_id is not None:
+                with suppress(Unavailable):  # the caller needs to know of the first fault
+                    await self._catalog.record_failed_deploy(app_id, fault.message)
+            raise
 
     async def _built_for(
         self, account: AccountId, environment: str, code: CodeRequest, log: BuildLog
@@ -268,7 +280,8 @@ class Deploys:
         async with self._deploying[app_id]:
             revision = await self._repeated(account, request, name, environment)
             if revision is None:
-                revision, app = await self._register(account, request, name, environment, log)
+                async with self._recording_failure(app_id):
+                    revision, app = await self._register(account, request, name, environment, log)
                 awaited = app.next_revision_id == revision.revision_id
             else:
                 known = self._catalog.get(app_id)

@@ -220,6 +220,11 @@ class Queue:
         completed = request.state is State.COMPLETED
         return request, await self._store.answer(app_id.account, request_id) if completed else None
 
+    async def payloads(self, app_id: AppId, request_id: str) -> tuple[bytes | None, Answer | None]:
+        """Return the body of a queued request, and the response to it; None if the queue has it no more, or not yet."""
+        content = await self._store.content(app_id.account, request_id)
+        return None if content is None else content.body, await self._store.answer(app_id.account, request_id)
+
     async def finished(self, request_id: str) -> None:
         """Wait until a request is completed; return at once if it is, or is unknown."""
         live = self._backlog.get(request_id)

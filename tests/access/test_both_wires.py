@@ -111,7 +111,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         ).routes,
         *PlatformFileRoutes(nothing, guard).routes,
         *PlatformLogRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
-        *PlatformRequestRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
+        *PlatformRequestRoutes(nothing, nothing, ACCOUNTS, stack.clock, guard).routes,
         *PlatformKeyRoutes(nothing, ACCOUNTS, guard).routes,
         *McpRoutes(guard, stack.clock, "1", writes=True).routes,
     ]

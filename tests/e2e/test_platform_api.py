@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -181,6 +182,76 @@ def test_events_tell_what_happened_and_by_which_key(api: Api) -> None:
     assert changes
     started = of("runner_started")
     assert api.runner in {event["payload"]["job_id"] for event in started}
+
+
+def test_events_tell_of_rollouts_settings_and_failed_deploys(api: Api, tmp_path: Path) -> None:
+    def of(category: str) -> dict[str, object]:
+        return api.of_app("GET events", f"?category={category}&limit=1").json()["events"][0]["payload"]
+
+    until(lambda: api.of_app("GET events", "?category=deployment_rolling_ended").json()["events"], "the app has moved")
+    started, ended = of("deployment_rolling_started"), of("deployment_rolling_ended")
+    for payload in (started, ended):
+        assert payload["new_application_id"] == api.revision
+    assert started["old_application_id"] == ended["old_application_id"] != api.revision
+    assert "actor" in started
+    assert "actor" not in ended, "the controller moved the app when the runner was ready"
+    api.controller.fal("apps", "scale", api.app, "--keep-alive", "298")
+    api.controller.fal("apps", "scale", api.app, "--keep-alive", "299")
+    changed = of("config_changed")
+    assert (changed["old_config"]["keep_alive"], changed["new_config"]["keep_alive"]) == (298, 299)
+    assert changed["old_app_auth_mode"] == changed["new_app_auth_mode"] == "private"
+    source = tmp_path / "app.py"
+    source.write_text(APP.format(name=api.app, number=3).replace("app_auth", 'secrets = ["NOT_SET"]\n    app_auth'))
+    assert api.controller.fal("deploy", str(source), check=False).returncode == 1
+    assert "NOT_SET" in of("deployment_failed")["reason"]
+    source.write_text(
+        APP.format(name=api.app, number=3).replace(
+            '    @fal.endpoint("/")',
+            "    def setup(self):\n        raise ValueError('not today')\n\n    @fal.endpoint(\"/\")",
+        )
+    )
+    assert api.controller.fal("deploy", str(source), check=False).returncode == 1
+    failed = of("deployment_rolling_failed")
+    assert failed["old_application_id"] == api.revision
+    assert failed["reason"]
+    first = started["old_application_id"]
+    for revision in (first, api.revision):
+        api.controller.fal("apps", "set-rev", api.app, revision, "--strategy", "recreate")
+    applied = of("deployment_recreate_applied")
+    assert (applied["old_application_id"], applied["new_application_id"]) == (first, api.revision)
+
+
+def test_payloads_are_those_of_queued_requests_for_keys_that_may_call(api: Api) -> None:
+    whole = {"n": [1, 2], "long": "x" * 70_000}
+    path = f"/queue/local/{api.app}/requests"
+    sent = {}
+    for body in ({"n": 1}, whole):
+        answer = api.controller.call(f"/queue/local/{api.app}/", body, key=api.controller.key).json()
+        sent[answer["request_id"]] = body
+    direct = api.controller.call(f"/local/{api.app}/", {"n": 2}, key=api.controller.key)
+    for one in sent:
+        status = f"{path}/{one}/status"
+        until(
+            lambda status=status: api.controller.call(status, key=api.controller.key).json()["status"] == "COMPLETED",
+            "the request is completed",
+        )
+
+    def of(request_id: str, expand: str = "&expand=payloads") -> dict[str, object]:
+        return api.of_endpoints("requests/by-endpoint", f"&request_id={request_id}{expand}").json()["items"][0]
+
+    small, large = sent
+    assert (of(small)["json_input"], of(small)["json_output"]) == ({"n": 1}, {"sold": 2})
+    assert "json_input" not in of(large), "it is too large to show"
+    assert of(large)["json_output"] == {"sold": 2}
+    assert not {"json_input", "json_output"} & of(small, "").keys()
+    assert not {"json_input", "json_output"} & of(direct.headers["x-fal-request-id"]).keys()
+    reader = json.loads(api.controller.fal("keys", "create", "--preset", "READONLY", "--json").stdout)
+    refused = api.call(
+        "GET /serverless/requests/by-endpoint",
+        query=f"?endpoint_id=local/{api.app}&expand=payloads",
+        key=f"{reader['key_id']}:{reader['key_secret']}",
+    )
+    assert (refused.status, refused.json()["error"]["type"]) == (403, "authorization_error")
 
 
 def test_pages_of_events_hold_each_once(api: Api) -> None:

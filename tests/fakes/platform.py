@@ -172,7 +172,7 @@ class Platform:
         self.builder = FakeBuilder()
         self.engine.builder = self.engine.builder or self.builder
         self.blobs = FileBlobs(directory / "blobs")
-        self.catalog = Catalog(shown, self.changed)
+        self.catalog = Catalog(shown, self.clock, self.changed)
         self.health = Health(self.catalog)
         self.fleet = Fleet(shown, self.clock, self.changed, self.health)
         self.backlog = Backlog(self.clock)

@@ -499,7 +499,7 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     known = KnownAccounts(await store.accounts.all())
     tokens = Tokens(bytes(32), store, clock, lambda _: None)
     teams = Teams(store.accounts, known, tokens, access)
-    catalog = Catalog(store, ChangeNotifier())
+    catalog = Catalog(store, clock, ChangeNotifier())
     recording = RequestRecording(EndedRequests(), store.requests, catalog, clock)
     recorder = Recorder(store.audit, clock, bytes(32))
     accounts, bounds = Accounts(store.accounts, known, teams, keys, clock), LogBounds(known.quotas, clock)

@@ -79,6 +79,9 @@ async def test_old_lines_go_even_if_old_runners_cannot(platform: Platform, caplo
         async def forget_runners(self, ended_before: datetime) -> int:
             raise RuntimeError("poison")
 
+        async def forget_events(self, recorded_before: datetime) -> int:
+            return 0
+
     class Lines:
         forgotten = asyncio.Event()
 

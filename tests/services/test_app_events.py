@@ -1,4 +1,4 @@
-"""An app's events from three kinds of rows: ordered, in pages of any size, each once."""
+"""An app's events from four kinds of rows: ordered, in pages of any size, each once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.app_events import AppChange, Category, EventPlace, app_of, deployer_of, named_in, of_runner
+from fal_server.core.app_events import (
+    AppChange,
+    Category,
+    EventPlace,
+    RecordedEvent,
+    app_of,
+    deployer_of,
+    failed_deploy,
+    named_in,
+    of_recorded,
+    of_runner,
+    recorded_between,
+)
+from fal_server.core.apps import AuthMode, settled
 from fal_server.core.audit import AuditEntry, AuditRow
 from fal_server.core.faults import NotFound
 from fal_server.core.history import StateChange
@@ -38,8 +51,14 @@ def row(number: int, seconds: int, action: str, target: str, key_id: str = "k") 
 class Rows:
     """A store and an audit log of rows in memory, with the order and the limits of the real ones."""
 
-    def __init__(self, changes: Sequence[AppChange], revisions: Sequence[Any], audit: Sequence[AuditRow]) -> None:
-        self.changes, self.revisions, self.audit = changes, revisions, audit
+    def __init__(
+        self,
+        changes: Sequence[AppChange],
+        revisions: Sequence[Any],
+        audit: Sequence[AuditRow],
+        recorded: Sequence[RecordedEvent] = (),
+    ) -> None:
+        self.changes, self.revisions, self.audit, self.recorded = changes, revisions, audit, recorded
 
     async def app_changes(
         self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, str, int] | None, limit: int
@@ -49,6 +68,13 @@ class Rows:
 
         chosen = [one for one in self.changes if since <= one.change.at < until]
         return sorted((one for one in chosen if before is None or place(one) < before), key=place, reverse=True)[:limit]
+
+    async def recorded_events(
+        self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, int] | None, limit: int
+    ) -> list[RecordedEvent]:
+        chosen = [one for one in self.recorded if since <= one.at < until]
+        behind = [one for one in chosen if before is None or (one.at, one.number) < before]
+        return sorted(behind, key=lambda one: (one.at, one.number), reverse=True)[:limit]
 
     async def list_revisions(self, account: object, app_name: str, environment: object) -> list[Any]:
         return sorted(self.revisions, key=lambda one: (one.created_at, one.revision_id), reverse=True)
@@ -88,12 +114,12 @@ SECONDS = st.integers(0, 4)
 CHANGES = st.lists(
     st.tuples(st.sampled_from("ab"), SECONDS, st.sampled_from(list(RunnerState))), max_size=8, unique_by=lambda x: x
 )
-ACTIONS = ("Apps.UpdateApplication", "Revisions.RegisterApplication", "Secrets.SetSecret")
+ACTIONS = ("Apps.SetAlias", "Revisions.RegisterApplication", "Secrets.SetSecret")
 AUDIT = st.lists(st.tuples(SECONDS, st.sampled_from(ACTIONS), st.sampled_from(["hello", "other"])), max_size=8)
 
 
-@given(CHANGES, st.lists(SECONDS, max_size=4), AUDIT, st.integers(1, 5), st.booleans())
-async def test_pages_together_are_the_whole(changes, revisions, audit, limit, only_runners) -> None:
+@given(CHANGES, st.lists(SECONDS, max_size=4), AUDIT, st.lists(SECONDS, max_size=4), st.integers(1, 5), st.booleans())
+async def test_pages_together_are_the_whole(changes, revisions, audit, recorded, limit, only_runners) -> None:
     rows = Rows(
         [
             AppChange(
@@ -104,6 +130,7 @@ async def test_pages_together_are_the_whole(changes, revisions, audit, limit, on
         ],
         [some.revision(f"r{number}", at=seconds) for number, seconds in enumerate(revisions)],
         [row(n, seconds, action, f"application_name={app}") for n, (seconds, action, app) in enumerate(audit)],
+        [replace(failed_deploy(APP, at(seconds), "why"), number=number) for number, seconds in enumerate(recorded)],
     )  # fmt: skip
     service = events_of(rows)
     wanted = {Category.RUNNER_STARTED, Category.RUNNER_PENDING} if only_runners else set()
@@ -117,7 +144,7 @@ async def test_pages_together_are_the_whole(changes, revisions, audit, limit, on
     assert places == sorted(set(places), reverse=True)
     mine = [one for one in audit if one[1] != "Secrets.SetSecret" and one[2] == "hello"]
     if not only_runners:
-        assert len(whole) == len(changes) + len(revisions) + len(mine)
+        assert len(whole) == len(changes) + len(revisions) + len(mine) + len(recorded)
     found: list[Any] = []
     while True:
         some_events, behind = await page(behind, limit)
@@ -172,3 +199,76 @@ def test_every_state_has_its_category() -> None:
     for state in RunnerState:
         change = StateChange(runner_id="a", at=at(9), state=state)
         assert of_runner(AppChange(change=change, number=1, runner=some.runner("a"))).category in Category
+
+
+HELLO = some.app("hello", "r1")
+COMING = replace(HELLO, next_revision_id="r2")
+SCALED = replace(HELLO, scaling=replace(HELLO.scaling, keep_alive=77))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        (None, HELLO, []),
+        (HELLO, HELLO, []),
+        (HELLO, COMING, [(Category.DEPLOYMENT_ROLLING_STARTED, "r2", "r1")]),
+        (COMING, settled(COMING, revision_id="r2"), [(Category.DEPLOYMENT_ROLLING_ENDED, "r2", "r1")]),
+        (COMING, settled(COMING), [(Category.DEPLOYMENT_ROLLING_FAILED, "r2", "r1")]),
+        (
+            COMING,
+            replace(COMING, next_revision_id="r3"),
+            [(Category.DEPLOYMENT_ROLLING_FAILED, "r2", "r1"), (Category.DEPLOYMENT_ROLLING_STARTED, "r3", "r1")],
+        ),
+        (
+            COMING,
+            settled(COMING, revision_id="r3"),
+            [(Category.DEPLOYMENT_ROLLING_FAILED, "r2", "r1"), (Category.DEPLOYMENT_RECREATE_APPLIED, "r3", "r1")],
+        ),
+        (HELLO, replace(HELLO, revision_id="r2"), [(Category.DEPLOYMENT_RECREATE_APPLIED, "r2", "r1")]),
+        (HELLO, SCALED, [(Category.CONFIG_CHANGED, None, None)]),
+        (
+            HELLO,
+            replace(SCALED, revision_id="r2"),
+            [(Category.DEPLOYMENT_RECREATE_APPLIED, "r2", "r1"), (Category.CONFIG_CHANGED, "r2", "r1")],
+        ),
+    ],
+)
+def test_a_change_of_the_row_is_told_by_what_changed(before, after, wanted) -> None:
+    found = recorded_between(before, after, at(1), called=True)
+    assert [(one.category, one.new_revision_id, one.old_revision_id) for one in found] == wanted
+    assert {one.app_id for one in found} <= {APP}
+
+
+def test_a_change_of_settings_tells_both() -> None:
+    (found,) = recorded_between(HELLO, replace(SCALED, auth_mode=AuthMode.PUBLIC), at(1), called=True)
+    assert found.config is not None
+    assert (found.config.old["keep_alive"], found.config.new["keep_alive"]) == (HELLO.scaling.keep_alive, 77)
+    assert (found.config.old_auth_mode, found.config.new_auth_mode) == (HELLO.auth_mode.value, "public")
+
+
+def test_a_rolling_deploy_that_is_given_up_tells_why() -> None:
+    (given_up,) = recorded_between(COMING, settled(COMING), at(1), called=False, reason="it exited with code 1")
+    assert given_up.reason == "it exited with code 1"
+    replaced, _ = recorded_between(COMING, replace(COMING, next_revision_id="r3"), at(1), called=True)
+    assert replaced.reason is not None
+    assert "replaced" in replaced.reason
+
+
+def test_an_event_is_its_last_call_s_that_can_have_caused_it() -> None:
+    calls = [
+        row(1, 0, "Apps.UpdateApplication", "", "scales"),
+        row(2, 1, "Revisions.RegisterApplication", "", "deploys"),
+        row(3, 2, "Apps.SetAlias", "alias=hello, revision=r9", "moves"),
+        row(4, 3, "Revisions.BuildEnvironment", "", "builds"),
+        row(5, 60, "Apps.UpdateApplication", "", "later"),
+    ]
+
+    def caller(before, after, called=True):
+        return [of_recorded(one, calls).key_id for one in recorded_between(before, after, at(5), called=called)]
+
+    assert caller(HELLO, SCALED) == ["scales"]
+    assert caller(HELLO, COMING) == ["deploys"]
+    assert caller(HELLO, replace(HELLO, next_revision_id="r9")) == ["moves"]
+    assert caller(COMING, settled(COMING, revision_id="r2"), called=False) == [None]
+    assert of_recorded(failed_deploy(APP, at(5), "why"), calls).key_id == "builds"
+    assert of_recorded(failed_deploy(APP, at(-5), "why"), calls).key_id is None

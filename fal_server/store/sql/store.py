@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
-from fal_server.core.app_events import AppChange
+from fal_server.core.app_events import AppChange, RecordedEvent
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
 from fal_server.core.identity import AccountId, Accounts, AppId
@@ -17,7 +17,7 @@ from fal_server.core.runners import Runner
 from fal_server.core.sketch import DurationSketch
 from fal_server.ports import Vault
 from fal_server.store.crypto.signing import EdSigner, load_signer
-from fal_server.store.sql import apps, environments, epochs, keys, revisions, runners, secrets
+from fal_server.store.sql import app_events, apps, environments, epochs, keys, revisions, runners, secrets
 from fal_server.store.sql.accounts import SqlAccountStore
 from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
@@ -64,12 +64,13 @@ class SqlStore:
     async def next_epoch(self) -> int:
         return await self._database.write(epochs.take_next)
 
-    async def register(self, revision: Revision, app: App) -> None:
-        async def both(connection: AsyncConnection) -> None:
+    async def register(self, revision: Revision, app: App, events: Sequence[RecordedEvent] = (), /) -> None:
+        async def all_of_it(connection: AsyncConnection) -> None:
             await revisions.add(connection, revision, self._vault)
             await apps.save(connection, app)
+            await app_events.add(connection, events)
 
-        await self._database.write(both)
+        await self._database.write(all_of_it)
 
     async def get_revision(self, account: Accounts, revision_id: str) -> Revision | None:
         return await self._database.read(
@@ -89,8 +90,12 @@ class SqlStore:
     async def delete_revision(self, account: Accounts, revision_id: str) -> bool:
         return await self._database.write(lambda connection: revisions.remove(connection, account, revision_id))
 
-    async def save_app(self, app: App) -> None:
-        await self._database.write(lambda connection: apps.save(connection, app))
+    async def save_app(self, app: App, events: Sequence[RecordedEvent] = (), /) -> None:
+        async def both(connection: AsyncConnection) -> None:
+            await apps.save(connection, app)
+            await app_events.add(connection, events)
+
+        await self._database.write(both)
 
     async def get_app(self, account: AccountId, name: str) -> App | None:
         return await self._database.read(lambda connection: apps.get(connection, account, name))
@@ -100,6 +105,19 @@ class SqlStore:
 
     async def delete_app(self, account: AccountId, name: str) -> App | None:
         return await self._database.write(lambda connection: apps.remove(connection, account, name))
+
+    async def record_event(self, event: RecordedEvent) -> None:
+        await self._database.write(lambda connection: app_events.add(connection, (event,)))
+
+    async def recorded_events(
+        self, app_id: AppId, since: datetime, until: datetime, before: tuple[datetime, int] | None, limit: int
+    ) -> list[RecordedEvent]:
+        return await self._database.read(
+            lambda connection: app_events.of_app(connection, app_id, since, until, before, limit)
+        )
+
+    async def forget_events(self, recorded_before: datetime) -> int:
+        return await self._database.write(lambda connection: app_events.forget(connection, recorded_before))
 
     async def save_runners(self, runners_: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:
         await self._database.write(lambda connection: runners.save(connection, runners_, changes, self._vault))

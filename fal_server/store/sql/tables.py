@@ -186,6 +186,22 @@ RUNNER_EVENTS = Table(
     Column("reason", Text, nullable=False),
 )
 
+# Moves to revisions and changes of settings; they are kept when their app is deleted, like the histories of runners.
+APP_EVENTS = Table(
+    "app_events",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("app_name", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcTimestamp, nullable=False, index=True),
+    Column("category", Text, nullable=False),
+    Column("called", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("new_revision_id", Text),
+    Column("old_revision_id", Text),
+    Column("config", _JSON),
+)
+
 KEYS = Table(
     "keys",
     METADATA,

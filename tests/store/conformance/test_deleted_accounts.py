@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 
 from fal_server.access.audit import Recorder
 from fal_server.core.accounts import Account, AccountKind, Role, TeamMember
+from fal_server.core.app_events import failed_deploy
 from fal_server.core.faults import AlreadyExists
-from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, AccountId, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, AccountId, AppId, Principal, Scope
 from fal_server.core.requests import MinuteKey, RequestStats
 from fal_server.store.sql.tables import ACCOUNTS, METADATA
 from tests.fakes.history import NOON, record
@@ -77,6 +78,7 @@ async def give(store, account):
     await store.requests.add(records, {key: numbers})
     caller = Principal(key_id="k", scope=Scope(account=account, permissions=frozenset()))
     await Recorder(store.audit, Clock(), bytes(32)).record(caller, "a", "b")
+    await store.record_event(failed_deploy(AppId.parse(account, "hello"), NOON, "why"))
     await store.drains.add(drain(account=account, drain_id=f"drain-{account}"))
     await store.drains.advance(f"drain-{account}", {f"runner-{account}": 1}, 1, NOON)
     await store.notices.add(notice(account=account, notice_id=f"notice-{account}"))

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
+from fal_server.core.app_events import Category, failed_deploy, recorded_between
+from fal_server.core.apps import AuthMode
 from fal_server.core.faults import AlreadyExists, FailedPrecondition
 from fal_server.core.history import StateChange
 from fal_server.core.identity import LOCAL, AccountId, AppId
@@ -254,3 +256,38 @@ async def test_what_an_app_went_through_is_paged_newest_first(store):
     assert len(await store.app_changes(app_id, some.later(2), end, None, 9)) == 4
     assert len(await store.app_changes(app_id, some.START, some.later(2), None, 9)) == 2
     assert await store.app_changes(replace(app_id, account=AccountId("other")), some.START, end, None, 9) == []
+
+
+async def test_recorded_events_of_an_app_are_paged_newest_first(store):
+    first, second = some.app("hello", "r1"), some.app("hello", "r2")
+    moved = recorded_between(first, replace(second, auth_mode=AuthMode.PUBLIC), some.later(1), called=True)
+    await store.register(some.revision("r1"), first)
+    await store.register(some.revision("r2", at=1), second, moved)
+    app_id, end = first.app_id, some.later(9)
+    await store.record_event(failed_deploy(app_id, some.later(3), "no such package"))
+    await store.save_app(second, recorded_between(first, second, some.later(2), called=False))
+    await store.record_event(failed_deploy(replace(app_id, account=AccountId("other")), some.later(3), "another's"))
+    found = await store.recorded_events(app_id, some.START, end, None, 100)
+    assert [(one.category, one.number, one.called) for one in found] == [
+        (Category.DEPLOYMENT_FAILED, 3, True),
+        (Category.DEPLOYMENT_RECREATE_APPLIED, 4, False),
+        (Category.CONFIG_CHANGED, 2, True),
+        (Category.DEPLOYMENT_RECREATE_APPLIED, 1, True),
+    ]
+    assert found[0].reason == "no such package"
+    assert [replace(one, number=0) for one in found[:1:-1]] == moved
+    paged, before = [], None
+    while page := await store.recorded_events(app_id, some.START, end, before, 1):
+        paged += page
+        before = (page[0].at, page[0].number)
+    assert paged == found
+    assert await store.recorded_events(app_id, some.later(2), some.later(3), None, 9) == found[1:2]
+    assert await store.forget_events(some.later(3)) == 3
+    assert await store.recorded_events(app_id, some.START, end, None, 9) == found[:1]
+
+
+async def test_an_app_that_cannot_be_saved_gets_no_event(store):
+    before, after = some.app("hello", "r1"), some.app("hello", "nowhere")
+    with pytest.raises(FailedPrecondition):
+        await store.save_app(after, recorded_between(before, after, some.later(1), called=True))
+    assert await store.recorded_events(before.app_id, some.START, some.later(9), None, 9) == []

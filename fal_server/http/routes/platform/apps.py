@@ -145,6 +145,10 @@ class PlatformAppRoutes:
             "state": None if event.runner_state is None else event.runner_state.value,
             "new_application_id": event.new_revision_id,
             "old_application_id": event.old_revision_id,
+            "old_config": None if event.config is None else event.config.old,
+            "new_config": None if event.config is None else event.config.new,
+            "old_app_auth_mode": None if event.config is None else event.config.old_auth_mode,
+            "new_app_auth_mode": None if event.config is None else event.config.new_auth_mode,
             "actor": None if event.key_id is None else await self._actor(scope, event.key_id),
         }
         return {

@@ -10,9 +10,11 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from fal_server.access.permissions import CALL_APPS, require
 from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AppId, Principal
+from fal_server.core.json_reader import read_json
 from fal_server.core.requests import RequestQuery, RequestRecord, RequestStats, RequestStatus
 from fal_server.core.runner_counts import Aggregation
 from fal_server.core.sketch import DurationSketch
@@ -36,10 +38,12 @@ from fal_server.http.routes.platform.queries import (
 )
 from fal_server.ports import Clock
 from fal_server.services.analytics import Analytics, Endpoint, MachineTime
+from fal_server.services.queue import Queue
 
 T = TypeVar("T")
 _LONGEST = timedelta(days=90)
 _MOST_BUCKETS = 1500
+_MOST_PAYLOAD = 64 * 1024
 _STATUSES = {status.value: status for status in RequestStatus if status is not RequestStatus.LEFT}
 _STARTUP = ("startup_timeout", "runner_scheduling_failure")
 _CONNECTION = (
@@ -85,8 +89,9 @@ METRICS: dict[str, Callable[[RequestStats], float | None]] = {
 class PlatformRequestRoutes:
     """The routes of requests and of statistics over time."""
 
-    def __init__(self, analytics: Analytics, accounts: KnownAccounts, clock: Clock, guard: Guard) -> None:
+    def __init__(self, analytics: Analytics, queue: Queue, accounts: KnownAccounts, clock: Clock, guard: Guard) -> None:
         self._analytics = analytics
+        self._queue = queue
         self._accounts = accounts
         self._clock = clock
         self.routes = [
@@ -101,6 +106,8 @@ class PlatformRequestRoutes:
         since, until = span(request, self._clock.now(), usual=_LONGEST if request_id else timedelta(days=1))
         limit = number(request, "limit", usual=50, most=100)
         more = expanded(request, ("payloads", "billing"))
+        if "payloads" in more:
+            require(caller, CALL_APPS)  # which is what it takes to see a response in the queue
         status = one_of(request, "status", tuple(_STATUSES))
         query = RequestQuery(
             status=None if status is None else _STATUSES[status],
@@ -120,9 +127,9 @@ class PlatformRequestRoutes:
         else:
             records, cursor = await self._analytics.listed(caller.scope, endpoints, query)
             pages = {"next_cursor": cursor, "has_more": cursor is not None}
-        return JSONResponse({**pages, "items": [self._item(record, more) for record in records]})
+        return JSONResponse({**pages, "items": [await self._item(record, more) for record in records]})
 
-    def _item(self, record: RequestRecord, more: set[str]) -> dict[str, object]:
+    async def _item(self, record: RequestRecord, more: set[str]) -> dict[str, object]:
         item: dict[str, object] = {
             "request_id": record.request_id,
             "endpoint_id": self._named(AppId.parse(record.account, record.app_name), record.endpoint),
@@ -135,6 +142,10 @@ class PlatformRequestRoutes:
         }
         if "billing" in more:
             item["billable_units"] = None  # nothing is billed
+        if "payloads" in more and record.queued:
+            body, answer = await self._queue.payloads(AppId.parse(record.account, record.app_name), record.request_id)
+            given = {"json_input": body, "json_output": None if answer is None else answer.body}
+            item |= {name: value for name, content in given.items() for value in _payload(content)}
         return item
 
     async def _numbers(self, request: Request, caller: Principal) -> Response:
@@ -263,6 +274,16 @@ class PlatformRequestRoutes:
 
 def _sorted(found: Mapping[Endpoint, RequestStats]) -> list[tuple[Endpoint, RequestStats]]:
     return sorted(found.items(), key=lambda each: (str(each[0].app_id), each[0].path or ""))
+
+
+def _payload(body: bytes | None) -> list[object]:
+    """Return the value of a body that is JSON and not too large to show; nothing for any other."""
+    if not body or len(body) > _MOST_PAYLOAD:
+        return []
+    try:
+        return [read_json(body)]
+    except ValueError:
+        return []
 
 
 def _usage_row(row: MachineTime) -> dict[str, object]:
