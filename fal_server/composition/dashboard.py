@@ -23,6 +23,7 @@ from fal_server.http.dashboard.playground import PlaygroundPage
 from fal_server.http.dashboard.requests import RequestPages
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
+from fal_server.http.dashboard.setup import SetupPages
 from fal_server.http.dashboard.wording import day_time
 from fal_server.ports import Clock
 
@@ -53,6 +54,15 @@ def build_dashboard(
         environments=use_cases.environments,
         audit=use_cases.audit,
     )
+    setup = SetupPages(
+        pages,
+        guard,
+        environments=use_cases.environments,
+        drains=use_cases.drains,
+        notices=use_cases.notices,
+        accounts=use_cases.accounts,
+        quotas=use_cases.quotas,
+    )
     parts = (
         OverviewPage(pages, guard, use_cases.apps, use_cases.runners, use_cases.requests),
         apps,
@@ -62,6 +72,7 @@ def build_dashboard(
         RunnerPages(pages, guard, use_cases.runners, lines),
         NodePages(pages, guard, use_cases.nodes, partial(_health, live, use_cases)),
         account,
+        setup,
     )
     return dashboard_app(pages, guard, [route for part in parts for route in part.routes])
 

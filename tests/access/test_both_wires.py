@@ -31,6 +31,7 @@ from fal_server.http.dashboard.playground import PlaygroundPage
 from fal_server.http.dashboard.requests import RequestPages
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
+from fal_server.http.dashboard.setup import SetupPages
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.documentation import DocumentationRoutes
@@ -126,6 +127,7 @@ def dashboard_of(stack) -> Starlette:
     guard = PageGuard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS), NoAudit(), sessions)
     pages = Pages(ACCOUNTS, stack.clock, "1")
     names = ("apps", "runners", "revisions", "explainer", "queue", "urls")
+    setup = ("environments", "drains", "notices", "accounts", "quotas")
     lines = LogLines(pages, guard, nothing)
     routes = [
         *OverviewPage(pages, guard, nothing, nothing, nothing).routes,
@@ -136,6 +138,7 @@ def dashboard_of(stack) -> Starlette:
         *RequestPages(pages, guard, nothing, nothing, lines).routes,
         *AccountPages(pages, guard, **dict.fromkeys(("keys", "secrets", "environments", "audit"), nothing)).routes,
         *NodePages(pages, guard, nothing, nothing).routes,
+        *SetupPages(pages, guard, **dict.fromkeys(setup, nothing)).routes,
     ]
     return dashboard_app(pages, guard, routes)
 

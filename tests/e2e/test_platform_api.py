@@ -184,43 +184,6 @@ def test_events_tell_what_happened_and_by_which_key(api: Api) -> None:
     assert api.runner in {event["payload"]["job_id"] for event in started}
 
 
-def test_events_tell_of_rollouts_settings_and_failed_deploys(api: Api, tmp_path: Path) -> None:
-    def of(category: str) -> dict[str, object]:
-        return api.of_app("GET events", f"?category={category}&limit=1").json()["events"][0]["payload"]
-
-    until(lambda: api.of_app("GET events", "?category=deployment_rolling_ended").json()["events"], "the app has moved")
-    started, ended = of("deployment_rolling_started"), of("deployment_rolling_ended")
-    for payload in (started, ended):
-        assert payload["new_application_id"] == api.revision
-    assert started["old_application_id"] == ended["old_application_id"] != api.revision
-    assert "actor" in started
-    assert "actor" not in ended, "the controller moved the app when the runner was ready"
-    api.controller.fal("apps", "scale", api.app, "--keep-alive", "298")
-    api.controller.fal("apps", "scale", api.app, "--keep-alive", "299")
-    changed = of("config_changed")
-    assert (changed["old_config"]["keep_alive"], changed["new_config"]["keep_alive"]) == (298, 299)
-    assert changed["old_app_auth_mode"] == changed["new_app_auth_mode"] == "private"
-    source = tmp_path / "app.py"
-    source.write_text(APP.format(name=api.app, number=3).replace("app_auth", 'secrets = ["NOT_SET"]\n    app_auth'))
-    assert api.controller.fal("deploy", str(source), check=False).returncode == 1
-    assert "NOT_SET" in of("deployment_failed")["reason"]
-    source.write_text(
-        APP.format(name=api.app, number=3).replace(
-            '    @fal.endpoint("/")',
-            "    def setup(self):\n        raise ValueError('not today')\n\n    @fal.endpoint(\"/\")",
-        )
-    )
-    assert api.controller.fal("deploy", str(source), check=False).returncode == 1
-    failed = of("deployment_rolling_failed")
-    assert failed["old_application_id"] == api.revision
-    assert failed["reason"]
-    first = started["old_application_id"]
-    for revision in (first, api.revision):
-        api.controller.fal("apps", "set-rev", api.app, revision, "--strategy", "recreate")
-    applied = of("deployment_recreate_applied")
-    assert (applied["old_application_id"], applied["new_application_id"]) == (first, api.revision)
-
-
 def test_payloads_are_those_of_queued_requests_for_keys_that_may_call(api: Api) -> None:
     whole = {"n": [1, 2], "long": "x" * 70_000}
     path = f"/queue/local/{api.app}/requests"
@@ -499,3 +462,41 @@ def test_every_operation_that_is_served_answers_as_described(api: Api) -> None:
     assert set(CALLS) == set(SERVED)
     assert [name for name, call in CALLS.items() if call(api).status >= 300] == []
     print(f"{len(CALLS)} of {len(OPERATIONS)} operations answer as described")
+
+
+def test_events_tell_of_rollouts_settings_and_failed_deploys(api: Api, tmp_path: Path) -> None:
+    def of(category: str) -> dict[str, object]:
+        return api.of_app("GET events", f"?category={category}&limit=1").json()["events"][0]["payload"]
+
+    until(lambda: api.of_app("GET events", "?category=deployment_rolling_ended").json()["events"], "the app has moved")
+    started, ended = of("deployment_rolling_started"), of("deployment_rolling_ended")
+    for payload in (started, ended):
+        assert payload["new_application_id"] == api.revision
+    assert started["old_application_id"] == ended["old_application_id"] != api.revision
+    assert "actor" in started
+    assert "actor" not in ended, "the controller moved the app when the runner was ready"
+    api.controller.fal("apps", "scale", api.app, "--keep-alive", "298")
+    api.controller.fal("apps", "scale", api.app, "--keep-alive", "299")
+    changed = of("config_changed")
+    assert (changed["old_config"]["keep_alive"], changed["new_config"]["keep_alive"]) == (298, 299)
+    assert changed["old_app_auth_mode"] == changed["new_app_auth_mode"] == "private"
+    source = tmp_path / "app.py"
+    source.write_text(APP.format(name=api.app, number=3).replace("app_auth", 'secrets = ["NOT_SET"]\n    app_auth'))
+    assert api.controller.fal("deploy", str(source), check=False).returncode == 1
+    assert "NOT_SET" in of("deployment_failed")["reason"]
+    source.write_text(
+        APP.format(name=api.app, number=3).replace(
+            '    @fal.endpoint("/")',
+            "    def setup(self):\n        raise ValueError('not today')\n\n    @fal.endpoint(\"/\")",
+        )
+    )
+    assert api.controller.fal("deploy", str(source), check=False).returncode == 1
+    failed = of("deployment_rolling_failed")
+    assert failed["old_application_id"] == api.revision
+    assert failed["reason"]
+    first = started["old_application_id"]
+    for revision in (first, api.revision):
+        api.controller.fal("apps", "set-rev", api.app, revision, "--strategy", "recreate")
+    applied = of("deployment_recreate_applied")
+    assert (applied["old_application_id"], applied["new_application_id"]) == (first, api.revision)
+    api.controller.fal("apps", "delete-rev", failed["new_application_id"])

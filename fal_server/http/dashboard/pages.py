@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.resources import files
@@ -28,8 +28,15 @@ _NAVIGATION = (
     ("Requests", "/ui/requests"),
     ("Runners", "/ui/runners"),
     ("Nodes", "/ui/nodes"),
+)
+# The pages of the account, which share one entry there.
+_OF_THE_ACCOUNT = (
     ("Keys", "/ui/keys"),
     ("Secrets", "/ui/secrets"),
+    ("Environments", "/ui/environments"),
+    ("Drains", "/ui/drains"),
+    ("Notices", "/ui/notices"),
+    ("Accounts", "/ui/accounts"),
     ("Audit", "/ui/audit"),
 )
 _KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
@@ -120,7 +127,8 @@ class Pages:
             "page_token": getattr(request.state, "page_token", ""),
             "path": request.url.path,
             "may": partial(may, caller),
-            "navigation": [(label, path) for label, path in _NAVIGATION if _opens(caller, path)],
+            "navigation": _opened(caller, _NAVIGATION),
+            "account_pages": _opened(caller, _OF_THE_ACCOUNT),
             "notice": "" if caller is None else request.query_params.get("notice", "")[:200],
             **values,
         }
@@ -140,8 +148,10 @@ def app_of(request: Request, caller: Principal) -> AppId:
     return AppId.parse(caller.scope.account, request.path_params["app"])
 
 
-def _opens(caller: Principal | None, path: str) -> bool:
-    return caller is not None and not caller.scope.restrictions.limit and may(caller, "GET", path)
+def _opened(caller: Principal | None, entries: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    if caller is None or caller.scope.restrictions.limit:
+        return []
+    return [(label, path) for label, path in entries if may(caller, "GET", path)]
 
 
 def headers_of(request: Request, media: str = "") -> Mapping[str, str]:
