@@ -21,9 +21,11 @@ from fal_server.http.dashboard.overview import OverviewPage
 from fal_server.http.dashboard.pages import Pages
 from fal_server.http.dashboard.playground import PlaygroundPage
 from fal_server.http.dashboard.requests import RequestPages
+from fal_server.http.dashboard.revisions import RevisionPage
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.dashboard.setup import SetupPages
+from fal_server.http.dashboard.simulation import SimulationPage
 from fal_server.http.dashboard.wording import day_time
 from fal_server.ports import Clock
 
@@ -67,6 +69,8 @@ def build_dashboard(
         OverviewPage(pages, guard, use_cases.apps, use_cases.runners, use_cases.requests),
         apps,
         lines,
+        RevisionPage(pages, guard, use_cases.revisions),
+        SimulationPage(pages, guard, use_cases.explainer, use_cases.requests),
         PlaygroundPage(pages, guard, use_cases.revisions, use_cases.queue, addresses.of_app),
         RequestPages(pages, guard, use_cases.requests, use_cases.queue, lines),
         RunnerPages(pages, guard, use_cases.runners, lines),

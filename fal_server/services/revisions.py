@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
 
 from fal_server.core import names
+from fal_server.core.apps import settled
+from fal_server.core.deploy_changes import Change, changes
 from fal_server.core.faults import FailedPrecondition, NotFound
 from fal_server.core.identity import AppId, Scope
-from fal_server.core.revisions import Json
+from fal_server.core.revisions import Json, Revision
+from fal_server.core.scaling import carried_over
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Store
 from fal_server.services.views import RevisionView
+
+_MOST_SOURCE_LINES = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionComparison:
+    """A revision, and what moving the app to it would change, or what it changed if it is the current one.
+
+    Attributes:
+        other: the app's current revision, or for the current one its predecessor; None if there is none.
+        source: the changes of the source code in the unified form; empty if there are none, or too much code.
+    """
+
+    revision: Revision
+    other: Revision | None
+    current: bool
+    changes: Sequence[Change]
+    source: Sequence[str]
 
 
 class Revisions:
@@ -59,6 +82,32 @@ class Revisions:
         """
         return await self._catalog.metadata(AppId.parse(scope.account, app_name))
 
+    async def compare(self, scope: Scope, app_name: str, revision_id: str) -> RevisionComparison:
+        """Compare a revision of an app with its current one, or the current one with its predecessor.
+
+        Args:
+            app_name: the app's full name.
+
+        Raises:
+            NotFound: there is no such app, or no such revision of it.
+        """
+        app = self._catalog.require(AppId.parse(scope.account, app_name))
+        revisions = {one.revision_id: one for one in await self._store.list_revisions(scope.account, app_name, None)}
+        revision = revisions.get(revision_id)
+        if revision is None:
+            raise NotFound(f"revision {revision_id[:80]!r}", f"`fal apps list-rev {app_name}` shows those of the app")
+        current = revision_id == app.revision_id
+        older = [one for one in revisions.values() if one.created_at < revision.created_at]  # newest first
+        other = next(iter(older), None) if current else revisions.get(app.revision_id)
+        after = settled(app, revision_id=revision_id, scaling=carried_over(app.scaling, revision.scaling))
+        return RevisionComparison(
+            revision=revision,
+            other=other,
+            current=current,
+            changes=() if other is None else changes(app, other, after, revision),
+            source=() if other is None else _source_changes(other, revision),
+        )
+
     async def delete(self, scope: Scope, revision_id: str) -> None:
         """Delete a revision that no app uses.
 
@@ -76,3 +125,10 @@ class Revisions:
         if not await self._store.delete_revision(scope.account, revision_id):
             raise NotFound(f"revision {revision_id!r}", "`fal apps list-rev` shows which exist")
         self._catalog.forget_revision(revision_id)
+
+
+def _source_changes(before: Revision, after: Revision) -> list[str]:
+    old, new = ((one.source_code or "").splitlines() for one in (before, after))
+    if max(len(old), len(new)) > _MOST_SOURCE_LINES:
+        return []  # comparing takes the square of their number
+    return list(unified_diff(old, new, before.revision_id[:8], after.revision_id[:8], lineterm=""))

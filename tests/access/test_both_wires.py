@@ -29,9 +29,11 @@ from fal_server.http.dashboard.overview import OverviewPage
 from fal_server.http.dashboard.pages import Pages
 from fal_server.http.dashboard.playground import PlaygroundPage
 from fal_server.http.dashboard.requests import RequestPages
+from fal_server.http.dashboard.revisions import RevisionPage
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.dashboard.setup import SetupPages
+from fal_server.http.dashboard.simulation import SimulationPage
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.documentation import DocumentationRoutes
@@ -133,6 +135,8 @@ def dashboard_of(stack) -> Starlette:
         *OverviewPage(pages, guard, nothing, nothing, nothing).routes,
         *AppPages(pages, guard, **dict.fromkeys(names, nothing)).routes,
         *lines.routes,
+        *RevisionPage(pages, guard, nothing).routes,
+        *SimulationPage(pages, guard, nothing, nothing).routes,
         *RunnerPages(pages, guard, nothing, lines).routes,
         *PlaygroundPage(pages, guard, nothing, nothing, nothing).routes,
         *RequestPages(pages, guard, nothing, nothing, lines).routes,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.controller import Controller
 from tests.support.dashboard import Browser, Shown
+from tests.support.waiting import until
 
 APP = """
 import fal
@@ -70,6 +72,12 @@ def key_of(controller: Controller, *arguments: str) -> tuple[str, str]:
 def runner_of(controller: Controller) -> str:
     found = json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
     return next(runner["runner_id"] for runner in found if runner["alias"] == "shop")
+
+
+def settings_of(controller: Controller) -> tuple[int, int]:
+    found = json.loads(controller.fal("apps", "list", "--json").stdout)["apps"]
+    app = next(app for app in found if app["alias"] == "shop")
+    return app["keep_alive"], app["max_concurrency"]
 
 
 def test_a_key_opens_a_session_that_scripts_and_other_sites_cannot_have(shop: Controller) -> None:
@@ -242,6 +250,96 @@ def test_secrets_are_set_and_never_shown(shop: Controller, owner: Browser) -> No
     assert owner.post("/ui/secrets", name="no name", value="x", environment="main").status == 400
 
 
+def test_environments_are_made_and_deleted(shop: Controller, owner: Browser) -> None:
+    assert owner.post("/ui/environments", name="next", description="<b>soon</b>").status == 303
+    page = owner.get("/ui/environments")
+    assert "&lt;b&gt;soon&lt;/b&gt;" in page.text
+    assert page.actions == {"/ui/environments", "/ui/environments/next/delete"}, "main always exists"
+    assert owner.post("/ui/environments", name="no name").status == 400
+    assert owner.post("/ui/environments/next/delete").status == 303
+    assert "next" not in json.dumps(json.loads(shop.fal("environments", "list", "--json").stdout))
+
+
+def test_drains_are_shown_and_paused(shop: Controller, owner: Browser) -> None:
+    assert "fal drains create" in owner.get("/ui/drains").text
+    shop.fal("drains", "create", "archive", "https://logs.example.com/in?token=hunter2")
+    page = owner.get("/ui/drains")
+    assert "https://logs.example.com/in" in page.text
+    assert "hunter2" not in page.text
+    assert page.actions == {"/ui/drains/archive/pause"}
+    assert owner.post("/ui/drains/archive/pause").place.startswith("/ui/drains?")
+    paused = owner.get("/ui/drains")
+    assert "paused" in paused.text
+    assert paused.actions == {"/ui/drains/archive/resume"}
+    assert owner.post("/ui/drains/archive/resume").status == 303
+    assert owner.post("/ui/drains/other/pause").status == 404
+    shop.fal("drains", "delete", "archive", "--yes")
+
+
+def test_notices_are_shown(shop: Controller, owner: Browser) -> None:
+    assert "Nobody is told" in owner.get("/ui/notices").text
+    shop.fal("notices", "create", "duty", "https://hooks.example.com/hunter2", "--on", "queue-size=50")
+    page = owner.get("/ui/notices")
+    for text in ("duty", "hooks.example.com", "queue-size (50)", "quiet", "all apps"):
+        assert text in page.text, text
+    assert "hunter2" not in page.text
+    assert page.actions == {"/ui/notices/duty/test"}
+    shop.fal("notices", "delete", "duty", "--yes")
+
+
+def test_accounts_are_those_that_the_key_may_see(shop: Controller, owner: Browser) -> None:
+    made = json.loads(shop.fal("teams", "create", "bakers", "--json").stdout)
+    page = owner.get("/ui/accounts").text
+    for text in ("Quotas of local", "queued requests", "100,000", "bakers"):
+        assert text in page, text
+    team = Browser(shop.host)
+    team.log_in(f"{made['key_id']}:{made['key_secret']}")
+    assert "Quotas of bakers" in team.get("/ui/accounts").text
+    assert "local" not in team.get("/ui/accounts").text.replace("local-", "")
+
+
+def test_a_revision_is_compared_before_the_app_moves_back(shop: Controller, owner: Browser, tmp_path: Path) -> None:
+    changed = tmp_path / "shop.py"
+    changed.write_text(APP.replace("sold <b>one</b>", "sold <i>one</i>"))
+    (first,) = re.findall(r"/ui/apps/shop/revisions/([^\"]*)", owner.get("/ui/apps/shop").text)
+    assert "nothing to compare" in owner.get(f"/ui/apps/shop/revisions/{first}").text
+    shop.fal("deploy", str(changed), "--message", "it <leans>", "--strategy", "recreate")
+    (second,) = set(re.findall(r"/ui/apps/shop/revisions/([^\"]*)", owner.get("/ui/apps/shop").text)) - {first}
+    now, then = (owner.get(f"/ui/apps/shop/revisions/{each}") for each in (second, first))
+    lines = [
+        f'<span class="{kind}">{sign}        print(&#34;sold &lt;{tag}&gt;one&lt;/{tag}&gt;&#34;)'
+        for kind, sign, tag in (("bad", "-", "b"), ("good", "+", "i"), ("bad", "-", "i"), ("good", "+", "b"))
+    ]
+    assert all(line in now.text for line in ("What it changed", "it &lt;leans&gt;", *lines[:2]))
+    assert all(line in then.text for line in ("What a move here changes", *lines[2:]))
+    assert (now.actions, then.actions) == (set(), {"/ui/apps/shop/revision"})
+    assert owner.get("/ui/apps/shop/revisions/nothing").status == 404
+    assert owner.post("/ui/apps/shop/revision", revision=first).status == 303
+    until(lambda: owner.get(f"/ui/apps/shop/revisions/{first}").actions == set(), "the app has moved back")
+
+
+def test_other_settings_are_tried_without_changing_the_app(shop: Controller, owner: Browser) -> None:
+    before = settings_of(shop)
+    assert "Settings to try" in owner.get("/ui/apps/shop/simulate").text
+    load = {"rate": "4", "duration": "1", "span": "30", "start_seconds": "2"}
+    page = owner.post("/ui/apps/shop/simulate", max_concurrency="7", keep_alive="1", **load)
+    assert page.status == 200
+    assert "120 requests, with these settings" in page.text
+    now, tried = re.findall(r"<tr><td>(?:Now|Tried)</td>(.*)</tr>", page.text)
+    assert now != tried
+    assert 'name="max_concurrency" type="number" value="7"' in page.text
+    assert {"/ui/apps/shop/simulate#result", "/ui/apps/shop/scale"} >= page.actions
+    assert shop.call("/local/shop/", {}, key=shop.key).status == 200
+    of_history = owner.post("/ui/apps/shop/simulate", load="history", max_concurrency="7")
+    assert of_history.status == 200
+    for wrong in ({"rate": "0"}, {"rate": "nan"}, {"span": "1e6", "rate": "1e6"}, {"max_concurrency": "x"}):
+        assert owner.post("/ui/apps/shop/simulate", **(load | wrong)).status == 400, wrong
+    assert (
+        json.loads(shop.fal("apps", "list", "--json").stdout)["apps"][0]["keep_alive"]
+        == json.loads(before)["apps"][0]["keep_alive"]
+    )
+
+
 def test_nodes_and_the_controller(owner: Browser) -> None:
     page = owner.get("/ui/nodes").text
     for text in ("processors", "reserved by runners", "Runs since", "left out of the history"):
@@ -267,7 +365,7 @@ def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:
     runner = runner_of(shop)
     for path in (
         "/ui/", "/ui/apps", "/ui/apps/shop", "/ui/runners", f"/ui/runners/{runner}", "/ui/requests", "/ui/keys",
-        "/ui/secrets", "/ui/nodes",
+        "/ui/secrets", "/ui/nodes", "/ui/environments", "/ui/drains", "/ui/notices", "/ui/accounts",
     ):  # fmt: skip
         page = reader.get(path)
         assert page.status == 200
@@ -279,6 +377,10 @@ def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:
         "keys",
         "secrets",
         "apps/shop/playground",
+        "environments",
+        "environments/main/delete",
+        "drains/any/pause",
+        "notices/any/test",
         f"runners/{runner}/kill",
     ):
         answer = reader.post(f"/ui/{path}")
@@ -343,7 +445,15 @@ def test_a_wrong_setting_is_named(owner: Browser, form: dict[str, str], words: s
 
 
 def test_a_page_loads_less_than_40_kb_of_script(shop: Controller, owner: Browser) -> None:
-    for path in ("", "apps/shop", "apps/shop/logs", "apps/shop/playground", "requests", f"runners/{runner_of(shop)}"):
+    for path in (
+        "",
+        "apps/shop",
+        "apps/shop/simulate",
+        "apps/shop/logs",
+        "apps/shop/playground",
+        "requests",
+        f"runners/{runner_of(shop)}",
+    ):
         places = re.findall(r'<script src="([^"]*)"', owner.get(f"/ui/{path}").text)
         assert places
         sizes = [int(owner.head(place, accept_encoding="gzip").headers["content-length"]) for place in places]

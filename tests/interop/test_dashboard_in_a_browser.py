@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -90,9 +91,12 @@ def test_a_log_follows_its_lines(controller: Controller, page: Page) -> None:
 def test_axe_finds_nothing_and_nothing_overflows(controller: Controller, page: Page, width: int, dark: bool) -> None:
     page.show(width, dark=dark)
     runner = controller.fal("runners", "list", "--json").stdout.split('"runner_id": "')[1].split('"')[0]
+    apps = json.loads(controller.fal("apps", "list", "--json").stdout)["apps"]
+    revision = next(app["revision"] for app in apps if app["alias"] == "shop")
     paths = (
         "", "apps", "apps/shop", "apps/shop/logs", "apps/shop/playground", "requests", "runners", f"runners/{runner}",
-        "keys", "secrets", "audit", "nodes", "nothing",
+        f"apps/shop/revisions/{revision}", "apps/shop/simulate", "keys", "secrets", "audit", "nodes", "environments",
+        "drains", "notices", "accounts", "nothing",
     )  # fmt: skip
     found = {}
     for path in paths:

@@ -11,6 +11,7 @@ from fal_server.core.faults import InvalidArgument, TooLarge
 
 _MOST_BYTES = 4 * 1024 * 1024
 _MOST_FIELDS = 200
+_MOST_DECIMAL = 1e6
 
 
 async def form_of(request: Request) -> Mapping[str, str]:
@@ -51,3 +52,19 @@ def whole_number(fields: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise InvalidArgument(name, f"{name} is {text[:40]!r}: give a whole number")
     return int(text)
+
+
+def decimal(fields: Mapping[str, str], name: str, usual: float) -> float:
+    """Return a field that contains a positive number; `usual` if it is empty or missing.
+
+    Raises:
+        InvalidArgument: it contains anything else.
+    """
+    text = fields.get(name, "").strip()
+    try:
+        value = float(text) if text else usual
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _MOST_DECIMAL:
+        raise InvalidArgument(name, f"{name} is {text[:40]!r}: give a positive number")
+    return value

@@ -95,31 +95,36 @@ if (form) {
 }
 
 // Charts: the numbers stand in the page, the colours come from its style.
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+const count = (value) => (value == null ? "-" : Math.round(value).toLocaleString());
+const seconds = (value) => (value == null ? "-" : value < 1 ? Math.round(value * 1000) + " ms" : value.toFixed(value < 10 ? 1 : 0) + " s");
+const hour = (time) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+const line = (label, name, value, more) => ({ label, stroke: colour(name), width: 2, points: { show: true, size: 5, fill: colour(name) }, value: (_, each) => value(each), ...more });
+function draw(place, series, data, values, across = hour, scales = {}) {
+  const axis = { font: "12px " + getComputedStyle(document.body).fontFamily, stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
+  const chart = new uPlot({
+    width: place.clientWidth - 16, height: 170, cursor: { drag: { x: false, y: false } }, scales,
+    axes: [{ ...axis, values: (_, all) => all.map(across) }, { ...axis, values: (_, all) => all.map(values), size: 56 }],
+    series: [{ label: "at", value: (_, at) => (at == null ? "-" : across(at)) }, ...series],
+  }, data, place);
+  addEventListener("resize", () => chart.setSize({ width: place.clientWidth - 16, height: 170 }));
+}
 for (const charts of document.querySelectorAll("[data-columns]")) {
   const [at, good, bad, ...quantiles] = JSON.parse(charts.dataset.columns);
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue("--" + name).trim();
-  const seconds = (value) => (value == null ? "-" : value < 1 ? Math.round(value * 1000) + " ms" : value.toFixed(value < 10 ? 1 : 0) + " s");
-  const hour = (time) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
-  const axis = { font: "12px " + getComputedStyle(document.body).fontFamily, stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
-  const draw = (name, series, data, values) => {
-    const place = charts.querySelector(`[data-chart=${name}]`);
-    const chart = new uPlot({
-      width: place.clientWidth - 16, height: 170, cursor: { drag: { x: false, y: false } },
-      axes: [{ ...axis, values: (_, times) => times.map(hour) }, { ...axis, values: (_, all) => all.map(values), size: 56 }],
-      series: [{ value: (_, time) => (time == null ? "-" : hour(time)) }, ...series],
-    }, data, place);
-    addEventListener("resize", () => chart.setSize({ width: place.clientWidth - 16, height: 170 }));
-  };
-  const line = (label, name, value, more) => ({ label, stroke: colour(name), width: 2, points: { show: true, size: 5, fill: colour(name) }, value: (_, each) => value(each), ...more });
+  const place = (name) => charts.querySelector(`[data-chart=${name}]`);
   const bars = { paths: uPlot.paths.bars({ size: [0.7, 24] }), points: { show: false }, width: 0 };
-  const count = (value) => (value == null ? "-" : Math.round(value).toLocaleString());
   const stacked = good.map((each, index) => each + bad[index]);
-  draw("count", [
-    line("failed", "bad", (value) => count(value), { ...bars, fill: colour("bad") }),
-    line("ended", "accent", (value) => count(value), { ...bars, fill: colour("accent") }),
+  draw(place("count"), [
+    line("failed", "bad", count, { ...bars, fill: colour("bad") }),
+    line("ended", "accent", count, { ...bars, fill: colour("accent") }),
   ].reverse(), [at, stacked, bad], count);
-  draw("seconds", [
+  draw(place("seconds"), [
     line("half", "accent", seconds), line("95 %", "wait", seconds), line("99 %", "bad", seconds),
   ], [at, ...quantiles], seconds);
+}
+for (const place of document.querySelectorAll("[data-simulated]")) {
+  const plain = { points: { show: false } };
+  draw(place, [
+    line("runners", "accent", count, plain), line("in flight", "good", count, plain), line("waiting", "bad", count, plain),
+  ], JSON.parse(place.dataset.simulated), count, (at) => (at < 600 ? Math.round(at) + " s" : Math.round(at / 60) + " min"), { x: { time: false } });
 }
