@@ -71,7 +71,7 @@ def build_dashboard(
         lines,
         RevisionPage(pages, guard, use_cases.revisions),
         SimulationPage(pages, guard, use_cases.explainer, use_cases.requests),
-        PlaygroundPage(pages, guard, use_cases.revisions, use_cases.queue, addresses.of_app),
+        PlaygroundPage(pages, guard, use_cases.revisions, use_cases.queue, files.tokens, addresses.of_app),
         RequestPages(pages, guard, use_cases.requests, use_cases.queue, lines),
         RunnerPages(pages, guard, use_cases.runners, lines),
         NodePages(pages, guard, use_cases.nodes, partial(_health, live, use_cases)),

@@ -138,7 +138,7 @@ def dashboard_of(stack) -> Starlette:
         *RevisionPage(pages, guard, nothing).routes,
         *SimulationPage(pages, guard, nothing, nothing).routes,
         *RunnerPages(pages, guard, nothing, lines).routes,
-        *PlaygroundPage(pages, guard, nothing, nothing, nothing).routes,
+        *PlaygroundPage(pages, guard, nothing, nothing, tokens, nothing).routes,
         *RequestPages(pages, guard, nothing, nothing, lines).routes,
         *AccountPages(pages, guard, **dict.fromkeys(("keys", "secrets", "environments", "audit"), nothing)).routes,
         *NodePages(pages, guard, nothing, nothing).routes,

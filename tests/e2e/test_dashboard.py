@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +36,10 @@ class Shop(fal.App, name="shop", keep_alive=300):
             raise RuntimeError("only eight are left")
         picture = {"url": "https://pictures.example/bread.png", "content_type": "image/png"}
         return {**order.model_dump(), "picture": picture}
+
+    @fal.realtime("/live")
+    def live(self, order: Order) -> dict:
+        return order.model_dump()
 """
 
 
@@ -211,6 +216,39 @@ def test_an_app_is_called_from_its_form(shop: Controller, owner: Browser) -> Non
     assert owner.post("/ui/apps/shop/playground", path="/", send="json", json="{").status == 400
     for path in ("", "nowhere", "/ HTTP/1.1\r\nx: y", "/other"):
         assert owner.post("/ui/apps/shop/playground", path=path, send="json", json="{}").status == 400
+
+
+def test_a_page_gets_a_token_to_call_its_app_by_script(shop: Controller, owner: Browser) -> None:
+    place = "/ui/apps/shop/playground/token"
+    given = owner.post(place, {"sec-fetch-mode": "cors", "sec-fetch-dest": "empty"})
+    assert given.status == 200
+
+    def opened(app: str, token: str) -> int:
+        with socket.create_connection(shop.host.split(":")) as line:
+            line.sendall(
+                f"GET /local/{app}/live?fal_jwt_token={token} HTTP/1.1\r\nHost: {shop.host}\r\n".encode()
+                + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            return int(line.makefile("rb").readline().split()[1])
+
+    assert opened("shop", given.text) == 101
+    assert opened("shop", given.text + "x") == 401
+    page = Browser(shop.host)
+    page.log_in(key_of(shop, "--preset", "READONLY")[1])
+    assert page.post(place).status == 403
+    assert owner.post(place, page="guessed").status == 403
+    assert f"ws://{shop.host}/;" in owner.get("/ui/apps/shop/playground").headers["content-security-policy"]
+
+
+def test_a_realtime_endpoint_is_not_called_by_post(shop: Controller, owner: Browser) -> None:
+    page = owner.get("/ui/apps/shop/playground/live")
+    assert "fal.realtime.connect(&#34;local/shop&#34;, {" in page.text
+    assert "fal_client.realtime(&#34;local/shop&#34;, path=&#34;/live&#34;)" in page.text
+    assert 'name="send"' not in page.text
+    assert "<noscript>" in page.text
+    refused = owner.post("/ui/apps/shop/playground", path="/live", send="form")
+    assert (refused.status, "realtime session" in refused.text) == (400, True)
 
 
 def test_a_failed_request_and_its_log(shop: Controller, owner: Browser) -> None:

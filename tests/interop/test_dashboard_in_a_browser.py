@@ -13,6 +13,7 @@ from tests.support.controller import ROOT, Controller
 AXE = ROOT / ".cache" / "interop-javascript" / "node_modules" / "axe-core" / "axe.min.js"
 APP = """
 import fal
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 
@@ -27,6 +28,17 @@ class Shop(fal.App, name="shop", keep_alive=300):
         if order.count == 9:
             raise RuntimeError("only eight are left")
         return {"sold": order.thing}
+
+    @fal.endpoint("/stream")
+    def stream(self, order: Order) -> StreamingResponse:
+        events = (f'data: {{"number": {number}}}\\n\\n' for number in range(order.count))
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    @fal.realtime("/live")
+    def live(self, order: Order) -> dict:
+        numbers = [0, -1, 200, -200, 70_000, -70_000, 2**40, 0.5]
+        picture = b"\\x89PNG" + bytes(300)
+        return {"sold": order.thing * 20, "numbers": numbers, "none": None, "true": True, "picture": picture}
 """
 
 
@@ -65,6 +77,35 @@ def test_the_playground_calls_an_app(controller: Controller, page: Page) -> None
     assert "it'\\''s rye" in page.run("document.querySelector('[data-body=shell]').textContent")
     page.click("button[value=form]")
     assert '"sold": "it\'s rye"' in page.run("document.querySelector('#answer pre').textContent")
+
+
+def test_the_playground_shows_a_stream_as_it_comes(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/apps/shop/playground/stream")
+    page.run("document.querySelector('#json').value = JSON.stringify({ count: 3 })")
+    page.run("document.querySelector('[data-send]').click()")
+    page.wait_for("document.querySelector('[data-standing]').textContent.startsWith('200, 3 parts')")
+    shown = page.run(
+        "[...document.querySelectorAll('[data-parts] pre')].map((each) => JSON.parse(each.textContent).number)"
+    )
+    assert shown == [2, 1, 0]
+    page.run("document.querySelector('#json').value = JSON.stringify({ count: 'many' })")
+    page.run("document.querySelector('[data-send]').click()")
+    page.wait_for("document.querySelector('[data-standing]').textContent.startsWith('422, 1 part')")
+
+
+def test_the_playground_holds_a_realtime_session(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/apps/shop/playground/live")
+    for count in (1, 2):
+        page.run("document.querySelector('[data-send]').click()")
+        page.wait_for(f"document.querySelectorAll('[data-parts] li').length === {count}")
+    shown = page.run("JSON.parse(document.querySelector('[data-parts] pre').textContent)")
+    assert shown == {
+        "sold": "bread" * 20, "numbers": [0, -1, 200, -200, 70_000, -70_000, 2**40, 0.5], "none": None, "true": True,
+        "picture": "304 bytes",
+    }  # fmt: skip
+    assert page.run("document.querySelector('[data-parts] img').src").startswith("data:image/png;base64,iVBORw")
+    page.run("document.querySelector('[data-close]').click()")
+    page.wait_for("document.querySelector('[data-standing]').textContent === 'The session has ended'")
 
 
 def test_live_parts_follow_what_happens(controller: Controller, page: Page) -> None:

@@ -164,8 +164,9 @@ def headers_of(request: Request, media: str = "") -> Mapping[str, str]:
         media: additional sources of images, audio and video.
     """
     static = folder_of(request, "/ui/static/")
+    sockets = folder_of(request, "/", "wss://" if request.url.scheme == "https" else "ws://")
     policy = (
-        f"default-src 'none'; script-src {static}; style-src {static}; connect-src 'self'; "
+        f"default-src 'none'; script-src {static}; style-src {static}; connect-src 'self' {sockets}; "
         f"img-src 'self' data: {media}; media-src 'self' data: {media}; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )

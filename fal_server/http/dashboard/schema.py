@@ -34,8 +34,15 @@ class Field:
 
 
 def endpoints(description: Json) -> list[str]:
-    """Return the paths that accept POST, in order."""
-    return [path for path, item in _mapping(_mapping(description).get("paths")).items() if "post" in _mapping(item)]
+    """Return the paths that accept POST or realtime sessions, in order."""
+    paths = _mapping(_mapping(description).get("paths"))
+    return [path for path, item in paths.items() if "post" in _mapping(item) or is_realtime(description, path)]
+
+
+def is_realtime(description: Json, path: str) -> bool:
+    """Return whether a path takes messages over a WebSocket; the POST described beside it is not served then."""
+    item = _mapping(_mapping(_mapping(description).get("paths")).get(path))
+    return _mapping(item.get("x-fal-protocol")).get("type") == "realtime"
 
 
 def fields_of(description: Json, path: str) -> list[Field]:

@@ -67,10 +67,13 @@ def queue_base(scheme: str, host: str) -> str:
     return f"{scheme}://{host}" + ("" if is_queue_host(host) else QUEUE_PREFIX)
 
 
-def folder_of(request: Request, path: str) -> str:
+def folder_of(request: Request, path: str, scheme: str = "") -> str:
     """Return a content security policy's source for a folder of the controller's own pages.
 
     Apps have the same origin, so the origin alone would allow their files.
+
+    Args:
+        scheme: with its slashes; empty means that of the page.
     """
     host = request.headers.get("host", "")
-    return f"{host}{path}" if _HOST.fullmatch(host) else "'self'"
+    return f"{scheme}{host}{path}" if _HOST.fullmatch(host) else "'self'"

@@ -85,6 +85,7 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/ui/apps/{app}/playground"): "serverless:apps:run",
     ("GET", "/ui/apps/{app}/playground/{endpoint:path}"): "serverless:apps:run",
     ("POST", "/ui/apps/{app}/playground"): "serverless:apps:run",
+    ("POST", "/ui/apps/{app}/playground/token"): "serverless:apps:run",
     ("GET", "/ui/requests"): "serverless:requests:read",
     ("GET", "/ui/apps/{app}/requests"): "serverless:requests:read",
     ("GET", "/ui/apps/{app}/requests/{request_id}"): "serverless:requests:read",

@@ -61,39 +61,6 @@ if (log) {
   log.addEventListener("htmx:afterSwap", () => { if (follows) log.scrollTop = log.scrollHeight; });
 }
 
-// The playground: the fields write the JSON, and the JSON writes the same call for other programs.
-const form = document.querySelector("[data-playground]");
-const LITERALS = { true: "True", false: "False", null: "None" };
-const WRITERS = {
-  json: (text) => text,
-  shell: (text) => text.replaceAll("'", "'\\''"),
-  // Words of JSON outside its texts, which a text is matched before.
-  python: (text) => text.replace(/"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b/g, (part) => LITERALS[part] ?? part),
-};
-function readField(field) {
-  if (field.dataset.kind === "switch") return field.checked;
-  if (field.value === "") return undefined;
-  if (field.dataset.kind === "number") return Number(field.value);
-  if (field.dataset.kind !== "json" && field.dataset.kind !== "choice") return field.value;
-  try { const value = JSON.parse(field.value); return field.dataset.kind === "json" || typeof value !== "object" ? value : field.value; }
-  catch { return field.value; }
-}
-function writeCalls() {
-  let text = form.elements.json.value;
-  try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { return; }
-  for (const body of document.querySelectorAll("[data-body]")) body.textContent = WRITERS[body.dataset.body](text);
-}
-if (form) {
-  form.addEventListener("input", (event) => {
-    if (event.target.name.startsWith("in.")) {
-      const fields = [...form.querySelectorAll("[data-kind]")].map((field) => [field.name.slice(3), readField(field)]);
-      form.elements.json.value = JSON.stringify(Object.fromEntries(fields), null, 2);
-    }
-    writeCalls();
-  });
-  form.addEventListener("submit", () => document.body.classList.add("busy"));
-}
-
 // Charts: the numbers stand in the page, the colours come from its style.
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const count = (value) => (value == null ? "-" : Math.round(value).toLocaleString());
