@@ -84,10 +84,8 @@ def test_the_playground_shows_a_stream_as_it_comes(controller: Controller, page:
     page.run("document.querySelector('#json').value = JSON.stringify({ count: 3 })")
     page.run("document.querySelector('[data-send]').click()")
     page.wait_for("document.querySelector('[data-standing]').textContent.startsWith('200, 3 parts')")
-    shown = page.run(
-        "[...document.querySelectorAll('[data-parts] pre')].map((each) => JSON.parse(each.textContent).number)"
-    )
-    assert shown == [2, 1, 0]
+    texts = page.run("[...document.querySelectorAll('[data-parts] pre')].map((each) => each.textContent)")
+    assert [json.loads(text) for text in texts] == [{"number": number} for number in (2, 1, 0)]
     page.run("document.querySelector('#json').value = JSON.stringify({ count: 'many' })")
     page.run("document.querySelector('[data-send]').click()")
     page.wait_for("document.querySelector('[data-standing]').textContent.startsWith('422, 1 part')")
@@ -135,7 +133,8 @@ def test_axe_finds_nothing_and_nothing_overflows(controller: Controller, page: P
     apps = json.loads(controller.fal("apps", "list", "--json").stdout)["apps"]
     revision = next(app["revision"] for app in apps if app["alias"] == "shop")
     paths = (
-        "", "apps", "apps/shop", "apps/shop/logs", "apps/shop/playground", "requests", "runners", f"runners/{runner}",
+        "", "apps", "apps/shop", "apps/shop/logs", "apps/shop/playground", "apps/shop/playground/live", "requests",
+        "runners", f"runners/{runner}",
         f"apps/shop/revisions/{revision}", "apps/shop/simulate", "keys", "secrets", "audit", "nodes", "environments",
         "drains", "notices", "accounts", "nothing",
     )  # fmt: skip
