@@ -299,6 +299,7 @@ def _paths(path: str, ids: Ids) -> list[str]:
         "owner": ids.account,
         "path:path": f"/data/{ids.file}",
         "request_id": ids.request,
+        "revision_id": ids.revision,
         "run_id": ids.run,
         "service": "Runners",
         "method": "GetRunner",
