@@ -82,7 +82,7 @@ def build_execution(
         isolation=isolation,
         limits=build_limits(),
         bounds=groups,
-        hidden=state.root,
+        hidden=[state.root, state.content],
     )
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, {**os.environ, **trust})
     trials = EngineTrials(os.environ, state.containers)
@@ -112,7 +112,7 @@ def build_execution(
         groups=groups,
     )
     nodes = JoinedNodes(
-        state.nodes,
+        storage.store.nodes,
         machine_types=settings.machine_types,
         blobs=storage.blobs,
         files=storage.app_files,

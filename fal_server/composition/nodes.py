@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from fal_server.core.machines import MachineTypes
+from fal_server.core.nodes import JoinedNode
 from fal_server.core.runners import NO_PROCESS, Desired, Runner
-from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.authority import NodeAuthority, make_authority
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join, renew
@@ -23,7 +22,7 @@ from fal_server.engines.remote.way import Way
 from fal_server.http.gateway.upstream import AppWay
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Blobs, DeployedFiles
-from fal_server.store.files.durable import write_draft
+from fal_server.ports.nodes import NodeStore
 
 log = logging.getLogger(__name__)
 _FIRST_SECONDS = 5.0
@@ -33,29 +32,11 @@ _GIVEN_UP = "its node was removed"
 _OWN_VARIABLES = frozenset({"FAL_DATA_DIR", "FAL_API_SOCKET", "FAL_USE_LOCAL_UPLOADER", "SSL_CERT_FILE"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """A node that joined, as it is kept.
-
-    Attributes:
-        name: what the machine calls itself, from its own directory.
-        host, port: where its door is.
-        joined_at: when, in ISO 8601.
-        drained: whether nothing is started on it.
-    """
-
-    name: str
-    host: str
-    port: int
-    joined_at: str
-    drained: bool = False
-
-
 class JoinedNodes:
     """The nodes of this controller. Make and use it in one event loop.
 
     Args:
-        directory: of the authority, and of one file for each node.
+        store: has the nodes and their authority, so that whoever takes the database over has both.
         machine_types: what runners can be.
         blobs, files: what runners are started with.
         epoch: which start of the controller this is.
@@ -64,7 +45,7 @@ class JoinedNodes:
 
     def __init__(
         self,
-        directory: Path,
+        store: NodeStore,
         *,
         machine_types: MachineTypes,
         blobs: Blobs,
@@ -72,8 +53,7 @@ class JoinedNodes:
         epoch: Epoch,
         now: Callable[[], datetime],
     ) -> None:
-        self._directory = directory / "joined"
-        self._authority_directory = directory
+        self._store = store
         self._authority: NodeAuthority | None = None
         self._machine_types = machine_types
         self._blobs = blobs
@@ -81,7 +61,7 @@ class JoinedNodes:
         self._epoch = epoch
         self._now = now
         self._fleet: Fleet | None = None
-        self._known: dict[str, Joined] = {}
+        self._known: dict[str, JoinedNode] = {}
         self._hosts: dict[str, RemoteHost] = {}
         self._adopted = False
         self._draining: asyncio.Task[None] | None = None
@@ -94,10 +74,8 @@ class JoinedNodes:
     async def open(self, fleet: Fleet) -> None:
         """Follow the nodes that joined before, and wait some seconds for the first word of each."""
         self._fleet = fleet
-        if self._directory.is_dir():
-            for path in sorted(self._directory.glob("*.json")):
-                joined = Joined(**json.loads(path.read_text()))
-                self._add(joined)
+        for joined in await self._store.all():
+            self._add(joined, await self._needed_authority())
         if self._hosts:
             waiting = [asyncio.ensure_future(host.heard.wait()) for host in self._hosts.values()]
             await asyncio.wait(waiting, timeout=_FIRST_SECONDS)
@@ -125,29 +103,31 @@ class JoinedNodes:
             AlreadyExists: it has joined already.
         """
         host, port = _address(address)
-        name = await join(self._needed_authority(), host, port, token)
+        authority = await self._needed_authority()
+        name = await join(authority, host, port, token)
         if name in self._hosts:
             old = self._hosts[name]
             if self._runners(name):
                 raise AlreadyExists(f"node {name} has joined already, and has runners: `fal node remove {name}` first")
             await old.close()
-        joined = Joined(name=name, host=host, port=port, joined_at=self._now().isoformat())
-        self._keep(joined)
-        added = self._add(joined)
+        joined = JoinedNode(name=name, host=host, port=port, joined_at=self._now())
+        await self._store.save(joined)
+        added = self._add(joined, authority)
         try:
             await asyncio.wait_for(added.heard.wait(), _FIRST_SECONDS)
         except TimeoutError:
             log.warning("node %s joined, and does not answer yet: %s", name, added.away)
         return name
 
-    def drain(self, name: str, *, undo: bool) -> None:
+    async def drain(self, name: str, *, undo: bool) -> None:
         """Start nothing more on a node, and move its runners elsewhere, one by one; or end that.
 
         Raises:
             NotFound: there is no such node.
         """
-        joined = self._require(name)
-        self._keep(replace(joined, drained=not undo))
+        joined = replace(self._require(name), drained=not undo)
+        await self._store.save(joined)
+        self._known[name] = joined
         self._hosts[name].draining = not undo
 
     async def remove(self, name: str, *, force: bool) -> None:
@@ -176,7 +156,7 @@ class JoinedNodes:
         except TimeoutError:
             host.draining = joined.drained
             raise Unavailable(f"the runners of node {name} do not end yet: try again in some seconds") from None
-        (self._directory / f"{name}.json").unlink(missing_ok=True)
+        await self._store.remove(name)
         del self._known[name]
         del self._hosts[name]
         self._note(name, True)
@@ -186,7 +166,11 @@ class JoinedNodes:
         """Describe the nodes, for people."""
         return [
             {
-                **asdict(self._known[name]),
+                "name": name,
+                "host": joined.host,
+                "port": joined.port,
+                "joined_at": joined.joined_at.isoformat(),
+                "drained": joined.drained,
                 "trouble": host.node().trouble,
                 "away": bool(host.away),
                 "runners": len(self._runners(name)),
@@ -194,7 +178,7 @@ class JoinedNodes:
                 "isolation": host.machine.isolation,
             }
             for name, host in self._hosts.items()
-            if name in self._known
+            if (joined := self._known.get(name)) is not None
         ]
 
     def lost(self) -> list[str]:
@@ -214,8 +198,7 @@ class JoinedNodes:
                 return AppWay(host.way.host, host.way.port, host.way.context, name)
         return None
 
-    def _add(self, joined: Joined) -> RemoteHost:
-        authority = self._needed_authority()
+    def _add(self, joined: JoinedNode, authority: NodeAuthority) -> RemoteHost:
         way = Way(
             node=joined.name,
             host=joined.host,
@@ -245,18 +228,12 @@ class JoinedNodes:
         if self._fleet is not None:
             self._fleet.node_answers(name, answers)
 
-    def _needed_authority(self) -> NodeAuthority:
+    async def _needed_authority(self) -> NodeAuthority:
         if self._authority is None:
-            self._authority = NodeAuthority(self._authority_directory, self._now)
+            self._authority = NodeAuthority(await self._store.authority(lambda: make_authority(self._now())), self._now)
         return self._authority
 
-    def _keep(self, joined: Joined) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = write_draft(self._directory, json.dumps(asdict(joined)).encode())
-        draft.replace(self._directory / f"{joined.name}.json")
-        self._known[joined.name] = joined
-
-    def _require(self, name: str) -> Joined:
+    def _require(self, name: str) -> JoinedNode:
         found = self._known.get(name)
         if found is None:
             raise NotFound(f"node {name!r}", "`fal node list` shows which joined")

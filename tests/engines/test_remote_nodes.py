@@ -22,7 +22,7 @@ from fal_server.core.lifecycle import Event
 from fal_server.core.runners import Runner
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
-from fal_server.engines.remote.authority import NODE_LIFE, NodeAuthority
+from fal_server.engines.remote.authority import NODE_LIFE, NodeAuthority, make_authority
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.joining import join, renew
 from fal_server.engines.remote.names import DoorTarget, server_name, split_epoch, with_epoch, with_port
@@ -104,7 +104,7 @@ async def test_the_same_process_serves_again_if_the_node_is_back_in_time(tmp_pat
 
 
 async def test_only_its_controller_gets_through_the_door(under: Remote, tmp_path: Path) -> None:
-    other = NodeAuthority(tmp_path / "other", now)
+    other = NodeAuthority(make_authority(now()), now)
     way = Way(
         node=under.node.name,
         host="127.0.0.1",
@@ -119,7 +119,7 @@ async def test_only_its_controller_gets_through_the_door(under: Remote, tmp_path
         await stub.ListHost(pb.ListHostRequest())
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     await channel.close()
-    nobody = ssl.create_default_context(cafile=under.node.authority.credentials.authority)
+    nobody = ssl.create_default_context(cadata=under.node.authority.certificate.decode())
     name = server_name(under.node.name, DoorTarget.CONTROL, "controller")
     reader, writer = await asyncio.open_connection("127.0.0.1", under.node.port, ssl=nobody, server_hostname=name)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -24,27 +22,33 @@ _SKEW = timedelta(hours=1)
 
 
 class NodeAuthority:
-    """An authority of this controller's nodes alone: no client trusts it.
+    """An authority of the nodes alone: no client trusts it.
 
     Args:
-        directory: made with mode 0700 if it is missing.
+        pem: its certificate and its key, as `make_authority` returned them.
         now: returns the time.
 
+    Attributes:
+        credentials: what this start of the controller shows to nodes; its key is in no file.
+
     Raises:
-        Unavailable: the directory cannot be used.
+        Unavailable: that is not an authority.
     """
 
-    def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
+    def __init__(self, pem: str, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._authority, self._key = directory / "authority.pem", directory / "authority.key"
-        own, own_key = directory / "controller.pem", directory / "controller.key"
-        self.credentials = Credentials(authority=self._authority, certificate=own, key=own_key)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not own.exists():
-                self._make(own, own_key)
-        except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+            self._authority = x509.load_pem_x509_certificate(pem.encode())
+            key = serialization.load_pem_private_key(pem.encode(), None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise ValueError("not a key of ours")
+            self._authority.verify_directly_issued_by(self._authority)
+        except (ValueError, TypeError, InvalidSignature) as error:
+            raise Unavailable(f"the authority of the nodes cannot be used: {error}") from error
+        self._key = key
+        mine = ec.generate_private_key(ec.SECP256R1())
+        own = self._sign("controller", mine.public_key(), _OWN_LIFE, ExtendedKeyUsageOID.CLIENT_AUTH, [])
+        self.credentials = Credentials(authority=self.certificate, certificate=own, key=_key_bytes(mine))
 
     def sign(self, node: str, signing_request: bytes) -> bytes:
         """Return the certificate of a node, in PEM.
@@ -69,21 +73,7 @@ class NodeAuthority:
     @property
     def certificate(self) -> bytes:
         """The authority itself, in PEM."""
-        return self._authority.read_bytes()
-
-    def _make(self, own: Path, own_key: Path) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller: authority of its nodes")])
-        authority = (
-            self._builder(name, name, key.public_key(), _OWN_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        _write(self._key, _key_bytes(key))
-        _write(self._authority, authority.public_bytes(serialization.Encoding.PEM))
-        mine = ec.generate_private_key(ec.SECP256R1())
-        _write(own_key, _key_bytes(mine))
-        _write(own, self._sign("controller", mine.public_key(), _OWN_LIFE, ExtendedKeyUsageOID.CLIENT_AUTH, []))
+        return self._authority.public_bytes(serialization.Encoding.PEM)
 
     def _sign(
         self,
@@ -93,48 +83,43 @@ class NodeAuthority:
         usage: ObjectIdentifier,
         names: list[str],
     ) -> bytes:
-        try:
-            authority = x509.load_pem_x509_certificate(self._authority.read_bytes())
-            authority_key = serialization.load_pem_private_key(self._key.read_bytes(), None)
-            if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
-                raise ValueError("not a key of ours")
-            authority.verify_directly_issued_by(authority)
-        except (OSError, ValueError, TypeError, InvalidSignature) as error:
-            raise Unavailable(f"the authority of the nodes in {self._key.parent} cannot be used: {error}") from error
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(subject, authority.subject, key, life).add_extension(
+        builder = _builder(subject, self._authority.subject, key, life, self._now()).add_extension(
             x509.ExtendedKeyUsage([usage]), critical=True
         )
         if names:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), critical=False
             )
-        return builder.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def _builder(
-        self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
-    ) -> x509.CertificateBuilder:
-        now = self._now()
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + life)
-        )
+
+def make_authority(now: datetime) -> str:
+    """Return the certificate and the key of a new authority, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller: authority of its nodes")])
+    authority = (
+        _builder(name, name, key.public_key(), _OWN_LIFE, now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return (authority.public_bytes(serialization.Encoding.PEM) + _key_bytes(key)).decode()
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta, now: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + life)
+    )
 
 
 def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return key.private_bytes(*form)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    draft.replace(path)

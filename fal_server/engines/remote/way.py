@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -19,24 +19,26 @@ class Credentials:
     """What the controller shows to nodes, and by which authority it knows them.
 
     Attributes:
-        authority, certificate, key: files in PEM.
+        authority, certificate, key: in PEM.
     """
 
-    authority: Path
-    certificate: Path
-    key: Path
+    authority: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
 
     def channel(self) -> grpc.ChannelCredentials:
         """Return them for gRPC."""
-        return grpc.ssl_channel_credentials(
-            self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
-        )
+        return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
 
     def context(self) -> ssl.SSLContext:
         """Return them for other connections."""
-        context = ssl.create_default_context(cafile=self.authority)
+        context = ssl.create_default_context(cadata=self.authority.decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(self.certificate, self.key)
+        # The module reads keys from files alone, and the key is to be on no disk.
+        with os.fdopen(os.memfd_create("credentials", os.MFD_CLOEXEC), "wb") as file:
+            file.write(self.certificate + self.key)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         return context
 
 

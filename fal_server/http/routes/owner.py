@@ -21,7 +21,7 @@ class OwnedNodes(Protocol):
         """Have a machine join; return its name."""
         ...
 
-    def drain(self, name: str, *, undo: bool) -> None:
+    async def drain(self, name: str, *, undo: bool) -> None:
         """Start nothing more on a node and move its runners elsewhere, or end that."""
         ...
 
@@ -68,7 +68,7 @@ def owner_app(
     async def drain(request: Request) -> Response:
         name, given = request.path_params["name"], await _object(request)
         await note("POST /nodes/{name}/drain", name)
-        nodes.drain(name, undo=given.get("undo") is True)
+        await nodes.drain(name, undo=given.get("undo") is True)
         return JSONResponse({"name": name})
 
     async def remove(request: Request) -> Response:

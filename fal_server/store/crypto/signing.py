@@ -7,12 +7,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.ports import Vault
 from fal_server.store.sql.database import Database
-from fal_server.store.sql.tables import SETTINGS
+from fal_server.store.sql.sealed import sealed_once
 
 _NAME = "webhook-signing-key"
 
@@ -51,18 +49,8 @@ async def load_signer(database: Database, vault: Vault) -> EdSigner:
     Raises:
         Unavailable: the database cannot be written, or the vault cannot decrypt the key.
     """
-
-    async def work(connection: AsyncConnection) -> bytes:
-        query = select(SETTINGS.c.value).where(SETTINGS.c.name == _NAME)
-        sealed = (await connection.execute(query)).scalar_one_or_none()
-        if sealed is None:
-            seed = Ed25519PrivateKey.generate().private_bytes_raw()
-            sealed = vault.seal(_NAME, seed.hex())
-            await connection.execute(insert(SETTINGS), {"name": _NAME, "value": sealed})
-        return sealed
-
-    seed = bytes.fromhex(vault.open(_NAME, await database.write(work)))
-    return EdSigner(Ed25519PrivateKey.from_private_bytes(seed))
+    seed = await sealed_once(database, vault, _NAME, lambda: Ed25519PrivateKey.generate().private_bytes_raw().hex())
+    return EdSigner(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed)))
 
 
 def _b64(raw: bytes) -> str:

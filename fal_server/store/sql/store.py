@@ -23,9 +23,11 @@ from fal_server.store.sql.audit import SqlAuditStore
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.drains import SqlDrainStore
 from fal_server.store.sql.logs import SqlLogStore
+from fal_server.store.sql.nodes import SqlNodeStore
 from fal_server.store.sql.notices import SqlNoticeStore
 from fal_server.store.sql.queue import SqlQueueStore
 from fal_server.store.sql.requests import SqlRequestStore
+from fal_server.store.sql.sealed import SealedSettings
 from fal_server.store.sql.workflows import SqlWorkflowStore
 
 
@@ -44,8 +46,10 @@ class SqlStore:
         drains: the log drains in the same database.
         notices: the notices in it.
         logs: the log lines in the same database.
+        nodes: the machines that joined, in the same database.
         queue: the queue's requests in the same database.
         requests: the request history in the same database.
+        sealed: the secrets of the controller itself, in the same database.
         workflows: workflows and their runs in the same database.
     """
 
@@ -57,8 +61,10 @@ class SqlStore:
         self.drains = SqlDrainStore(database)
         self.notices = SqlNoticeStore(database)
         self.logs = SqlLogStore(database)
+        self.nodes = SqlNodeStore(database, vault)
         self.queue = SqlQueueStore(database, vault)
         self.requests = SqlRequestStore(database)
+        self.sealed = SealedSettings(database, vault)
         self.workflows = SqlWorkflowStore(database, vault)
 
     async def next_epoch(self) -> int:

@@ -471,12 +471,36 @@ WORKFLOW_RUNS = Table(
 )
 
 
-# One row. Orders to nodes carry the number, so that they can refuse those of an earlier controller.
+# One row. Orders to nodes carry the number, so that they can refuse those of an earlier controller. On PostgreSQL it is
+# also the lease of the owner: the directory that holds it, and when it ends by the database's clock.
 EPOCHS = Table(
     "epochs",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Integer, nullable=False),
+    Column("holder", Text),
+    Column("expires_at", BigInteger),
+)
+
+# The controllers of a PostgreSQL database, each by its state directory: the owner and those that wait.
+CONTROLLERS = Table(
+    "controllers",
+    METADATA,
+    Column("directory", Text, primary_key=True),
+    Column("machine", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+NODES = Table(
+    "nodes",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("joined_at", UtcTimestamp, nullable=False),
+    Column("drained", Boolean, nullable=False),
 )
 
 

@@ -22,7 +22,7 @@ from fal_server.core.machines import MachineTypes
 from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalHost
-from fal_server.engines.remote.authority import NodeAuthority
+from fal_server.engines.remote.authority import NodeAuthority, make_authority
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.shim.engine import ShimEngine
@@ -175,7 +175,7 @@ class Remote(Local):
         (root / "away").mkdir()
         self.wanted: list[str] | None = None
         self._silent, self._lost = silent, lost
-        self._authority = NodeAuthority(root / "authority", now)
+        self._authority = NodeAuthority(make_authority(now()), now)
         super().__init__(root)
 
     async def join(self) -> None:

@@ -24,7 +24,7 @@ from tests.store.conformance.test_workflows import run, workflow
 
 GONE, STAYS = AccountId("gone"), AccountId("stays")
 # Facts about the database itself.
-OF_NOBODY = {"epochs", "settings"}
+OF_NOBODY = {"controllers", "epochs", "nodes", "settings"}
 
 
 class Clock:

@@ -10,7 +10,7 @@ from sqlalchemy import inspect as inspector_of
 from fal_server.core.faults import Unavailable
 
 # The newest version; a test compares it with the newest file in versions/.
-HEAD = "0025"
+HEAD = "0026"
 
 
 def bring_up_to_date(connection: Connection, name: str) -> None:
@@ -40,6 +40,11 @@ def bring_up_to_date(connection: Connection, name: str) -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, HEAD)
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether all migrations have run, and none of a newer version."""
+    return _version_of(connection) == HEAD
 
 
 def _version_of(connection: Connection) -> str | None:
