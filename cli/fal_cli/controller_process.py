@@ -48,6 +48,7 @@ class ControllerProcess:
         isolation: how strongly its runners are isolated, for people to read; empty if it is too old to say.
         few_files: a warning that it may open few files; empty if it may open enough, or is too old to say.
         shared: the directories of this machine that runners see; empty if it is too old to say.
+        standby: for which owner of its database it waits, for people to read; empty if it is the owner.
     """
 
     pid: int
@@ -65,6 +66,7 @@ class ControllerProcess:
     isolation: str = ""
     few_files: str = ""
     shared: tuple[str, ...] = ()
+    standby: str = ""
 
     @property
     def option(self) -> str:
@@ -115,6 +117,10 @@ class ControllerProcess:
         Raises:
             CommandError: the controller is too old, does not answer, or reports an error.
         """
+        if self.standby:
+            raise CommandError(
+                f"the controller waits for its database, which {self.standby} has: run the command on that machine"
+            )
         if not self.owner_socket:
             raise CommandError(f"the controller is of an earlier version ({self.version}): restart it")
         connection = _OwnerConnection(self.owner_socket, seconds)
@@ -215,6 +221,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             isolation=str(found.get("isolation") or ""),
             few_files=str(found.get("few_files") or ""),
             shared=tuple(map(str, found.get("shared") or ())),
+            standby=str(found.get("standby") or ""),
         )
         inode = int(found.get("inode") or 0)
         if inode and inode != state_dir.stat().st_ino:

@@ -57,7 +57,7 @@ class BuildSandboxes:
     isolation: Isolation
     limits: BuildLimits = field(default_factory=BuildLimits)
     bounds: Bounds | None = None
-    hidden: Path | None = None
+    hidden: Sequence[Path] = ()
 
     @asynccontextmanager
     async def open(
@@ -112,7 +112,7 @@ class BuildSandbox:
     isolation: Isolation
     work: Path
     bound: Bound
-    hidden: Path | None
+    hidden: Sequence[Path]
     watch: Watch
 
     @property
@@ -185,7 +185,7 @@ class BuildSandbox:
         real = path.resolve()
         if real == Path("/"):
             return True
-        return self.hidden is not None and real.is_dir() and self.hidden.resolve().is_relative_to(real)
+        return real.is_dir() and any(each.resolve().is_relative_to(real) for each in self.hidden)
 
 
 def _paths(value: str, *, settings: bool) -> Iterator[Path]:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_server.composition.state import StateDir
+from fal_server.composition.state import CONTENT, CONTENT_LINK, StateDir
 from fal_server.core.faults import AlreadyExists, Fault, NotFound, Unavailable
 from fal_server.store.files.durable import sync_directory
 from fal_server.store.sql.copying import CopyProgress, back_up_file, copy_database
 
 _SECRETS = ("master.key", "admin.key", "tls")
-_CONTENT = ("blobs", "app-files", "objects")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ def back_up(
         made = StateDir(draft)
         tell("the database")
         asyncio.run(_copy_database(root / "fal.db", database, made.database, tell))
-        counts = [_copy(root / name, draft / name, tell) for name in _parts(root, data=data, keys=keys)]
+        counts = [_copy(source, draft / name, tell) for source, name in _parts(root, data=data, keys=keys)]
         os.sync()
         draft.rename(target)
         sync_directory(target.parent)
@@ -110,15 +109,13 @@ async def _copy_database(file: Path, url: str | None, target: Path, tell: Callab
         await copy_database(url, target, snapshot=True, report=show)
 
 
-def _parts(root: Path, *, data: bool, keys: bool) -> Iterator[str]:
-    """Yield the paths to copy besides the database; `directory.json` identifies the copy as one."""
-    yield "directory.json"
-    yield from _CONTENT
-    yield from (f"accounts/{account}/app-files" for account in _accounts(root))
-    if data:
-        yield from _data(root)
-    if keys:
-        yield from _SECRETS
+def _parts(root: Path, *, data: bool, keys: bool) -> Iterator[tuple[Path, str]]:
+    """Yield what to copy besides the database, and its path in the copy, which `directory.json` identifies as one."""
+    content = root / CONTENT_LINK if (root / CONTENT_LINK).is_dir() else root
+    for name in (*CONTENT, *(f"accounts/{account}/app-files" for account in _accounts(content))):
+        yield content / name, name
+    for name in ("directory.json", *(_data(root) if data else ()), *(_SECRETS if keys else ())):
+        yield root / name, name
 
 
 def _left_out(root: Path, *, data: bool, keys: bool) -> Iterator[str]:

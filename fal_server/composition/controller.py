@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,14 +25,19 @@ from fal_server.composition.isolation import ChosenIsolation, choose_isolation
 from fal_server.composition.live import LiveState, build_live
 from fal_server.composition.loops import Loops, build_loops
 from fal_server.composition.owner import listen_for_owner
+from fal_server.composition.ownership import Ownership
 from fal_server.composition.settings import Settings
+from fal_server.composition.shared_secrets import SharedSecrets, check_content
 from fal_server.composition.shutdown import Shutdown
+from fal_server.composition.standby import Standby
 from fal_server.composition.state import Running, StateDir
 from fal_server.composition.storage import open_storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
+from fal_server.core.runners import Runner
+from fal_server.engines.local import RunnerGroups, end_all
 from fal_server.engines.local.machine import few_files
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.loops.state_watch import StateWatch
@@ -39,6 +45,7 @@ from fal_server.services.adoption import give_up, reattach
 from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 
+EXIT_IN_USE = 3
 log = logging.getLogger(__name__)
 
 
@@ -57,11 +64,17 @@ class Parts:
 
 
 class Controller:
-    """A controller on one state directory, whose lock the caller holds."""
+    """A controller on one state directory, whose lock the caller holds.
 
-    def __init__(self, state: StateDir, settings: Settings) -> None:
+    Args:
+        start_over: replaces this process by another one with the same options, once another controller has the
+            database; it gets the port on which that one is to answer.
+    """
+
+    def __init__(self, state: StateDir, settings: Settings, start_over: Callable[[int], None]) -> None:
         self._state = state
         self._settings = settings
+        self._start_over = start_over
         self._keep_runners = False
         self._shutdown: Shutdown | None = None
 
@@ -75,16 +88,30 @@ class Controller:
             self._shutdown.end_at_once()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-        """Start, serve until `stop` is set, then stop in order.
+        """Wait until no other controller has the database, serve until `stop` is set, then stop in order.
 
         Args:
-            ready: called once requests are answered, with the addresses as one line of JSON.
+            ready: called once requests are answered or passed on, with the addresses as one line of JSON.
 
         Raises:
             Unavailable: the database, the master key or a port is not available; nothing was started.
         """
         async with AsyncExitStack() as stack:
-            parts = await _build(state=self._state, settings=self._settings, stack=stack)
+            addresses = await bind_addresses(self._settings)
+            for bound in addresses.sockets:
+                stack.callback(bound.close)
+            ownership: Ownership | None = None
+            if self._settings.database is not None:
+                standby = Standby(
+                    state=self._state, settings=self._settings, addresses=addresses, stack=stack, ready=ready
+                )
+                ownership = await standby.own(stop, partial(self._lost, addresses.port))
+                if ownership is None:
+                    self._state.withdraw()
+                    return
+            parts = await _build(
+                state=self._state, settings=self._settings, addresses=addresses, ownership=ownership, stack=stack
+            )
             running = self._running(parts)
             self._state.announce(running)
             self._shutdown = self._shutdown_of(parts, running)
@@ -99,11 +126,29 @@ class Controller:
                 tasks.create_task(parts.clock_keeper.run(stopping))
                 await stop.wait()
                 self._report_waiting(running, "requests in flight")
-                await self._shutdown.run(keep_runners=self._keep_runners)
+                await self._shutdown.run(keeps=self._keeps(parts, ownership))
                 stopping.set()
                 for loop in endless:
                     loop.cancel()
             self._state.withdraw()
+
+    def _keeps(self, parts: Parts, ownership: Ownership | None) -> Callable[[Runner], bool]:
+        """Return which runners go on: on nodes also those that a waiting controller takes over."""
+        if self._keep_runners:
+            return lambda _: True
+        if ownership is None or not ownership.waiting:
+            return lambda _: False
+        log.info("%s takes over, with the runners on nodes", ownership.waiting[0])
+        nodes = {host.node().name for host in parts.execution.nodes.hosts}
+        return lambda runner: runner.node in nodes
+
+    async def _lost(self, port: int) -> None:
+        """End everything of this controller, because another one has the database."""
+        self._state.withdraw()
+        if self._settings.standby:
+            self._start_over(port)
+        await end_all(self._state.runners, RunnerGroups.detect(self._state.root))
+        os._exit(EXIT_IN_USE)
 
     def _shutdown_of(self, parts: Parts, running: Running) -> Shutdown:
         return Shutdown(
@@ -147,16 +192,26 @@ class Controller:
         )
 
 
-async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) -> Parts:
+async def _build(
+    *, state: StateDir, settings: Settings, addresses: Addresses, ownership: Ownership | None, stack: AsyncExitStack
+) -> Parts:
     """Build every part; when this returns, requests are answered, but no loop runs yet."""
     clock = open_clock(state.clock)
     clock_keeper = ClockKeeper(state.clock, clock)
-    addresses = await bind_addresses(settings)
-    for bound in addresses.sockets:
-        stack.callback(bound.close)
+    storage = await open_storage(
+        state=state,
+        settings=settings,
+        accounts=addresses.accounts,
+        epoch=None if ownership is None else ownership.epoch,
+        stack=stack,
+    )
+    shared = None if ownership is None else SharedSecrets(storage.store.sealed)
+    if shared is not None:
+        await check_content(state, storage.store.sealed, claim=True)
+        await shared.restore(state)
     certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)
-    storage = await open_storage(state=state, settings=settings, accounts=addresses.accounts, stack=stack)
+    number = await storage.store.next_epoch() if ownership is None else ownership.epoch
     live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
     quotas = addresses.accounts.quotas
     log_bounds = LogBounds(quotas, clock)
@@ -170,7 +225,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         logs=logs,
         trust=trust,
         isolation=isolation.level,
-        epoch=Epoch(number=await storage.store.next_epoch(), holder=secrets.token_hex(4)),
+        epoch=Epoch(number=number, holder=secrets.token_hex(4)),
         now=clock.wall,
         stack=stack,
     )
@@ -218,7 +273,13 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await use_cases.queue.load()
     await use_cases.workflow_runs.load()
     stack.push_async_callback(use_cases.workflow_runs.close)
+    if ownership is not None:
+        live.dispatcher.is_owner = ownership.certain
+        ownership.on_certain = live.dispatcher.serve_waiting
     live.dispatcher.node_answers = execution.nodes.answers
+    if not settings.adopt_runners:
+        # A copy would give the original's nodes orders, and end the original's runners there.
+        await storage.store.nodes.forget_all()
     await execution.nodes.open(live.fleet)
     stack.push_async_callback(execution.nodes.close)
     if settings.adopt_runners:
@@ -227,6 +288,8 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         await give_up(live.fleet)
     execution.nodes.adopted()
     await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
+    if shared is not None:
+        await shared.keep(state)
     await use_cases.environments.bootstrap(LOCAL)
     await listen_for_runners(
         files=files,
@@ -243,6 +306,8 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         use_cases=use_cases,
         accounts=addresses.accounts,
         nodes=execution.nodes,
+        ownership=ownership,
+        shared=shared,
         stack=stack,
     )
     faces = await open_faces(

@@ -93,11 +93,21 @@ def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
     # The copied directories contain the paths of the original's runners' sockets.
     shutil.rmtree(state.runners, ignore_errors=True)
     state.runners.mkdir(mode=0o700)
-    # With them it would give the original's nodes orders, and end the original's runners there.
-    shutil.rmtree(state.nodes, ignore_errors=True)
     _write(state, replace(current, directory_id=str(uuid.uuid4())))
     log.warning("the state directory was a copy of %s: the runners of the original are left alone", known.path)
     return True
+
+
+def directory_id(state: StateDir) -> str:
+    """Return the id of a claimed directory.
+
+    Raises:
+        Unavailable: it cannot be read.
+    """
+    known = _read(state.root / _FILE)
+    if known is None:
+        raise Unavailable(f"{state.root / _FILE} is gone: start the controller again")
+    return known.directory_id
 
 
 def _read(path: Path) -> DirectoryIdentity | None:

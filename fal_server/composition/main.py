@@ -10,13 +10,14 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
-from fal_server.composition.controller import Controller
+from fal_server.composition.controller import EXIT_IN_USE, Controller
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
@@ -32,7 +33,7 @@ from fal_server.core.machines import MachineTypes
 from fal_server.engines.local.machine import few_files, raise_descriptor_limit
 
 EXIT_FAILED = 1
-EXIT_IN_USE = 3
+_FOR_ONE_START = ("--adopt-copy", "--new-database", "--new-key")
 log = logging.getLogger("fal_server")
 
 
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise_descriptor_limit()
         if few := few_files():
             log.warning("%s", few)
-        state = StateDir(options.state_dir)
+        state = StateDir(options.state_dir, options.content_dir)
+        database = options.database or os.environ.get("FAL_DATABASE_URL") or None
+        _check_standby(options, database)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)
             settings = Settings(
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 grpc_port=options.grpc_port,
                 gpus=gpu_counts(options.gpu),
                 machine_types=_machine_types(options.machine_types),
-                database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
+                database=database,
                 retention_days=options.retention_days,
                 request_history_days=options.request_history_days,
                 request_sample=options.request_sample,
@@ -78,11 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 mcp_writes=options.mcp_writes,
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
+                standby=options.standby,
                 new_database=options.new_database,
                 new_key=options.new_key,
                 adopt_runners=not copied,
             )
-            return uvloop.run(_serve(state, settings, options.ready_fd, options.while_fd))
+            start_over = partial(_start_over, sys.argv[1:] if arguments is None else arguments, options.while_fd)
+            return uvloop.run(_serve(state, settings, options.ready_fd, options.while_fd, start_over))
     except FailedPrecondition as fault:
         sys.stderr.write(f"Error: {fault.message}\n")
         return EXIT_IN_USE
@@ -94,7 +99,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.rmtree(options.state_dir, ignore_errors=True)  # its creator cannot do that
 
 
-async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, while_fd: int | None) -> int:
+def _start_over(arguments: Sequence[str], while_fd: int | None, port: int) -> None:
+    """Replace this process by one with the same options and port, except the options for one start."""
+    kept = [argument for argument in arguments if argument not in _FOR_ONE_START]
+    place = next((i for i, argument in enumerate(kept) if argument.startswith("--ready-fd")), None)
+    if place is not None:
+        del kept[place : place + (1 if "=" in kept[place] else 2)]
+    if while_fd is not None:
+        os.set_inheritable(while_fd, True)
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, "-m", "fal_server", *kept, "--port", str(port)])  # noqa: S606  # no shell is wanted
+
+
+async def _serve(
+    state: StateDir, settings: Settings, ready_fd: int | None, while_fd: int | None, start_over: Callable[[int], None]
+) -> int:
     harden()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -107,7 +126,7 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, whil
             log.info("%s: stopping in order; once more stops at once", signal.Signals(number).name)
             stop.set()
 
-    controller = Controller(state, settings)
+    controller = Controller(state, settings, start_over)
 
     def on_release() -> None:
         if not stop.is_set():
@@ -131,8 +150,13 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, whil
         # Nobody writes to it, so it becomes readable once nobody holds the other end.
         loop.add_reader(while_fd, on_owner_gone, while_fd)
 
+    waiting = ready_fd
+
     def ready(announcement: str) -> None:
-        _report_ready(ready_fd, announcement)
+        """Report once: a controller that waited is ready again when it has taken over."""
+        nonlocal waiting
+        waiting, to = None, waiting
+        _report_ready(to, announcement)
         freeze_startup_objects()
 
     await controller.run(stop, ready)
@@ -171,6 +195,22 @@ def _shared(options: argparse.Namespace, state: StateDir) -> tuple[SharedDirecto
     shared = tuple(map(shared_directory, options.share_directory))
     check_shared(shared, state.root)
     return shared
+
+
+def _check_standby(options: argparse.Namespace, database: str | None) -> None:
+    """Refuse a controller that could take over, and then lack the code of the apps.
+
+    Raises:
+        InvalidArgument: an option is missing.
+    """
+    if options.standby and database is None:
+        raise InvalidArgument("standby", "--standby needs the PostgreSQL database of the other: --database")
+    if options.standby and options.content_dir is None:
+        raise InvalidArgument(
+            "standby",
+            "--standby needs --content-dir, a directory that this controller and the others share: what takes over "
+            "needs the code of the apps",
+        )
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:

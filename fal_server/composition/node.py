@@ -191,7 +191,7 @@ def _host(
     state: StateDir, options: argparse.Namespace, name: str, isolation: Isolation, node_socket: Path
 ) -> LocalHost:
     groups = RunnerGroups.detect(state.root)
-    builds = BuildSandboxes(isolation=isolation, limits=build_limits(), bounds=groups, hidden=state.root)
+    builds = BuildSandboxes(isolation=isolation, limits=build_limits(), bounds=groups, hidden=[state.root])
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, os.environ)
     trials = EngineTrials(os.environ, state.containers)
     files = KeptFiles(state)

@@ -149,6 +149,19 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "with a password goes into FAL_DATABASE_URL.",
     )
     parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="While another controller has the database, wait, pass requests on to it, and take over when it ends or "
+        "dies.",
+    )
+    parser.add_argument(
+        "--content-dir",
+        type=Path,
+        metavar="DIR",
+        help="Where code and files are, on a file system that every controller of the database has; --standby needs it "
+        "(defaults to the state directory).",
+    )
+    parser.add_argument(
         "--allowed-host",
         action="append",
         type=_host_name,

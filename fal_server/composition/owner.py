@@ -12,6 +12,8 @@ from fal_server.composition.admin_key import ensure_admin_key
 from fal_server.composition.files import socket_path
 from fal_server.composition.live import LiveState
 from fal_server.composition.nodes import JoinedNodes
+from fal_server.composition.ownership import Ownership
+from fal_server.composition.shared_secrets import SharedSecrets
 from fal_server.composition.state import StateDir
 from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
@@ -31,6 +33,8 @@ async def listen_for_owner(
     use_cases: UseCases,
     accounts: KnownAccounts,
     nodes: JoinedNodes,
+    ownership: Ownership | None,
+    shared: SharedSecrets | None,
     stack: AsyncExitStack,
 ) -> Path:
     """Answer on the owner's socket until the stack is closed; return its path.
@@ -43,19 +47,26 @@ async def listen_for_owner(
     async def renew_key() -> None:
         await use_cases.recorder.record(_OWNER, "POST /new-key", "", source=str(path))
         await ensure_admin_key(state, use_cases.keys, renew=True)
+        if shared is not None:
+            await shared.keep(state)
 
     async def note(action: str, target: str) -> None:
         await use_cases.recorder.record(_OWNER, action, target, source=str(path))
 
     async def counts() -> Mapping[str, object]:
-        """Return the counts for every account, without ended runners."""
+        """Return the counts for every account, without ended runners, and who else is there on the database."""
         states: Counter[str] = Counter()
         for account in accounts.all():
             scope = replace(_OWNER.scope, account=account.id)
             views = await use_cases.runners.list(scope, since=None, include_pending=True)
             states.update(view.state.value for view in views)
         apps = sum(1 for _ in live.catalog.apps)
-        return {"apps": apps, "runners": sum(states.values()), "runners_by_state": dict(states)}
+        return {
+            "apps": apps,
+            "runners": sum(states.values()),
+            "runners_by_state": dict(states),
+            "lease": None if ownership is None else ownership.described(),
+        }
 
     listener = UnixListener(AsgiAdapter(owner_app(renew_key=renew_key, counts=counts, nodes=nodes, note=note)))
     try:

@@ -26,6 +26,7 @@ class Settings:
         gpus: the GPUs that this machine offers, by label; they need not exist.
         machine_types: the types that runners can have.
         database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
+        standby: wait while another controller has the database, and take over when it ends.
         warm_shims: how many shims wait for their next runner, about 25 MiB each.
         warm_workers: for how many of the recently used environments a worker waits with their imports done.
         isolation: the isolation level of runners; None takes the strongest that works here.
@@ -55,6 +56,7 @@ class Settings:
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
     machine_types: MachineTypes = field(default_factory=MachineTypes)
     database: str | None = field(default=None, repr=False)  # it may contain a password
+    standby: bool = False
     warm_shims: int = 1
     warm_workers: int = 2
     isolation: str | None = None
@@ -75,6 +77,11 @@ class Settings:
     new_database: bool = False
     new_key: bool = False
     adopt_runners: bool = True
+
+    @property
+    def listens_on_one(self) -> bool:
+        """Whether `host` is one address of this machine, and not all of them."""
+        return self.host not in _ANY
 
     def address(self, port: int) -> str:
         """Return host and port for callers; other machines use the first name in the TLS settings."""

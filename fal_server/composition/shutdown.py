@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from fal_server.core.counting import counted
 from fal_server.core.faults import Fault
+from fal_server.core.runners import Runner
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.server.listener import Listener
 from fal_server.live.dispatch import Dispatcher
@@ -66,11 +67,11 @@ class Shutdown:
         self._at_once = True
         self._changed.notify()
 
-    async def run(self, *, keep_runners: bool) -> None:
+    async def run(self, *, keeps: Callable[[Runner], bool]) -> None:
         """Stop; nothing runs when this returns.
 
         Args:
-            keep_runners: leave runners serving, so that the next controller adopts them.
+            keeps: whether a runner goes on to serve, so that the next controller adopts it.
         """
         until = asyncio.get_running_loop().time() + self._drain_seconds
         self._listener.drain()
@@ -83,7 +84,7 @@ class Shutdown:
         await self._dispatcher.close()
         await self._reconciler.close()
         # A runner of `fal run` serves one call, which ends here.
-        await self._end([r.runner_id for r in self._fleet.runners if r.ephemeral or not keep_runners])
+        await self._end([r.runner_id for r in self._fleet.runners if r.ephemeral or not keeps(r)])
         await self._answered(until)
         # gRPC notifies its clients before the listener closes their connections.
         await self._grpc.stop(0 if self._at_once else _LAST_SECONDS)

@@ -14,6 +14,10 @@ from fal_server.core.faults import FailedPrecondition, Unavailable
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
 
+# Code, and files that apps are deployed with or make: what another controller of the database needs, too.
+CONTENT = ("blobs", "app-files", "objects")
+CONTENT_LINK = "content"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
@@ -33,6 +37,7 @@ class Running:
         isolation: how strongly its runners are isolated, for people to read.
         few_files: a warning that it may open few files; empty if it may open enough.
         shared: the directories of this machine that runners see, for people to read.
+        standby: for which owner it waits, for people to read; empty if it is the owner itself.
     """
 
     pid: int
@@ -50,24 +55,56 @@ class Running:
     isolation: str = ""
     few_files: str = ""
     shared: Sequence[str] = ()
+    standby: str = ""
 
 
 class StateDir:
     """The paths of one state directory, which is created with mode 0700.
 
+    Args:
+        content: where code and files are, if several controllers share them; None for the directory itself.
+
     Raises:
-        Unavailable: the directory cannot be created or written.
+        Unavailable: a directory cannot be created or written, or code and files are in the other one.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, content: Path | None = None) -> None:
         self._lock_status: os.stat_result | None = None
         self.root = root.expanduser().absolute()
+        self.content = self.root if content is None else content.expanduser().absolute()
         try:
-            for directory in (self.root, self.blobs, self.environments, self.runners, self.api_socket.parent):
+            for directory in (self.root, self.environments, self.runners, self.api_socket.parent):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
         except OSError as error:
             raise Unavailable(f"the state directory {self.root} cannot be used: {error.strerror}") from error
+        if content is not None:
+            self._share_content()
+        try:
+            self.blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"the directory {self.content} cannot be used: {error.strerror}") from error
+
+    def _share_content(self) -> None:
+        """Remember where the content is, for a backup; refuse to leave any in the state directory.
+
+        Raises:
+            Unavailable: there is some, or the directory cannot be used.
+        """
+        for name in CONTENT:
+            if (left := self.root / name).is_dir() and any(left.iterdir()):
+                raise Unavailable(
+                    f"{left} has content from before --content-dir: stop all controllers and move {', '.join(CONTENT)} "
+                    f"and accounts/*/app-files of {self.root} to {self.content}"
+                )
+        try:
+            self.content.mkdir(mode=0o700, parents=True, exist_ok=True)
+            link = self.root / CONTENT_LINK
+            if not link.is_symlink() or link.readlink() != self.content:
+                link.unlink(missing_ok=True)
+                link.symlink_to(self.content)
+        except OSError as error:
+            raise Unavailable(f"the directory {self.content} cannot be used: {error.strerror}") from error
 
     @property
     def database(self) -> Path:
@@ -82,7 +119,7 @@ class StateDir:
     @property
     def blobs(self) -> Path:
         """Pickled code, by content hash."""
-        return self.root / "blobs"
+        return self.content / "blobs"
 
     @property
     def environments(self) -> Path:
@@ -112,7 +149,7 @@ class StateDir:
     @property
     def app_files(self) -> Path:
         """Files deployed with apps, by hash."""
-        return self.root / "app-files"
+        return self.content / "app-files"
 
     def data_of(self, account: AccountId) -> Path:
         """The directory that runners of an account see as /data."""
@@ -120,7 +157,7 @@ class StateDir:
 
     def app_files_of(self, account: AccountId) -> Path:
         """Files deployed with an account's apps, by hash."""
-        return self.app_files if account == LOCAL else self.account(account) / "app-files"
+        return self.app_files if account == LOCAL else self.content / "accounts" / account / "app-files"
 
     def account(self, account: AccountId) -> Path:
         """The directory of an account's own files; the first account, which is older than accounts, has none."""
@@ -129,22 +166,17 @@ class StateDir:
     @property
     def objects(self) -> Path:
         """Files with a public address."""
-        return self.root / "objects"
+        return self.content / "objects"
 
     @property
     def incoming(self) -> Path:
         """Files that are being received."""
-        return self.root / "incoming"
+        return self.content / "incoming"
 
     @property
     def tls(self) -> Path:
         """The local CA, and the certificate of this controller."""
         return self.root / "tls"
-
-    @property
-    def nodes(self) -> Path:
-        """The authority of the nodes, and who joined."""
-        return self.root / "nodes"
 
     @property
     def owner_socket(self) -> Path:

@@ -45,12 +45,13 @@ class Storage:
 
 
 async def open_storage(
-    *, state: StateDir, settings: Settings, accounts: KnownAccounts, stack: AsyncExitStack
+    *, state: StateDir, settings: Settings, accounts: KnownAccounts, epoch: int | None, stack: AsyncExitStack
 ) -> Storage:
     """Open every store; the stack closes the database.
 
     Args:
         accounts: gets the stored accounts.
+        epoch: of this controller, if it holds the lease of a PostgreSQL database.
 
     Raises:
         Unavailable: the database, the master key or a directory cannot be used.
@@ -59,7 +60,7 @@ async def open_storage(
     vault = AesVault(master_key)
     if settings.database is None and not settings.new_database:
         _require_database(state)
-    store = await open_store(settings.database or state.database, vault)
+    store = await open_store(settings.database or state.database, vault, epoch=epoch)
     stack.push_async_callback(store.close)
     for account in await store.accounts.all():
         accounts.add(account)

@@ -300,5 +300,6 @@ def _remove_directories(state: StateDir, execution: Execution, account: AccountI
         Unavailable: something in them cannot be deleted.
     """
     cache = execution.virtualenvs.cache_of(account)
-    for directory in (state.account(account), execution.host.sandboxes.home_of(account), cache):
+    shared = state.content / "accounts" / account
+    for directory in (state.account(account), shared, execution.host.sandboxes.home_of(account), cache):
         remove_tree(directory)

@@ -128,6 +128,7 @@ class Dispatcher:
         on_abandoned: takes over slots whose callers have left, because the app may still work on their requests, and
             releases them later; None releases them at once.
         node_answers: asks the node of a runner on another machine whether it answers; returns None for this machine.
+        is_owner: whether no other controller can have taken over; while it returns False, requests wait.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Dispatcher:
         self._ends: dict[str, list[asyncio.Future[Runner | None]]] = {}
         self.on_abandoned: Callable[[Lease], None] | None = None
         self.node_answers: Callable[[Runner], Awaitable[bool] | None] = _here
+        self.is_owner: Callable[[], bool] | None = None
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of, ended=self._tell_end)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -426,6 +428,8 @@ class Dispatcher:
         await self._tasks.wait()
 
     def _place(self, app: App, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
+        if self.is_owner is not None and not self.is_owner():
+            return None
         places = self._fleet.places(app.app_id, app.revision_id)
         slot = None if places is None else places.choose(app.scaling.max_multiplexing, hint)
         if slot is None:

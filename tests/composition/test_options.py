@@ -24,6 +24,7 @@ VALUES = {
     "SHARE": ["0.1"],
     "SIZE": ["1024"],
     "FILE": ["/a b/cert.pem"],
+    "DIR": ["/mnt/fal"],
     "URL": ["postgresql://me@host/fal"],
     "LABEL=N": ["GPU-H100=2", "GPU-A100"],
     "NAME": ["one", "two"],

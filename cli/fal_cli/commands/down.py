@@ -47,10 +47,12 @@ def _down(args: argparse.Namespace) -> None:
     if controller is None:
         print_note(f"No controller runs on {args.state_dir}.")
         return
+    if controller.standby:
+        print_note(f"Stopping the controller (pid {controller.pid}), which waits for {controller.standby} ...")
     runners = "; its runners go on" if args.keep_runners else " and its runners"
     if controller.stopping:
         print_note(f"The controller (pid {controller.pid}) is stopping already.")
-    else:
+    elif not controller.standby:
         print_note(f"Stopping the controller (pid {controller.pid}){runners} ...")
     gone = stop(
         controller,

@@ -35,6 +35,8 @@ def _status(args: argparse.Namespace) -> int:
         else:
             write_document(args.output, {"running": False, "state_dir": str(args.state_dir)})
         return ExitCode.FAILED
+    if controller.standby:
+        return _show_standby(args, controller)
     counted, nodes = _count(controller)
     document = {**_describe(controller), **counted}
     if args.output != "pretty":
@@ -55,6 +57,8 @@ def _status(args: argparse.Namespace) -> int:
     if document["apps"] is not None:
         lines.append(f"Apps:        {document['apps']}")
         lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
+    if isinstance(lease := document.get("lease"), dict):
+        lines += _shown_lease(lease)
     for node in nodes:
         if len(nodes) > 1:
             lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))
@@ -63,6 +67,31 @@ def _status(args: argparse.Namespace) -> int:
         lines += [f"             {gpu.id} {gpu.label}: runner {gpu.runner_id}" for gpu in node.gpus if gpu.runner_id]
     sys.stdout.write("\n".join(lines) + "\n")
     return ExitCode.OK
+
+
+def _show_standby(args: argparse.Namespace, controller: ControllerProcess) -> int:
+    if args.output != "pretty":
+        write_document(args.output, {**_describe(controller), "standby_for": controller.standby})
+        return ExitCode.OK
+    lines = [
+        f"Controller:  {controller.version}, waiting (pid {controller.pid})",
+        f"Owner:       {controller.standby}",
+        f"Address:     {controller.host} (passes gRPC and HTTP on to the owner)",
+        f"State dir:   {controller.state_dir}",
+        f"Uptime:      {timedelta(seconds=int(controller.uptime_seconds()))}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return ExitCode.OK
+
+
+def _shown_lease(lease: dict[str, object]) -> list[str]:
+    held = "held" if lease.get("certain") else "not renewed: the database does not answer, and requests wait"
+    waiting = lease.get("waiting")
+    others = [str(each) for each in waiting] if isinstance(waiting, list) else []
+    return [
+        f"Lease:       epoch {lease.get('epoch')}, {held}",
+        *[f"Standby:     {other}" for other in others or ["none"]],
+    ]
 
 
 def _describe(controller: ControllerProcess) -> dict[str, object]:

@@ -42,6 +42,8 @@ Examples:
   fal up --port 0        on a free port
   fal up --gpu GPU-H100=2
   fal up --tls           TLS, with a local authority that is created for it
+  fal up --database postgresql://db.example/fal --content-dir /mnt/fal --standby
+                         on each of several machines: one serves, the others wait to take over
   fal up --install       as a systemd unit, also at each boot; `fal down --uninstall` removes it"""
 
 
@@ -205,6 +207,9 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     prefix = "" if profile.current else f"FAL_PROFILE={profile.name} "
     use = " (current)" if profile.current else f", not current; `fal profile set {profile.name}` selects it"
     trust = "" if controller.ca_file is None else _TRUST.format(ca=controller.ca_file, bundle=controller.bundle)
+    if controller.standby:
+        _greet_standby(controller, ending, f"{profile.name}{use}")
+        return
     nodes, no_key = _ask(controller)
     machine = "".join(
         f"  limits     {shown_bounds(node.bounds)}\n" + (f"  GPUs       {shown_gpus(node.gpus)}\n" if node.gpus else "")
@@ -235,6 +240,17 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
             f"There is no key for you: {no_key}\n"
             f"`fal up --new-key{controller.option}` makes one; the controller runs on."
         )
+
+
+def _greet_standby(controller: ControllerProcess, ending: str, profile: str) -> None:
+    address = controller.url if controller.tls else controller.host
+    print_line(
+        f"The controller waits (pid {controller.pid}): {controller.standby} has the database. {ending}\n"
+        f"  address    {address} (passes gRPC and HTTP on to the other, and answers itself once it takes over)\n"
+        f"  state      {controller.state_dir}\n"
+        f"  profile    {profile}"
+    )
+    sys.stdout.flush()
 
 
 def _ask(controller: ControllerProcess) -> tuple[Sequence[NodeInfo], str]:

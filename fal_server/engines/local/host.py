@@ -154,10 +154,7 @@ class LocalHost:
         for name in await self.list():
             if name in known:
                 continue
-            directory = self._runners_dir / name
-            for tag in await asyncio.to_thread(tags_in, directory):
-                await sweep(tag, directory)
-            await asyncio.to_thread(_delete, directory)
+            await _end(self._runners_dir / name)
         others = [identity for name in known if (identity := ShimIdentity.read(self._runners_dir / name)) is not None]
         await self._groups.end_others({tag_of(token) for token in followed} | {identity.tag for identity in others})
 
@@ -235,6 +232,19 @@ class LocalHost:
             if identity is not None:
                 await reap(identity)
             await asyncio.to_thread(_delete, directory)
+
+
+async def end_all(runners_dir: Path, groups: RunnerGroups) -> None:
+    """End every runner of a directory: another controller gave them up, and nobody else can reach them."""
+    for entry in await asyncio.to_thread(lambda: sorted(runners_dir.iterdir())):
+        await _end(entry)
+    await groups.end_others(())
+
+
+async def _end(directory: Path) -> None:
+    for tag in await asyncio.to_thread(tags_in, directory):
+        await sweep(tag, directory)
+    await asyncio.to_thread(_delete, directory)
 
 
 def _delete(path: Path) -> str:

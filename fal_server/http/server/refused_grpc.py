@@ -14,7 +14,7 @@ _DATA, _HEADERS, _SETTINGS = 0x0, 0x1, 0x4
 _ACK, _END_STREAM, _END_HEADERS = 0x1, 0x1, 0x4
 _STATUS_200 = b"\x88"
 _MOST_BYTES = 64 * 1024
-_FAILED_PRECONDITION = 9
+FAILED_PRECONDITION, UNAVAILABLE = 9, 14
 
 
 class RefusedGrpc(asyncio.Protocol):
@@ -23,12 +23,13 @@ class RefusedGrpc(asyncio.Protocol):
     Args:
         reason: for the callers.
         seconds: how long the client may keep the connection.
+        status: the number of the status.
     """
 
-    def __init__(self, reason: str, seconds: float) -> None:
+    def __init__(self, reason: str, seconds: float, *, status: int = FAILED_PRECONDITION) -> None:
         fields = {
             "content-type": "application/grpc",
-            "grpc-status": f"{_FAILED_PRECONDITION}",
+            "grpc-status": f"{status}",
             "grpc-message": quote(reason, safe=" "),
         }
         self._trailers = _STATUS_200 + b"".join(_literal(name) + _text(value) for name, value in fields.items())

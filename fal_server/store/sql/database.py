@@ -33,9 +33,10 @@ class Database:
 
     Args:
         engine: from `dialect.create_engine`.
+        epoch: of the controller that holds the lease of a PostgreSQL database; later ones fence its writes.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, epoch: int | None = None) -> None:
         self._engine = engine
         self._engine_for_writes = engine.execution_options(**dialect.WRITES)
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
@@ -47,7 +48,7 @@ class Database:
         self._file_id: tuple[int, int] | None = None
         self._writer: WriterThread | WriterConnection | None = None if self._file is None else WriterThread(self._file)
         if engine.dialect.name == dialect.POSTGRESQL:
-            self._writer = WriterConnection(engine)
+            self._writer = WriterConnection(engine, epoch)
         self._writes = GroupedWrites(self._transact, self._transactions)
 
     @property

@@ -32,9 +32,11 @@ class WriterConnection:
 
     Args:
         engine: of the database.
+        epoch: of the controller that holds the database's lease; None for whoever works on it without one.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, epoch: int | None = None) -> None:
+        self._epoch = epoch
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # we send BEGIN, not SQLAlchemy
         self._connection: AsyncConnection | None = None
         self._parts_use: InTransaction | None = None
@@ -79,7 +81,7 @@ class WriterConnection:
     async def _open(self) -> InTransaction:
         self._connection = await self._engine.connect()
         try:
-            await take_lock(self._connection)
+            await take_lock(self._connection, self._epoch)
             driver = (await self._connection.get_raw_connection()).driver_connection
         except BaseException:
             await self.close()

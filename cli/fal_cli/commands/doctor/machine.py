@@ -61,8 +61,12 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
             detail=f"{controller.version} runs on {state_dir}, and this command is {VERSION}",
             fix=f"`fal down --keep-runners{option}` and `fal up -d{option}` start the new version.",
         )
+    elif controller.standby:
+        detail = f"{VERSION}, pid {controller.pid}, waits for its database, which {controller.standby} has"
+        yield Check(name="controller here", status=Status.OK, detail=detail)
     else:
         yield Check(name="controller here", status=Status.OK, detail=f"{VERSION}, pid {controller.pid}, {state_dir}")
+        yield from _check_lease(controller)
         yield _check_open_files(controller)
         yield from _check_limits(controller)
     yield _check_uv()
@@ -70,6 +74,24 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
     yield _check_isolation(controller)
     yield _check_cgroup()
     yield _check_disk(state_dir)
+
+
+def _check_lease(controller: ControllerProcess) -> Iterator[Check]:
+    """Say whether the controller holds its PostgreSQL database, and which others wait for it."""
+    try:
+        lease = controller.ask("GET", "/status").get("lease")
+    except CommandError as error:
+        yield Check(name="lease", status=Status.NOTE, detail=f"not known: {error}")
+        return
+    if not isinstance(lease, dict):
+        return
+    others = ", ".join(map(str, lease.get("waiting") or ())) or "no other controller"
+    yield Check(
+        name="lease",
+        status=Status.OK if lease.get("certain") else Status.PROBLEM,
+        detail=f"epoch {lease.get('epoch')} of the database; {others} waits to take over",
+        fix="" if lease.get("certain") else "It is not renewed: see to the database. Requests wait meanwhile.",
+    )
 
 
 def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
