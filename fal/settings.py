@@ -19,7 +19,8 @@ from fal.login import access_token
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
 from fal_grpc.errors import ConfigError, MissingCredentialsError
-from fal_grpc.target import Target, parse_target
+from fal_grpc.failover import choose
+from fal_grpc.target import Target, parse_targets
 
 DEFAULT_HOST = "api.alpha.fal.ai"
 DEFAULT_SOURCE = "default"
@@ -69,7 +70,7 @@ def resolve(
     """Resolve the settings.
 
     Args:
-        host: the controller, in a form that `parse_target` reads.
+        host: the controller, in a form that `parse_targets` reads.
         api_key: "KEY_ID:KEY_SECRET".
         profile: the profile to use.
         team: the team to act for; ignored with a key, which belongs to one team.
@@ -135,7 +136,7 @@ def find_target(
         (stored, _by_profile(profile)),
     )
     text, source = next(((text, source) for text, source in candidates if text), (DEFAULT_HOST, DEFAULT_SOURCE))
-    return parse_target(text, plaintext=plaintext, source=source), source
+    return choose(parse_targets(text, plaintext=plaintext, source=source)), source
 
 
 def find_rest_urls(target: Target, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from fal_grpc import VERSION
 from fal_grpc.compat import ISOLATE_SERVICE
 from fal_grpc.credentials import Credentials, NoCredentials
 from fal_grpc.errors import ConfigError, InsecureChannelError
+from fal_grpc.failover import grpc_addresses
 from fal_grpc.target import Target
 
 if TYPE_CHECKING:
@@ -203,6 +204,12 @@ def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | 
         ("grpc.max_reconnect_backoff_ms", 2000),
         # A proxy cannot reach this machine, and must not see its keys.
         ("grpc.enable_http_proxy", 0 if target.is_loopback else 1),
+        # Of several only the addresses are given; their certificates have the names of all.
+        *(
+            [("grpc.ssl_target_name_override", target.host), ("grpc.default_authority", target.authority)]
+            if target.others and not target.plaintext
+            else []
+        ),
     ]
 
 
@@ -217,8 +224,8 @@ def open_channel(target: Target, credentials: Credentials, options: ChannelOptio
 
     check_secure(target, credentials)
     if target.plaintext and not target.is_loopback:
-        return grpc.insecure_channel(target.authority, arguments(target, options))
-    return grpc.secure_channel(target.authority, _transport(target, options), arguments(target, options))
+        return grpc.insecure_channel(grpc_addresses(target), arguments(target, options))
+    return grpc.secure_channel(grpc_addresses(target), _transport(target, options), arguments(target, options))
 
 
 def open_aio_channel(target: Target, credentials: Credentials, options: ChannelOptions) -> grpc.aio.Channel:
@@ -227,8 +234,8 @@ def open_aio_channel(target: Target, credentials: Credentials, options: ChannelO
 
     check_secure(target, credentials)
     if target.plaintext and not target.is_loopback:
-        return grpc.aio.insecure_channel(target.authority, arguments(target, options))
-    return grpc.aio.secure_channel(target.authority, _transport(target, options), arguments(target, options))
+        return grpc.aio.insecure_channel(grpc_addresses(target), arguments(target, options))
+    return grpc.aio.secure_channel(grpc_addresses(target), _transport(target, options), arguments(target, options))
 
 
 def _transport(target: Target, options: ChannelOptions) -> grpc.ChannelCredentials:

@@ -18,16 +18,18 @@ class Target:
     Attributes:
         host: name or IP address, without brackets.
         plaintext: whether to connect without TLS.
+        others: further controllers, which answer for the same as this one.
     """
 
     host: str
     port: int
     plaintext: bool
+    others: tuple[Target, ...] = ()
 
     @property
     def is_loopback(self) -> bool:
         """Whether it is on this machine, so that nobody can read the traffic."""
-        return is_loopback(self.host)
+        return all(is_loopback(each.host) for each in (self, *self.others))
 
     @property
     def is_cloud(self) -> bool:
@@ -53,7 +55,7 @@ class Target:
         return f"{scheme}://{name}" if self.port == usual else f"{scheme}://{name}:{self.port}"
 
     def __str__(self) -> str:
-        return self.authority
+        return ", ".join(each.authority for each in (self, *self.others))
 
 
 def parse_target(text: str, *, plaintext: bool | None = None, source: str = "host") -> Target:
@@ -87,6 +89,18 @@ def parse_target(text: str, *, plaintext: bool | None = None, source: str = "hos
     elif plaintext is None:
         plaintext = is_loopback(host)
     return Target(host=host, port=port or DEFAULT_PORT, plaintext=plaintext)
+
+
+def parse_targets(text: str, *, plaintext: bool | None = None, source: str = "host") -> list[Target]:
+    """Parse the addresses of one or several controllers, between commas; see `parse_target`.
+
+    Raises:
+        ConfigError: one is malformed, or only some use TLS.
+    """
+    found = [parse_target(each, plaintext=plaintext, source=source) for each in text.split(",")]
+    if len({each.plaintext for each in found}) > 1:
+        raise ConfigError(f"{source}: {text!r} has addresses with TLS and others without; write https:// before each")
+    return found
 
 
 def is_loopback(host: str) -> bool:

@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     )
     from fal_grpc.exec_session import ExecSession
     from fal_grpc.shell_session import ShellSession
-    from fal_grpc.target import Target, parse_target
+    from fal_grpc.target import Target, parse_target, parse_targets
 
 __all__ = [
     "JSON",
@@ -221,6 +221,7 @@ __all__ = [
     "WebhookDelivery",
     "name_in_environment",
     "parse_target",
+    "parse_targets",
 ]
 
 _MODULES = {
@@ -321,7 +322,7 @@ _MODULES = {
     ],
     "fal_grpc.exec_session": ["ExecSession"],
     "fal_grpc.shell_session": ["ShellSession"],
-    "fal_grpc.target": ["Target", "parse_target"],
+    "fal_grpc.target": ["Target", "parse_target", "parse_targets"],
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

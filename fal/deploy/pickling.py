@@ -101,6 +101,7 @@ RUNTIME_MODULES = (
     "fal_grpc.compat",
     "fal_grpc.credentials",
     "fal_grpc.errors",
+    "fal_grpc.failover",
     "fal_grpc.target",
 )
 _LOCK = threading.Lock()

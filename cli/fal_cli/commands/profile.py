@@ -107,11 +107,11 @@ def _key(_args: argparse.Namespace) -> None:
 
 
 def _host(args: argparse.Namespace) -> None:
-    from fal.api import parse_target
+    from fal.api import parse_targets
     from fal.config import edit
 
     profile = _chosen()
-    parse_target(args.address, source="HOST")
+    parse_targets(args.address, source="HOST")
     with interrupts.deferred(), edit() as config:
         config.set(profile, "host", args.address)
     print_line(f"Host of profile '{profile}' set to {args.address}.")
