@@ -126,19 +126,20 @@ class Controller:
                 tasks.create_task(parts.clock_keeper.run(stopping))
                 await stop.wait()
                 self._report_waiting(running, "requests in flight")
-                await self._shutdown.run(keeps=self._keeps(parts, ownership))
+                await self._shutdown.run(keeps=await self._keeps(parts, ownership))
                 stopping.set()
                 for loop in endless:
                     loop.cancel()
             self._state.withdraw()
 
-    def _keeps(self, parts: Parts, ownership: Ownership | None) -> Callable[[Runner], bool]:
+    async def _keeps(self, parts: Parts, ownership: Ownership | None) -> Callable[[Runner], bool]:
         """Return which runners go on: on nodes also those that a waiting controller takes over."""
         if self._keep_runners:
             return lambda _: True
-        if ownership is None or not ownership.waiting:
+        successors = () if ownership is None else await ownership.successors()
+        if not successors:
             return lambda _: False
-        log.info("%s takes over, with the runners on nodes", ownership.waiting[0])
+        log.info("%s takes over, with the runners on nodes", successors[0])
         nodes = {host.node().name for host in parts.execution.nodes.hosts}
         return lambda runner: runner.node in nodes
 

@@ -60,6 +60,16 @@ class Ownership:
         """Return whether no other controller can have taken over yet."""
         return _since_boot() < self._until
 
+    async def successors(self) -> Sequence[str]:
+        """Return the controllers that wait now, for people; none if that cannot be read."""
+        try:
+            async with asyncio.timeout(TTL_SECONDS):
+                self.waiting = await self._lease.others()
+        except (Fault, TimeoutError) as error:
+            log.warning("nobody knows whether another controller waits: %s", error)
+            self.waiting = ()
+        return self.waiting
+
     def described(self) -> dict[str, object]:
         """Describe it, for people."""
         return {"epoch": self.epoch, "certain": self.certain(), "waiting": list(self.waiting)}

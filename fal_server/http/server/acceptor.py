@@ -60,9 +60,11 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Accept who has connected, and stop listening: the kernel would reset what it has not handed out."""
         if self._listening.fileno() < 0:
             return
+        if self._again is None:
+            self._accept()
         if self._again is None:
             self._loop.remove_reader(self._listening)
         else:

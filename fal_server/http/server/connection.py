@@ -25,10 +25,10 @@ class HttpConnection(asyncio.Protocol):
     """A connection; its requests are answered one after another, in order."""
 
     __slots__ = (
-        "_closing", "_current", "_deadline", "_fed", "_forwarded", "_handler", "_head_fed", "_head_started",
-        "_headers", "_limits", "_lingering", "_loop", "_lost", "_parser", "_paused", "_progress", "_pumping",
-        "_queue", "_quiet", "_receiving", "_rejection", "_slow", "_stop", "_timer", "_url", "_watched", "registry",
-        "transport",
+        "_closing", "_current", "_deadline", "_fed", "_forwarded", "_fresh", "_handler", "_head_fed",
+        "_head_started", "_headers", "_limits", "_lingering", "_loop", "_lost", "_parser", "_paused", "_progress",
+        "_pumping", "_queue", "_quiet", "_receiving", "_rejection", "_slow", "_stop", "_timer", "_url", "_watched",
+        "registry", "transport",
     )  # fmt: skip
 
     def __init__(self, handler: RequestHandler, registry: Registry, limits: Limits) -> None:
@@ -42,6 +42,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._receiving: Exchange | None = None
         self._current: Exchange | None = None
+        self._fresh = True  # no request came yet, so that one is on its way
         self._queue: deque[Exchange] = deque()
         # The response to an unacceptable request; sent after the responses to earlier requests.
         self._rejection: Rejection | None = None
@@ -172,6 +173,7 @@ class HttpConnection(asyncio.Protocol):
         self._receiving = exchange
         self._quiet = 0
         self._deadline = math.inf
+        self._fresh = False
         self._queue.append(exchange)
 
     def on_body(self, body: bytes) -> None:
@@ -335,7 +337,7 @@ class HttpConnection(asyncio.Protocol):
     # Ending.
 
     def drain(self) -> None:
-        if self._current is None and not self._queue:
+        if self._current is None and not self._queue and not self._fresh:
             self._close()
 
     def abort(self) -> None:

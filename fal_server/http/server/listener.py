@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 # RFC 9113, 3.4: every client of HTTP/2 starts with this, and no HTTP/1.1 request does.
 _PREFACE = b"PRI * HTTP/2.0\r\n"
 # Probe after a minute of silence, then every 15 s, four times.
+_LATE_SECONDS = 1.0
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -229,7 +230,9 @@ class _ProtocolSniffer(asyncio.Protocol):
         self._leave()
 
     def drain(self) -> None:
-        self._transport.close()
+        """Leave a client that has just connected a little time to send its request, which is answered."""
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._transport.close)
 
     def abort(self) -> None:
         self._transport.abort()
