@@ -1,8 +1,8 @@
 """Runs a container engine's build with its own processes, and a /dev without the machine's disks.
 
-`python -I -S engine_namespaces.py COMMAND ...`, as root. An engine that builds in a chroot shows the steps of a
-Dockerfile its own /proc and /dev, so root in such a step could signal every process of the machine and open its disks.
-The engine itself still needs the file system and its rights.
+`python -I -S engine_namespaces.py COMMAND ...`, as root, or as an ordinary user by `podman unshare`. An engine that
+builds in a chroot shows the steps of a Dockerfile its own /proc and /dev, so a step could signal what its user may
+signal, and one of root's open the machine's disks. The engine itself still needs the file system and its rights.
 """
 
 # ruff: noqa: PTH102, PTH110, PTH112, PTH208, PTH211

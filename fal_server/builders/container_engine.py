@@ -56,7 +56,7 @@ class ContainerEngine:
     ) -> int:
         """Run it and return the exit code; `more` are further variables, for secrets."""
         return await run_lines(
-            (*_alone(arguments), str(self.path), *self.options.engine, *arguments),
+            (*apart(self.path, arguments), str(self.path), *self.options.engine, *arguments),
             cwd=cwd,
             variables={**self.variables, **(more or {})},
             line=line,
@@ -83,11 +83,13 @@ class ContainerEngine:
         return code, [line.strip() for line in lines if line.strip()]
 
 
-def _alone(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return what gives a build in a chroot its own processes and devices, where this process may do so."""
-    if os.geteuid() != 0 or not {"build", CHROOT} <= set(arguments):
+def apart(engine: Path, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return what gives a build in a chroot its own processes and devices; nothing for other commands."""
+    if not {"build", CHROOT} <= set(arguments):
         return ()
-    return (sys.executable, "-I", "-S", str(_NAMESPACES))
+    alone = (sys.executable, "-I", "-S", str(_NAMESPACES))
+    # An ordinary user may do so in a user namespace alone, and the engine's own has all of the user's ids.
+    return alone if os.geteuid() == 0 else (str(engine), "unshare", *alone)
 
 
 def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import secrets
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,6 +74,17 @@ async def test_a_step_reaches_nothing_of_the_machine(controllers, podman: Podman
     assert found["reads_what_is_its_own"], "the attacks ran"
     assert [name for name, succeeded in found.items() if succeeded] == ["reads_what_is_its_own", "leaves_a_process"]
     assert not end(daemon), "a process is left"
+
+
+def test_an_ordinary_users_step_reaches_no_process_of_the_machine() -> None:
+    become = ["tests.isolation.as_user"] if os.getuid() == 0 else []
+    command = [sys.executable, "-m", *become, "tests.isolation.chroot_arena"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    reached = {"sees_processes", "signals_the_controller", "reads_another_builds_secret"}
+    assert {name for name in reached if found["beside"][name]} == reached, "the attacks are real"
+    assert not {name for name in {*reached, "opens_a_disk", "reads_a_disk"} if found["apart"][name]}
 
 
 @pytest.mark.parametrize(
