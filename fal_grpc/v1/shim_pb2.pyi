@@ -149,7 +149,7 @@ class RunnerSpec(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___ResourceLimits:
-        """The runner's limits; unset if it has none, or a container engine enforces them."""
+        """The runner's limits; of one in a container only those that its engine does not enforce."""
 
     @_builtins.property
     def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

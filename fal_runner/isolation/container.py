@@ -25,7 +25,7 @@ from fal_runner.isolation.confinement import end_as
 
 NOTE_VARIABLE = "FAL_CONTAINER_NOTE"
 SHARED = "/fal"
-_SHARED_NAME = "container"
+SHARED_NAME = "container"
 _RESULT = "result"
 _CHUNK = 64 * 1024
 _INIT = "init.py"
@@ -148,6 +148,36 @@ def kill(note: Note) -> None:
     _ask(note, ["kill", note["name"]])
 
 
+def written_directories(note: Note) -> list[Path] | None:
+    """Return the machine's directories with what the container writes: its uppermost layer, and its own volumes.
+
+    Returns:
+        None if the engine does not know the container (yet); empty if its storage has no such layer, or hides it.
+    """
+    asked = subprocess.run(
+        [*_program(note), "container", "inspect", note["name"]],
+        env=note["variables"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        start_new_session=True,
+    )
+    # By what it says alone: the shim reaps every process, so its exit code may be unknown here.
+    try:
+        answer = json.loads(asked.stdout or "[]")
+    except ValueError:
+        return None
+    if not answer:
+        return None
+    found = answer[0]
+    layer = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+    if not layer or not os.access(layer, os.R_OK | os.X_OK):
+        return []
+    volumes = [mount["Source"] for mount in found.get("Mounts") or [] if mount.get("Type") == "volume"]
+    return [Path(place) for place in (layer, *volumes)]
+
+
 def remove(note: Note) -> None:
     """Kill and remove the container if it still exists."""
     now = [] if Path(note["engine"]).name == "docker" else ["--time", "0"]
@@ -178,7 +208,7 @@ def main() -> int:
         sys.stderr.write("fal: the shim ended before it gave this worker its job\n")
         return 1
     job: Job = json.loads(text)
-    shared = path.parent / _SHARED_NAME
+    shared = path.parent / SHARED_NAME
     os.mkfifo(shared / _RESULT)
     (shared / _RESULT).chmod(0o666)  # an image may run as another user; the runner's directory keeps everybody else out
     result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # writing too, so that it never ends

@@ -1,4 +1,4 @@
-"""Limits a runner's disk usage in its own directories by measuring it."""
+"""Limits a runner's disk usage in its own directories, or in its container, by measuring it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fal_grpc.v1 import shim_pb2
+from fal_runner.isolation.container import read_note, written_directories
 from fal_runner.process.disk import used_on_disk
 
 _MIB = 1024 * 1024
@@ -18,27 +19,36 @@ _WARN_AT = 0.9
 
 
 class DiskBound:
-    """The disk limit of a runner's /app and /tmp.
+    """The disk limit of a runner's /app and /tmp, or of its container.
 
     Args:
         limits: those of the runner.
         places: its directories on the machine, except missing ones.
         processes: lists the runner's processes, whose open deleted files count too.
+        container: the note of its container; None if it has none.
     """
 
     def __init__(
-        self, limits: shim_pb2.ResourceLimits, places: Sequence[Path], processes: Callable[[], Sequence[int]]
+        self,
+        limits: shim_pb2.ResourceLimits,
+        places: Sequence[Path],
+        processes: Callable[[], Sequence[int]],
+        container: Path | None = None,
     ) -> None:
         self._limits = limits
         self._places = [place for place in places if place.is_dir()]
         self._processes = processes
+        self._container = container
+        self._where = "/app and /tmp" if container is None else "what its container writes"
+        self._hold = "/app and /tmp hold" if container is None else "its container holds"
         self.exceeded = False
 
     def explanation(self) -> str:
         """Return what used up the disk, and what to do about it."""
         most = self._limits.disk_bytes // _MIB
         return (
-            f"machine type {self._limits.machine_type} has {most} MiB for /app and /tmp, and these held more: "
+            f"machine type {self._limits.machine_type} has {most} MiB for {self._where}, and "
+            f"{'these' if self._container is None else 'that'} held more: "
             "keep large files in /data, or deploy with a machine type that has more"
         )
 
@@ -50,6 +60,8 @@ class DiskBound:
         """
         most = self._limits.disk_bytes
         warned = False
+        if most and self._container is not None:
+            self._places += await self._written(self._container, warn)
         while most and self._places:
             before = time.monotonic()
             used = await asyncio.to_thread(self.measure)
@@ -58,9 +70,21 @@ class DiskBound:
                 end()
                 return
             if used > most * _WARN_AT and not warned:
-                warn(f"/app and /tmp hold {used // _MIB} of {most // _MIB} MiB: at more than that the runner ends")
+                warn(f"{self._hold} {used // _MIB} of {most // _MIB} MiB: at more than that the runner ends")
             warned = used > most * _WARN_AT
             await asyncio.sleep(max(_PAUSE_SECONDS, (time.monotonic() - before) / _SHARE))
+
+    async def _written(self, container: Path, warn: Callable[[str], None]) -> list[Path]:
+        """Wait for the container; return the directories of its engine that hold what it writes."""
+        note = await asyncio.to_thread(read_note, container)
+        while True:
+            found = await asyncio.to_thread(written_directories, note)
+            if found:
+                return found
+            if found is not None:
+                warn("the disk of this container is not limited: its engine's storage cannot be measured")
+                return []
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def measure(self) -> int:
         """Return the bytes on disk of all files in its directories, including deleted ones that a process has open."""

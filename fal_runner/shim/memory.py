@@ -38,7 +38,7 @@ class MemoryBound:
         self._group = Path(limits.memory_group) if limits.memory_group else None
         self._counted = deque([self._kills()], maxlen=_MACHINE_COUNTS if self._group is None else _GROUP_COUNTS)
         # Whether something other than the shim limits this runner alone: then the kernel's kills were meant for it.
-        self._held = self._group is not None or self._container is not None
+        self._held = self._group is not None or (self._container is not None and not limits.memory_bytes)
         self._exceeded = False
 
     def explains(self, code: int, *, itself: bool, killed: bool) -> bool:
@@ -58,7 +58,7 @@ class MemoryBound:
 
     def explanation(self) -> str:
         """Return what ran out of memory, and what to do about it."""
-        if self._container is not None:
+        if self._container is not None and not self._exceeded:
             memory = read_note(self._container).get("memory_mib") or 0
             return f"a container with {memory} MiB ran out of memory" if memory else "the machine ran out of memory"
         if not self._limits.memory_bytes:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.isolation.container import NOTE_VARIABLE, read_note
+from fal_runner.isolation.container import NOTE_VARIABLE, SHARED_NAME, read_note
 from fal_runner.isolation.container import kill as kill_container
 from fal_runner.isolation.mounts import JOIN_VARIABLE
 from fal_runner.isolation.sandbox import (
@@ -97,7 +97,8 @@ class Supervisor:
         container = spec.env.get(NOTE_VARIABLE)
         self._container = Path(container) if container else None
         self._memory = MemoryBound(spec.limits, self._container)
-        self._disk = DiskBound(spec.limits, [directory / APP, directory / TEMPORARY], self._pids)
+        own = [APP, TEMPORARY] if self._container is None else [SHARED_NAME]
+        self._disk = DiskBound(spec.limits, [directory / name for name in own], self._pids, self._container)
         self._crowd = ProcessBound(spec.limits, has_sandbox(spec.room), self._pids)
         self._started = 0.0
 

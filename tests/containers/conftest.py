@@ -60,7 +60,9 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Generator[Podman]:
 def controllers(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Generator[list[Controller]]:
     """Return the controllers that run on one state directory, one after the other; the last one is running."""
     state_dir = tmp_path_factory.mktemp("controller")
-    found = [start(state_dir, environment=podman.environment)]
+    types = state_dir.with_name("machines.toml")
+    types.write_text(MACHINE_TYPES)
+    found = [start(state_dir, "--machine-types", str(types), environment=podman.environment)]
     yield found
     if found[-1].process.poll() is None:
         found[-1].stop()
@@ -80,12 +82,15 @@ def boxed(controllers: list[Controller], tmp_path_factory: pytest.TempPathFactor
     return "boxed"
 
 
+# Small, so that tests use it up in a second.
+MACHINE_TYPES = '[XS]\ncpu = 0.5\nmemory = "512M"\ndisk = "128M"\nprocesses = 512\n'
 SECRET = f"hush-hush-{secrets.token_hex(8)}"
 APP = '''
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -109,6 +114,7 @@ ARG WHO
 COPY greeting.txt /srv/greeting.txt
 RUN echo "$WHO" > /srv/who
 RUN --mount=type=secret,id=token wc -c < /run/secrets/token > /srv/length
+RUN mkdir -m 777 /srv/room
 WORKDIR /srv
 USER 1234
 """,
@@ -136,6 +142,22 @@ USER 1234
     @fal.endpoint("/end")
     def end(self) -> dict[str, int]:
         os._exit(3)
+
+    @fal.endpoint("/fill")
+    def fill(self) -> dict[str, int]:
+        with open("/srv/room/full", "wb") as file:
+            for _ in range(200):
+                file.write(bytes(1 << 20))
+        threading.Event().wait()
+
+    @fal.endpoint("/crowd")
+    def crowd(self) -> dict[str, int]:
+        made = 0
+        while made < 2000:
+            if os.fork() == 0:
+                threading.Event().wait()
+            made += 1
+        return {"made": made}
 
     @fal.endpoint("/eat")
     def eat(self) -> dict[str, int]:

@@ -175,6 +175,39 @@ def test_a_runner_that_takes_more_memory_than_its_machine_type_ends_and_says_so(
     assert "a container with 512 MiB ran out of memory" in controller.fal("runners", "get", runner).stdout
 
 
+def test_a_runner_has_its_machine_types_share_of_the_processors_and_its_number_of_processes(controller, runner, podman):
+    main = podman("inspect", "--format", "{{.State.Pid}}", f"fal-{runner}")
+    groups = [line.split(":") for line in Path(f"/proc/{main}/cgroup").read_text().splitlines()]
+    places = {name: Path(f"/sys/fs/cgroup/{name}{path}") for _, names, path in groups for name in names.split(",")}
+    shares, weight = places.get("cpu", places[""]) / "cpu.shares", places[""] / "cpu.weight"
+    # Version 2 has no shares; engines convert 512, half a core, to a weight.
+    assert shares.read_text() == "512\n" if shares.exists() else weight.read_text() == "20\n"
+    assert (places.get("pids", places[""]) / "pids.max").read_text() == "512\n"
+
+
+def test_a_runner_that_writes_more_than_its_machine_type_has_ends_and_says_so(controller, runner, podman):
+    answer = controller.call("/local/boxed/fill", {})
+    assert answer.status == 503
+    said = "machine type XS has 128 MiB for what its container writes, and that held more"
+    assert said in answer.body.decode()
+    until(lambda: is_over(controller, runner), "the runner ends")
+    assert said in controller.fal("runners", "get", runner).stdout
+    assert f"fal-{runner}" not in podman.containers()
+
+
+def test_a_runner_that_starts_more_processes_than_its_machine_type_has_ends_alone(controller, runner):
+    """The kernel of runsc ends then, with all of the container; other runtimes refuse one more process."""
+    assert controller.call("/local/boxed/crowd", {}).status >= 500
+    controller.fal("runners", "kill", runner, check=False)  # other runtimes
+    until(lambda: is_over(controller, runner), "the runner ends")
+    assert call(controller, "boxed")["runner"] != runner
+
+
+def test_what_a_runner_prints_is_not_kept_a_second_time_by_the_engine(controller, runner, podman):
+    call(controller, "boxed")
+    assert podman("inspect", "--format", "{{.HostConfig.LogConfig.Type}}", f"fal-{runner}") == "none"
+
+
 def test_when_the_shim_dies_its_container_goes_too(controller, runner, podman):
     identity = ShimIdentity.read(controller.state_dir / "runners" / runner)
     assert identity is not None

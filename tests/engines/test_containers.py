@@ -10,8 +10,9 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from fal_server.core.containers import Container
-from fal_server.core.lifecycle import Event
+from fal_server.core.containers import Container, EngineOptions
+from fal_server.core.lifecycle import End, Event
+from fal_server.core.machines import RunnerLimits
 from tests.support.containers import FakeEngine, make_engine
 
 SECRET = "very-secret-value"
@@ -115,3 +116,29 @@ async def test_an_image_cannot_have_its_job_written_elsewhere(rig, fake, monkeyp
     await rig.until(runner, Event.GONE)
     assert fake.calls("run"), "the image ran"
     assert outside.read_text() == "the operator's"
+
+
+@pytest.mark.parametrize("limits", [True, False])
+async def test_the_engine_bounds_a_runner_or_else_the_shim_bounds_its_memory(rig, fake, limits):
+    def eat():
+        import threading
+
+        held = bytes(range(256)) * (1 << 20)
+        print("took", len(held), flush=True)
+        threading.Event().wait()
+
+    small = RunnerLimits(machine_type="TINY", memory_mib=128, processes=40, cpu_weight=50, larger="XS")
+    options = contained(fake)
+    options["container"] = Container(engine=fake.path, image="sha256:fake", options=EngineOptions(limits=limits))
+    runner = await rig.start_launch(rig.launch(eat, limits=small, **options))
+    if limits:  # this engine only takes note of it
+        await rig.lines.until(runner.runner_id, "took 268435456")
+        given = fake.calls("run")[0]["arguments"]
+        for name, value in (("--memory", "128m"), ("--cpu-shares", "512"), ("--pids-limit", "40")):
+            assert given[given.index(name) + 1] == value
+        await rig.engine.kill(runner)
+        return
+    gone = await rig.until(runner, Event.GONE)
+    assert gone.end is End.OUT_OF_MEMORY
+    assert "machine type TINY with 128 MiB ran out of memory: deploy it with a larger one, such as XS" in gone.reason
+    assert "--memory" not in fake.calls("run")[0]["arguments"]

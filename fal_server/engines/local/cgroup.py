@@ -194,10 +194,15 @@ def _value(controller: str, name: str, version: int, limits: RunnerLimits) -> st
     if controller == PROCESSES:
         return str(limits.processes)
     if controller == CPU:
-        return str(limits.cpu_weight if version == 2 else max(2, limits.cpu_weight * _SHARES_OF_A_CORE // 100))
+        return str(limits.cpu_weight if version == 2 else shares_of(limits))
     if limits.memory_mib is None:
         return None
     return "0" if name == "*memory.swap.max" else str(limits.memory_mib * _MIB)
+
+
+def shares_of(limits: RunnerLimits) -> int:
+    """Return a runner's share of the processors in the unit of cgroup v1."""
+    return max(2, limits.cpu_weight * _SHARES_OF_A_CORE // 100)
 
 
 async def end_group(directory: Path, tag: str, mounts: Path = _MOUNTS) -> None:

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fal_runner
-from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remove
+from fal_runner.isolation.container import NOTE_VARIABLE, SHARED_NAME, Note, read_note, remove
 from fal_runner.isolation.mounts import DATA_VARIABLE
 from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.containers import Container
 from fal_server.core.machines import RunnerLimits
+from fal_server.engines.local.cgroup import shares_of
 from fal_server.ports import LaunchSpec
 
 _NOTE = "container.json"
 _INTERPRETER = "interpreter"
-_SHARED = "container"
 _SOCKET_VARIABLE = "FAL_API_SOCKET"
 # The engine reads these variables, so an app's variable of such a name would change how it works.
 _ENGINES_OWN = re.compile(
@@ -47,7 +47,7 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
         directory: the runner's existing directory.
         variables: the runner's variables; the note has their names alone.
     """
-    shared = directory / _SHARED
+    shared = directory / SHARED_NAME
     shared.mkdir()
     shared.chmod(0o755)  # an image may run as another user; the directory above keeps everybody else out
     for module in (Path(fal_runner.__file__).parent / "worker").glob("*.py"):
@@ -57,7 +57,8 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
     note: Note = {
         "engine": str(container.engine),
         "options": list(options.engine),
-        "run": [*options.run, *(_limits(launch.limits) if options.limits else [])],
+        # Without the engine's own log, a second copy of the output that nothing bounds.
+        "run": [*options.run, "--log-driver", "none", *(_limits(launch.limits) if options.limits else [])],
         "memory_mib": (launch.limits.memory_mib or 0) if options.limits else 0,
         "variables": {name: value for name, value in os.environ.items() if _ENGINES_OWN.fullmatch(name)},
         "image": container.image,
@@ -80,7 +81,7 @@ def _limits(limits: RunnerLimits) -> list[str]:
     """Return the options for its limits; swap is off, because it would extend the memory."""
     most = f"{limits.memory_mib}m"
     memory = [] if limits.memory_mib is None else ["--memory", most, "--memory-swap", most]
-    return ["--pids-limit", str(limits.processes), *memory]
+    return ["--pids-limit", str(limits.processes), "--cpu-shares", str(shares_of(limits)), *memory]
 
 
 def _volumes(launch: LaunchSpec) -> list[str]:

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_OUTPUT = 2000
+_MIB = 1024 * 1024
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 IMPORTS_NAME = "modules.json"
 _OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": UnixDoor.host}
@@ -245,6 +246,12 @@ def spec_of(
         spec.gate_key = gate_key_of(launch.spec.token)
         spec.metrics_gate_key = metrics_gate_key_of(launch.spec.token)
         spec.limits.CopyFrom(_limits_of(launch, group or RunnerGroup()))
+    else:
+        spec.limits.machine_type = launch.spec.limits.machine_type
+        spec.limits.larger = launch.spec.limits.larger
+        spec.limits.disk_bytes = (launch.spec.limits.disk_mib or 0) * _MIB
+        if not launch.environment.container.options.limits:
+            spec.limits.memory_bytes = (launch.spec.limits.memory_mib or 0) * _MIB
     if (function := launch.spec.function) is not None:
         spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(code["function"]), method=function.method))
     elif launch.spec.entrypoint is not None:
@@ -260,8 +267,8 @@ def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceL
     limits = launch.spec.limits
     return shim_pb2.ResourceLimits(
         machine_type=limits.machine_type,
-        memory_bytes=(limits.memory_mib or 0) * 1024 * 1024,
-        disk_bytes=(limits.disk_mib or 0) * 1024 * 1024,
+        memory_bytes=(limits.memory_mib or 0) * _MIB,
+        disk_bytes=(limits.disk_mib or 0) * _MIB,
         larger=limits.larger,
         groups=map(str, group.entered),
         memory_group=str(group.memory or ""),
