@@ -145,11 +145,13 @@ class Controller:
 
     async def _lost(self, port: int) -> None:
         """End everything of this controller, because another one has the database."""
-        self._state.withdraw()
-        if self._settings.standby:
-            self._start_over(port)
-        await end_all(self._state.runners, RunnerGroups.detect(self._state.root))
-        os._exit(EXIT_IN_USE)
+        try:
+            self._state.withdraw()
+            if self._settings.standby:
+                self._start_over(port)  # which ends its runners, too
+            await end_all(self._state.runners, RunnerGroups.detect(self._state.root))
+        finally:
+            os._exit(EXIT_IN_USE)  # whatever failed, nothing of this process may go on
 
     def _shutdown_of(self, parts: Parts, running: Running) -> Shutdown:
         return Shutdown(
@@ -275,7 +277,7 @@ async def _build(
     await use_cases.workflow_runs.load()
     stack.push_async_callback(use_cases.workflow_runs.close)
     if ownership is not None:
-        live.dispatcher.is_owner = ownership.certain
+        live.dispatcher.is_owner = ownership.may_place
         ownership.on_certain = live.dispatcher.serve_waiting
     live.dispatcher.node_answers = execution.nodes.answers
     if not settings.adopt_runners:

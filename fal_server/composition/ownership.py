@@ -74,6 +74,13 @@ class Ownership:
         """Describe it, for people."""
         return {"epoch": self.epoch, "certain": self.certain(), "waiting": list(self.waiting)}
 
+    def may_place(self) -> bool:
+        """Return whether requests may get a place on a runner.
+
+        Whoever is alone serves on while the database is away: nobody can take over.
+        """
+        return not self.waiting or self.certain()
+
     async def close(self) -> None:
         """Give the lease back; whoever waits takes over at once."""
         self._task.cancel()

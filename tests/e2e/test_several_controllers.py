@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,10 @@ def owns(controller: Controller, epoch: int) -> None:
     )
 
 
+def doctor(controller: Controller) -> str:
+    return controller.fal("doctor", check=False).stdout
+
+
 def waits(controller: Controller, owner: Controller) -> None:
     until(
         lambda: f"at {owner.host}" in controller.fal("status", check=False).stdout,
@@ -88,6 +93,8 @@ def test_another_takes_over_and_nothing_accepted_is_lost(url: str, node: NodePro
         (tmp_path / "far.py").write_text(APP)
         second.fal("deploy", str(tmp_path / "far.py"))  # the one that waits passes everything on
         waits(second, first)
+        assert f"waits for its database, which {socket.gethostname()} at {first.host} has" in doctor(second)
+        assert f"{socket.gethostname()} at {second.host} waits to take over" in doctor(first)
         before = call(second)
         [runner] = json.loads(second.fal("runners", "list", "--json").stdout)["runners"]
         ran = second.fal(

@@ -85,7 +85,7 @@ def _show_standby(args: argparse.Namespace, controller: ControllerProcess) -> in
 
 
 def _shown_lease(lease: dict[str, object]) -> list[str]:
-    held = "held" if lease.get("certain") else "not renewed: the database does not answer, and requests wait"
+    held = "held" if lease.get("certain") else "not renewed: the database does not answer"
     waiting = lease.get("waiting")
     others = [str(each) for each in waiting] if isinstance(waiting, list) else []
     return [

@@ -90,7 +90,9 @@ def _check_lease(controller: ControllerProcess) -> Iterator[Check]:
         name="lease",
         status=Status.OK if lease.get("certain") else Status.PROBLEM,
         detail=f"epoch {lease.get('epoch')} of the database; {others} waits to take over",
-        fix="" if lease.get("certain") else "It is not renewed: see to the database. Requests wait meanwhile.",
+        fix=""
+        if lease.get("certain")
+        else "It is not renewed: see to the database. If another controller waits, requests do, too.",
     )
 
 
