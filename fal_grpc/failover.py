@@ -13,14 +13,14 @@ _SECONDS = 2.0
 
 
 def choose(targets: Sequence[Target]) -> Target:
-    """Return the first controller that accepts a connection, with the others; the first of all if none does.
+    """Return the first controller that answers, with the others; the first of all if none does.
 
     Args:
         targets: controllers on the same database, any of which passes calls on to the one that serves.
     """
     if len(targets) == 1:
         return targets[0]
-    chosen = next((each for each in targets if _accepts(each)), targets[0])
+    chosen = next((each for each in targets if _answers(each)), targets[0])
     return replace(chosen, others=tuple(each for each in targets if each is not chosen))
 
 
@@ -44,9 +44,18 @@ def grpc_addresses(target: Target) -> str:
     return "ipv4:" + ",".join(dict.fromkeys(found))
 
 
-def _accepts(target: Target) -> bool:
+def _answers(target: Target) -> bool:
+    """Return whether a program answers there: the kernel accepts connections of a frozen one, too."""
     try:
-        socket.create_connection((target.host, target.port), _SECONDS).close()
+        with socket.create_connection((target.host, target.port), _SECONDS) as link:
+            if target.plaintext:
+                link.sendall(f"HEAD /health HTTP/1.1\r\nHost: {target.authority}\r\nConnection: close\r\n\r\n".encode())
+                return bool(link.recv(1))
+            import ssl  # only clients of several controllers need it here
+
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent; calls check it
+            context.wrap_socket(link, server_hostname=target.host).close()
+            return True
     except OSError:
         return False
-    return True

@@ -40,6 +40,13 @@ def test_the_first_that_can_be_reached_is_called(fake, nobody, tmp_path):
     assert chosen(f"{nobody},{nobody}", tmp_path).authority == nobody
 
 
+def test_one_that_is_frozen_is_passed_over(fake, nobody):
+    with socket.create_server(("127.0.0.1", 0)) as frozen:  # the kernel accepts connections to it
+        address = f"127.0.0.1:{frozen.getsockname()[1]}"
+        assert choose(parse_targets(f"{address},{fake.host}")).authority == fake.host
+        assert choose(parse_targets(f"https://{address},https://{nobody}")).authority == address
+
+
 def test_an_open_client_goes_on_to_the_next(fake):
     with ExitStack() as first:
         before = first.enter_context(serving(FakeController()))
