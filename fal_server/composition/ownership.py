@@ -170,12 +170,19 @@ async def _claimed(
 ) -> Ownership | None:
     known: LeaseState | None = None
     waited = checked = False
+    trouble = ""
     while not stop.is_set():
         try:
             found = await lease.state()
             if found is None:
                 await (await open_store(url, vault)).close()  # the migrations of this version
                 continue
+            if not standby and not found.open_to(me.directory):
+                raise FailedPrecondition(
+                    f"another controller uses this database, on {found.machine} at {found.address} (if it has just "
+                    f"died, for {found.left_seconds:.0f} more seconds): stop it, give this one a database of its own, "
+                    "or let it wait for the other with --standby"
+                )
             if not checked:
                 async with sealed_settings(url, vault) as sealed:
                     await check_content(state, sealed)
@@ -187,18 +194,13 @@ async def _claimed(
                 if epoch is None:
                     continue
                 return Ownership(lease, epoch, sent_at, on_lost)
-            if not standby:
-                raise FailedPrecondition(
-                    f"another controller uses this database, on {found.machine} at {found.address} (if it has just "
-                    f"died, for {found.left_seconds:.0f} more seconds): stop it, give this one a database of its own, "
-                    "or let it wait for the other with --standby"
-                )
             await lease.note()
         except (FailedPrecondition, Unavailable) as fault:
             if not standby or (not waited and isinstance(fault, Unavailable)):
                 raise
-            log.warning("%s", fault.message)
-            found = known
+            if fault.message != trouble:
+                log.warning("%s", fault.message)
+            trouble, found = fault.message, known
         if not waited or (found is not None and (known is None or found.epoch != known.epoch)):
             waited, known = True, found
             await waits(found)
