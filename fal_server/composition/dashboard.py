@@ -25,6 +25,7 @@ from fal_server.http.dashboard.revisions import RevisionPage
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.dashboard.setup import SetupPages
+from fal_server.http.dashboard.shell import ShellPage
 from fal_server.http.dashboard.simulation import SimulationPage
 from fal_server.http.dashboard.wording import day_time
 from fal_server.ports import Clock
@@ -74,6 +75,7 @@ def build_dashboard(
         PlaygroundPage(pages, guard, use_cases.revisions, use_cases.queue, files.tokens, addresses.of_app),
         RequestPages(pages, guard, use_cases.requests, use_cases.queue, lines),
         RunnerPages(pages, guard, use_cases.runners, lines),
+        ShellPage(pages, guard, use_cases.runners),
         NodePages(pages, guard, use_cases.nodes, partial(_health, live, use_cases)),
         account,
         setup,

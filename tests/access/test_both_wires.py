@@ -33,6 +33,7 @@ from fal_server.http.dashboard.revisions import RevisionPage
 from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
 from fal_server.http.dashboard.setup import SetupPages
+from fal_server.http.dashboard.shell import ShellPage
 from fal_server.http.dashboard.simulation import SimulationPage
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
@@ -135,6 +136,7 @@ def dashboard_of(stack) -> Starlette:
         *OverviewPage(pages, guard, nothing, nothing, nothing).routes,
         *AppPages(pages, guard, **dict.fromkeys(names, nothing)).routes,
         *lines.routes,
+        *ShellPage(pages, guard, nothing).routes,
         *RevisionPage(pages, guard, nothing).routes,
         *SimulationPage(pages, guard, nothing, nothing).routes,
         *RunnerPages(pages, guard, nothing, lines).routes,

@@ -6,10 +6,14 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from tests.support.controller import Controller
 from tests.support.dashboard import Browser, Shown
@@ -395,6 +399,94 @@ def test_lines_are_followed(shop: Controller, owner: Browser) -> None:
     assert 'data: <div class="line' in followed.text
     assert followed.text.endswith("event: end\ndata: over\n\n")
     assert shop.call("/local/shop/", {}, key=shop.key).status == 200
+
+
+@contextmanager
+def shell_of(browser: Browser, runner: str, **more: str) -> Iterator[ClientConnection]:
+    """Open a shell as the page does."""
+    query = urlencode({"page": browser.token, "columns": "100", "rows": "30", **more})
+    place = f"ws://{browser.host}/ui/runners/{runner}/shell/socket?{query}"
+    fields = {"Cookie": browser.cookie, "Sec-Fetch-Mode": "websocket", "Sec-Fetch-Dest": "empty"}
+    with connect(place, origin=Origin(f"http://{browser.host}"), additional_headers=fields) as shell:
+        yield shell
+
+
+def read_until(shell: ClientConnection, words: bytes) -> bytes:
+    """Read what a shell writes until it has written these words."""
+    seen = b""
+    while words not in seen:
+        part = shell.recv()
+        assert isinstance(part, bytes), part
+        seen += part
+    return seen
+
+
+def test_a_page_has_a_shell_in_a_runner(shop: Controller, owner: Browser) -> None:
+    runner = runner_of(shop)
+    page = owner.get(f"/ui/runners/{runner}/shell")
+    assert f'data-shell="/ui/runners/{runner}/shell/socket"' in page.text
+    assert "xterm" in page.text
+    assert "xterm" not in owner.get(f"/ui/runners/{runner}").text
+    assert owner.get(f"/ui/runners/{runner}/shell/socket").status == 400
+    with shell_of(owner, runner) as shell:
+        shell.send(b"stty size; echo $((6*7))\r")
+        assert b"30 100" in read_until(shell, b"42")
+        shell.send(json.dumps({"columns": 90, "rows": 20}))
+        for nonsense in ("{", "[]", '{"columns": "x", "rows": 1}', '{"columns": -1, "rows": 99999}'):
+            shell.send(nonsense)
+        shell.send(json.dumps({"columns": 90, "rows": 20}))
+        shell.send(b"stty size; exit 3\r")
+        read_until(shell, b"20 90")
+        while isinstance(said := shell.recv(), bytes):
+            pass
+        assert json.loads(said) == {"exit": 3}
+    rows = json.loads(shop.fal("audit", "list", "--json").stdout)["entries"]
+    row = next(row for row in rows if row["action"] == "GET /ui/runners/{runner_id}/shell/socket")
+    assert row["target"] == f"runner_id={runner}"
+
+
+def test_a_shell_ends_with_its_page(shop: Controller, owner: Browser) -> None:
+    runner = runner_of(shop)
+    with shell_of(owner, runner) as shell:
+        shell.send(b"echo pid=$$.\r")
+        read_until(shell, b"pid=$$.")  # the echo of what was typed
+        (pid,) = re.findall(rb"pid=(\d+)\.", read_until(shell, b".\r\n"))
+    there = ("runners", "exec", runner, "--", "test", "-d", f"/proc/{pid.decode()}")
+    until(lambda: shop.fal(*there, check=False).returncode == 1, "the shell has ended")
+
+
+def test_a_shell_ends_with_its_key(shop: Controller) -> None:
+    key_id, key = key_of(shop, "--scope", "ADMIN")
+    browser = Browser(shop.host)
+    browser.log_in(key)
+    with shell_of(browser, runner_of(shop)) as shell:
+        shell.send(b"echo $((6*7))\r")
+        read_until(shell, b"42")
+        shop.fal("keys", "revoke", key_id)
+        with pytest.raises(ConnectionClosed):
+            read_until(shell, b"what no shell writes")
+
+
+def test_a_shell_is_for_keys_and_pages_that_may(shop: Controller, owner: Browser) -> None:
+    def refused(browser: Browser, runner: str, **more: str) -> int:
+        with pytest.raises(InvalidStatus) as caught, shell_of(browser, runner, **more):
+            pass
+        return caught.value.response.status_code
+
+    runner = runner_of(shop)
+    reader = Browser(shop.host)
+    reader.log_in(key_of(shop, "--preset", "READONLY")[1])
+    assert reader.get(f"/ui/runners/{runner}/shell").status == 403
+    assert "/shell" not in reader.get(f"/ui/runners/{runner}").text
+    assert "/shell" in owner.get(f"/ui/runners/{runner}").text
+    assert refused(reader, runner) == 403
+    assert refused(owner, runner, page="guessed") == 403
+    assert refused(Browser(shop.host), runner) == 401
+    assert refused(owner, "nothing") == 404
+    place = f"ws://{shop.host}/ui/runners/{runner}/shell/socket?page={owner.token}"
+    with pytest.raises(InvalidStatus) as caught:
+        connect(place, origin=Origin("https://evil.example"), additional_headers={"Cookie": owner.cookie})
+    assert caught.value.response.status_code == 403
 
 
 def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:

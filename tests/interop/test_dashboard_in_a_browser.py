@@ -106,6 +106,18 @@ def test_the_playground_holds_a_realtime_session(controller: Controller, page: P
     page.wait_for("document.querySelector('[data-standing]').textContent === 'The session has ended'")
 
 
+def test_a_shell_is_typed_into(controller: Controller, page: Page) -> None:
+    runners = json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
+    runner = next(each["runner_id"] for each in runners if each["alias"] == "shop")
+    page.open(f"http://{controller.host}/ui/runners/{runner}")
+    page.click("a[href$='/shell']")
+    shown = "document.querySelector('.xterm-accessibility-tree')?.textContent"
+    page.wait_for(f"{shown}?.includes('#')")
+    page.type("echo $((6*7)); exit 3\r")
+    page.wait_for(f"{shown}.includes('42')")
+    page.wait_for("document.querySelector('[data-standing]').textContent.includes('exit code 3')")
+
+
 def test_live_parts_follow_what_happens(controller: Controller, page: Page) -> None:
     page.open(f"http://{controller.host}/ui/apps")
     controller.fal("apps", "scale", "shop", "--min-concurrency", "2", "--max-concurrency", "3")
@@ -134,7 +146,7 @@ def test_axe_finds_nothing_and_nothing_overflows(controller: Controller, page: P
     revision = next(app["revision"] for app in apps if app["alias"] == "shop")
     paths = (
         "", "apps", "apps/shop", "apps/shop/logs", "apps/shop/playground", "apps/shop/playground/live", "requests",
-        "runners", f"runners/{runner}",
+        "runners", f"runners/{runner}", f"runners/{runner}/shell",
         f"apps/shop/revisions/{revision}", "apps/shop/simulate", "keys", "secrets", "audit", "nodes", "environments",
         "drains", "notices", "accounts", "nothing",
     )  # fmt: skip

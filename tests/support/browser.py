@@ -75,6 +75,15 @@ class Page:
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
         self.loaded()
 
+    def type(self, text: str) -> None:
+        """Type keys into the element that has the focus."""
+        for character in text:
+            key = "Enter" if character == "\r" else character
+            code = 13 if character == "\r" else 0
+            pressed = {"key": key, "text": character, "windowsVirtualKeyCode": code}
+            self.send("Input.dispatchKeyEvent", type="keyDown", **pressed)
+            self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
+
     def show(self, width: int, *, dark: bool = False) -> None:
         """Set the width of the window and the colour scheme."""
         self.send(

@@ -19,7 +19,6 @@ from typing import cast
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side, State
-from websockets.utils import accept_key
 
 from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
@@ -30,6 +29,7 @@ from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, RequestIds
 from fal_server.http.server.registry import Registry
+from fal_server.http.server.websocket import accept_websocket
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.rates import Rates
@@ -129,14 +129,7 @@ class MessageSocket(asyncio.Protocol):
 
     def start(self, request_id: str) -> None:
         """Accept the WebSocket, and take over the connection."""
-        exchange = self._exchange
-        key = next((value for name, value in exchange.headers if name == b"sec-websocket-key"), b"")
-        fields = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: %b\r\nx-fal-request-id: %b\r\n"
-        early = exchange.take_body()
-        exchange.driver = None
-        exchange.switch(fields % (accept_key(key.decode("latin-1")).encode(), request_id.encode()), self)
-        if early:
-            self.data_received(early)
+        accept_websocket(self._exchange, request_id, self)
 
     # Called by the transport.
 

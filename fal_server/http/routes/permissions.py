@@ -110,6 +110,8 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/ui/runners"): "serverless:runners:read",
     ("GET", "/ui/runners/{runner_id}"): "serverless:runners:read",
     ("GET", "/ui/runners/{runner_id}/follow"): "serverless:logs:read",
+    ("GET", "/ui/runners/{runner_id}/shell"): "serverless:runners:exec",
+    ("GET", "/ui/runners/{runner_id}/shell/socket"): "serverless:runners:exec",
     ("POST", "/ui/runners/{runner_id}/stop"): "serverless:runners:write",
     ("POST", "/ui/runners/{runner_id}/kill"): "serverless:runners:write",
     # /data.
@@ -200,5 +202,5 @@ RECORDED_ROUTES = frozenset(
     if isinstance(needed, str)
     and needed.endswith(":write")
     and (path.startswith(("/applications", "/ui/")) or not path.endswith(_STEPS))
-)
-"""The routes with a row in the audit log: all that change something."""
+) | {("GET", "/ui/runners/{runner_id}/shell/socket")}
+"""The routes with a row in the audit log: all that change something, and the one that starts a shell."""
