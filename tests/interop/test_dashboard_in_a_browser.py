@@ -81,6 +81,7 @@ def test_the_playground_calls_an_app(controller: Controller, page: Page) -> None
 
 def test_the_playground_shows_a_stream_as_it_comes(controller: Controller, page: Page) -> None:
     page.open(f"http://{controller.host}/ui/apps/shop/playground/stream")
+    assert not page.run("document.querySelector('[data-close]').checkVisibility()"), "nothing is open yet"
     page.run("document.querySelector('#json').value = JSON.stringify({ count: 3 })")
     page.run("document.querySelector('[data-send]').click()")
     page.wait_for("document.querySelector('[data-standing]').textContent.startsWith('200, 3 parts')")

@@ -32,7 +32,7 @@ from fal_server.ports import ExecRequest, ExecSession, TerminalSize
 from fal_server.services.runners import Runners
 
 _log = logging.getLogger(__name__)
-_MOST_MESSAGE_BYTES = 1024 * 1024
+_MOST_MESSAGE_BYTES = 64 * 1024
 _MOST_WAITING = 64
 _MOST_CELLS = 1000
 

@@ -39,7 +39,9 @@ socket.onmessage = ({ data }) => {
 };
 socket.onclose = () => { if (!ended) end("There is no connection to the runner: load the page again. Its page says whether it can be entered.", true); };
 const send = (message) => { if (socket.readyState === WebSocket.OPEN) socket.send(message); };
-terminal.onData((typed) => send(new TextEncoder().encode(typed)));
-terminal.onBinary((typed) => send(Uint8Array.from(typed, (each) => each.charCodeAt(0))));
+// A pasted text may be larger than a message.
+const type = (bytes) => { for (let at = 0; at < bytes.length; at += 16384) send(bytes.subarray(at, at + 16384)); };
+terminal.onData((typed) => type(new TextEncoder().encode(typed)));
+terminal.onBinary((typed) => type(Uint8Array.from(typed, (each) => each.charCodeAt(0))));
 terminal.onResize(({ cols, rows }) => send(JSON.stringify({ columns: cols, rows })));
 addEventListener("resize", () => fit.fit());
