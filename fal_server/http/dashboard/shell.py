@@ -58,10 +58,10 @@ class ShellPage:
         session = await self._runners.exec(
             caller.scope, request.path_params["runner_id"], ExecRequest(command=(), tty=True, size=size)
         )
-        return _Session(exchange, request.scope["state"][REQUEST_ID], session)
+        return _ShellResponse(exchange, request.scope["state"][REQUEST_ID], session)
 
 
-class _Session(Response):
+class _ShellResponse(Response):
     """A response that becomes a WebSocket, and lasts as long as the shell."""
 
     def __init__(self, exchange: Exchange, request_id: str, session: ExecSession) -> None:
