@@ -84,6 +84,21 @@ async def test_a_given_up_runner_ends_when_its_node_is_back(under: Remote) -> No
     under.started.clear()
 
 
+async def test_a_runner_is_given_up_although_the_connections_to_its_node_do_not_break(under: Remote) -> None:
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    under.way.silence()
+    gone = await under.until(runner, Event.GONE)
+    assert gone.reason.startswith(f"node {under.node.name} was lost")
+    await under.engine.release(runner.runner_id)
+    under.wanted = []
+    under.way.resume()
+    async with asyncio.timeout(30):
+        await under.host.heard.wait()
+    assert not living(under, runner)
+    under.started.clear()
+
+
 async def test_the_same_process_serves_again_if_the_node_is_back_in_time(tmp_path: Path) -> None:
     under = Remote(tmp_path, silent=0.5, lost=600.0)
     await under.join()

@@ -138,13 +138,18 @@ class TestNode:
         wanted: Callable[[], Sequence[str] | None],
         silent: float,
         lost: float,
+        port: int | None = None,
     ) -> RemoteHost:
-        """Return the controller's side of it, which is to be opened and closed."""
+        """Return the controller's side of it, which is to be opened and closed.
+
+        Args:
+            port: leads to it, if not its own.
+        """
         credentials = self.authority.credentials
         way = Way(
             node=self.name,
             host="127.0.0.1",
-            port=self.port,
+            port=self.port if port is None else port,
             epoch=epoch,
             credentials=credentials,
             context=credentials.context(),

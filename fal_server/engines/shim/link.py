@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -208,11 +209,16 @@ class RunnerLink:
     async def _watch(self, pump: asyncio.Task[None]) -> None:
         """Follow the events to the last one, or to the end of the shim."""
         position = failures = 0
+
+        async def follow() -> None:
+            nonlocal position, failures
+            async for response in self.client.watch(position):
+                position, failures = response.event.sequence, 0
+                self._take(response.event)
+
         while self._exited is None and self.process.alive():
             try:
-                async for response in self.client.watch(position):
-                    position, failures = response.event.sequence, 0
-                    self._take(response.event)
+                await self._while_it_may_answer(follow())
             except grpc.aio.AioRpcError as error:
                 log.debug("runner %s: watching broke off: %s", self._runner_id, error.details())
             except Exception:
@@ -221,6 +227,26 @@ class RunnerLink:
                 failures += 1
                 await self._pause(failures)
         await self._finish(pump)
+
+    async def _while_it_may_answer(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do something with its shim, but not for long once that is dead; return whether it was done.
+
+        The connection to a machine that has lost its power, or was cut off, does not break.
+        """
+        working = asyncio.ensure_future(work)
+        dying = asyncio.ensure_future(self.process.died.wait())
+        try:
+            await asyncio.wait([working, dying], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and not self.process.ending:
+                await asyncio.wait([working], timeout=self._silent_seconds)
+            if not working.done():
+                return False
+            await working
+            return True
+        finally:
+            for task in (working, dying):
+                task.cancel()
+            await asyncio.gather(working, dying, return_exceptions=True)
 
     async def _pause(self, failures: int) -> None:
         """Wait before another attempt, or until the shim dies."""
@@ -284,21 +310,25 @@ class RunnerLink:
         after: int | None = None
         complete = warned = False
         failures = 0
+
+        async def carry() -> None:
+            nonlocal after, failures
+            async with aclosing(batched(self.client.logs(after or 0), self._lines)) as batches:
+                async for lines in batches:
+                    if self.process.ending:
+                        return  # its end is stored, and another one may run in its place
+                    await self._store(lines)
+                    after = lines[-1].sequence
+                    acks.stored(after)
+                    failures = 0
+            await acks.last()
+
         while not complete:
             try:
                 if after is None:
                     after = await self._last_sequence(self._runner_id)
                 if self.process.alive():
-                    async with aclosing(batched(self.client.logs(after), self._lines)) as batches:
-                        async for lines in batches:
-                            if self.process.ending:
-                                return  # its end is stored, and another one may run in its place
-                            await self._store(lines)
-                            after = lines[-1].sequence
-                            acks.stored(after)
-                            failures = 0
-                    await acks.last()
-                    complete = True
+                    complete = await self._while_it_may_answer(carry()) or bool(self.process.ending)
                 else:
                     await self.process.sweep()  # so that it writes no further lines
                     await self.store_leftover(after)

@@ -31,6 +31,7 @@ from tests.engines.conftest import NODE, Built, Content, Lines, Uploaded
 from tests.fakes.engine import FakeEngine, Start
 from tests.fakes.platform import FakeBuilder
 from tests.support.node import TestNode, now
+from tests.support.relay import Relay
 
 
 def serve(exposed_port: int) -> None:
@@ -183,6 +184,8 @@ class Remote(Local):
         self.node = TestNode(self._root / "away", NODE, self._built, self._authority)
         await self.node.open()
         await self.node.join()
+        self.way = Relay(self.node.port)
+        await self.way.open()
         self._open_host()
         await self.host.heard.wait()
 
@@ -201,6 +204,7 @@ class Remote(Local):
     async def close(self) -> None:
         await super().close()
         await self.node.close()
+        await self.way.close()
 
     def later(self, wanted: list[str]) -> RemoteHost:
         """Return the node as a controller of a later start reaches it; to be opened and closed."""
@@ -208,7 +212,9 @@ class Remote(Local):
         return self.node.host(self._content, wanted=lambda: wanted, silent=5.0, lost=60.0, epoch=epoch)
 
     def _open_host(self) -> None:
-        self.host = self.node.host(self._content, wanted=lambda: self.wanted, silent=self._silent, lost=self._lost)
+        self.host = self.node.host(
+            self._content, wanted=lambda: self.wanted, silent=self._silent, lost=self._lost, port=self.way.port
+        )
         self.host.open()
         self._hosts.append(self.host)
 
