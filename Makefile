@@ -26,7 +26,7 @@ COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract 
 # These take minutes, and some need programs that a small machine lacks.
 SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents isolation terminal torture upgrade agents/test_mcp.py \
 	cli/test_completion_in_shells.py cli/test_up.py docs/test_sessions.py)
-APART := $(SYSTEM_TESTS) $(addprefix tests/,containers interop signals)
+APART := $(SYSTEM_TESTS) $(addprefix tests/,cluster containers interop signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
 # Write nothing outside the project: the caches of pip, uv and buf are in it too.
@@ -70,7 +70,7 @@ demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app,
 .PHONY: test
 test: $(STAMP) ## run the tests
 	@echo "Left out: make test-system (whole controllers, and programs of Debian), test-interop (the published packages),"
-	@echo "          test-containers (podman), test-signals (hours)"
+	@echo "          test-containers (podman), test-cluster (machines in namespaces), test-signals (hours)"
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix --ignore ,$(APART)) $(TESTS)
 
 .PHONY: test-system
@@ -120,6 +120,10 @@ test-interop: $(STAMP) docs $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/
 .PHONY: test-containers
 test-containers: $(STAMP) $(INTEROP_VENV)/.ready container-engine $(CONTAINER_BASE) ## run apps in real containers; needs podman, here and there runsc
 	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python $(BIN)/python -m pytest tests/containers
+
+.PHONY: test-cluster
+test-cluster: $(STAMP) ## power off, cut off and freeze machines with nodes; needs root or namespaces of users, and iproute2
+	@$(BIN)/python -m tests.cluster
 
 .PHONY: container-engine
 container-engine:
