@@ -13,6 +13,16 @@ from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.names import DoorTarget, parse, server_name, with_epoch, with_port
 from fal_server.engines.shim.runner_door import OPTIONS
 
+_OPTIONS: list[tuple[str, int | str]] = [
+    *OPTIONS,
+    # A machine without power, or one that was cut off, breaks no connection. The kernel gives one up whose bytes were
+    # not acknowledged for five seconds. For that gRPC wants a keepalive, and a node refuses pings that come often.
+    ("grpc.keepalive_time_ms", 3_600_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # How long one attempt to connect takes: else it would wait for its packets' ever rarer repetitions.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
@@ -66,7 +76,7 @@ class Way:
         return grpc.aio.secure_channel(
             address,
             self.credentials.channel(),
-            options=[*OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)],
+            options=[*_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)],
         )
 
     def app_host(self, runner_id: str) -> str:
