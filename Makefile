@@ -13,6 +13,9 @@ PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
 SBOM_VENV := .cache/sbom-venv
 DOCS_VENV := .cache/docs-venv
+KUBERNETES_VENV := .cache/kubernetes-venv
+# The oldest release that its project still supports.
+KUBERNETES := 1.35
 QUEUE_PEERS_VENV := .cache/queue-peers-venv
 JAVASCRIPT := .cache/interop-javascript
 # Older published clients, each in an environment of its own.
@@ -160,6 +163,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory gen-check
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory sbom
+	@$(MAKE) --no-print-directory manifests
 	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
@@ -245,6 +249,15 @@ docs: $(DOCS_VENV)/.ready ## build the site of docs/ with strict links; the cont
 $(DOCS_VENV)/.ready: requirements/docs.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(DOCS_VENV)
 	@$(BIN)/uv pip sync --quiet --python $(DOCS_VENV)/bin/python --require-hashes requirements/docs.txt
+	@touch $@
+
+.PHONY: manifests
+manifests: $(KUBERNETES_VENV)/.ready ## check the manifests of docs/howto/kubernetes against the schemas of Kubernetes
+	@$(KUBERNETES_VENV)/bin/kubernetes-validate --strict --quiet --kubernetes-version $(KUBERNETES) docs/howto/kubernetes/*.yaml
+
+$(KUBERNETES_VENV)/.ready: requirements/kubernetes.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(KUBERNETES_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(KUBERNETES_VENV)/bin/python --require-hashes requirements/kubernetes.txt
 	@touch $@
 
 .PHONY: bench

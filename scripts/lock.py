@@ -18,6 +18,7 @@ LOCKS: dict[str, list[str]] = {
     "bootstrap.txt": ["requirements/bootstrap.in"],
     "queue-peers.txt": ["requirements/queue-peers.in"],
     "proto.txt": ["requirements/proto.in"],
+    "kubernetes.txt": ["requirements/kubernetes.in"],
     "interop.txt": ["requirements/interop.in"],
     **{
         f"interop-{version}.txt": [f"requirements/interop-{version}.in"] for version in ("1.20", "1.50", "1.70", "1.80")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import threading
 import time
@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.conftest import Box, Cluster
 from tests.cluster.far import far_app
+from tests.support.controller import Answer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -22,8 +23,12 @@ def deploy(cluster: Cluster, path: Path, runners: int) -> None:
     cluster.controller.fal("deploy", str(path))
 
 
+def call(cluster: Cluster, path: str) -> Answer:
+    return cluster.controller.call(path, {}, key=cluster.controller.key)
+
+
 def ask(cluster: Cluster) -> dict[str, object]:
-    answer = cluster.controller.call("/local/far", {}, key=cluster.controller.key)
+    answer = call(cluster, "/local/far")
     assert answer.status == 200, answer.body
     found = answer.json()
     assert isinstance(found, dict)
@@ -63,35 +68,44 @@ def test_a_node_that_is_back_before_it_is_given_up_serves_on(cluster: Cluster, t
 
 
 def test_a_node_that_is_given_up_serves_and_writes_no_more(cluster: Cluster, tmp_path: Path) -> None:
-    stays, off, cut_off, frozen = cluster.add("stays", "off", "cut-off", "frozen")
-    lost = [off, cut_off, frozen]
+    boxes = cluster.add("one", "two", "three", "four")
     deploy(cluster, tmp_path / "far.py", 4)
-    kept = cluster.runner_on(stays)
-    old = {box.machine.name: cluster.runner_on(box) for box in lost}
-    keys = {name: (box.data / old[name]).read_text() for name, box in zip(old, lost, strict=True)}
-    for key in keys.values():
+    all_runners = {box.machine.name: cluster.runner_on(box) for box in boxes}
+    for box in boxes:
+        os.mkfifo(box.data / "goes-on")
+    held: list[int] = []
+    holding = threading.Thread(target=lambda: held.append(call(cluster, "/local/far/hold").status))
+    holding.start()
+    cut_off = until(lambda: next((box for box in boxes if (box.data / "begins").exists()), None), "the held request")
+    stays, off, frozen = (box for box in boxes if box is not cut_off)
+    kept = all_runners.pop(stays.machine.name)
+    lost = {all_runners[box.machine.name]: box for box in (off, cut_off, frozen)}
+    keys = [(box.data / runner_id).read_text() for runner_id, box in lost.items()]
+    for key in keys:
         assert cluster.controller.call("/local/far", {}, key=key).status == 200
     off.machine.power_off()
     cut_off.machine.cut()
     frozen.process.send(signal.SIGSTOP)
-    for box in lost:
+    for box in lost.values():
         until(lambda box=box: "does not answer" in cluster.trouble(box), f"the silence of {box.machine.name}")
     assert ask(cluster)["runner"] == kept, "requests go where they are answered"
-    until(lambda: not {r["runner_id"] for r in cluster.runners()} & set(old.values()), "their end", 90)
-    written = {runner_id: beats(cluster, runner_id) for runner_id in old.values()}
-    for name, key in keys.items():
+    until(lambda: not {runner["runner_id"] for runner in cluster.runners()} & set(lost), "their end", 90)
+    holding.join()
+    assert held == [503]
+    written = {runner_id: beats(cluster, runner_id) for runner_id in lost}
+    for key in keys:
         assert cluster.controller.call("/local/far", {}, key=key).status == 401
-        ended = json.loads(cluster.controller.fal("runners", "get", old[name], "--json").stdout)
-        assert "was lost" in json.dumps(ended)
+    for runner_id in lost:
+        assert "was lost" in cluster.controller.fal("runners", "get", runner_id, "--json").stdout
     off.restart()
     cut_off.machine.mend()
     frozen.process.send(signal.SIGCONT)
     back = time.monotonic()
-    for box in lost:
-        until(lambda box=box: old[box.machine.name] not in processes(box), f"the end of what {box.machine.name} ran")
+    for runner_id, box in lost.items():
+        until(lambda runner_id=runner_id, box=box: runner_id not in processes(box), f"the end of {runner_id}")
     print(f"gone {time.monotonic() - back:.1f} s after the nodes were back")
-    new = {cluster.runner_on(box) for box in lost}
-    assert not new & set(old.values())
+    new = {cluster.runner_on(box) for box in lost.values()}
+    assert not new & set(lost)
     assert cluster.runner_on(stays) == kept
     assert {str(ask(cluster)["runner"]) for _ in range(20)} <= new | {kept}
-    assert {runner_id: beats(cluster, runner_id) for runner_id in old.values()} == written
+    assert {runner_id: beats(cluster, runner_id) for runner_id in lost} == written
