@@ -195,7 +195,8 @@ class JoinedNodes:
         for host in self._hosts.values():
             name = host.way.app_name(address.host, address.port)
             if name is not None:
-                return AppWay(host.way.host, host.way.port, host.way.context, name)
+                opened = partial(host.opened, address.host)
+                return AppWay(host.way.host, host.way.port, host.way.context, name, opened)
         return None
 
     def _add(self, joined: JoinedNode, authority: NodeAuthority) -> RemoteHost:

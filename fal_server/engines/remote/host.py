@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -101,6 +103,7 @@ class RemoteHost:
         self._channel = way.channel(DoorTarget.CONTROL, "controller")
         self._stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(self._channel)
         self._processes: set[NodeShimProcess] = set()
+        self._connections: dict[str, WeakSet[socket.socket]] = {}
         self._node = Node(name=way.node, total=Resources(gpus={}), machine_types=machine_types)
         self._away = "it was not reached yet"
         self._following: asyncio.Task[None] | None = None
@@ -194,6 +197,10 @@ class RemoteHost:
             return False
         return True
 
+    def opened(self, app_host: str, connection: socket.socket) -> None:
+        """Shut a connection to the app of a runner down once that is given up, unless it is closed by then."""
+        self._connections.setdefault(app_host, WeakSet()).add(connection)
+
     async def _send_content(self, spec: LaunchSpec) -> None:
         """Send what the node lacks of a launch."""
         paths: dict[tuple[str, str], Path] = {}
@@ -221,7 +228,7 @@ class RemoteHost:
             version,
             sweep=lambda: self._swept(runner_id, token),
             leftover=lambda after: self._leftover(runner_id, token, after),
-            forget=self._processes.discard,
+            forget=self._forget,
         )
         self._processes.add(process)
         return Shim(process=process, client=ShimClient(NodeDoor(self.way, self._stub, runner_id), token))
@@ -323,6 +330,13 @@ class RemoteHost:
             if process.alive():
                 log.warning("runner %s: %s", process.runner_id, reason)
                 process.lose(reason)
+                for connection in self._connections.pop(self.way.app_host(process.runner_id), ()):
+                    with contextlib.suppress(OSError):  # it is closed
+                        connection.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self, process: NodeShimProcess) -> None:
+        self._processes.discard(process)
+        self._connections.pop(self.way.app_host(process.runner_id), None)
 
 
 async def _parts(content: pb.Content, path: Path) -> AsyncIterator[pb.PutRequest]:

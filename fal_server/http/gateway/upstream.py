@@ -43,12 +43,15 @@ class AppWay:
         host, port: the door of its machine.
         context: how the door is spoken with.
         server_name: what the door is asked for.
+        opened: is told of each connection, and shuts it down when the machine is given up: to a machine without power
+            it would not break.
     """
 
     host: str
     port: int
     context: ssl.SSLContext
     server_name: str
+    opened: Callable[[socket.socket], None]
 
 
 Ways: TypeAlias = "Callable[[RunnerAddress], AppWay | None]"
@@ -403,6 +406,8 @@ class Pool:
                 server_hostname=None if way is None else way.server_name,
             )
             upstream.transport.write(knock)
+            if way is not None:
+                way.opened(sock)
         except BaseException:
             sock.close()
             raise
