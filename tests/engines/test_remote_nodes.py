@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -87,9 +88,14 @@ async def test_a_given_up_runner_ends_when_its_node_is_back(under: Remote) -> No
 async def test_a_runner_is_given_up_although_the_connections_to_its_node_do_not_break(under: Remote) -> None:
     runner = await under.start()
     await under.until(runner, Event.READY)
+    ours, theirs = socket.socketpair()
+    under.host.opened(under.host.way.app_host(runner.runner_id), ours)
     under.way.silence()
     gone = await under.until(runner, Event.GONE)
     assert gone.reason.startswith(f"node {under.node.name} was lost")
+    with ours, theirs:
+        theirs.setblocking(False)
+        assert theirs.recv(1) == b"", "who waits for an answer of its app is told"
     await under.engine.release(runner.runner_id)
     under.wanted = []
     under.way.resume()
