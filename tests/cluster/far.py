@@ -6,7 +6,6 @@ from __future__ import annotations
 _APP = """
 import os
 import threading
-import time
 import fal
 
 class Far(fal.App, name="far", keep_alive=300, min_concurrency={runners}, max_concurrency=4, max_multiplexing=4):
@@ -20,10 +19,10 @@ class Far(fal.App, name="far", keep_alive=300, min_concurrency={runners}, max_co
 
     def beat(self) -> None:
         count = 0
-        while True:
+        never = threading.Event()
+        while not never.wait(0.2):
             count += 1
             print("beat", count, flush=True)
-            time.sleep(0.2)
 
     @fal.endpoint("/")
     def run(self) -> dict:

@@ -311,7 +311,7 @@ class RunnerLink:
         complete = warned = False
         failures = 0
 
-        async def carry() -> None:
+        async def pump() -> None:
             nonlocal after, failures
             async with aclosing(batched(self.client.logs(after or 0), self._lines)) as batches:
                 async for lines in batches:
@@ -328,7 +328,7 @@ class RunnerLink:
                 if after is None:
                     after = await self._last_sequence(self._runner_id)
                 if self.process.alive():
-                    complete = await self._while_it_may_answer(carry()) or bool(self.process.ending)
+                    complete = await self._while_it_may_answer(pump()) or bool(self.process.ending)
                 else:
                     await self.process.sweep()  # so that it writes no further lines
                     await self.store_leftover(after)
