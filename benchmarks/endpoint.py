@@ -21,6 +21,9 @@ from pathlib import Path
 
 import psutil
 
+from fal_server.core.addresses import gate_key_of
+from fal_server.store.crypto.master_key import load_master_key
+from fal_server.store.crypto.vault import AesVault
 from tests.support.controller import Controller, running
 
 _ROUNDS = 7
@@ -106,6 +109,7 @@ class Server:
     prefix: str
     processes: dict[str, int]
     key: str = ""
+    gate_key: str = ""
     rates: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     p50s: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     p99s: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -119,6 +123,7 @@ class Server:
         )
         request = f"POST {self.prefix}/{path} HTTP/1.1\r\n{fields}".encode() + _BODY
         command = [sys.executable, "-m", "benchmarks._http_load", str(self.port), str(connections), str(_SECONDS)]
+        command += [self.gate_key] if self.gate_key else []
         before = {name: cpu_seconds(pid) for name, pid in self.processes.items()}
         done = subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True, timeout=60)
         found: dict[str, float] = json.loads(done.stdout)
@@ -150,12 +155,15 @@ def bare(*, access_log: bool) -> Generator[Server]:
             drain.wait()
 
 
-def runner_of(controller: Controller) -> tuple[psutil.Process, int]:
-    """Return the only runner's worker, and the port of its app."""
+def runner_of(controller: Controller) -> tuple[psutil.Process, int, str]:
+    """Return the only runner's worker, the port of its app, and the key of the gate before it."""
     with closing(sqlite3.connect(controller.state_dir / "fal.db")) as database:
-        ((port,),) = database.execute("SELECT port FROM runners WHERE port IS NOT NULL").fetchall()
+        query = "SELECT runner_id, port, sealed_token FROM runners WHERE port IS NOT NULL"
+        ((runner_id, port, sealed),) = database.execute(query).fetchall()
+    vault = AesVault(load_master_key(controller.state_dir, {}))
+    gate_key = gate_key_of(vault.open(f"runner/{runner_id}/token", sealed))
     processes = psutil.Process(controller.process.pid).children(recursive=True)
-    return next(one for one in processes if _listens(one, port)), port
+    return next(one for one in processes if _listens(one, port)), port, gate_key
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
@@ -175,14 +183,14 @@ def main() -> None:
         controller.fal("deploy", str(app), "--app-name", "bench")
         assert controller.call("/local/bench/sync", {"name": "Ada"}, key=controller.key).status == 200
         own = psutil.Process(controller.process.pid)
-        worker, port = runner_of(controller)
+        worker, port, gate_key = runner_of(controller)
         shim = worker.parent()
         assert shim is not None
         every = {"controller": own.pid, "shim": shim.pid, "worker": worker.pid}
         servers = {
             "bare FastAPI": plain,
             "bare, access log": logging,
-            "runner": Server(port, "", every),
+            "runner": Server(port, "", every, gate_key=gate_key),
             "gateway": Server(controller.port, "/local/bench", every, controller.key),
         }
         for path in ("sync", "async"):
