@@ -1,7 +1,7 @@
 """Generate HTTP/1.1 load in its own process; print requests a second and the time of each.
 
-`_http_load PORT CONNECTIONS SECONDS [GATE_KEY]`: the request comes on standard input. With the key of a runner's gate, each
-connection opens the gate first.
+`_http_load PORT CONNECTIONS SECONDS [GATE_KEY]`: the request comes on standard input. With the key of a runner's gate,
+each connection opens the gate first.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
@@ -224,16 +224,12 @@ class _RequestMiddleware:
             await self._proxied(scope, receive, send)  # type: ignore[arg-type]
         request = ReceivedRequest(scope["headers"])
         token = CURRENT.set(request)
-        try:
-            if scope["type"] == "http":
-                await self._observed(request, scope, receive, send)
-            else:
+        if scope["type"] != "http":
+            try:
                 await self._inner(scope, receive, send)
-        finally:
-            CURRENT.reset(token)
-
-    async def _observed(self, request: ReceivedRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request to the app and its response back, and count it."""
+            finally:
+                CURRENT.reset(token)
+            return
         metrics = self._metrics
         answer = _Answer(self._app, request, send)
         started = time.perf_counter()
@@ -245,6 +241,7 @@ class _RequestMiddleware:
                 raise  # uvicorn then cuts the connection, which tells the caller that the stream broke
             # Otherwise the response was a 500 and the traceback is already printed; starlette raises again for the log.
         finally:
+            CURRENT.reset(token)
             metrics.in_progress -= 1
             route = getattr(scope.get("route"), "path", None)
             if route is not None:
@@ -289,7 +286,8 @@ class _Answer:
         self.status = 500
         self.finished = False
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Send a message; this is no coroutine itself, which would cost more than the rest."""
         kind = message["type"]
         if kind == "http.response.start":
             self.status = message["status"]
@@ -298,7 +296,7 @@ class _Answer:
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
         elif kind == "http.response.body" and not message.get("more_body", False):
             self.finished = True
-        await self._send(message)
+        return self._send(message)
 
     def _extra_headers(self) -> list[tuple[bytes, bytes]]:
         extra: list[tuple[bytes, bytes]] = []

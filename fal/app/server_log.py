@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TextIO
 
 _ACCESS_FIELDS = 5
+_SHORT_PATH = 256
 _LOGGING_FILE = logging.info.__code__.co_filename
 _PHRASES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -29,13 +31,17 @@ class AccessFormatter(logging.Formatter):
         fields = record.args
         if not isinstance(fields, tuple) or len(fields) != _ACCESS_FIELDS:
             return super().format(record)
-        return _access_line(*fields)
+        return _access_line(*fields).removesuffix("\n")
 
 
 def _access_line(address: object, method: object, path: object, version: object, status: object) -> str:
     caller = str(address).removesuffix(":0")  # the controller sends no port
     answer = _PHRASES.get(int(str(status)), str(status))
-    return f'{caller or "-"} "{method} {path} HTTP/{version}" {answer}'
+    return f'{caller or "-"} "{method} {path} HTTP/{version}" {answer}\n'
+
+
+# Most lines of a caller are the same.
+_known_access_line = lru_cache(maxsize=256)(_access_line)
 
 
 def write_access_lines_directly() -> None:
@@ -68,7 +74,9 @@ class _DirectLines:
         if not self._logger.isEnabledFor(logging.INFO):
             return
         stream = self._handler.stream
-        line = _access_line(*fields) + "\n"
+        path = fields[2]
+        is_short = isinstance(path, str) and len(path) <= _SHORT_PATH  # so that few bytes are kept
+        line = (_known_access_line if is_short else _access_line)(*fields)
         try:
             # In a runner, the stream turns it into a log entry with a level, as it does with a record.
             write_entry = getattr(getattr(stream, "buffer", None), "write_entry", None)
