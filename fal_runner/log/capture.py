@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from fal_grpc.v1 import log_pb2
 from fal_runner.log.frames import Chunk, FrameReader
@@ -14,6 +18,10 @@ from fal_runner.log.lines import EntryReader, LineSplitter, OutputLine, crash_of
 from fal_runner.log.redaction import Redactor
 
 _READ_BYTES = 64 * 1024  # what a pipe holds
+_ENOUGH_BYTES = 16 * 1024  # more is read on at once, before the pipe is full and the app waits
+_PAUSE_SECONDS = 0.01
+_BUSY_SECONDS = 0.003  # output that comes faster is read with pauses
+_TIME_OF = attrgetter("at_ns")
 # A record's level by the letter in its frame.
 LEVELS = {
     "T": log_pb2.TRACE,
@@ -28,64 +36,169 @@ _MOST_OPEN = 64  # requests in the middle of a line at a time; each may hold a l
 
 
 async def capture(
-    fd: int,
-    source: Source,
+    pipes: Mapping[int, Source],
     journal: Journal,
     redactor: Redactor,
     max_line_bytes: int,
     mark: str,
     on_crash: Callable[[str], object],
 ) -> None:
-    """Read a pipe to its end, line by line, and close it.
+    """Read the worker's pipes to their ends, line by line, and close them.
 
     Args:
-        fd: the reading end of the pipe.
-        source: the stream of the worker.
+        pipes: the stream of the worker at the reading end of each pipe.
         journal: receives the lines.
         redactor: masks secrets in them.
         max_line_bytes: a longer line is cut, and says so.
         mark: the start of every frame; see FrameReader.
         on_crash: gets a one-line summary of a report that Python itself crashed.
     """
-    os.set_blocking(fd, False)
-    frames = FrameReader(mark)
-    recorder = OutputRecorder(source, redactor, max_line_bytes, on_crash)
-    loop = asyncio.get_running_loop()
-    quiet: asyncio.TimerHandle | None = None
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def pause() -> None:
-        journal.take(recorder.pause())
-
-    def read() -> None:
-        # Without a task, because each line of a serving app comes alone, and waking a task costs more than the line.
-        nonlocal quiet
-        try:
-            data = os.read(fd, _READ_BYTES)
-            if data:
-                journal.take(recorder.take(frames.feed(data)))
-                if quiet is not None:
-                    quiet.cancel()
-                quiet = loop.call_later(_QUIET_SECONDS, pause) if recorder.holds_tracebacks else None
-                return
-        except BlockingIOError:
-            return
-        except Exception as error:  # noqa: BLE001 - raised where the end is awaited
-            if not ended.done():
-                ended.set_exception(error)
-        loop.remove_reader(fd)
-        if not ended.done():
-            ended.set_result(None)
-
-    loop.add_reader(fd, read)
+    outputs = [
+        _Pipe(fd, FrameReader(mark), OutputRecorder(source, redactor, max_line_bytes, on_crash))
+        for fd, source in pipes.items()
+    ]
+    reading = _Reading(outputs, journal)
+    reading.start()
     try:
-        await ended
+        await reading.ended
     finally:
-        if quiet is not None:
-            quiet.cancel()
-        loop.remove_reader(fd)
-        os.close(fd)
-        journal.take(recorder.take(frames.flush()) + recorder.finish())
+        reading.close()
+
+
+@dataclass(slots=True)
+class _Pipe:
+    fd: int
+    frames: FrameReader
+    recorder: OutputRecorder
+    is_open: bool = True
+
+
+class _Reading:
+    """Reads pipes at once after a silence, otherwise what came within some milliseconds together.
+
+    A pipe that nobody waits for costs its writer less, and each waking costs more than a line. Only frames wait, which
+    carry their times: those of both streams are put in order.
+
+    Attributes:
+        ended: done once all pipes have ended.
+    """
+
+    def __init__(self, pipes: Sequence[_Pipe], journal: Journal) -> None:
+        self._pipes = pipes
+        self._journal = journal
+        self._loop = asyncio.get_running_loop()
+        self._quiet: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._read_at = float("-inf")
+        self._held: list[OutputLines] = []
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def start(self) -> None:
+        for pipe in self._pipes:
+            os.set_blocking(pipe.fd, False)
+        self._watch()
+
+    def close(self) -> None:
+        """Read what is there, and close the pipes."""
+        for timer in (self._quiet, self._pause):
+            if timer is not None:
+                timer.cancel()
+        found, self._held = self._held, []
+        for pipe in self._pipes:
+            if pipe.is_open:
+                with contextlib.suppress(OSError):  # what cannot be read is lost with the pipe
+                    self._feed(pipe, found, time.time_ns())
+            if pipe.is_open:
+                found += self._end(pipe)
+        found.sort(key=_TIME_OF)
+        self._journal.take(found)
+
+    def _watch(self) -> None:
+        for pipe in self._pipes:
+            if pipe.is_open:
+                # Without a task, because each line of a serving app comes alone, and waking a task costs more.
+                self._loop.add_reader(pipe.fd, self._read)
+
+    def _unwatch(self) -> None:
+        for pipe in self._pipes:
+            if pipe.is_open:
+                self._loop.remove_reader(pipe.fd)
+
+    def _read(self) -> None:
+        """Read because there is output, or after a pause; pause if there was some just before."""
+        before, self._read_at = self._read_at, self._loop.time()
+        size, may_wait = self._read_all()
+        if self.ended.done():
+            return
+        was_pausing = self._pause is not None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        recent = self._read_at - before < _BUSY_SECONDS or was_pausing
+        if recent and may_wait and size < _ENOUGH_BYTES and (size or self._held):
+            if not was_pausing:
+                self._unwatch()
+            self._pause = self._loop.call_later(_PAUSE_SECONDS, self._read)
+            return
+        if was_pausing:
+            self._watch()
+        if self._held:
+            self._loop.call_soon(self._read)
+
+    def _read_all(self) -> tuple[int, bool]:
+        """Read each pipe once; return the bytes, and whether all that was read had a time."""
+        begin_ns = time.time_ns()
+        found, self._held = self._held, []
+        size, may_wait = 0, True
+        try:
+            for pipe in self._pipes:
+                if pipe.is_open:
+                    read, has_times = self._feed(pipe, found, begin_ns)
+                    size += read
+                    may_wait = may_wait and has_times
+            found.sort(key=_TIME_OF)
+            if any(pipe.is_open for pipe in self._pipes):
+                # What was written meanwhile waits, because an earlier line may have come to a pipe after it was read.
+                whole = bisect_right(found, begin_ns, key=_TIME_OF)
+                found, self._held = found[:whole], found[whole:]
+            elif not self.ended.done():
+                self.ended.set_result(None)
+            self._journal.take(found)
+        except Exception as error:  # noqa: BLE001 - raised where the end is awaited
+            self._unwatch()
+            if not self.ended.done():
+                self.ended.set_exception(error)
+            return 0, False
+        if size:
+            if self._quiet is not None:
+                self._quiet.cancel()
+            holds = any(pipe.is_open and pipe.recorder.holds_tracebacks for pipe in self._pipes)
+            self._quiet = self._loop.call_later(_QUIET_SECONDS, self._end_tracebacks) if holds else None
+        return size, may_wait
+
+    def _feed(self, pipe: _Pipe, found: list[OutputLines], begin_ns: int) -> tuple[int, bool]:
+        try:
+            data = os.read(pipe.fd, _READ_BYTES)
+        except BlockingIOError:
+            return 0, True
+        if not data:
+            found += self._end(pipe)
+            return 0, True
+        chunks = pipe.frames.feed(data)
+        found += pipe.recorder.take(chunks, begin_ns)
+        return len(data), all(chunk.at_ns for chunk in chunks)
+
+    def _end(self, pipe: _Pipe) -> list[OutputLines]:
+        """Close a pipe; return the lines without a newline."""
+        self._loop.remove_reader(pipe.fd)
+        pipe.is_open = False
+        os.close(pipe.fd)
+        return pipe.recorder.take(pipe.frames.flush()) + pipe.recorder.finish()
+
+    def _end_tracebacks(self) -> None:
+        for pipe in self._pipes:
+            if pipe.is_open:
+                self._journal.take(pipe.recorder.pause())
 
 
 class _Stream:
@@ -124,18 +237,28 @@ class OutputRecorder:
         self._redactor = redactor
         self._max_line_bytes = max_line_bytes
         self._common = _Stream(max_line_bytes)
+        self._at_ns = 0  # of the chunk that completes the current lines
         self._open: dict[str, _Stream] = {}  # requests in the middle of a line or traceback, oldest first
 
-    def take(self, chunks: list[Chunk]) -> list[OutputLines]:
-        """Add output; return the lines that it completes."""
+    def take(self, chunks: list[Chunk], begin_ns: int | None = None) -> list[OutputLines]:
+        """Add output; return the lines that it completes.
+
+        Args:
+            begin_ns: the time of output without one; None means now.
+        """
         now = time.monotonic()
         found: list[OutputLines] = []
-        for chunk in chunks:
+        for chunk, at_ns in zip(chunks, self._times(chunks, begin_ns), strict=True):
+            self._at_ns = at_ns
             request_id = chunk.request_id
             if not request_id:
                 found += self._feed(self._common, chunk, now)
                 continue
-            stream = self._open.pop(request_id, None) or _Stream(self._max_line_bytes)
+            opened = self._open.pop(request_id, None)
+            if opened is None and chunk.level and not chunk.goes_on and len(chunk.data) <= self._max_line_bytes:
+                found.append(self._record(chunk, OutputLine(chunk.data.removesuffix(b"\n"))))  # almost always
+                continue
+            stream = opened or _Stream(self._max_line_bytes)
             found += self._feed(stream, chunk, now)
             if chunk.ends:
                 found += self._flush(stream, request_id)
@@ -146,6 +269,18 @@ class OutputRecorder:
                 found += self._flush(self._open.pop(oldest), oldest)
         return found
 
+    def _times(self, chunks: list[Chunk], begin_ns: int | None) -> list[int]:
+        """Return the time of each chunk, in order and not later than now; unknown ones take that of the next."""
+        now_ns = time.time_ns()
+        last = max((chunk.at_ns for chunk in chunks), default=0)
+        following = min(now_ns, max(now_ns if begin_ns is None else begin_ns, last))
+        times: list[int] = []
+        for chunk in reversed(chunks):
+            following = min(chunk.at_ns or following, following)
+            times.append(following)
+        times.reverse()
+        return times
+
     @property
     def holds_tracebacks(self) -> bool:
         """Whether a traceback waits for the line after it."""
@@ -153,11 +288,13 @@ class OutputRecorder:
 
     def pause(self) -> list[OutputLines]:
         """Return the waiting tracebacks, because the output pauses."""
+        self._at_ns = time.time_ns()
         streams = [("", self._common), *self._open.items()]
         return [lines for request_id, stream in streams for lines in self._end_traceback(stream, request_id)]
 
     def finish(self) -> list[OutputLines]:
         """Return the lines without a newline, once the output has ended."""
+        self._at_ns = time.time_ns()
         found = self._flush(self._common, "")
         for request_id, stream in self._open.items():
             found += self._flush(stream, request_id)
@@ -185,12 +322,15 @@ class OutputRecorder:
         line = OutputLine(bytes(stream.record if stream.cut else stream.record.removesuffix(b"\n")), stream.cut)
         stream.record.clear()
         stream.cut = 0
-        text = self._text(line)
-        record = OutputLines(self._source, chunk.request_id, [without_level(text)], [LEVELS[chunk.level]])
+        record = self._record(chunk, line)
         before = self._of_lines(stream, stream.splitter.flush(), chunk.request_id)
         if not stream.entries.holds_part:  # otherwise a child is in the middle of its traceback
             before += self._end_traceback(stream, chunk.request_id)
         return [*before, record]
+
+    def _record(self, chunk: Chunk, line: OutputLine) -> OutputLines:
+        text = without_level(self._text(line))
+        return OutputLines(self._source, chunk.request_id, [text], [LEVELS[chunk.level]], self._at_ns)
 
     def _flush(self, stream: _Stream, request_id: str) -> list[OutputLines]:
         last = self._of_lines(stream, stream.splitter.flush(), request_id)
@@ -209,7 +349,7 @@ class OutputRecorder:
         if log_pb2.ERROR in levels:
             for crash in filter(None, map(crash_of, texts)):
                 self._on_crash(crash)
-        return [OutputLines(self._source, request_id, texts, levels)]
+        return [OutputLines(self._source, request_id, texts, levels, self._at_ns)]
 
     def _text(self, line: OutputLine) -> str:
         """Return a line as text without secrets, and with a note on dropped parts."""

@@ -1,10 +1,11 @@
 """Reads frames in a worker's output, which carry the request, the level and the extent of one entry.
 
-A frame is a mark, four hex digits of length, a letter, the request's id, 0x1F, and as many bytes as the length says.
-The letter is "-" for lines. For a record it is the letter of its level, in lower case if the next frame continues the
-record. The id is empty for a record without a request. The mark is random, and only the shim and its worker know it. A
-frame has at most PIPE_BUF bytes, which a pipe takes completely or not at all, so output of child processes and raw
-writes falls between two frames, never into one.
+A frame is a mark, four hex digits of length, a letter, sixteen hex digits of time (nanoseconds since the epoch), the
+request's id, 0x1F, and as many bytes as the length says. The letter is "-" for lines. For a record it is the letter of
+its level, in lower case if the next frame continues the record. The id is empty outside of requests. The mark is
+random, and only the shim and its worker know it. A frame has at most PIPE_BUF bytes, which a pipe takes completely or
+not at all, so output of child processes and raw writes falls between two frames, never into one. Because a frame has
+its time, it may wait in the pipe: the shim need not wake for each.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 LONGEST_ID = 128
 _DIGITS = 4
+_TIME_DIGITS = 16
+_FIXED = _DIGITS + 1 + _TIME_DIGITS
 _LINES = "-"
 _LETTERS = frozenset("-TDIWEtdiwe")
 _END = b"\x1f"
@@ -27,6 +30,7 @@ class Chunk(NamedTuple):
         ends: whether the request's output ends here.
         level: the first letter of a record's level; empty for lines.
         goes_on: whether the next chunk of the request continues the record.
+        at_ns: when it was written, in nanoseconds since the epoch; 0 if that is unknown.
     """
 
     request_id: str
@@ -34,6 +38,14 @@ class Chunk(NamedTuple):
     ends: bool = False
     level: str = ""
     goes_on: bool = False
+    at_ns: int = 0
+
+
+class _Head(NamedTuple):
+    length: int
+    letter: str
+    at_ns: int
+    request_id: str
 
 
 def new_mark() -> str:
@@ -50,7 +62,7 @@ class FrameReader:
 
     def __init__(self, mark: str) -> None:
         self._mark = mark.encode()
-        self._longest_head = len(self._mark) + _DIGITS + 1 + LONGEST_ID + len(_END)
+        self._longest_head = len(self._mark) + _FIXED + LONGEST_ID + len(_END)
         self._held = b""
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -59,26 +71,27 @@ class FrameReader:
         chunks: list[Chunk] = []
         done = start = 0  # bytes before `done` are returned; the search for the next frame starts at `start`
         while (at := data.find(self._mark, start)) >= 0:
-            head = data.find(_END, at, at + self._longest_head)
-            length = _length(data[at + len(self._mark) : head]) if head >= 0 else None
-            if head < 0 and len(data) - at < self._longest_head:
+            end = data.find(_END, at, at + self._longest_head)
+            head = _head(data[at + len(self._mark) : end]) if end >= 0 else None
+            if end < 0 and len(data) - at < self._longest_head:
                 return self._hold(chunks, data, done, at)
-            if length is None:
+            if head is None:
                 start = at + len(self._mark)
                 continue
-            body = head + len(_END)
+            body, length = end + len(_END), head.length
             if len(data) < body + length:
                 return self._hold(chunks, data, done, at)
             if at > done:
                 chunks.append(Chunk("", data[done:at]))
-            letter, request_id = _words(data[at + len(self._mark) + _DIGITS : head])
+            letter = head.letter
             chunks.append(
                 Chunk(
-                    request_id,
+                    head.request_id,
                     data[body : body + length],
                     ends=not length,
                     level="" if letter == _LINES else letter.upper(),
                     goes_on=letter.islower(),
+                    at_ns=head.at_ns,
                 )
             )
             done = start = body + length
@@ -102,15 +115,13 @@ class FrameReader:
         return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
 
 
-def _words(text: bytes) -> tuple[str, str]:
+def _head(text: bytes) -> _Head | None:
+    """Return what stands between mark and 0x1F; None if it is not the head of a frame."""
     words = text.decode("ascii", "replace")
-    return words[:1], words[1:]
-
-
-def _length(text: bytes) -> int | None:
-    if chr(text[_DIGITS]) not in _LETTERS if len(text) > _DIGITS else True:
+    letter = words[_DIGITS : _DIGITS + 1]
+    if len(words) < _FIXED or letter not in _LETTERS:
         return None
     try:
-        return int(text[:_DIGITS], 16)
+        return _Head(int(words[:_DIGITS], 16), letter, int(words[_DIGITS + 1 : _FIXED], 16), words[_FIXED:])
     except ValueError:
         return None

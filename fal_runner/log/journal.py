@@ -20,17 +20,23 @@ Level: TypeAlias = "log_pb2.LogLevel.ValueType"
 # Precedes an entry in a StreamLogsResponse: the field's number and wire type.
 _ENTRIES = bytes((shim_pb2.StreamLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _MESSAGE = bytes((log_pb2.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
+# A level, and what precedes the message after it.
+_LEVELS = {level: log_pb2.LogEntry(level=level).SerializeToString() + _MESSAGE for level in log_pb2.LogLevel.values()}
 _SEQUENCE = bytes((log_pb2.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _REMEMBERED_BYTES = 1024 * 1024
 
 
 class OutputLines(NamedTuple):
-    """Lines of one stream and request that were read together, and each line's level."""
+    """Lines of one stream and request that were read together, each line's level, and when they were written.
+
+    `at_ns` is in nanoseconds since the epoch; 0 means now.
+    """
 
     source: Source
     request_id: str
     texts: Sequence[str]
     levels: Sequence[Level]
+    at_ns: int = 0
 
 
 class _Block(NamedTuple):
@@ -84,25 +90,21 @@ class Journal:
         self._keep([entry.SerializeToString() for _, entry in numbered])
 
     def take(self, output: Iterable[OutputLines]) -> None:
-        """Store these lines, with the current time, under the next numbers."""
+        """Store these lines, whose times are in order, under the next numbers."""
         payloads: list[bytes] = []
         number = self._spool.last
-        now = Timestamp()
-        now.FromNanoseconds(time.time_ns())
-        self._in_order(now)
-        for source, request_id, texts, levels in output:
-            # Each entry is assembled from bytes: a shared head, its message, its number.
-            heads = {
-                level: log_pb2.LogEntry(
-                    timestamp=now, level=level, source=source, request_id=request_id
-                ).SerializeToString()
-                + _MESSAGE
-                for level in set(levels)
-            }
+        stamp = Timestamp()
+        for source, request_id, texts, levels, at_ns in output:
+            stamp.FromNanoseconds(at_ns or time.time_ns())
+            self._in_order(stamp)
+            # Each entry is assembled from bytes: what its lines share, its level, its message, its number.
+            shared = log_pb2.LogEntry(timestamp=stamp, source=source, request_id=request_id).SerializeToString()
             for text, level in zip(texts, levels, strict=True):
                 number += 1
                 message = text.encode("utf-8", "replace")
-                payloads.append(b"".join((heads[level], varint(len(message)), message, _SEQUENCE, varint(number))))
+                payloads.append(
+                    b"".join((shared, _LEVELS[level], varint(len(message)), message, _SEQUENCE, varint(number)))
+                )
         self._keep(payloads)
 
     def note(self, text: str, level: Level = log_pb2.INFO) -> None:

@@ -31,7 +31,7 @@ from fal_runner.shim.supervisor import State, Supervisor
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _BATCH_BYTES = 256 * 1024
-_BATCH_SECONDS = 0.01
+_BATCH_SECONDS = 0.02
 
 
 class StartRefused(Exception):
@@ -210,7 +210,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     async def StreamLogs(
         self, request: shim_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
-        """Stream entries in batches: at once after a pause, otherwise those of 10 ms together."""
+        """Stream entries in batches: at once after a pause, otherwise those of 20 ms together."""
         journal = (await self._worker(context)).journal
         reader = journal.reader(request.after_sequence)
         loop = asyncio.get_running_loop()

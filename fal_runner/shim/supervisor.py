@@ -86,7 +86,7 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._process: WorkerProcess | None = None
         self._result: asyncio.Task[None] | None = None
-        self._captures: list[asyncio.Task[None]] = []
+        self._output: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._kill_at = float("inf")
         self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
@@ -170,12 +170,9 @@ class Supervisor:
         if prewarmed is not None:
             self._crowd.apply(self._reaper.program_of(process.child))
         self._started = time.monotonic()
-        outputs = (process.stdout, log_pb2.LogEntry.SOURCE_STDOUT), (process.stderr, log_pb2.LogEntry.SOURCE_STDERR)
-        for fd, source in outputs:
-            lines = capture(
-                fd, source, self.journal, self._redactor, self._max_line_bytes, self._mark, self._note_crash
-            )
-            self._captures.append(self._spawn(lines))
+        outputs = {process.stdout: log_pb2.LogEntry.SOURCE_STDOUT, process.stderr: log_pb2.LogEntry.SOURCE_STDERR}
+        lines = capture(outputs, self.journal, self._redactor, self._max_line_bytes, self._mark, self._note_crash)
+        self._output = self._spawn(lines)
         self._tasks.append(self._spawn(process.ask(self._job(process, prewarmed=prewarmed is not None), last=True)))
         self._result = self._spawn(self._listen(process))
         self._tasks.append(self._spawn(self._watch_end(self._worker)))
@@ -438,7 +435,7 @@ class Supervisor:
         if self._grace is not None:
             self._grace.cancel()
         await self._reaper.sweep()
-        readers = [task for task in (*self._captures, self._result) if task is not None]
+        readers = [task for task in (self._output, self._result) if task is not None]
         _, late = await asyncio.wait(readers, timeout=_LEFTOVER_SECONDS)
         for task in (*late, *(task for task in self._tasks if task is not asyncio.current_task())):
             task.cancel()

@@ -19,9 +19,9 @@ import mmap
 import os
 import re
 import select
-import struct
 import sys
 import threading
+import time
 import traceback
 from contextvars import ContextVar
 from typing import Any, Callable, Dict, Generator, List, Optional, Set, Tuple
@@ -32,12 +32,12 @@ _CANCELLATION = b"x-fal-cancellation"
 _LONGEST_WAIT_SECONDS = 20.0
 _ID = re.compile(rb"[!-~]{1,128}")  # the form that the shim's FrameReader accepts
 _PIPE_BUF = 4096  # the kernel does not split writes of at most this many bytes (pipe(7))
+_FIXED = 21  # bytes of a frame's length, kind and time
 _END = b"\x1f"
 
 COUNT_NAME = "fal-requests"
 COUNT_BYTES = 32
-_GATES = {"port": 16, "metrics_port": 24}
-_COUNT = struct.Struct("<Q")
+_GATES = {"port": 2, "metrics_port": 3}  # their places in it, as numbers of eight bytes
 CURRENT: ContextVar[bytes] = ContextVar("fal_request_id", default=b"")
 # The first letter of the level while a logger's record or a traceback is written, which is one entry.
 _LEVEL: ContextVar[bytes] = ContextVar("fal_log_level", default=b"")
@@ -99,19 +99,27 @@ class RequestWriter(io.RawIOBase):
         Args:
             letter: the first letter of the level's name: T, D, I, W or E.
         """
-        self._write_framed(memoryview(text.encode("utf-8", "backslashreplace")), self._mark and letter.encode(), True)
+        data = text.encode("utf-8", "backslashreplace")
+        request_id = CURRENT.get()
+        mark = self._mark
+        if not mark or len(data) > _PIPE_BUF - len(mark) - _FIXED - len(request_id) - len(_END):
+            self._write_framed(memoryview(data), mark and letter.encode(), True)
+            return
+        with self._lock:
+            self._write(self._head(len(data), letter.encode(), request_id) + data)
+        self._within_line.discard(request_id)
 
     def _write_framed(self, view: memoryview, level: bytes, ends: bool) -> None:
-        request_id = CURRENT.get()
-        if not request_id and not level:
+        if not self._mark:
             self._write(view)
             return
-        room = _PIPE_BUF - len(self._mark) - 5 - len(request_id) - len(_END)
+        request_id = CURRENT.get()
+        room = _PIPE_BUF - len(self._mark) - _FIXED - len(request_id) - len(_END)
         with self._lock:  # the parts of one record must be contiguous
             for start in range(0, len(view), room):
                 part = view[start : start + room]
                 kind = (level if start + room >= len(view) else level.lower()) or _LINES
-                self._write(b"".join((self._mark, b"%04x" % len(part), kind, request_id, _END, part)))
+                self._write(b"".join((self._head(len(part), kind, request_id), part)))
         if len(view):
             (self._within_line.discard if ends else self._within_line.add)(request_id)
 
@@ -119,7 +127,10 @@ class RequestWriter(io.RawIOBase):
         """End the request's output; an incomplete line is completed."""
         if request_id in self._within_line:
             self._within_line.discard(request_id)
-            self._write(self._mark + b"0000" + _LINES + request_id + _END)
+            self._write(self._head(0, _LINES, request_id))
+
+    def _head(self, length: int, kind: bytes, request_id: bytes) -> bytes:
+        return b"%b%04x%b%016x%b\x1f" % (self._mark, length, kind, time.time_ns(), request_id)
 
     def _write(self, data: Any) -> None:
         size = len(data)
@@ -199,21 +210,22 @@ class RequestCount:
     """
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, COUNT_BYTES)
+        self._numbers = memoryview(mmap.mmap(fd, COUNT_BYTES)).cast("Q")
         self._lock = threading.Lock()
         self._forked = False
         os.register_at_fork(after_in_child=self._note_fork)
-        self._memory[:16] = struct.pack("<QQ", 1, 0)
+        self._count = 0
+        self._numbers[0], self._numbers[1] = 1, 0
 
     def add(self, number: int) -> None:
         if self._forked:  # the shim only wants the worker's own requests
             return
         with self._lock:
-            count = _COUNT.unpack_from(self._memory, 8)[0] + number
-            _COUNT.pack_into(self._memory, 8, max(0, count))
+            self._count += number
+            self._numbers[1] = self._count
 
     def note_gate(self, name: str) -> None:
-        _COUNT.pack_into(self._memory, _GATES[name], 1)
+        self._numbers[_GATES[name]] = 1
 
     def _note_fork(self) -> None:
         self._forked = True
@@ -334,7 +346,7 @@ class Beginnings:
         self._sees_endpoints = True
 
         @functools.wraps(plain)
-        async def run(*, dependant: Any, **options: Any) -> Any:
+        def run(*, dependant: Any, **options: Any) -> Any:
             request_id = CURRENT.get()
             if self._started.get(request_id, True) is not True:
                 # An asynchronous endpoint runs to its first pause before those who wait for the event do. Any other
@@ -343,7 +355,7 @@ class Beginnings:
                     self.start(request_id)
                 else:
                     dependant = _Announcing(dependant, self, request_id)
-            return await plain(dependant=dependant, **options)
+            return plain(dependant=dependant, **options)
 
         routing.run_endpoint_function = run
 

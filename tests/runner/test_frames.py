@@ -23,8 +23,8 @@ texts = st.lists(st.sampled_from([b"a", b"\n", b"\x1e", b"\x1e01", b"\x1f", MARK
 )
 
 
-def framed(request_id: str, data: bytes, kind: bytes = b"-") -> bytes:
-    return b"%s%04x%s%s\x1f%s" % (MARK.encode(), len(data), kind, request_id.encode(), data)
+def framed(request_id: str, data: bytes, kind: bytes = b"-", at_ns: int = 1) -> bytes:
+    return b"%s%04x%s%016x%s\x1f%s" % (MARK.encode(), len(data), kind, at_ns, request_id.encode(), data)
 
 
 def together(pieces: Sequence[Chunk]) -> list[tuple[str, bytes]]:
