@@ -174,7 +174,7 @@ async def _living(platform: Platform, count: int) -> dict[str, Measured]:
         return seen
 
     async def planned() -> int:
-        platform.reconciler.planned()
+        await platform.reconciler.planned()
         return count
 
     found = {

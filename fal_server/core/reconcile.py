@@ -200,28 +200,27 @@ class StandingPlan:
             now: the time of the plan.
             quotas: how many runners an account may have.
         """
-        actions: list[Action] = []
-        waiting: list[tuple[Runner, Needs]] = []
-        self._active.clear()
-        owners: dict[str, AppId] = {}
-        for look in looks:
-            found, due_at = _plan_look(look, now)
-            # The demand of waiting requests changes with time, and once more when they are gone.
-            if found or (look.given is not None and look.given.load.queued):
-                self._active.add(look.app_id)
-            # A drained runner holds its resources until it is gone; a dropped one never had any.
-            dropped = {action.runner_id for action in found if isinstance(action, Drop)}
-            for runner in look.runners:
-                if runner.state in NO_PROCESS and runner.desired is Desired.SERVE and runner.runner_id not in dropped:
-                    needs = _needs(look.given, runner)
-                    waiting.append((runner, needs))
-                    owners[runner.runner_id] = look.app_id
-                    due_at = _earliest(due_at, launch_due_at(runner, needs, now), now)
-            self._remember(look, due_at, now)
-            actions += found
+        examination = self.examination(now)
+        actions = [action for look in looks for action in examination.examine(look)]
+        return actions + examination.launches(nodes, quotas)
+
+    def examination(self, now: datetime) -> Examination:
+        """Return a plan that takes one app after another, so that other work may be done between two of them."""
+        return Examination(self, now)
+
+    def note(self, look: Look, due_at: datetime | None, now: datetime, *, active: bool) -> None:
+        """Note what an app holds, and when it must be examined again; at the next plan if it is active."""
+        (self._active.add if active else self._active.discard)(look.app_id)
+        self._remember(look, due_at, now)
+
+    def launches(
+        self, waiting: Sequence[tuple[Runner, Needs]], nodes: Sequence[Node], now: datetime, quotas: QuotasOf
+    ) -> list[Action]:
+        """Return where the waiting runners start, considering the resources that all apps hold."""
         launches = plan_launches(waiting, self._room, nodes, now, quotas)
+        owners = {runner.runner_id: runner.app_id for runner, _ in waiting}
         self._active |= {a.app_id if isinstance(a, Abandon) else owners[a.runner_id] for a in launches}
-        return actions + launches
+        return [*launches]
 
     def _remember(self, look: Look, due_at: datetime | None, now: datetime) -> None:
         before = self._outlooks.pop(look.app_id, None)
@@ -238,6 +237,40 @@ class StandingPlan:
         if due_at is not None and (listed_at is None or due_at < listed_at):
             self._listed[look.app_id] = due_at
             heapq.heappush(self._times, (due_at, next(self._number), look.app_id))
+
+
+class Examination:
+    """One plan of a StandingPlan: first each app's own actions, then the launches of all.
+
+    Args:
+        plan: notes what is found.
+        now: the time of the plan.
+    """
+
+    def __init__(self, plan: StandingPlan, now: datetime) -> None:
+        self._plan = plan
+        self._now = now
+        self._waiting: list[tuple[Runner, Needs]] = []
+
+    def examine(self, look: Look) -> list[Action]:
+        """Return an app's due actions, without launches."""
+        now = self._now
+        found, due_at = _plan_look(look, now)
+        # A drained runner holds its resources until it is gone; a dropped one never had any.
+        dropped = {action.runner_id for action in found if isinstance(action, Drop)}
+        for runner in look.runners:
+            if runner.state in NO_PROCESS and runner.desired is Desired.SERVE and runner.runner_id not in dropped:
+                needs = _needs(look.given, runner)
+                self._waiting.append((runner, needs))
+                due_at = _earliest(due_at, launch_due_at(runner, needs, now), now)
+        # The demand of waiting requests changes with time, and once more when they are gone.
+        active = bool(found) or (look.given is not None and look.given.load.queued > 0)
+        self._plan.note(look, due_at, now, active=active)
+        return found
+
+    def launches(self, nodes: Sequence[Node], quotas: QuotasOf = usual_quotas) -> list[Action]:
+        """Return the due launches of the examined apps."""
+        return self._plan.launches(self._waiting, nodes, self._now, quotas)
 
 
 def _plan_look(look: Look, now: datetime) -> tuple[list[Action], datetime | None]:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from fal_server.aio.retry import until_stored
 from fal_server.aio.rounds import Rounds
 from fal_server.aio.set_aside import SetAside
+from fal_server.aio.slices import in_slices
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.actions import (
     Abandon,
@@ -111,7 +112,7 @@ class Reconciler:
     async def tick(self) -> None:
         """Plan and apply once."""
         self._dispatcher.serve_waiting()
-        for action in self.planned():
+        for action in await self.planned():
             await self._try(action)
         self._fail_hopeless()
         if (now := self._clock.now()) >= self._prune_at:
@@ -119,17 +120,24 @@ class Reconciler:
             self._catalog.prune({runner.revision_id for runner in self._fleet.runners})
             self._decisions.prune({app.app_id for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
 
-    def planned(self) -> list[Action]:
-        """Plan for the apps that changed or whose time has come, and return the due actions."""
+    async def planned(self) -> list[Action]:
+        """Plan for the apps that changed or whose time has come, and return the due actions.
+
+        After a start these are all apps, so other tasks run in between.
+        """
         now = self._clock.now()
         # They stay here until they are planned, so that a failing plan does not lose one.
         self._unplanned |= self._fleet.take_touched()
         self._unplanned |= self._catalog.take_touched()
         self._unplanned |= self._dispatcher.waiting_apps
         self._unplanned |= self._plan.due(now)
-        looks = [self.look(app_id) for app_id in self._unplanned]
-        actions = self._plan.plan(looks, self._engine.nodes(), now, self._quotas)
-        self._unplanned.clear()
+        examined = tuple(self._unplanned)
+        examination = self._plan.examination(now)
+        actions: list[Action] = []
+        async for app_id in in_slices(examined):
+            actions += examination.examine(self.look(app_id))
+        actions += examination.launches(self._engine.nodes(), self._quotas)
+        self._unplanned.difference_update(examined)
         return actions
 
     async def _try(self, action: Action) -> None:

@@ -126,7 +126,7 @@ async def test_the_reconciler_plans_what_a_plan_over_everything_has(followed: Pl
             except Fault:
                 continue  # the platform may refuse it
             whole = over_everything(followed)
-            assert sorted(map(repr, followed.reconciler.planned())) == sorted(map(repr, whole))
+            assert sorted(map(repr, await followed.reconciler.planned())) == sorted(map(repr, whole))
             if life.chance.random() < 0.7:
                 await followed.reconciler.tick()
     finally:
