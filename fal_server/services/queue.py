@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -288,7 +288,7 @@ class Queue:
             NotFound: there is no such app.
         """
         self._catalog.require(app_id)
-        chosen: list[LiveRequest] = []
+        chosen: deque[LiveRequest] = deque()
         async with aclosing(in_slices(list(self._backlog))) as every:
             async for live in every:
                 if len(chosen) == limit:
@@ -299,12 +299,16 @@ class Queue:
                     chosen.append(live)
         flushed = 0
         # Those that a runner got meanwhile continue. Those that left the queue and wait for a runner come last, because
-        # the next in the queue would take the place of each.
-        for start in range(0, len(chosen), _GROUP):
-            group = [live for live in chosen[start : start + _GROUP] if live.attempt is None and _is_waiting(live)]
+        # the next in the queue would take the place of each. Each group is let go of at once: freeing all of them
+        # together would hold the event loop.
+        last: list[LiveRequest] = []
+        while chosen:
+            group: list[LiveRequest] = []
+            for live in [chosen.popleft() for _ in range(min(_GROUP, len(chosen)))]:
+                (group if live.attempt is None and _is_waiting(live) else last).append(live)
             if group:
                 flushed += await run_to_completion(self._cancel_group(group))
-        async for live in in_slices(chosen):
+        async for live in in_slices(last):
             if _is_waiting(live):
                 await self.cancel(app_id, live.request.request_id)
                 flushed += 1
