@@ -26,7 +26,7 @@ import fal
 from fal.app import server as runner_server
 from fal.app.served import Served
 from fal_runner.log.frames import new_mark
-from fal_runner.worker.request_output import COUNT_NAME, RequestStreams
+from fal_runner.worker.request_output import COUNT_BYTES, COUNT_NAME, RequestStreams
 
 _CONNECTIONS = 32
 _REQUESTS = 1_500
@@ -98,7 +98,7 @@ async def of_runner(*, logs: bool) -> uvicorn.Config:
     streams.install()
     streams.begin(new_mark(), lambda: None)
     shared = os.memfd_create(COUNT_NAME)
-    os.ftruncate(shared, 24)
+    os.ftruncate(shared, COUNT_BYTES)
     streams.count_in(shared)
     streams.tag(uvicorn.config)
     import fastapi.routing
