@@ -107,13 +107,12 @@ async def of_runner(*, logs: bool) -> uvicorn.Config:
     taken: list[uvicorn.Config] = []
     started = asyncio.Event()
 
-    class Taken(runner_server._Server):  # noqa: SLF001 - it listens on nothing
-        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-            self.config.load()
-            taken.append(self.config)
-            started.set()
+    async def serve(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        server.config.load()
+        taken.append(server.config)
+        started.set()
 
-    runner_server._Server = Taken  # type: ignore[misc]  # noqa: SLF001
+    setattr(uvicorn.Server, "serve", serve)  # noqa: B010 - it listens on nothing
     await runner_server.serve(cast("Served", Bench(_allow_init=True)), version="", port=1, metrics_port=None)
     await started.wait()
     taken[0].access_log = logs
