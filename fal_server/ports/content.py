@@ -74,6 +74,14 @@ class Vault(Protocol):
         """
         ...
 
+    def seal_bytes(self, context: str, value: bytes) -> bytes:
+        """Encrypt bytes, with one copy of them at a time."""
+        ...
+
+    def open_bytes(self, context: str, sealed: bytes) -> bytes:
+        """Decrypt sealed bytes; see `open`."""
+        ...
+
     def open(self, context: str, sealed: bytes) -> str:
         """Decrypt a sealed value.
 

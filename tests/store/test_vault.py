@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +58,38 @@ def test_the_key_is_not_shown():
     assert repr(vault).startswith("AesVault(key_id=")
     with pytest.raises(ValueError, match="32 bytes, not 16"):
         AesVault(KEY[:16])
+
+
+@given(context=texts, value=st.binary())
+def test_bytes_return_as_they_were(context, value):
+    assert AesVault(KEY).open_bytes(context, AesVault(KEY).seal_bytes(context, value)) == value
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_bytes_of_many_parts_are_what_one_call_would_seal(more):
+    value = random.Random(1).randbytes(3 * 1024 * 1024 + more)
+    sealed = AesVault(KEY).seal_bytes("c", value)
+    assert AesVault(KEY).open_bytes("c", sealed) == value
+    assert AESGCM(KEY).decrypt(sealed[5:17], sealed[17:], sealed[:5] + b"c") == value
+    for place in (5, 17, 2 * 1024 * 1024, len(sealed) - 1):
+        changed = bytearray(sealed)
+        changed[place] ^= 1
+        with pytest.raises(Unavailable, match="c was changed or damaged"):
+            AesVault(KEY).open_bytes("c", bytes(changed))
+
+
+@given(value=st.binary())
+def test_bytes_that_an_earlier_version_sealed_are_opened(value):
+    assert AesVault(KEY).open_bytes("c", AesVault(KEY).seal("c", value.decode("latin-1"))) == value
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 5, 17, 20, 33])
+def test_cut_off_bytes(length):
+    sealed = AesVault(KEY).seal_bytes("main/TOKEN", b"hunter22")[:length]
+    with pytest.raises(Unavailable):
+        AesVault(KEY).open_bytes("main/TOKEN", sealed)
+
+
+def test_a_text_is_not_opened_as_what_it_is_not():
+    with pytest.raises(Unavailable, match="a form that this version does not know"):
+        AesVault(KEY).open("c", AesVault(KEY).seal_bytes("c", b"hunter2"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from io import BytesIO
 from urllib.parse import unquote_plus
 
 from starlette.requests import ClientDisconnect, Request
@@ -119,7 +120,7 @@ def passed_on(request: Request) -> tuple[tuple[str, str], ...]:
 
 
 async def _body(request: Request, take: Callable[[int], None]) -> bytes:
-    parts: list[bytes] = []
+    body = BytesIO()  # its getvalue() makes no copy
     size = 0
     try:
         async for part in request.stream():
@@ -128,10 +129,10 @@ async def _body(request: Request, take: Callable[[int], None]) -> bytes:
                 detail = f"the body is larger than the {MOST_BODY_BYTES} bytes that the queue keeps: send an address"
                 raise TooLarge(detail)
             take(size)
-            parts.append(part)
+            body.write(part)
     except ClientDisconnect:
         raise HttpError(499, "client_disconnected", "the client left before the end of its body") from None
-    return b"".join(parts)
+    return body.getvalue()
 
 
 def _priority(value: str | None) -> Priority:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
+from io import BytesIO
 from typing import cast
 
 from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fal_server.core.faults import Unavailable
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
 from fal_server.core.webhooks import Delivery
@@ -20,7 +22,7 @@ from fal_server.ports.queue import RequestFilter
 from fal_server.store.sql import dialect
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.prepared import Prepared, prepared
-from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
+from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUEST_PARTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
 from fal_server.store.sql.together import Together
 
 _FORGET_BATCH = 500
@@ -33,8 +35,14 @@ _CHANGE_CONTENT = Prepared(
     update(REQUEST_CONTENTS).where(_CONTENTS.request_id == bindparam("changed_id")),
     row=("changed_id", _CONTENTS.request_id),
 )
+_PARTS = REQUEST_PARTS.c
+_PART_BYTES = 1024 * 1024
+_ADD_PART = Prepared(insert(REQUEST_PARTS))
+_PART = Prepared(
+    select(_PARTS.sealed).where(_PARTS.request_id == bindparam("of_request"), _PARTS.number == bindparam("of_number"))
+)
 _CONTENT = Prepared(
-    select(_CONTENTS.request_id, _CONTENTS.sealed_request, _CONTENTS.sealed_body)
+    select(_CONTENTS.request_id, _CONTENTS.sealed_request, _CONTENTS.sealed_body, _CONTENTS.body_bytes)
     .join(REQUESTS, REQUESTS.c.request_id == _CONTENTS.request_id)
     .where(owned_by(REQUESTS, bindparam("of_account")), _CONTENTS.request_id == bindparam("of_request")),
     row=("of_request", _CONTENTS.request_id),
@@ -53,12 +61,13 @@ class SqlQueueStore:
         self._vault = vault
 
     async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
+        in_parts = len(content.body) > _PART_BYTES
         sealed = {
             "request_id": request.request_id,
             "sealed_request": self._seal(
                 request.request_id, "request", _head(content.headers, url=content.webhook_url)
             ),
-            "sealed_body": self._seal(request.request_id, "body", _text(content.body)),
+            "sealed_body": self._seal_bytes(request.request_id, "body", b"" if in_parts else content.body),
             "body_bytes": len(content.body),
         }
 
@@ -72,6 +81,8 @@ class SqlQueueStore:
                 if taken is not None:  # otherwise it was deleted meanwhile, because it was too old
                     return from_row(taken)
             await _ADD_CONTENT.change(connection, sealed)
+            if in_parts:
+                await self._add_parts(connection, request.request_id, content.body)
             return request
 
         return await self._database.write(Together(work))
@@ -131,7 +142,7 @@ class SqlQueueStore:
         if row is None or row["sealed_answer"] is None:
             return None
         headers, _ = _parsed(self._open(request_id, "answer", row["sealed_answer"]))
-        body = self._open(request_id, "answer body", row["sealed_answer_body"]).encode("latin-1")
+        body = self._open_bytes(request_id, "answer body", row["sealed_answer_body"])
         return Answer(status=row["status"], headers=headers, body=body)
 
     async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
@@ -212,7 +223,7 @@ class SqlQueueStore:
         async def some(connection: AsyncConnection) -> int:
             found = (await connection.execute(chosen)).scalars().all()
             if found:
-                for table in (WEBHOOK_DELIVERIES, REQUEST_CONTENTS, REQUESTS):
+                for table in (WEBHOOK_DELIVERIES, REQUEST_PARTS, REQUEST_CONTENTS, REQUESTS):
                     await connection.execute(delete(table).where(table.c.request_id.in_(found)))
             return len(found)
 
@@ -274,13 +285,36 @@ class SqlQueueStore:
             return None
         sealed = cast("Mapping[str, bytes]", rows[0])
         headers, url = _parsed(self._open(request_id, "request", sealed["sealed_request"]))
-        body = self._open(request_id, "body", sealed["sealed_body"]).encode("latin-1")
+        body = self._open_bytes(request_id, "body", sealed["sealed_body"])
+        size = cast("int | None", rows[0]["body_bytes"])
+        if not body and size:
+            body = await self._parts(connection, request_id, size)
         return Content(headers=headers, body=body, webhook_url=url)
+
+    async def _add_parts(self, connection: AsyncConnection, request_id: str, body: bytes) -> None:
+        """Write a body part by part, so that no second copy of it is in memory."""
+        for number, start in enumerate(range(0, len(body), _PART_BYTES)):
+            part = self._seal_bytes(request_id, f"body part {number}", body[start : start + _PART_BYTES])
+            await _ADD_PART.change(connection, {"request_id": request_id, "number": number, "sealed": part})
+
+    async def _parts(self, connection: AsyncConnection, request_id: str, size: int) -> bytes:
+        """Read a body part by part.
+
+        Raises:
+            Unavailable: a part is missing.
+        """
+        body = BytesIO()  # its getvalue() makes no copy
+        for number in range(-(-size // _PART_BYTES)):
+            rows = await _PART.rows(connection, {"of_request": request_id, "of_number": number})
+            if not rows:
+                raise Unavailable(f"a part of the body of request {request_id} is missing in the database")
+            body.write(self._open_bytes(request_id, f"body part {number}", cast("bytes", rows[0]["sealed"])))
+        return body.getvalue()
 
     def _sealed(self, request: QueuedRequest, answer: Answer) -> dict[str, bytes]:
         return {
             "sealed_answer": self._seal(request.request_id, "answer", _head(answer.headers)),
-            "sealed_answer_body": self._seal(request.request_id, "answer body", _text(answer.body)),
+            "sealed_answer_body": self._seal_bytes(request.request_id, "answer body", answer.body),
         }
 
     def _seal(self, request_id: str, part: str, text: str) -> bytes:
@@ -288,6 +322,12 @@ class SqlQueueStore:
 
     def _open(self, request_id: str, part: str, sealed: bytes) -> str:
         return self._vault.open(f"request/{request_id}/{part}", sealed)
+
+    def _seal_bytes(self, request_id: str, part: str, value: bytes) -> bytes:
+        return self._vault.seal_bytes(f"request/{request_id}/{part}", value)
+
+    def _open_bytes(self, request_id: str, part: str, sealed: bytes) -> bytes:
+        return self._vault.open_bytes(f"request/{request_id}/{part}", sealed)
 
 
 def to_row(request: QueuedRequest) -> dict[str, object]:
@@ -346,11 +386,6 @@ async def _change_all(connection: AsyncConnection, requests: Sequence[QueuedRequ
 
 def _is_in(state: State | None) -> ColumnElement[bool]:
     return REQUESTS.c.state != State.COMPLETED.value if state is None else REQUESTS.c.state == state.value
-
-
-def _text(body: bytes) -> str:
-    """Return bytes as a text of the same length, because the vault seals texts."""
-    return body.decode("latin-1")
 
 
 def _head(headers: Sequence[tuple[str, str]], *, url: str | None = None) -> str:

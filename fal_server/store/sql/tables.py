@@ -382,6 +382,14 @@ REQUEST_CONTENTS = Table(
     Column("sealed_answer_body", LargeBinary),
     Column("body_bytes", BigInteger),
 )
+# Large bodies: a database makes copies of a value that it writes. `sealed_body` is empty then.
+REQUEST_PARTS = Table(
+    "request_parts",
+    METADATA,
+    Column("request_id", Text, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
 
 WEBHOOK_DELIVERIES = Table(
     "webhook_deliveries",

@@ -82,7 +82,7 @@ async def fill(store, account):
     request = QueuedRequest(
         account=account, request_id=f"request-{account}", app_name="hello", path="/", created_at=some.START
     )
-    await store.queue.add(request, Content(body=b"body"))
+    await store.queue.add(request, Content(body=bytes(2**20 + 1)))
     ended = replace(request, state=State.COMPLETED, status=200, completed_at=some.START, webhook=WebhookState.PENDING)
     await store.queue.complete(ended, Answer(status=200, body=b"answer"))
     delivery = Delivery(request_id=request.request_id, number=1, at=some.START, status=200, error=None)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete, func, select
 
+from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
 from fal_server.core.webhooks import Delivery
 from fal_server.ports.queue import RequestFilter
+from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUEST_PARTS
 from tests.store import strategies as some
 
 CONTENT = Content(headers=(("authorization", "Bearer hunter2"),), body=b"\x00\xff", webhook_url="http://h/hunter2")
@@ -180,6 +185,47 @@ async def test_old_requests_are_forgotten_with_all_they_had(store):
         assert await store.queue.deliveries(LOCAL, gone) == []
     for there in ("new", "dead", "waits"):
         assert await store.queue.get(LOCAL, there) is not None
+
+
+@pytest.mark.parametrize("size", [2**20, 2**20 + 1, 3 * 2**20 + 7])
+async def test_a_large_body_is_stored_in_parts_and_comes_back(reopen, size):
+    large = replace(CONTENT, body=random.Random(size).randbytes(size))
+    store = await reopen()
+    assert await store.queue.add(request(), large) == request()
+    again = request("again", idempotency="i")
+    assert await store.queue.add(again, large) == again
+    assert await store.queue.add(request("repeated", idempotency="i"), large) == again
+    assert (await store.queue.body_sizes()) == {"q": size, "again": size}
+    longest = await _rows(store, select(func.max(func.length(REQUEST_PARTS.c.sealed))))
+    assert longest == [None if size == 2**20 else longest[0]]
+    assert (longest[0] or 0) < 2**20 + 100
+    assert (await _rows(store, select(func.max(func.length(REQUEST_CONTENTS.c.sealed_body)))))[0] < 2**20 + 100
+    store = await reopen()
+    assert await store.queue.content(LOCAL, "q") == large
+    assert await store.queue.begin(started(request())) == large
+    for one in (started(request()), again):
+        await store.queue.complete(ended(one), ANSWER)
+    assert await store.queue.forget(some.later(20), some.later(20)) == 2
+    assert await _rows(store, select(func.count()).select_from(REQUEST_PARTS)) == [0]
+
+
+async def test_a_body_without_one_of_its_parts_is_not_given_out(reopen):
+    store = await reopen()
+    await store.queue.add(request(), replace(CONTENT, body=bytes(3 * 2**20)))
+
+    async def lose(connection):
+        await connection.execute(delete(REQUEST_PARTS).where(REQUEST_PARTS.c.number == 1))
+
+    await store._database.write(lose)
+    with pytest.raises(Unavailable, match="a part of the body of request q is missing"):
+        await store.queue.content(LOCAL, "q")
+
+
+async def _rows(store, query):
+    async def work(connection):
+        return list((await connection.execute(query)).scalars())
+
+    return await store._database.read(work)
 
 
 async def test_webhooks_are_due_in_order_and_noted_once(store):
