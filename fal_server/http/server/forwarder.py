@@ -68,7 +68,7 @@ class Forwarder:
         """End the connections to an owner that is not the owner any more: it may be frozen, and never answer."""
         owner = self._owner()
         for client, joined_to in list(self._joined.items()):
-            if joined_to != owner:
+            if joined_to != owner and not client.transport.is_closing():  # else it has its answer, and only reads it
                 client.abort()
 
     async def close(self) -> None:
