@@ -272,6 +272,10 @@ bench-versions: $(STAMP) ## measure the commit BEFORE= and this tree side by sid
 	@$(MAKE) --no-print-directory -C .cache/before/$(BEFORE) setup
 	@$(BIN)/python -m benchmarks._versions .cache/before/$(BEFORE)
 
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## measure beside nginx, HAProxy, LitServe and BentoML; write docs/explanation/performance/peers.md
+	@$(BIN)/python -m benchmarks.peers
+
 .PHONY: bench-queue-peers
 bench-queue-peers: $(STAMP) $(QUEUE_PEERS_VENV)/.ready ## measure the queue on PostgreSQL beside procrastinate: rates, and faults
 	@$(BIN)/python -m benchmarks queue_peers

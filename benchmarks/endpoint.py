@@ -30,7 +30,7 @@ _ROUNDS = 7
 _SECONDS = 1.0
 _AT_ONCE = (32, 1)
 _BODY = b'{"name": "Ada"}'
-_APP = """
+APP = """
 import fal
 from pydantic import BaseModel
 
@@ -179,7 +179,7 @@ def main() -> None:
         bare(access_log=True) as logging,
     ):
         app = Path(place) / "bench_app.py"
-        app.write_text(_APP)
+        app.write_text(APP)
         controller.fal("deploy", str(app), "--app-name", "bench")
         assert controller.call("/local/bench/sync", {"name": "Ada"}, key=controller.key).status == 200
         own = psutil.Process(controller.process.pid)

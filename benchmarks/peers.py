@@ -1,0 +1,292 @@
+"""Measure this project beside its peers in one run: proxies before one app, and servers of one endpoint.
+
+`make bench-peers` also writes the figures into docs/explanation/performance/peers.md, with a plot. nginx and HAProxy
+take part where they are installed; LitServe and BentoML are installed below .cache, and run by an interpreter without
+this project's packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import psutil
+
+from benchmarks import _http_haproxy, _http_nginx
+from benchmarks._http_haproxy import HaProxy
+from benchmarks._http_nginx import Nginx
+from benchmarks._packages import installed
+from benchmarks.endpoint import APP, bare, cpu_seconds
+from benchmarks.http_hop import Server
+from fal_grpc import VERSION
+from tests.support.controller import running
+
+_AT_ONCE = (1, 32)
+_ROUNDS = 3
+_SECONDS = 1.0
+_PAGE = Path(__file__).resolve().parent.parent / "docs/explanation/performance/peers.md"
+_PLOT = "images/peers.svg"
+_BEGIN, _END = "<!-- figures: make bench-peers writes them -->", "<!-- end of the figures -->"
+_PACKAGES = {"LitServe": "litserve==0.2.19", "BentoML": "bentoml==1.4.40"}
+_LITSERVE = """
+import sys
+
+import litserve
+
+
+class Hello(litserve.LitAPI):
+    def setup(self, device):
+        pass
+
+    def decode_request(self, request):
+        return request["name"]
+
+    def predict(self, name):
+        return "Hello, " + name
+
+    def encode_response(self, output):
+        return {"message": output}
+
+
+if __name__ == "__main__":
+    server = litserve.LitServer(Hello(), accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")
+"""
+_BENTOML = """
+import bentoml
+
+
+@bentoml.service(workers=1)
+class Hello:
+    @bentoml.api
+    async def predict(self, name: str) -> dict:
+        return {"message": "Hello, " + name}
+"""
+
+Run: TypeAlias = "dict[str, float]"
+Figures: TypeAlias = "dict[str, dict[int, list[Run]]]"
+
+
+class Peer(NamedTuple):
+    """A server to call, and the processes whose CPU time counts, with their children."""
+
+    port: int
+    path: str
+    pids: tuple[int, ...]
+    key: str = ""
+
+    def load(self, connections: int) -> Run:
+        """Call it for a second."""
+        body = b'{"name": "Ada"}'
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+            f"Content-Type: application/json\r\nAuthorization: Key {self.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        command = [sys.executable, "-m", "benchmarks._http_load", str(self.port), str(connections), str(_SECONDS)]
+        before = self._cpu_seconds()
+        done = subprocess.run(command, input=head.encode() + body, stdout=subprocess.PIPE, check=True, timeout=60)
+        found: Run = json.loads(done.stdout)
+        found["cpu_us"] = (self._cpu_seconds() - before) / (found["per_second"] * _SECONDS) * 1e6
+        return found
+
+    def _cpu_seconds(self) -> float:
+        processes = {pid for own in self.pids for pid in (own, *(c.pid for c in psutil.Process(own).children(True)))}
+        return sum(map(cpu_seconds, processes))
+
+
+@contextmanager
+def proxies() -> Generator[dict[str, Peer]]:
+    """Serve a raw ASGI app under uvicorn, and the proxies before it."""
+    with ExitStack() as stack:
+        app = Server("app")
+        stack.callback(app.close)
+        gateway = Server("gateway", str(app.port))
+        stack.callback(gateway.close)
+        found = {f"uvicorn {version('uvicorn')} alone": Peer(app.port, "/run", tuple(app.pids()))}
+        if _http_nginx.is_installed():
+            nginx = Nginx(app.port)
+            stack.callback(nginx.close)
+            found[f"nginx {_nginx_version()}"] = Peer(nginx.port, "/me/bench/run", (nginx.pids()[0],))
+        if _http_haproxy.program() is not None:
+            haproxy = HaProxy(app.port)
+            stack.callback(haproxy.close)
+            found[f"HAProxy {_http_haproxy.version()}"] = Peer(haproxy.port, "/me/bench/run", tuple(haproxy.pids()))
+        found[f"fal-grpc {VERSION}"] = Peer(gateway.port, "/me/bench/run", tuple(gateway.pids()), gateway.key)
+        yield found
+
+
+@contextmanager
+def servers(place: Path) -> Generator[dict[str, Peer]]:
+    """Serve one endpoint: in FastAPI alone, on this platform, and with the peers."""
+    with ExitStack() as stack:
+        plain = stack.enter_context(bare(access_log=False))
+        controller = stack.enter_context(running(place / "state", "--warm-workers", "0"))
+        app = place / "bench_app.py"
+        app.write_text(APP)
+        controller.fal("deploy", str(app), "--app-name", "bench")
+        assert controller.call("/local/bench/async", {"name": "Ada"}, key=controller.key).status == 200
+        found = {
+            f"FastAPI {version('fastapi')} alone": Peer(plain.port, "/async", tuple(plain.processes.values())),
+            f"fal-grpc {VERSION}": Peer(
+                controller.port, "/local/bench/async", (controller.process.pid,), controller.key
+            ),
+        }
+        for name, requirement in _PACKAGES.items():
+            label = f"{name} {requirement.partition('==')[2]}"
+            found[label] = stack.enter_context(_served(name, installed(name.lower(), requirement), place))
+        yield found
+
+
+@contextmanager
+def _served(name: str, packages: Path, place: Path) -> Generator[Peer]:
+    folder = place / name
+    folder.mkdir()
+    (folder / "bench_peer.py").write_text(_LITSERVE if name == "LitServe" else _BENTOML)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    python = getattr(sys, "_base_executable", sys.executable)  # not ours, whose packages would mix with its own
+    command = [python, "bench_peer.py", str(port)]
+    if name == "BentoML":
+        command = [python, "-m", "bentoml", "serve", "bench_peer:Hello", "--host", "127.0.0.1", "--port", str(port)]
+    own = {
+        "PYTHONPATH": str(packages),
+        "HOME": str(folder),
+        "BENTOML_HOME": str(folder),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env={"PATH": os.environ["PATH"], **own}, stdout=output, stderr=output
+        )
+    try:
+        _wait_for(process, port, folder / "output")
+        yield Peer(port, "/predict", (process.pid,))
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        _, left = psutil.wait_procs([psutil.Process(process.pid), *children], timeout=20)
+        for one in left:
+            one.kill()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+    """Wait until a peer answers; none of them says so otherwise."""
+    until = time.monotonic() + 120
+    command = ["curl", "-sf", "-X", "POST", "-H", "Content-Type: application/json", "-d", '{"name": "Ada"}']
+    while subprocess.run([*command, f"http://127.0.0.1:{port}/predict"], stdout=subprocess.DEVNULL).returncode:
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"it does not answer: {output.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+def _nginx_version() -> str:
+    shown = subprocess.run(["/usr/sbin/nginx", "-v"], stderr=subprocess.PIPE, check=True, text=True).stderr
+    return shown.strip().rpartition("/")[2].split()[0]
+
+
+def measured(peers: Mapping[str, Peer]) -> Figures:
+    """Call the peers in turns."""
+    found: Figures = {name: defaultdict(list) for name in peers}
+    for connections in _AT_ONCE:
+        for _ in range(_ROUNDS):
+            for name, peer in peers.items():
+                found[name][connections].append(peer.load(connections))
+    return found
+
+
+def table(figures: Figures, first: str) -> str:
+    """Return the figures as a table of Markdown; rates are shares of the first server in the same round."""
+    lines = [
+        f"| {first} | requests/s at 32 | share | CPU us a request | p50, p99 ms at 1 | p50, p99 ms at 32 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    base = next(iter(figures.values()))
+    for name, runs in figures.items():
+        pairs = zip(runs[32], base[32], strict=True)
+        share = statistics.median(run["per_second"] / alone["per_second"] for run, alone in pairs)
+        times = [f"{_median(runs[at], 'p50_ms'):.2f}, {_median(runs[at], 'p99_ms'):.2f}" for at in _AT_ONCE]
+        rate, cpu = _median(runs[32], "per_second"), _median(runs[32], "cpu_us")
+        lines.append(f"| {name} | {rate:,.0f} | {share:.2f} | {cpu:,.0f} | {times[0]} | {times[1]} |")
+    return "\n".join(lines)
+
+
+def plot(groups: Mapping[str, Figures]) -> str:
+    """Return a bar chart of the requests a second at 32 connections, as SVG."""
+    rows = [(title, name, _median(runs[32], "per_second")) for title, f in groups.items() for name, runs in f.items()]
+    bars: list[str] = []
+    y = 10
+    for title, figures in groups.items():
+        bars.append(f'<text x="8" y="{y + 14}" font-weight="bold">{title}, requests a second at 32 connections</text>')
+        y += 24
+        most = max(rate for of, _, rate in rows if of == title)
+        for name in figures:
+            rate = _median(figures[name][32], "per_second")
+            width = max(2, round(rate / most * 380))
+            colour = "#2563eb" if name.startswith("fal-grpc") else "#94a3b8"
+            bars.append(
+                f'<text x="8" y="{y + 14}">{name}</text>'
+                f'<rect x="180" y="{y + 2}" width="{width}" height="16" fill="{colour}"/>'
+                f'<text x="{186 + width}" y="{y + 14}">{rate:,.0f}</text>'
+            )
+            y += 22
+        y += 10
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{y}" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *bars, "</svg>", ""])
+
+
+def _median(runs: list[Run], of: str) -> float:
+    return statistics.median(run[of] for run in runs)
+
+
+def measure() -> dict[str, Figures]:
+    """Return the figures of both groups."""
+    with proxies() as peers:
+        before_an_app = measured(peers)
+    with tempfile.TemporaryDirectory() as place, servers(Path(place)) as peers:
+        of_endpoint = measured(peers)
+    return {"Proxies before an app": before_an_app, "An endpoint": of_endpoint}
+
+
+def shown(groups: Mapping[str, Figures]) -> str:
+    """Return the tables."""
+    tables = [table(figures, title) for title, figures in groups.items()]
+    about = (
+        f"CPython {platform.python_version()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.0f} from other "
+        f"work; medians of {_ROUNDS} rounds of {_SECONDS:g} s, in turns."
+    )
+    return "\n\n".join([about, *tables])
+
+
+def main() -> None:
+    """Measure and print."""
+    print(shown(measure()))
+
+
+def write() -> None:
+    """Measure, and put the figures into the page."""
+    groups = measure()
+    text = _PAGE.read_text()
+    figures = f"{_BEGIN}\n\n{shown(groups)}\n\n![Requests a second of each]({_PLOT})\n\n{_END}"
+    _PAGE.write_text(re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: figures, text, flags=re.DOTALL))
+    plotted = _PAGE.parent / _PLOT
+    plotted.parent.mkdir(exist_ok=True)
+    plotted.write_text(plot(groups))
+    print(figures)
+
+
+if __name__ == "__main__":
+    write()
