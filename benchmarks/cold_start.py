@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,16 +41,33 @@ _FASTAPI = _RAW.replace("import uvicorn\n", "import uvicorn, fastapi, pydantic, 
 
 
 class Controller:
-    """A controller in its own process and directory."""
+    """A controller in its own process and directory.
 
-    def __init__(self, state: Path, *options: str) -> None:
+    Args:
+        before: what Python runs, which then runs the controller's module.
+        variables: further environment variables.
+    """
+
+    def __init__(
+        self, state: Path, *options: str, before: tuple[str, ...] = ("-m",), variables: Mapping[str, str] | None = None
+    ) -> None:
         reading, writing = os.pipe()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment |= variables or {}
         self._environment = environment
         with (state / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fal_server", "--state-dir", str(state), "--ready-fd", str(writing), *options],
+                [
+                    sys.executable,
+                    *before,
+                    "fal_server",
+                    "--state-dir",
+                    str(state),
+                    "--ready-fd",
+                    str(writing),
+                    *options,
+                ],
                 pass_fds=(writing,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
