@@ -134,7 +134,7 @@ class Machine:
         """Start a process on it."""
         with log.open("a") as errors:
             outer = subprocess.Popen(
-                ["nsenter", "--target", str(self._pid), "--all", "--wd=/", "--", *command],
+                [*self._entering(), *command],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -144,10 +144,14 @@ class Machine:
         self._processes.append(MachineProcess(outer, _child(outer.pid)))
         return self._processes[-1]
 
+    def _entering(self) -> list[str]:
+        namespaces = ("--net", "--mount", "--pid", "--uts", "--ipc")  # with --all, only root may enter
+        return ["nsenter", "--target", str(self._pid), *namespaces, "--wd=/", "--"]
+
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command on it."""
         return subprocess.run(
-            ["nsenter", "--target", str(self._pid), "--all", "--wd=/", "--", *command],
+            [*self._entering(), *command],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
