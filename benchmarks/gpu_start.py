@@ -1,7 +1,8 @@
 """Measure how long the first caller of an app with a GPU waits, beside the same app without one.
 
 The GPUs are a library with the symbols of NVIDIA's driver, and device files that lead elsewhere, so that sandboxes get
-them. Both apps are on one controller; the one without a GPU has a worker that waits.
+them. Both apps are on one controller; the one without a GPU has a worker that waits, and the same share of the
+processors.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from benchmarks.cold_start import Controller
 from tests.support.controller import ROOT
 from tests.support.nvml import built_library, environment_of
 
-_ROUNDS = 9
+_ROUNDS = 5
 _APP = """
 import fal
 
@@ -34,7 +35,7 @@ def _deployed(directory: Path, library: Path) -> Controller:
     directory.mkdir()
     before = ("-m", "tests.isolation.with_gpus")
     controller = Controller(directory, before=before, variables=environment_of(library, 4))
-    for name, machine_type in (("plain", "XS"), ("gpu", "GPU-H100")):
+    for name, machine_type in (("plain", "XL"), ("gpu", "GPU-H100")):
         path = directory / f"{name}.py"
         path.write_text(_APP.format(machine_type=machine_type))
         controller.fal("deploy", str(path), "--app-name", name)
