@@ -24,6 +24,8 @@ OLDER_READY := $(foreach version,$(OLDER_CLIENTS),.cache/interop-$(version)-venv
 CONTAINER_BASE := .cache/containers/base.tar
 SOURCES := fal fal_grpc fal_mcp fal_server fal_runner cli tests scripts examples benchmarks
 TESTS ?= tests
+# Processes that run tests at once: many tests wait for programs that they started, so more than cores may be quicker.
+WORKERS ?= 2
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract core deploy grpc http loops services store)
 # These take minutes, and some need programs that a small machine lacks.
@@ -74,11 +76,11 @@ demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app,
 test: $(STAMP) ## run the tests
 	@echo "Left out: make test-system (whole controllers, and programs of Debian), test-interop (the published packages),"
 	@echo "          test-containers (podman), test-cluster (machines in namespaces), test-signals (hours)"
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix --ignore ,$(APART)) $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore ,$(APART)) $(TESTS)
 
 .PHONY: test-system
 test-system: $(STAMP) ## run the tests of whole controllers; needs tmux, vi, less, top, zsh, fish and faketime
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(SYSTEM_TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SYSTEM_TESTS)
 
 .PHONY: check
 check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast tests
@@ -91,7 +93,7 @@ check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast
 
 .PHONY: cov
 cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fails if it falls below the floor
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(COVERED_TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(COVERED_TESTS)
 
 .PHONY: torture
 torture: $(STAMP) ## faults under load for 15 minutes, then a check of every promise; SEED=N repeats a run, FAULTS= chooses
@@ -107,17 +109,17 @@ TIMES ?= 200
 
 .PHONY: test-signals
 test-signals: $(STAMP) ## send each signal at 200 times of each long command's life (hours); TIMES= sends 6 to each
-	@FAL_SIGNAL_TIMES=$(TIMES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/signals
+	@FAL_SIGNAL_TIMES=$(TIMES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/signals
 
 .PHONY: test-client
 test-client: $(STAMP) ## run the client's tests that meet another system, without what only POSIX has
-	@PYTHONPATH=$(CURDIR)/tests/support/without_posix $(BIN)/python -m pytest -n 2 --dist worksteal \
+	@PYTHONPATH=$(CURDIR)/tests/support/without_posix $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 		-k "not terminal and not at_any_import" $(CLIENT_TESTS)
 
 .PHONY: test-interop
 test-interop: $(STAMP) docs $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.ready $(JAVASCRIPT)/.ready ## run the published packages and a browser against this controller; needs npm and chromium
 	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python FAL_PROTO_PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python \
-		$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop
+		$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/interop
 	@$(BIN)/python -m tests.interop.report --check
 
 .PHONY: test-containers
