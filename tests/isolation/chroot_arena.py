@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fal_server.builders.container_engine import apart
 from tests.isolation import hostile_image
+from tests.isolation.build_arena import _end as end
 
 _BUILD = ("build", "--isolation", "chroot")
 
@@ -28,13 +29,15 @@ def fight(home: Path) -> dict[str, dict[str, bool]]:
     os.environ["XDG_RUNTIME_DIR"] = str(home / "run")
     others = Path("/dev/shm") / f"fal-build-{secrets.token_hex(8)}"
     others.write_text("another build's secret")
+    daemon = f"fal-daemon-{secrets.token_hex(8)}"
     targets = {"controller": os.getpid(), "others_secret": str(others), "secret": str(others)}
-    attacks = [sys.executable, hostile_image.__file__, json.dumps({**targets, "daemon": "unused"})]
+    attacks = [sys.executable, hostile_image.__file__, json.dumps({**targets, "daemon": daemon})]
     ways = {"beside": [], "apart": [*apart(Path(podman), _BUILD)]}
     try:
         return {name: _succeeded([*way, *attacks]) for name, way in ways.items()}
     finally:
         others.unlink()
+        end(daemon)  # what ran beside this process left it
         subprocess.run([podman, "system", "migrate"], check=False, capture_output=True)  # ends what keeps namespaces
 
 
