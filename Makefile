@@ -137,6 +137,10 @@ container-engine:
 $(CONTAINER_BASE): scripts/container_base.py requirements/dev.txt requirements/interop.txt $(STAMP)
 	@$(BIN)/python -m scripts.container_base $@
 
+.PHONY: pictures
+pictures: $(STAMP) ## take the pictures of the dashboard's pages for the documentation; needs chromium
+	@$(BIN)/python -m tests.interop.pictures
+
 .PHONY: compatibility
 compatibility: ## write docs/reference/compatibility.md from the last `make test-interop`
 	@$(BIN)/python -m tests.interop.report

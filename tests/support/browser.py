@@ -93,10 +93,11 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path) -> None:
-        """Write a picture of the whole page."""
+        """Write a picture of the whole page, in the format that the name says."""
         size = self.send("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        taken = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        kind = path.suffix.removeprefix(".")
+        taken = self.send("Page.captureScreenshot", format=kind, captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(taken["data"]))
 
     def _next(self) -> dict[str, Any]:
