@@ -1,4 +1,4 @@
-"""Compare another checkout with this one, as users meet both: `python -m benchmarks._versions DIRECTORY`.
+"""Compare another checkout with this one, as users meet both: `python -m benchmarks._versions DIRECTORY [FIGURE ...]`.
 
 Each version runs its own controller in its own environment, on a directory of its own, with its own defaults, and the
 measurements of the versions alternate. This one runs twice more: with the weakest level of isolation, which is how
@@ -200,6 +200,11 @@ _FIGURES: dict[str, tuple[str, float, Callable[[Version], float]]] = {
 def main(arguments: Sequence[str]) -> int:
     """Measure and print a table of medians, and of the median ratio to the other checkout's figure of the round."""
     other = Path(arguments[0]).resolve()
+    chosen = {
+        title: figure
+        for title, figure in _FIGURES.items()
+        if not arguments[1:] or any(part in title for part in arguments[1:])
+    }
     taken: dict[tuple[str, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
         versions: list[Version] = []
@@ -210,12 +215,12 @@ def main(arguments: Sequence[str]) -> int:
         ):
             versions.append(Version(name, checkout, Path(folder) / name, *options))
             ends.callback(versions[-1].stop)
-        for title, (_, _, measure) in _FIGURES.items():
+        for title, (_, _, measure) in chosen.items():
             for round_number in range(_ROUNDS):
                 for version in versions if round_number % 2 else reversed(versions):
                     taken[title, version.name].append(measure(version))
     print(f"{'':38}{'before':>10}{'now':>10}{'ratio':>8}{'view':>10}{'ratio':>8}")
-    for title, (unit, factor, _) in _FIGURES.items():
+    for title, (unit, factor, _) in chosen.items():
         before = taken[title, "before"]
         cells = f"{statistics.median(before) * factor:>10.3g}"
         for name in ("now", "now, view"):
