@@ -1,8 +1,8 @@
 """Compare another checkout with this one, as users meet both: `python -m benchmarks._versions DIRECTORY [FIGURE ...]`.
 
 Each version runs its own controller in its own environment, on a directory of its own, with its own defaults, and the
-measurements of the versions alternate. This one runs twice more: with the weakest level of isolation, which is how
-releases without levels ran apps.
+measurements of the versions alternate. This one runs a second time with the level of isolation at which releases
+without levels ran apps.
 """
 
 from __future__ import annotations
