@@ -130,7 +130,7 @@ async def test_no_variable_brings_the_state_directory_into_a_sandbox(tmp_path, i
     (state / "admin.key").write_text("secret")
     path = named.format(state=state, above=state.parent)
     code = f"import os\nreturn {{'seen.txt': str(os.path.exists('{state}/admin.key'))}}"
-    sandboxes = replace(SANDBOXES, hidden=state)
+    sandboxes = replace(SANDBOXES, hidden=[tmp_path / "elsewhere", state])
     made = await build(tmp_path, index, code, {**environ, "SSL_CERT_DIR": path}, sandboxes)
     (seen,) = made.glob("lib/*/site-packages/seen.txt")
     assert seen.read_text() == "False"
