@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ LOG_NAME = "shim.log"
 TOKEN_METADATA = "shim-token"  # noqa: S105
 _IDENTITY_NAME = "shim.json"
 _MAX_PATH_BYTES = 100  # the kernel accepts 107
-_SPECIAL = frozenset("?#%")  # gRPC parses a path as part of a URI
+_PLAIN = re.compile(r"[\w/. +=@~-]*", re.ASCII)  # gRPC parses a path as a part of a URI, and a comma as the end of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +66,13 @@ class ShimIdentity:
 class SocketPath:
     """A path to a unix socket that the kernel and gRPC accept, as long as this is open.
 
-    A path that is too long, or has a character that is special in a URI, is reached through the open directory:
+    A path that is too long, or has a character that may be special to gRPC, is reached through the open directory:
     /proc/self/fd/N/NAME.
     """
 
     def __init__(self, path: Path) -> None:
         self._directory: int | None = None
-        if len(os.fsencode(path)) <= _MAX_PATH_BYTES and not _SPECIAL & set(str(path)):
+        if len(os.fsencode(path)) <= _MAX_PATH_BYTES and _PLAIN.fullmatch(str(path)):
             self.path = str(path)
         else:
             self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

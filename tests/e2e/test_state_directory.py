@@ -82,7 +82,7 @@ def test_nothing_is_accepted_while_the_directory_is_away(original: Controller, t
     assert original.call("/queue/local/kept/", {}, key=original.key).status == 200
 
 
-@pytest.mark.parametrize("name", ["what?#%20 é", "deep/" * 30 + "state"], ids=["characters", "length"])
+@pytest.mark.parametrize("name", ["what?#%20, é", "deep/" * 30 + "state"], ids=["characters", "length"])
 def test_any_path_will_do(tmp_path: Path, name: str) -> None:
     (tmp_path / "app.py").write_text(APP)
     controller = start(tmp_path / name)
