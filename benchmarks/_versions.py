@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.http_hop import load
 
 _HERE = Path(__file__).resolve().parents[1]
-_ROUNDS = 7
+_ROUNDS = 5
 _LINES = 5_000
 _APP = f"""
 import fal
@@ -160,7 +160,7 @@ class Version:
         began = time.perf_counter()
         self.call("measured/lines")
         runner = self.runner("measured")
-        while f"line {_LINES - 1}" not in self.fal("runners", "logs", runner, "--tail", "5"):
+        while f"line {_LINES - 1}" not in self.fal("runners", "logs", runner, "--lines", "5"):
             pass
         return time.perf_counter() - began
 
