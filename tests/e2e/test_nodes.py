@@ -106,7 +106,7 @@ def copy_state(of: Path, to: Path) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Generator[tuple[Controller, NodeProcess]]:
     controller = start(tmp_path / "controller")
-    node = start_node(tmp_path / "box2")
+    node = start_node(tmp_path / "box 2, the #second")
     try:
         join(controller, node)
         (tmp_path / "far.py").write_text(APP)

@@ -20,7 +20,7 @@ import grpc.aio
 
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
-from fal_runner.shim.address import ShimIdentity
+from fal_runner.shim.address import ShimIdentity, SocketPath
 from fal_server.core.faults import (
     FailedPrecondition,
     Fault,
@@ -304,8 +304,13 @@ def serve(path: Path, service: HostService | Enrolment) -> grpc.aio.Server:
         host_pb2_grpc.add_HostServicer_to_server(service, server)
     else:
         server.add_generic_rpc_handlers((_enrolment(service),))
-    server.add_insecure_port(f"unix:{path}")
+    _bind(server, path)
     return server
+
+
+def _bind(server: grpc.aio.Server, path: Path) -> None:
+    """Bind a server to a socket; the directory of a path that gRPC cannot read stays open until the process ends."""
+    server.add_insecure_port(SocketPath(path).target)
 
 
 def refuse_all(path: Path, fence: Fence) -> grpc.aio.Server:
@@ -324,7 +329,7 @@ def refuse_all(path: Path, fence: Fence) -> grpc.aio.Server:
 
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((Refusing(),))
-    server.add_insecure_port(f"unix:{path}")
+    _bind(server, path)
     return server
 
 
