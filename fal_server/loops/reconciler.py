@@ -126,18 +126,21 @@ class Reconciler:
         After a start these are all apps, so other tasks run in between.
         """
         now = self._clock.now()
-        # They stay here until they are planned, so that a failing plan does not lose one.
         self._unplanned |= self._fleet.take_touched()
         self._unplanned |= self._catalog.take_touched()
         self._unplanned |= self._dispatcher.waiting_apps
         self._unplanned |= self._plan.due(now)
-        examined = tuple(self._unplanned)
+        # An app that changes after it was examined is added to the new set, for the next plan.
+        examined, self._unplanned = self._unplanned, set()
         examination = self._plan.examination(now)
         actions: list[Action] = []
-        async for app_id in in_slices(examined):
-            actions += examination.examine(self.look(app_id))
-        actions += examination.launches(self._engine.nodes(), self._quotas)
-        self._unplanned.difference_update(examined)
+        try:
+            async for app_id in in_slices(examined):
+                actions += examination.examine(self.look(app_id))
+            actions += examination.launches(self._engine.nodes(), self._quotas)
+        except BaseException:
+            self._unplanned |= examined  # a failing plan loses none
+            raise
         return actions
 
     async def _try(self, action: Action) -> None:

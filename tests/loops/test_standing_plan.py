@@ -11,7 +11,8 @@ import pytest
 from fal_server.core.actions import Action
 from fal_server.core.apps import Strategy
 from fal_server.core.faults import Fault
-from fal_server.core.reconcile import StandingPlan
+from fal_server.core.identity import AppId
+from fal_server.core.reconcile import Look, StandingPlan
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.routing import Outcome
 from fal_server.live.dispatch import Lease
@@ -131,3 +132,47 @@ async def test_the_reconciler_plans_what_a_plan_over_everything_has(followed: Pl
                 await followed.reconciler.tick()
     finally:
         await life.end()
+
+
+async def test_an_app_that_changes_after_its_examination_is_examined_again(
+    followed: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciler = followed.reconciler
+    for name in NAMES:
+        await followed.deploy(name, strategy=Strategy.RECREATE)
+    await reconciler.planned()
+    plain, looked = reconciler.look, list[AppId]()
+
+    def look(app: AppId) -> Look:
+        looked.append(app)
+        if app == app_id("b"):
+            reconciler._unplanned.update(looked)  # as the end of a start does, which is another task
+        return plain(app)
+
+    monkeypatch.setattr(reconciler, "look", look)
+    reconciler._unplanned.update([app_id("a"), app_id("b")])
+    await reconciler.planned()
+    before = set(looked)
+    looked.clear()
+    await reconciler.planned()
+    assert app_id("b") in before
+    assert app_id("b") in looked
+
+
+async def test_a_failing_plan_loses_no_app(followed: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    reconciler = followed.reconciler
+    for name in NAMES:
+        await followed.deploy(name, strategy=Strategy.RECREATE)
+    plain, looked = reconciler.look, list[AppId]()
+
+    def look(app: AppId) -> Look:
+        looked.append(app)
+        return plain(app)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(reconciler, "look", lambda _: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            await reconciler.planned()
+    monkeypatch.setattr(reconciler, "look", look)
+    await reconciler.planned()
+    assert {app_id(name) for name in NAMES} <= set(looked)
