@@ -38,7 +38,7 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     daemon = f"fal-daemon-{secrets.token_hex(8)}"
     password = f"password-{secrets.token_hex(8)}"
     environ = {**os.environ, "FAL_SOMETHING_SECRET": password, "UV_CACHE_DIR": str(state / "cache" / "uv")}
-    sandboxes = BuildSandboxes(isolation=level, bounds=RunnerGroups.detect(state), hidden=state)
+    sandboxes = BuildSandboxes(isolation=level, bounds=RunnerGroups.detect(state), hidden=[state])
     builder = VirtualenvBuilder(state / "environments", state / "unused", sandboxes, environ)
     try:
         victims = {
