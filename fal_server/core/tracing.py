@@ -67,6 +67,16 @@ def traceparent_among(headers: Iterable[tuple[str, str]]) -> str:
     return next((value for name, value in headers if name == TRACEPARENT and is_traceparent(value)), "")
 
 
+def traceparent_for_app(request_id: str, traceparent: str, *, exported: bool) -> str:
+    """Return the traceparent that an app gets with a request.
+
+    Args:
+        traceparent: the caller's, which is valid; "" without one.
+        exported: whether our spans are exported, and so are the parents of the app's.
+    """
+    return continued(request_id, traceparent) if exported else traceparent or new_traceparent(request_id)
+
+
 def continued(request_id: str, traceparent: str) -> str:
     """Return the traceparent for the app when our spans are exported: its parent is our span; see `trace_of`."""
     trace = trace_of(request_id, traceparent)

@@ -1,20 +1,22 @@
-"""Spans of a real controller, decoded by a receiver of OTLP: direct and queued, with the app's parent in them."""
+"""Spans of a real controller, decoded by a receiver of OTLP: direct, queued, of WebSockets, with the app's parent."""
 
 from __future__ import annotations
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from websockets.sync.client import ClientConnection, connect
 
 from tests.support.controller import running
 from tests.support.waiting import until
 
 APP = """
 import fal
-from fastapi import Request
+from fastapi import Request, WebSocket
 
 class Traced(fal.App, name="traced", keep_alive=300):
     machine_type = "XS"
@@ -23,8 +25,15 @@ class Traced(fal.App, name="traced", keep_alive=300):
     @fal.endpoint("/")
     def call(self, request: Request) -> dict:
         return {"parent": request.headers["traceparent"]}
+
+    @fal.endpoint("/talk", is_websocket=True)
+    async def talk(self, socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(socket.headers["traceparent"])
+        await socket.close()
 """
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+MESSAGES, TALK = "2" * 32, "3" * 32
 
 
 def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
@@ -71,9 +80,38 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
             answer = controller.call(f"/queue/local/traced/requests/{queued}", key=controller.key).json()
             assert answer["parent"].split("-")[2] == own["app"].span_id.hex()
             assert of("1" * 32) == {}
+
+            door = f"ws://{controller.host}/local/traced"
+            with connect(door + "/talk", additional_headers={"traceparent": f"00-{TALK}-{CALLER}-01"}) as socket:
+                told = str(socket.recv()).split("-")
+            whole, app = (
+                until(lambda: of(TALK), "the spans of a WebSocket come")[x] for x in ("GET traced/talk", "app")
+            )
+            assert (whole.parent_span_id.hex(), told[2]) == (CALLER, app.span_id.hex())
+
+            with connect(door + "/", additional_headers={"traceparent": f"00-{MESSAGES}-{CALLER}-01"}) as socket:
+                parents = [_ask(socket) for _ in range(2)]
+            came = until(lambda: _two(spans, MESSAGES), "the spans of both messages come")
+            assert {span.span_id.hex() for span in came if span.name == "app"} == set(parents)
+            assert {span.parent_span_id.hex() for span in came if span.name == "POST traced/"} == {CALLER}
+
             page = controller.call("/metrics", key=controller.key).body.decode()
-            assert "fal_controller_spans_sent_total 7\n" in page
+            assert "fal_controller_spans_sent_total 16\n" in page
             assert "fal_controller_spans_lost_total 0\n" in page
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _ask(socket: ClientConnection) -> str:
+    """Send a message; return the parent's id that the app got with it."""
+    socket.send("{}")
+    _start, body, _end = (socket.recv() for _ in range(3))
+    parent: str = json.loads(body)["parent"]
+    return parent.split("-")[2]
+
+
+def _two(spans: list[Span], trace_id: str) -> list[Span]:
+    """Return a trace's spans once those of two messages have come."""
+    found = [span for span in spans if span.trace_id.hex() == trace_id]
+    return found if len(found) == 6 else []

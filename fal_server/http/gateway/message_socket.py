@@ -23,6 +23,7 @@ from websockets.protocol import Side, State
 from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome, error_type_of
+from fal_server.core.tracing import traceparent_for_app
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.errors import HttpError
@@ -119,11 +120,11 @@ class MessageSocket(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._draining = self._gone = False
-        # Headers about the connection and its key do not belong in a request.
+        # Headers about the connection and its key do not belong in a request; each message has a trace of its own.
         fields = b"".join(
             line + b"\r\n"
             for line in request.fields.split(b"\r\n")
-            if line and not line.startswith((b"sec-websocket-", b"content-type:", b"accept-encoding:"))
+            if line and not line.startswith((b"sec-websocket-", b"content-type:", b"accept-encoding:", b"traceparent:"))
         )
         self._fields = fields + b"content-type: application/json\r\n"
 
@@ -245,6 +246,7 @@ class MessageSocket(asyncio.Protocol):
                 bytes_in=len(message.body),
                 bytes_out=message.sent,
                 cold_start=lease is not None and lease.cold_start,
+                trace=self._request.trace,
             )
         )
 
@@ -292,10 +294,12 @@ class MessageSocket(asyncio.Protocol):
                 raise HttpError(503, "runner_disconnected", "the runner closed the connection at once")
             path = self._request.path
             upstream.transport.write(
-                b"POST %b HTTP/1.1\r\n%b%bcontent-length: %d\r\nx-fal-endpoint: %b\r\nx-fal-request-id: %b\r\n\r\n"
+                b"POST %b HTTP/1.1\r\n%btraceparent: %b\r\n%bcontent-length: %d\r\nx-fal-endpoint: %b\r\n"
+                b"x-fal-request-id: %b\r\n\r\n"
                 % (
                     path,
                     self._fields,
+                    self._traceparent(message.request_id).encode(),
                     self._exchange.connection.forwarded,
                     len(message.body),
                     path.partition(b"?")[0],
@@ -312,6 +316,13 @@ class MessageSocket(asyncio.Protocol):
         finally:
             upstream.end_request(reusable=False)
         return _outcome_of(upstream)
+
+    def _traceparent(self, request_id: str) -> str:
+        """Return the trace context for the app; the caller's, of the connection, is the parent of each message."""
+        request = self._request
+        return traceparent_for_app(
+            request_id, request.traceparent.decode("latin-1"), exported=request.trace is not None
+        )
 
     async def _pass_on(self, answer: _AnswerParts, upstream: Upstream, message: _Message, lease: Lease) -> None:
         started = False

@@ -8,7 +8,7 @@ from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
-from fal_server.core.tracing import TRACEPARENT, TRACESTATE, continued, new_traceparent, traceparent_among
+from fal_server.core.tracing import TRACEPARENT, TRACESTATE, traceparent_among, traceparent_for_app
 from fal_server.http.gateway.app_request import LIFECYCLE
 from fal_server.http.gateway.upstream import Pool, Upstream, Ways, stays_open
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
@@ -167,7 +167,7 @@ def _head(method: str, path: str, request_id: str, content: Content, lifecycle: 
     parent = traceparent_among(content.headers)
     dropped = (TRACEPARENT,) if parent else (TRACEPARENT, TRACESTATE)
     fields = "".join(f"{name}: {value}\r\n" for name, value in content.headers if name not in dropped)
-    parent = continued(request_id, parent) if exports_spans else parent or new_traceparent(request_id)
+    parent = traceparent_for_app(request_id, parent, exported=exports_spans)
     fields += f"{TRACEPARENT}: {parent}\r\n"
     if lifecycle and all(name != LIFECYCLE for name, _ in content.headers):
         fields += f"{LIFECYCLE}: {lifecycle}\r\n"
