@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
-from fal_server.composition.main import main
-
 if __name__ == "__main__":
+    # Imports drop almost nothing, so each collection would look at all modules for nothing: a sixth of their CPU time.
+    gc.disable()
+    from fal_server.composition.main import main
+
+    gc.enable()
     sys.exit(main())
