@@ -19,8 +19,11 @@ from fal_runner.log.redaction import Redactor
 
 _READ_BYTES = 64 * 1024  # what a pipe holds
 _ENOUGH_BYTES = 16 * 1024  # more is read on at once, before the pipe is full and the app waits
-_PAUSE_SECONDS = 0.01
 _BUSY_SECONDS = 0.003  # output that comes faster is read with pauses
+# A pause is as long as it takes to find this much, within bounds; output that comes slower is read as it comes.
+_WORTH_BYTES = 8 * 1024
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.05
+_LITTLE_BYTES = 512
 _TIME_OF = attrgetter("at_ns")
 # A record's level by the letter in its frame.
 LEVELS = {
@@ -127,6 +130,7 @@ class _Reading:
     def _read(self) -> None:
         """Read because there is output, or after a pause; pause if there was some just before."""
         before, self._read_at = self._read_at, self._loop.time()
+        elapsed = self._read_at - before
         size, may_wait = self._read_all()
         if self.ended.done():
             return
@@ -134,11 +138,14 @@ class _Reading:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        recent = self._read_at - before < _BUSY_SECONDS or was_pausing
-        if recent and may_wait and size < _ENOUGH_BYTES and (size or self._held):
+        busy = size >= _LITTLE_BYTES if was_pausing else bool(size) and elapsed < _BUSY_SECONDS
+        if (busy or self._held) and may_wait and size < _ENOUGH_BYTES:
+            seconds = _SHORTEST_PAUSE_SECONDS
+            if was_pausing and busy:
+                seconds = min(_LONGEST_PAUSE_SECONDS, max(seconds, elapsed * _WORTH_BYTES / size))
             if not was_pausing:
                 self._unwatch()
-            self._pause = self._loop.call_later(_PAUSE_SECONDS, self._read)
+            self._pause = self._loop.call_later(seconds, self._read)
             return
         if was_pausing:
             self._watch()
