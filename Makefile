@@ -282,6 +282,10 @@ bench-versions: $(STAMP) ## measure the commit BEFORE= and this tree side by sid
 bench-peers: $(STAMP) ## measure beside nginx, HAProxy, LitServe and BentoML; write docs/explanation/performance/peers.md
 	@$(BIN)/python -m benchmarks.peers
 
+.PHONY: bench-growth
+bench-growth: $(STAMP) ## measure what grows with apps, runners, requests and lines; write docs/explanation/performance/growth.md
+	@$(BIN)/python -m benchmarks.growth write
+
 .PHONY: bench-queue-peers
 bench-queue-peers: $(STAMP) $(QUEUE_PEERS_VENV)/.ready ## measure the queue on PostgreSQL beside procrastinate: rates, and faults
 	@$(BIN)/python -m benchmarks queue_peers
