@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from urllib.parse import quote, quote_plus
 
 MASK = "******"
@@ -22,7 +23,6 @@ class Redactor:
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value)}
         self._forms = sorted(forms, key=len, reverse=True)  # longest first, because one may be the start of another
-        self._pattern = re.compile("|".join(map(re.escape, self._forms))) if forms else None
 
     def finds(self, text: str) -> bool:
         """Return whether the text contains a value; faster than `redact`, and works on many lines at once."""
@@ -30,7 +30,12 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Mask the values in the text."""
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        return self._pattern.sub(MASK, text) if self._forms else text
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """The expression for the values; made late, because few runners print one, and a start would wait."""
+        return re.compile("|".join(map(re.escape, self._forms)))
 
     def redact_cut(self, text: str) -> str:
         """Mask the values in truncated text, which may end with the start of a value."""

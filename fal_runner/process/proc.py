@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,19 @@ def is_alive(pid: int, started_ticks: int) -> bool:
 def all_processes() -> list[ProcessInfo]:
     """List every process of the machine."""
     found = (process_info(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdecimal())
+    return [process for process in found if process is not None]
+
+
+def children_of(pid: int) -> list[ProcessInfo]:
+    """List a process's children without a look at every process of the machine; none if there is no such process.
+
+    Raises:
+        OSError: nothing is known, as with `process_info`.
+    """
+    found: list[ProcessInfo | None] = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for thread in (_PROC / str(pid) / "task").iterdir():
+            found += [process_info(int(child)) for child in (thread / "children").read_text().split()]
     return [process for process in found if process is not None]
 
 

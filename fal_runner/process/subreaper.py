@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fal_runner.isolation.sandbox import VARIABLES_VARIABLE
-from fal_runner.process.proc import ProcessInfo, all_processes, descendants, send_signal
+from fal_runner.process.proc import ProcessInfo, all_processes, children_of, descendants, send_signal
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -135,7 +135,7 @@ class Subreaper:
 
     def program_of(self, child: Child) -> int:
         """Return the process id of a child's program: its own, or the one in the sandbox that it stands for."""
-        own = (process for process in self.living_descendants() if process.parent == child.pid)
+        own = (process for process in children_of(child.pid) if process.alive)
         return next((process.pid for process in own if process.session == process.pid), child.pid)
 
     def kill_program(self, child: Child) -> None:
@@ -144,7 +144,7 @@ class Subreaper:
         A program that is already ending keeps its exit code, which the child passes on; SIGKILL to the child would lose
         it.
         """
-        own = [found for found in all_processes() if found.parent == child.pid and found.session == found.pid]
+        own = [found for found in children_of(child.pid) if found.session == found.pid]
         if own and not child.exited.done():
             for program in own:
                 send_signal(program)

@@ -62,7 +62,9 @@ class DiskBound:
         warned = False
         if most and self._container is not None:
             self._places += await self._written(self._container, warn)
+        pause = _PAUSE_SECONDS  # before the first time, too: a start has other work
         while most and self._places:
+            await asyncio.sleep(pause)
             before = time.monotonic()
             used = await asyncio.to_thread(self.measure)
             if used > most:
@@ -72,7 +74,7 @@ class DiskBound:
             if used > most * _WARN_AT and not warned:
                 warn(f"{self._hold} {used // _MIB} of {most // _MIB} MiB: at more than that the runner ends")
             warned = used > most * _WARN_AT
-            await asyncio.sleep(max(_PAUSE_SECONDS, (time.monotonic() - before) / _SHARE))
+            pause = max(_PAUSE_SECONDS, (time.monotonic() - before) / _SHARE)
 
     async def _written(self, container: Path, warn: Callable[[str], None]) -> list[Path]:
         """Wait for the container; return the directories of its engine that hold what it writes."""
