@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.endpoint import APP, Server
 from tests.support.controller import BIN, Controller, running
 
-_ROUNDS = int(os.environ.get("R", "5"))
+_ROUNDS = 3
 _FOLLOWERS = 10
 _WAITING = 1_000
 _TARGET = 1.5
@@ -87,13 +87,12 @@ def followers(controller: Controller, _place: Path) -> Generator[None]:
         for _ in range(_FOLLOWERS):
             one = subprocess.Popen(command, env=controller.environment, stdout=subprocess.PIPE)
             stack.callback(one.wait)
-            stack.callback(one.terminate)
             assert one.stdout is not None
-            one.stdout.readline()  # it reads
             reader = threading.Thread(target=one.stdout.read)
-            reader.start()
             stack.callback(reader.join)
             stack.callback(one.terminate)
+            one.stdout.readline()  # it follows
+            reader.start()
         yield
 
 
