@@ -73,7 +73,7 @@ def build_dashboard(
         RevisionPage(pages, guard, use_cases.revisions),
         SimulationPage(pages, guard, use_cases.explainer, use_cases.requests),
         PlaygroundPage(pages, guard, use_cases.revisions, use_cases.queue, files.tokens, addresses.of_app),
-        RequestPages(pages, guard, use_cases.requests, use_cases.queue, lines),
+        RequestPages(pages, guard, use_cases.requests, use_cases.payloads, use_cases.queue, lines),
         RunnerPages(pages, guard, use_cases.runners, lines),
         ShellPage(pages, guard, use_cases.runners),
         NodePages(pages, guard, use_cases.nodes, partial(_health, live, use_cases)),

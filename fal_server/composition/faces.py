@@ -116,6 +116,7 @@ async def open_faces(
         tokens=files.tokens,
         lifecycle=files.objects.lifecycle,
         ended=live.ended,
+        payloads=live.payloads if settings.request_payloads else None,
         rates=rates,
         exports_spans=use_cases.spans is not None,
     )
@@ -182,7 +183,9 @@ def _routes(
         ).routes,
         *PlatformFileRoutes(files.data, guard).routes,
         *PlatformLogRoutes(use_cases.log_search, addresses.accounts, clock, guard).routes,
-        *PlatformRequestRoutes(use_cases.analytics, use_cases.queue, addresses.accounts, clock, guard).routes,
+        *PlatformRequestRoutes(
+            use_cases.analytics, use_cases.queue, use_cases.payloads, addresses.accounts, clock, guard
+        ).routes,
         *PlatformKeyRoutes(use_cases.keys, addresses.accounts, guard).routes,
         *McpRoutes(guard, clock, version("fal-grpc"), writes=mcp_writes).routes,
     ]

@@ -10,6 +10,7 @@ from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher
+from fal_server.live.ended_payloads import EndedPayloads
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
@@ -39,6 +40,7 @@ class LiveState:
     decisions: Decisions
     resources: Measurements
     ended: EndedRequests
+    payloads: EndedPayloads
     totals: RequestTotals
     loop_lag: LoopLag
     unsent_lines: UnsentLines
@@ -65,6 +67,7 @@ def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountI
         decisions=Decisions(clock),
         resources=Measurements(fleet),
         ended=EndedRequests(),
+        payloads=EndedPayloads(),
         totals=RequestTotals(),
         loop_lag=LoopLag(),
         unsent_lines=UnsentLines(),

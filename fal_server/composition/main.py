@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 retention_days=options.retention_days,
                 request_history_days=options.request_history_days,
                 request_sample=options.request_sample,
+                request_payloads=options.request_payloads,
                 log_bytes=options.log_bytes,
                 allowed_hosts=tuple(options.allowed_host),
                 webhook_allow=tuple(options.webhook_allow),

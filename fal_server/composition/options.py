@@ -121,6 +121,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "`fal apps stats` counts all (defaults to 1).",
     )
     parser.add_argument(
+        "--request-payloads",
+        action="store_true",
+        help="Keep inputs and outputs of direct requests, too: JSON of at most 64 KiB, without credentials. Keys that "
+        "may call apps see them.",
+    )
+    parser.add_argument(
         "--log-bytes",
         type=_bytes,
         metavar="SIZE",

@@ -35,6 +35,7 @@ class Settings:
         retention_days: how long logs and ended runners are kept.
         request_history_days: how long rows and statistics of ended requests are kept.
         request_sample: the share of successful requests that get a row, 0 to 1.
+        request_payloads: whether inputs and outputs of direct requests are kept as long.
         log_bytes: the approximate limit for stored logs, oldest deleted first; None sets no limit.
         file_retention_days: how long files that apps create are kept by default; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
@@ -65,6 +66,7 @@ class Settings:
     retention_days: float = 7.0
     request_history_days: float = 7.0
     request_sample: float = 1.0
+    request_payloads: bool = False
     log_bytes: int | None = None
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0

@@ -54,6 +54,7 @@ from fal_server.services.metrics import ControllerMetrics, Metrics
 from fal_server.services.nodes import Nodes
 from fal_server.services.notices import Notices
 from fal_server.services.queue import Queue
+from fal_server.services.request_payloads import RequestPayloads
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.requests import Requests
 from fal_server.services.revisions import Revisions
@@ -103,6 +104,7 @@ class UseCases:
     queue: Queue
     metrics: Metrics
     recording: RequestRecording
+    payloads: RequestPayloads
     spans: SpanExport | None
     requests: Requests
     revisions: Revisions
@@ -184,6 +186,9 @@ async def build_use_cases(
             lambda found: (CONTENT_TYPE, to_otlp(found, version("fal-grpc"))),
             addresses.accounts,
         )
+    payloads = RequestPayloads(
+        live.payloads if settings.request_payloads else None, store.requests, clock, settings.request_sample
+    )
     recording = RequestRecording(
         live.ended,
         store.requests,
@@ -192,6 +197,7 @@ async def build_use_cases(
         settings.request_sample,
         totals=live.totals,
         traced=None if spans is None else spans.add,
+        payloads=payloads,
         fleet=fleet,
     )
     workflows = Workflows(store.workflows, clock)
@@ -280,6 +286,7 @@ async def build_use_cases(
             AppMetrics(live.fleet, HttpMetricsReader(execution.nodes.way)),
         ),
         recording=recording,
+        payloads=payloads,
         spans=spans,
         requests=requests,
         revisions=Revisions(store, catalog, fleet),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+from zlib import crc32
 
 from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.identity import AccountId, AppId
@@ -34,6 +35,11 @@ def status_of(code: int | None) -> RequestStatus:
     if code < 400:
         return RequestStatus.SUCCESS
     return RequestStatus.USER_ERROR if code < 500 else RequestStatus.ERROR
+
+
+def in_sample(request_id: str, share: float) -> bool:
+    """Return whether a success gets a row; the result for one request never changes."""
+    return share >= 1.0 or crc32(request_id.encode()) < share * 2**32
 
 
 class DirectRequest(NamedTuple):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fal_server.core.identity import AccountId
+from fal_server.core.payloads import KeptPayload
 from fal_server.core.requests import MinuteKey, RequestPage, RequestQuery, RequestRecord, RequestStats
 
 
@@ -40,6 +41,21 @@ class RequestStore(Protocol):
         """
         ...
 
+    async def add_payloads(self, payloads: Sequence[KeptPayload]) -> None:
+        """Store what requests sent and got, sealed. A request whose payload is already stored keeps it."""
+        ...
+
+    async def payload(self, account: AccountId, request_id: str) -> KeptPayload | None:
+        """Return what a request sent and got; None if nothing of it is stored.
+
+        Raises:
+            Unavailable: it was sealed with another master key, or is damaged.
+        """
+        ...
+
     async def forget(self, before: datetime) -> int:
-        """Delete requests that ended before a time, and statistics of earlier minutes; return how many requests."""
+        """Delete requests that ended before a time, and statistics of earlier minutes; return how many requests.
+
+        Their payloads go with them.
+        """
         ...

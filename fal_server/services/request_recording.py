@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from zlib import crc32
 
 from fal_server.core.faults import Fault
 from fal_server.core.identity import AccountId
@@ -21,6 +20,7 @@ from fal_server.core.requests import (
     RequestRecord,
     RequestStats,
     RequestStatus,
+    in_sample,
     minute_of,
 )
 from fal_server.core.spans import TracedRequest
@@ -31,6 +31,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.live.request_totals import AppTotals, RequestTotals
 from fal_server.ports import Clock
 from fal_server.ports.requests import RequestStore
+from fal_server.services.request_payloads import RequestPayloads
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 1.0
@@ -50,6 +51,7 @@ class RequestRecording:
         share: the share of successful requests that get a row, 0 to 1. All others get one, and all are counted.
         totals: also counts them, for metrics; None counts nothing.
         traced: takes those whose spans are exported; None exports none.
+        payloads: stores what the requests sent and got; None stores nothing of it.
         fleet: knows when the runners started that those waited for.
         monotonic: the clock of `DirectRequest`.
 
@@ -67,6 +69,7 @@ class RequestRecording:
         *,
         totals: RequestTotals | None = None,
         traced: Callable[[Sequence[TracedRequest]], None] | None = None,
+        payloads: RequestPayloads | None = None,
         fleet: Fleet | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,6 +80,7 @@ class RequestRecording:
         self._share = share
         self._totals = totals
         self._traced = traced
+        self._payloads = payloads
         self._fleet = fleet
         self._monotonic = monotonic
         self._templates: dict[tuple[str, str], str] = {}
@@ -92,6 +96,8 @@ class RequestRecording:
             for start in range(0, len(taken), _MOST_AT_ONCE):
                 await self._store_some(taken[start : start + _MOST_AT_ONCE])
             self._tell_dropped()
+            if self._payloads is not None:
+                await self._payloads.store()
 
     async def _store_some(self, taken: Sequence[Ended]) -> None:
         at, now = self._clock.now(), self._monotonic()
@@ -138,7 +144,7 @@ class RequestRecording:
                 numbers = minutes[key] = RequestStats()
             numbers.add(record)
             totals.setdefault((record.account, record.app_name), AppTotals()).add(record)
-            if record.status is not RequestStatus.SUCCESS or self._in_sample(record.request_id):
+            if record.status is not RequestStatus.SUCCESS or in_sample(record.request_id, self._share):
                 records.append(record)
         return records, minutes, totals, traced
 
@@ -204,10 +210,6 @@ class RequestRecording:
             return OTHER_ENDPOINTS
         endpoints.add(record.endpoint)
         return record.endpoint
-
-    def _in_sample(self, request_id: str) -> bool:
-        """Return whether a success gets a row; the result for one request never changes."""
-        return self._share >= 1.0 or crc32(request_id.encode()) < self._share * 2**32
 
     def _tell_dropped(self) -> None:
         if self._ended.dropped > self._told_dropped:

@@ -115,7 +115,7 @@ def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
         ).routes,
         *PlatformFileRoutes(nothing, guard).routes,
         *PlatformLogRoutes(nothing, ACCOUNTS, stack.clock, guard).routes,
-        *PlatformRequestRoutes(nothing, nothing, ACCOUNTS, stack.clock, guard).routes,
+        *PlatformRequestRoutes(nothing, nothing, nothing, ACCOUNTS, stack.clock, guard).routes,
         *PlatformKeyRoutes(nothing, ACCOUNTS, guard).routes,
         *McpRoutes(guard, stack.clock, "1", writes=True).routes,
     ]
@@ -141,7 +141,7 @@ def dashboard_of(stack) -> Starlette:
         *SimulationPage(pages, guard, nothing, nothing).routes,
         *RunnerPages(pages, guard, nothing, lines).routes,
         *PlaygroundPage(pages, guard, nothing, nothing, tokens, nothing).routes,
-        *RequestPages(pages, guard, nothing, nothing, lines).routes,
+        *RequestPages(pages, guard, nothing, nothing, nothing, lines).routes,
         *AccountPages(pages, guard, **dict.fromkeys(("keys", "secrets", "environments", "audit"), nothing)).routes,
         *NodePages(pages, guard, nothing, nothing).routes,
         *SetupPages(pages, guard, **dict.fromkeys(setup, nothing)).routes,

@@ -58,7 +58,7 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
-        with running(tmp_path / "state", "--traces", url) as controller:
+        with running(tmp_path / "state", "--traces", url, "--request-payloads") as controller:
             controller.fal("deploy", str(tmp_path / "app.py"))
             first = controller.call("/local/traced/", {}, headers={"traceparent": f"00-{TRACE}-{CALLER}-01"})
             parent = first.json()["parent"].split("-")
@@ -70,6 +70,17 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
             assert {span.parent_span_id for span in found.values()} == {whole.parent_span_id, whole.span_id}
             assert whole.start_time_unix_nano <= found["start"].start_time_unix_nano
             assert found["start"].end_time_unix_nano <= whole.end_time_unix_nano
+
+            # The payload of a direct request is kept here, because this controller was asked to.
+            asked = controller.call("/local/traced/", {"prompt": "a", "api_key": "hunter2-hunter2"}, key=controller.key)
+            listed = controller.call(
+                f"/v1/serverless/requests/by-endpoint?endpoint_id=local/traced&expand=payloads"
+                f"&request_id={asked.headers['x-fal-request-id']}",
+                key=controller.key,
+            ).json()["items"][0]
+            assert listed["json_input"] == {"prompt": "a", "api_key": "[redacted]"}
+            assert listed["json_output"] == asked.json()
+            assert all(b"hunter2" not in file.read_bytes() for file in (tmp_path / "state").glob("fal.db*"))
 
             left_out = controller.call("/local/traced/", {}, headers={"traceparent": f"00-{'1' * 32}-{CALLER}-00"})
             assert left_out.json()["parent"].endswith("-00")
@@ -96,7 +107,7 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
             assert {span.parent_span_id.hex() for span in came if span.name == "POST traced/"} == {CALLER}
 
             page = controller.call("/metrics", key=controller.key).body.decode()
-            assert "fal_controller_spans_sent_total 16\n" in page
+            assert "fal_controller_spans_sent_total 19\n" in page
             assert "fal_controller_spans_lost_total 0\n" in page
     finally:
         server.shutdown()

@@ -25,6 +25,7 @@ from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
 from fal_server.http.server.rules import Limits
 from fal_server.live.dispatch import RunnerFailure
+from fal_server.live.ended_payloads import EndedPayloads
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.rates import Rates
 
@@ -247,6 +248,7 @@ async def running_server(
     quotas: Quotas = USUAL,
     more: Iterable[str] = (),
     exports_spans: bool = False,
+    payloads: EndedPayloads | None = None,
 ) -> AsyncGenerator[Server, None]:
     ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
@@ -255,6 +257,7 @@ async def running_server(
         connect_seconds=connect_seconds,
         body_seconds=body_seconds,
         ended=ended,
+        payloads=payloads,
         rates=Rates(lambda _: quotas),
         exports_spans=exports_spans,
     )

@@ -8,7 +8,10 @@ import json
 from websockets.asyncio.client import connect
 
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import LOCAL
+from fal_server.core.payloads import MOST_BYTES, EndedPayload
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
+from fal_server.live.ended_payloads import EndedPayloads
 from tests.http.support import (
     KEY,
     App,
@@ -179,3 +182,47 @@ async def test_each_message_of_a_socket_is_a_request() -> None:
         assert [each.request_id for each in ended] == ids
         assert [(each.code, each.error_type) for each in ended] == [(200, None), (500, "runner_server_error")]
         assert [(each.bytes_in, each.bytes_out) for each in ended] == [(4, 2), (3, 2)]
+
+
+async def test_bodies_are_kept_only_by_a_gateway_that_was_asked_to() -> None:
+    kept = EndedPayloads()
+    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    async with running_server(payloads=kept) as h, runner(script) as port:
+        h.ledger.add(App("hello"), port)
+        reader, writer = await h.connect()
+        sizes = [4, MOST_BYTES, MOST_BYTES + 1]
+        for size in sizes:
+            writer.write(b"POST /me/hello/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b"b" * size)
+            await read_message(reader)
+        ended, found = h.ended.take(), kept.take()
+        assert [each.request_id for each in found] == [each.request_id for each in ended]  # type: ignore[union-attr]
+        assert [each.input and len(each.input) for each in found] == [4, MOST_BYTES, None]
+        assert [each.output for each in found] == [b"ok"] * 3
+        assert all(each.succeeded and each.account == App("hello").app_id.account for each in found)
+
+
+async def test_the_parts_of_a_chunked_answer_are_kept_once_and_a_failure_is_none() -> None:
+    kept = EndedPayloads()
+    parts = b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await read_message(reader)
+        writer.write(parts)
+        await writer.drain()
+        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+
+    async with running_server(payloads=kept) as h, runner(script) as port:
+        h.ledger.add(App("hello"), port)
+        await ask(h, CALL)
+        await only(h)
+        (found,) = kept.take()
+        assert (found.input, found.output, found.succeeded) == (b"body", b"onetwo", False)
+
+
+def test_what_finds_no_room_is_counted() -> None:
+    kept = EndedPayloads(most_bytes=10)
+    for number in range(3):
+        kept.add(EndedPayload(LOCAL, f"{number}", 0.0, True, b"12345", None))
+    assert ([each.request_id for each in kept.take()], kept.dropped) == (["0", "1"], 1)
+    kept.add(EndedPayload(LOCAL, "3", 0.0, True, b"1234567890", None))
+    assert [each.request_id for each in kept.take()] == ["3"]

@@ -9,6 +9,8 @@ from datetime import timedelta
 import pytest
 
 from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
+from fal_server.core.identity import LOCAL
+from fal_server.core.payloads import EndedPayload
 from fal_server.core.queue import Answer
 from fal_server.core.requests import (
     OTHER_ENDPOINTS,
@@ -20,7 +22,9 @@ from fal_server.core.requests import (
     RequestStats,
     RequestStatus,
 )
+from fal_server.live.ended_payloads import EndedPayloads
 from fal_server.live.ended_requests import EndedRequests
+from fal_server.services.request_payloads import RequestPayloads
 from fal_server.services.request_recording import RequestRecording
 from fal_server.services.requests import Requests
 from fal_server.store.sql.requests import SqlRequestStore
@@ -150,7 +154,7 @@ class FullDisk(SqlRequestStore):
 
 
 async def test_what_the_database_refuses_is_counted_and_told(idle: Platform, caplog: pytest.LogCaptureFixture) -> None:
-    store = FullDisk(idle.store.requests._database)
+    store = FullDisk(idle.store.requests._database, idle.store.requests._vault)
     history = History(idle, store=store)
     history.end("1")
     with caplog.at_level(logging.WARNING):
@@ -240,3 +244,18 @@ async def test_an_app_that_never_was_is_not_found(idle: Platform) -> None:
     # A deleted app, and one without requests, is not an error.
     assert await history.ids(app_name="a") == ["1"]
     assert [row.app_name for row in await history.requests.stats(SCOPE, "a")] == ["a"]
+
+
+async def test_payloads_of_listed_requests_are_stored_without_credentials(idle: Platform) -> None:
+    ended = EndedPayloads()
+    payloads = RequestPayloads(ended, idle.store.requests, idle.clock, 0.0, monotonic=lambda: NOW)
+    recording = RequestRecording(EndedRequests(), idle.store.requests, idle.catalog, idle.clock, payloads=payloads)
+    ended.add(EndedPayload(LOCAL, "failed", NOW - 1, False, b'{"token": "t", "n": 1}', b"no JSON"))
+    ended.add(EndedPayload(LOCAL, "not in the sample", NOW - 1, True, b"{}", b"{}"))
+    ended.add(EndedPayload(LOCAL, "not JSON", NOW - 1, False, b"-", None))
+    await recording.store()
+    found = await payloads.get(LOCAL, "failed")
+    assert found is not None
+    assert (found.input, found.output) == (b'{"token":"[redacted]","n":1}', None)
+    assert found.ended_at == idle.clock.now() - timedelta(seconds=1)
+    assert [await payloads.get(LOCAL, each) for each in ("not in the sample", "not JSON")] == [None, None]

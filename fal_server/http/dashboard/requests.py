@@ -9,31 +9,36 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fal_server.access.permissions import allows, require_app
+from fal_server.access.permissions import CALL_APPS, allows, require_app
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import AppId, Principal
-from fal_server.core.queue import QueuedRequest, State
+from fal_server.core.queue import Answer, QueuedRequest
 from fal_server.core.requests import RequestQuery, RequestRecord, RequestStats, RequestStatus
 from fal_server.http.dashboard.app import back
 from fal_server.http.dashboard.log_lines import LogLines
-from fal_server.http.dashboard.media import media_of
+from fal_server.http.dashboard.media import ShownAnswer, media_of
 from fal_server.http.dashboard.pages import Pages, app_of, may
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.parameters import one_of
 from fal_server.services.queue import Queue
+from fal_server.services.request_payloads import RequestPayloads
 from fal_server.services.requests import Requests
 
 _SPANS = {"1h": (timedelta(hours=1), 1), "6h": (timedelta(hours=6), 5), "1d": (timedelta(days=1), 20)}
 _MOST_LISTED = 100
+_JSON = (("content-type", "application/json"),)
 _QUANTILES = (0.5, 0.95, 0.99)
 
 
 class RequestPages:
     """The requests of the account or of one app, and one request."""
 
-    def __init__(self, pages: Pages, guard: Guard, requests: Requests, queue: Queue, lines: LogLines) -> None:
+    def __init__(
+        self, pages: Pages, guard: Guard, requests: Requests, payloads: RequestPayloads, queue: Queue, lines: LogLines
+    ) -> None:
         self._pages = pages
         self._requests = requests
+        self._payloads = payloads
         self._queue = queue
         self._lines = lines
         one = "/ui/apps/{app}/requests/{request_id}"
@@ -82,20 +87,31 @@ class RequestPages:
         queued = await self._queued(app_id, request_id)
         if record is None and queued is None:
             raise NotFound(f"request {request_id[:80]!r}", "it has expired or never existed")
-        answer = None
-        if queued is not None and queued.state is State.COMPLETED and allows(caller, "serverless:apps:run"):
+        sent = answer = None
+        if allows(caller, CALL_APPS):
             require_app(caller, app_id)
-            _, content = await self._queue.result(app_id, request_id)
-            answer = None if content is None else media_of(content)
+            sent, answer = await self._bodies(app_id, request_id, record)
         runner = record.runner_id if record else queued.runner_id if queued else None
         lines = None
         if runner and may(caller, "GET", "/ui/apps/{app}/logs"):
             since = record.received_at if record else None
             lines = await self._lines.of_request(caller.scope, runner, request_id, since)
         return self._pages.show(
-            request, "request.html", external=answer is not None, app=str(app_id), request_id=request_id,
-            record=record, queued=queued, answer=answer, lines=lines, runner_id=runner,
+            request, "request.html", external=bool(sent or answer), app=str(app_id), request_id=request_id,
+            record=record, queued=queued, sent=sent, answer=answer, lines=lines, runner_id=runner,
         )  # fmt: skip
+
+    async def _bodies(
+        self, app_id: AppId, request_id: str, record: RequestRecord | None
+    ) -> tuple[ShownAnswer | None, ShownAnswer | None]:
+        """Return what a request sent and got, as far as the queue or the history keep it."""
+        body, answer = await self._queue.payloads(app_id, request_id)
+        kept = await self._payloads.get(app_id.account, request_id) if record and not record.queued else None
+        if record and kept:
+            body = kept.input
+            answer = None if kept.output is None else Answer(status=record.code or 0, headers=_JSON, body=kept.output)
+        sent = Answer(status=0, headers=_JSON, body=body) if body else None
+        return None if sent is None else media_of(sent), None if answer is None else media_of(answer)
 
     async def _record(self, caller: Principal, app_id: AppId, request_id: str) -> RequestRecord | None:
         try:

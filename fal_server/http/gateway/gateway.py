@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import NO_PUBLIC_APP, require_app
@@ -26,6 +27,7 @@ from fal_server.core.requests import CALLER_LEFT, DirectRequest
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
+from fal_server.http.gateway.keeping_relay import KeepingRelay
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool, Ways
@@ -37,6 +39,7 @@ from fal_server.http.server.messages import RequestIds
 from fal_server.http.server.rules import Limits
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import NOWHERE, Dispatcher, Lease, RoutedApp
+from fal_server.live.ended_payloads import EndedPayloads
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.rates import Rates
 from fal_server.services.cancellations import Cancellations
@@ -55,6 +58,7 @@ class Gateway:
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
         lifecycle: the default lifetime of files, as JSON, for apps whose caller requests none.
         ended: receives requests at their end; None records none.
+        payloads: receives their bodies, too; None keeps none.
         rates: limits the rates of requests; None uses the default quotas.
     """
 
@@ -71,6 +75,7 @@ class Gateway:
         tokens: Tokens | None = None,
         lifecycle: str = "",
         ended: EndedRequests | None = None,
+        payloads: EndedPayloads | None = None,
         rates: Rates | None = None,
         exports_spans: bool = False,
     ) -> None:
@@ -86,6 +91,7 @@ class Gateway:
         self.pool = Pool(ways)
         self.deadlines = Deadlines()
         self.ended = ended
+        self._relay_of: Callable[..., Relay] = Relay if payloads is None else partial(KeepingRelay, payloads)
         self._exports_spans = exports_spans
         self._ids = RequestIds()
         self._tasks = TaskSet(_log)
@@ -137,7 +143,7 @@ class Gateway:
         lease: Lease,
         received: float | None = None,
     ) -> None:
-        Relay(self, exchange, request, lease, request_id, app, received).start()
+        self._relay_of(self, exchange, request, lease, request_id, app, received).start()
 
     def _wait(
         self,

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
@@ -162,6 +162,11 @@ class Upstream(asyncio.Protocol):
         if self.lost or self.transport.is_closing():
             return False
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+
+    @property
+    def waiting_body(self) -> Sequence[bytes]:
+        """The parts of the body that `take_body` returns next."""
+        return self._body
 
     def take_body(self) -> bytes:
         """Return the part of the body that has arrived."""

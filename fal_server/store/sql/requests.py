@@ -1,4 +1,4 @@
-"""The request history in the database: a row for each request, and one for each minute, app and endpoint."""
+"""The request history in the database: a row for each request, for each kept payload, and for each app's minute."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId
+from fal_server.core.payloads import KeptPayload
 from fal_server.core.requests import (
     MinuteKey,
     RequestPage,
@@ -24,11 +25,12 @@ from fal_server.core.requests import (
     position_of,
 )
 from fal_server.core.sketch import DurationSketch
+from fal_server.ports import Vault
 from fal_server.store.sql import dialect
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.prepared import prepared
-from fal_server.store.sql.tables import ACCOUNTS, REQUEST_MINUTES, REQUEST_RECORDS, owned_by
+from fal_server.store.sql.tables import ACCOUNTS, REQUEST_MINUTES, REQUEST_PAYLOADS, REQUEST_RECORDS, owned_by
 
 _Numbers: TypeAlias = "dict[str, object]"
 _FORGET_BATCH = 5_000
@@ -37,10 +39,15 @@ _SKETCHES = ("wait", "run", "total", "cold")
 
 
 class SqlRequestStore:
-    """Implements the port RequestStore in the database of a Store, which closes it."""
+    """Implements the port RequestStore in the database of a Store, which closes it.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        vault: seals payloads.
+    """
+
+    def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
+        self._vault = vault
 
     async def add(self, records: Sequence[RequestRecord], minutes: Mapping[MinuteKey, RequestStats]) -> None:
         async def both(connection: AsyncConnection) -> None:
@@ -81,6 +88,48 @@ class SqlRequestStore:
 
         return await self._database.read(work)
 
+    async def add_payloads(self, payloads: Sequence[KeptPayload]) -> None:
+        rows = [
+            {
+                "account": each.account,
+                "request_id": each.request_id,
+                "ended_at": each.ended_at,
+                "sealed_input": self._sealed(each.request_id, "input", each.input),
+                "sealed_output": self._sealed(each.request_id, "output", each.output),
+            }
+            for each in payloads
+        ]
+
+        async def work(connection: AsyncConnection) -> None:
+            await prepared(dialect.insert_missing(connection, REQUEST_PAYLOADS)).change_each(connection, rows)
+
+        await self._database.write(work)
+
+    async def payload(self, account: AccountId, request_id: str) -> KeptPayload | None:
+        chosen = select(REQUEST_PAYLOADS).where(
+            owned_by(REQUEST_PAYLOADS, account), REQUEST_PAYLOADS.c.request_id == request_id
+        )
+
+        async def work(connection: AsyncConnection) -> RowMapping | None:
+            return (await connection.execute(chosen)).mappings().one_or_none()
+
+        row = await self._database.read(work)
+        if row is None:
+            return None
+        return KeptPayload(
+            account=account,
+            request_id=request_id,
+            ended_at=row["ended_at"],
+            input=self._opened(request_id, "input", row["sealed_input"]),
+            output=self._opened(request_id, "output", row["sealed_output"]),
+        )
+
+    def _sealed(self, request_id: str, part: str, body: bytes | None) -> bytes | None:
+        return None if body is None else self._vault.seal_bytes(f"payload/{request_id}/{part}", body)
+
+    def _opened(self, request_id: str, part: str, sealed: bytes | None) -> bytes | None:
+        return None if sealed is None else self._vault.open_bytes(f"payload/{request_id}/{part}", sealed)
+
     async def forget(self, before: datetime) -> int:
         """Delete them in transactions of some thousands, so that writers get their turn."""
         rows = REQUEST_RECORDS.c
@@ -97,12 +146,18 @@ class SqlRequestStore:
             old = select(*_KEY).where(REQUEST_MINUTES.c.at < before).limit(_FORGET_BATCH)
             return (await connection.execute(delete(REQUEST_MINUTES).where(tuple_(*_KEY).in_(old)))).rowcount
 
+        async def payloads(connection: AsyncConnection) -> int:
+            its = tuple(REQUEST_PAYLOADS.primary_key)
+            old = select(*its).where(REQUEST_PAYLOADS.c.ended_at < before).limit(_FORGET_BATCH)
+            return (await connection.execute(delete(REQUEST_PAYLOADS).where(tuple_(*its).in_(old)))).rowcount
+
         total = 0
         for account in await self._database.read(accounts):
             while deleted := await self._database.write(partial(some, account=account)):
                 total += deleted
-        while await self._database.write(minutes):
-            continue
+        for others in (minutes, payloads):
+            while await self._database.write(others):
+                continue
         return total
 
 

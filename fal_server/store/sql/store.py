@@ -63,7 +63,7 @@ class SqlStore:
         self.logs = SqlLogStore(database)
         self.nodes = SqlNodeStore(database, vault)
         self.queue = SqlQueueStore(database, vault)
-        self.requests = SqlRequestStore(database)
+        self.requests = SqlRequestStore(database, vault)
         self.sealed = SealedSettings(database, vault)
         self.workflows = SqlWorkflowStore(database, vault)
 

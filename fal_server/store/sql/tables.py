@@ -430,6 +430,17 @@ REQUEST_RECORDS = Table(
 )
 
 # Statistics of the requests that ended in a minute, in the form of `RequestStats`.
+# Inputs and outputs of direct requests, if the controller was asked to keep them.
+REQUEST_PAYLOADS = Table(
+    "request_payloads",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("ended_at", UtcTimestamp, nullable=False, index=True),
+    Column("sealed_input", LargeBinary),
+    Column("sealed_output", LargeBinary),
+)
+
 REQUEST_MINUTES = Table(
     "request_minutes",
     METADATA,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL, AccountId
+from fal_server.core.payloads import KeptPayload
 from fal_server.core.requests import MinuteKey, RequestQuery, RequestRecord, RequestStats, RequestStatus
 from fal_server.store import SqlStore
 from tests.fakes.history import NOON, record
@@ -116,3 +118,16 @@ async def test_what_is_old_is_forgotten(store: SqlStore) -> None:
     assert await ids(store) == ["2"]
     assert await store.requests.minutes(LOCAL, None, NOON, NOON + timedelta(hours=1)) == [(keys[1], stats(new))]
     assert await store.requests.forget(NOON + timedelta(seconds=1)) == 0
+
+
+async def test_payloads_come_back_for_their_account_until_they_are_forgotten(store: SqlStore) -> None:
+    first = KeptPayload(account=LOCAL, request_id="1", ended_at=NOON, input=b'{"a":1}', output=b"2")
+    second = KeptPayload(account=LOCAL, request_id="2", ended_at=NOON + timedelta(hours=1), input=None, output=b"[]")
+    await store.requests.add_payloads([first, second])
+    await store.requests.add_payloads([replace(first, input=b"other")])
+    assert await store.requests.payload(LOCAL, "1") == first
+    assert await store.requests.payload(LOCAL, "2") == second
+    assert await store.requests.payload(OTHER, "1") is None
+    await store.requests.forget(NOON + timedelta(minutes=1))
+    assert await store.requests.payload(LOCAL, "1") is None
+    assert await store.requests.payload(LOCAL, "2") == second

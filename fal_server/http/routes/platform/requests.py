@@ -15,6 +15,7 @@ from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AppId, Principal
 from fal_server.core.json_reader import read_json
+from fal_server.core.payloads import MOST_BYTES
 from fal_server.core.requests import RequestQuery, RequestRecord, RequestStats, RequestStatus
 from fal_server.core.runner_counts import Aggregation
 from fal_server.core.sketch import DurationSketch
@@ -39,11 +40,11 @@ from fal_server.http.routes.platform.queries import (
 from fal_server.ports import Clock
 from fal_server.services.analytics import Analytics, Endpoint, MachineTime
 from fal_server.services.queue import Queue
+from fal_server.services.request_payloads import RequestPayloads
 
 T = TypeVar("T")
 _LONGEST = timedelta(days=90)
 _MOST_BUCKETS = 1500
-_MOST_PAYLOAD = 64 * 1024
 _STATUSES = {status.value: status for status in RequestStatus if status is not RequestStatus.LEFT}
 _STARTUP = ("startup_timeout", "runner_scheduling_failure")
 _CONNECTION = (
@@ -89,9 +90,18 @@ METRICS: dict[str, Callable[[RequestStats], float | None]] = {
 class PlatformRequestRoutes:
     """The routes of requests and of statistics over time."""
 
-    def __init__(self, analytics: Analytics, queue: Queue, accounts: KnownAccounts, clock: Clock, guard: Guard) -> None:
+    def __init__(
+        self,
+        analytics: Analytics,
+        queue: Queue,
+        payloads: RequestPayloads,
+        accounts: KnownAccounts,
+        clock: Clock,
+        guard: Guard,
+    ) -> None:
         self._analytics = analytics
         self._queue = queue
+        self._payloads = payloads
         self._accounts = accounts
         self._clock = clock
         self.routes = [
@@ -142,11 +152,18 @@ class PlatformRequestRoutes:
         }
         if "billing" in more:
             item["billable_units"] = None  # nothing is billed
-        if "payloads" in more and record.queued:
-            body, answer = await self._queue.payloads(AppId.parse(record.account, record.app_name), record.request_id)
-            given = {"json_input": body, "json_output": None if answer is None else answer.body}
-            item |= {name: value for name, content in given.items() for value in _payload(content)}
+        if "payloads" in more:
+            given = zip(("json_input", "json_output"), await self._bodies(record), strict=True)
+            item |= {name: value for name, content in given for value in _payload(content)}
         return item
+
+    async def _bodies(self, record: RequestRecord) -> tuple[bytes | None, bytes | None]:
+        """Return a request's input and output, as far as the queue or the history keep them."""
+        if record.queued:
+            body, answer = await self._queue.payloads(AppId.parse(record.account, record.app_name), record.request_id)
+            return body, None if answer is None else answer.body
+        kept = await self._payloads.get(record.account, record.request_id)
+        return (None, None) if kept is None else (kept.input, kept.output)
 
     async def _numbers(self, request: Request, caller: Principal) -> Response:
         asked = expanded(request, ("time_series", "summary", *METRICS)) or {"time_series", "request_count"}
@@ -278,7 +295,7 @@ def _sorted(found: Mapping[Endpoint, RequestStats]) -> list[tuple[Endpoint, Requ
 
 def _payload(body: bytes | None) -> list[object]:
     """Return the value of a body that is JSON and not too large to show; nothing for any other."""
-    if not body or len(body) > _MOST_PAYLOAD:
+    if not body or len(body) > MOST_BYTES:
         return []
     try:
         return [read_json(body)]
