@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fal_server.core.autoscale import NEVER_USED_SECONDS
 from fal_server.core.lifecycle import MOVES
-from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
+from fal_server.core.places import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.reconcile import FAILURE_DELAY_MOST_SECONDS, FAILURE_DELAY_SECONDS
 from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import RANK, RunnerState

@@ -26,7 +26,8 @@ from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.identity import AppId
 from fal_server.core.machines import Node
-from fal_server.core.placement import Needs, Room, TakenRoom, launch_due_at, plan_launches
+from fal_server.core.placement import launch_due_at, plan_launches
+from fal_server.core.places import Needs, Reserve, Room, TakenRoom, first_fit
 from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.core.scaling import Scaling
@@ -160,9 +161,13 @@ class StandingPlan:
     An app without due actions rests until something about it changes, or until the time that its last examination
     named.
     So examining the changed apps, and those that `due` names, gives the same actions as a plan for all apps.
+
+    Args:
+        reserve: decides where runners start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reserve: Reserve = first_fit) -> None:
+        self._reserve = reserve
         self._outlooks: dict[AppId, _Outlook] = {}  # the app that was examined longest ago comes first
         self._active: set[AppId] = set()
         self._times: list[tuple[datetime, int, AppId]] = []
@@ -217,10 +222,8 @@ class StandingPlan:
         self, waiting: Sequence[tuple[Runner, Needs]], nodes: Sequence[Node], now: datetime, quotas: QuotasOf
     ) -> list[Action]:
         """Return where the waiting runners start, considering the resources that all apps hold."""
-        launches = plan_launches(waiting, self._room, nodes, now, quotas)
-        owners = {runner.runner_id: runner.app_id for runner, _ in waiting}
-        self._active |= {a.app_id if isinstance(a, Abandon) else owners[a.runner_id] for a in launches}
-        return [*launches]
+        self._active |= {runner.app_id for runner, needs in waiting if launch_due_at(runner, needs, now) <= now}
+        return [*plan_launches(waiting, self._room, nodes, now, quotas, self._reserve)]
 
     def _remember(self, look: Look, due_at: datetime | None, now: datetime) -> None:
         before = self._outlooks.pop(look.app_id, None)

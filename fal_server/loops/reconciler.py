@@ -33,7 +33,7 @@ from fal_server.core.apps import App
 from fal_server.core.faults import Fault, NodeTrouble
 from fal_server.core.identity import EVERY_ACCOUNT, AppId
 from fal_server.core.lifecycle import End, Event, Observation
-from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
+from fal_server.core.places import UNSCHEDULABLE_DELAY_SECONDS, Reserve, first_fit
 from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.reconcile import AppInput, Look, StandingPlan
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
@@ -62,6 +62,7 @@ class Reconciler:
 
     Args:
         quotas: how many runners an account may have.
+        reserve: decides where runners start.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Reconciler:
         changed: ChangeNotifier,
         decisions: Decisions,
         quotas: QuotasOf = usual_quotas,
+        reserve: Reserve = first_fit,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -97,7 +99,7 @@ class Reconciler:
         self._stopping = False
         self._closing = asyncio.Event()
         self._unstored_ends: set[str] = set()
-        self._plan = StandingPlan()
+        self._plan = StandingPlan(reserve)
         self._unplanned: set[AppId] = set()
         self._prune_at = clock.now()
 

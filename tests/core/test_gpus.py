@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fal_server.core.actions import Launch
 from fal_server.core.gpus import Gpu, assign, counts_of, label_of, made_up, offered
 from fal_server.core.machines import MachineType, MachineTypes, Node, Resources
-from fal_server.core.placement import Needs, Room, TakenRoom, held_gpus, plan_launches
+from fal_server.core.placement import held_gpus, plan_launches
+from fal_server.core.places import Needs, Room, TakenRoom
 from fal_server.core.runners import Runner, RunnerState
 from tests.fakes.domain import at, make_runner
 

@@ -25,7 +25,8 @@ from fal_server.core.actions import (
 from fal_server.core.autoscale import Load
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.machines import Node, Resources
-from fal_server.core.placement import Needs, Placing, Room, TakenRoom, plan_launches
+from fal_server.core.placement import Placing, plan_launches
+from fal_server.core.places import Needs, Room, TakenRoom
 from fal_server.core.quotas import Quotas, QuotasOf
 from fal_server.core.reconcile import AppInput, Usage, failure_delay, plan
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause

@@ -1,0 +1,94 @@
+"""A placer that takes its time, as a cluster's scheduler does, in the place of the first fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fal_server.core.actions import Abandon, Drop, Hold, Launch
+from fal_server.core.machines import Node, Resources
+from fal_server.core.placement import Placing, plan_launches
+from fal_server.core.places import FreeRoom, Lack, Needs, Place, Room
+from fal_server.core.quotas import Quotas
+from fal_server.core.reconcile import Look, StandingPlan
+from fal_server.core.runners import Runner, RunnerState
+from tests.fakes.domain import at, make_runner
+
+GPU_NODE = Node(name="far", total=Resources(memory_mib=4096, gpus={"GPU-X": 2}))
+
+
+class SlowPlacer:
+    """Says what a test has it say; records who asked."""
+
+    def __init__(self, said: Place | Lack | None = None) -> None:
+        self.said = said
+        self.asked: list[str] = []
+
+    def reserve(self, runner: Runner, _needs: Needs, _free: FreeRoom) -> Place | Lack | None:
+        self.asked.append(runner.runner_id)
+        return self.said
+
+
+def pending(**changes: object) -> Runner:
+    return replace(make_runner("r", RunnerState.PENDING, created_at=at(0)), **changes)
+
+
+def launches(placer: SlowPlacer, runner: Runner, needs: Needs | None = None, runners: int = 0) -> list[Placing]:
+    asked: Sequence[tuple[Runner, Needs]] = [(runner, needs or Needs(machine_types=("XS",)))]
+    return plan_launches(asked, Room(), [GPU_NODE], at(60), lambda _: Quotas(runners=runners), placer.reserve)
+
+
+def test_nothing_happens_until_the_placer_knows() -> None:
+    assert launches(SlowPlacer(None), pending()) == []
+
+
+def test_a_place_starts_the_runner_there() -> None:
+    place = Place(node="far", machine_type="XS", gpus=("GPU-X/1",))
+    [launch] = launches(SlowPlacer(place), pending())
+    assert launch == Launch(runner_id="r", node="far", machine_type="XS", gpus=("GPU-X/1",))
+
+
+def test_a_reason_is_told_once_and_asked_about_at_every_plan() -> None:
+    placer = SlowPlacer(Lack(reason="Ray: it waits", again_seconds=0))
+    [hold] = launches(placer, pending())
+    assert hold == Hold(runner_id="r", reason="Ray: it waits", not_before=at(60), hopeless=False)
+    assert launches(placer, pending(reason="Ray: it waits", not_before=at(60))) == []
+    assert placer.asked == ["r", "r"]
+
+
+def test_an_unchanged_reason_does_not_outlast_a_rolling_deploys_patience() -> None:
+    placer = SlowPlacer(Lack(reason="it waits", again_seconds=0))
+    needs = Needs(machine_types=("XS",), rolling=True, patience_seconds=30)
+    [action] = launches(placer, pending(reason="it waits", not_before=at(5)), needs)
+    assert isinstance(action, Abandon)
+
+
+def test_a_runner_that_fits_nowhere_ends_its_call() -> None:
+    placer = SlowPlacer(Lack(reason="no such GPU", hopeless=True))
+    [action] = launches(placer, pending(), Needs(machine_types=("XS",), ephemeral=True))
+    assert action == Drop(runner_id="r", reason="no such GPU")
+
+
+def test_a_placer_is_not_asked_for_what_a_quota_forbids() -> None:
+    placer = SlowPlacer(Place(node="far", machine_type="XS"))
+    first = pending()
+    second = replace(first, runner_id="s", created_at=at(1))
+    asked = [(runner, Needs(machine_types=("XS",))) for runner in (first, second)]
+    plan_launches(asked, Room(), [GPU_NODE], at(60), lambda _: Quotas(runners=1), placer.reserve)
+    assert placer.asked == ["r"]
+
+
+def test_an_app_whose_runner_waits_is_examined_again() -> None:
+    placer = SlowPlacer(None)
+    plan = StandingPlan(placer.reserve)
+    runner = pending()
+    assert plan.plan([Look(app_id=runner.app_id, given=None, runners=[], usage={})], [GPU_NODE], at(1)) == []
+    assert runner.app_id not in plan.due(at(2))
+    plan.launches([(runner, Needs(machine_types=("XS",)))], [GPU_NODE], at(2), lambda _: Quotas())
+    assert runner.app_id in plan.due(at(3))
+
+
+def test_a_placer_gives_the_gpus_that_nobody_holds() -> None:
+    free = FreeRoom([GPU_NODE], Room())
+    [first, second, third] = [free.take(GPU_NODE, "GPU-X", 1).gpus for _ in range(3)]
+    assert (first, second, third) == (("GPU-X/0",), ("GPU-X/1",), ())
