@@ -16,6 +16,7 @@ DOCS_VENV := .cache/docs-venv
 KUBERNETES_VENV := .cache/kubernetes-venv
 # The oldest release that its project still supports.
 KUBERNETES := 1.35
+RAY_VENV := .cache/ray-venv
 QUEUE_PEERS_VENV := .cache/queue-peers-venv
 JAVASCRIPT := .cache/interop-javascript
 # Older published clients, each in an environment of its own.
@@ -31,7 +32,7 @@ COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract 
 # These take minutes, and some need programs that a small machine lacks.
 SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents isolation terminal torture upgrade agents/test_mcp.py \
 	cli/test_completion_in_shells.py cli/test_up.py docs/test_sessions.py)
-APART := $(SYSTEM_TESTS) $(addprefix tests/,cluster containers interop signals)
+APART := $(SYSTEM_TESTS) $(addprefix tests/,cluster containers interop ray signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
 # Write nothing outside the project: the caches of pip, uv and buf are in it too.
@@ -75,7 +76,7 @@ demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app,
 .PHONY: test
 test: $(STAMP) ## run the tests
 	@echo "Left out: make test-system (whole controllers, and programs of Debian), test-interop (the published packages),"
-	@echo "          test-containers (podman), test-cluster (machines in namespaces), test-signals (hours)"
+	@echo "          test-containers (podman), test-cluster and test-ray (machines in namespaces), test-signals (hours)"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore ,$(APART)) $(TESTS)
 
 .PHONY: test-system
@@ -129,6 +130,15 @@ test-containers: $(STAMP) $(INTEROP_VENV)/.ready container-engine $(CONTAINER_BA
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## power off, cut off and freeze machines with nodes; needs root or namespaces of users, and iproute2
 	@$(BIN)/python -m tests.cluster
+
+.PHONY: test-ray
+test-ray: $(STAMP) $(RAY_VENV)/.ready ## place runners by a Ray cluster on machines made of namespaces; needs what test-cluster needs
+	@$(BIN)/python -m tests.ray
+
+$(RAY_VENV)/.ready: requirements/ray.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(RAY_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(RAY_VENV)/bin/python --require-hashes requirements/ray.txt
+	@touch $@
 
 .PHONY: container-engine
 container-engine:

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = ("app", "plot", "controller", "postgresql", "profile", "mcp", "testing")
 LOCKS: dict[str, list[str]] = {
-    "dev.txt": ["pyproject.toml", "--all-extras", "--group", "dev"],
+    # Not the extra `ray`, which weighs 214 MB: it is in an environment of its own.
+    "dev.txt": ["pyproject.toml", *(f"--extra={name}" for name in EXTRAS), "--group", "dev"],
+    "ray.txt": ["requirements/ray.in"],
     # The requirements of `fal up` in the tested versions, for `make sbom`.
     "controller.txt": ["pyproject.toml", "--extra", "controller", "--constraint", "requirements/dev.txt"],
     "sbom.txt": ["requirements/sbom.in"],

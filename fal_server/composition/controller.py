@@ -26,6 +26,7 @@ from fal_server.composition.live import LiveState, build_live
 from fal_server.composition.loops import Loops, build_loops
 from fal_server.composition.owner import listen_for_owner
 from fal_server.composition.ownership import Ownership
+from fal_server.composition.ray import build_ray, open_ray
 from fal_server.composition.settings import Settings
 from fal_server.composition.shared_secrets import SharedSecrets, check_content
 from fal_server.composition.shutdown import Shutdown
@@ -36,6 +37,7 @@ from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
+from fal_server.core.places import first_fit
 from fal_server.core.runners import Runner
 from fal_server.engines.local import RunnerGroups, end_all
 from fal_server.engines.local.machine import few_files
@@ -249,6 +251,7 @@ async def _build(
         clock=clock,
         stack=stack,
     )
+    ray = build_ray(settings=settings, live=live, execution=execution, ownership=ownership, clock=clock)
     loops = build_loops(
         settings=settings,
         storage=storage,
@@ -270,6 +273,7 @@ async def _build(
         certificates=certificates,
         clock=clock,
         accounts=addresses.accounts,
+        reserve=first_fit if ray is None else ray.reserve,
     )
     await live.catalog.load()
     await live.fleet.load()
@@ -290,6 +294,8 @@ async def _build(
     else:
         await give_up(live.fleet)
     execution.nodes.adopted()
+    if ray is not None:
+        await open_ray(ray, execution, stack)
     await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
     if shared is not None:
         await shared.keep(state)
@@ -311,6 +317,7 @@ async def _build(
         nodes=execution.nodes,
         ownership=ownership,
         shared=shared,
+        ray=ray,
         stack=stack,
     )
     faces = await open_faces(

@@ -17,6 +17,7 @@ from fal_server.composition.storage import Storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
+from fal_server.core.places import Reserve
 from fal_server.core.queue import QueuedRequest
 from fal_server.core.workflows import WorkflowRun
 from fal_server.http.gateway.health_client import HttpHealthProber
@@ -116,12 +117,14 @@ def build_loops(
     certificates: Certificates | None,
     clock: Clock,
     accounts: KnownAccounts,
+    reserve: Reserve,
 ) -> Loops:
     """Build the loops; none runs yet.
 
     Args:
         variables: the location variables of every runner.
         accounts: with their quotas, which say how many runners each may have.
+        reserve: decides where runners start.
     """
     store, queue = storage.store, use_cases.queue
     launch_specs = LaunchSpecs(
@@ -167,6 +170,7 @@ def build_loops(
             live.changed,
             live.decisions,
             accounts.quotas,
+            reserve,
         ),
         health=HealthLoop(
             live.health, live.catalog, live.fleet, HttpHealthProber(execution.nodes.way), clock, live.changed

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import uvloop
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         state = StateDir(options.state_dir, options.content_dir)
         database = options.database or os.environ.get("FAL_DATABASE_URL") or None
         _check_standby(options, database)
+        _check_ray(options)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)
             settings = Settings(
@@ -80,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 unused_retention_days=options.unused_retention_days,
                 traces=options.traces,
                 mcp_writes=options.mcp_writes,
+                engine=options.engine,
+                ray_address=options.ray_address,
+                ray_python=None if options.ray_python is None else str(options.ray_python),
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
                 standby=options.standby,
@@ -212,6 +217,25 @@ def _check_standby(options: argparse.Namespace, database: str | None) -> None:
             "--standby needs --content-dir, a directory that this controller and the others share: what takes over "
             "needs the code of the apps",
         )
+
+
+def _check_ray(options: argparse.Namespace) -> None:
+    """Refuse what would need Ray without it.
+
+    Raises:
+        InvalidArgument: an option is missing, or no Ray is installed.
+    """
+    if options.engine != "ray":
+        if options.ray_address != "auto" or options.ray_python is not None:
+            raise InvalidArgument("engine", "--ray-address and --ray-python go with --engine ray")
+    elif options.ray_python is None and find_spec("ray") is None:
+        raise InvalidArgument(
+            "engine",
+            "--engine ray needs Ray, in the versions of the cluster: pip install 'fal-grpc[ray]', or name the Python "
+            "that has it with --ray-python",
+        )
+    elif options.ray_python is not None and shutil.which(options.ray_python) is None:
+        raise InvalidArgument("ray_python", f"--ray-python {options.ray_python} is no program")
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -180,6 +181,15 @@ class JoinedNodes:
             for name, host in self._hosts.items()
             if (joined := self._known.get(name)) is not None
         ]
+
+    def names(self) -> dict[str, str]:
+        """Return the names of the nodes, by the host that each joined with."""
+        return {joined.host: name for name, joined in self._known.items()}
+
+    async def authority_id(self) -> str:
+        """Return what tells the nodes of this controller's database from those of others."""
+        authority = await self._needed_authority()
+        return hashlib.sha256(authority.certificate).hexdigest()[:12]
 
     def lost(self) -> list[str]:
         """Return the names of the nodes that do not answer now."""

@@ -16,6 +16,7 @@ from fal_server.core.outbound import checked_url
 LOOPBACK = "127.0.0.1"
 NODE_PORT = 7411
 _LEVELS = [level.value for level in Isolation]
+_ENGINES = ("local", "ray")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MOST_DIGITS = 15
 _DATABASES = {"postgresql", "postgres"}
@@ -166,6 +167,26 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         metavar="DIR",
         help="Where code and files are, on a file system that every controller of the database has; --standby needs it "
         "(defaults to the state directory).",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=_ENGINES,
+        default=_ENGINES[0],
+        help="Who decides on which machine a runner starts: this controller, or a Ray cluster, on whose machines "
+        f"`fal node up` runs (defaults to {_ENGINES[0]}).",
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="auto",
+        type=_ray_address,
+        metavar="HOST:PORT",
+        help="The Ray cluster, of which this machine is a part (defaults to auto: the one that runs here).",
+    )
+    parser.add_argument(
+        "--ray-python",
+        type=Path,
+        metavar="FILE",
+        help="The Python that has the cluster's version of Ray (defaults to the controller's).",
     )
     parser.add_argument(
         "--allowed-host",
@@ -391,6 +412,13 @@ def _traces_url(text: str) -> str:
         raise argparse.ArgumentTypeError(
             "this is not an http or https URL without a password, such as http://127.0.0.1:4318/v1/traces"
         )
+    return text
+
+
+def _ray_address(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if text != "auto" and not (host and separator and port.isascii() and port.isdecimal()):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor an address such as 10.0.0.4:6379")
     return text
 
 

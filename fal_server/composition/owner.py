@@ -19,6 +19,7 @@ from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.engines.ray.placer import RayPlacer
 from fal_server.http.routes.owner import owner_app
 from fal_server.http.routes.uploader import UnixListener
 from fal_server.http.server.asgi import AsgiAdapter
@@ -35,6 +36,7 @@ async def listen_for_owner(
     nodes: JoinedNodes,
     ownership: Ownership | None,
     shared: SharedSecrets | None,
+    ray: RayPlacer | None,
     stack: AsyncExitStack,
 ) -> Path:
     """Answer on the owner's socket until the stack is closed; return its path.
@@ -66,6 +68,7 @@ async def listen_for_owner(
             "runners": sum(states.values()),
             "runners_by_state": dict(states),
             "lease": None if ownership is None else ownership.described(),
+            "ray": None if ray is None else ray.described(),
         }
 
     listener = UnixListener(AsgiAdapter(owner_app(renew_key=renew_key, counts=counts, nodes=nodes, note=note)))

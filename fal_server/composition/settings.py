@@ -44,6 +44,9 @@ class Settings:
         webhook_allow: private networks that webhooks and uploads by URL may reach.
         traces: the URL of a receiver of OTLP that gets spans of requests; None exports none.
         mcp_writes: whether tools for agents at /v1/mcp/platform may act, if their caller's key permits it.
+        engine: who decides where runners start: `local`, this controller, or `ray`.
+        ray_address: of the Ray cluster; `auto` finds the one that this machine is in.
+        ray_python: the interpreter that has Ray; None takes this one's.
         drain_seconds: how long a shutdown waits for requests in flight.
         new_key: create a new administrator's key, even if there are keys.
         new_database: start with an empty database although the state directory was in use.
@@ -74,6 +77,9 @@ class Settings:
     webhook_allow: tuple[Network, ...] = ()
     traces: str | None = field(default=None, repr=False)  # it may contain a credential
     mcp_writes: bool = False
+    engine: str = "local"
+    ray_address: str = "auto"
+    ray_python: str | None = None
     drain_seconds: float = 30.0
     tls: TlsSettings | None = None
     new_database: bool = False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from tests.cluster.far import far_app
 from tests.support import machines
 from tests.support.controller import ROOT, running
 
 
-def main() -> None:
+def run(tests: Path) -> NoReturn:
     """Have the cache hold what apps need, because machines reach no registry; then run pytest among them."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -21,8 +22,8 @@ def main() -> None:
         app.write_text(far_app(0))
         local.fal("deploy", str(app))
         assert local.call("/local/far", {}, key=local.key).status == 200
-    machines.main([sys.executable, "-m", "pytest", str(ROOT / "tests/cluster"), *sys.argv[1:]])
+    machines.main([sys.executable, "-m", "pytest", str(tests), *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    main()
+    run(ROOT / "tests" / "cluster")

@@ -21,6 +21,8 @@ VALUES = {
     "N": ["0"],
     "DAYS": ["0.5"],
     "SECONDS": ["1.5"],
+    "--engine": ["ray"],
+    "HOST:PORT": ["10.0.0.4:6379"],
     "SHARE": ["0.1"],
     "SIZE": ["1024"],
     "FILE": ["/a b/cert.pem"],

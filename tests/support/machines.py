@@ -134,7 +134,7 @@ class Machine:
         """Start a process on it."""
         with log.open("a") as errors:
             outer = subprocess.Popen(
-                [*self._entering(), *command],
+                [*self.entering(), *command],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -144,14 +144,15 @@ class Machine:
         self._processes.append(MachineProcess(outer, _child(outer.pid)))
         return self._processes[-1]
 
-    def _entering(self) -> list[str]:
+    def entering(self) -> list[str]:
+        """Return what a command that is to run on it starts with."""
         namespaces = ("--net", "--mount", "--pid", "--uts", "--ipc")  # with --all, only root may enter
         return ["nsenter", "--target", str(self._pid), *namespaces, "--wd=/", "--"]
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command on it."""
         return subprocess.run(
-            [*self._entering(), *command],
+            [*self.entering(), *command],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -14,6 +14,7 @@ from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
 from fal_cli.presentation.nodes import node_document, shown_bounds, shown_gpus
 from fal_cli.presentation.output import print_error, print_note, write_document
+from fal_cli.presentation.ray import shown_ray
 
 if TYPE_CHECKING:
     from fal.api import NodeInfo
@@ -59,6 +60,8 @@ def _status(args: argparse.Namespace) -> int:
         lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
     if isinstance(lease := document.get("lease"), dict):
         lines += _shown_lease(lease)
+    if isinstance(ray := document.get("ray"), dict):
+        lines.append(f"Ray:         {shown_ray(ray)}")
     for node in nodes:
         if len(nodes) > 1:
             lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from fal_cli.commands.doctor.check import Check, Status
 from fal_cli.controller_process import ControllerProcess, find_controller, option_of
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
+from fal_cli.presentation.ray import ray_machines, shown_ray
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
         yield Check(name="controller here", status=Status.OK, detail=detail)
     else:
         yield Check(name="controller here", status=Status.OK, detail=f"{VERSION}, pid {controller.pid}, {state_dir}")
-        yield from _check_lease(controller)
+        yield from _check_status(controller)
         yield _check_open_files(controller)
         yield from _check_limits(controller)
     yield _check_uv()
@@ -76,17 +77,42 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
     yield _check_disk(state_dir)
 
 
-def _check_lease(controller: ControllerProcess) -> Iterator[Check]:
-    """Say whether the controller holds its PostgreSQL database, and which others wait for it."""
+def _check_status(controller: ControllerProcess) -> Iterator[Check]:
+    """Say whether the controller holds its PostgreSQL database and reaches Ray, if it has them."""
     try:
-        lease = controller.ask("GET", "/status").get("lease")
+        status = controller.ask("GET", "/status")
     except CommandError as error:
         yield Check(name="lease", status=Status.NOTE, detail=f"not known: {error}")
         return
-    if not isinstance(lease, dict):
-        return
-    others = ", ".join(map(str, lease.get("waiting") or ())) or "no other controller"
-    yield Check(
+    if isinstance(lease := status.get("lease"), dict):
+        yield _check_lease(lease)
+    if isinstance(ray := status.get("ray"), dict):
+        yield _check_ray(ray)
+
+
+def _check_ray(ray: Mapping[str, object]) -> Check:
+    """Say whether Ray answers, whether it is closed to others, and whether it has a machine for runners."""
+    if ray.get("trouble"):
+        fix = "Runners go on, and none starts. `ray status` on this machine says what is wrong."
+    elif not ray.get("authenticated"):
+        fix = "Start every part of Ray, and this controller, with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN."
+    elif not any(machine.get("node") for machine in ray_machines(ray)):
+        fix = "No runner starts: start `fal node up` on machines of the cluster, and have them join."
+    else:
+        fix = ""
+    return Check(
+        name="Ray",
+        status=Status.PROBLEM if ray.get("trouble") else Status.NOTE if fix else Status.OK,
+        detail=shown_ray(ray),
+        fix=fix,
+    )
+
+
+def _check_lease(lease: Mapping[str, object]) -> Check:
+    """Say whether the lease of the database is held, and which other controllers wait for it."""
+    waiting = lease.get("waiting")
+    others = ", ".join(map(str, waiting)) if isinstance(waiting, list) and waiting else "no other controller"
+    return Check(
         name="lease",
         status=Status.OK if lease.get("certain") else Status.PROBLEM,
         detail=f"epoch {lease.get('epoch')} of the database; {others} waits to take over",

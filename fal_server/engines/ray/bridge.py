@@ -1,0 +1,130 @@
+"""Speaks with Ray, in an interpreter that has the cluster's version of it, and needs nothing else.
+
+`python bridge.py ADDRESS` reads orders, a line of JSON each, and answers each with a line, which says what there is
+once the order was carried out. It does nothing by itself, and ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import queue
+import sys
+import threading
+import time
+from contextlib import suppress
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+# Ray tries a new placement group within milliseconds; an answer that has its result saves a round.
+_SETTLE_SECONDS = 0.3
+_LOOK_SECONDS = 0.005
+_SETTLED = {"INFEASIBLE", "NO_RESOURCES"}
+
+
+class Bridge:
+    """Does in Ray what one order says.
+
+    Args:
+        ray: the module, which is connected.
+    """
+
+    def __init__(self, ray: ModuleType) -> None:
+        self._ray: Any = ray
+        self._groups_of_ray: Any = import_module("ray.util.placement_group")
+
+    def obey(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Remove and make placement groups; return all of the order's prefix, and the nodes."""
+        module = self._groups_of_ray
+        for name in order["remove"]:
+            with suppress(ValueError):  # it is gone already
+                module.remove_placement_group(module.get_placement_group(name))
+        refused: dict[str, str] = {}
+        for name, wanted in order["make"].items():
+            selector = [wanted["selector"]] if wanted["selector"] else None
+            try:
+                module.placement_group(
+                    [wanted["bundle"]], name=name, lifetime="detached", bundle_label_selector=selector
+                )
+            except ValueError as error:  # as for a name that there is already
+                refused[name] = " ".join(str(error).split())[:300]
+        prefix, until = order["prefix"], time.monotonic() + _SETTLE_SECONDS
+        groups = self._groups(prefix)
+        while any(name in order["make"] and not _settled(group) for name, group in groups.items()):
+            if time.monotonic() > until:
+                break
+            time.sleep(_LOOK_SECONDS)
+            groups = self._groups(prefix)
+        nodes = {node["NodeID"]: _node(node) for node in self._ray.nodes() if node["Alive"]}
+        return {"groups": groups, "nodes": nodes, "refused": refused}
+
+    def _groups(self, prefix: str) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for group in self._groups_of_ray.placement_group_table().values():
+            if group["name"].startswith(prefix) and group["state"] != "REMOVED":
+                placed = group["state"] == "CREATED"
+                found[group["name"]] = {
+                    "state": group["state"],
+                    "node": group["bundles_to_node_id"][0] if placed else "",
+                    "waits": "" if placed else group["stats"]["scheduling_state"],
+                }
+        return found
+
+
+def _settled(group: dict[str, str]) -> bool:
+    return group["state"] == "CREATED" or group["waits"] in _SETTLED
+
+
+def _node(node: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "address": node["NodeManagerAddress"],
+        "host_name": node["NodeManagerHostname"],
+        "labels": node.get("Labels") or {},
+        "resources": node["Resources"],
+    }
+
+
+def main() -> int:
+    """Serve a controller until it is gone.
+
+    Returns:
+        1 if Ray cannot be used; why is in the last line of its standard output.
+    """
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print
+    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            orders.put(json.loads(line))
+        os._exit(0)  # the controller is gone, and a call of Ray may last
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        ray: Any = import_module("ray")
+        ray.init(
+            address=sys.argv[1],
+            namespace="fal",
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level="ERROR",
+        )
+        bridge = Bridge(ray)
+        about = {
+            "version": ray.__version__,
+            "python": platform.python_version(),
+            "authenticated": os.environ.get("RAY_AUTH_MODE") == "token",
+        }
+        out.write(json.dumps(about) + "\n")
+        while True:
+            out.write(json.dumps(bridge.obey(orders.get())) + "\n")
+    except Exception as error:  # noqa: BLE001  # whatever it is, the controller shows it
+        text = " ".join(str(error).split())
+        out.write(json.dumps({"trouble": f"{type(error).__name__}: {text[:500]}"}) + "\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

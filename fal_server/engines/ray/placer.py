@@ -1,0 +1,309 @@
+"""Has Ray decide on which machine each runner starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from fal_server.core.faults import InvalidArgument, Unavailable
+from fal_server.core.machines import MachineTypes, Node
+from fal_server.core.places import FreeRoom, Lack, Needs, Place
+from fal_server.core.runners import Runner
+from fal_server.engines.ray.reservations import Ask, Bundle, Group, Reservations
+
+log = logging.getLogger(__name__)
+NODE_LABEL = "fal-node"
+_ROUND_SECONDS = 0.5
+_RETRY_SECONDS = 2.0
+_MIB = 1024 * 1024
+_NOTHING: Mapping[str, object] = {"make": {}, "remove": []}
+
+
+class Bridge(Protocol):
+    """What the placer needs of `RayBridge`."""
+
+    about: Mapping[str, object]
+
+    async def obey(self, order: Mapping[str, object]) -> Mapping[str, object]:
+        """Have an order carried out; return what there is after that."""
+        ...
+
+    async def close(self) -> None:
+        """End the process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayNode:
+    """A node of Ray.
+
+    Attributes:
+        node: the name of the node that joined on the same machine; empty if none did.
+    """
+
+    id: str
+    address: str
+    node: str
+    resources: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What Ray had at the last word of it."""
+
+    groups: Mapping[str, Group] = field(default_factory=dict[str, Group])
+    nodes: Mapping[str, RayNode] = field(default_factory=dict[str, RayNode])
+
+
+class RayPlacer:
+    """Reserves a place for each runner, as a placement group of Ray, and lets it go when the runner has ended.
+
+    Args:
+        bridge: to Ray.
+        address: of Ray, for people.
+        machine_types: what runners can be.
+        nodes: returns the nodes in their current state.
+        addresses: returns the names of the nodes that joined, by the host that each joined with.
+        runners: returns all runners.
+        may_act: whether no other controller can have taken over.
+        changed: is called when a runner may have got its place.
+        now: returns the time.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        *,
+        address: str,
+        machine_types: MachineTypes,
+        nodes: Callable[[], Sequence[Node]],
+        addresses: Callable[[], Mapping[str, str]],
+        runners: Callable[[], Sequence[Runner]],
+        may_act: Callable[[], bool],
+        changed: Callable[[], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._bridge = bridge
+        self._address = address
+        self._machine_types = machine_types
+        self._nodes = nodes
+        self._addresses = addresses
+        self._runners = runners
+        self._may_act = may_act
+        self._changed = changed
+        self._now = now
+        self._reservations = Reservations("fal")
+        self._asks: dict[str, Ask] = {}
+        self._types: dict[str, Sequence[str]] = {}
+        self._seen = _Seen()
+        self._away_since: datetime | None = now()
+        self._trouble = f"Ray at {address} has not answered yet"
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def open(self, owner: str) -> None:
+        """Speak with Ray until it is closed.
+
+        Args:
+            owner: what tells this controller's reservations from those of others on the same cluster.
+        """
+        self._reservations = Reservations(f"fal-{owner}")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="reservations in Ray")
+
+    async def close(self) -> None:
+        """Let go what runners do not need any more, and end the connection."""
+        if self._task is not None:
+            self._closing = True
+            if self._trouble:
+                self._task.cancel()
+            self._wake.set()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._bridge.close()
+
+    def reserve(self, runner: Runner, needs: Needs, free: FreeRoom) -> Place | Lack | None:
+        """Return where a runner starts; None while Ray has not said."""
+        try:
+            types = {name: self._bundle(name, needs.num_gpus) for name in needs.machine_types}
+        except InvalidArgument as fault:  # a type of an earlier version, or one that the operator has removed
+            return Lack(reason=fault.message, hopeless=True)
+        ask = Ask(choices=tuple(types.values()))
+        if self._asks.get(runner.runner_id) != ask:
+            self._asks[runner.runner_id] = ask
+            self._types[runner.runner_id] = tuple(types)
+            self._wake.set()
+        if self._trouble:
+            return Lack(reason=f"it waits: {self._trouble}", again_seconds=0)
+        for name, group in self._seen.groups.items():
+            if group.placed and self._reservations.runner_of(name) == runner.runner_id:
+                return self._place(group, tuple(types)[self._reservations.choice_of(name)], needs, free)
+        return self._lack(runner.runner_id, ask, free)
+
+    def described(self) -> dict[str, object]:
+        """Describe Ray, and what is reserved in it, for people."""
+        groups = self._seen.groups.values()
+        troubles = {node.name: node.trouble for node in self._nodes()}
+        return {
+            "address": self._address,
+            "trouble": self._trouble,
+            "reserved": sum(group.placed for group in groups),
+            "waiting": sum(not group.placed for group in groups),
+            "nodes": [
+                {"address": node.address, "node": node.node, "trouble": troubles.get(node.node, "")}
+                for node in self._seen.nodes.values()
+            ],
+            **self._bridge.about,
+        }
+
+    def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Place | Lack | None:
+        ray_node = self._seen.nodes.get(group.node)
+        node = None if ray_node is None else free.nodes.get(ray_node.node)
+        if node is None or node.trouble:
+            return None  # the next round asks for another
+        place = free.take(node, machine_type, needs.num_gpus)
+        wanted = self._machine_types.resources_of(machine_type, needs.num_gpus).gpus
+        if len(place.gpus) < sum(wanted.values()):
+            return Lack(
+                reason=f"Ray gave it {', '.join(wanted)} of node {node.name!r}, which has none free: --gpu of "
+                "`fal node up` there and --resources of `ray start` differ"
+            )
+        return place
+
+    def _lack(self, runner_id: str, ask: Ask, free: FreeRoom) -> Lack | None:
+        machines = [node for node in self._seen.nodes.values() if node.node in free.nodes]
+        if not machines:
+            return Lack(
+                reason=f"no machine of Ray at {self._address} has joined: `fal node up` on each, then `fal node join`",
+                again_seconds=0,
+            )
+        waits = self._reservations.waits(runner_id, ask)
+        if not waits:
+            return None
+        types = self._types[runner_id]
+        wants = "; ".join(f"{name}: {_shown(each)}" for name, each in zip(types, ask.choices, strict=True))
+        if not any(_fits(each, node.resources) for each in ask.choices for node in machines):
+            return Lack(reason=f"no machine of Ray could hold it, even if empty (INFEASIBLE; {wants})", hopeless=True)
+        troubles = [
+            f"node {node.node!r}: {free.nodes[node.node].trouble}" for node in machines if free.nodes[node.node].trouble
+        ]
+        why = "; ".join(dict.fromkeys([*sorted(set(waits)), wants, *troubles]))
+        return Lack(reason=f"Ray has no room for it now ({why})", again_seconds=0)
+
+    async def _run(self) -> None:
+        closing = False
+        while not closing:
+            closing = self._closing  # the last round comes after that
+            self._wake.clear()
+            seconds = _ROUND_SECONDS
+            if self._may_act():
+                try:
+                    await self._round()
+                except Unavailable as fault:
+                    self._note_trouble(fault.message)
+                    seconds = _RETRY_SECONDS
+                except Exception as error:
+                    log.exception("reservations in Ray failed")
+                    self._note_trouble(f"{type(error).__name__}, see the controller's log")
+                    seconds = _RETRY_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if closing else seconds):
+                    await self._wake.wait()
+
+    async def _round(self) -> None:
+        """Have Ray make and remove what is to change, and what its answer shows to be changed, too."""
+        order = self._order() if not self._trouble else _NOTHING
+        for _ in range(2):
+            self._take(await self._bridge.obey({"prefix": self._reservations.prefix, **order}))
+            if self._trouble:
+                log.info("Ray at %s answers, with %d nodes", self._address, len(self._seen.nodes))
+                self._trouble, self._away_since = "", None
+                self._changed()
+            order = self._order()
+            if order == _NOTHING or not self._may_act():
+                return
+
+    def _order(self) -> Mapping[str, object]:
+        living = {runner.runner_id: runner for runner in self._runners() if not runner.ended}
+        self._asks = {each: ask for each, ask in self._asks.items() if each in living and not living[each].node}
+        self._types = {each: types for each, types in self._types.items() if each in self._asks}
+        placed: dict[str, Ask] = {}
+        for runner in living.values():
+            if runner.node:
+                with suppress(InvalidArgument):  # a removed type, of which the size is not known
+                    bundle = self._bundle(runner.machine_type, len(runner.gpus) or None)
+                    there = tuple(node.id for node in self._seen.nodes.values() if node.node == runner.node)
+                    placed[runner.runner_id] = Ask(choices=(bundle,), nodes=there)
+        troubles = {node.name: node.trouble for node in self._nodes()}
+        unusable = [node.id for node in self._seen.nodes.values() if troubles.get(node.node, "none joined")]
+        orders = self._reservations.plan(
+            {**self._asks, **placed}, living.keys(), self._seen.groups, unusable, time.monotonic()
+        )
+        return {
+            "make": {name: {"bundle": bundle, "selector": labels} for name, (bundle, labels) in orders.make.items()},
+            "remove": list(orders.remove),
+        }
+
+    def _take(self, answer: Mapping[str, object]) -> None:
+        groups, nodes, refused = answer["groups"], answer["nodes"], answer["refused"]
+        assert isinstance(groups, dict)
+        assert isinstance(nodes, dict)
+        assert isinstance(refused, dict)
+        for name, why in refused.items():
+            log.warning("Ray refused to reserve %s: %s", name, why)
+        before = self._seen.groups
+        self._seen = _Seen(
+            groups={name: Group(**group) for name, group in groups.items()},
+            nodes={
+                node_id: RayNode(
+                    id=node_id,
+                    address=node["address"],
+                    node=_joined(node, self._addresses()),
+                    resources=node["resources"],
+                )
+                for node_id, node in nodes.items()
+            },
+        )
+        self._reservations.note(self._seen.groups)
+        if self._seen.groups != before:
+            self._changed()
+
+    def _note_trouble(self, message: str) -> None:
+        if self._away_since is None:
+            self._away_since = self._now()
+        trouble = f"Ray at {self._address} does not answer since {self._away_since:%H:%M:%S} UTC: {message}"
+        if trouble != self._trouble:
+            log.warning("%s", trouble)
+        self._trouble = trouble
+        self._changed()
+
+    def _bundle(self, machine_type: str, num_gpus: int | None) -> Bundle:
+        """Return what a runner reserves.
+
+        Raises:
+            InvalidArgument: there is no such machine type.
+        """
+        resources = self._machine_types.resources_of(machine_type, num_gpus)
+        return {"memory": float(resources.memory_mib * _MIB), **{k: float(n) for k, n in resources.gpus.items() if n}}
+
+
+def _joined(node: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return the name of the node that joined on a machine of Ray; empty if none did."""
+    label = node["labels"].get(NODE_LABEL)
+    if label in names.values():
+        return str(label)
+    return names.get(node["address"]) or names.get(node["host_name"], "")
+
+
+def _fits(bundle: Bundle, resources: Mapping[str, float]) -> bool:
+    return all(resources.get(name, 0.0) >= count for name, count in bundle.items())
+
+
+def _shown(bundle: Bundle) -> str:
+    parts = [f"{count / _MIB:.0f} MiB" if name == "memory" else f"{count:g} x {name}" for name, count in bundle.items()]
+    return ", ".join(parts)

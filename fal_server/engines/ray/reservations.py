@@ -1,0 +1,171 @@
+"""Compares the runners that want a place with the placement groups that Ray has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Bundle: TypeAlias = Mapping[str, float]
+"""What a runner reserves, by the names that Ray has for it."""
+# A runner with several machine types waits so long for each of them before Ray is asked for the next.
+_PATIENCE_SECONDS = 1.0
+_NODE_LABEL = "ray.io/node-id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A placement group, as Ray describes it.
+
+    Attributes:
+        node: the id of Ray's node that it is on; empty while it is on none.
+        waits: Ray's word for why it is on none; QUEUED while Ray has not tried yet.
+    """
+
+    state: str
+    node: str = ""
+    waits: str = ""
+
+    @property
+    def placed(self) -> bool:
+        """Whether its resources are reserved."""
+        return self.state == "CREATED" and self.node != ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a runner wants to have reserved.
+
+    Attributes:
+        choices: what does, best first.
+        nodes: Ray's nodes that it runs on already; None if it does not run yet.
+    """
+
+    choices: tuple[Bundle, ...]
+    nodes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What Ray is to change.
+
+    Attributes:
+        make: by name, the bundle and the labels that its node must have.
+        remove: their names.
+    """
+
+    make: Mapping[str, tuple[Bundle, Mapping[str, str]]]
+    remove: Sequence[str]
+
+
+@dataclass(slots=True)
+class _Made:
+    """A group that this controller asked for last for a runner."""
+
+    name: str
+    choice: int
+    selector: Mapping[str, str]
+    at: float
+    waits: dict[int, str] = field(default_factory=dict[int, str])
+
+
+class Reservations:
+    """Plans which placement groups are made and removed: one for each runner that has a place or wants one.
+
+    Args:
+        prefix: what the names of this controller's groups start with, and of no other's on the same cluster.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = f"{prefix}:"
+        self._made: dict[str, _Made] = {}
+        self._serial = 0
+
+    def plan(
+        self,
+        asks: Mapping[str, Ask],
+        live: Collection[str],
+        groups: Mapping[str, Group],
+        unusable: Collection[str],
+        now: float,
+    ) -> Orders:
+        """Return what Ray is to change.
+
+        Args:
+            asks: what runners want, by their ids.
+            live: the ids of all runners that have not ended.
+            groups: by name, all of this controller that Ray has.
+            unusable: ids of Ray's nodes on which no runner can be started.
+            now: a monotonic time in seconds.
+        """
+        anywhere = {_NODE_LABEL: f"!in({','.join(sorted(unusable))})"} if unusable else {}
+        remove: list[str] = []
+        kept: dict[str, str] = {}
+        for name, group in sorted(groups.items(), key=lambda item: (not item[1].placed, item[0])):
+            runner_id = self.runner_of(name)
+            ask = asks.get(runner_id)
+            if runner_id not in live or runner_id in kept or (ask and not self._stands(name, group, ask, unusable)):
+                remove.append(name)
+            else:
+                kept[runner_id] = name
+        make: dict[str, tuple[Bundle, Mapping[str, str]]] = {}
+        for runner_id, ask in asks.items():
+            selector = anywhere if ask.nodes is None else _on(ask.nodes)
+            if ask.nodes == () or not ask.choices:
+                continue  # Ray has no such node
+            made, standing = self._made.get(runner_id), kept.get(runner_id)
+            same = made if made is not None and made.selector == selector else None
+            choice = 0
+            if standing is not None:
+                group = groups[standing]
+                if group.placed or (same and same.name == standing and not self._gives_up(same, group, ask, now)):
+                    continue
+                remove.append(standing)
+                choice = (same.choice + 1) % len(ask.choices) if same else 0
+            self._serial += 1
+            name = f"{self.prefix}{runner_id}:{choice}.{self._serial}.{int(now * 1000)}"
+            self._made[runner_id] = _Made(
+                name=name, choice=choice, selector=selector, at=now, waits=same.waits if same else {}
+            )
+            make[name] = (ask.choices[choice], selector)
+        self._made = {runner_id: made for runner_id, made in self._made.items() if runner_id in asks}
+        return Orders(make=make, remove=remove)
+
+    def note(self, groups: Mapping[str, Group]) -> None:
+        """Note why groups wait."""
+        for made in self._made.values():
+            group = groups.get(made.name)
+            if group is not None and group.waits not in {"", "QUEUED"}:
+                made.waits[made.choice] = group.waits
+
+    def waits(self, runner_id: str, ask: Ask) -> Sequence[str]:
+        """Return why a runner has no place, for each of its choices; nothing while one was not tried."""
+        made = self._made.get(runner_id)
+        if made is None or len(made.waits) < len(ask.choices):
+            return ()
+        return [made.waits[choice] for choice in range(len(ask.choices))]
+
+    def runner_of(self, name: str) -> str:
+        """Return the id of a group's runner."""
+        return name.removeprefix(self.prefix).partition(":")[0]
+
+    def choice_of(self, name: str) -> int:
+        """Return which of its runner's choices a group is for."""
+        return int(name.rpartition(":")[2].partition(".")[0])
+
+    def _stands(self, name: str, group: Group, ask: Ask, unusable: Collection[str]) -> bool:
+        if ask.nodes is not None:
+            return group.node in ask.nodes if group.placed else self._is_latest(name, ask)
+        return group.node not in unusable and self.choice_of(name) < len(ask.choices)
+
+    def _is_latest(self, name: str, ask: Ask) -> bool:
+        made = self._made.get(self.runner_of(name))
+        return made is not None and made.name == name and made.selector == _on(ask.nodes or ())
+
+    def _gives_up(self, made: _Made, group: Group, ask: Ask, now: float) -> bool:
+        waited = group.waits not in {"", "QUEUED"} and now - made.at >= _PATIENCE_SECONDS
+        return waited and len(ask.choices) > 1
+
+
+def _on(nodes: Sequence[str]) -> Mapping[str, str]:
+    return {_NODE_LABEL: f"in({','.join(sorted(nodes))})"}

@@ -1,0 +1,324 @@
+"""The placer that asks Ray, against a Ray in memory; tests/ray has the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.core.machines import MachineTypes, Node, Resources
+from fal_server.core.places import FreeRoom, Lack, Needs, Place, Room
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.engines.ray.placer import RayPlacer
+from fal_server.engines.ray.reservations import Ask, Group, Reservations
+from tests.fakes.domain import at, make_runner
+from tests.fakes.ray import MIB, FakeGroup, FakeRay
+
+T = TypeVar("T")
+BOX = {"memory": 1024.0 * MIB, "GPU-X": 1.0}
+XS = Needs(machine_types=("XS",))  # 512 MiB
+
+
+def box(name: str, **changes: object) -> Node:
+    return replace(Node(name=name, total=Resources(memory_mib=1024, gpus={"GPU-X": 1})), **changes)
+
+
+@dataclass
+class World:
+    """A placer, its Ray, and what the controller has."""
+
+    ray: FakeRay
+    placer: RayPlacer
+    nodes: list[Node]
+    runners: dict[str, Runner] = field(default_factory=dict)
+    changes: int = 0
+    may_act: bool = True
+
+    def pending(self, *names: str) -> None:
+        for name in names:
+            self.runners[name] = make_runner(name, RunnerState.PENDING)
+
+    def placed(self, name: str, node: str, machine_type: str = "XS") -> None:
+        self.runners[name] = make_runner(name, RunnerState.IDLE, node=node, machine_type=machine_type)
+
+    def end(self, name: str) -> None:
+        self.runners[name] = replace(self.runners[name], state=RunnerState.TERMINATED, ended_at=at(1))
+
+    def ask(self, name: str, needs: Needs = XS) -> Place | Lack | None:
+        return self.placer.reserve(self.runners[name], needs, FreeRoom(self.nodes, Room()))
+
+    async def answer(self, name: str, needs: Needs = XS) -> Place | Lack:
+        """Ask until Ray has said something."""
+
+        def said() -> Place | Lack | None:
+            found = self.ask(name, needs)
+            return None if isinstance(found, Lack) and "not answered" in found.reason else found
+
+        return await eventually(said)
+
+    async def place(self, name: str, needs: Needs = XS) -> Place:
+        """Ask until there is a place."""
+
+        def placed() -> Place | None:
+            found = self.ask(name, needs)
+            return found if isinstance(found, Place) else None
+
+        return await eventually(placed)
+
+    async def lack(self, name: str, words: str, needs: Needs = XS) -> Lack:
+        """Ask until the reason has these words."""
+
+        def lacking() -> Lack | None:
+            found = self.ask(name, needs)
+            return found if isinstance(found, Lack) and words in found.reason else None
+
+        return await eventually(lacking)
+
+    async def until(self, *names: str) -> None:
+        """Wait until these runners, and no others, have a group."""
+        await eventually(lambda: sorted(each.split(":")[1] for each in self.ray.groups) == sorted(names))
+
+
+async def eventually(look: Callable[[], T | None]) -> T:
+    async with asyncio.timeout(60):  # only guards against hanging
+        while not (found := look()):  # noqa: ASYNC110  # what changes is the placer's own
+            await asyncio.sleep(0.01)
+        return found
+
+
+@asynccontextmanager
+async def world(*nodes: Node, ray: FakeRay | None = None) -> AsyncGenerator[World]:
+    known = list(nodes or (box("one"), box("two")))
+    addresses = {f"10.0.0.{number}": node.name for number, node in enumerate(known, 1)}
+    if ray is None:
+        ray = FakeRay(nodes={f"ray-{name}": (address, BOX) for address, name in addresses.items()})
+        ray.nodes["ray-head"] = ("10.0.0.99", {"memory": 1e12, "GPU-X": 8.0})  # nothing of ours runs there
+    placer = RayPlacer(
+        ray,
+        address="10.0.0.99:6379",
+        machine_types=MachineTypes(),
+        nodes=lambda: made.nodes,
+        addresses=lambda: addresses,
+        runners=lambda: list(made.runners.values()),
+        may_act=lambda: made.may_act,
+        changed=lambda: None,
+        now=lambda: at(0),
+    )
+    made = World(ray, placer, known)
+    try:
+        yield made
+    finally:
+        await placer.close()
+    assert ray.closed
+
+
+async def test_a_runner_starts_where_ray_has_room_and_a_node_has_joined() -> None:
+    async with world() as w:
+        w.pending("a", "b", "c")
+        w.placer.open("id")
+        needs = Needs(machine_types=("GPU-X",))
+        places = [await w.answer(name, needs) for name in "ab"]
+        assert sorted(place.node for place in places if isinstance(place, Place)) == ["one", "two"]
+        assert all(isinstance(place, Place) and place.gpus == ("GPU-X/0",) for place in places)
+        lack = await w.lack("c", "NO_RESOURCES", needs)
+        assert lack == Lack(
+            reason="Ray has no room for it now (NO_RESOURCES; GPU-X: 1024 MiB, 1 x GPU-X)", again_seconds=0
+        )
+        w.end("a")
+        assert isinstance(await w.lack("c", "NO_RESOURCES", needs), Lack)
+        await w.place("c", needs)
+        await w.until("b", "c")
+
+
+async def test_what_no_machine_could_hold_is_hopeless() -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        lack = await w.lack("a", "INFEASIBLE", Needs(machine_types=("GPU-Y",)))
+        assert lack.hopeless
+        assert "GPU-Y: 1024 MiB, 1 x GPU-Y" in lack.reason
+
+
+async def test_the_next_machine_type_is_tried_if_the_best_has_no_room() -> None:
+    async with world() as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        place = await w.place("a", Needs(machine_types=("GPU-Y", "XS")))
+        assert place.machine_type == "XS"
+        lack = await w.lack("b", "L: 4096 MiB", Needs(machine_types=("GPU-Y", "L")))
+        assert lack.hopeless
+        w.placed("a", place.node)
+        await w.until("a", "b")
+
+
+async def test_a_node_in_trouble_gets_nothing_and_ray_is_asked_for_another() -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        first = await w.place("a")
+        w.nodes[:] = [replace(node, trouble="it is drained") if node.name == first.node else node for node in w.nodes]
+        second = await w.place("a")
+        assert second.node != first.node
+        w.nodes[:] = [replace(node, trouble="it is drained") for node in w.nodes]
+        lack = await w.lack("a", "it is drained")
+        assert not lack.hopeless
+
+
+async def test_a_reservation_lasts_until_its_runner_has_ended() -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        place = await w.place("a")
+        [name] = w.ray.groups
+        w.placed("a", place.node)
+        w.pending("b")
+        await w.answer("b")
+        assert name in w.ray.groups
+        w.end("a")
+        await w.until("b")
+
+
+async def test_reservations_outlive_the_controller_and_the_unwanted_are_removed_at_its_start() -> None:
+    async with world() as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        place = await w.place("a")
+        await w.answer("b")
+        kept = [name for name in w.ray.groups if ":a:" in name]
+    ray = FakeRay(nodes=w.ray.nodes, groups=w.ray.groups)
+    async with world(ray=ray) as w:
+        await ray.obey(
+            {"prefix": "fal-other:", "remove": [], "make": {"fal-other:x:0.1": {"bundle": {}, "selector": {}}}}
+        )
+        w.placed("a", place.node)  # b was not stored
+        w.placer.open("id")
+        await w.until("a", "x")
+        assert [name for name in ray.groups if ":a:" in name] == kept
+
+
+async def test_a_runner_that_ray_knows_nothing_of_gets_its_room_reserved_where_it_is() -> None:
+    async with world() as w:
+        w.placed("a", "two", "GPU-X")
+        w.placed("here", "local")
+        w.placer.open("id")
+        await w.until("a")
+        assert w.ray.on("a") == "ray-two"
+
+
+async def test_a_group_that_ray_moved_from_a_dead_node_is_removed() -> None:
+    async with world() as w:
+        w.placed("a", "one")
+        w.placer.open("id")
+        await w.until("a")
+        gone = w.ray.nodes.pop("ray-one")
+        w.ray.settle()
+        await w.until()
+        w.ray.nodes["ray-again"] = gone
+        await w.until("a")
+        assert w.ray.on("a") == "ray-again"
+
+
+async def test_nothing_is_ordered_while_another_controller_may_have_taken_over() -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        await w.answer("a")
+        w.may_act = False
+        w.end("a")
+        count = len(w.ray.orders)
+        w.pending("b")
+        assert w.ask("b") is None
+        await w.placer.close()
+        assert len(w.ray.orders) == count
+
+
+async def test_a_ray_that_is_away_starts_nothing_and_says_since_when() -> None:
+    async with world() as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        assert isinstance(await w.answer("a"), Place)
+        w.ray.away = "no answer in 10 s"
+        lack = await w.lack("b", "does not answer since 03:04:05 UTC: no answer in 10 s")
+        assert lack.again_seconds == 0
+        assert isinstance(w.ask("a"), Lack)
+        assert (
+            w.placer.described()["trouble"]
+            == "Ray at 10.0.0.99:6379 does not answer since 03:04:05 UTC: no answer in 10 s"
+        )
+        w.ray.away = ""
+        await w.place("b")
+        assert w.placer.described()["trouble"] == ""
+
+
+async def test_without_a_node_on_rays_machines_the_reason_names_the_next_step() -> None:
+    ray = FakeRay(nodes={"ray-head": ("10.0.0.99", BOX)})
+    async with world(ray=ray) as w:
+        w.pending("a")
+        w.placer.open("id")
+        lack = await w.lack("a", "`fal node up` on each, then `fal node join`")
+        assert not lack.hopeless
+
+
+async def test_a_label_names_the_node_of_a_machine_with_another_address() -> None:
+    ray = FakeRay(nodes={"ray-one": ("192.168.7.7", BOX)}, labels={"ray-one": {"fal-node": "one"}})
+    async with world(ray=ray) as w:
+        w.pending("a")
+        w.placer.open("id")
+        place = await w.place("a")
+        assert place.node == "one"
+        assert w.placer.described()["nodes"] == [{"address": "192.168.7.7", "node": "one", "trouble": ""}]
+
+
+@pytest.mark.parametrize("resources", [{"memory": 1024.0 * MIB, "GPU-X": 4.0}])
+async def test_more_gpus_in_ray_than_on_the_node_are_named(resources: dict[str, float]) -> None:
+    ray = FakeRay(nodes={"ray-one": ("10.0.0.1", resources)})
+    async with world(box("one"), ray=ray) as w:
+        w.pending("a")
+        w.placer.open("id")
+        lack = await w.lack("a", "differ", Needs(machine_types=("GPU-X",), num_gpus=2))
+        assert lack.reason.startswith("Ray gave it GPU-X of node 'one', which has none free")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "end", "lose", "return", "trouble", "restart"]), st.integers(0, 5))))
+def test_each_living_runner_keeps_at_most_one_group_and_no_other_has_any(steps: list[tuple[str, int]]) -> None:
+    ray = FakeRay(nodes={f"n{number}": (f"10.0.0.{number}", BOX) for number in range(3)})
+    reservations, asks, live, unusable = Reservations("fal-id"), dict[str, Ask](), set[str](), set[str]()
+    lost = dict(ray.nodes)
+    for now, (what, number) in enumerate(steps):
+        name, node = f"r{number}", f"n{number % 3}"
+        if what == "ask":
+            asks[name] = Ask(choices=({"GPU-X": 1.0}, {"memory": 512.0 * MIB}))
+            live.add(name)
+        elif what == "end":
+            live.discard(name)
+            asks.pop(name, None)
+        elif what == "lose":
+            ray.nodes.pop(node, None)
+        elif what == "return":
+            ray.nodes[node] = lost[node]
+        elif what == "trouble":
+            unusable ^= {node}
+        else:
+            reservations = Reservations("fal-id")
+        ray.settle()
+        for _ in range(4):
+            groups = {
+                each: Group(state="CREATED" if g.node else "PENDING", node=g.node, waits=g.waits)
+                for each, g in ray.groups.items()
+            }
+            reservations.note(groups)
+            orders = reservations.plan(asks, live, groups, unusable & ray.nodes.keys(), now * 10.0)
+            for each in orders.remove:
+                del ray.groups[each]
+            for each, (bundle, selector) in orders.make.items():
+                ray.groups[each] = FakeGroup(bundle, selector)
+            ray.settle()
+        owners = [reservations.runner_of(each) for each in ray.groups]
+        assert sorted(owners) == sorted(live & asks.keys())
+        assert not any(group.node in unusable for group in ray.groups.values())
