@@ -167,10 +167,10 @@ class _Collector:
                 self.add(imported.rpartition(".")[0])
 
     def _beside(self, name: str) -> Path | None:
-        for place in self._places:
+        for place in self._places if name else ():
             base = place.joinpath(*name.split("."))
             for path in (base / "__init__.py", base.with_suffix(".py")):
-                if name and path.is_file():
+                if path.is_file():
                     return path
         return None
 

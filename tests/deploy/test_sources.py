@@ -86,6 +86,11 @@ def test_what_is_imported_from_beside_goes_along_also_later_on(place):
     assert file == str(place / "there" / "files" / "app.py")
 
 
+def test_a_deploy_from_the_root_directory_works(place, monkeypatch):
+    monkeypatch.chdir("/")
+    assert app(place, top="import fal").files == ("app.py",)
+
+
 def test_packages_go_whole(place):
     write(place, pack__SLASH____init__="", pack__SLASH__one="from .two import VALUE\n", pack__SLASH__two="VALUE = 2\n")
     write(place, pack__SLASH__sub__SLASH____init__="", pack__SLASH__sub__SLASH__never="from ... import nowhere\n")
