@@ -10,7 +10,7 @@ from fal_server.composition.live import LiveState
 from fal_server.composition.ownership import Ownership
 from fal_server.composition.settings import Settings
 from fal_server.engines.ray.placer import RayPlacer
-from fal_server.engines.ray.process import RayBridge
+from fal_server.engines.ray.process import RayProcess
 from fal_server.ports import Clock
 
 
@@ -21,7 +21,7 @@ def build_ray(
     if settings.engine != "ray":
         return None
     return RayPlacer(
-        RayBridge(settings.ray_python or sys.executable, settings.ray_address),
+        RayProcess(settings.ray_python or sys.executable, settings.ray_address),
         address=settings.ray_address,
         machine_types=settings.machine_types,
         nodes=execution.engine.nodes,

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from fal_server.core.actions import Abandon, Drop, Due, Hold, Launch
 from fal_server.core.identity import AccountId
 from fal_server.core.machines import Node
-from fal_server.core.places import FreeRoom, Lack, Needs, Place, Reserve, Room, first_fit
+from fal_server.core.places import FreeRoom, Lack, Needs, Placement, Reserve, Room, first_fit
 from fal_server.core.quotas import QuotasOf, usual_quotas
 from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
 
@@ -26,7 +26,7 @@ def plan_launches(
     quotas: QuotasOf = usual_quotas,
     reserve: Reserve = first_fit,
 ) -> list[Placing]:
-    """Place PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
+    """Placement PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
 
     Args:
         waiting: the runners without a process that are to start, with their requirements.
@@ -75,8 +75,10 @@ def held_gpus(runners: Iterable[Runner]) -> dict[str, dict[str, Runner]]:
     return held
 
 
-def _placed(runner: Runner, wanted: Needs, found: Place | Lack, now: datetime) -> Launch | Hold | Drop | Abandon | None:
-    if isinstance(found, Place):
+def _placed(
+    runner: Runner, wanted: Needs, found: Placement | Lack, now: datetime
+) -> Launch | Hold | Drop | Abandon | None:
+    if isinstance(found, Placement):
         return Launch(runner_id=runner.runner_id, node=found.node, machine_type=found.machine_type, gpus=found.gpus)
     reason, hopeless = found.reason, found.hopeless
     later = now + timedelta(seconds=found.again_seconds)

@@ -39,7 +39,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Placement:
     """Where a runner starts, and as what.
 
     Attributes:
@@ -154,7 +154,7 @@ class FreeRoom:
         self._free = {node.name: room.free(node) for node in nodes}
         self._held = {node.name: room.gpus(node.name) for node in nodes}
 
-    def fit(self, needs: Needs) -> Place | Lack:
+    def fit(self, needs: Needs) -> Placement | Lack:
         """Take room on the first node that has it."""
         lacks: list[str] = []
         for node in self.nodes.values():
@@ -171,20 +171,20 @@ class FreeRoom:
             hopeless=bool(nodes) and all(_choose(needs, node.machine_types, node.total)[0] is None for node in nodes),
         )
 
-    def take(self, node: Node, machine_type: str, num_gpus: int | None) -> Place:
+    def take(self, node: Node, machine_type: str, num_gpus: int | None) -> Placement:
         """Take room on a node, even if it has none; the place has as many of the GPUs as are free."""
         taken = node.machine_types.resources_of(machine_type, num_gpus)
         gpus = assign(node.gpus, self._held[node.name], taken.gpus)
         self._free[node.name] = self._free[node.name].minus(taken)
         self._held[node.name] |= set(gpus)
-        return Place(node=node.name, machine_type=machine_type, gpus=gpus)
+        return Placement(node=node.name, machine_type=machine_type, gpus=gpus)
 
 
-Reserve: TypeAlias = Callable[[Runner, Needs, FreeRoom], Place | Lack | None]
+Reserve: TypeAlias = Callable[[Runner, Needs, FreeRoom], Placement | Lack | None]
 """Decides where a runner starts; None while that is not known yet."""
 
 
-def first_fit(_runner: Runner, needs: Needs, free: FreeRoom) -> Place | Lack | None:
+def first_fit(_runner: Runner, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
     """Take the first node that has room: a static placer."""
     return free.fit(needs)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fal_server.core.actions import Abandon, Drop, Hold, Launch
 from fal_server.core.machines import Node, Resources
 from fal_server.core.placement import Placing, plan_launches
-from fal_server.core.places import FreeRoom, Lack, Needs, Place, Room
+from fal_server.core.places import FreeRoom, Lack, Needs, Placement, Room
 from fal_server.core.quotas import Quotas
 from fal_server.core.reconcile import Look, StandingPlan
 from fal_server.core.runners import Runner, RunnerState
@@ -20,11 +20,11 @@ GPU_NODE = Node(name="far", total=Resources(memory_mib=4096, gpus={"GPU-X": 2}))
 class SlowPlacer:
     """Says what a test has it say; records who asked."""
 
-    def __init__(self, said: Place | Lack | None = None) -> None:
+    def __init__(self, said: Placement | Lack | None = None) -> None:
         self.said = said
         self.asked: list[str] = []
 
-    def reserve(self, runner: Runner, _needs: Needs, _free: FreeRoom) -> Place | Lack | None:
+    def reserve(self, runner: Runner, _needs: Needs, _free: FreeRoom) -> Placement | Lack | None:
         self.asked.append(runner.runner_id)
         return self.said
 
@@ -43,7 +43,7 @@ def test_nothing_happens_until_the_placer_knows() -> None:
 
 
 def test_a_place_starts_the_runner_there() -> None:
-    place = Place(node="far", machine_type="XS", gpus=("GPU-X/1",))
+    place = Placement(node="far", machine_type="XS", gpus=("GPU-X/1",))
     [launch] = launches(SlowPlacer(place), pending())
     assert launch == Launch(runner_id="r", node="far", machine_type="XS", gpus=("GPU-X/1",))
 
@@ -70,7 +70,7 @@ def test_a_runner_that_fits_nowhere_ends_its_call() -> None:
 
 
 def test_a_placer_is_not_asked_for_what_a_quota_forbids() -> None:
-    placer = SlowPlacer(Place(node="far", machine_type="XS"))
+    placer = SlowPlacer(Placement(node="far", machine_type="XS"))
     first = pending()
     second = replace(first, runner_id="s", created_at=at(1))
     asked = [(runner, Needs(machine_types=("XS",))) for runner in (first, second)]

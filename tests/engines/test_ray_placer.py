@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.core.machines import MachineTypes, Node, Resources
-from fal_server.core.places import FreeRoom, Lack, Needs, Place, Room
+from fal_server.core.places import FreeRoom, Lack, Needs, Placement, Room
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.engines.ray.placer import RayPlacer
-from fal_server.engines.ray.reservations import Ask, Group, Reservations
+from fal_server.engines.ray.reservations import Group, Reservations, Wanted
 from tests.fakes.domain import at, make_runner
 from tests.fakes.ray import MIB, FakeGroup, FakeRay
 
@@ -50,29 +52,29 @@ class World:
     def end(self, name: str) -> None:
         self.runners[name] = replace(self.runners[name], state=RunnerState.TERMINATED, ended_at=at(1))
 
-    def ask(self, name: str, needs: Needs = XS) -> Place | Lack | None:
+    def ask(self, name: str, needs: Needs = XS) -> Placement | Lack | None:
         return self.placer.reserve(self.runners[name], needs, FreeRoom(self.nodes, Room()))
 
-    async def answer(self, name: str, needs: Needs = XS) -> Place | Lack:
-        """Ask until Ray has said something."""
+    async def answer(self, name: str, needs: Needs = XS) -> Placement | Lack:
+        """Wanted until Ray has said something."""
 
-        def said() -> Place | Lack | None:
+        def said() -> Placement | Lack | None:
             found = self.ask(name, needs)
             return None if isinstance(found, Lack) and "not answered" in found.reason else found
 
         return await eventually(said)
 
-    async def place(self, name: str, needs: Needs = XS) -> Place:
-        """Ask until there is a place."""
+    async def place(self, name: str, needs: Needs = XS) -> Placement:
+        """Wanted until there is a place."""
 
-        def placed() -> Place | None:
+        def placed() -> Placement | None:
             found = self.ask(name, needs)
-            return found if isinstance(found, Place) else None
+            return found if isinstance(found, Placement) else None
 
         return await eventually(placed)
 
     async def lack(self, name: str, words: str, needs: Needs = XS) -> Lack:
-        """Ask until the reason has these words."""
+        """Wanted until the reason has these words."""
 
         def lacking() -> Lack | None:
             found = self.ask(name, needs)
@@ -86,10 +88,11 @@ class World:
 
 
 async def eventually(look: Callable[[], T | None]) -> T:
-    async with asyncio.timeout(60):  # only guards against hanging
-        while not (found := look()):  # noqa: ASYNC110  # what changes is the placer's own
-            await asyncio.sleep(0.01)
-        return found
+    end = time.monotonic() + 60  # only guards against hanging
+    while not (found := look()):
+        assert time.monotonic() < end
+        await asyncio.to_thread(select.select, [], [], [], 0.01)
+    return found
 
 
 @asynccontextmanager
@@ -124,8 +127,8 @@ async def test_a_runner_starts_where_ray_has_room_and_a_node_has_joined() -> Non
         w.placer.open("id")
         needs = Needs(machine_types=("GPU-X",))
         places = [await w.answer(name, needs) for name in "ab"]
-        assert sorted(place.node for place in places if isinstance(place, Place)) == ["one", "two"]
-        assert all(isinstance(place, Place) and place.gpus == ("GPU-X/0",) for place in places)
+        assert sorted(place.node for place in places if isinstance(place, Placement)) == ["one", "two"]
+        assert all(isinstance(place, Placement) and place.gpus == ("GPU-X/0",) for place in places)
         lack = await w.lack("c", "NO_RESOURCES", needs)
         assert lack == Lack(
             reason="Ray has no room for it now (NO_RESOURCES; GPU-X: 1024 MiB, 1 x GPU-X)", again_seconds=0
@@ -242,7 +245,7 @@ async def test_a_ray_that_is_away_starts_nothing_and_says_since_when() -> None:
     async with world() as w:
         w.pending("a", "b")
         w.placer.open("id")
-        assert isinstance(await w.answer("a"), Place)
+        assert isinstance(await w.answer("a"), Placement)
         w.ray.away = "no answer in 10 s"
         lack = await w.lack("b", "does not answer since 03:04:05 UTC: no answer in 10 s")
         assert lack.again_seconds == 0
@@ -288,12 +291,12 @@ async def test_more_gpus_in_ray_than_on_the_node_are_named(resources: dict[str, 
 @given(st.lists(st.tuples(st.sampled_from(["ask", "end", "lose", "return", "trouble", "restart"]), st.integers(0, 5))))
 def test_each_living_runner_keeps_at_most_one_group_and_no_other_has_any(steps: list[tuple[str, int]]) -> None:
     ray = FakeRay(nodes={f"n{number}": (f"10.0.0.{number}", BOX) for number in range(3)})
-    reservations, asks, live, unusable = Reservations("fal-id"), dict[str, Ask](), set[str](), set[str]()
+    reservations, asks, live, unusable = Reservations("fal-id"), dict[str, Wanted](), set[str](), set[str]()
     lost = dict(ray.nodes)
     for now, (what, number) in enumerate(steps):
         name, node = f"r{number}", f"n{number % 3}"
         if what == "ask":
-            asks[name] = Ask(choices=({"GPU-X": 1.0}, {"memory": 512.0 * MIB}))
+            asks[name] = Wanted(choices=({"GPU-X": 1.0}, {"memory": 512.0 * MIB}))
             live.add(name)
         elif what == "end":
             live.discard(name)

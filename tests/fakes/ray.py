@@ -23,7 +23,7 @@ class FakeGroup:
 
 @dataclass
 class FakeRay:
-    """Implements the placer's Bridge.
+    """Implements the placer's RayConnection.
 
     Attributes:
         nodes: by Ray's id, with address and resources.

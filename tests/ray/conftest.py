@@ -42,12 +42,14 @@ class RayCluster(Cluster):
         self.directory = directory
         self.head = head
         self.boxes: list[Box] = []
+        self.workers: list[RayProcess] = []
 
     def fill(self, *names: str) -> None:
         """Add machines with Ray and a node that joined."""
         for name in names:
             machine = self.machines.add(name)
-            start_worker(machine, {"GPU-FAR": 1.0}, self.directory / f"{name}.log").wait()
+            self.workers.append(start_worker(machine, {"GPU-FAR": 1.0}, self.directory / f"{name}.log"))
+            self.workers[-1].wait()
             self.boxes.append(box := Box.start(machine))
             self.controller.fal("node", "join", f"{machine.address}:{PORT}", stdin=f"{box.token}\n".encode())
         until(lambda: self.ray()["nodes"] and all(self.joined().values()), "Ray's nodes")
@@ -87,7 +89,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayCluster]:
             yield made
         finally:
             made.controller.stop(150)
-            head.end()
+            for process in (*made.workers, head):
+                process.kill()
 
 
 def groups(*made: str) -> Mapping[str, str]:

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from fal_server.core.faults import InvalidArgument, Unavailable
 from fal_server.core.machines import MachineTypes, Node
-from fal_server.core.places import FreeRoom, Lack, Needs, Place
+from fal_server.core.places import FreeRoom, Lack, Needs, Placement
 from fal_server.core.runners import Runner
-from fal_server.engines.ray.reservations import Ask, Bundle, Group, Reservations
+from fal_server.engines.ray.reservations import Bundle, Group, Reservations, Wanted
 
 log = logging.getLogger(__name__)
 NODE_LABEL = "fal-node"
@@ -25,8 +25,8 @@ _MIB = 1024 * 1024
 _NOTHING: Mapping[str, object] = {"make": {}, "remove": []}
 
 
-class Bridge(Protocol):
-    """What the placer needs of `RayBridge`."""
+class RayConnection(Protocol):
+    """What the placer needs of `RayProcess`."""
 
     about: Mapping[str, object]
 
@@ -65,7 +65,7 @@ class RayPlacer:
     """Reserves a place for each runner, as a placement group of Ray, and lets it go when the runner has ended.
 
     Args:
-        bridge: to Ray.
+        connection: to Ray.
         address: of Ray, for people.
         machine_types: what runners can be.
         nodes: returns the nodes in their current state.
@@ -78,7 +78,7 @@ class RayPlacer:
 
     def __init__(
         self,
-        bridge: Bridge,
+        connection: RayConnection,
         *,
         address: str,
         machine_types: MachineTypes,
@@ -89,7 +89,7 @@ class RayPlacer:
         changed: Callable[[], None],
         now: Callable[[], datetime],
     ) -> None:
-        self._bridge = bridge
+        self._ray = connection
         self._address = address
         self._machine_types = machine_types
         self._nodes = nodes
@@ -99,7 +99,7 @@ class RayPlacer:
         self._changed = changed
         self._now = now
         self._reservations = Reservations("fal")
-        self._asks: dict[str, Ask] = {}
+        self._asks: dict[str, Wanted] = {}
         self._types: dict[str, Sequence[str]] = {}
         self._seen = _Seen()
         self._away_since: datetime | None = now()
@@ -125,15 +125,15 @@ class RayPlacer:
                 self._task.cancel()
             self._wake.set()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._bridge.close()
+        await self._ray.close()
 
-    def reserve(self, runner: Runner, needs: Needs, free: FreeRoom) -> Place | Lack | None:
+    def reserve(self, runner: Runner, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
         """Return where a runner starts; None while Ray has not said."""
         try:
             types = {name: self._bundle(name, needs.num_gpus) for name in needs.machine_types}
         except InvalidArgument as fault:  # a type of an earlier version, or one that the operator has removed
             return Lack(reason=fault.message, hopeless=True)
-        ask = Ask(choices=tuple(types.values()))
+        ask = Wanted(choices=tuple(types.values()))
         if self._asks.get(runner.runner_id) != ask:
             self._asks[runner.runner_id] = ask
             self._types[runner.runner_id] = tuple(types)
@@ -158,10 +158,10 @@ class RayPlacer:
                 {"address": node.address, "node": node.node, "trouble": troubles.get(node.node, "")}
                 for node in self._seen.nodes.values()
             ],
-            **self._bridge.about,
+            **self._ray.about,
         }
 
-    def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Place | Lack | None:
+    def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
         ray_node = self._seen.nodes.get(group.node)
         node = None if ray_node is None else free.nodes.get(ray_node.node)
         if node is None or node.trouble:
@@ -175,7 +175,7 @@ class RayPlacer:
             )
         return place
 
-    def _lack(self, runner_id: str, ask: Ask, free: FreeRoom) -> Lack | None:
+    def _lack(self, runner_id: str, ask: Wanted, free: FreeRoom) -> Lack | None:
         machines = [node for node in self._seen.nodes.values() if node.node in free.nodes]
         if not machines:
             return Lack(
@@ -219,7 +219,7 @@ class RayPlacer:
         """Have Ray make and remove what is to change, and what its answer shows to be changed, too."""
         order = self._order() if not self._trouble else _NOTHING
         for _ in range(2):
-            self._take(await self._bridge.obey({"prefix": self._reservations.prefix, **order}))
+            self._take(await self._ray.obey({"prefix": self._reservations.prefix, **order}))
             if self._trouble:
                 log.info("Ray at %s answers, with %d nodes", self._address, len(self._seen.nodes))
                 self._trouble, self._away_since = "", None
@@ -232,13 +232,13 @@ class RayPlacer:
         living = {runner.runner_id: runner for runner in self._runners() if not runner.ended}
         self._asks = {each: ask for each, ask in self._asks.items() if each in living and not living[each].node}
         self._types = {each: types for each, types in self._types.items() if each in self._asks}
-        placed: dict[str, Ask] = {}
+        placed: dict[str, Wanted] = {}
         for runner in living.values():
             if runner.node:
                 with suppress(InvalidArgument):  # a removed type, of which the size is not known
                     bundle = self._bundle(runner.machine_type, len(runner.gpus) or None)
                     there = tuple(node.id for node in self._seen.nodes.values() if node.node == runner.node)
-                    placed[runner.runner_id] = Ask(choices=(bundle,), nodes=there)
+                    placed[runner.runner_id] = Wanted(choices=(bundle,), nodes=there)
         troubles = {node.name: node.trouble for node in self._nodes()}
         unusable = [node.id for node in self._seen.nodes.values() if troubles.get(node.node, "none joined")]
         orders = self._reservations.plan(

@@ -1,4 +1,4 @@
-"""Keeps a bridge to Ray running in a process of its own, and gives it orders."""
+"""Keeps the program that speaks with Ray running, and gives it orders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from fal_server.core.faults import Unavailable
 
 log = logging.getLogger(__name__)
-_BRIDGE = Path(__file__).with_name("bridge.py")
+_PROGRAM = Path(__file__).with_name("program.py")
 # Importing Ray and connecting take seconds, on a busy machine many.
 _START_SECONDS = 90.0
 _ANSWER_SECONDS = 10.0
@@ -22,7 +22,7 @@ _END_SECONDS = 5.0
 _MOST_BYTES = 64 * 1024 * 1024
 
 
-class RayBridge:
+class RayProcess:
     """The connection to a Ray cluster.
 
     Ray is in another process because it ends its own when its cluster is away for a minute, and because that process's
@@ -82,7 +82,7 @@ class RayBridge:
         self._said.clear()
         self._process = process = await asyncio.create_subprocess_exec(
             self._python,
-            str(_BRIDGE),
+            str(_PROGRAM),
             self._address,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -33,7 +33,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Wanted:
     """What a runner wants to have reserved.
 
     Attributes:
@@ -83,7 +83,7 @@ class Reservations:
 
     def plan(
         self,
-        asks: Mapping[str, Ask],
+        asks: Mapping[str, Wanted],
         live: Collection[str],
         groups: Mapping[str, Group],
         unusable: Collection[str],
@@ -138,7 +138,7 @@ class Reservations:
             if group is not None and group.waits not in {"", "QUEUED"}:
                 made.waits[made.choice] = group.waits
 
-    def waits(self, runner_id: str, ask: Ask) -> Sequence[str]:
+    def waits(self, runner_id: str, ask: Wanted) -> Sequence[str]:
         """Return why a runner has no place, for each of its choices; nothing while one was not tried."""
         made = self._made.get(runner_id)
         if made is None or len(made.waits) < len(ask.choices):
@@ -153,16 +153,16 @@ class Reservations:
         """Return which of its runner's choices a group is for."""
         return int(name.rpartition(":")[2].partition(".")[0])
 
-    def _stands(self, name: str, group: Group, ask: Ask, unusable: Collection[str]) -> bool:
+    def _stands(self, name: str, group: Group, ask: Wanted, unusable: Collection[str]) -> bool:
         if ask.nodes is not None:
             return group.node in ask.nodes if group.placed else self._is_latest(name, ask)
         return group.node not in unusable and self.choice_of(name) < len(ask.choices)
 
-    def _is_latest(self, name: str, ask: Ask) -> bool:
+    def _is_latest(self, name: str, ask: Wanted) -> bool:
         made = self._made.get(self.runner_of(name))
         return made is not None and made.name == name and made.selector == _on(ask.nodes or ())
 
-    def _gives_up(self, made: _Made, group: Group, ask: Ask, now: float) -> bool:
+    def _gives_up(self, made: _Made, group: Group, ask: Wanted, now: float) -> bool:
         waited = group.waits not in {"", "QUEUED"} and now - made.at >= _PATIENCE_SECONDS
         return waited and len(ask.choices) > 1
 

@@ -1,6 +1,6 @@
 """Speaks with Ray, in an interpreter that has the cluster's version of it, and needs nothing else.
 
-`python bridge.py ADDRESS` reads orders, a line of JSON each, and answers each with a line, which says what there is
+`python program.py ADDRESS` reads orders, a line of JSON each, and answers each with a line, which says what there is
 once the order was carried out. It does nothing by itself, and ends with its standard input.
 """
 
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.005
 _SETTLED = {"INFEASIBLE", "NO_RESOURCES"}
 
 
-class Bridge:
+class RayProgram:
     """Does in Ray what one order says.
 
     Args:
@@ -111,7 +111,7 @@ def main() -> int:
             configure_logging=False,
             logging_level="ERROR",
         )
-        bridge = Bridge(ray)
+        program = RayProgram(ray)
         about = {
             "version": ray.__version__,
             "python": platform.python_version(),
@@ -119,7 +119,7 @@ def main() -> int:
         }
         out.write(json.dumps(about) + "\n")
         while True:
-            out.write(json.dumps(bridge.obey(orders.get())) + "\n")
+            out.write(json.dumps(program.obey(orders.get())) + "\n")
     except Exception as error:  # noqa: BLE001  # whatever it is, the controller shows it
         text = " ".join(str(error).split())
         out.write(json.dumps({"trouble": f"{type(error).__name__}: {text[:500]}"}) + "\n")
