@@ -64,7 +64,7 @@ def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[B
     """
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     staged, lock = cache / environment.name, None
-    if in_sandbox and cache.stat().st_dev == environment.stat().st_dev:
+    if in_sandbox and _mount(cache) == _mount(environment):
         try:
             staged.mkdir(mode=0o700)
             lock = _locked(staged)
@@ -98,6 +98,16 @@ def remove_abandoned(cache: Path) -> None:
     for directory in cache.iterdir():
         if NAME.fullmatch(directory.name) and not is_locked(directory):
             discard_tree(directory)
+
+
+def _mount(directory: Path) -> str:
+    """Return the id of the mount that a directory is on: nothing moves between two, even of one file system."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    finally:
+        os.close(descriptor)
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def _locked(directory: Path) -> int:
