@@ -18,7 +18,7 @@ VENV = ROOT / ".cache" / "ray-venv"
 PYTHON = VENV / "bin" / "python"
 ADDRESS = f"{CONTROLLER}:6379"
 # Ray gives its start up if a part of it, which imports Python for seconds, is not there within 15 s: on a busy machine
-# that takes some tries. A lost machine is noticed in seconds.
+# that takes precedence, where that is allowed, and some tries. A lost machine is noticed in seconds.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 3,
@@ -87,7 +87,7 @@ def start_worker(machine: Machine, resources: Mapping[str, float], log: Path) ->
 
 def _command(address: str, *words: str, resources: Mapping[str, float]) -> list[str]:
     return [
-        *("sh", "-c", _ALONE, "sh", str(VENV / "bin" / "ray"), "start", "--block", *words),
+        *("sh", "-c", _ALONE, "sh", "nice", "-n", "-15", str(VENV / "bin" / "ray"), "start", "--block", *words),
         *("--node-ip-address", address, "--num-cpus", "0", "--num-gpus", "0", "--object-store-memory", "80000000"),
         *("--include-log-monitor", "false"),
         # With ports of its own Ray waits for fewer of those that its parts choose.
