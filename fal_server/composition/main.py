@@ -234,7 +234,7 @@ def _check_ray(options: argparse.Namespace) -> None:
             "--engine ray needs Ray, in the versions of the cluster: pip install 'fal-grpc[ray]', or name the Python "
             "that has it with --ray-python",
         )
-    elif options.ray_python is not None and shutil.which(options.ray_python) is None:
+    elif options.ray_python is not None and shutil.which(str(options.ray_python)) is None:
         raise InvalidArgument("ray_python", f"--ray-python {options.ray_python} is no program")
 
 
