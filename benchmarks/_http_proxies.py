@@ -28,19 +28,19 @@ _CONNECT_SECONDS = 5.0
 _OWN_LINES = (b"host", b"connection", b"keep-alive")
 
 
-class Conversation:
+class ResponseWaiter:
     """A request on a connection of `upstream.Pool`."""
 
     def __init__(self) -> None:
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self.broken = ""
 
     def on_response(self) -> None:
-        self.news.set()
+        self.changed.set()
 
     def on_broken(self, detail: str) -> None:
         self.broken = detail
-        self.news.set()
+        self.changed.set()
 
     def on_runner_slow(self) -> None: ...
 
@@ -58,8 +58,8 @@ class OwnClient:
         upstream: Upstream = self.pool.get("app") or await self.pool.connect(
             "app", RunnerAddress(_HOST, self.port), seconds=_CONNECT_SECONDS
         )
-        conversation = Conversation()
-        upstream.start_request(conversation, bodyless=False)
+        waiter = ResponseWaiter()
+        upstream.start_request(waiter, bodyless=False)
         lines = b"".join(b"%b: %b\r\n" % line for line in scope["headers"] if line[0] not in _OWN_LINES)
         head = b"%b %b HTTP/1.1\r\nhost: app\r\n%b\r\n" % (scope["method"].encode(), scope["raw_path"], lines)
         message = await receive()
@@ -69,10 +69,10 @@ class OwnClient:
             upstream.transport.write(message["body"])
         started = False
         while not (started and upstream.complete):
-            await conversation.news.wait()
-            conversation.news.clear()
-            if conversation.broken:
-                raise ConnectionError(conversation.broken)
+            await waiter.changed.wait()
+            waiter.changed.clear()
+            if waiter.broken:
+                raise ConnectionError(waiter.broken)
             if not started:
                 headers = [line for line in upstream.headers if line[0] not in _OWN_LINES]
                 await send({"type": "http.response.start", "status": upstream.status, "headers": headers})
@@ -130,9 +130,9 @@ async def serve_own(app: OwnClient | AiohttpClient) -> None:
     """Serve with the controller's own server, with an ASGI application in the router's place."""
     adapter = AsgiAdapter(app)
     listener = Listener(adapter, f"{_HOST}:1")
-    bound = socket.create_server((_HOST, 0), backlog=1024)
-    await listener.start([bound])
-    print(bound.getsockname()[1], flush=True)
+    listening = socket.create_server((_HOST, 0), backlog=1024)
+    await listener.start([listening])
+    print(listening.getsockname()[1], flush=True)
     await end_of_input()
     await listener.close(1)
     await adapter.close()

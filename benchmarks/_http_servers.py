@@ -113,7 +113,7 @@ class Taken:
     async def post(self, call: OutboundCall) -> Receipt:
         return Receipt(status=200)
 
-    async def refusal(self, host: str, port: int) -> str:
+    async def why_forbidden(self, host: str, port: int) -> str:
         return ""
 
 
@@ -177,7 +177,7 @@ async def serve_gateway(port: int, *, history: bool, gated: bool, traces: bool) 
         key = await Keys(store, clock, access).create(None)
         cancellations = Cancellations(catalog, HttpRunnerClient(straight))
         ended = EndedRequests()
-        bridge, stopping = AsgiAdapter(app), asyncio.Event()
+        adapter, stopping = AsgiAdapter(app), asyncio.Event()
         known = KnownAccounts(await store.accounts.all())
         spans = SpanExport("http://receiver/", Taken(), lambda found: (CONTENT_TYPE, to_otlp(found, "")), known)
         recording = RequestRecording(
@@ -193,9 +193,9 @@ async def serve_gateway(port: int, *, history: bool, gated: bool, traces: bool) 
             exports_spans=traces,
         )
         exporting = asyncio.create_task(spans.run(stopping))
-        door = Listener(Router(gateway, bridge), "127.0.0.1:1")
+        listener = Listener(Router(gateway, adapter), "127.0.0.1:1")
         sockets = await bind("127.0.0.1", 0)
-        await door.start(sockets)
+        await listener.start(sockets)
         print(sockets[0].getsockname()[1], ":".join(key), flush=True)
         freeze_startup_objects()
         storing = asyncio.create_task(every("storing", EVERY_SECONDS, recording.store).run_until(stopping))
@@ -203,9 +203,9 @@ async def serve_gateway(port: int, *, history: bool, gated: bool, traces: bool) 
         stopping.set()
         await storing
         await exporting
-        await door.close(1)
+        await listener.close(1)
         await gateway.close()
-        await bridge.close()
+        await adapter.close()
         await dispatcher.close()
         await store.close()
 

@@ -1,7 +1,7 @@
 """Measure the app's server alone: an endpoint in a runner's server, and in bare FastAPI, in CPU time of a request.
 
 Each server is a process that gives requests to uvicorn's protocol without sockets, so that the times depend little on
-other work of the machine. The servers alternate; a share is one of two neighbours.
+other work of the machine. The servers alternate; a share is one of two neighbors.
 """
 
 from __future__ import annotations

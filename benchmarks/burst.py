@@ -53,7 +53,7 @@ def _burst(controller: Controller, apps: list[str]) -> list[float]:
         return sorted(threads.map(_first_byte, urls, [start] * len(apps)))
 
 
-def _told(name: str, took: list[float], target: str) -> None:
+def _report(name: str, took: list[float], target: str) -> None:
     first, middle, last = took[0] * 1000, statistics.median(took) * 1000, took[-1] * 1000
     print(f"{name:44}{first:7.0f}{middle:8.0f}{last:8.0f}{last / first:8.1f}   {target}", flush=True)
 
@@ -72,13 +72,13 @@ def main() -> None:
                 controller.fal("deploy", str(directory / "held.py"), "--app-name", name)
             for what, apps in (("runners of one app", names[:1] * _COUNT), ("apps", names)):
                 if apps is not names:
-                    _told(f"{what}, of which nobody knew", _burst(controller, apps), "")
+                    _report(f"{what}, of which nobody knew", _burst(controller, apps), "")
                 took: list[list[float]] = []
                 for _ in range(_ROUNDS):
                     controller.end_runner(workers=_COUNT)
                     took.append(_burst(controller, apps))
                 took.sort(key=lambda each: each[-1])
-                _told(f"{what}, median of {_ROUNDS}", took[_ROUNDS // 2], "4")
+                _report(f"{what}, median of {_ROUNDS}", took[_ROUNDS // 2], "4")
         finally:
             controller.close()
     print(f"load {os.getloadavg()[0]:.1f}")

@@ -236,10 +236,10 @@ def plot(groups: Mapping[str, Figures]) -> str:
         for name in figures:
             rate = _median(figures[name][32], "per_second")
             width = max(2, round(rate / most * 380))
-            colour = "#2563eb" if name.startswith("fal-grpc") else "#94a3b8"
+            color = "#2563eb" if name.startswith("fal-grpc") else "#94a3b8"
             bars.append(
                 f'<text x="8" y="{y + 14}">{name}</text>'
-                f'<rect x="180" y="{y + 2}" width="{width}" height="16" fill="{colour}"/>'
+                f'<rect x="180" y="{y + 2}" width="{width}" height="16" fill="{color}"/>'
                 f'<text x="{186 + width}" y="{y + 14}">{rate:,.0f}</text>'
             )
             y += 22

@@ -165,17 +165,17 @@ def main() -> None:
         rest, busy, megabytes, started = asyncio.run(measured(Path(directory)))
     for name, found in (("at rest", rest), ("in churn", busy)):
         median, most = statistics.median(found), max(found)
-        verdict = "ok" if most < MOST_MILLISECONDS else "TOO SLOW"
+        outcome = "ok" if most < MOST_MILLISECONDS else "TOO SLOW"
         print(
             f"reconciler tick {name:8}  {APPS} apps  {RUNNERS} runners  {median:.1f} ms CPU (most {most:.1f}; "
-            f"goal < {MOST_MILLISECONDS:.0f})  {verdict}"
+            f"goal < {MOST_MILLISECONDS:.0f})  {outcome}"
         )
     # Skip the first quarter of the hour, which fills caches and the allocator's arenas.
     early, late = statistics.median(megabytes[2:5]), statistics.median(megabytes[-3:])
-    verdict = "flat" if late < early * MOST_GROWTH else "GROWS"
+    outcome = "flat" if late < early * MOST_GROWTH else "GROWS"
     print(
         f"memory over {HOUR_SECONDS} s of churn ({started} runners replaced)  {early:.0f} MB early, {late:.0f} MB late "
-        f"(goal < {MOST_GROWTH:.2f}x)  {verdict}"
+        f"(goal < {MOST_GROWTH:.2f}x)  {outcome}"
     )
 
 

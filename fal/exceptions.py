@@ -47,11 +47,11 @@ class InternalFalServerlessError(FalServerlessException):
 
 
 class FalSerializationError(FalServerlessException):
-    """Code or a value could not be serialised or deserialised."""
+    """Code or a value could not be serialized or deserialized."""
 
 
 class FalMissingDependencyError(FalSerializationError):
-    """A package is missing on the deserialising side."""
+    """A package is missing on the deserializing side."""
 
 
 class UserFunctionException(FalServerlessException):

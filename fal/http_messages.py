@@ -183,8 +183,8 @@ def _in_words(detail: object) -> str:
     if detail and isinstance(detail, list) and all(isinstance(item, dict) and "msg" in item for item in detail):
         # FastAPI's list of invalid arguments.
         places = (".".join(str(part) for part in item.get("loc", ()) if part != "body") for item in detail)
-        told = zip(places, detail, strict=True)
-        return "; ".join(f"{place}: {item['msg']}" if place else str(item["msg"]) for place, item in told)
+        problems = zip(places, detail, strict=True)
+        return "; ".join(f"{place}: {item['msg']}" if place else str(item["msg"]) for place, item in problems)
     return json.dumps(detail) if detail else ""
 
 

@@ -116,8 +116,8 @@ async def _read_file(platform: Platform, given: Arguments) -> object:
     ranged = {"range": f"bytes={offset}-{offset + _MOST_READ - 1}"}
     try:
         content = await platform.ask(Call(method="GET", path=plain.path, headers=ranged))
-    except Refused as refusal:
-        if refusal.status != 416:
+    except Refused as refused:
+        if refused.status != 416:
             raise
         content = b""  # the file ends before the offset
     if b"\0" in content:

@@ -41,8 +41,8 @@ def serve(toolset: Toolset, version: str) -> Server[dict[str, object]]:
         try:
             _check(toolset.tool(params.name), params)
             text, failed = await toolset.call(params.name, given), False
-        except Refused as refusal:
-            text, failed = f"Error {refusal.status}: {refusal.message}", True
+        except Refused as refused:
+            text, failed = f"Error {refused.status}: {refused.message}", True
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 
     return Server(

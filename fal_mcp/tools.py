@@ -74,8 +74,8 @@ class Toolset:
         """
         try:
             result = await self.tool(name).run(self._platform, arguments)
-        except Refused as refusal:
-            raise Refused(refusal.status, self._covered(refusal.message)) from None
+        except Refused as refused:
+            raise Refused(refused.status, self._covered(refused.message)) from None
         text = json.dumps({"as_of": self._now().isoformat(), "result": result}, ensure_ascii=False)
         text = self._covered(text)
         if len(text) <= MOST_CHARACTERS:

@@ -101,14 +101,28 @@ OLD_NAMES = {
     },
 }
 
+# Names of variables, arguments and attributes that are gone.
+OLD_VARIABLES = {
+    "asker", "bridge", "carrier", "course", "depot", "hangup", "hangups", "insight", "misfit", "parcel", "plane",
+    "refusal", "ripe", "scribe", "spares", "teller", "verdict", "warmth",
+}  # fmt: skip
+
 # Words that our prose does without: pattern -> better.
 OLD_WORDS = {
+    r"colour": "color: American, as on the wire",
+    r"behaviour": "behavior",
+    r"neighbour": "neighbor",
+    r"\b(licence|travelled|signalled|labelled)\b": "license, traveled, signaled, labeled",
+    r"(authori|capitali|initiali|normali|recogni|seriali|synchroni)s(e|es|ed|er|ing|ation)\b": "-ize",
     r"\bmoments?\b": "time",
     r"\banew\b": "again",
     r"\bof late\b": "recently",
     r"\bbegun\b": "started",
     r"\bwhom\b": "the caller, the controller ...",
 }
+
+ANY_OLD_VARIABLE = re.compile("|".join(sorted(OLD_VARIABLES)))
+ANY_OLD_WORD = re.compile("|".join(OLD_WORDS))
 
 
 @cache
@@ -175,26 +189,49 @@ def test_old_files_are_gone() -> None:
     assert not [name for p in sources(*PRODUCT) if OLD_FILES.fullmatch((name := name_of(p)).removesuffix(".py"))]
 
 
+def ours() -> list[Path]:
+    """Return all sources but the apps and programs of tests, which name what published clients have."""
+    return [path for path in sources() if not {"samples", "apps", "programs"} & {*path.parts}]
+
+
 def test_old_names_are_gone() -> None:
     found = [
-        f"{name_of(path)}: {name}, better {names[name]}"
+        f"{name_of(path)}: {name}, better {names.get(name) or names[name.lstrip('_')]}"
         for folder, names in OLD_NAMES.items()
-        for path in sources(*([folder] if folder else PRODUCT))
+        for path in (sources(folder) if folder else ours())
         for name in definitions(path)
-        if name in names
+        if name in names or (not folder and name.lstrip("_") in names)
     ]
+    assert not found
+
+
+def assigned(path: Path) -> Iterator[str]:
+    """The names that a file gives to variables, arguments and attributes; none if it has no old one at all."""
+    text = path.read_text()
+    if not ANY_OLD_VARIABLE.search(text):
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def test_old_variables_are_gone() -> None:
+    found = {f"{name_of(p)}: {name}" for p in ours() for name in assigned(p) if name.strip("_") in OLD_VARIABLES}
     assert not found
 
 
 def test_old_words_are_gone() -> None:
     files = [*sources(), *tracked("*.md"), *tracked("*.proto"), ROOT / "Makefile"]
     found = [
-        f"{name_of(path)}:{number}: {pattern}, better {better}"
+        f"{name_of(path)}:{text[: match.start()].count(chr(10)) + 1}: {match[0]}, better {better}"
         for path in files
-        if path != Path(__file__)
-        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if path != Path(__file__) and ANY_OLD_WORD.search(text := path.read_text().lower())
         for pattern, better in OLD_WORDS.items()
-        if re.search(pattern, line, re.IGNORECASE)
+        for match in re.finditer(pattern, text)
     ]
     assert not found
 

@@ -28,7 +28,7 @@ AUTH_MODES = ("public", "private", "shared")
 DEFAULT_APP_FILES_IGNORE = [r"\.pyc$", r"__pycache__/", r"\.git/", r"\.DS_Store$"]
 _NOT_OF_A_CLASS = frozenset({"serve", "setup_function", "metadata", "health_check_config"})
 _DEFAULTS_OF_HOST_KWARGS = ("keep_alive", "resolver", "_scheduler", "_scheduler_options")
-_CAPITALISED = re.compile(r"[A-Z][a-z]*")
+_CAPITALIZED = re.compile(r"[A-Z][a-z]*")
 
 
 def app_name_of(class_name: str) -> str:
@@ -36,7 +36,7 @@ def app_name_of(class_name: str) -> str:
 
     The rule drops digits; a name without capitals keeps its words (mock_model -> mock-model).
     """
-    words = _CAPITALISED.findall(class_name) or [word for word in class_name.split("_") if word]
+    words = _CAPITALIZED.findall(class_name) or [word for word in class_name.split("_") if word]
     return "-".join(word.lower() for word in words)
 
 

@@ -391,7 +391,7 @@ async def _register(
     metadata: Mapping[str, object],
     handler: Callable[[RegisterResult], object] | None,
 ) -> DeploymentResult:
-    """Deploy. Repeat the call if the link breaks; the controller recognises it by the revision's id."""
+    """Deploy. Repeat the call if the link breaks; the controller recognizes it by the revision's id."""
     stored: list[str] = []
 
     def handle(result: RegisterResult) -> None:

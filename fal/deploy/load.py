@@ -67,7 +67,7 @@ class LoadedApp:
 
 @contextmanager
 def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None, None]:
-    """Load an app's file; its neighbours can be imported inside the `with` block.
+    """Load an app's file; its neighbors can be imported inside the `with` block.
 
     The file runs each time. It may import from its own directory, from the current one and, if it is in a package,
     relatively.
@@ -124,11 +124,11 @@ class _FreshModules(importlib.abc.MetaPathFinder):
     """Records the modules that this thread and threads it starts import from now on.
 
     Imports by the program's other threads, and this project's own modules, do not belong to the app.
-    The app's neighbours leave no compiled files: Python considers one of the same second and size up to date, and would
+    The app's neighbors leave no compiled files: Python considers one of the same second and size up to date, and would
     miss a quick edit. Libraries do, because compiling them takes most of a deploy.
 
     Args:
-        places: the directories of the neighbours.
+        places: the directories of the neighbors.
     """
 
     def __init__(self, places: tuple[Path, ...]) -> None:
@@ -184,7 +184,7 @@ def _changed(state: LoggerState, earlier: LoggerState | None) -> bool:
 
 
 def _forget(names: set[str], places: tuple[Path, ...]) -> None:
-    """Drop the app's neighbours from sys.modules, so that the next deploy of this process runs them again."""
+    """Drop the app's neighbors from sys.modules, so that the next deploy of this process runs them again."""
     for name in names:
         file = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(file, str) and is_beside(Path(file), places):
@@ -227,7 +227,7 @@ def _is_taken(name: str, path: Path) -> bool:
 class _FromSource(importlib.machinery.SourceFileLoader):
     """Compiles the source each time.
 
-    Python recognises stale compiled files only by whole seconds and size, and would miss an edit right after a deploy.
+    Python recognizes stale compiled files only by whole seconds and size, and would miss an edit right after a deploy.
     It also writes nothing beside the user's file.
     """
 
@@ -269,16 +269,16 @@ def _pointed_at(error: SyntaxError) -> str:
 
 
 def _missing_hint(path: Path, name: str) -> str:
-    """Return a hint for a module that is not found: it may be a misspelt neighbour, or not installed here."""
+    """Return a hint for a module that is not found: it may be a misspelt neighbor, or not installed here."""
     if name in extras.APP:
         return ". Writing and deploying apps needs it, and the app extra has it: pip install 'fal-grpc[app]'"
-    near = difflib.get_close_matches(name, sorted(_neighbours(path, name)), n=1, cutoff=_NEAR)
+    near = difflib.get_close_matches(name, sorted(_neighbors(path, name)), n=1, cutoff=_NEAR)
     if near:
         return f". Did you mean {near[0]!r}, which is beside it?"
     return ". A deploy runs the app's file here: install it here too, or import it inside of setup()"
 
 
-def _neighbours(path: Path, name: str) -> set[str]:
+def _neighbors(path: Path, name: str) -> set[str]:
     """Return the modules beside a file that can be imported, in the package that `name` is in."""
     root, _ = _import_name(path)
     parent, _, _ = name.rpartition(".")

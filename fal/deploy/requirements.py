@@ -65,7 +65,7 @@ def flat(given: object) -> list[str]:
 
 
 def package_name(requirement: str) -> str:
-    """Return the normalised name of a requirement's package; "" for an option or an address."""
+    """Return the normalized name of a requirement's package; "" for an option or an address."""
     found = _NAME.match(requirement)
     return re.sub(r"[-_.]+", "-", found.group(1)).lower() if found else ""
 

@@ -76,7 +76,7 @@ def collect(loaded: LoadedApp, named: Iterable[str]) -> Sources:
     """Find the modules of an app: its file, the named ones, and their local imports, including later ones.
 
     Args:
-        loaded: the app; its neighbours must still be importable.
+        loaded: the app; its neighbors must still be importable.
         named: `local_python_modules` of the app; a package is sent completely.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Serialises data between processes of one runner, and starts them."""
+"""Serializes data between processes of one runner, and starts them."""
 
 from __future__ import annotations
 

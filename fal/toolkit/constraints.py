@@ -111,7 +111,7 @@ class VideoValidationConfig(_Limits):
 
 @dataclass(frozen=True)
 class VideoNormalizationConfig(_Limits):
-    """How an endpoint normalises an accepted video: it scales, cuts or resamples it to these limits."""
+    """How an endpoint normalizes an accepted video: it scales, cuts or resamples it to these limits."""
 
     min_width: int | None = None
     min_height: int | None = None

@@ -139,7 +139,7 @@ def VideoField(  # noqa: N802  # as above
         default: as in pydantic's `Field`.
         constraints: limits; a video outside of them is refused.
         combined_constraints: limits of all videos together, for a list of them.
-        normalization: how the endpoint normalises an accepted video.
+        normalization: how the endpoint normalizes an accepted video.
         options: as in pydantic's `Field`; `ui` for forms.
     """
     limits: dict[str, object] = {} if constraints is None else to_xfal(constraints)

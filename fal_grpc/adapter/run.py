@@ -172,7 +172,7 @@ class ServiceURLs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnValue:
-    """The serialised result or exception of a callable, because reading a pickle can run the sender's code.
+    """The serialized result or exception of a callable, because reading a pickle can run the sender's code.
 
     Attributes:
         method: the module whose `loads` reads the bytes.

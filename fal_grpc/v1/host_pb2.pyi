@@ -502,7 +502,7 @@ class LaunchRequest(_message.Message):
     """Which start this is."""
     @_builtins.property
     def limits(self) -> Global___HostLimits:
-        """What bounds it."""
+        """What limits it."""
 
     @_builtins.property
     def packages(self) -> Global___Packages:
@@ -585,7 +585,7 @@ Global___LaunchRequest: _TypeAlias = LaunchRequest  # noqa: Y015
 
 @_typing.final
 class HostLimits(_message.Message):
-    """HostLimits are what bounds a runner."""
+    """HostLimits are the limits of a runner."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -598,13 +598,13 @@ class HostLimits(_message.Message):
     machine_type: _builtins.str
     """Its machine type."""
     memory_mib: _builtins.int
-    """MiB of memory; unset for no bound."""
+    """MiB of memory; unset for no limit."""
     processes: _builtins.int
     """Processes and threads."""
     cpu_weight: _builtins.int
     """Its share of a busy machine, where 100 is one core."""
     disk_mib: _builtins.int
-    """MiB of disk; unset for no bound."""
+    """MiB of disk; unset for no limit."""
     larger: _builtins.str
     """A machine type with more memory; empty if there is none."""
     def __init__(
@@ -664,7 +664,7 @@ Global___Packages: _TypeAlias = Packages  # noqa: Y015
 
 @_typing.final
 class HostPayload(_message.Message):
-    """HostPayload is a serialised object."""
+    """HostPayload is a serialized object."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

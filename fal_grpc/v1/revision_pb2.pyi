@@ -139,7 +139,7 @@ class BuildEnvironmentResult(_message.Message):
 
     @_builtins.property
     def callable_methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Methods of serialised callables that runners load besides pickles: "fal_source" is an app as modules, a ZIP
+        """Methods of serialized callables that runners load besides pickles: "fal_source" is an app as modules, a ZIP
         archive of sources with a bootstrap. In the last message.
         """
 
@@ -245,11 +245,11 @@ class RegisterApplicationRequest(_message.Message):
 
     @_builtins.property
     def function(self) -> _run_pb2.SerializedObject:
-        """A serialised function."""
+        """A serialized function."""
 
     @_builtins.property
     def setup_func(self) -> _run_pb2.SerializedObject:
-        """A serialised function that is called first; what it returns is the callable's first argument."""
+        """A serialized function that is called first; what it returns is the callable's first argument."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:

@@ -533,11 +533,11 @@ class HostedRun(_message.Message):
 
     @_builtins.property
     def function(self) -> Global___SerializedObject:
-        """A serialised function."""
+        """A serialized function."""
 
     @_builtins.property
     def setup_func(self) -> Global___SerializedObject:
-        """A serialised function that is called first; what it returns is the callable's first argument."""
+        """A serialized function that is called first; what it returns is the callable's first argument."""
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
@@ -661,11 +661,11 @@ class HostedMap(_message.Message):
 
     @_builtins.property
     def function(self) -> Global___SerializedObject:
-        """A serialised function."""
+        """A serialized function."""
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SerializedObject]:
-        """One serialised argument for each call."""
+        """One serialized argument for each call."""
 
     def __init__(
         self,

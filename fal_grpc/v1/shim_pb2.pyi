@@ -129,11 +129,11 @@ class RunnerSpec(_message.Message):
     """Absolute path of the socket that the node process listens on; empty if there is none."""
     @_builtins.property
     def function(self) -> Global___SerializedFile:
-        """A serialised function in a file."""
+        """A serialized function in a file."""
 
     @_builtins.property
     def setup_func(self) -> Global___SerializedFile:
-        """A serialised function in a file that is called first; what it returns is the callable's first argument."""
+        """A serialized function in a file that is called first; what it returns is the callable's first argument."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -251,7 +251,7 @@ Global___ResourceLimits: _TypeAlias = ResourceLimits  # noqa: Y015
 
 @_typing.final
 class SerializedFile(_message.Message):
-    """SerializedFile is a serialised object in a file."""
+    """SerializedFile is a serialized object in a file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

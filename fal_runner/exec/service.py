@@ -59,7 +59,7 @@ class _KnownExec:
 
 
 class ExecService:
-    """The commands of one shim; requests and responses are serialised messages of fal.v1.Execs.
+    """The commands of one shim; requests and responses are serialized messages of fal.v1.Execs.
 
     Args:
         directory: the runner's directory.

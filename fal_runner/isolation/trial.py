@@ -25,7 +25,7 @@ _NOTHING = ("/bin/sh", "-c", ":")
 _TRIAL_SECONDS = 30.0
 
 
-def refusal(level: Isolation) -> str:
+def why_impossible(level: Isolation) -> str:
     """Try a level; return why it does not work here, or "" if it does. This blocks the thread."""
     if level is Isolation.NONE:
         return ""
@@ -67,7 +67,7 @@ def strongest() -> tuple[Isolation, str]:
     """Return the strongest level that works here, and why no stronger one works."""
     why = ""
     for level in Isolation:
-        found = refusal(level)
+        found = why_impossible(level)
         if not found:
             return level, why
         why = why or found

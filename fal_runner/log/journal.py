@@ -186,10 +186,10 @@ class JournalReader:
         batch = shim_pb2.StreamLogsResponse.FromString(self._remembered(max_bytes) or self._stored(max_bytes))
         if not gone:
             return batch
-        told = _lost(gone, last, "they were stored once, and have been deleted since or are in another database")
+        loss = _lost(gone, last, "they were stored once, and have been deleted since or are in another database")
         if batch.entries:
-            told.timestamp.CopyFrom(batch.entries[0].timestamp)
-        return shim_pb2.StreamLogsResponse(entries=[told, *batch.entries])
+            loss.timestamp.CopyFrom(batch.entries[0].timestamp)
+        return shim_pb2.StreamLogsResponse(entries=[loss, *batch.entries])
 
     def _remembered(self, max_bytes: int) -> bytes:
         found: list[bytes] = []

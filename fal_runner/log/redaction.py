@@ -68,7 +68,7 @@ def _base64_forms(value: bytes) -> Iterator[str]:
     """Yield a value in base64, alone or inside a longer text, such as the password in `Authorization: Basic`.
 
     Inside a longer text it may start at any of three positions of a group. Its first and last characters then depend on
-    its neighbours, and are left out. Long ones are often wrapped at 64 or 76 characters.
+    its neighbors, and are left out. Long ones are often wrapped at 64 or 76 characters.
     """
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         alone = encode(value).decode()

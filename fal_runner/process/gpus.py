@@ -28,7 +28,7 @@ def foreign_users(gpus: Sequence[str], own: Collection[int], nvml: Nvml | None =
     Args:
         gpus: their UUIDs.
         own: the owner's processes.
-        nvml: the library, initialised; None opens it.
+        nvml: the library, initialized; None opens it.
     """
     try:
         nvml = nvml or open_nvml()
@@ -66,7 +66,7 @@ class GpuMeter:
     """Measures processes' GPU usage.
 
     Args:
-        nvml: the library, initialised.
+        nvml: the library, initialized.
     """
 
     def __init__(self, nvml: Nvml) -> None:

@@ -109,9 +109,9 @@ def enter_view(process: str, paths: list[str], variables: MutableMapping[str, st
     variables.pop(mounts.JOIN_VARIABLE, None)  # the app must not set it
     if process:
         variables[mounts.JOIN_VARIABLE] = process
-    refusal = mounts.enter(variables, [path for path in paths if path.startswith("/")])
-    if refusal and not process:
-        message = f"fal: no /data and /app of this runner's own, see FAL_DATA_DIR and FAL_APP_DIR: {refusal}\n"
+    problem = mounts.enter(variables, [path for path in paths if path.startswith("/")])
+    if problem and not process:
+        message = f"fal: no /data and /app of this runner's own, see FAL_DATA_DIR and FAL_APP_DIR: {problem}\n"
         os.write(2, message.encode())
 
 

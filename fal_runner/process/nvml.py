@@ -45,7 +45,7 @@ class Nvml(Protocol):
 
 
 def open_nvml() -> Nvml | None:
-    """Load and initialise the library; None on a machine without an NVIDIA driver.
+    """Load and initialize the library; None on a machine without an NVIDIA driver.
 
     Raises:
         NvmlUnavailable: there is a driver, but the library cannot be used.

@@ -72,16 +72,16 @@ class MemoryBound:
         Args:
             note: takes a line for the runner's log.
         """
-        told = self._counted[0]
+        reported = self._counted[0]
         while True:
             await asyncio.sleep(_MACHINE_SECONDS if self._group is None else _GROUP_SECONDS)
             kills = self._kills()
             self._counted.append(kills)
-            if self._group is not None and kills > told:
-                count = kills - told
+            if self._group is not None and kills > reported:
+                count = kills - reported
                 said = "1 process was" if count == 1 else f"{count} processes were"
                 note(f"{said} killed: {self.explanation()}")
-                told = kills
+                reported = kills
 
     async def enforce(self, end: Callable[[], None]) -> None:
         """Measure the runner's processes, and end them if they use too much; do nothing if something else limits them.

@@ -116,8 +116,8 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     async def Start(self, request: shim_pb2.StartRequest, context: Context) -> shim_pb2.StartResponse:
         try:
             return await self.start(request.spec)
-        except StartRefused as refusal:
-            await context.abort(refusal.code, str(refusal))
+        except StartRefused as error:
+            await context.abort(error.code, str(error))
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> shim_pb2.StartResponse:
         """Start the worker, once: a second call with the same token gets the same answer.

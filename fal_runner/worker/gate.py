@@ -23,7 +23,7 @@ CALLER, APP = b"caller", b"app"
 _LENGTH = len(KNOCK) + NONCE_BYTES + PROOF_BYTES
 _MOST_SECONDS = 10.0
 _TEXT = b"this app takes calls from its controller alone: call it by its address there\n"
-_REFUSAL = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+_FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection: close\r\n"
 
 
 def proof(key: bytes, side: bytes, nonce: bytes) -> bytes:
@@ -121,7 +121,7 @@ class _Entrant(asyncio.Protocol):
             self._refuse()
 
     def _refuse(self) -> None:
-        self._transport.write(_REFUSAL + b"content-length: %d\r\n\r\n" % len(_TEXT) + _TEXT)
+        self._transport.write(_FORBIDDEN + b"content-length: %d\r\n\r\n" % len(_TEXT) + _TEXT)
         self._transport.close()
 
     def _pass(self) -> None:

@@ -244,10 +244,10 @@ def call(job: Dict[str, Any]) -> Any:
 
 
 def dumped(method: str, value: Any) -> bytes:
-    """Serialise an object; an exception that cannot be serialised becomes a RuntimeError with its text.
+    """Serialize an object; an exception that cannot be serialized becomes a RuntimeError with its text.
 
     Raises:
-        Exception: the value cannot be serialised.
+        Exception: the value cannot be serialized.
     """
     module = importlib.import_module(method)
     try:
@@ -310,7 +310,7 @@ class ResultChannel:
 def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
     """Run the job; return the exit code."""
     method = job["method"]
-    if method == SOURCE_METHOD:  # this method cannot serialise results
+    if method == SOURCE_METHOD:  # this method cannot serialize results
         method = "cloudpickle" if importlib.util.find_spec("cloudpickle") else "pickle"
     try:
         value = call(job)

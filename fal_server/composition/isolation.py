@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from fal_runner.isolation.levels import Isolation
-from fal_runner.isolation.trial import refusal, strongest
+from fal_runner.isolation.trial import strongest, why_impossible
 from fal_server.core.faults import Unavailable
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ async def choose_isolation(wanted: str | None, required: str | None) -> ChosenIs
         chosen = ChosenIsolation(level=level, why=f"no stronger level works here: {why}" if why else "")
     else:
         level = Isolation(wanted)
-        if why := await asyncio.to_thread(refusal, level):
+        if why := await asyncio.to_thread(why_impossible, level):
             raise Unavailable(f"--isolation {wanted} does not work here: {why}; `fal doctor` shows which level does")
         chosen = ChosenIsolation(level=level, why="as --isolation says" if level is not _STRONGEST else "")
     if required is not None and level.strength < Isolation(required).strength:

@@ -14,7 +14,7 @@ class BuildLimits:
     """The bounds of one build.
 
     Attributes:
-        memory_mib: of all its processes together; None sets no bound.
+        memory_mib: of all its processes together; None sets no limit.
         processes: the most that it may have at a time, threads included.
         disk_mib: the most that it may add to the disk: the environment, the cache and what it keeps while it runs.
         seconds: how long it may take.

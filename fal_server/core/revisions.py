@@ -79,7 +79,7 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A serialised Python object, stored as a blob and only loaded inside the app's own environment.
+    """A serialized Python object, stored as a blob and only loaded inside the app's own environment.
 
     Attributes:
         method: the importable module that loads it, such as `cloudpickle`.

@@ -37,7 +37,7 @@ def payload(request_id: str, answer: Answer, error: str | None) -> bytes:
     if answer.body:
         try:
             read_json(answer.body)
-            # The body is not serialised again: not everything that can be parsed can be written.
+            # The body is not serialized again: not everything that can be parsed can be written.
             content = answer.body.removeprefix(codecs.BOM_UTF8)
         except ValueError:
             problem = "the app's answer is not JSON: read it at the response_url"

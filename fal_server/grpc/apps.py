@@ -14,7 +14,7 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc import explain
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
-from fal_server.grpc.lists import serialised
+from fal_server.grpc.lists import serialized
 from fal_server.grpc.streams import closing, pages
 from fal_server.services.apps import Apps
 from fal_server.services.explain import Explainer
@@ -48,7 +48,7 @@ class AppHandlers:
 
     async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> bytes:
         views = await self._apps.list(caller.scope, request.environment_name or MAIN)
-        return await serialised(views, alias_info, lambda infos: pb.ListAliasesResult(aliases=infos))
+        return await serialized(views, alias_info, lambda infos: pb.ListAliasesResult(aliases=infos))
 
     async def watch_apps(self, request: pb.WatchAppsRequest, caller: Caller) -> AsyncGenerator[pb.WatchAppsResponse]:
         found = self._apps.watch(caller.scope, request.environment_name or MAIN, request.version)

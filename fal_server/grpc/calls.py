@@ -44,7 +44,7 @@ ADMITTED: ContextVar[Admitted] = ContextVar("admitted")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 M = TypeVar("M", bound=Message)
-# Bytes are an already serialised message, which a handler forwards unread.
+# Bytes are an already serialized message, which a handler forwards unread.
 Response: TypeAlias = Message | bytes
 Unary: TypeAlias = Callable[[M, Caller], Awaitable[Response]]
 ServerStreaming: TypeAlias = Callable[[M, Caller], AsyncGenerator[Response]]
@@ -64,7 +64,7 @@ def unary(name: str, request_type: type[M], handler: Unary[M]) -> Method:
             await caller.accept()
             return response
 
-    return grpc.unary_unary_rpc_method_handler(serve, None, _serialised)
+    return grpc.unary_unary_rpc_method_handler(serve, None, _serialized)
 
 
 def server_streaming(name: str, request_type: type[M], handler: ServerStreaming[M]) -> Method:
@@ -76,7 +76,7 @@ def server_streaming(name: str, request_type: type[M], handler: ServerStreaming[
             await _admit(name, request, caller, context)
             await _send_all(handler(request, caller), caller, context)
 
-    return grpc.unary_stream_rpc_method_handler(serve, None, _serialised)
+    return grpc.unary_stream_rpc_method_handler(serve, None, _serialized)
 
 
 def client_streaming(name: str, request_type: type[M], handler: ClientStreaming[M]) -> Method:
@@ -88,7 +88,7 @@ def client_streaming(name: str, request_type: type[M], handler: ClientStreaming[
             await caller.accept()
             return response
 
-    return grpc.stream_unary_rpc_method_handler(serve, None, _serialised)
+    return grpc.stream_unary_rpc_method_handler(serve, None, _serialized)
 
 
 def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -> Method:
@@ -99,10 +99,10 @@ def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -
             requests = _admitted(name, received, caller, context)
             await _send_all(handler(requests, caller), caller, context)
 
-    return grpc.stream_stream_rpc_method_handler(serve, None, _serialised)
+    return grpc.stream_stream_rpc_method_handler(serve, None, _serialized)
 
 
-def refusal(name: str, reason: Exception, key_id: str) -> Method:
+def refusing(name: str, reason: Exception, key_id: str) -> Method:
     """Return a method that answers every call with an error and reads no message.
 
     It is a streaming method: gRPC reads and inflates the request of a unary method before it calls the handler.
@@ -115,7 +115,7 @@ def refusal(name: str, reason: Exception, key_id: str) -> Method:
         async with _outcome(name, context, key_id):
             raise reason
 
-    return grpc.stream_stream_rpc_method_handler(serve, None, _serialised)
+    return grpc.stream_stream_rpc_method_handler(serve, None, _serialized)
 
 
 @asynccontextmanager
@@ -240,5 +240,5 @@ def _parsed(request_type: type[M], data: bytes) -> M:
         raise InvalidArgument("request", f"the request's bytes are no {name}: compare the .proto files") from None
 
 
-def _serialised(message: Response) -> bytes:
+def _serialized(message: Response) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()

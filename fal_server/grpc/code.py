@@ -72,11 +72,11 @@ def run_request(request: Code, account: AccountId) -> CodeRequest:
             "volumes are not attached by this controller: leave `volumes` out, or use files and secrets"
         )
     machine = request.machine_requirements
-    setup = _serialised(request.setup_func, "setup_func") if request.HasField("setup_func") else None
+    setup = _serialized(request.setup_func, "setup_func") if request.HasField("setup_func") else None
     return CodeRequest(
         environments=_environments(request.environments, account),
         force_build=any(environment.force for environment in request.environments),
-        function=_serialised(request.function, "function") if request.HasField("function") else None,
+        function=_serialized(request.function, "function") if request.HasField("function") else None,
         entrypoint=request.entrypoint if request.HasField("entrypoint") else None,
         setup=setup,
         run_on_main_thread=request.run_on_main_thread,
@@ -148,11 +148,11 @@ def _check_callable(request: Code) -> None:
         raise InvalidArgument("entrypoint", "entrypoint is not of the form 'module:attribute'")
 
 
-def _serialised(value: run_pb2.SerializedObject, field: str) -> tuple[str, bytes]:
+def _serialized(value: run_pb2.SerializedObject, field: str) -> tuple[str, bytes]:
     if len(value.method) > 200 or not _MODULE.fullmatch(value.method):
         raise InvalidArgument(f"{field}.method", f"{field}.method is not the name of a module, such as 'cloudpickle'")
     if not value.definition:
-        raise InvalidArgument(f"{field}.definition", f"{field}.definition is empty: send the serialised object")
+        raise InvalidArgument(f"{field}.definition", f"{field}.definition is empty: send the serialized object")
     return value.method, value.definition
 
 

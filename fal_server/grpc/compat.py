@@ -20,15 +20,15 @@ def reflection_pool(services: Iterable[ServiceDescriptor], others: Iterable[byte
 
     Args:
         services: those whose methods have the second name.
-        others: more files, serialised and without dependencies.
+        others: more files, serialized and without dependencies.
     """
     described = list(services)
     pool = DescriptorPool()
     seen: set[str] = set()
     for service in described:
         _add(pool, service.file, seen)
-    for serialised in others:
-        pool.AddSerializedFile(serialised)
+    for serialized in others:
+        pool.AddSerializedFile(serialized)
     pool.AddSerializedFile(_second_name(described).SerializeToString())
     return pool
 

@@ -41,7 +41,7 @@ class ExecHandlers:
                 "exec_id", "the first message is missing: send the ids of the runner and of the command"
             )
         line = await self._line(caller, first.runner_id, first.exec_id)
-        return await line.write(_serialised(first, requests))
+        return await line.write(_serialized(first, requests))
 
     async def signal_exec(self, request: pb.SignalExecRequest, caller: Caller) -> bytes:
         return await self._call(caller, "SignalExec", request)
@@ -92,7 +92,7 @@ def _require_id(exec_id: str) -> None:
         raise InvalidArgument("exec_id", "exec_id is empty: send the id of the command")
 
 
-async def _serialised(first: pb.WriteExecRequest, requests: AsyncIterator[pb.WriteExecRequest]) -> AsyncIterator[bytes]:
+async def _serialized(first: pb.WriteExecRequest, requests: AsyncIterator[pb.WriteExecRequest]) -> AsyncIterator[bytes]:
     yield first.SerializeToString()
     async for request in requests:
         yield request.SerializeToString()

@@ -13,7 +13,7 @@ from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import require
 from fal_server.core.identity import Principal
 from fal_server.grpc.caller import Metadata, acts_for, credentials
-from fal_server.grpc.calls import ADMITTED, Admitted, refusal
+from fal_server.grpc.calls import ADMITTED, Admitted, refusing
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import ANY_KEY, METHOD_PERMISSIONS
 
@@ -46,7 +46,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             if permission != ANY_KEY:
                 require(principal, permission)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
-            return refusal(METHODS[path].name, error, key_id)
+            return refusing(METHODS[path].name, error, key_id)
         ADMITTED.set(Admitted(principal, self._authenticator.open_calls, self._recorder))
         return await continuation(handler_call_details)
 

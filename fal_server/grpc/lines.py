@@ -51,10 +51,10 @@ def short_line(entry: LogEntry) -> pb.Log:
 
 
 def stored_lines(entries: Iterable[LogEntry]) -> bytes:
-    """Return stored lines as the serialised field 1 of a message; `FromString` makes the message.
+    """Return stored lines as the serialized field 1 of a message; `FromString` makes the message.
 
     This takes half the time of building a message for each line, because the common part of consecutive lines is
-    serialised once.
+    serialized once.
     """
     parts: list[bytes] = []
     known: tuple[object, ...] = ()

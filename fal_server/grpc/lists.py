@@ -14,10 +14,10 @@ M = TypeVar("M", bound=Message)
 _PART = 100
 
 
-async def serialised(items: Iterable[T], convert: Callable[[T], M], message: Callable[[list[M]], Message]) -> bytes:
+async def serialized(items: Iterable[T], convert: Callable[[T], M], message: Callable[[list[M]], Message]) -> bytes:
     """Return a message with a repeated field, letting other tasks run meanwhile.
 
-    Concatenated serialised parts of a message are the whole message.
+    Concatenated serialized parts of a message are the whole message.
 
     Args:
         convert: makes an element of the field.

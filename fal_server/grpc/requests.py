@@ -12,7 +12,7 @@ from fal_server.core.requests import RequestQuery, RequestRecord, RequestStatus
 from fal_server.core.sketch import DurationSketch
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, optional_time, timestamp
-from fal_server.grpc.lists import serialised
+from fal_server.grpc.lists import serialized
 from fal_server.services.requests import Requests, StatsOfSpan
 
 _STATUS_NUMBERS: dict[RequestStatus, pb.RequestStatus.ValueType] = {
@@ -46,7 +46,7 @@ class RequestHandlers:
         )
         page = await self._requests.page(caller.scope, query)
         behind = pb.ListRequestsResponse(next_page_token=page.cursor if page.more else "", cursor=page.cursor)
-        records = await serialised(page.records, _record, lambda some: pb.ListRequestsResponse(requests=some))
+        records = await serialized(page.records, _record, lambda some: pb.ListRequestsResponse(requests=some))
         return records + behind.SerializeToString()
 
     async def get_request(self, request: pb.GetRequestRequest, caller: Caller) -> pb.GetRequestResponse:

@@ -13,7 +13,7 @@ from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import build_request, deploy_request
 from fal_server.grpc.convert import timestamp
 from fal_server.grpc.lines import short_line
-from fal_server.grpc.lists import serialised
+from fal_server.grpc.lists import serialized
 from fal_server.grpc.streams import closing
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
@@ -93,7 +93,7 @@ class RevisionHandlers:
         views = await self._revisions.list(
             caller.scope, request.application_name or None, request.environment_name or MAIN
         )
-        return await serialised(views, application_info, lambda infos: pb.ListApplicationsResult(applications=infos))
+        return await serialized(views, application_info, lambda infos: pb.ListApplicationsResult(applications=infos))
 
     async def delete_application(
         self, request: pb.DeleteApplicationRequest, caller: Caller

@@ -15,7 +15,7 @@ from fal_server.core.resources import ResourceUse
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import optional_time, timestamp
-from fal_server.grpc.lists import serialised
+from fal_server.grpc.lists import serialized
 from fal_server.grpc.nodes import machine_type, node_info
 from fal_server.grpc.shell import serve_shell
 from fal_server.grpc.streams import closing, pages
@@ -75,7 +75,7 @@ class RunnerHandlers:
                 size=request.page_size if one else MOST_ON_A_PAGE,
                 token=token,
             )
-            parts.append(await serialised(page.views, runner_info, lambda infos: kind(runners=infos)))
+            parts.append(await serialized(page.views, runner_info, lambda infos: kind(runners=infos)))
             token = page.next_token
             if one and token:
                 parts.append(kind(next_page_token=token).SerializeToString())

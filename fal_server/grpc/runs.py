@@ -62,13 +62,13 @@ def _ended(step: RunEnded, env_id: str | None) -> pb.HostedRunResult:
         reason.timestamp.GetCurrentTime()
         state, value, logs = _Status.INTERNAL_FAILURE, None, [reason]
     else:
-        state, value, logs = _Status.SUCCESS, _serialised(step.result), []
+        state, value, logs = _Status.SUCCESS, _serialized(step.result), []
     return pb.HostedRunResult(
         run_id=step.run_id, status=_Status(state=state), return_value=value, logs=logs, env_id=env_id
     )
 
 
-def _serialised(result: RunResult) -> pb.SerializedObject:
+def _serialized(result: RunResult) -> pb.SerializedObject:
     return pb.SerializedObject(
         method=result.method,
         definition=result.definition,

@@ -103,10 +103,12 @@ def _request(method: MethodDescriptor, message: bytes, form: MessageForm) -> byt
         return json_format.ParseDict(value, kind()).SerializeToString()
     except (ValueError, json_format.ParseError, DecodeError) as error:
         fault = InvalidArgument("request", f"the body is no {kind.DESCRIPTOR.full_name} in JSON: {error}")
-        raise _refusal(grpc.StatusCode.INVALID_ARGUMENT, fault.message, dict(trailers(fault, ""))[DETAILS]) from error
+        raise _call_failed(
+            grpc.StatusCode.INVALID_ARGUMENT, fault.message, dict(trailers(fault, ""))[DETAILS]
+        ) from error
 
 
-def _refusal(code: grpc.StatusCode, message: str, status: str | bytes) -> CallFailed:
+def _call_failed(code: grpc.StatusCode, message: str, status: str | bytes) -> CallFailed:
     read = Status.FromString(status) if isinstance(status, bytes) else Status()
     details = [(detail.type_url.rpartition("/")[2], detail.value) for detail in read.details]
     return CallFailed(code.name.lower(), message, details)
@@ -137,4 +139,4 @@ class _Context:
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> NoReturn:
-        raise _refusal(code, details, dict(trailing_metadata).get(DETAILS, b""))
+        raise _call_failed(code, details, dict(trailing_metadata).get(DETAILS, b""))

@@ -305,7 +305,7 @@ class Dispatcher:
             if asked is not None:
                 self._tasks.spawn(self._blame(lease, asked), name=f"the node of runner {lease.runner_id}")
                 return
-        self._take_back(lease, outcome)
+        self._end_lease(lease, outcome)
 
     async def _blame(self, lease: Lease, asked: Awaitable[bool]) -> None:
         """Blame a runner for a broken connection only if its node answers; else the way to it broke.
@@ -314,17 +314,17 @@ class Dispatcher:
         """
         if await asked:
             if self._fleet.holds(lease.slot, lease):
-                self._take_back(lease, Outcome.RUNNER_FAILED)
+                self._end_lease(lease, Outcome.RUNNER_FAILED)
             return
-        for told in self._ends.get(lease.runner_id, ()):
-            if not told.done():
-                told.set_result(None)
+        for ended in self._ends.get(lease.runner_id, ()):
+            if not ended.done():
+                ended.set_result(None)
         if self.on_abandoned is not None and self._fleet.holds(lease.slot, lease):
             self.on_abandoned(lease)
         else:
             self.release(lease, Outcome.DONE)
 
-    def _take_back(self, lease: Lease, outcome: Outcome) -> None:
+    def _end_lease(self, lease: Lease, outcome: Outcome) -> None:
         if outcome in _KILLED and lease.slot.in_flight > 1:
             lease.slot.shared = True
         self._fleet.end(lease.slot, lease)
@@ -347,30 +347,30 @@ class Dispatcher:
         Args:
             detail: how the connection broke.
         """
-        told: asyncio.Future[Runner | None] = asyncio.get_running_loop().create_future()
-        self._ends.setdefault(lease.runner_id, []).append(told)
+        ended: asyncio.Future[Runner | None] = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(lease.runner_id, []).append(ended)
         self.release(lease, Outcome.RUNNER_FAILED)
-        return self._tasks.spawn(self._failure(lease, detail, told), name=f"the end of runner {lease.runner_id}")
+        return self._tasks.spawn(self._failure(lease, detail, ended), name=f"the end of runner {lease.runner_id}")
 
-    async def _failure(self, lease: Lease, detail: str, told: asyncio.Future[Runner | None]) -> RunnerFailure:
+    async def _failure(self, lease: Lease, detail: str, ended: asyncio.Future[Runner | None]) -> RunnerFailure:
         try:
-            runner = await self._end_of(lease.runner_id, told)
+            runner = await self._end_of(lease.runner_id, ended)
         finally:
             waiting = self._ends[lease.runner_id]
-            waiting.remove(told)
+            waiting.remove(ended)
             if not waiting:
                 del self._ends[lease.runner_id]
         if runner is None or not runner.own_end:
             return RunnerFailure(detail=detail, ended_alone=False)
         return RunnerFailure(detail=_end_in_request(runner), ended_alone=not lease.slot.shared)
 
-    async def _end_of(self, runner_id: str, told: asyncio.Future[Runner | None]) -> Runner | None:
+    async def _end_of(self, runner_id: str, ended: asyncio.Future[Runner | None]) -> Runner | None:
         """Wait for the end of a runner; return None if that takes too long or cannot be read."""
         try:
             if self._fleet.get(runner_id) is None:
                 return await self._fleet.find(EVERY_ACCOUNT, runner_id)
             async with asyncio.timeout(_END_SECONDS):
-                return await told
+                return await ended
         except TimeoutError:
             log.warning("runner %s broke a connection, and has not ended after %g s", runner_id, _END_SECONDS)
         except Fault as fault:
@@ -378,9 +378,9 @@ class Dispatcher:
         return None
 
     def _tell_end(self, runner: Runner) -> None:
-        for told in self._ends.get(runner.runner_id, ()):
-            if not told.done():
-                told.set_result(runner)
+        for ended in self._ends.get(runner.runner_id, ()):
+            if not ended.done():
+                ended.set_result(runner)
 
     def answered(self, lease: Lease, hints: str | None, *, health_check: bool = False) -> None:
         """Handle the head of a response; before `release`.
@@ -420,8 +420,8 @@ class Dispatcher:
     async def close(self) -> None:
         """Fail every waiting request, and finish writing which runners should end."""
         self._closing.set()
-        for told in [told for waiting in self._ends.values() for told in waiting if not told.done()]:
-            told.set_result(None)
+        for ended in [ended for waiting in self._ends.values() for ended in waiting if not ended.done()]:
+            ended.set_result(None)
         for app_id in list(self._waiting):
             self._fail(app_id, lambda: Unavailable("the controller is stopping"))
         self._changed.notify()

@@ -38,6 +38,6 @@ class StateWatch:
             self._suspend("")
             log.warning("the state directory is back: requests are accepted again")
             return
-        refusal = f"{reason}: nothing is accepted until it is back"
-        self._suspend(refusal)
-        log.error("%s", refusal)
+        message = f"{reason}: nothing is accepted until it is back"
+        self._suspend(message)
+        log.error("%s", message)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class MessageForm(StrEnum):
-    """The serialisation of a message."""
+    """The serialization of a message."""
 
     JSON = "json"
     PROTO = "proto"
@@ -20,7 +20,7 @@ class CallFailed(Exception):
     Args:
         code: the gRPC status in lower case, such as `not_found`.
         message: for people.
-        details: additional messages, each by its full name and serialised.
+        details: additional messages, each by its full name and serialized.
     """
 
     def __init__(self, code: str, message: str, details: Sequence[tuple[str, bytes]] = ()) -> None:

@@ -171,7 +171,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a function returned or raised, still serialised."""
+    """What a function returned or raised, still serialized."""
 
     method: str
     definition: bytes

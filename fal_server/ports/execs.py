@@ -11,7 +11,7 @@ from fal_server.core.runners import Runner
 class ExecChannel(Protocol):
     """The channel to the commands of one runner.
 
-    Requests and responses are serialised messages of fal.v1.Execs. The runner's shim serves that service itself, and
+    Requests and responses are serialized messages of fal.v1.Execs. The runner's shim serves that service itself, and
     parsing every piece of output would slow the controller down.
     """
 

@@ -18,6 +18,6 @@ class OutboundClient(Protocol):
         """
         ...
 
-    async def refusal(self, host: str, port: int) -> str:
+    async def why_forbidden(self, host: str, port: int) -> str:
         """Return why a host may not be called, for people; empty if it may, or has no address now."""
         ...

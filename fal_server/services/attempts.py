@@ -34,7 +34,7 @@ from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
 from fal_server.services.cancellations import Cancellations
 from fal_server.services.queue import Queue
-from fal_server.services.submission import CANCELLED, WAS_CANCELLED, refusal
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, error_answer
 
 log = logging.getLogger(__name__)
 # How long to wait before trying again to get a runner or write the database. Does not count as a retry.
@@ -209,7 +209,7 @@ class AttemptRunner:
             later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
             return Retry(request=replace(waiting, not_before=later)), Outcome.DONE  # no attempt is used up
         except AnswerTooLarge as error:
-            answer = refusal(502, "internal_error", str(error))
+            answer = error_answer(502, "internal_error", str(error))
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
         finally:
             cancellation.cancel()
@@ -237,7 +237,7 @@ class AttemptRunner:
             answer = (
                 seen
                 if isinstance(seen, Answer)
-                else refusal(_STATUS[seen.condition], seen.error_type, decision.error or seen.detail)
+                else error_answer(_STATUS[seen.condition], seen.error_type, decision.error or seen.detail)
             )
             return Done(answer=answer, error=decision.error, error_type=decision.error_type, dead=decision.dead)
         condition = decision.retry.value
@@ -261,7 +261,7 @@ class AttemptRunner:
         assert request.start_deadline is not None
         seconds = (request.start_deadline - request.created_at).total_seconds()
         detail = self._delays.not_in_time(request.app_id, seconds)
-        answer = refusal(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
+        answer = error_answer(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
         return Done(answer=answer, error=detail, error_type="request_timeout")
 
     async def _policy(self, revision_id: str) -> Policy:
@@ -286,7 +286,7 @@ def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest)
     except (Exception, asyncio.CancelledError):
         log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
         return Done(
-            answer=refusal(500, "internal_error", CONTROLLER_FAILED),
+            answer=error_answer(500, "internal_error", CONTROLLER_FAILED),
             error=CONTROLLER_FAILED,
             error_type="internal_error",
             dead=True,
@@ -294,4 +294,4 @@ def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest)
 
 
 def _gone(detail: str) -> Done:
-    return Done(answer=refusal(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)
+    return Done(answer=error_answer(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)

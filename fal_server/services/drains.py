@@ -179,8 +179,8 @@ class Drains:
         found: builtins.list[str] = []
         parts = urlsplit(target.url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        if self._client is not None and (refusal := await self._client.refusal(parts.hostname or "", port)):
-            found.append(refusal)
+        if self._client is not None and (reason := await self._client.why_forbidden(parts.hostname or "", port)):
+            found.append(reason)
         if self._catalog is not None:
             known = {str(app.app_id) for app in self._catalog.apps if app.account == drain.account}
             found += [

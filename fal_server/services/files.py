@@ -124,7 +124,7 @@ class Files:
         await asyncio.to_thread(self._store.delete, data_parts(path))
 
     async def has_hash(self, path: str, wanted: str) -> bool:
-        """Return whether the client stored this hash in the directory's `.fal_hash` at its last synchronisation."""
+        """Return whether the client stored this hash in the directory's `.fal_hash` at its last synchronization."""
         data_parts(path)
         try:
             opened = await self.open(f"{path}/{_HASH_FILE}")

@@ -107,8 +107,8 @@ class Notices:
         chosen = checked_thresholds(thresholds or {}, of_controller=scope.account == LOCAL)
         named = [app_name(app, split_app_name(app)[1], f"apps[{place}]") for place, app in enumerate(apps)]
         host, port = _host(receiver)
-        if refusal := await self._client.refusal(host, port):
-            raise InvalidArgument("url", f"url: {refusal}")
+        if reason := await self._client.why_forbidden(host, port):
+            raise InvalidArgument("url", f"url: {reason}")
         notice_id = str(uuid.uuid4())
         notice = Notice(
             account=scope.account,

@@ -44,7 +44,7 @@ from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
-from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, fingerprint, idempotency, refusal
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, error_answer, fingerprint, idempotency
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
@@ -115,7 +115,7 @@ class Queue:
             live = LiveRequest(request)
             if request.attempt >= MOST_ATTEMPTS:
                 detail = f"the controller ended during the last of {MOST_ATTEMPTS} attempts"
-                await self.end(live, refusal(503, "internal_error", detail), error=detail, dead=True)
+                await self.end(live, error_answer(503, "internal_error", detail), error=detail, dead=True)
                 continue
             waiting = replace(request, state=State.IN_QUEUE, lease_until=None, not_before=None)
             if await self._store.put_back(waiting, waiting.attempt):
@@ -443,7 +443,7 @@ class Queue:
         def unforeseen() -> None:
             nonlocal answer, error, error_type, dead
             error, error_type, dead = CONTROLLER_FAILED, "internal_error", True
-            answer = refusal(500, error_type, error)
+            answer = error_answer(500, error_type, error)
 
         ended = await until_stored(f"the end of request {live.request.request_id}", write, unforeseen=unforeseen)
         self._forget([(live, ended)])

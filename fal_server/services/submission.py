@@ -40,7 +40,7 @@ class Submission:
     idempotency_key: str | None = None
 
 
-def refusal(status: int, error_type: str, detail: str, *fields: tuple[str, str]) -> Answer:
+def error_answer(status: int, error_type: str, detail: str, *fields: tuple[str, str]) -> Answer:
     """Return a response by the platform itself, for a request that the app did not answer."""
     headers = (("content-type", "application/json"), ("x-fal-error-type", error_type), *fields)
     body = json.dumps({"detail": detail, "error_type": error_type}).encode()
@@ -49,7 +49,7 @@ def refusal(status: int, error_type: str, detail: str, *fields: tuple[str, str])
 
 # Web frameworks answer 499 if the client has closed the connection.
 WAS_CANCELLED = "the request was cancelled"
-CANCELLED = refusal(499, "client_cancelled", WAS_CANCELLED)
+CANCELLED = error_answer(499, "client_cancelled", WAS_CANCELLED)
 
 
 def idempotency(submission: Submission) -> str | None:

@@ -30,7 +30,7 @@ from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock
 from fal_server.ports.workflows import WorkflowStore
 from fal_server.services.queue import Queue
-from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, idempotency, refusal
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, error_answer, idempotency
 from fal_server.services.workflows import Workflows
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Failed(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Live:
+class _LiveRun:
     """A run that is not completed, owned by the one controller that works on it."""
 
     run: WorkflowRun
@@ -91,7 +91,7 @@ class WorkflowRuns:
         self._queue = queue
         self._dispatcher = dispatcher
         self._clock = clock
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, _LiveRun] = {}
         self._tasks = TaskSet(log)
         self.webhook_due = ChangeNotifier()
 
@@ -205,7 +205,7 @@ class WorkflowRuns:
         self._begin(run, {})
         return run
 
-    async def _mark_cancelled(self, live: _Live) -> None:
+    async def _mark_cancelled(self, live: _LiveRun) -> None:
         async with live.saving:
             if live.finishing:
                 return
@@ -215,13 +215,13 @@ class WorkflowRuns:
         live.cancelled.set()
 
     def _begin(self, run: WorkflowRun, requests: dict[str, AppId]) -> None:
-        live = _Live(run, requests)
+        live = _LiveRun(run, requests)
         if run.cancelled:
             live.cancelled.set()
         self._live[run.run_id] = live
         self._tasks.spawn(self._carry_out(live), name=f"workflow run {run.run_id}")
 
-    async def _carry_out(self, live: _Live) -> None:
+    async def _carry_out(self, live: _LiveRun) -> None:
         """Run the nodes and store the end; if cancelled, leave the run to the next controller."""
         work = asyncio.create_task(self._nodes(live))
         cancelled = asyncio.create_task(live.cancelled.wait())
@@ -261,11 +261,11 @@ class WorkflowRuns:
         what = f"the end of workflow run {ended.run_id}"
         await until_stored(what, lambda: self._store.save_run(ended), unforeseen=unforeseen)
 
-    def _tell(self, live: _Live, kind: str, node: GraphNode, **more: Json) -> None:
+    def _tell(self, live: _LiveRun, kind: str, node: GraphNode, **more: Json) -> None:
         live.events.append({"type": kind, "node_id": node.node_id, "app_id": node.app, **more})
         live.happened.notify()
 
-    def _ended(self, live: _Live, work: asyncio.Task[Json]) -> WorkflowRun:
+    def _ended(self, live: _LiveRun, work: asyncio.Task[Json]) -> WorkflowRun:
         run = replace(live.run, completed_at=self._clock.now())
         if work.cancelled():
             return replace(run, answer=CANCELLED, error=WAS_CANCELLED, error_type="client_cancelled")
@@ -277,10 +277,10 @@ class WorkflowRuns:
             log.error("workflow run %s failed", run.run_id, exc_info=error)
             return _broken(run)
         live.error_body = error.body
-        answer = refusal(error.status, error.error_type, str(error), ("x-fal-workflow-node", error.node.node_id))
+        answer = error_answer(error.status, error.error_type, str(error), ("x-fal-workflow-node", error.node.node_id))
         return replace(run, answer=answer, error=str(error), error_type=error.error_type)
 
-    async def _cancel_requests(self, live: _Live) -> None:
+    async def _cancel_requests(self, live: _LiveRun) -> None:
         await live.submitting.wait()
         for request_id, app_id in tuple(live.requests.items()):
             try:
@@ -288,7 +288,7 @@ class WorkflowRuns:
             except Fault as fault:
                 log.info("request %s of workflow run %s: %s", request_id, live.run.run_id, fault.message)
 
-    async def _nodes(self, live: _Live) -> Json:
+    async def _nodes(self, live: _LiveRun) -> Json:
         """Run every node, independent ones concurrently; return the output."""
         graph = graph_of(live.run.contents)
         values: dict[str, Json] = {INPUT: live.run.input}
@@ -311,7 +311,7 @@ class WorkflowRuns:
             await asyncio.gather(*under_way, return_exceptions=True)
         return _output(graph, values)
 
-    async def _step(self, live: _Live, node: GraphNode, values: Mapping[str, Json]) -> Json:
+    async def _step(self, live: _LiveRun, node: GraphNode, values: Mapping[str, Json]) -> Json:
         """Return the output of a node; a display node has none."""
         try:
             value = hydrate(node.value, values)
@@ -336,7 +336,7 @@ class WorkflowRuns:
         self._tell(live, "completion", node, output=found)
         return found
 
-    async def _answer(self, live: _Live, node: GraphNode, body: bytes) -> Answer:
+    async def _answer(self, live: _LiveRun, node: GraphNode, body: bytes) -> Answer:
         """Queue a node's request, unless that was done before, and return its response."""
         submission = self._submission(live.run, node, body)
         app_id = submission.app_id
@@ -380,7 +380,7 @@ class WorkflowRuns:
             idempotency_key=f"workflow {run.run_id} {node.node_id}",
         )
 
-    async def _submit(self, live: _Live, submission: Submission) -> str:
+    async def _submit(self, live: _LiveRun, submission: Submission) -> str:
         request_id = (await self._queue.submit(submission)).request.request_id
         live.requests[request_id] = submission.app_id
         return request_id
@@ -402,7 +402,7 @@ def _broken(run: WorkflowRun) -> WorkflowRun:
     """Return a run as one that ended because the controller failed."""
     return replace(
         run,
-        answer=refusal(500, "internal_error", CONTROLLER_FAILED),
+        answer=error_answer(500, "internal_error", CONTROLLER_FAILED),
         error=CONTROLLER_FAILED,
         error_type="internal_error",
     )

@@ -28,13 +28,13 @@ class Shop(fal.App, name="shop", keep_alive=300, min_concurrency=1):
         return {{"sold": {number}}}
 
     @fal.endpoint("/back")
-    def take_back(self) -> dict:
+    def give_back(self) -> dict:
         raise HTTPException(503, "no receipt")
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class ToolAnswer:
     """The answer of a tool."""
 
     text: str
@@ -57,11 +57,11 @@ class Tools:
         """Return the names of all tools."""
         return {tool.name for tool in (await self.client.list_tools()).tools}
 
-    async def call(self, tool: str, **arguments: object) -> Told:
+    async def call(self, tool: str, **arguments: object) -> ToolAnswer:
         """Call a tool."""
         answer = await self.client.call_tool(tool, arguments)
         (content,) = answer.content
-        return Told(text=content.text, failed=bool(answer.is_error))
+        return ToolAnswer(text=content.text, failed=bool(answer.is_error))
 
 
 Open: TypeAlias = "Callable[..., AbstractAsyncContextManager[Tools]]"

@@ -183,8 +183,8 @@ async def test_the_callers_credentials_are_in_no_text(secret: str, around: str) 
         tools = one_tool(result, secrets=[secret])
         try:
             text = await tools.call("tool", {})
-        except Refused as refusal:
-            text = refusal.message
+        except Refused as refused:
+            text = refused.message
         assert secret not in text.replace("***", "")
 
 

@@ -27,7 +27,7 @@ from fal.app.minimal import MinimalServer
 from fal.exceptions import AppException, FieldException, RequestCancelledException
 
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     RED = "red"
     BLUE = "blue"
 
@@ -68,8 +68,8 @@ class Shown(fal.App):
         return None if given is None else given.name
 
     @fal.endpoint("/query")
-    def query(self, text: str, number: int = 1, colour: Colour = Colour.RED, flag: bool | None = None) -> list[object]:
-        return [text, number, colour, flag]
+    def query(self, text: str, number: int = 1, color: Color = Color.RED, flag: bool | None = None) -> list[object]:
+        return [text, number, color, flag]
 
     @fal.endpoint("/items/{item}/{rest:path}")
     def path(self, item: int, rest: str) -> list[object]:
@@ -86,7 +86,7 @@ class Shown(fal.App):
             "path": Path("a/b"),
             "set": {1},
             "tuple": (1, 2.5, "ü"),
-            "colour": Colour.BLUE,
+            "color": Color.BLUE,
             "model": Input(name="n"),
             "bytes": b"plain",
             "none": None,
@@ -149,9 +149,9 @@ JSON = {"content-type": "application/json"}
         ("/optional", {"json": {"name": "a"}}),
         ("/optional", {"content": b"null", "headers": JSON}),
         ("/query?text=a", {}),
-        ("/query?text=a&number=5&colour=blue&flag=yes", {}),
+        ("/query?text=a&number=5&color=blue&flag=yes", {}),
         ("/query?text=%C3%BC%20b&flag=off", {}),
-        ("/query?number=x&colour=green&flag=perhaps", {}),
+        ("/query?number=x&color=green&flag=perhaps", {}),
         ("/items/4/a/b", {}),
         ("/items/x/a", {}),
         ("/nothing", {}),
@@ -249,7 +249,7 @@ HINTS = [
     tuple[int, ...],
     set[int],
     Literal["a", 1],
-    Colour,
+    Color,
     Input,
     list[Input],
     Point,

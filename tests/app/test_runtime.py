@@ -245,14 +245,14 @@ import fal
 
 class Sample(fal.App):
     def setup(self):
-        self.signalled = threading.Event()
+        self.signaled = threading.Event()
         print("setup", flush=True)
-        self.signalled.wait(30)
+        self.signaled.wait(30)
         print("set up")
 
     def handle_exit(self):
         print("handle_exit")
-        self.signalled.set()
+        self.signaled.set()
 
     def teardown(self):
         print("teardown")
@@ -273,7 +273,7 @@ def test_a_stop_during_setup_is_told_at_once_and_the_port_never_opens(start):
 
 
 def test_a_second_interrupt_ends_a_setup_that_does_not_listen(start):
-    app = start(STOPPED_EARLY.replace("self.signalled.set()", "pass"))
+    app = start(STOPPED_EARLY.replace("self.signaled.set()", "pass"))
     app.wait_for("^setup")
     app.process.send_signal(signal.SIGINT)
     app.wait_for("^handle_exit")

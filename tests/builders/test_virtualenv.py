@@ -111,15 +111,15 @@ async def test_passwords_and_keys_stay_secret(builder, root, packages):
 async def test_many_askers_share_one_build(builder, root, packages):
     packages.go_on.clear()
     wanted, logs = spec(packages.requirement), [Log() for _ in range(5)]
-    askers = [asyncio.create_task(builder.build(wanted, force=False, log=log)) for log in logs[:3]]
+    callers = [asyncio.create_task(builder.build(wanted, force=False, log=log)) for log in logs[:3]]
     await packages.wait_until_asked()
-    askers += [asyncio.create_task(builder.build(wanted, force=True, log=log)) for log in logs[3:]]
+    callers += [asyncio.create_task(builder.build(wanted, force=True, log=log)) for log in logs[3:]]
     await asyncio.sleep(0)
-    askers[0].cancel()
+    callers[0].cancel()
     with pytest.raises(asyncio.CancelledError):
-        await askers[0]
+        await callers[0]
     packages.go_on.set()
-    results = await asyncio.gather(*askers[1:])
+    results = await asyncio.gather(*callers[1:])
     assert {result.python for result in results} == {root / f"{wanted.env_id}-1" / "bin" / "python"}
     assert all(log.entries == logs[1].entries for log in logs[2:])
     assert logs[0].entries == logs[1].entries[: len(logs[0].entries)]
@@ -128,11 +128,11 @@ async def test_many_askers_share_one_build(builder, root, packages):
 async def test_the_last_asker_takes_the_build_along(builder, root, packages):
     packages.go_on.clear()
     wanted = spec(packages.requirement)
-    askers = [asyncio.create_task(builder.build(wanted, force=False, log=Log())) for _ in range(2)]
+    callers = [asyncio.create_task(builder.build(wanted, force=False, log=Log())) for _ in range(2)]
     await packages.wait_until_asked()
-    for asker in askers:
-        asker.cancel()
-    await asyncio.gather(*askers, return_exceptions=True)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
     assert processes_naming(str(root)) == []
     assert list(root.iterdir()) == []
     packages.go_on.set()
@@ -156,11 +156,11 @@ async def test_an_asker_whose_log_breaks_harms_nobody(builder, packages):
 
 async def test_close_gives_up(builder, root, packages):
     packages.go_on.clear()
-    asker = asyncio.create_task(builder.build(spec(packages.requirement), force=False, log=Log()))
+    caller = asyncio.create_task(builder.build(spec(packages.requirement), force=False, log=Log()))
     await packages.wait_until_asked()
     await builder.close()
     with pytest.raises(Unavailable, match="controller is stopping"):
-        await asker
+        await caller
     assert list(root.iterdir()) == []
 
 

@@ -39,12 +39,12 @@ def test_each_line_begins_with_its_runner(two_runners, capsys):
     ]
 
 
-def test_each_runner_has_a_colour(two_runners, capsys, monkeypatch):
+def test_each_runner_has_a_color(two_runners, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(["app", "log", "hello"]) == 0
-    colours = [re.match(r"\x1b\[(\d+)m", line)[1] for line in capsys.readouterr().out.splitlines()]
-    assert colours[0] == colours[2]
-    assert len(set(colours)) == 3
+    colors = [re.match(r"\x1b\[(\d+)m", line)[1] for line in capsys.readouterr().out.splitlines()]
+    assert colors[0] == colors[2]
+    assert len(set(colors)) == 3
 
 
 def test_every_filter_is_sent(controller):

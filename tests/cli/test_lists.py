@@ -177,8 +177,8 @@ def test_lists_are_sorted_by_value_and_not_by_text(full, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--columns", "colour"], "'colour' is not a column: choose from alias, machine-type, runner-id"),
-        (["--sort", "colour"], "'colour' is not a column: choose from alias"),
+        (["--columns", "color"], "'color' is not a column: choose from alias, machine-type, runner-id"),
+        (["--sort", "color"], "'color' is not a column: choose from alias"),
         (["--sort", "state:up"], "'state:up': write NAME, NAME:asc or NAME:desc"),
     ],
 )

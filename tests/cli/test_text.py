@@ -111,7 +111,7 @@ def test_a_cell_stays_in_its_line():
     assert one_line("a\nb\tc") == "a\\nb\\tc"
 
 
-def test_a_log_message_keeps_its_colours_and_nothing_else():
+def test_a_log_message_keeps_its_colors_and_nothing_else():
     message = "\x1b[31mred\x1b[0m \x1b[2J\x1b]0;t\x07 end\r"
-    assert log_text(message, colour=True) == "\x1b[31mred\x1b[0m ^[[2J^[]0;t^G end\x1b[0m"
-    assert log_text(message, colour=False) == "red ^[[2J^[]0;t^G end"
+    assert log_text(message, color=True) == "\x1b[31mred\x1b[0m ^[[2J^[]0;t^G end\x1b[0m"
+    assert log_text(message, color=False) == "red ^[[2J^[]0;t^G end"

@@ -92,7 +92,7 @@ def test_the_screen_fits_any_terminal(apps, runners, keys, height, width) -> Non
     top.apps, top.runners = apps, runners
     for key in keys:
         top.key(key)
-        lines = top.lines(height, width, colour=False)
+        lines = top.lines(height, width, color=False)
         assert len(lines) <= height
         assert all(display_width(line) <= width for line in lines)
 
@@ -107,7 +107,7 @@ def test_keys_choose_a_runner_and_a_stop_is_asked_for() -> None:
     assert top.key("down") is None
     assert top.key("l") == ("logs", "a-id")
     assert top.key("x") is None
-    assert "Stop runner a-id?" in top.lines(24, 80, colour=False)[-1]
+    assert "Stop runner a-id?" in top.lines(24, 80, color=False)[-1]
     assert top.key("n") is None
     top.key("x")
     assert top.key("y") == ("stop", "a-id")

@@ -45,7 +45,7 @@ def reading(value: float, subject: str = "a", condition: NoticeCondition = Notic
     return Reading(condition=condition, subject=subject, value=value, detail=f"{value} wait")
 
 
-class Told:
+class Receiver:
     """A receiver that always takes what is due."""
 
     def __init__(self) -> None:
@@ -65,15 +65,15 @@ class Told:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 1200)), max_size=25))
 def test_nobody_is_flooded_and_nothing_is_left_out(phases: list[tuple[bool, int]]) -> None:
-    told, now = Told(), NOON
+    receiver, now = Receiver(), NOON
     history: list[tuple[datetime, bool]] = []
     for present, steps in phases:
         for _ in range(steps):
-            told.step([reading(11)] if present else [reading(9)], now)
+            receiver.step([reading(11)] if present else [reading(9)], now)
             history.append((now, present))
             now += STEP
     lasting = False
-    for at, _, firing in told.messages:
+    for at, _, firing in receiver.messages:
         if firing and lasting:
             continue  # a reminder, whose distance is looked at below
         assert firing is not lasting, "an end without a beginning, or two ends"
@@ -81,36 +81,36 @@ def test_nobody_is_flooded_and_nothing_is_left_out(phases: list[tuple[bool, int]
         if not firing:
             before = [present for when, present in history if at - QUIET <= when <= at]
             assert not any(before), "it was told as over, though it was there"
-    for (first, _, firing), (second, _, also) in zip(told.messages, told.messages[1:], strict=False):
+    for (first, _, firing), (second, _, also) in zip(receiver.messages, receiver.messages[1:], strict=False):
         assert second - first >= (REMIND_AFTER if firing and also else STEP)
-    for before, after in zip(told.messages, told.messages[2:], strict=False):
+    for before, after in zip(receiver.messages, receiver.messages[2:], strict=False):
         assert after[0] - before[0] >= QUIET
     began = [when for when, present in history if present]
-    assert [at for at, _, _ in told.messages][:1] == began[:1], "the first one is told of at once"
+    assert [at for at, _, _ in receiver.messages][:1] == began[:1], "the first one is told of at once"
 
 
 def test_each_subject_is_a_problem_of_its_own() -> None:
-    told = Told()
-    told.step([reading(11, "a"), reading(9, "b"), reading(12, "c")], NOON)
-    assert [(subject, firing) for _, subject, firing in told.messages] == [("a", True), ("c", True)]
+    receiver = Receiver()
+    receiver.step([reading(11, "a"), reading(9, "b"), reading(12, "c")], NOON)
+    assert [(subject, firing) for _, subject, firing in receiver.messages] == [("a", True), ("c", True)]
 
 
 def test_a_certificate_is_a_problem_below_its_threshold() -> None:
-    told = Told()
-    told.step([reading(15, "controller", NoticeCondition.CERTIFICATE)], NOON)
-    assert told.messages == []
-    told.step([reading(13.9, "controller", NoticeCondition.CERTIFICATE)], NOON)
-    assert len(told.messages) == 1
+    receiver = Receiver()
+    receiver.step([reading(15, "controller", NoticeCondition.CERTIFICATE)], NOON)
+    assert receiver.messages == []
+    receiver.step([reading(13.9, "controller", NoticeCondition.CERTIFICATE)], NOON)
+    assert len(receiver.messages) == 1
 
 
 def test_a_reminder_has_the_latest_value() -> None:
-    told = Told()
-    told.step([reading(11)], NOON)
-    told.step([reading(99)], NOON + STEP)
-    assert next(iter(told.known.values())).value == 11
-    told.step([reading(70)], NOON + REMIND_AFTER)
-    assert next(iter(told.known.values())).value == 70
-    assert len(told.messages) == 2
+    receiver = Receiver()
+    receiver.step([reading(11)], NOON)
+    receiver.step([reading(99)], NOON + STEP)
+    assert next(iter(receiver.known.values())).value == 11
+    receiver.step([reading(70)], NOON + REMIND_AFTER)
+    assert next(iter(receiver.known.values())).value == 70
+    assert len(receiver.messages) == 2
 
 
 def test_only_the_apps_that_are_named() -> None:

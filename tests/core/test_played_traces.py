@@ -25,9 +25,9 @@ def every(seconds: float, count: int, duration: float) -> list[Arrival]:
 
 
 def test_one_request_waits_for_the_start_and_its_runner_goes_after_keep_alive() -> None:
-    course = play(Scaling(keep_alive=10), [Arrival(at=0, duration=2)])
-    assert (course.started, course.most_runners, course.waits, course.unserved) == (1, 1, (1.0,), 0)
-    assert course.runner_seconds == pytest.approx(1 + 2 + 10, abs=0.01)
+    result = play(Scaling(keep_alive=10), [Arrival(at=0, duration=2)])
+    assert (result.started, result.most_runners, result.waits, result.unserved) == (1, 1, (1.0,), 0)
+    assert result.runner_seconds == pytest.approx(1 + 2 + 10, abs=0.01)
 
 
 def test_a_delay_holds_a_start_back_and_multiplexing_spares_runners() -> None:
@@ -39,9 +39,9 @@ def test_a_delay_holds_a_start_back_and_multiplexing_spares_runners() -> None:
 
 
 def test_a_floor_is_there_before_the_first_request_and_stays() -> None:
-    course = play(Scaling(min_concurrency=2), [Arrival(at=30, duration=1)])
-    assert course.waits == (0.0,)
-    assert [point.runners for point in course.points] == [2] * len(course.points)
+    result = play(Scaling(min_concurrency=2), [Arrival(at=30, duration=1)])
+    assert result.waits == (0.0,)
+    assert [point.runners for point in result.points] == [2] * len(result.points)
 
 
 def test_what_cannot_be_served_is_counted() -> None:
@@ -52,8 +52,8 @@ def test_what_cannot_be_served_is_counted() -> None:
 
 
 def test_a_request_that_takes_too_long_costs_its_runner() -> None:
-    course = play(Scaling(request_timeout=3, keep_alive=60), [Arrival(at=0, duration=9)])
-    assert course.runner_seconds == pytest.approx(1 + 3, abs=0.01)
+    result = play(Scaling(request_timeout=3, keep_alive=60), [Arrival(at=0, duration=9)])
+    assert result.runner_seconds == pytest.approx(1 + 3, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_for_every_trace(
         max_multiplexing=multiplexing,
         scaling_delay=delay,
     )
-    course = play(scaling, arrivals, start)
-    assert course.most_runners <= scaling.max_concurrency
+    result = play(scaling, arrivals, start)
+    assert result.most_runners <= scaling.max_concurrency
     floor = min(scaling.max_concurrency, max(least, buffer))
-    assert all(point.runners >= floor for point in course.points)
-    assert all(point.in_flight <= point.ready * multiplexing for point in course.points if point.ready == point.runners)
+    assert all(point.runners >= floor for point in result.points)
+    assert all(point.in_flight <= point.ready * multiplexing for point in result.points if point.ready == point.runners)
     if scaling.max_concurrency:
-        assert len(course.waits) == len(arrivals)
-        assert course.unserved == 0
-    assert course == play(scaling, arrivals, start)
+        assert len(result.waits) == len(arrivals)
+        assert result.unserved == 0
+    assert result == play(scaling, arrivals, start)

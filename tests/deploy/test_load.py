@@ -102,7 +102,7 @@ def test_a_syntax_error_is_shown_with_its_line_and_a_caret(place):
         ("import pakc\n", "pack"),
     ],
 )
-def test_a_misspelt_neighbour_is_named(place, line, near):
+def test_a_misspelt_neighbor_is_named(place, line, near):
     (place / "helpers.py").write_text("x = 1\n")
     (place / "pack").mkdir()
     (place / "pack" / "__init__.py").write_text("")
@@ -113,7 +113,7 @@ def test_a_misspelt_neighbour_is_named(place, line, near):
     assert "install" not in str(caught.value)
 
 
-def test_an_edit_of_a_neighbour_counts_within_the_same_second(place):
+def test_an_edit_of_a_neighbor_counts_within_the_same_second(place):
     path = write(place, "from quick import VALUE\n", FUNCTION.format("run"))
     for value in range(3):
         (place / "quick.py").write_text(f"VALUE = {value}\n")
@@ -128,8 +128,8 @@ def test_no_file(place):
 
 def test_nothing_is_left_behind(place):
     path, modules = list(sys.path), set(sys.modules)
-    write(place, name="neighbour_of_app.py")
-    with load_app(write(place, "import neighbour_of_app\n", APP.format("One"))) as loaded:
+    write(place, name="neighbor_of_app.py")
+    with load_app(write(place, "import neighbor_of_app\n", APP.format("One"))) as loaded:
         assert loaded.module.__name__ in sys.modules
     assert sys.path == path
     assert set(sys.modules) == modules
@@ -219,7 +219,7 @@ def test_an_encoding_that_is_unknown_is_named(place):
         pass
 
 
-def test_libraries_leave_compiled_files_and_neighbours_none(place, tmp_path_factory, monkeypatch):
+def test_libraries_leave_compiled_files_and_neighbors_none(place, tmp_path_factory, monkeypatch):
     libraries = tmp_path_factory.mktemp("libraries")
     (libraries / "far_library.py").write_text("import far_leaf\n")
     (libraries / "far_leaf.py").write_text("")

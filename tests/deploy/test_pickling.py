@@ -81,16 +81,16 @@ def test_importing_fal_is_cheap():
 
 def test_packages_travel_whole(place):
     write(place, "", "pack/__init__.py")
-    write(place, "VALUE = 'from a neighbour'\ndef value():\n    return VALUE\n", "pack/neighbour.py")
+    write(place, "VALUE = 'from a neighbor'\ndef value():\n    return VALUE\n", "pack/neighbor.py")
     app = write(
         place,
-        "import fal\nfrom .neighbour import value\n\n@fal.function()\ndef run():\n    return value()\n",
+        "import fal\nfrom .neighbor import value\n\n@fal.function()\ndef run():\n    return value()\n",
         "pack/deep.py",
     )
     definition = definition_of(app)
     (place / "load.py").write_text(f"import pickle\nprint(pickle.loads({definition!r})())\n")
     ran = subprocess.run([sys.executable, "-P", place / "load.py"], capture_output=True, text=True, cwd="/", check=True)
-    assert ran.stdout == "from a neighbour\n"
+    assert ran.stdout == "from a neighbor\n"
 
 
 MODELS = """
@@ -105,7 +105,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, computed_field, 
 T = TypeVar("T")
 
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     red = "red"
 
 
@@ -126,7 +126,7 @@ class Page(BaseModel, Generic[T]):
 class Input(Base):
     prompt: str = Field(default="x", min_length=1)
     count: Annotated[int, Field(ge=0)] = 1
-    colour: Colour = Colour.red
+    color: Color = Color.red
     word: Literal["a", "b"] = "a"
     node: Node | None = None
     page: Page[Node] | None = None
@@ -181,14 +181,14 @@ def test_pydantic_models_arrive_whole(place):
         "seed": None,
         "prompt": "p",
         "count": 1,
-        "colour": "red",
+        "color": "red",
         "word": "a",
         "node": {"children": [{"children": [], "later": None}], "later": {"value": 3}},
         "page": {"items": [{"children": [], "later": None}]},
         "double": 2,
     }
     assert (kept, default, problems) == (3, "default", 4)
-    assert schema == ["colour", "count", "node", "page", "prompt", "seed", "word"]
+    assert schema == ["color", "count", "node", "page", "prompt", "seed", "word"]
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,11 @@ def test_each_variable_is_one_that_fal_reads(container: dict[str, Any]) -> None:
 
 
 def test_services_lead_to_pods_that_listen_there() -> None:
-    labelled = {pod["metadata"]["labels"]["app"]: pod["spec"]["containers"][0] for pod in pods()}
+    labeled = {pod["metadata"]["labels"]["app"]: pod["spec"]["containers"][0] for pod in pods()}
     services = [found for found in resources() if found["kind"] == "Service"]
-    assert len(services) == len(labelled)
+    assert len(services) == len(labeled)
     for service in services:
-        container = labelled[service["spec"]["selector"]["app"]]
+        container = labeled[service["spec"]["selector"]["app"]]
         listens = {port["containerPort"] for port in container["ports"]}
         assert {port.get("targetPort", port["port"]) for port in service["spec"]["ports"]} == listens
         assert [port for port in listens if f"--port={port}" in container.get("args", [f"--port={port}"])]

@@ -33,7 +33,7 @@ class Shop(fal.App, name="{name}", keep_alive=300, min_concurrency=1):
         return {{"sold": {number}}}
 
     @fal.endpoint("/back")
-    def take_back(self) -> dict:
+    def give_back(self) -> dict:
         raise ValueError("no receipt")
 """
 # Served by the controller, each with its route.

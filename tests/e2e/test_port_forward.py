@@ -77,7 +77,7 @@ def ask(port: int, data: bytes) -> bytes:
         return bytes(got)
 
 
-def carriers(place: Place) -> list[str]:
+def forwarding_commands(place: Place) -> list[str]:
     """Return the ids of the commands that carry connections now."""
     execs = place.sdk().runners.execs(place.runner_id)
     return [found.exec_id for found in execs if "-I" in found.command and found.exit_code is None]
@@ -93,9 +93,9 @@ def test_many_connections_carry_any_bytes_and_close_one_side_at_a_time(place: Pl
         app.request("POST", "/", '{"name": "x"}', {"Content-Type": "application/json"})
         with app.getresponse() as answer:
             assert answer.status == 200
-    (carrier,) = carriers(place)
+    (command,) = forwarding_commands(place)
     assert forwarding.end(signal.SIGINT) == (130, "")
-    assert place.sdk().runners.attach(carrier).wait() == 128 + signal.SIGHUP
+    assert place.sdk().runners.attach(command).wait() == 128 + signal.SIGHUP
 
 
 def test_what_nothing_in_the_runner_listens_on_is_said_and_closed(place: Place) -> None:

@@ -97,16 +97,16 @@ def test_ctrl_c_draws_what_there_is_and_other_signals_leave_nothing(
     controller: Controller, runner_id: str, number: int, code: int, tmp_path: Path
 ) -> None:
     file = tmp_path / "busy.svg"
-    ended = _signalled(controller, runner_id, file, number)
+    ended = _signaled(controller, runner_id, file, number)
     # Ctrl-C before the first sample leaves nothing, too.
     while code == 0 and ended == ExitCode.INTERRUPTED:
         assert not file.exists()
-        ended = _signalled(controller, runner_id, file, number)
+        ended = _signaled(controller, runner_id, file, number)
     assert ended == code
     assert file.exists() == (code == 0)
 
 
-def _signalled(controller: Controller, runner_id: str, file: Path, number: int) -> int:
+def _signaled(controller: Controller, runner_id: str, file: Path, number: int) -> int:
     """Start a long sampling, send the signal once py-spy samples, and return the exit code."""
     command = [str(BIN / "fal"), "runners", "profile", runner_id, "--flame", str(file), "--seconds", "600"]
     with subprocess.Popen(command, env=controller.environment, stderr=subprocess.PIPE, text=True) as process:

@@ -137,8 +137,8 @@ async def test_another_runner_does_not(rig: Any) -> None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
                 return str(answer.read())
-        except urllib.error.HTTPError as refusal:
-            return str(refusal.code)
+        except urllib.error.HTTPError as error:
+            return str(error.code)
 
     port = address.port
     other = await rig.start(lambda: print("got", call(port), flush=True))

@@ -52,7 +52,7 @@ async def test_an_exception_comes_back(rig: Any) -> None:
     assert isinstance(pickle.loads(result.definition), KeyError)
 
 
-async def test_a_value_that_cannot_be_serialised_is_an_exception(rig: Any) -> None:
+async def test_a_value_that_cannot_be_serialized_is_an_exception(rig: Any) -> None:
     def app() -> Any:
         return (number for number in range(3))
 

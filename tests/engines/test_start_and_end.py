@@ -372,10 +372,10 @@ async def test_a_start_that_cannot_be_leaves_nothing(rig: Any) -> None:
 @pytest.mark.parametrize("name", ["A=B", "NUL\0", "\udcff"])
 async def test_a_variable_that_is_none_leaves_nothing(rig: Any, name: str) -> None:
     launch = rig.launch(wait_for_ever, variables={name: "the-secret-value"})
-    with pytest.raises(Unavailable) as refusal:
+    with pytest.raises(Unavailable) as raised:
         await rig.engine.start(launch)
-    assert launch.runner_id in refusal.value.message
-    assert "the-secret-value" not in refusal.value.message
+    assert launch.runner_id in raised.value.message
+    assert "the-secret-value" not in raised.value.message
     assert list((rig.root / "runners").iterdir()) == []
 
 

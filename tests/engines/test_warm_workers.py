@@ -37,7 +37,7 @@ def import_these(*modules: str) -> Any:
 
 
 def describe() -> dict[str, Any]:
-    """Return everything by which an app could recognise a cold start."""
+    """Return everything by which an app could recognize a cold start."""
     import gc
     import locale
     import os

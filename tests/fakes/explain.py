@@ -55,9 +55,9 @@ class FakeExplainer:
         if name:
             self._require(name, environment)
         scaling = changed(Scaling(), settings)
-        course = simulate(scaling, arrivals, start_seconds)
+        result = simulate(scaling, arrivals, start_seconds)
         try:
             while True:
-                next(course)
+                next(result)
         except StopIteration as done:
             return scaling, done.value

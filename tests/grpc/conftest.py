@@ -461,7 +461,7 @@ class NobodyCalled:
     async def send(self, mailbox: object, message: object) -> None:
         raise OSError("nobody is there")
 
-    async def refusal(self, host: str, port: int) -> str:
+    async def why_forbidden(self, host: str, port: int) -> str:
         return ""
 
 

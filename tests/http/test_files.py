@@ -198,7 +198,7 @@ async def test_an_upload_that_lacks_a_part_is_not_completed_and_can_be_cancelled
     assert list((desk.root / "data" / ".fal-drafts").iterdir()) == []
 
 
-async def test_a_directory_is_synchronised_by_its_hash(desk: Desk) -> None:
+async def test_a_directory_is_synchronized_by_its_hash(desk: Desk) -> None:
     check = "/files/dir/check_hash/sync/dir"
     assert (await desk.client.post(check, json={"hash": "abc"})).json() is False
     packed = io.BytesIO()

@@ -216,6 +216,6 @@ def test_a_damaged_file_of_authorities_leaves_the_public_ones(tmp_path):
 
 async def test_what_may_not_be_called_is_known_before():
     client = HttpOutboundClient(Destinations())
-    assert "--webhook-allow" in await client.refusal("127.0.0.1", 80)
-    assert await client.refusal("no-such-host.invalid", 80) == ""
+    assert "--webhook-allow" in await client.why_forbidden("127.0.0.1", 80)
+    assert await client.why_forbidden("no-such-host.invalid", 80) == ""
     await client.close()

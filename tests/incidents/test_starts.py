@@ -51,7 +51,7 @@ def test_a_failing_setup(controller: Controller, operator: Operator, deploy: Dep
 
 
 def test_a_crash_loop(controller: Controller, operator: Operator, deploy: Deploy) -> None:
-    deploy(app("loop", setup="print('no licence', flush=True); import os; os._exit(3)"), "--no-scale")
+    deploy(app("loop", setup="print('no license', flush=True); import os; os._exit(3)"), "--no-scale")
     controller.fal("apps", "scale", "loop", "--min-concurrency", "1")
 
     def again() -> bool:
@@ -60,7 +60,7 @@ def test_a_crash_loop(controller: Controller, operator: Operator, deploy: Deploy
     until(again, "it has crashed twice")
     seen = operator.app("loop")
     assert seen["lastFailure"] == "worker exited with code 3"
-    until(lambda: "no licence" in operator.lines_of_runner(seen["failedRunnerId"]), "its line is stored")
+    until(lambda: "no license" in operator.lines_of_runner(seen["failedRunnerId"]), "its line is stored")
     (next_one,) = operator.runners("loop")
     assert next_one["state"] == "FAILURE_DELAY"
     ended = operator.events("loop", "runner_startup_failure")

@@ -176,7 +176,7 @@ FAL = (
     Command(
         name="deploy (fal.distributed)",
         unseen="It starts one process for each NVIDIA GPU, with nccl, and the app must require PyTorch and pyzmq. "
-        "Deployed where there is none, it says what is missing. Ours takes processors too.",
+        "Without a GPU, it says what is missing. Ours also runs on CPUs.",
     ),
     Command(name="run (function)"),
     Command(name="run (class app)"),
@@ -231,8 +231,8 @@ FAL_CLIENT = (
     Command(name="workflows (webhook)"),
     Command(
         name="older clients (1.20, 1.50, 1.70, 1.80)",
-        remark="`deploy`, `runners`; 1.20 by what it knows. 1.20 and 1.50 also need `FAL_HOST`, with the value of "
-        "`FAL_GRPC_HOST`.",
+        remark="`deploy`, `runners`; 1.20 without the newer flags. 1.20 and 1.50 also need `FAL_HOST`, with the "
+        "value of `FAL_GRPC_HOST`.",
     ),
 )
 
@@ -244,7 +244,7 @@ JAVASCRIPT = (
     Command(name="fal.storage.upload"),
     Command(
         name="fal.realtime",
-        remark="It connects to `wss://fal.run` past every `proxyUrl`: a few lines of the page lead that here "
+        remark="It connects to `wss://fal.run` past every `proxyUrl`: a few lines in the page redirect that here "
         "(docs/howto/javascript.md).",
     ),
 )

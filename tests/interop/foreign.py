@@ -75,9 +75,9 @@ def handler(path: str, method: Any) -> grpc.RpcMethodHandler:
         (False, True): (grpc.unary_stream_rpc_method_handler, stream),
         (True, True): (grpc.stream_stream_rpc_method_handler, both),
     }
-    make, behaviour = makers[method.client_streaming, method.server_streaming]
+    make, behavior = makers[method.client_streaming, method.server_streaming]
     parse = getattr(pb, method.input_type.name).FromString
-    return make(behaviour, request_deserializer=parse, response_serializer=lambda reply: reply.SerializeToString())
+    return make(behavior, request_deserializer=parse, response_serializer=lambda reply: reply.SerializeToString())
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ ROWS = (
     Row(
         module="fal.apps",
         names=("RequestHandle", "RequestHandle.iter_events"),
-        reason="Private arguments: the HTTP client, and the seconds between two looks, which is `poll_seconds` here.",
+        reason="Private arguments: the HTTP client, and the pause between polls, which is `poll_seconds` here.",
     ),
     Row(
         module="fal.container",
@@ -148,7 +148,7 @@ ROWS = (
     Row(
         module="fal.exceptions",
         names=("FileTooLargeError*", "RequestCancelledException*"),
-        reason="The default messages have words of their own.",
+        reason="The default messages differ.",
     ),
     Row(
         module="fal.exceptions.*",
@@ -189,17 +189,17 @@ ROWS = (
             *("FalServerlessClient", "FalServerlessConnection", "BuildEnvironmentResult", "Hosted*", "Register*"),
             *("File", "WorkerStatus", "UNSET", "InputT", "ResultT", "logger"),
         ),
-        reason="Use `fal.api.SyncServerlessClient`; what its namespaces lack, `client.controller()` has.",
+        reason="Use `fal.api.SyncServerlessClient`; `client.controller()` has what its namespaces lack.",
     ),
     Row(
         module="fal.sdk",
         names=("ALIAS_AUTH_MODES", "DEPLOYMENT_STRATEGIES", "ENVIRONMENT_SEPARATOR", "FAL_SERVERLESS_*", "*Literal"),
-        reason="They are values of the published client's checks; ours says in its message what may be given.",
+        reason="They are values of the published client's checks; our message lists the allowed values.",
     ),
     Row(
         module="fal.sdk",
         names=("construct_alias", "deconstruct_alias", "RetryConfigDict", "validate_retry_config_dict"),
-        reason="Environments are given by `environment_name`, and `retry_config` is checked where it is given.",
+        reason="`environment_name` names the environment, and `retry_config` is checked when it is set.",
     ),
     Row(
         module="fal",
@@ -209,7 +209,7 @@ ROWS = (
     Row(
         module="fal.api.api",
         names=("*",),
-        reason="It is the published client's inside: `fal`, `fal.api` and `fal.deploy` have what programs use of it.",
+        reason="It is internal to the published client: `fal`, `fal.api` and `fal.deploy` have what programs use.",
     ),
     Row(
         module="fal.api.client",
@@ -229,7 +229,7 @@ ROWS = (
     Row(
         module="fal.api.apps",
         names=("*",),
-        reason="Call the methods of `client.apps`, which these functions are the inside of.",
+        reason="These functions are internal: call the methods of `client.apps`.",
     ),
     Row(module="fal.api.environments", names=("*",), reason="Call the methods of `client.environments`."),
     Row(module="fal.api.keys", names=("*",), reason="Call the methods of `client.keys`."),
@@ -253,7 +253,7 @@ ROWS = (
             *("*.auth_headers", "FalV[23]Token*", "fal_v[23]_token_manager", "Internal*", "MultipartUpload*"),
             *("BASE_DELAY", "MAX_*", "*_TIMEOUT", "RETRY_CODES", "Variable*"),
         ),
-        reason="It is how the service is spoken to. The platform takes a file in one piece, with the runner's key.",
+        reason="They belong to the service's protocol. The platform takes a file in one piece, with the runner's key.",
     ),
     Row(
         module="fal.toolkit.file.providers.local",
@@ -268,7 +268,7 @@ ROWS = (
     Row(
         module="fal.toolkit.kv",
         names=("FAL_KV_HOST", "KVStore.auth_headers"),
-        reason="Stores are files in /data, which no host is asked for.",
+        reason="Stores are files in /data: there is no host.",
     ),
     Row(
         module="fal.workflows",

@@ -1,6 +1,6 @@
 """Runs the hostile app at one level: `python -m tests.isolation.arena LEVEL` prints the successful attacks as JSON.
 
-This process is the controller: it has secrets in its directory, variables and memory, and runs a neighbour beside the
+This process is the controller: it has secrets in its directory, variables and memory, and runs a neighbor beside the
 hostile app. It may run as any user.
 """
 
@@ -37,7 +37,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _IPC_CREAT, _IPC_RMID = 0o1000, 0
 
 
-async def neighbour(exposed_port: int, exposed_metrics_port: int) -> None:
+async def neighbor(exposed_port: int, exposed_metrics_port: int) -> None:
     """Another runner's app, with a secret in its variables and in its directory."""
     import asyncio
     from pathlib import Path
@@ -104,7 +104,7 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     try:
         with machine(state) as things:
             theirs, ours = (gpu.id for gpu in WHOLE)
-            launch = rig.launch(neighbour, http=True, metrics=True, variables={"PASSPHRASE": "neighbour's"})
+            launch = rig.launch(neighbor, http=True, metrics=True, variables={"PASSPHRASE": "neighbor's"})
             victim = await rig.start_launch(replace(launch, gpus=(theirs,)))
             await rig.lines.until(victim.runner_id, "idle")
             ready = await rig.until(victim, Event.READY)

@@ -16,7 +16,7 @@ from fal_runner.worker.request_output import RequestStreams, _Tagged
 from tests.fakes.platform import HANG_SECONDS
 
 
-class Told:
+class OrderedApp:
     """An app that records the order in which its endpoints start."""
 
     def __init__(self, streams: RequestStreams) -> None:
@@ -79,7 +79,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Generator[RequestStreams]:
 
 
 async def test_a_word_that_is_read_first_waits_for_its_request(streams: RequestStreams) -> None:
-    app = Told(streams)
+    app = OrderedApp(streams)
     word = asyncio.create_task(app.cancelled("/slow"))
     await asyncio.sleep(0)
     request = asyncio.create_task(app.post("/slow"))
@@ -88,7 +88,7 @@ async def test_a_word_that_is_read_first_waits_for_its_request(streams: RequestS
 
 
 async def test_a_word_waits_until_a_thread_is_free_for_the_endpoint(streams: RequestStreams) -> None:
-    app, busy = Told(streams), threading.Event()
+    app, busy = OrderedApp(streams), threading.Event()
     limiter = anyio.to_thread.current_default_thread_limiter()
     limiter.total_tokens = 1
     other = asyncio.create_task(anyio.to_thread.run_sync(busy.wait))
@@ -104,7 +104,7 @@ async def test_a_word_waits_until_a_thread_is_free_for_the_endpoint(streams: Req
 
 
 async def test_a_word_waits_for_an_endpoint_behind_middleware(streams: RequestStreams) -> None:
-    app = Told(streams)
+    app = OrderedApp(streams)
     inner, held = app.tagged, asyncio.Event()
 
     async def middleware(scope: Any, receive: Any, send: Any) -> None:
@@ -124,7 +124,7 @@ async def test_a_word_waits_for_an_endpoint_behind_middleware(streams: RequestSt
 
 
 async def test_a_request_that_ends_before_its_endpoint_holds_no_word_back(streams: RequestStreams) -> None:
-    app = Told(streams)
+    app = OrderedApp(streams)
     word = asyncio.create_task(app.cancelled("/failing"))
     await asyncio.sleep(0)
     assert await app.post("/failing") == 418
@@ -132,12 +132,12 @@ async def test_a_request_that_ends_before_its_endpoint_holds_no_word_back(stream
 
 
 async def test_an_endpoint_that_a_caller_calls_waits_for_nothing(streams: RequestStreams) -> None:
-    app = Told(streams)
+    app = OrderedApp(streams)
     assert await app.post("/slow/cancel") == 200
 
 
 async def test_of_other_frameworks_the_whole_request_is_enough() -> None:
-    app = Told(RequestStreams())
+    app = OrderedApp(RequestStreams())
     word = asyncio.create_task(app.cancelled("/slow"))
     await asyncio.sleep(0)
 

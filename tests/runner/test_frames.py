@@ -67,8 +67,8 @@ def test_plain_output_is_passed_on_at_once() -> None:
 
 def lines_of(stream: bytes, mark: str) -> list[tuple[str, str]]:
     reader = FrameReader(mark)
-    scribe = OutputRecorder(log_pb2.LogEntry.SOURCE_STDOUT, Redactor([]), 1_000_000)
-    printed = scribe.take(reader.feed(stream)) + scribe.take(reader.flush()) + scribe.finish()
+    recorder = OutputRecorder(log_pb2.LogEntry.SOURCE_STDOUT, Redactor([]), 1_000_000)
+    printed = recorder.take(reader.feed(stream)) + recorder.take(reader.flush()) + recorder.finish()
     return [(lines.request_id, text) for lines in printed for text in lines.texts]
 
 

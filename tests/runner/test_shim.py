@@ -75,10 +75,10 @@ async def test_no_call_goes_through_without_the_token(
 ) -> None:
     async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'shim.sock'}") as channel:
         call = channel.stream_stream(f"/fal.v1.Shim/{name}")(metadata=metadata)
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()  # before a message was sent
-    assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert TOKEN not in str(refusal.value)
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert TOKEN not in str(raised.value)
 
 
 async def test_a_start_needs_a_whole_specification(tmp_path: Path, shim: Shim) -> None:
@@ -88,17 +88,17 @@ async def test_a_start_needs_a_whole_specification(tmp_path: Path, shim: Shim) -
         for field in ("runner_id", "python", "working_dir", "entrypoint"):
             partial = spec(tmp_path)
             partial.ClearField(field)  # type: ignore[arg-type]
-            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await stub.Start(shim_pb2.StartRequest(spec=partial), metadata=metadata)
-            assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert field in (refusal.value.details() or "")
+            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert field in (raised.value.details() or "")
         for call in (
             stub.Stop(shim_pb2.StopRequest(), metadata=metadata),
             stub.Kill(shim_pb2.KillRequest(), metadata=metadata),
         ):
-            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await call
-            assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 async def test_start_is_once_and_shutdown_ends_all(tmp_path: Path, shim: Shim) -> None:
@@ -109,9 +109,9 @@ async def test_start_is_once_and_shutdown_ends_all(tmp_path: Path, shim: Shim) -
         assert await stub.Start(shim_pb2.StartRequest(spec=spec(tmp_path)), metadata=metadata) == first
         other = spec(tmp_path)
         other.runner_id = "another"
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.Start(shim_pb2.StartRequest(spec=other), metadata=metadata)
-        assert refusal.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
         status = (await stub.GetStatus(shim_pb2.GetStatusRequest(), metadata=metadata)).status
         assert status.worker == first.worker
         await stub.Shutdown(shim_pb2.ShutdownRequest(), metadata=metadata)

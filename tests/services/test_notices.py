@@ -52,7 +52,7 @@ class Receiver:
             raise OSError("the server is away")
         self.mails.append((mailbox, message))
 
-    async def refusal(self, host: str, port: int) -> str:
+    async def why_forbidden(self, host: str, port: int) -> str:
         return f"{host} is private" if host == self.private else ""
 
     @property

@@ -34,7 +34,7 @@ class Receiver:
             self.calls.append(ExportTraceServiceRequest.FromString(call.body))
         return answer
 
-    async def refusal(self, host: str, port: int) -> str:
+    async def why_forbidden(self, host: str, port: int) -> str:
         return ""
 
 

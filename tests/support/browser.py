@@ -85,7 +85,7 @@ class Page:
             self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def show(self, width: int, *, dark: bool = False) -> None:
-        """Set the width of the window and the colour scheme."""
+        """Set the width of the window and the color scheme."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )

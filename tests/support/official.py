@@ -28,12 +28,12 @@ from tests.support.preloaded import Preloaded
 CONFIG = "check_updates = false\n"
 """What the official client's configuration says: ask no registry for news."""
 _HANG_SECONDS = 240
-COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLORS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def plain(text: str) -> str:
-    """Remove the colours that the official client prints even into a pipe."""
-    return COLOURS.sub("", text)
+    """Remove the colors that the official client prints even into a pipe."""
+    return COLORS.sub("", text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,12 +171,12 @@ def test_ctrl_c_ctrl_z_and_ctrl_d(screen: Screen) -> None:
     screen.is_restored()
 
 
-def test_colours(screen: Screen) -> None:
+def test_colors(screen: Screen) -> None:
     screen.shell()
     screen.run(r"printf '\033[38;5;196mred\033[48;5;21mblue\033[0m\n'", "redblue")
-    coloured = screen.shown("-e")
-    assert "38;5;196" in coloured
-    assert "48;5;21" in coloured
+    colored = screen.shown("-e")
+    assert "38;5;196" in colored
+    assert "48;5;21" in colored
 
 
 def test_a_paste_of_100_kb(screen: Screen, tmp_path: Path) -> None:

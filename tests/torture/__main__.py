@@ -73,25 +73,25 @@ def main() -> int:
     for number in ENDING:
         signal.signal(number, signal.default_int_handler)
     try:
-        verdict = asyncio.run(run(folder, options.seed, plan, disk=disk))
+        report = asyncio.run(run(folder, options.seed, plan, disk=disk))
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
         print("interrupted: whatever ran has ended")
         return 130
-    print(json.dumps(verdict.figures(), indent=2))
-    for sentence in verdict.broken[:50]:
+    print(json.dumps(report.figures(), indent=2))
+    for sentence in report.broken[:50]:
         print(f"BROKEN: {sentence}")
     kept = options.keep or folder.with_name(f"{folder.name}-history")
-    if verdict.broken or options.keep:
+    if report.broken or options.keep:
         kept.mkdir(parents=True, exist_ok=True)
         for name in ("history.jsonl", "controller.log"):
             source = folder / name if (folder / name).exists() else folder / "state" / name
             shutil.copy(source, kept / name)
         print(f"history and log: {kept}")
     shutil.rmtree(folder, ignore_errors=True)
-    if verdict.broken:
+    if report.broken:
         print(f"again: {_again(options)}")
-    return 1 if verdict.broken else 0
+    return 1 if report.broken else 0
 
 
 def _again(options: argparse.Namespace) -> str:

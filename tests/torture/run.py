@@ -36,7 +36,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Report:
     """The result of a run."""
 
     broken: list[str]
@@ -71,7 +71,7 @@ class Verdict:
         }
 
 
-async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
+async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Report:
     """Torture a controller.
 
     Args:
@@ -110,7 +110,7 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
             _keep_log(world)
         world.close()
         history.close()
-    return Verdict(broken=check(history.events), events=history.events)
+    return Report(broken=check(history.events), events=history.events)
 
 
 def _keep_log(world: World) -> None:

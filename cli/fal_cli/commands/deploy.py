@@ -247,7 +247,7 @@ def _texts(value: object) -> str:
 
 
 def _sent(result: DeploymentResult) -> str:
-    """Say how the code travelled, which determines how a runner loads it."""
+    """Say how the code traveled, which determines how a runner loads it."""
     if result.code != "modules":
         return "Its code was sent as a pickle: this controller takes no modules"
     shown = ", ".join(result.sources[:5])

@@ -17,7 +17,7 @@ from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.presentation.notes import notes
 from fal_cli.presentation.output import print_line, write_table
-from fal_cli.presentation.style import wants_colour
+from fal_cli.presentation.style import wants_color
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def _top(args: argparse.Namespace) -> int:
 def _run(
     args: argparse.Namespace, client: SyncServerlessClient, top: TopScreen, screen: Screen, failed: list[Exception]
 ) -> int:
-    colour = wants_colour(sys.stdout)
+    color = wants_color(sys.stdout)
     while not failed:
         height, width = screen.size()
-        screen.draw(top.lines(height, width, colour=colour))
+        screen.draw(top.lines(height, width, color=color))
         for key in screen.keys(_REDRAW_SECONDS):
             action = top.key(key)
             if action is None:

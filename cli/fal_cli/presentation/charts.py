@@ -71,7 +71,7 @@ def _stretched(values: Sequence[int], width: int) -> list[int]:
 
 
 def _axis(end: float, width: int) -> str:
-    """Return the axis: a mark under each labelled time, and its label if there is room."""
+    """Return the axis: a mark under each labeled time, and its label if there is room."""
     marks, labels = [" "] * width, [" "] * (width + _LABEL)
     free = 0
     for at, name in ticks(end, max(2, width // 10)):

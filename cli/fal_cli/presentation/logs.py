@@ -14,7 +14,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.presentation.notes import notes_on_stderr
 from fal_cli.presentation.output import write_line, write_list
 from fal_cli.presentation.printable import log_text, one_line
-from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.style import paint, wants_color
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -145,7 +145,7 @@ def _write_json(items: Iterable[Mapping[str, object]]) -> None:
 
 def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
     """Return a writer of `[RUNNER] TIME LEVEL message`, in local time; a pipe gets the message unchanged."""
-    colour = wants_colour(sys.stdout)
+    color = wants_color(sys.stdout)
     terminal = sys.stdout.isatty()
     prefixes: dict[str, str] = {}
     levels: dict[str, str] = {}
@@ -158,19 +158,19 @@ def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
         found = prefixes.get(runner_id)
         if found is None:
             style = _RUNNER_STYLES[len(prefixes) % len(_RUNNER_STYLES)]
-            found = prefixes[runner_id] = paint(one_line(_short(runner_id)), style, colour=colour) + " "
+            found = prefixes[runner_id] = paint(one_line(_short(runner_id)), style, color=color) + " "
         return found
 
     def write(entry: LogEntry) -> None:
         nonlocal at, time
         if entry.timestamp is not at:  # lines that were read together share it
             at = entry.timestamp
-            time = paint(at.astimezone().isoformat(timespec="milliseconds"), "dim", colour=colour)
+            time = paint(at.astimezone().isoformat(timespec="milliseconds"), "dim", color=color)
         level = levels.get(entry.level)
         if level is None:
             style = _LEVEL_STYLES.get(entry.level.value, "dim")
-            level = levels[entry.level] = paint(f"{entry.level.value:<7}", style, colour=colour)
-        message = log_text(entry.message, colour=colour) if terminal else entry.message
+            level = levels[entry.level] = paint(f"{entry.level.value:<7}", style, color=color)
+        message = log_text(entry.message, color=color) if terminal else entry.message
         sys.stdout.write(f"{prefix(entry.runner_id)}{time} {level} {message}\n")
 
     return write
@@ -185,15 +185,15 @@ def line_writer(form: str, highlight: re.Pattern[str] | None) -> Callable[[LogEn
     """
     if form != "pretty":
         return _write_document
-    write, colour = _printer(prefixed=True), wants_colour(sys.stdout)
+    write, color = _printer(prefixed=True), wants_color(sys.stdout)
     styles: dict[str, str] = {}
 
     def write_line_of(entry: LogEntry) -> None:
         style = styles.setdefault(entry.app, _RUNNER_STYLES[len(styles) % len(_RUNNER_STYLES)])
-        if highlight is not None and colour:
-            marked = highlight.sub(lambda found: paint(found[0], "reverse", colour=True), entry.message)
+        if highlight is not None and color:
+            marked = highlight.sub(lambda found: paint(found[0], "reverse", color=True), entry.message)
             entry = replace(entry, message=marked)
-        sys.stdout.write(paint(one_line(entry.app), style, colour=colour) + " ")
+        sys.stdout.write(paint(one_line(entry.app), style, color=color) + " ")
         write(entry)
 
     return write_line_of
@@ -218,11 +218,11 @@ def template_writer(template: str) -> Callable[[LogEntry], None]:
     unknown = sorted(set(_PLACE.findall(template)) - set(values))
     if unknown:
         raise ValueError(f"--template: {{{unknown[0]}}} is not known; use some of {', '.join(values)}")
-    terminal, colour = sys.stdout.isatty(), wants_colour(sys.stdout)
+    terminal, color = sys.stdout.isatty(), wants_color(sys.stdout)
 
     def write(entry: LogEntry) -> None:
         text = _PLACE.sub(lambda place: values[place[1]](entry), template)
-        sys.stdout.write((log_text(text, colour=colour) if terminal else text) + "\n")
+        sys.stdout.write((log_text(text, color=color) if terminal else text) + "\n")
 
     return write
 
@@ -234,13 +234,13 @@ def _short(runner_id: str) -> str:
 
 def write_deploy_logs(logs: Iterable[Log]) -> None:
     """Write the lines of a deploy or run to standard error, except those below INFO and those of the build."""
-    colour = wants_colour(sys.stderr)
+    color = wants_color(sys.stderr)
     terminal = sys.stderr.isatty()
     for log in logs:
         source, level = log.source.value, log.level.value
         if level in _QUIET_LEVELS or source == "BUILDER":
             continue
-        message = log_text(log.message, colour=colour) if terminal else log.message
+        message = log_text(log.message, color=color) if terminal else log.message
         style = _DEPLOY_STYLES.get(level)
-        sys.stderr.write((paint(message, style, colour=colour) if style else message) + "\n")
+        sys.stderr.write((paint(message, style, color=color) if style else message) + "\n")
     sys.stderr.flush()

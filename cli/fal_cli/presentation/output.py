@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fal_cli.presentation.printable import one_line, visible
-from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.style import paint, wants_color
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -68,7 +68,7 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     """Write a table that fits the terminal; a pipe gets one line for each row."""
     from fal_cli.presentation.table import render
 
-    sys.stdout.write(render(columns, rows, width=terminal_width(), colour=wants_colour(sys.stdout)))
+    sys.stdout.write(render(columns, rows, width=terminal_width(), color=wants_color(sys.stdout)))
 
 
 def terminal_width() -> int | None:
@@ -138,7 +138,7 @@ def print_note(message: str) -> None:
 def print_error(message: str) -> None:
     """Write an error to standard error."""
     text = fitted(f"Error: {visible(message)}", sys.stderr).removeprefix("Error:")
-    sys.stderr.write(paint("Error:", "red", "bold", colour=wants_colour(sys.stderr)) + text + "\n")
+    sys.stderr.write(paint("Error:", "red", "bold", color=wants_color(sys.stderr)) + text + "\n")
 
 
 def fitted(text: str, stream: TextIO) -> str:

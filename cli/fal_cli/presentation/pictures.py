@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fal.api import AppSimulation
 
 WIDTH, PANEL, GAP, LEFT, TOP, RIGHT = 900, 150, 44, 60, 70, 20
-_COLOURS = ("#2563eb", "#16a34a", "#dc2626")
+_COLORS = ("#2563eb", "#16a34a", "#dc2626")
 _PALE = "#93c5fd"
 _INK, _FAINT = "#111827", "#d1d5db"
 _SIZE = 13
@@ -26,7 +26,7 @@ class Polyline:
     """A line through points, in pixels from the upper left corner."""
 
     points: tuple[tuple[float, float], ...]
-    colour: str
+    color: str
     thick: int = 1
 
 
@@ -38,7 +38,7 @@ class Label:
     y: float
     text: str
     right: bool = False
-    colour: str = _INK
+    color: str = _INK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +56,12 @@ def layout(simulation: AppSimulation, title: str) -> Picture:
     end = simulation.points[-1].at_seconds or 1.0
     foot = TOP + len(panels) * (PANEL + GAP) - GAP
     labels = [Label(x=LEFT, y=24, text=title), Label(x=LEFT, y=foot + 42, text="Time since the first request")]
-    labels.append(Label(x=WIDTH - RIGHT, y=TOP - 8, text="ready", right=True, colour=_PALE))
-    labels.append(Label(x=WIDTH - RIGHT - 46, y=TOP - 8, text="started", right=True, colour=_COLOURS[0]))
+    labels.append(Label(x=WIDTH - RIGHT, y=TOP - 8, text="ready", right=True, color=_PALE))
+    labels.append(Label(x=WIDTH - RIGHT - 46, y=TOP - 8, text="started", right=True, color=_COLORS[0]))
     lines: list[Polyline] = []
     for at, name in ticks(end, _MOST_TICKS):
         x = LEFT + (WIDTH - RIGHT - LEFT) * at / end
-        lines.append(Polyline(points=((x, TOP), (x, foot + 5)), colour=_FAINT))
+        lines.append(Polyline(points=((x, TOP), (x, foot + 5)), color=_FAINT))
         last = x > WIDTH - RIGHT - 40
         labels.append(Label(x=WIDTH - RIGHT if last else x - 3, y=foot + 20, text=name, right=last))
     for number, (name, values) in enumerate(panels):
@@ -69,13 +69,13 @@ def layout(simulation: AppSimulation, title: str) -> Picture:
         most = max(*values, 1)
         for value in (0, most):
             y = top + PANEL * (1 - value / most)
-            lines.append(Polyline(points=((LEFT, y), (WIDTH - RIGHT, y)), colour=_FAINT))
+            lines.append(Polyline(points=((LEFT, y), (WIDTH - RIGHT, y)), color=_FAINT))
             labels.append(Label(x=LEFT - 8, y=y + 4, text=str(value), right=True))
-        labels.append(Label(x=LEFT, y=top - 8, text=name, colour=_COLOURS[number]))
+        labels.append(Label(x=LEFT, y=top - 8, text=name, color=_COLORS[number]))
         if number == 0:
             ready = [point.ready for point in simulation.points]
-            lines.append(Polyline(points=_steps(simulation, ready, top, most, end), colour=_PALE, thick=2))
-        lines.append(Polyline(points=_steps(simulation, values, top, most, end), colour=_COLOURS[number], thick=2))
+            lines.append(Polyline(points=_steps(simulation, ready, top, most, end), color=_PALE, thick=2))
+        lines.append(Polyline(points=_steps(simulation, values, top, most, end), color=_COLORS[number], thick=2))
     return Picture(height=foot + 58, lines=tuple(lines), labels=tuple(labels))
 
 
@@ -114,11 +114,11 @@ def svg(picture: Picture) -> str:
     ]
     for line in picture.lines:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line.points)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="{line.thick}"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{line.color}" stroke-width="{line.thick}"/>')
     for label in picture.labels:
         anchor = ' text-anchor="end"' if label.right else ""
         parts.append(
-            f'<text x="{label.x:.1f}" y="{label.y:.1f}" fill="{label.colour}"{anchor}>{escape(label.text)}</text>'
+            f'<text x="{label.x:.1f}" y="{label.y:.1f}" fill="{label.color}"{anchor}>{escape(label.text)}</text>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -131,8 +131,8 @@ def _write_png(picture: Picture, path: Path) -> None:
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(_SIZE * scale)
     for line in picture.lines:
-        draw.line([(x * scale, y * scale) for x, y in line.points], fill=line.colour, width=line.thick * scale)
+        draw.line([(x * scale, y * scale) for x, y in line.points], fill=line.color, width=line.thick * scale)
     for label in picture.labels:
         place = (label.x * scale, label.y * scale)
-        draw.text(place, label.text, fill=label.colour, font=font, anchor="rs" if label.right else "ls")
+        draw.text(place, label.text, fill=label.color, font=font, anchor="rs" if label.right else "ls")
     image.save(path, format="PNG")

@@ -33,17 +33,17 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(_visible, text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def log_text(text: str, *, colour: bool) -> str:
+def log_text(text: str, *, color: bool) -> str:
     """Return a log message that is safe on a terminal.
 
     Args:
         text: the message.
-        colour: whether to keep its own colours (SGR sequences), which then end with the message.
+        color: whether to keep its own colors (SGR sequences), which then end with the message.
     """
     text = text.rstrip("\r")
     if text.isascii() and text.isprintable():
         return text
-    if not colour:
+    if not color:
         return visible(_SGR.sub("", text))
     pieces: list[str] = []
     end = 0

@@ -15,7 +15,7 @@ from fal_cli.interrupts import interrupts
 from fal_cli.presentation.folding import cut
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.printable import log_text, one_line
-from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.style import paint, wants_color
 
 if TYPE_CHECKING:
     from fal.api import BuildResult
@@ -40,7 +40,7 @@ class LiveLine:
         self._title = title
         self._step = ""
         self._live = sys.stderr.isatty()
-        self._colour = wants_colour(sys.stderr)
+        self._color = wants_color(sys.stderr)
         self._started = time.monotonic()
         self._ended = threading.Event()
         self._cut_off = False
@@ -99,7 +99,7 @@ class LiveLine:
 
         number = 0
         while not self._ended.wait(_FRAME_SECONDS):
-            frame = paint(_FRAMES[number % len(_FRAMES)], "cyan", colour=self._colour)
+            frame = paint(_FRAMES[number % len(_FRAMES)], "cyan", color=self._color)
             number += 1
             took = f"({self.seconds:.1f} s)"
             room = get_terminal_size().columns - len(took) - 4
@@ -108,7 +108,7 @@ class LiveLine:
             with self._drawing:
                 if self._cut_off:
                     return
-                sys.stderr.write(f"{_ERASE}{frame} {shown} {paint(took, 'dim', colour=self._colour)}")
+                sys.stderr.write(f"{_ERASE}{frame} {shown} {paint(took, 'dim', color=self._color)}")
                 sys.stderr.flush()
 
 
@@ -125,11 +125,11 @@ class BuildProgress:
         for log in found.logs:
             if log.level.value in _QUIET_LEVELS:
                 continue
-            colour = wants_colour(sys.stderr)
+            color = wants_color(sys.stderr)
             if not self._live:
                 sys.stderr.write(log.message + "\n")
                 continue
-            text = log_text(log.message, colour=colour)
+            text = log_text(log.message, color=color)
             self._kept.append(text)
             if self._line is None:
                 self._line = LiveLine("Building the environment").start()
@@ -152,6 +152,6 @@ class BuildProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._close() is not None and isinstance(error, Exception):
-            colour = wants_colour(sys.stderr)
-            sys.stderr.write("".join(paint(text, "dim", colour=colour) + "\n" for text in self._kept))
+            color = wants_color(sys.stderr)
+            sys.stderr.write("".join(paint(text, "dim", color=color) + "\n" for text in self._kept))
             sys.stderr.flush()

@@ -21,7 +21,7 @@ from fal_cli.presentation.output import (
     write_document,
     write_table,
 )
-from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.style import paint, wants_color
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _write_counts(states: Counter[str]) -> None:
         sys.stdout.write(f"Runners Ended: {ended}\n")
     if states["CRASH_BACKOFF"]:
         delayed = f"Runners delayed after failed starts: {states['CRASH_BACKOFF']}"
-        sys.stdout.write(paint(delayed, "red", colour=wants_colour(sys.stdout)) + "\n")
+        sys.stdout.write(paint(delayed, "red", color=wants_color(sys.stdout)) + "\n")
     if states and sys.stdout.isatty():
         sys.stdout.write("\n")
 

@@ -1,4 +1,4 @@
-"""Colours text if the stream is a terminal; NO_COLOR turns that off, FORCE_COLOR on."""
+"""Colors text if the stream is a terminal; NO_COLOR turns that off, FORCE_COLOR on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _CODES = {
 }
 
 
-def wants_colour(stream: TextIO) -> bool:
-    """Return whether to colour text for `stream`.
+def wants_color(stream: TextIO) -> bool:
+    """Return whether to color text for `stream`.
 
     NO_COLOR overrides FORCE_COLOR, which overrides TERM=dumb and a pipe.
     Source: no-color.org and force-color.org; empty counts as unset.
@@ -31,8 +31,8 @@ def wants_colour(stream: TextIO) -> bool:
     return os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
-def paint(text: str, *styles: str, colour: bool) -> str:
-    """Return `text` in these styles (bold, dim, or a colour); unchanged if `colour` is false."""
-    if not colour or not text:
+def paint(text: str, *styles: str, color: bool) -> str:
+    """Return `text` in these styles (bold, dim, or a color); unchanged if `color` is false."""
+    if not color or not text:
         return text
     return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"

@@ -34,7 +34,7 @@ class Column:
 
 
 def render(
-    columns: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None = None, colour: bool = False
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None = None, color: bool = False
 ) -> str:
     """Return the table, or a block for each row if a table does not fit; each line ends with a newline.
 
@@ -44,7 +44,7 @@ def render(
         columns: the columns.
         rows: one text for each column; control characters are escaped.
         width: the terminal's width in cells; None for a pipe, which gets one line for each row.
-        colour: whether headings are bold.
+        color: whether headings are bold.
     """
     titles = [column.title for column in columns]
     cells = [[one_line(text).strip(" ") for text in row] for row in rows]
@@ -55,9 +55,9 @@ def render(
             narrowed = _narrowed(columns, texts, widths, width)
             if _total(narrowed) <= width:
                 rows = zip(*texts, strict=True) if cells else ()
-                return _folded(columns, [titles, *rows], narrowed, colour=colour)
-        return _blocks(titles, cells, width, colour=colour)
-    lines = [paint(_line(columns, titles, widths), "bold", colour=colour)]
+                return _folded(columns, [titles, *rows], narrowed, color=color)
+        return _blocks(titles, cells, width, color=color)
+    lines = [paint(_line(columns, titles, widths), "bold", color=color)]
     lines += [_line(columns, row, widths) for row in cells]
     return "\n".join(lines) + "\n"
 
@@ -102,18 +102,18 @@ def _shortened(columns: Sequence[Column], by_column: Sequence[Sequence[str]]) ->
     return [short_ids(texts) if column.shortens else texts for column, texts in zip(columns, by_column, strict=True)]
 
 
-def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], *, colour: bool) -> str:
+def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], *, color: bool) -> str:
     lines: list[str] = []
     cached = cache(fold)  # most columns have few texts in many rows
     for number, row in enumerate(rows):
         folded = [cached(text, width, cut=True) for text, width in zip(row, widths, strict=True)]
         for index in range(max(map(len, folded))):
             line = _line(columns, [cell[index] if index < len(cell) else "" for cell in folded], widths)
-            lines.append(paint(line, "bold", colour=colour and number == 0))
+            lines.append(paint(line, "bold", color=color and number == 0))
     return "\n".join(lines) + "\n"
 
 
-def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, colour: bool) -> str:
+def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, color: bool) -> str:
     """Return a block of `Title: text` lines for each row, without empty texts, separated by empty lines.
 
     A text with a word that does not fit beside the title begins on the next line.
@@ -125,7 +125,7 @@ def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *,
         for title, text in zip(titles, row, strict=True):
             if not text:
                 continue
-            label = paint(f"{title}:", "bold", colour=colour)
+            label = paint(f"{title}:", "bold", color=color)
             room = width - label_width
             if max(map(display_width, split_words(text))) > room:
                 below = fold(text, max(1, width - len(_INDENT)), cut=True)

@@ -273,11 +273,11 @@ class TopScreen:
         index = {"home": 0, "end": len(runners) - 1}.get(key, index + by)
         self._selected = runners[min(max(index, 0), len(runners) - 1)].runner_id
 
-    def lines(self, height: int, width: int, *, colour: bool) -> list[str]:
+    def lines(self, height: int, width: int, *, color: bool) -> list[str]:
         """Return the lines of the screen: at most `height`, none longer than `width` cells."""
         title = f"fal top: {summary(self.apps, self.runners)} ({one_line(self._target)})"
         body = max(0, height - 2)
-        head = [paint(cut(title, width), "bold", colour=colour)]
+        head = [paint(cut(title, width), "bold", color=color)]
         foot = [cut(self._bottom(), width)]
         if height < _LEAST_HEIGHT:
             return [*head, *foot][:height]
@@ -286,7 +286,7 @@ class TopScreen:
         text = self._filter.lower()
         apps = [row for row in app_rows(self.apps, self.runners) if text in row.name.lower()]
         most_apps = max(1, (body - 4) // 3)
-        tables = ["", *_table(_APP_CELLS, apps[:most_apps], width, gpus=self._has_gpus(), colour=colour)]
+        tables = ["", *_table(_APP_CELLS, apps[:most_apps], width, gpus=self._has_gpus(), color=color)]
         if len(apps) > most_apps:
             tables[-1] = cut(f"... and {len(apps) - most_apps + 1} more apps: / chooses some", width)
         tables.append("")
@@ -296,7 +296,7 @@ class TopScreen:
         chosen = self._current()
         shown = runners[first : first + room]
         index = next((number for number, runner in enumerate(shown) if runner is chosen), None)
-        tables += _table(_RUNNER_CELLS, shown, width, gpus=self._has_gpus(), colour=colour, chosen=index)
+        tables += _table(_RUNNER_CELLS, shown, width, gpus=self._has_gpus(), color=color, chosen=index)
         tables = tables[:body]
         return [*head, *tables, *[""] * (body - len(tables)), *foot]
 
@@ -327,7 +327,7 @@ def _table(
     width: int,
     *,
     gpus: bool,
-    colour: bool,
+    color: bool,
     chosen: int | None = None,
 ) -> list[str]:
     """Return a heading and a line for each row."""
@@ -338,14 +338,14 @@ def _table(
     widths = [cell.width or max(1, name) for cell in cells]
     lines = [_line(cells, [cell.title for cell in cells], widths), *(_row(cells, row, widths) for row in rows)]
     lines = [cut(line, width) for line in lines]
-    lines[0] = paint(lines[0], "bold", colour=colour)
+    lines[0] = paint(lines[0], "bold", color=color)
     if chosen is not None:
         line = lines[chosen + 1]
-        # Without colours an arrow marks it, at the right, where it hides no id.
-        shown = line if colour else cut(line, max(0, width - 2))
+        # Without colors an arrow marks it, at the right, where it hides no id.
+        shown = line if color else cut(line, max(0, width - 2))
         padded = shown + " " * (width - display_width(shown))
-        mark = padded if colour else cut(f"{padded.removesuffix('  ')} <", width)
-        lines[chosen + 1] = paint(mark, "reverse", colour=colour)
+        mark = padded if color else cut(f"{padded.removesuffix('  ')} <", width)
+        lines[chosen + 1] = paint(mark, "reverse", color=color)
     return lines
 
 

@@ -241,7 +241,7 @@ def _kill(group: Path) -> None:
         except OSError:
             continue  # it ended
         try:
-            if pid in _processes(group):  # the pidfd is held, so no other process is signalled
+            if pid in _processes(group):  # the pidfd is held, so no other process is signaled
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         except ProcessLookupError:
             continue

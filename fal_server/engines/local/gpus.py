@@ -33,7 +33,7 @@ def gpus_of(nvml: Nvml, minors: Path = _MINORS) -> tuple[Gpu, ...]:
     """List the GPUs; log and omit those that do not answer.
 
     Args:
-        nvml: the library, initialised.
+        nvml: the library, initialized.
         minors: the driver's list of the device files of slices.
     """
     found: list[Gpu] = []

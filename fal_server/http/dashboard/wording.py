@@ -19,12 +19,12 @@ _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def plain(text: str) -> str:
-    """Return a line without terminal colour codes."""
+    """Return a line without terminal color codes."""
     return _ESCAPES.sub("", text)
 
 
 def tone(state: str) -> str:
-    """Return the colour class of a state: good, wait, bad or quiet."""
+    """Return the color class of a state: good, wait, bad or quiet."""
     return _TONES.get(state, "quiet")
 
 

@@ -91,7 +91,7 @@ class HttpOutboundClient:
                     raise
         raise OSError(f"{url.host} has no address")
 
-    async def refusal(self, host: str, port: int) -> str:
+    async def why_forbidden(self, host: str, port: int) -> str:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -56,16 +56,16 @@ class ConnectRoutes:
     async def _call(self, request: Request) -> Response:
         try:
             return await self._answer(request)
-        except CallFailed as refusal:
-            return _refused(refusal)
+        except CallFailed as failure:
+            return _refused(failure)
 
     async def _answer(self, request: Request) -> Response:
         path = f"/fal.v1.{request.path_params['service']}/{request.path_params['method']}"
         if path in self._calls.streaming_paths:
             raise CallFailed("unimplemented", f"{path[1:]} is a stream: call it over gRPC")
         if path not in self._calls.paths:
-            refusal = CallFailed("unimplemented", f"there is no method {path[1:][:200]}: {DESCRIPTION} has all")
-            return _refused(refusal, status=404)
+            failure = CallFailed("unimplemented", f"there is no method {path[1:][:200]}: {DESCRIPTION} has all")
+            return _refused(failure, status=404)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         form = _FORMS.get(kind)
         if form is None:
@@ -115,15 +115,15 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _refused(refusal: CallFailed, *, status: int | None = None) -> Response:
+def _refused(failure: CallFailed, *, status: int | None = None) -> Response:
     content: dict[str, object] = {
-        "code": _SPELLED.get(refusal.code, refusal.code),
-        "message": refusal.message,
+        "code": _SPELLED.get(failure.code, failure.code),
+        "message": failure.message,
     }
-    if refusal.details:
-        content["details"] = [_detail(name, value) for name, value in refusal.details]
-    headers: Mapping[str, str] = {"www-authenticate": "Key"} if refusal.code == "unauthenticated" else {}
-    return JSONResponse(content, status or _STATUSES.get(refusal.code, 500), dict(headers))
+    if failure.details:
+        content["details"] = [_detail(name, value) for name, value in failure.details]
+    headers: Mapping[str, str] = {"www-authenticate": "Key"} if failure.code == "unauthenticated" else {}
+    return JSONResponse(content, status or _STATUSES.get(failure.code, 500), dict(headers))
 
 
 def _detail(name: str, value: bytes) -> dict[str, str]:

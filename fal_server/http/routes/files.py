@@ -182,6 +182,6 @@ def _path(request: Request) -> str:
 
 
 def _synced(request: Request) -> str:
-    """Return the path of a synchronised directory; the published client omits `/data/`."""
+    """Return the path of a synchronized directory; the published client omits `/data/`."""
     path = _path(request).lstrip("/")
     return path if path == "data" or path.startswith("data/") else f"data/{path}"

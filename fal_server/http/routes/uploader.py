@@ -91,8 +91,8 @@ class Uploader:
 class UnixListener:
     """Serves an ASGI application over HTTP/1.1 on a unix socket."""
 
-    def __init__(self, bridge: AsgiAdapter) -> None:
-        self._bridge = bridge
+    def __init__(self, adapter: AsgiAdapter) -> None:
+        self._adapter = adapter
         self._registry = Registry()
         self._server: asyncio.AbstractServer | None = None
 
@@ -109,15 +109,15 @@ class UnixListener:
         await asyncio.to_thread(path.chmod, 0o600)
 
     def handle(self, exchange: Exchange) -> None:
-        self._bridge.handle(exchange)
+        self._adapter.handle(exchange)
 
     def drain(self) -> None:
-        self._bridge.drain()
+        self._adapter.drain()
 
     async def close(self, grace_seconds: float) -> None:
         """Stop listening, and give open requests the grace to finish."""
         if self._server is not None:
             self._server.close()
-        self._bridge.drain()
+        self._adapter.drain()
         await self._registry.close(grace_seconds)
-        await self._bridge.close()
+        await self._adapter.close()

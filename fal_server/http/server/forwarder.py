@@ -100,12 +100,12 @@ class Forwarder:
                 client.join(inner)
                 return
             if loop.time() > until:
-                refusal = _Refusal(self._registry, self._trouble())
+                answer = _TroubleAnswer(self._registry, self._trouble())
                 self._registry.discard(client)
-                client.transport.set_protocol(refusal)
-                refusal.connection_made(client.transport)
+                client.transport.set_protocol(answer)
+                answer.connection_made(client.transport)
                 if client.early:
-                    refusal.data_received(b"".join(client.early))
+                    answer.data_received(b"".join(client.early))
                 if not client.transport.is_closing():
                     client.transport.resume_reading()
                 return
@@ -141,7 +141,7 @@ class _Client(Splice):
         self._forget(self)
 
 
-class _Refusal(asyncio.Protocol):
+class _TroubleAnswer(asyncio.Protocol):
     """Says why nothing is passed on; a client of TLS is only disconnected, because its handshake is with the owner."""
 
     def __init__(self, registry: Registry, reason: str) -> None:

@@ -157,7 +157,7 @@ class InTransaction(Direct):
 
 
 async def _run_all(works: Sequence[Work[object]], connection: InTransaction) -> list[object]:
-    """Run the parts of a group in order, and neighbours together if they may; return each part's result.
+    """Run the parts of a group in order, and neighbors together if they may; return each part's result.
 
     Raises:
         WorkFailed: one raised.

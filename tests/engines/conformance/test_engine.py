@@ -1,4 +1,4 @@
-"""The behaviour of every engine."""
+"""The behavior of every engine."""
 
 from __future__ import annotations
 

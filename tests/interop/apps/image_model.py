@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 class Input(BaseModel):
-    colour: str = "red"
+    color: str = "red"
     image_size: ImageSizeInput = ImageSizeField(
         default="square", constraints=ImageSizeConstraints(max_area=1 << 20, multiple_of=8)
     )
@@ -27,7 +27,7 @@ class ImageModel(fal.App, keep_alive=60):
         import PIL.Image
 
         size = get_image_size(input.image_size)
-        drawn = [PIL.Image.new("RGB", (size.width, size.height), input.colour)]
+        drawn = [PIL.Image.new("RGB", (size.width, size.height), input.color)]
         checked = postprocess_images(drawn, enable_safety_checker=False)
         images = [Image.from_pil(image, "png", repository="in_memory") for image in checked["images"]]
         return Output(images=images, has_nsfw_concepts=checked["has_nsfw_concepts"])

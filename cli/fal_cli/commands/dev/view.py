@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fal_cli.presentation.output import fitted
 from fal_cli.presentation.printable import log_text, visible
-from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.style import paint, wants_color
 
 if TYPE_CHECKING:
     from fal.api import LogEntry
@@ -64,11 +64,11 @@ class View:
             return
         if _SERVER_LINES.match(entry.message):
             return
-        colour = wants_colour(sys.stdout)
-        message = log_text(entry.message, colour=colour) if sys.stdout.isatty() else entry.message
+        color = wants_color(sys.stdout)
+        message = log_text(entry.message, color=color) if sys.stdout.isatty() else entry.message
         style = _LEVEL_STYLES.get(level)
         if message or entry.source.value != "system":
-            sys.stdout.write((paint(message, style, colour=colour) if style else message) + "\n")
+            sys.stdout.write((paint(message, style, color=color) if style else message) + "\n")
             sys.stdout.flush()
 
     def left(self, name: str, why: str) -> None:
@@ -77,11 +77,11 @@ class View:
         self.beside(f"`fal apps delete {name}` removes it.")
 
     def _write(self, text: str, style: str) -> None:
-        colour = wants_colour(sys.stderr)
-        time = paint(datetime.now().astimezone().strftime("%H:%M:%S"), "dim", colour=colour)
+        color = wants_color(sys.stderr)
+        time = paint(datetime.now().astimezone().strftime("%H:%M:%S"), "dim", color=color)
         body = fitted(f"00:00:00 {visible(text)}", sys.stderr).partition(" ")[2]
         first, newline, rest = body.partition("\n")
-        sys.stderr.write(f"{time} {paint(first, style, colour=colour)}{newline}{rest}\n")
+        sys.stderr.write(f"{time} {paint(first, style, color=color)}{newline}{rest}\n")
         sys.stderr.flush()
 
 

@@ -15,7 +15,7 @@ from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import fitted, print_note, write_document
 from fal_cli.presentation.printable import visible
-from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.style import paint, wants_color
 
 _MARKS = {Status.OK: ("✓", "green"), Status.NOTE: ("!", "yellow"), Status.PROBLEM: ("✗", "red")}
 _PLAIN_MARKS = {Status.OK: "ok", Status.NOTE: "!!", Status.PROBLEM: "NO"}
@@ -80,4 +80,4 @@ def _write(check: Check) -> None:
     indent = " " * (len(mark) + 1)
     lines = visible(f"{indent}{check.name}: {check.detail}" + (f"\n    {check.fix}" if check.fix else ""))
     text = fitted(lines, sys.stdout).removeprefix(indent)
-    sys.stdout.write(f"{paint(mark, style, colour=wants_colour(sys.stdout))} {text}\n")
+    sys.stdout.write(f"{paint(mark, style, color=wants_color(sys.stdout))} {text}\n")

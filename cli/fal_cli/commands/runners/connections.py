@@ -43,8 +43,8 @@ class _Connection:
 
     def __init__(self, forwarder: Forwarder, number: int) -> None:
         self.number = number
-        self.refusal = ""
-        self._carrier = forwarder
+        self.refused = ""
+        self._forwarder = forwarder
         self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._credit = _WINDOW
         self._changed = asyncio.Event()
@@ -61,7 +61,7 @@ class _Connection:
         elif kind == _END:
             self._inbox.put_nowait(None)
         elif kind == _RESET:
-            self.refusal = data.decode(errors="replace")
+            self.refused = data.decode(errors="replace")
             self.break_off()
 
     def break_off(self) -> None:
@@ -81,7 +81,7 @@ class _Connection:
         except (OSError, asyncio.CancelledError) as error:
             writer.transport.abort()
             if not self._reset:
-                await self._carrier.send(_RESET, self.number)
+                await self._forwarder.send(_RESET, self.number)
                 if isinstance(error, asyncio.CancelledError):
                     raise
         finally:
@@ -96,10 +96,10 @@ class _Connection:
                 await self._changed.wait()
             data = await reader.read(min(_CHUNK, self._credit))
             if not data:
-                await self._carrier.send(_END, self.number)
+                await self._forwarder.send(_END, self.number)
                 return
             self._credit -= len(data)
-            await self._carrier.send(_DATA, self.number, data)
+            await self._forwarder.send(_DATA, self.number, data)
 
     async def _write_all(self, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -110,7 +110,7 @@ class _Connection:
                 return
             writer.write(data)
             await writer.drain()
-            await self._carrier.send(_CREDIT, self.number, length=len(data))
+            await self._forwarder.send(_CREDIT, self.number, length=len(data))
 
 
 class Forwarder:
@@ -148,8 +148,8 @@ class Forwarder:
             await connection.run(reader, writer)
         finally:
             self._connections.pop(connection.number, None)
-        if connection.refusal:
-            raise Refused(connection.refusal)
+        if connection.refused:
+            raise Refused(connection.refused)
 
     def feed(self, data: bytes) -> None:
         """Process data from the other end. It never waits, so the two ends cannot wait for each other."""

@@ -26,7 +26,7 @@ _HOST = "127.0.0.1"
 _LAST_BYTES = 4096
 _LOOKS = 10
 _LOOK_SECONDS = 0.2
-# Python without the app's settings and packages starts sooner, and they cannot change its behaviour.
+# Python without the app's settings and packages starts sooner, and they cannot change its behavior.
 PYTHON = ("python", "-I", "-S", "-c")
 
 
