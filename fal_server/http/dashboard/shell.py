@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from contextlib import aclosing, suppress
-from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Protocol as WebSocket
-from websockets.protocol import Side, State
+from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.identity import Principal
@@ -26,12 +23,10 @@ from fal_server.http.dashboard.pages import Pages
 from fal_server.http.routes.guard import Guard
 from fal_server.http.server.asgi import EXCHANGE, REQUEST_ID
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.registry import Registry
-from fal_server.http.server.websocket import accept_websocket
+from fal_server.http.server.websocket import WebSocketProtocol
 from fal_server.ports import ExecRequest, ExecSession, TerminalSize
 from fal_server.services.runners import Runners
 
-_log = logging.getLogger(__name__)
 _MOST_MESSAGE_BYTES = 64 * 1024
 _MOST_WAITING = 64
 _MOST_CELLS = 1000
@@ -76,7 +71,7 @@ class _ShellResponse(Response):
             if self._exchange.gone:
                 return
             socket = ShellSocket(self._exchange)
-            accept_websocket(self._exchange, self._id, socket)
+            socket.accept(self._id)
             writing = asyncio.create_task(_output(session, socket))
             reading = asyncio.create_task(_input(session, socket))
             leaving = asyncio.create_task(socket.gone.wait())
@@ -86,7 +81,7 @@ class _ShellResponse(Response):
                 for work in (writing, reading, leaving):
                     work.cancel()
                 await asyncio.gather(writing, reading, leaving, return_exceptions=True)
-                socket.close()
+                socket.close(CloseCode.NORMAL_CLOSURE)
         finally:
             await session.close()
 
@@ -115,111 +110,44 @@ async def _input(session: ExecSession, socket: ShellSocket) -> None:
                     await session.write(data)
 
 
-class ShellSocket(asyncio.Protocol):
-    """The WebSocket of one terminal.
-
-    Attributes:
-        gone: set when the connection has ended.
-    """
+class ShellSocket(WebSocketProtocol):
+    """The WebSocket of one terminal."""
 
     def __init__(self, exchange: Exchange) -> None:
-        self._registry: Registry = exchange.connection.registry
-        self._admitted_by = (exchange.key_id, exchange.membership)
-        self._socket = WebSocket(Side.SERVER, state=State.OPEN, max_size=_MOST_MESSAGE_BYTES, logger=_log)
-        self._parts: list[bytes] = []
+        super().__init__(exchange, most_bytes=_MOST_MESSAGE_BYTES, admitted_by=(exchange.key_id, exchange.membership))
         self._waiting: asyncio.Queue[bytes | TerminalSize] = asyncio.Queue()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self.gone = asyncio.Event()
 
     async def read(self) -> bytes | TerminalSize:
         """Return what was typed next, or the terminal's new size."""
         found = await self._waiting.get()
-        if self._waiting.qsize() < _MOST_WAITING and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._waiting.qsize() < _MOST_WAITING and not self.transport.is_closing():
+            self.transport.resume_reading()
         return found
 
     async def write(self, data: bytes) -> None:
         """Send output; wait while the page takes none."""
-        self._socket.send_binary(data)
-        self._flush()
-        await self._writable.wait()
+        self.socket.send_binary(data)
+        self.flush()
+        await self.writable.wait()
 
     def tell(self, message: dict[str, object]) -> None:
         """Send a message about the shell."""
-        if self._socket.state is State.OPEN:
-            self._socket.send_text(json.dumps(message).encode())
-            self._flush()
+        if self.socket.state is State.OPEN:
+            self.socket.send_text(json.dumps(message).encode())
+            self.flush()
 
-    def close(self) -> None:
-        """Close the connection after what was sent."""
-        if self._socket.state is State.OPEN and not self._transport.is_closing():
-            self._socket.send_close(CloseCode.NORMAL_CLOSURE)
-            self._flush()
-        self._transport.close()
+    def take(self, data: bytes, *, text: bool) -> None:
+        typed = _size_of(data) if text else data
+        if typed is not None:
+            self._waiting.put_nowait(typed)
 
-    # Called by the transport.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._registry.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._socket.receive_data(data)
-        for event in self._socket.events_received():
-            if isinstance(event, Frame):
-                self._take(event)
-        self._flush()
-        if self._waiting.qsize() >= _MOST_WAITING and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def eof_received(self) -> None:
-        self._socket.receive_eof()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._registry.discard(self)
-        self._writable.set()
-        self.gone.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    # Called by the listener.
+    def read_on(self) -> None:
+        if self._waiting.qsize() >= _MOST_WAITING and not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def drain(self) -> None:
         self.tell({"error": "the controller is stopping"})
-        self.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def end_calls(self, name: str) -> None:
-        if name in self._admitted_by:
-            self._transport.abort()
-
-    def _take(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.TEXT and frame.fin:
-            size = _size_of(bytes(frame.data))
-            if size is not None:
-                self._waiting.put_nowait(size)
-        elif frame.opcode in (Opcode.BINARY, Opcode.CONT):  # the parser answers pings and closes
-            self._parts.append(bytes(frame.data))
-            if frame.fin:
-                self._waiting.put_nowait(b"".join(self._parts))
-                self._parts.clear()
-
-    def _flush(self) -> None:
-        """Write the parser's output; an empty part means that it wants to close."""
-        for data in self._socket.data_to_send():
-            if self._transport.is_closing():
-                return
-            if data:
-                self._transport.write(data)
-            else:
-                self._transport.close()
+        self.close(CloseCode.NORMAL_CLOSURE)
 
 
 def _size_of(message: bytes) -> TerminalSize | None:

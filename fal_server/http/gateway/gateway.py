@@ -190,7 +190,7 @@ class Gateway:
                 if not exchange.gone:
                     MessageSocket(
                         self, exchange, request, app, caller=caller, ids=self._ids, http_error=_http_error
-                    ).start(request_id)
+                    ).accept(request_id)
                 return
             await waiting.body(self.body_seconds)
             lease = await self._acquire(app, request_id, caller, request)

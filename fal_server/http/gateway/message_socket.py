@@ -13,12 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol as Interface
-from typing import cast
+from typing import Protocol
 
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Protocol as WebSocket
-from websockets.protocol import Side, State
+from websockets.frames import CloseCode
 
 from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble
 from fal_server.core.requests import CALLER_LEFT, DirectRequest
@@ -29,8 +26,7 @@ from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, RequestIds
-from fal_server.http.server.registry import Registry
-from fal_server.http.server.websocket import accept_websocket
+from fal_server.http.server.websocket import WebSocketProtocol
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 from fal_server.live.ended_requests import EndedRequests
 from fal_server.live.rates import Rates
@@ -47,7 +43,7 @@ def is_socket_host(host: str) -> bool:
     return host[:3].lower() == "ws."
 
 
-class SocketContext(Interface):
+class SocketContext(Protocol):
     """The state that the sockets share: the gateway."""
 
     dispatcher: Dispatcher
@@ -85,7 +81,7 @@ class _Message:
     sent: int = 0
 
 
-class MessageSocket(asyncio.Protocol):
+class MessageSocket(WebSocketProtocol):
     """Answers the messages of one connection.
 
     Args:
@@ -104,22 +100,17 @@ class MessageSocket(asyncio.Protocol):
         ids: RequestIds,
         http_error: Callable[[Fault | HttpError], HttpError],
     ) -> None:
+        super().__init__(exchange, most_bytes=MOST_MESSAGE_BYTES, admitted_by=(caller,))
         self._context = context
-        self._exchange = exchange
         self._request = request
         self._app = app
         self._caller = caller
         self._ids = ids
         self._http_error = http_error
         self._address = exchange.address()
-        self._registry: Registry = exchange.connection.registry
-        self._socket = WebSocket(Side.SERVER, state=State.OPEN, max_size=MOST_MESSAGE_BYTES, logger=_log)
-        self._parts: list[bytes] = []
         self._waiting: deque[bytes] = deque()
         self._work: asyncio.Task[None] | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._draining = self._gone = False
+        self._draining = False
         # Headers about the connection and its key do not belong in a request; each message has a trace of its own.
         fields = b"".join(
             line + b"\r\n"
@@ -128,42 +119,11 @@ class MessageSocket(asyncio.Protocol):
         )
         self._fields = fields + b"content-type: application/json\r\n"
 
-    def start(self, request_id: str) -> None:
-        """Accept the WebSocket, and take over the connection."""
-        accept_websocket(self._exchange, request_id, self)
-
-    # Called by the transport.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._registry.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._socket.receive_data(data)
-        for event in self._socket.events_received():
-            if isinstance(event, Frame):
-                self._take(event)
-        self._flush()
-        self._go_on()
-
-    def eof_received(self) -> None:
-        self._socket.receive_eof()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._registry.discard(self)
-        self._gone = True
+        super().connection_lost(exc)
         self._waiting.clear()
-        self._writable.set()
         if self._work is not None:
             self._work.cancel()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    # Called by the listener.
 
     def drain(self) -> None:
         """Finish the received requests, then close."""
@@ -171,33 +131,20 @@ class MessageSocket(asyncio.Protocol):
         if self._work is None:
             self._close()
 
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def end_calls(self, name: str) -> None:
-        if self._caller == name:
-            self._transport.abort()
-
     # Messages.
 
-    def _take(self, frame: Frame) -> None:
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return  # the parser answers pings and closes
-        if self._draining:
-            return  # the caller sends it again elsewhere: nothing of it was done
-        self._parts.append(bytes(frame.data))
-        if frame.fin:
-            self._waiting.append(b"".join(self._parts))
-            self._parts.clear()
+    def take(self, data: bytes, *, text: bool) -> None:
+        if not self._draining:  # else the caller sends it again elsewhere: nothing of it was done
+            self._waiting.append(data)
 
-    def _go_on(self) -> None:
+    def read_on(self) -> None:
         """Process the next message, and keep reading while few wait."""
-        if self._work is None and self._waiting and not self._transport.is_closing():
+        if self._work is None and self._waiting and not self.transport.is_closing():
             self._work = self._context.spawn(self._answer(self._waiting.popleft()))
         if len(self._waiting) >= _MOST_WAITING or sum(map(len, self._waiting)) >= MOST_MESSAGE_BYTES:
-            self._transport.pause_reading()
-        elif not self._transport.is_closing():
-            self._transport.resume_reading()
+            self.transport.pause_reading()
+        elif not self.transport.is_closing():
+            self.transport.resume_reading()
 
     async def _answer(self, body: bytes) -> None:
         message = _Message(request_id=self._ids.next(), body=body, received=time.monotonic())
@@ -207,17 +154,17 @@ class MessageSocket(asyncio.Protocol):
             self._refuse(message, self._http_error(error))
         except ConnectionError:
             message.code, message.error_type = 503, "runner_incomplete_response"
-            self._transport.abort()
+            self.transport.abort()
         except Exception:  # noqa: BLE001 - whatever a service raises, the caller learns that there is no answer
             message.code, message.error_type = 500, "internal_error"
             _log.exception("a message to %s could not be answered", self._app.app_id)
-            self._transport.abort()
+            self.transport.abort()
         finally:
             self._record(message)
             self._work = None
             if self._draining and not self._waiting:
                 self._close()
-            self._go_on()
+            self.read_on()
 
     def _record(self, message: _Message) -> None:
         """Record how a message ended."""
@@ -310,7 +257,7 @@ class MessageSocket(asyncio.Protocol):
             try:
                 await self._pass_on(answer, upstream, message, lease)
             except asyncio.CancelledError:
-                if self._gone:
+                if self.gone.is_set():
                     self._context.caller_left(lease, message.request_id, path)
                 raise
         finally:
@@ -338,51 +285,38 @@ class MessageSocket(asyncio.Protocol):
                 self._meta("start", message.request_id, upstream.status, fields)
             if part:
                 message.sent += len(part)
-                self._socket.send_binary(part)
-                self._flush()
+                self.socket.send_binary(part)
+                self.flush()
             if complete:
                 message.code = upstream.status
                 self._meta("end", message.request_id, upstream.status)
                 return
-            if not self._writable.is_set():
+            if not self.writable.is_set():
                 upstream.transport.pause_reading()
-                await self._writable.wait()
+                await self.writable.wait()
                 upstream.transport.resume_reading()
 
     def _refuse(self, message: _Message, error: HttpError) -> None:
         """Answer a message that no runner answered."""
         message.code, message.error_type = error.status, error.error_type
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         fields = {"content-type": "application/json", "x-fal-error-type": error.error_type}
         if isinstance(error.__cause__, DeadlineExceeded) or error.status == 504:
             fields["x-fal-request-timeout-type"] = "user"
         self._meta("start", message.request_id, error.status, fields)
-        self._socket.send_binary(json.dumps({"detail": error.detail}).encode())
+        self.socket.send_binary(json.dumps({"detail": error.detail}).encode())
         self._meta("end", message.request_id, error.status)
 
     def _meta(self, kind: str, request_id: str, status: int, fields: dict[str, str] | None = None) -> None:
         message: dict[str, object] = {"type": kind, "request_id": request_id, "status": status}
         if fields is not None:
             message["headers"] = fields
-        self._socket.send_text(json.dumps(message).encode())
-        self._flush()
-
-    def _flush(self) -> None:
-        """Write the parser's output; an empty part means that it wants to close."""
-        for data in self._socket.data_to_send():
-            if self._transport.is_closing():
-                return
-            if data:
-                self._transport.write(data)
-            else:
-                self._transport.close()
+        self.socket.send_text(json.dumps(message).encode())
+        self.flush()
 
     def _close(self) -> None:
-        if self._socket.state is State.OPEN and not self._transport.is_closing():
-            self._socket.send_close(CloseCode.GOING_AWAY, "the controller is stopping")
-            self._flush()
-            self._transport.close()
+        self.close(CloseCode.GOING_AWAY, "the controller is stopping")
 
 
 class _AnswerParts:
