@@ -7,6 +7,7 @@ without levels ran apps.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from benchmarks.http_hop import load
 _HERE = Path(__file__).resolve().parents[1]
 _ROUNDS = 5
 _LINES = 5_000
+_QUEUED = 200
 _APP = f"""
 import fal
 
@@ -155,6 +157,24 @@ class Version:
         """Send requests for a second; return rate, times, and the controller's CPU time of one."""
         return load(self.port, f"{prefix}/local/measured/".encode(), self.key, connections, [self.process.pid])
 
+    def completed(self) -> float:
+        """Return the seconds from the first of many requests to the queue until all are completed."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = {"Authorization": f"Key {self.key}", "Content-Type": "application/json"}
+
+        def answer(method: str, path: str, body: str | None = None) -> dict[str, str]:
+            connection.request(method, f"/queue/local/measured{path}", body, headers)
+            answered: dict[str, str] = json.loads(connection.getresponse().read())
+            return answered
+
+        began = time.perf_counter()
+        accepted = [answer("POST", "/", "{}")["request_id"] for _ in range(_QUEUED)]
+        for request_id in accepted:
+            while answer("GET", f"/requests/{request_id}/status")["status"] != "COMPLETED":
+                pass
+        connection.close()
+        return time.perf_counter() - began
+
     def lines(self) -> float:
         """Return the seconds until the last of many printed lines can be read."""
         began = time.perf_counter()
@@ -193,6 +213,7 @@ _FIGURES: dict[str, tuple[str, float, Callable[[Version], float]]] = {
     "call, CPU of the controller": ("us", 1, _direct(32, "cpu_us")),
     f"{_LINES:,} lines printed and read": ("ms", 1e3, Version.lines),
     "request accepted in the queue, CPU": ("us", 1, _queued),
+    f"{_QUEUED} requests accepted and completed": ("ms", 1e3, Version.completed),
     "kill -9 and start, until it answers": ("ms", 1e3, Version.start_again),
 }
 
