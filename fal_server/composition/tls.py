@@ -17,12 +17,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fal_server.aio.rounds import every
 from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.names import is_host_name
+from fal_server.engines.remote.certificates import certificate_builder, key_bytes, name_of
 from fal_server.http.routes.hosts import CLOUD_HOSTS
 from fal_server.store.files.durable import write_draft
 
@@ -31,7 +32,6 @@ AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=30)
 # A client whose clock is a little behind must accept a new certificate.
-_SKEW = timedelta(hours=1)
 _LOOK_SECONDS = 3600.0
 # This machine, and the hosts that the published clients call, so that a proxy can redirect those calls here.
 NAMES = (
@@ -228,7 +228,7 @@ class LocalAuthority:
 
     def _make_authority(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller: local authority")])
+        name = name_of("fal controller: local authority")
         usage = x509.KeyUsage(
             digital_signature=False,
             content_commitment=False,
@@ -241,21 +241,21 @@ class LocalAuthority:
             decipher_only=False,
         )
         certificate = (
-            self._builder(name, name, key.public_key(), AUTHORITY_LIFE)
+            certificate_builder(name, name, key.public_key(), AUTHORITY_LIFE, self._now())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        _write(self._ca_key, _key_bytes(key))
+        _write(self._ca_key, key_bytes(key))
         _write(self.ca_file, certificate.public_bytes(serialization.Encoding.PEM))
 
     def _make_leaf(self, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller")])
+        name = name_of("fal controller")
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
         certificate = (
-            self._builder(name, authority.subject, key.public_key(), LEAF_LIFE)
+            certificate_builder(name, authority.subject, key.public_key(), LEAF_LIFE, self._now())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(self._names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -264,22 +264,8 @@ class LocalAuthority:
             .sign(authority_key, hashes.SHA256())
         )
         chain = certificate.public_bytes(serialization.Encoding.PEM) + self.ca_file.read_bytes()
-        _write(self.leaf_files[1], _key_bytes(key))
+        _write(self.leaf_files[1], key_bytes(key))
         _write(self.leaf_files[0], chain)
-
-    def _builder(
-        self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
-    ) -> x509.CertificateBuilder:
-        now = self._now()
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + life)
-        )
 
 
 def _require_client_certificates(context: ssl.SSLContext, authorities: Path) -> None:
@@ -342,12 +328,6 @@ def _general_name(name: str) -> x509.GeneralName:
     if not is_host_name(name.removeprefix("*.")):  # the first label may be a wildcard
         raise Unavailable(f"--tls-name {name!r} is neither a host name nor an address: write box.example, or 10.0.0.5")
     return x509.DNSName(name)
-
-
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -17,13 +17,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fal_server.core.faults import InvalidArgument, PermissionDenied, Unavailable
+from fal_server.engines.remote.certificates import certificate_builder, key_bytes, name_of
 from fal_server.engines.remote.names import all_names
 
 _SELF_LIFE = timedelta(days=365)
-_SKEW = timedelta(hours=1)
 _LONGEST_HOST = 30
 
 
@@ -109,7 +108,7 @@ class NodeIdentity:
 
     def signing_request(self) -> bytes:
         """Return what a controller is to sign."""
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        name = name_of(self.name)
         request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(self._key, hashes.SHA256())
         return request.public_bytes(serialization.Encoding.PEM)
 
@@ -161,8 +160,7 @@ class NodeIdentity:
     def _kept_key(self) -> ec.EllipticCurvePrivateKey:
         if not self._key_file.exists():
             key = ec.generate_private_key(ec.SECP256R1())
-            form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            write_whole(self._key_file, key.private_bytes(*form))
+            write_whole(self._key_file, key_bytes(key))
         found = serialization.load_pem_private_key(self._key_file.read_bytes(), None)
         if not isinstance(found, ec.EllipticCurvePrivateKey):
             raise ValueError(f"{self._key_file} is no key of ours")
@@ -179,16 +177,9 @@ class NodeIdentity:
         path = self._directory / "own.pem"
         if path.exists() and x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > self._now():
             return path
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
-        now = self._now()
+        name = name_of(self.name)
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self._key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + _SELF_LIFE)
+            certificate_builder(name, name, self._key.public_key(), _SELF_LIFE, self._now())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(each) for each in all_names(self.name)]), critical=False

@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from fal_server.core.faults import InvalidArgument, Unavailable
+from fal_server.engines.remote.certificates import certificate_builder, key_bytes, name_of
 from fal_server.engines.remote.names import all_names
 from fal_server.engines.remote.way import Credentials
 
 NODE_LIFE = timedelta(days=7)
 RENEW_BEFORE = timedelta(days=4)
 _OWN_LIFE = timedelta(days=3650)
-_SKEW = timedelta(hours=1)
 
 
 class NodeAuthority:
@@ -48,7 +48,7 @@ class NodeAuthority:
         self._key = key
         mine = ec.generate_private_key(ec.SECP256R1())
         own = self._sign("controller", mine.public_key(), _OWN_LIFE, ExtendedKeyUsageOID.CLIENT_AUTH, [])
-        self.credentials = Credentials(authority=self.certificate, certificate=own, key=_key_bytes(mine))
+        self.credentials = Credentials(authority=self.certificate, certificate=own, key=key_bytes(mine))
 
     def sign(self, node: str, signing_request: bytes) -> bytes:
         """Return the certificate of a node, in PEM.
@@ -83,8 +83,8 @@ class NodeAuthority:
         usage: ObjectIdentifier,
         names: list[str],
     ) -> bytes:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(subject, self._authority.subject, key, life, self._now()).add_extension(
+        subject = name_of(name)
+        builder = certificate_builder(subject, self._authority.subject, key, life, self._now()).add_extension(
             x509.ExtendedKeyUsage([usage]), critical=True
         )
         if names:
@@ -97,29 +97,10 @@ class NodeAuthority:
 def make_authority(now: datetime) -> str:
     """Return the certificate and the key of a new authority, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller: authority of its nodes")])
+    name = name_of("fal controller: authority of its nodes")
     authority = (
-        _builder(name, name, key.public_key(), _OWN_LIFE, now)
+        certificate_builder(name, name, key.public_key(), _OWN_LIFE, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return (authority.public_bytes(serialization.Encoding.PEM) + _key_bytes(key)).decode()
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta, now: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + life)
-    )
-
-
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return key.private_bytes(*form)
+    return (authority.public_bytes(serialization.Encoding.PEM) + key_bytes(key)).decode()
