@@ -47,7 +47,9 @@ class Plan:
 
 
 class Plans:
-    """The plans that wait for their tokens. They are in memory: a restart drops them.
+    """Holds the plans that wait for their tokens.
+
+    Owned: by the process that showed them; a restart drops them.
 
     A token carries out exactly the plan that was shown, once, before it expires, and only for the same key, tool and
     arguments.

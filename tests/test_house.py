@@ -323,6 +323,29 @@ def test_every_record_of_live_says_who_owns_it() -> None:
     assert not unsaid
 
 
+def test_the_architecture_names_every_room() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text().split("```")[1]
+    roots = [*PRODUCT[:-1], "cli/fal_cli"]
+    rooms = {path.relative_to(ROOT / root).parts[0] for root in roots for path in tracked(f"{root}/*/*")}
+    assert not {room for room in rooms if f"{room}/" not in page}
+
+
+def test_the_architecture_lists_what_is_in_memory() -> None:
+    """Each class that holds state has its row, with the kinds that its docstring says; records within it have none."""
+    said = {
+        (name_of(path), node.name): found
+        for path in sources("fal_server", "fal_mcp")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.decorator_list and not node.name.startswith("_")
+        if not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+        if (found := re.findall(r"(?:^|\. )(Cache|Owned|Counted): ", ast.get_docstring(node) or "", re.MULTILINE))
+    }
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    rows = re.findall(r"^\| `([\w/.]+)` \| `(\w+)` \| (\w[\w, ]*) \|", page, re.MULTILINE)
+    listed = {(file, name): kinds.title().split(", ") for file, name, kinds in rows if kinds != "stateless"}
+    assert listed == said
+
+
 @pytest.mark.parametrize("name", ["docs/explanation/architecture.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_files_that_a_page_names_exist(name: str) -> None:
     text = (ROOT / name).read_text()

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from fal_cli.exit_codes import CommandError
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.parser import FalParser
 from fal_cli.presentation.printable import visible
@@ -53,6 +53,21 @@ def read_secret(prompt: str) -> str:
     if sys.stdin.isatty():
         return ask_secret(prompt)
     return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+
+
+def require_secret(what: str) -> str:
+    """Return what `read_secret` reads.
+
+    Args:
+        what: names it, such as "signing key".
+
+    Raises:
+        CommandError: nothing was given.
+    """
+    value = read_secret(f"{what[0].upper()}{what[1:]}: ")
+    if not value:
+        raise CommandError(f"nothing was read in place of the {what}", ExitCode.USAGE)
+    return value
 
 
 def ask(question: str) -> bool:

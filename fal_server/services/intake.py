@@ -24,6 +24,8 @@ class _Batch(NamedTuple):
 class Intake:
     """Stores batches of lines in the order of their arrival.
 
+    Owned: by the process that follows their runners; what is not stored yet is sent again to the next one.
+
     Args:
         store: stores lines, all or none; never called concurrently.
         pause_seconds: between small transactions.

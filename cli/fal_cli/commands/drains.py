@@ -13,8 +13,8 @@ from fal_cli.ids import DRAINS as DRAIN_NAMES
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
-from fal_cli.presentation.output import print_line, print_note, shown_time, write_document
-from fal_cli.prompts import add_yes_option, confirm, read_secret
+from fal_cli.presentation.output import print_facts, print_note, shown_time, write_document
+from fal_cli.prompts import add_yes_option, confirm, require_secret
 from fal_cli.times import describe_duration
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _create(args: argparse.Namespace) -> None:
         raise CommandError("a header has no name before '='; use NAME=VALUE", ExitCode.USAGE)
     if sum(not equals for _, equals, _ in pairs) + args.signing_key > 1:
         raise CommandError("only one value can be read from standard input: a header's or the key", ExitCode.USAGE)
-    headers = {name: value if equals else _value(f"Value of {name}") for name, equals, value in pairs}
-    signing_key = _value("Signing key") if args.signing_key else None
+    headers = {name: value if equals else require_secret(f"value of {name}") for name, equals, value in pairs}
+    signing_key = require_secret("signing key") if args.signing_key else None
     with open_client(args) as client:
         drain = client.drains.create(
             args.name,
@@ -160,13 +160,6 @@ def _create(args: argparse.Namespace) -> None:
     print_note(f"Created drain {drain.name}. `fal drains list` shows whether the receiver takes its lines.")
     if args.output != "pretty":
         write_document(args.output, document(drain))
-
-
-def _value(what: str) -> str:
-    value = read_secret(f"{what}: ")
-    if not value:
-        raise CommandError(f"nothing was read in place of: {what[0].lower()}{what[1:]}", ExitCode.USAGE)
-    return value
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -195,8 +188,7 @@ def _get(args: argparse.Namespace) -> None:
         "Lost": f"{drain.lost_lines} lines, deleted before they were sent",
         "Last error": f"{drain.last_error} ({shown_time(drain.last_error_at)})" if drain.last_error else "-",
     }
-    for title, text in rows.items():
-        print_line(f"{title + ':':<12} {text}")
+    print_facts(rows.items(), 13)
 
 
 def _pause(args: argparse.Namespace) -> None:

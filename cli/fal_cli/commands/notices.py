@@ -12,8 +12,8 @@ from fal_cli.ids import NOTICES as NOTICE_NAMES
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
-from fal_cli.presentation.output import print_line, print_note, shown_time, write_document
-from fal_cli.prompts import add_yes_option, confirm, read_secret
+from fal_cli.presentation.output import print_facts, print_line, print_note, shown_time, write_document
+from fal_cli.prompts import add_yes_option, confirm, require_secret
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -162,9 +162,9 @@ def _create(args: argparse.Namespace) -> None:
             "only one value can be read from standard input: the URL, the key or the password", ExitCode.USAGE
         )
     thresholds = dict(_threshold(text) for text in args.on)
-    url = _value("URL") if args.url == "-" else args.url
-    signing_key = _value("signing key") if args.signing_key else None
-    password = _value("password") if args.password else None
+    url = require_secret("URL") if args.url == "-" else args.url
+    signing_key = require_secret("signing key") if args.signing_key else None
+    password = require_secret("password") if args.password else None
     with open_client(args) as client:
         notice = client.notices.create(
             args.name,
@@ -192,13 +192,6 @@ def _threshold(text: str) -> tuple[str, float]:
         raise CommandError(f"--on {text}: {value!r} is not a number", ExitCode.USAGE) from None
 
 
-def _value(what: str) -> str:
-    value = read_secret(f"{what[0].upper()}{what[1:]}: ")
-    if not value:
-        raise CommandError(f"nothing was read in place of the {what}", ExitCode.USAGE)
-    return value
-
-
 def _list(args: argparse.Namespace) -> None:
     run_list(args, lambda client: client.notices.list(), lambda notices: write_items(args, NOTICES, notices))
 
@@ -221,8 +214,7 @@ def _get(args: argparse.Namespace) -> None:
         "Last error": f"{notice.last_error} ({shown_time(notice.last_error_at)})" if notice.last_error else "-",
         "Problems": str(len(notice.problems)),
     }
-    for title, text in rows.items():
-        print_line(f"{title + ':':<12} {text}")
+    print_facts(rows.items(), 13)
     for problem in notice.problems:
         print_line(f"  {_shown(problem)}")
 

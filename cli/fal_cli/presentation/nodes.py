@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fal_cli.presentation.listing import Field, Listing
-from fal_cli.presentation.output import print_line, shown_bytes, write_document, write_table
+from fal_cli.presentation.output import print_facts, shown_bytes, write_document, write_table
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -28,14 +28,15 @@ def write_nodes(form: str, nodes: Sequence[NodeInfo]) -> None:
         write_document(form, {"nodes": [node_document(node) for node in nodes]})
         return
     for node in nodes:
-        print_line(f"{'Node:':<12}{node.name}")
-        if node.trouble:
-            print_line(f"{'Trouble:':<12}{node.trouble}")
-        memory = f"{shown_bytes(node.memory_bytes)}, {shown_bytes(node.reserved_bytes)} of it reserved"
-        print_line(f"{'Memory:':<12}{memory}")
-        print_line(f"{'Cores:':<12}{node.cores:g}")
-        print_line(f"{'Limits:':<12}{shown_bounds(node.bounds)}")
-        print_line(f"{'GPUs:':<12}{shown_gpus(node.gpus)}")
+        facts = {
+            "Node": node.name,
+            **({"Trouble": node.trouble} if node.trouble else {}),
+            "Memory": f"{shown_bytes(node.memory_bytes)}, {shown_bytes(node.reserved_bytes)} of it reserved",
+            "Cores": f"{node.cores:g}",
+            "Limits": shown_bounds(node.bounds),
+            "GPUs": shown_gpus(node.gpus),
+        }
+        print_facts(facts.items(), 12)
         if node.gpus:
             write_table(_GPU_COLUMNS, (_gpu_row(gpu) for gpu in node.gpus))
 

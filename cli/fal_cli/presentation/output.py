@@ -120,6 +120,12 @@ def print_line(message: str) -> None:
     sys.stdout.write(fitted(visible(message), sys.stdout) + "\n")
 
 
+def print_facts(facts: Iterable[tuple[str, str]], width: int) -> None:
+    """Write a line for each title and text; texts begin at the same column."""
+    for title, text in facts:
+        print_line(f"{title + ':':<{width}}{text}")
+
+
 def print_reasons(messages: Iterable[str]) -> None:
     """Write remarks below a list, a line each, broken like the list on a terminal."""
     lines, width = [one_line(message) for message in messages], terminal_width()

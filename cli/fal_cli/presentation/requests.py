@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fal_cli.presentation.counting import counted
 from fal_cli.presentation.listing import Field, Listing, time_field
-from fal_cli.presentation.output import print_line, shown_bytes, shown_clock, shown_time
+from fal_cli.presentation.output import print_facts, print_line, shown_bytes, shown_clock, shown_time
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -86,8 +86,7 @@ def write_request(request: RequestRecord) -> None:
         "Came by": f"the queue, {counted(request.attempt, 'attempt')}" if request.queued else "a direct call",
         "Size": f"{shown_bytes(request.bytes_in)} in, {shown_bytes(request.bytes_out)} out",
     }
-    for title, text in lines.items():
-        print_line(f"{title + ':':<12}{text}")
+    print_facts(lines.items(), 12)
 
 
 def print_ended(request: RequestRecord) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fal_cli.presentation.listing import Field, Listing, write_items
 from fal_cli.presentation.output import (
+    print_facts,
     print_line,
     print_reasons,
     shown_bytes,
@@ -96,11 +97,9 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("Ended", shown_time(runner.ended_at)),
         ("Exit code", None if runner.exit_code is None else str(runner.exit_code)),
     ]
-    for title, value in facts:
-        if value:
-            print_line(f"{title + ':':<20}{value}")
     took = ", ".join(f"{name.replace('_', ' ')} {value:.2f} s" for name, value in phases.items() if value is not None)
-    print_line(f"{'Start took:':<20}{took or 'it has not started'}")
+    facts.append(("Start took", took or "it has not started"))
+    print_facts(((title, text) for title, text in facts if text), 20)
     if runner.state_changes:
         write_table(
             (Column(title="Time"), Column(title="State"), Column(title="Reason", folds=True)),

@@ -14,7 +14,7 @@ from fal_cli.ids import APPS as APP_NAMES
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.apps import APPS, REVISIONS, app_name
-from fal_cli.presentation.output import print_line, write_document, write_table
+from fal_cli.presentation.output import print_facts, print_line, write_document, write_table
 from fal_cli.presentation.runners import RUNNERS
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def _write(details: _Details) -> None:
     elif app.is_rolling:
         facts.append(("Rolling out", "new runners take over from the old ones"))
     facts += [(f"Address ({kind})", address) for kind, address in details.addresses.items()]
-    for title, value in facts:
-        print_line(f"{title + ':':<20}{value}")
+    print_facts(facts, 20)
     print_line("Settings: " + ", ".join(f"{field.title.lower()} {field.text(app) or 'any'}" for field in _SETTINGS))
     print_line(f"\nThe newest revisions ({len(details.revisions)} in all):")
     revisions = [REVISIONS.field(name) for name in _REVISION_COLUMNS]
