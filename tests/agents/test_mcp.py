@@ -189,6 +189,13 @@ async def test_a_plan_changes_nothing_and_is_carried_out_once(controller: Contro
         assert settings() == (5, 301)
         assert "used up" in (await tools.call("scale_app", **wanted, plan_token=token)).text
     assert token not in (controller.state_dir / "controller.log").read_text()
+    assert "Apps.UpdateApplication" in audited(controller)
+
+
+def audited(controller: Controller) -> set[str]:
+    """Return the actions in the audit log."""
+    entries = json.loads(controller.fal("audit", "list", "--json").stdout)["entries"]
+    return {entry["action"].removeprefix("fal.v1.") for entry in entries}
 
 
 async def test_a_token_is_for_one_key_and_one_tool(controller: Controller) -> None:
@@ -200,14 +207,15 @@ async def test_a_token_is_for_one_key_and_one_tool(controller: Controller) -> No
     assert runner_of(controller) == runner
 
 
-@pytest.mark.parametrize("tool", ["stop_runner", "kill_runner"])
-async def test_runners_are_ended(controller: Controller, opened: Open, tool: str) -> None:
+@pytest.mark.parametrize(("tool", "action"), [("stop_runner", "StopRunner"), ("kill_runner", "KillRunner")])
+async def test_runners_are_ended(controller: Controller, opened: Open, tool: str, action: str) -> None:
     runner = runner_of(controller)
     async with opened(controller) as tools:
         plan = (await tools.call(tool, runner_id=runner)).result
         assert (plan["now"]["app"], plan["now"]["state"]) == ("shop", "idle")
         await tools.call(tool, runner_id=runner, plan_token=plan["plan_token"])
     until(lambda: runner not in controller.fal("runners", "list", "--json").stdout, "the runner has ended")
+    assert f"Runners.{action}" in audited(controller)
 
 
 async def test_an_app_is_rolled_back_and_forth(controller: Controller, opened: Open) -> None:
@@ -288,13 +296,6 @@ async def test_no_result_has_the_callers_key(controller: Controller, opened: Ope
     assert "***" in read.text
     for told in (read, refused):
         assert secret not in told.text
-
-
-def test_what_acts_is_in_the_audit_log(controller: Controller) -> None:
-    entries = json.loads(controller.fal("audit", "list", "--json").stdout)["entries"]
-    assert {"Apps.UpdateApplication", "Runners.KillRunner"} <= {
-        entry["action"].removeprefix("fal.v1.") for entry in entries
-    }
 
 
 @pytest.mark.parametrize("key", [None, "nobody:wrong"])
