@@ -209,9 +209,10 @@ lint: $(STAMP) ## check formatting, lint, import rules and .proto files
 	@$(BIN)/buf breaking protos --against $(PROTO_BASELINE)
 
 .PHONY: type
-type: $(STAMP) ## check types with mypy strict and pyright strict
+type: $(STAMP) ## check types with mypy strict and pyright strict, and the calls in the tests' own programs
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright --level error
+	@$(BIN)/basedpyright --level error --project tests
 
 .PHONY: proto
 proto: $(STAMP) $(PROTO_VENV)/.ready ## regenerate the stubs and docs/reference from protos/

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from fal.api import RunnerState, SyncServerlessClient
@@ -123,7 +123,7 @@ class Site:
             self.sdk.deploy(str(path), app_name=name, auth=auth)
         return name
 
-    def call(self, path: str, body: object = None, **options: object) -> Answer:
+    def call(self, path: str, body: object = None, **options: Any) -> Answer:
         return self.controller.call(path, body, timeout=LIMIT_SECONDS, **options)
 
     def submit(self, app: str, path: str = "/", *, query: str = "", **headers: str) -> str:

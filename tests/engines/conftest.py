@@ -8,7 +8,7 @@ import os
 import pickle
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,9 @@ class Content:
         if not path.exists():
             raise NotFound(f"blob {blob}")
         return path
+
+    def discard(self, blobs: Collection[str], before: datetime) -> None:
+        raise AssertionError("engines discard nothing")
 
 
 class Uploaded:

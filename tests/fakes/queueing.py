@@ -108,6 +108,9 @@ class FakeReceivers:
             raise answer
         return Receipt(status=answer)
 
+    async def why_forbidden(self, host: str, port: int) -> str:
+        return ""
+
 
 class FailingQueueStore:
     """The real store, in which the test can make the next calls of a method fail.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fal_server.core import actions as act
 from fal_server.core.apps import App
@@ -58,7 +59,7 @@ class World:
         coming = [r for r in self.serving() if r.revision_id == self.app.next_revision_id]
         return coming + [r for r in self.current() if r.replaces in there]
 
-    def see(self, runner_id: str, event: Event, **fields: object) -> None:
+    def see(self, runner_id: str, event: Event, **fields: Any) -> None:
         before = self.runners[runner_id]
         after = step(before, Observation(runner_id=runner_id, event=event, **fields), at(self.seconds))
         if after is not before:

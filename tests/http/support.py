@@ -252,7 +252,7 @@ async def running_server(
 ) -> AsyncGenerator[Server, None]:
     ledger, keys, ended = Ledger(), Keys(), Ended()
     gateway = Gateway(
-        *cast("list[Any]", [ledger, ledger, keys, ledger]),
+        *cast("tuple[Any, Any, Any, Any]", (ledger, ledger, keys, ledger)),
         straight,
         connect_seconds=connect_seconds,
         body_seconds=body_seconds,

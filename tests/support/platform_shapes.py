@@ -7,6 +7,7 @@ import re
 import uuid
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -58,6 +59,6 @@ def _unnamed(path: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
-def _unlike(schema: object, value: object) -> list[str]:
+def _unlike(schema: Any, value: Any) -> list[str]:
     checker = Draft202012Validator(schema, format_checker=_FORMATS)
     return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in checker.iter_errors(value)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.support.controller import ROOT, Answer, Controller
 from tests.support.waiting import until
@@ -28,7 +29,7 @@ class Queue:
         flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         self.controller.fal("apps", "scale", self.app, *flags)
 
-    def call(self, path: str, body: object = None, **options: object) -> Answer:
+    def call(self, path: str, body: object = None, **options: Any) -> Answer:
         return self.controller.call(path, body, key=self.controller.key, **options)
 
     def submit(self, word: str, *, query: str = "", headers: dict[str, str] | None = None, **asked: object) -> str:
