@@ -25,7 +25,7 @@ GROUPS = {
     "followers": ("a line, to each follower",),
     "log lines": ("lines stored", "the newest ten lines", "lines searched"),
 }
-_COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
+_COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
 _WIDTH, _HEIGHT, _LEFT, _TOP = 250, 170, 60, 30
 _LEGEND = 16
 
@@ -106,13 +106,13 @@ def _chart(found: Found, names: Sequence[str], group: str, index: int) -> str:
         for count in counts
     ]
     for number, name in enumerate(names):
-        colour = _COLOURS[number]
+        color = _COLORS[number]
         points = [(x(count), y(found[count][name].seconds)) for count in counts if name in found[count]]
         line = " ".join(f"{at:.1f},{of:.1f}" for at, of in points)
         below = top + _HEIGHT + 32 + number * _LEGEND
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{at:.1f}" cy="{of:.1f}" r="3" fill="{colour}"/>' for at, of in points]
-        parts.append(f'<rect x="{left}" y="{below - 8}" width="10" height="10" fill="{colour}"/>')
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts += [f'<circle cx="{at:.1f}" cy="{of:.1f}" r="3" fill="{color}"/>' for at, of in points]
+        parts.append(f'<rect x="{left}" y="{below - 8}" width="10" height="10" fill="{color}"/>')
         parts.append(f'<text x="{left + 16}" y="{below + 1}">{name}</text>')
     return "\n".join(parts)
 
