@@ -3,6 +3,7 @@
 It has no keys, routes or counts, so it shows the cost of server and client alone.
 """
 
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

@@ -33,7 +33,7 @@ _APP = f"""
 import fal
 
 
-class Measured(fal.App, name="measured", keep_alive=300, max_concurrency=1, max_multiplexing=64):
+class Measured(fal.App, name="measured", keep_alive=3600, max_concurrency=1, max_multiplexing=64):
     app_auth = "public"
 
     @fal.endpoint("/")
