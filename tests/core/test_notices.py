@@ -63,6 +63,7 @@ class Receiver:
                 del self.known[problem.key]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 1200)), max_size=25))
 def test_nobody_is_flooded_and_nothing_is_left_out(phases: list[tuple[bool, int]]) -> None:
     receiver, now = Receiver(), NOON
