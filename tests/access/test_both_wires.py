@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -20,21 +21,10 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.quotas import usual_quotas
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
-from fal_server.http.dashboard.account import AccountPages
 from fal_server.http.dashboard.app import dashboard_app
-from fal_server.http.dashboard.apps import AppPages
-from fal_server.http.dashboard.log_lines import LogLines
-from fal_server.http.dashboard.nodes import NodePages
-from fal_server.http.dashboard.overview import OverviewPage
 from fal_server.http.dashboard.pages import Pages
-from fal_server.http.dashboard.playground import PlaygroundPage
-from fal_server.http.dashboard.requests import RequestPages
-from fal_server.http.dashboard.revisions import RevisionPage
-from fal_server.http.dashboard.runners import RunnerPages
 from fal_server.http.dashboard.sessions import PageGuard, Sessions
-from fal_server.http.dashboard.setup import SetupPages
-from fal_server.http.dashboard.shell import ShellPage
-from fal_server.http.dashboard.simulation import SimulationPage
+from fal_server.http.dashboard.ui import Ui
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.connect import ConnectRoutes
 from fal_server.http.routes.documentation import DocumentationRoutes
@@ -128,25 +118,8 @@ def dashboard_of(stack) -> Starlette:
     tokens = Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL)
     sessions = Sessions(stack.access, stack.clock)
     guard = PageGuard(stack.access, tokens, teams_of(stack.access, tokens, ACCOUNTS), NoAudit(), sessions)
-    pages = Pages(ACCOUNTS, stack.clock, "1")
-    names = ("apps", "runners", "revisions", "explainer", "queue", "urls")
-    setup = ("environments", "drains", "notices", "accounts", "quotas")
-    lines = LogLines(pages, guard, nothing)
-    routes = [
-        *OverviewPage(pages, guard, nothing, nothing, nothing).routes,
-        *AppPages(pages, guard, **dict.fromkeys(names, nothing)).routes,
-        *lines.routes,
-        *ShellPage(pages, guard, nothing).routes,
-        *RevisionPage(pages, guard, nothing).routes,
-        *SimulationPage(pages, guard, nothing, nothing).routes,
-        *RunnerPages(pages, guard, nothing, lines).routes,
-        *PlaygroundPage(pages, guard, nothing, nothing, tokens, nothing).routes,
-        *RequestPages(pages, guard, nothing, nothing, nothing, lines).routes,
-        *AccountPages(pages, guard, **dict.fromkeys(("keys", "secrets", "environments", "audit"), nothing)).routes,
-        *NodePages(pages, guard, nothing, nothing).routes,
-        *SetupPages(pages, guard, **dict.fromkeys(setup, nothing)).routes,
-    ]
-    return dashboard_app(pages, guard, routes)
+    services = dict.fromkeys((each.name for each in fields(Ui)), nothing)
+    return dashboard_app(Ui(**{**services, "pages": Pages(ACCOUNTS, stack.clock, "1")}), guard)
 
 
 def serving(path: str, everything: tuple[Starlette, Uploader, Starlette]) -> Starlette:

@@ -1,4 +1,4 @@
-"""One controller for each test process; each test has its own app names."""
+"""One controller for each test process; each test has its own app names, but those of the dashboard share one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.controller import Controller, running
+from tests.support.dashboard import SHOP, Browser
 from tests.support.rolled_app import Rollouts
 
 
@@ -26,3 +27,28 @@ def rollouts(controller: Controller, tmp_path: Path, request: pytest.FixtureRequ
     with made.sdk:
         yield made
         made.controller.fal("apps", "delete", made.app)
+
+
+@pytest.fixture(scope="module")
+def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the output of the app's deploy."""
+    path = tmp_path_factory.mktemp("shop") / "shop.py"
+    path.write_text(SHOP)
+    return controller.fal("deploy", str(path)).stdout
+
+
+@pytest.fixture(scope="module")
+def shop(controller: Controller, deployed: str) -> Iterator[Controller]:
+    """Return a controller with an app that has a runner."""
+    assert "Deployed shop" in deployed
+    assert controller.call("/local/shop/", {}, key=controller.key).status == 200
+    yield controller
+    controller.fal("apps", "delete", "shop")
+
+
+@pytest.fixture
+def owner(shop: Controller) -> Browser:
+    """Return a browser of the controller's owner."""
+    browser = Browser(shop.host)
+    assert browser.log_in(shop.key).status == 303
+    return browser

@@ -5,82 +5,14 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Origin
 
 from tests.support.controller import Controller
-from tests.support.dashboard import Browser, Shown
+from tests.support.dashboard import SHOP, Browser, Shown, key_of, runner_of
 from tests.support.waiting import until
-
-APP = """
-import fal
-from pydantic import BaseModel, Field
-
-
-class Order(BaseModel):
-    thing: str = Field(default="bread", description="What to sell")
-    count: int = Field(default=1, ge=1, le=9)
-    kind: str = Field(default="new", json_schema_extra={"enum": ["new", "old"]})
-    wrapped: bool = False
-    note: str | None = None
-
-
-class Shop(fal.App, name="shop", keep_alive=300):
-    @fal.endpoint("/")
-    def sell(self, order: Order) -> dict:
-        print("sold <b>one</b>")
-        if order.count == 9:
-            raise RuntimeError("only eight are left")
-        picture = {"url": "https://pictures.example/bread.png", "content_type": "image/png"}
-        return {**order.model_dump(), "picture": picture}
-
-    @fal.realtime("/live")
-    def live(self, order: Order) -> dict:
-        return order.model_dump()
-"""
-
-
-@pytest.fixture(scope="module")
-def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the output of the app's deploy."""
-    path = tmp_path_factory.mktemp("shop") / "shop.py"
-    path.write_text(APP)
-    return controller.fal("deploy", str(path)).stdout
-
-
-@pytest.fixture(scope="module")
-def shop(controller: Controller, deployed: str) -> Iterator[Controller]:
-    """Return a controller with an app that has a runner."""
-    assert "Deployed shop" in deployed
-    assert controller.call("/local/shop/", {}, key=controller.key).status == 200
-    yield controller
-    controller.fal("apps", "delete", "shop")
-
-
-@pytest.fixture
-def owner(shop: Controller) -> Browser:
-    """Return a browser of the controller's owner."""
-    browser = Browser(shop.host)
-    assert browser.log_in(shop.key).status == 303
-    return browser
-
-
-def key_of(controller: Controller, *arguments: str) -> tuple[str, str]:
-    """Return the id and the text of another key."""
-    made = json.loads(controller.fal("keys", "create", *arguments, "--json").stdout)
-    return made["key_id"], f"{made['key_id']}:{made['key_secret']}"
-
-
-def runner_of(controller: Controller) -> str:
-    found = json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
-    return next(runner["runner_id"] for runner in found if runner["alias"] == "shop")
 
 
 def settings_of(controller: Controller) -> tuple[int, int]:
@@ -308,14 +240,48 @@ def test_drains_are_shown_and_paused(shop: Controller, owner: Browser) -> None:
     page = owner.get("/ui/drains")
     assert "https://logs.example.com/in" in page.text
     assert "hunter2" not in page.text
-    assert page.actions == {"/ui/drains/archive/pause"}
+    assert page.actions == {"/ui/drains", "/ui/drains/archive/pause", "/ui/drains/archive/delete"}
     assert owner.post("/ui/drains/archive/pause").place.startswith("/ui/drains?")
     paused = owner.get("/ui/drains")
     assert "paused" in paused.text
-    assert paused.actions == {"/ui/drains/archive/resume"}
+    assert "/ui/drains/archive/resume" in paused.actions
     assert owner.post("/ui/drains/archive/resume").status == 303
     assert owner.post("/ui/drains/other/pause").status == 404
-    shop.fal("drains", "delete", "archive", "--yes")
+    assert owner.post("/ui/drains/archive/delete").status == 303
+    assert json.loads(shop.fal("drains", "list", "--json").stdout)["drains"] == []
+
+
+def test_a_drain_is_made_and_what_is_wrong_stands_beside_its_field(shop: Controller, owner: Browser) -> None:
+    form = {
+        "name": "archive", "url": "https://logs.example.com/in", "format": "loki", "least_level": "WARNING",
+        "apps": "shop, other", "headers": "Authorization: Bearer hunter2\n", "signing_key": "",
+    }  # fmt: skip
+    for field, value, words in (
+        ("name", "no name", "no name"),
+        ("url", "ftp://x", "url"),
+        ("format", "xml", "choose one of ndjson"),
+        ("headers", "Host: here", "is not a header that a drain can have"),
+        ("signing_key", "short", "signing_key has 5 characters"),
+    ):
+        wrong = owner.post("/ui/drains", **{**form, field: value})
+        assert wrong.status == 400, field
+        (said,) = re.findall(rf'<span class="wrong" id="{field}-wrong" role="alert">([^<]*)</span>', wrong.text)
+        assert words in said
+        assert f'{field}-wrong" aria-invalid="true"' in wrong.text
+        assert 'value="shop, other"' in wrong.text, "what was entered stays"
+        assert "short" not in wrong.text
+    made = owner.post("/ui/drains", **form)
+    assert made.place.startswith("/ui/drains?notice=Drain%20archive%20begins")
+    assert "there%20is%20no%20app%20%27other%27" in made.place
+    page = owner.get("/ui/drains").text
+    assert "warning and above, of shop, other, as loki" in page
+    assert "hunter2" not in page + owner.get("/ui/audit").text
+    again = owner.post("/ui/drains", **form)
+    assert (again.status, '<p class="problem" role="alert">drain &#39;archive&#39; exists already' in again.text) == (
+        409,
+        True,
+    )
+    owner.post("/ui/drains/archive/delete")
 
 
 def test_notices_are_shown(shop: Controller, owner: Browser) -> None:
@@ -325,8 +291,20 @@ def test_notices_are_shown(shop: Controller, owner: Browser) -> None:
     for text in ("duty", "hooks.example.com", "queue-size (50)", "quiet", "all apps"):
         assert text in page.text, text
     assert "hunter2" not in page.text
-    assert page.actions == {"/ui/notices/duty/test"}
-    shop.fal("notices", "delete", "duty", "--yes")
+    assert page.actions == {"/ui/notices", "/ui/notices/duty/test", "/ui/notices/duty/delete"}
+    assert owner.post("/ui/notices/duty/delete").status == 303
+
+
+def test_a_notice_is_made(shop: Controller, owner: Browser) -> None:
+    form = {"name": "duty", "form": "email", "url": "smtp://mail.example.com:587", "to": "a@example.com, b@example.com"}
+    for field, value, status in (("to", "nobody", 400), ("url", "https://x", 400), ("queue-size", "many", 400)):
+        wrong = owner.post("/ui/notices", **{**form, field: value})
+        assert (wrong.status, f'id="{field}-wrong"' in wrong.text) == (status, True), field
+    assert owner.post("/ui/notices", **form, **{"queue-size": "50", "error-share": ""}).status == 303
+    page = owner.get("/ui/notices").text
+    assert "a@example.com, b@example.com, by email" in page
+    assert "queue-size (50)</dd>" in page, "a condition without a threshold is left out"
+    owner.post("/ui/notices/duty/delete")
 
 
 def test_accounts_are_those_that_the_key_may_see(shop: Controller, owner: Browser) -> None:
@@ -337,12 +315,24 @@ def test_accounts_are_those_that_the_key_may_see(shop: Controller, owner: Browse
     team = Browser(shop.host)
     team.log_in(f"{made['key_id']}:{made['key_secret']}")
     assert "Quotas of bakers" in team.get("/ui/accounts").text
-    assert "local" not in team.get("/ui/accounts").text.replace("local-", "")
+    seen = team.get("/ui/accounts")
+    assert "local" not in seen.text.replace("local-", "")
+    assert seen.actions == set(), "only the controller's owner makes accounts"
+    assert team.post("/ui/accounts", nickname="mine", kind="team").status == 403
+    assert 'id="nickname-wrong"' in owner.post("/ui/accounts", nickname="No Name", kind="team").text
+    (key,) = re.findall(
+        r"<code data-copy>([^<]*)</code>",
+        owner.post("/ui/accounts", nickname="millers", kind="team", full_name="The <Mill>").text,
+    )
+    assert "The &lt;Mill&gt;" in owner.get("/ui/accounts").text
+    miller = Browser(shop.host)
+    assert miller.log_in(key).status == 303
+    assert "Quotas of millers" in miller.get("/ui/accounts").text
 
 
 def test_a_revision_is_compared_before_the_app_moves_back(shop: Controller, owner: Browser, tmp_path: Path) -> None:
     changed = tmp_path / "shop.py"
-    changed.write_text(APP.replace("sold <b>one</b>", "sold <i>one</i>"))
+    changed.write_text(SHOP.replace("sold <b>one</b>", "sold <i>one</i>"))
     (first,) = re.findall(r"/ui/apps/shop/revisions/([^\"]*)", owner.get("/ui/apps/shop").text)
     assert "nothing to compare" in owner.get(f"/ui/apps/shop/revisions/{first}").text
     shop.fal("deploy", str(changed), "--message", "it <leans>", "--strategy", "recreate")
@@ -398,93 +388,6 @@ def test_lines_are_followed(shop: Controller, owner: Browser) -> None:
     assert shop.call("/local/shop/", {}, key=shop.key).status == 200
 
 
-@contextmanager
-def shell_of(browser: Browser, runner: str, **more: str) -> Iterator[ClientConnection]:
-    """Open a shell as the page does."""
-    query = urlencode({"page": browser.token, "columns": "100", "rows": "30", **more})
-    place = f"ws://{browser.host}/ui/runners/{runner}/shell/socket?{query}"
-    fields = {"Cookie": browser.cookie, "Sec-Fetch-Mode": "websocket", "Sec-Fetch-Dest": "empty"}
-    with connect(place, origin=Origin(f"http://{browser.host}"), additional_headers=fields) as shell:
-        yield shell
-
-
-def read_until(shell: ClientConnection, pattern: bytes) -> re.Match[bytes]:
-    """Read what a shell writes until that matches. What was typed is in it, once or twice."""
-    seen = b""
-    while (found := re.search(pattern, seen, re.DOTALL)) is None:
-        part = shell.recv()
-        assert isinstance(part, bytes), part
-        seen += part
-    return found
-
-
-def test_a_page_has_a_shell_in_a_runner(shop: Controller, owner: Browser) -> None:
-    runner = runner_of(shop)
-    page = owner.get(f"/ui/runners/{runner}/shell")
-    assert f'data-shell="/ui/runners/{runner}/shell/socket"' in page.text
-    assert "xterm" in page.text
-    assert "xterm" not in owner.get(f"/ui/runners/{runner}").text
-    assert owner.get(f"/ui/runners/{runner}/shell/socket").status == 400
-    with shell_of(owner, runner) as shell:
-        shell.send(b"stty size; echo $((6*7))\r")
-        read_until(shell, b"30 100.*42")
-        shell.send(json.dumps({"columns": 90, "rows": 20}))
-        for nonsense in ("{", "[]", '{"columns": "x", "rows": 1}', '{"columns": -1, "rows": 99999}'):
-            shell.send(nonsense)
-        shell.send(json.dumps({"columns": 90, "rows": 20}))
-        shell.send(b"stty size; exit 3\r")
-        read_until(shell, b"20 90")
-        while isinstance(said := shell.recv(), bytes):
-            pass
-        assert json.loads(said) == {"exit": 3}
-    rows = json.loads(shop.fal("audit", "list", "--json").stdout)["entries"]
-    row = next(row for row in rows if row["action"] == "GET /ui/runners/{runner_id}/shell/socket")
-    assert row["target"] == f"runner_id={runner}"
-
-
-def test_a_shell_ends_with_its_page(shop: Controller, owner: Browser) -> None:
-    runner = runner_of(shop)
-    with shell_of(owner, runner) as shell:
-        shell.send(b"echo pid=$$.\r")
-        pid = read_until(shell, rb"pid=(\d+)\.")[1].decode()
-    there = ("runners", "exec", runner, "--", "test", "-d", f"/proc/{pid}")
-    until(lambda: shop.fal(*there, check=False).returncode == 1, "the shell has ended")
-
-
-def test_a_shell_ends_with_its_key(shop: Controller) -> None:
-    key_id, key = key_of(shop, "--scope", "ADMIN")
-    browser = Browser(shop.host)
-    browser.log_in(key)
-    with shell_of(browser, runner_of(shop)) as shell:
-        shell.send(b"echo $((6*7))\r")
-        read_until(shell, b"42")
-        shop.fal("keys", "revoke", key_id)
-        with pytest.raises(ConnectionClosed):
-            read_until(shell, b"what no shell writes")
-
-
-def test_a_shell_is_for_keys_and_pages_that_may(shop: Controller, owner: Browser) -> None:
-    def refused(browser: Browser, runner: str, **more: str) -> int:
-        with pytest.raises(InvalidStatus) as caught, shell_of(browser, runner, **more):
-            pass
-        return caught.value.response.status_code
-
-    runner = runner_of(shop)
-    reader = Browser(shop.host)
-    reader.log_in(key_of(shop, "--preset", "READONLY")[1])
-    assert reader.get(f"/ui/runners/{runner}/shell").status == 403
-    assert "/shell" not in reader.get(f"/ui/runners/{runner}").text
-    assert "/shell" in owner.get(f"/ui/runners/{runner}").text
-    assert refused(reader, runner) == 403
-    assert refused(owner, runner, page="guessed") == 403
-    assert refused(Browser(shop.host), runner) == 401
-    assert refused(owner, "nothing") == 404
-    place = f"ws://{shop.host}/ui/runners/{runner}/shell/socket?page={owner.token}"
-    with pytest.raises(InvalidStatus) as caught:
-        connect(place, origin=Origin("https://evil.example"), additional_headers={"Cookie": owner.cookie})
-    assert caught.value.response.status_code == 403
-
-
 def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:
     reader = Browser(shop.host)
     reader.log_in(key_of(shop, "--preset", "READONLY")[1])
@@ -505,8 +408,13 @@ def test_a_key_that_reads_changes_nothing(shop: Controller) -> None:
         "apps/shop/playground",
         "environments",
         "environments/main/delete",
+        "drains",
         "drains/any/pause",
+        "drains/any/delete",
+        "notices",
         "notices/any/test",
+        "notices/any/delete",
+        "accounts",
         f"runners/{runner}/kill",
     ):
         answer = reader.post(f"/ui/{path}")
@@ -568,6 +476,7 @@ def test_a_wrong_setting_is_named(owner: Browser, form: dict[str, str], words: s
     answer: Shown = owner.post("/ui/apps/shop/scale", **form)
     assert answer.status == 400
     assert words in answer.text
+    assert all(f'name="{name}" type="number" value="{value}"' in answer.text for name, value in form.items())
 
 
 def test_a_page_loads_less_than_40_kb_of_script(shop: Controller, owner: Browser) -> None:

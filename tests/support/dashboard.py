@@ -1,12 +1,42 @@
-"""A browser without JavaScript for the dashboard: pages, forms and a cookie."""
+"""A browser without JavaScript for the dashboard: pages, forms and a cookie; and an app to look at."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from urllib.parse import urlencode
+
+from tests.support.controller import Controller
+
+SHOP = """
+import fal
+from pydantic import BaseModel, Field
+
+
+class Order(BaseModel):
+    thing: str = Field(default="bread", description="What to sell")
+    count: int = Field(default=1, ge=1, le=9)
+    kind: str = Field(default="new", json_schema_extra={"enum": ["new", "old"]})
+    wrapped: bool = False
+    note: str | None = None
+
+
+class Shop(fal.App, name="shop", keep_alive=300):
+    @fal.endpoint("/")
+    def sell(self, order: Order) -> dict:
+        print("sold <b>one</b>")
+        if order.count == 9:
+            raise RuntimeError("only eight are left")
+        picture = {"url": "https://pictures.example/bread.png", "content_type": "image/png"}
+        return {**order.model_dump(), "picture": picture}
+
+    @fal.realtime("/live")
+    def live(self, order: Order) -> dict:
+        return order.model_dump()
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,3 +110,15 @@ class Browser:
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def key_of(controller: Controller, *arguments: str) -> tuple[str, str]:
+    """Return the id and the text of another key."""
+    made = json.loads(controller.fal("keys", "create", *arguments, "--json").stdout)
+    return made["key_id"], f"{made['key_id']}:{made['key_secret']}"
+
+
+def runner_of(controller: Controller) -> str:
+    """Return the id of the shop's runner."""
+    found = json.loads(controller.fal("runners", "list", "--json").stdout)["runners"]
+    return next(runner["runner_id"] for runner in found if runner["alias"] == "shop")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
@@ -10,23 +9,32 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from fal_server.core.faults import Fault, NotFound, Unauthenticated
+from fal_server.http.dashboard import (
+    account,
+    apps,
+    log_lines,
+    overview,
+    playground,
+    requests,
+    runners,
+    shell,
+    simulation,
+)
 from fal_server.http.dashboard.forms import form_of
 from fal_server.http.dashboard.pages import Pages
 from fal_server.http.dashboard.sessions import COOKIE, LIFE, PageGuard, require_same_origin
+from fal_server.http.dashboard.ui import Ui
 from fal_server.http.server.faults import http_error
 
 HOME, LOGIN = "/ui/", "/ui/login"
+_PARTS = (overview, apps, log_lines, simulation, playground, requests, runners, shell, account)
 
 
-def dashboard_app(pages: Pages, guard: PageGuard, routes: Iterable[Route]) -> Starlette:
-    """Return the application.
-
-    Args:
-        routes: the pages behind the login.
-    """
+def dashboard_app(ui: Ui, guard: PageGuard) -> Starlette:
+    """Return the application."""
+    pages = ui.pages
 
     async def home(request: Request) -> Response:
         return RedirectResponse(HOME, 308)
@@ -43,7 +51,7 @@ def dashboard_app(pages: Pages, guard: PageGuard, routes: Iterable[Route]) -> St
             guard.open_route("GET", "/ui", home),
             guard.open_route("GET", "/ui/static/{name}", static),
             *_LoginPages(pages, guard).routes,
-            *routes,
+            *(route for part in _PARTS for route in part.routes.bind(ui, guard)),
         ],
         exception_handlers={Fault: problems.of_fault, HTTPException: problems.of_no_page},
     )
@@ -77,9 +85,9 @@ class _LoginPages:
         except Unauthenticated as fault:
             return self._show(request, 401, following, fault.message)
         self._sessions.end(request)
-        apps = caller.scope.restrictions.apps
-        if following == HOME and apps:  # a key for one app opens no page of the whole account
-            following = f"/ui/apps/{quote(str(min(apps, key=str)))}"
+        reached = caller.scope.restrictions.apps
+        if following == HOME and reached:  # a key for one app opens no page of the whole account
+            following = f"/ui/apps/{quote(str(min(reached, key=str)))}"
         answer = RedirectResponse(following, 303)
         life, secure = int(LIFE.total_seconds()), request.url.scheme == "https"
         answer.set_cookie(COOKIE, cookie, life, path="/ui", secure=secure, httponly=True, samesite="strict")
@@ -121,12 +129,6 @@ class _Problems:
     def _show(self, request: Request, status: int, detail: str) -> Response:
         title = HTTPStatus(status).phrase
         return self._pages.show(request, "problem.html", status=status, title=title, detail=detail)
-
-
-def back(place: str, notice: str = "") -> Response:
-    """Redirect from a processed form to the page that shows its result."""
-    mark = "&" if "?" in place else "?"
-    return RedirectResponse(place + (f"{mark}notice={quote(notice)}" if notice else ""), 303)
 
 
 def _inside(place: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -11,7 +13,8 @@ from fal_server.core.faults import InvalidArgument, TooLarge
 
 _MOST_BYTES = 4 * 1024 * 1024
 _MOST_FIELDS = 200
-_MOST_DECIMAL = 1e6
+_MOST_DECIMAL = 1e9
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 async def form_of(request: Request) -> Mapping[str, str]:
@@ -68,3 +71,21 @@ def decimal(fields: Mapping[str, str], name: str, usual: float) -> float:
     if not 0 < value <= _MOST_DECIMAL:
         raise InvalidArgument(name, f"{name} is {text[:40]!r}: give a positive number")
     return value
+
+
+def entries(fields: Mapping[str, str], name: str, between: str = ",") -> list[str]:
+    """Return the parts of a field, without empty ones."""
+    return [part.strip() for part in fields.get(name, "").split(between) if part.strip()]
+
+
+def one_of(fields: Mapping[str, str], name: str, choices: type[Choice]) -> Choice:
+    """Return what was chosen in a field.
+
+    Raises:
+        InvalidArgument: it offers no such choice.
+    """
+    try:
+        return choices(fields.get(name, ""))
+    except ValueError:
+        known = ", ".join(choices)
+        raise InvalidArgument(name, f"{name} is {fields.get(name, '')[:40]!r}: choose one of {known}") from None

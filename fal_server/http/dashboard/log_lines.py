@@ -13,15 +13,15 @@ from starlette.responses import Response
 
 from fal_server.core.identity import Principal, Scope
 from fal_server.core.logs import LogEntry, LogQuery
-from fal_server.http.dashboard.pages import Pages, app_of, headers_of
+from fal_server.http.dashboard.pages import app_of, headers_of
+from fal_server.http.dashboard.ui import Routes, Ui
 from fal_server.http.routes.event_stream import event, event_stream
-from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.line_events import line_events
 from fal_server.http.routes.parameters import given_time
-from fal_server.services.logs import LogBatch, Logs
 
 _MOST_LINES = 500
 _READS = 200_000
+routes = Routes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,61 +40,61 @@ class ShownLines:
     follow: str
 
 
-class LogLines:
-    """Searches and follows lines, and shows those of an app."""
+async def lines_of_runner(ui: Ui, scope: Scope, runner_id: str, search: str | None) -> ShownLines:
+    """Return the latest lines of a runner."""
+    return await _find(ui, scope, LogQuery(runner_id=runner_id), search, f"/ui/runners/{runner_id}/follow")
 
-    def __init__(self, pages: Pages, guard: Guard, logs: Logs) -> None:
-        self._pages = pages
-        self._logs = logs
-        self.routes = [
-            guard.route("GET", "/ui/apps/{app}/logs", self._show),
-            guard.route("GET", "/ui/apps/{app}/follow", self._follow_app),
-            guard.route("GET", "/ui/runners/{runner_id}/follow", self._follow_runner),
-        ]
 
-    async def of_runner(self, scope: Scope, runner_id: str, search: str | None) -> ShownLines:
-        """Return the latest lines of a runner."""
-        return await self._find(scope, LogQuery(runner_id=runner_id), search, f"/ui/runners/{runner_id}/follow")
+async def lines_of_request(ui: Ui, scope: Scope, runner_id: str, request_id: str, since: datetime | None) -> ShownLines:
+    """Return the lines that a runner wrote for a request."""
+    return await _find(ui, scope, LogQuery(runner_id=runner_id, request_id=request_id, since=since), None, "")
 
-    async def of_request(self, scope: Scope, runner_id: str, request_id: str, since: datetime | None) -> ShownLines:
-        """Return the lines that a runner wrote for a request."""
-        query = LogQuery(runner_id=runner_id, request_id=request_id, since=since)
-        return await self._find(scope, query, None, "")
 
-    async def _find(self, scope: Scope, query: LogQuery, search: str | None, follow: str) -> ShownLines:
-        query = replace(query, search=search or None, newest_first=True, limit=_MOST_LINES, reads=_READS)
-        page = await self._logs.page(scope, query)
-        since = f"?since={quote(page.entries[0].timestamp.isoformat())}" if page.entries else ""
-        return ShownLines(
-            entries=page.entries[::-1],
-            search=search or "",
-            more=page.more,
-            follow=follow + since if follow and not search else "",
-        )
+async def _find(ui: Ui, scope: Scope, query: LogQuery, search: str | None, follow: str) -> ShownLines:
+    query = replace(query, search=search or None, newest_first=True, limit=_MOST_LINES, reads=_READS)
+    page = await ui.logs.page(scope, query)
+    since = f"?since={quote(page.entries[0].timestamp.isoformat())}" if page.entries else ""
+    return ShownLines(
+        entries=page.entries[::-1],
+        search=search or "",
+        more=page.more,
+        follow=follow + since if follow and not search else "",
+    )
 
-    async def _show(self, request: Request, caller: Principal) -> Response:
-        app = str(app_of(request, caller))
-        search = request.query_params.get("search")
-        lines = await self._find(caller.scope, LogQuery(app_name=app), search, f"/ui/apps/{app}/follow")
-        return self._pages.show(request, "app_logs.html", app=app, lines=lines)
 
-    async def _follow_app(self, request: Request, caller: Principal) -> Response:
-        return self._follow(
-            request, caller, LogQuery(app_name=str(app_of(request, caller)), since=given_time(request, "since"))
-        )
+@routes.page("/ui/apps/{app}/logs")
+async def _show(ui: Ui, request: Request, caller: Principal) -> Response:
+    app = str(app_of(request, caller))
+    search = request.query_params.get("search")
+    lines = await _find(ui, caller.scope, LogQuery(app_name=app), search, f"/ui/apps/{app}/follow")
+    return ui.pages.show(request, "app_logs.html", app=app, lines=lines)
 
-    async def _follow_runner(self, request: Request, caller: Principal) -> Response:
-        runner_id = request.path_params["runner_id"]
-        return self._follow(request, caller, LogQuery(runner_id=runner_id, since=given_time(request, "since")))
 
-    def _follow(self, request: Request, caller: Principal, query: LogQuery) -> Response:
-        draining: asyncio.Event = request.scope["state"]["draining"]
-        return event_stream(self._events(self._logs.follow(caller.scope, query), draining), headers_of(request))
+@routes.page("/ui/apps/{app}/follow", "/ui/runners/{runner_id}/follow")
+async def _follow(ui: Ui, request: Request, caller: Principal) -> Response:
+    runner_id = request.path_params.get("runner_id")
+    app = None if runner_id else str(app_of(request, caller))
+    query = LogQuery(app_name=app, runner_id=runner_id, since=given_time(request, "since"))
+    return event_stream(_events(ui, request, caller, query), headers_of(request))
 
-    async def _events(self, batches: AsyncGenerator[LogBatch], draining: asyncio.Event) -> AsyncGenerator[bytes]:
-        async for lines in line_events(batches, self._line, draining):
+
+async def _events(ui: Ui, request: Request, caller: Principal, query: LogQuery) -> AsyncGenerator[bytes]:
+    over = asyncio.Event()
+    waits = [
+        asyncio.create_task(_pass_on(sign, over))
+        for sign in (request.scope["state"]["draining"], getattr(request.state, "logged_out", None))
+        if sign is not None
+    ]
+    try:
+        batches = ui.logs.follow(caller.scope, query)
+        async for lines in line_events(batches, lambda entry: event(ui.pages.text("line.html", entry=entry)), over):
             yield lines
         yield event("over", "end")  # otherwise the browser would reconnect
+    finally:
+        for wait in waits:
+            wait.cancel()
 
-    def _line(self, entry: LogEntry) -> bytes:
-        return event(self._pages.text("line.html", entry=entry))
+
+async def _pass_on(ended: asyncio.Event, over: asyncio.Event) -> None:
+    await ended.wait()
+    over.set()

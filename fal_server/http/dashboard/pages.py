@@ -16,10 +16,12 @@ from starlette.responses import HTMLResponse, Response
 
 from fal_server.access.permissions import allows
 from fal_server.core.accounts import KnownAccounts
+from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.identity import AppId, Principal
 from fal_server.http.dashboard.wording import ago, amount, clock_time, day_time, plain, size, span, tone
 from fal_server.http.routes.hosts import folder_of
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS
+from fal_server.http.server.faults import http_error
 from fal_server.ports import Clock
 
 _NAVIGATION = (
@@ -68,8 +70,8 @@ class Static:
             "content-type": kind,
             "cache-control": "public, max-age=31536000, immutable",
             "vary": "accept-encoding",
+            "x-content-type-options": "nosniff",
         }
-        headers["x-content-type-options"] = "nosniff"
         if "gzip" in request.headers.get("accept-encoding", ""):
             return Response(content, headers={**headers, "content-encoding": "gzip"})
         return Response(gzip.decompress(content), headers=headers)
@@ -113,14 +115,18 @@ class Pages:
     def show(
         self, request: Request, template: str, *, status: int = 200, external: bool = False, **values: object
     ) -> Response:
-        """Render a page for the caller, if the guard admitted one.
+        """Render a page for the caller, if the guard admitted one, with what is wrong in its form.
 
         Args:
             external: whether it may contain images, audio and video from anywhere.
         """
         caller: Principal | None = getattr(request.state, "caller", None)
+        fault: Fault | None = getattr(request.state, "fault", None)
+        form: Mapping[str, str] = getattr(request.state, "form", None) or {}
+        wrong = {} if fault is None else {_place_of(fault, form): fault.message}
+        status = status if fault is None else http_error(fault).status
         shown = {
-            "caller": caller,
+            "holder": caller,
             "static": self.static.address,
             "version": self._version,
             "owner": None if caller is None else self.nickname(caller),
@@ -129,12 +135,20 @@ class Pages:
             "may": partial(may, caller),
             "navigation": _opened(caller, _NAVIGATION),
             "account_pages": _opened(caller, _OF_THE_ACCOUNT),
+            "wrong": wrong,
+            "entered": form if wrong else {},
             "notice": "" if caller is None else request.query_params.get("notice", "")[:200],
             **values,
         }
         return HTMLResponse(
             self.text(template, **shown), status, headers_of(request, "http: https:" if external else "")
         )
+
+
+def _place_of(fault: Fault, form: Mapping[str, str]) -> str:
+    """Return the field that a fault is about; "" if the form has no such field."""
+    field = fault.field.partition("[")[0] if isinstance(fault, InvalidArgument) else ""
+    return field if field in form else ""
 
 
 def may(caller: Principal | None, method: str, path: str) -> bool:

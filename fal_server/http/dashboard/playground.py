@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pprint import pformat
 from urllib.parse import quote
@@ -16,19 +16,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from fal_server.access.permissions import require_app
-from fal_server.access.tokens import Tokens
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import AppId, Principal
+from fal_server.core.identity import Principal
 from fal_server.core.json_reader import read_json
 from fal_server.core.queue import Answer
-from fal_server.http.dashboard.app import back
 from fal_server.http.dashboard.forms import form_of
 from fal_server.http.dashboard.media import media_of
-from fal_server.http.dashboard.pages import Pages, app_of, headers_of
+from fal_server.http.dashboard.pages import app_of, headers_of
 from fal_server.http.dashboard.schema import endpoints, entered, example_of, fields_of, is_realtime
-from fal_server.http.routes.guard import Guard
-from fal_server.services.queue import Queue
-from fal_server.services.revisions import Revisions
+from fal_server.http.dashboard.ui import Routes, Ui, back
 from fal_server.services.submission import Submission
 from fal_server.services.views import Urls
 
@@ -36,6 +32,8 @@ _WAIT_SECONDS = 60.0
 _TOKEN_SECONDS = 60.0
 _OF_THE_FORM = "in."
 _STREAM = "/stream"
+_PLACE = "/ui/apps/{app}/playground"
+routes = Routes()
 
 
 class CallKind(StrEnum):
@@ -46,123 +44,97 @@ class CallKind(StrEnum):
     REALTIME = "realtime"
 
 
-class PlaygroundPage:
-    """The playground of each app.
+@routes.action(f"{_PLACE}/token")
+async def _token(ui: Ui, request: Request, caller: Principal) -> Response:
+    """Return a token with which the page's script opens a WebSocket to the app."""
+    app_id = app_of(request, caller)
+    require_app(caller, app_id)
+    token = ui.tokens.for_calls(caller, [str(app_id)], _TOKEN_SECONDS).text
+    return PlainTextResponse(token, headers=headers_of(request))
 
-    Args:
-        urls: returns the addresses of an app.
-    """
 
-    def __init__(
-        self,
-        pages: Pages,
-        guard: Guard,
-        revisions: Revisions,
-        queue: Queue,
-        tokens: Tokens,
-        urls: Callable[[AppId], Urls],
-    ) -> None:
-        self._pages = pages
-        self._tokens = tokens
-        self._revisions = revisions
-        self._queue = queue
-        self._urls = urls
-        place = "/ui/apps/{app}/playground"
-        self.routes = [
-            guard.route("GET", place, self._form),
-            guard.route("GET", f"{place}/{{endpoint:path}}", self._form),
-            guard.route("POST", place, self._call),
-            guard.route("POST", f"{place}/token", self._token),
-        ]
+@routes.page(_PLACE, f"{_PLACE}/{{endpoint:path}}")
+async def _show(
+    ui: Ui,
+    request: Request,
+    caller: Principal,
+    path: str = "",
+    body: object = None,
+    answer: tuple[str, Answer | None, str | None] = ("", None, None),
+) -> Response:
+    app_id, form = app_of(request, caller), await form_of(request)
+    require_app(caller, app_id)
+    description = (await ui.revisions.metadata(caller.scope, str(app_id))).get("openapi")
+    paths = endpoints(description) or ["/"]
+    path = path or form.get("path") or f"/{request.path_params.get('endpoint', '')}"
+    path = path if path in paths else paths[0]
+    fields = fields_of(description, path)
+    sent = example_of(fields) if body is None else body
+    request_id, content, error = answer
+    kind = CallKind.STREAM if path.endswith(_STREAM) else CallKind.CALL
+    kind = CallKind.REALTIME if is_realtime(description, path) else kind
+    name = f"{ui.pages.nickname(caller)}/{app_id}"
+    return ui.pages.show(
+        request,
+        "playground.html",
+        external=True,
+        app=str(app_id),
+        paths=paths,
+        chosen=path,
+        fields=fields,
+        values=_texts(sent) | (_of_form(form) if body is None else {}),
+        json_text=form.get("json") or json.dumps(sent, indent=2, ensure_ascii=False),
+        kind=kind,
+        socket=quote(f"/{name}{path}"),
+        snippets=snippets(ui.urls(app_id), name, path, sent, kind),
+        request_id=request_id,
+        answer=None if content is None else media_of(content),
+        error=error,
+    )
 
-    async def _token(self, request: Request, caller: Principal) -> Response:
-        """Return a token with which the page's script opens a WebSocket to the app."""
-        app_id = app_of(request, caller)
-        require_app(caller, app_id)
-        return PlainTextResponse(
-            self._tokens.for_calls(caller, [str(app_id)], _TOKEN_SECONDS).text, headers=headers_of(request)
-        )
 
-    async def _form(self, request: Request, caller: Principal) -> Response:
-        app_id = app_of(request, caller)
-        require_app(caller, app_id)
-        return await self._show(request, caller, app_id, f"/{request.path_params.get('endpoint', '')}", None, None)
-
-    async def _call(self, request: Request, caller: Principal) -> Response:
-        app_id, form = app_of(request, caller), await form_of(request)
-        require_app(caller, app_id)
-        path = form.get("path", "")
-        values = {name[len(_OF_THE_FORM) :]: text for name, text in form.items() if name.startswith(_OF_THE_FORM)}
-        description = (await self._revisions.metadata(caller.scope, str(app_id))).get("openapi")
-        if path not in (endpoints(description) or ["/"]):  # it goes into the head of a request
-            raise InvalidArgument("path", f"path is {path[:80]!r}: choose an endpoint on the page")
-        if is_realtime(description, path):
-            raise InvalidArgument("path", f"{path} takes messages of a realtime session: `Send` on the page begins one")
-        how = form.get("send", "")
-        if how.startswith("json"):
-            try:
-                body = read_json(form.get("json", "").encode())
-            except ValueError as error:
-                raise InvalidArgument("json", f"that is not JSON: {error}; go back and correct it") from error
-        else:
-            body = entered(fields_of(description, path), values)
-        submission = Submission(
-            app_id=app_id,
-            path=path,
-            headers=(("content-type", "application/json"), ("accept", "application/json")),
-            body=json.dumps(body).encode(),
-            caller=caller.key_id,
-        )
-        accepted = (await self._queue.submit(submission)).request
-        place = f"/ui/apps/{quote(str(app_id))}/requests/{accepted.request_id}"
-        if how.endswith("queue"):
-            return back(place)
+@routes.action(_PLACE, again=_show)
+async def _call(ui: Ui, request: Request, caller: Principal) -> Response:
+    app_id, form = app_of(request, caller), await form_of(request)
+    require_app(caller, app_id)
+    path, how = form.get("path", ""), form.get("send", "")
+    description = (await ui.revisions.metadata(caller.scope, str(app_id))).get("openapi")
+    if path not in (endpoints(description) or ["/"]):  # it goes into the head of a request
+        raise InvalidArgument("path", f"path is {path[:80]!r}: choose an endpoint on the page")
+    if is_realtime(description, path):
+        raise InvalidArgument("path", f"{path} takes messages of a realtime session: `Send` on the page begins one")
+    if how.startswith("json"):
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                await self._queue.finished(accepted.request_id)
-        except TimeoutError:
-            return back(place, "It is still at work; this page shows its answer when it has one.")
-        done, answer = await self._queue.result(app_id, accepted.request_id)
-        return await self._show(request, caller, app_id, path, body, (done.request_id, answer, done.error))
-
-    async def _show(
-        self,
-        request: Request,
-        caller: Principal,
-        app_id: AppId,
-        path: str,
-        body: object,
-        answer: tuple[str, Answer | None, str | None] | None,
-    ) -> Response:
-        description = (await self._revisions.metadata(caller.scope, str(app_id))).get("openapi")
-        paths = endpoints(description) or ["/"]
-        path = path if path in paths else paths[0]
-        fields = fields_of(description, path)
-        sent = example_of(fields) if body is None else body
-        request_id, content, error = answer or ("", None, None)
-        kind = CallKind.STREAM if path.endswith(_STREAM) else CallKind.CALL
-        kind = CallKind.REALTIME if is_realtime(description, path) else kind
-        name = f"{self._pages.nickname(caller)}/{app_id}"
-        return self._pages.show(
-            request,
-            "playground.html",
-            external=True,
-            app=str(app_id),
-            paths=paths,
-            chosen=path,
-            fields=fields,
-            values=_texts(sent),
-            json_text=json.dumps(sent, indent=2, ensure_ascii=False),
-            kind=kind,
-            socket=quote(f"/{name}{path}"),
-            snippets=snippets(self._urls(app_id), name, path, sent, kind),
-            request_id=request_id,
-            answer=None if content is None else media_of(content),
-            error=error,
-        )
+            body = read_json(form.get("json", "").encode())
+        except ValueError as error:
+            raise InvalidArgument("json", f"that is not JSON: {error}") from error
+    else:
+        body = entered(fields_of(description, path), _of_form(form))
+    submission = Submission(
+        app_id=app_id,
+        path=path,
+        headers=(("content-type", "application/json"), ("accept", "application/json")),
+        body=json.dumps(body).encode(),
+        caller=caller.key_id,
+    )
+    accepted = (await ui.queue.submit(submission)).request
+    place = f"/ui/apps/{quote(str(app_id))}/requests/{accepted.request_id}"
+    if how.endswith("queue"):
+        return back(place)
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            await ui.queue.finished(accepted.request_id)
+    except TimeoutError:
+        return back(place, "It is still at work; this page shows its answer when it has one.")
+    done, answer = await ui.queue.result(app_id, accepted.request_id)
+    return await _show(ui, request, caller, path, body, (done.request_id, answer, done.error))
 
 
-def _texts(sent: object) -> Mapping[str, str]:
+def _of_form(form: Mapping[str, str]) -> dict[str, str]:
+    return {name[len(_OF_THE_FORM) :]: text for name, text in form.items() if name.startswith(_OF_THE_FORM)}
+
+
+def _texts(sent: object) -> dict[str, str]:
     if not isinstance(sent, Mapping):
         return {}
     return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in sent.items()}

@@ -9,75 +9,58 @@ from starlette.responses import Response
 
 from fal_server.core.history import StartPhases
 from fal_server.core.identity import Principal
-from fal_server.http.dashboard.app import back
-from fal_server.http.dashboard.log_lines import LogLines
-from fal_server.http.dashboard.pages import Pages, may
-from fal_server.http.routes.guard import Guard
-from fal_server.services.runners import Runners
+from fal_server.http.dashboard.log_lines import lines_of_runner
+from fal_server.http.dashboard.pages import may
+from fal_server.http.dashboard.ui import Routes, Ui
 
 _LOOK_BACK = timedelta(hours=24)
 _MOST_ENDED = 50
+_ONE = "/ui/runners/{runner_id}"
+routes = Routes()
 
 
-class RunnerPages:
-    """The list of runners, and one runner."""
+@routes.page("/ui/runners")
+async def _list(ui: Ui, request: Request, caller: Principal) -> Response:
+    since = ui.pages.now() - _LOOK_BACK
+    views = await ui.runners.list(caller.scope, since=since, include_pending=True)
+    ended = [view for view in views if view.runner.ended]
+    return ui.pages.show(
+        request,
+        "runners.html",
+        living=[view for view in views if not view.runner.ended],
+        ended=ended[: -_MOST_ENDED - 1 : -1],
+        ended_count=len(ended),
+    )
 
-    def __init__(self, pages: Pages, guard: Guard, runners: Runners, lines: LogLines) -> None:
-        self._pages = pages
-        self._runners = runners
-        self._lines = lines
-        one = "/ui/runners/{runner_id}"
-        self.routes = [
-            guard.route("GET", "/ui/runners", self._list),
-            guard.route("GET", one, self._show),
-            guard.route("POST", one + "/stop", self._stop),
-            guard.route("POST", one + "/kill", self._kill),
-        ]
 
-    async def _list(self, request: Request, caller: Principal) -> Response:
-        since = self._pages.now() - _LOOK_BACK
-        views = await self._runners.list(caller.scope, since=since, include_pending=True)
-        ended = [view for view in views if view.runner.ended]
-        return self._pages.show(
-            request,
-            "runners.html",
-            living=[view for view in views if not view.runner.ended],
-            ended=ended[: -_MOST_ENDED - 1 : -1],
-            ended_count=len(ended),
-        )
+@routes.page(_ONE)
+async def _show(ui: Ui, request: Request, caller: Principal) -> Response:
+    view = await ui.runners.get(caller.scope, request.path_params["runner_id"])
+    lines = None
+    if may(caller, "GET", f"{_ONE}/follow"):
+        lines = await lines_of_runner(ui, caller.scope, view.runner.runner_id, request.query_params.get("search"))
+    return ui.pages.show(
+        request, "runner.html", view=view, runner=view.runner, phases=_shares(view.phases), lines=lines
+    )
 
-    async def _show(self, request: Request, caller: Principal) -> Response:
-        view = await self._runners.get(caller.scope, request.path_params["runner_id"])
-        lines = None
-        if may(caller, "GET", "/ui/runners/{runner_id}/follow"):
-            lines = await self._lines.of_runner(caller.scope, view.runner.runner_id, request.query_params.get("search"))
-        return self._pages.show(
-            request, "runner.html", view=view, runner=view.runner, phases=_shares(view.phases), lines=lines
-        )
 
-    async def _stop(self, request: Request, caller: Principal) -> Response:
-        runner_id = request.path_params["runner_id"]
-        await self._runners.stop(caller.scope, runner_id, replace_first=False)
-        return back(
-            f"/ui/runners/{runner_id}", "It gets no more requests, and stops when it has finished those it has."
-        )
+@routes.action(f"{_ONE}/stop", _ONE)
+async def _stop(ui: Ui, request: Request, caller: Principal) -> str:
+    await ui.runners.stop(caller.scope, request.path_params["runner_id"], replace_first=False)
+    return "It gets no more requests, and stops when it has finished those it has."
 
-    async def _kill(self, request: Request, caller: Principal) -> Response:
-        runner_id = request.path_params["runner_id"]
-        await self._runners.kill(caller.scope, runner_id)
-        return back(f"/ui/runners/{runner_id}", "The runner is being killed.")
+
+@routes.action(f"{_ONE}/kill", _ONE)
+async def _kill(ui: Ui, request: Request, caller: Principal) -> str:
+    await ui.runners.kill(caller.scope, request.path_params["runner_id"])
+    return "The runner is being killed."
 
 
 def _shares(phases: StartPhases | None) -> list[tuple[str, float, int]]:
     """Return the parts of a start: name, seconds, and the share of the whole in percent."""
     if phases is None:
         return []
-    known = [
-        (name, seconds)
-        for name, seconds in (
-            ("waited", phases.waiting), ("environment", phases.environment), ("setup", phases.setup),
-        )
-        if seconds is not None
-    ]  # fmt: skip
-    whole = sum(seconds for _, seconds in known) or 1.0
-    return [(name, seconds, round(100 * seconds / whole)) for name, seconds in known]
+    parts = {"waited": phases.waiting, "environment": phases.environment, "setup": phases.setup}
+    known = {name: seconds for name, seconds in parts.items() if seconds is not None}
+    whole = sum(known.values()) or 1.0
+    return [(name, seconds, round(100 * seconds / whole)) for name, seconds in known.items()]

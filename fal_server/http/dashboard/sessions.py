@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -34,11 +35,13 @@ class Session:
 
     Attributes:
         page_token: in every page of the session, where no page of an app can read it.
+        logged_out: set at the logout, which ends shells and followed logs of other pages, too.
     """
 
     key_id: str
     page_token: str
     expires_at: datetime
+    logged_out: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Sessions:
@@ -88,7 +91,9 @@ class Sessions:
 
     def end(self, request: Request) -> None:
         """End the session of a request, if it has one."""
-        self._sessions.pop(_hashed(request.cookies.get(COOKIE, "")), None)
+        ended = self._sessions.pop(_hashed(request.cookies.get(COOKIE, "")), None)
+        if ended is not None:
+            ended.logged_out.set()
 
     def _end_of_key(self, key_id: str) -> None:
         for cookie in [cookie for cookie, session in self._sessions.items() if session.key_id == key_id]:
@@ -129,6 +134,7 @@ class PageGuard(Guard):
         caller = await self.sessions.caller(session)
         request.state.caller = caller
         request.state.page_token = session.page_token
+        request.state.logged_out = session.logged_out
         return caller
 
 

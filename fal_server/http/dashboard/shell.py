@@ -19,51 +19,46 @@ from websockets.protocol import State
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.identity import Principal
 from fal_server.core.json_reader import read_json
-from fal_server.http.dashboard.pages import Pages
-from fal_server.http.routes.guard import Guard
+from fal_server.http.dashboard.ui import Routes, Ui
 from fal_server.http.server.asgi import EXCHANGE, REQUEST_ID
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.websocket import WebSocketProtocol
 from fal_server.ports import ExecRequest, ExecSession, TerminalSize
-from fal_server.services.runners import Runners
 
 _MOST_MESSAGE_BYTES = 64 * 1024
 _MOST_WAITING = 64
 _MOST_CELLS = 1000
+_PLACE = "/ui/runners/{runner_id}/shell"
+routes = Routes()
 
 
-class ShellPage:
-    """A shell in each runner, for keys that may run commands there."""
+@routes.page(_PLACE)
+async def _show(ui: Ui, request: Request, caller: Principal) -> Response:
+    view = await ui.runners.get(caller.scope, request.path_params["runner_id"])
+    return ui.pages.show(request, "shell.html", runner=view.runner)
 
-    def __init__(self, pages: Pages, guard: Guard, runners: Runners) -> None:
-        self._pages = pages
-        self._runners = runners
-        place = "/ui/runners/{runner_id}/shell"
-        self.routes = [guard.route("GET", place, self._show), guard.route("GET", f"{place}/socket", self._open)]
 
-    async def _show(self, request: Request, caller: Principal) -> Response:
-        view = await self._runners.get(caller.scope, request.path_params["runner_id"])
-        return self._pages.show(request, "shell.html", runner=view.runner)
-
-    async def _open(self, request: Request, caller: Principal) -> Response:
-        exchange: Exchange = request.scope["state"][EXCHANGE]
-        if not exchange.upgrade:
-            raise InvalidArgument("upgrade", "this address takes WebSockets: open the shell's page")
-        size = _size(request.query_params.get("columns"), request.query_params.get("rows"))
-        session = await self._runners.exec(
-            caller.scope, request.path_params["runner_id"], ExecRequest(command=(), tty=True, size=size)
-        )
-        return _ShellResponse(exchange, request.scope["state"][REQUEST_ID], session)
+@routes.page(f"{_PLACE}/socket")
+async def _open(ui: Ui, request: Request, caller: Principal) -> Response:
+    exchange: Exchange = request.scope["state"][EXCHANGE]
+    if not exchange.upgrade:
+        raise InvalidArgument("upgrade", "this address takes WebSockets: open the shell's page")
+    size = _size(request.query_params.get("columns"), request.query_params.get("rows"))
+    command = ExecRequest(command=(), tty=True, size=size)
+    session = await ui.runners.exec(caller.scope, request.path_params["runner_id"], command)
+    logged_out: asyncio.Event = getattr(request.state, "logged_out", None) or asyncio.Event()
+    return _ShellResponse(exchange, request.scope["state"][REQUEST_ID], session, logged_out)
 
 
 class _ShellResponse(Response):
     """A response that becomes a WebSocket, and lasts as long as the shell."""
 
-    def __init__(self, exchange: Exchange, request_id: str, session: ExecSession) -> None:
+    def __init__(self, exchange: Exchange, request_id: str, session: ExecSession, logged_out: asyncio.Event) -> None:
         super().__init__()
         self._exchange = exchange
         self._id = request_id
         self._session = session
+        self._logged_out = logged_out
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._session
@@ -75,12 +70,15 @@ class _ShellResponse(Response):
             writing = asyncio.create_task(_output(session, socket))
             reading = asyncio.create_task(_input(session, socket))
             leaving = asyncio.create_task(socket.gone.wait())
+            logout = asyncio.create_task(self._logged_out.wait())
             try:
-                await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((writing, leaving, logout), return_when=asyncio.FIRST_COMPLETED)
+                if logout.done():
+                    socket.tell({"error": "this browser has logged out"})
             finally:
-                for work in (writing, reading, leaving):
+                for work in (writing, reading, leaving, logout):
                     work.cancel()
-                await asyncio.gather(writing, reading, leaving, return_exceptions=True)
+                await asyncio.gather(writing, reading, leaving, logout, return_exceptions=True)
                 socket.close(CloseCode.NORMAL_CLOSURE)
         finally:
             await session.close()
