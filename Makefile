@@ -73,6 +73,10 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app, and clean up
 	@$(BIN)/python scripts/demo.py
 
+.PHONY: demo-cluster
+demo-cluster: $(STAMP) $(if $(RAY),$(RAY_VENV)/.ready) ## switch machines off beneath two controllers; RAY=1 has Ray place runners; needs what test-cluster needs
+	@$(BIN)/python -m scripts.demo_cluster $(if $(RAY),--ray)
+
 .PHONY: test
 test: $(STAMP) ## run the tests
 	@echo "Left out: make test-system (whole controllers, and programs of Debian), test-interop (the published packages),"

@@ -40,7 +40,7 @@ def waiting(cluster: RayCluster, words: str) -> str:
                     return each["runner_id"]
         return ""
 
-    return until(found, f"a runner that waits because: {words}")
+    return until(found, f"a runner that waits because: {words}", 180)
 
 
 def owners() -> list[str]:
@@ -60,7 +60,7 @@ def test_ray_places_runners_says_why_one_waits_and_gets_everything_back(cluster:
     third = waiting(cluster, "Ray has no room for it now (NO_RESOURCES; GPU-FAR: 1024 MiB, 1 x GPU-FAR)")
     cluster.controller.fal("apps", "scale", "far", "--min-concurrency", "2")
     first = runners[0]["runner_id"]
-    cluster.controller.fal("runners", "kill", first, "--yes")
+    cluster.controller.fal("runners", "kill", first)
     until(lambda: first not in {each["runner_id"] for each in cluster.runners()}, "the end of a runner")
     until(lambda: owners() == sorted(each["runner_id"] for each in serving(cluster, 2)), "their groups")
     assert third not in {runners[0]["runner_id"], runners[1]["runner_id"]}
@@ -95,7 +95,7 @@ def test_a_machine_that_is_lost_has_its_runners_replaced_where_ray_has_room(clus
     assert gone["runner_id"] not in owners()
     [left] = serving(cluster, 1)
     assert left["node"].startswith(f"{stays.machine.name}-")
-    cluster.controller.fal("runners", "kill", left["runner_id"], "--yes")
+    cluster.controller.fal("runners", "kill", left["runner_id"])
     until(lambda: serving(cluster, 1)[0]["runner_id"] != left["runner_id"], "another in its place")
     assert call(cluster).status == 200
     assert pending
