@@ -107,14 +107,14 @@ class Demo:
             return {"error": (done.stdout + done.stderr).strip()}
         return found
 
-    def call(self, machine: Machine, times: int) -> None:
+    def call(self, machine: Machine, times: int, *, may_fail: bool = False) -> None:
         """Call the app several times at once, and say where it ran."""
         print(f"{machine.name}$ curl https://{machine.address}:{PORT}/local/where   # {times} times at once")
         with ThreadPoolExecutor(times) as threads:
             answers = list(threads.map(self.ask, [machine] * times))
         for answer, count in sorted(Counter(json.dumps(each, sort_keys=True) for each in answers).items()):
             print(f"  {count} x {answer}", flush=True)
-        if any("machine" not in each for each in answers):
+        if not may_fail and any("machine" not in each for each in answers):
             raise SystemExit("demo: a call failed")
 
     def runners(self, machine: Machine) -> list[dict[str, str]]:
@@ -208,11 +208,9 @@ class Demo:
     def lose_node(self) -> None:
         """Switch off another machine, and return both."""
         alfa, bravo, charlie = self.boxes.values()
-        self.tell(
-            "Switch charlie off, too. Calls go to bravo at once; after a minute the others' runners are given up."
-        )
+        self.tell("Switch charlie off, too. A call that it still gets is lost a minute later, with its runner.")
         charlie.power_off()
-        self.call(bravo, 5)
+        self.call(bravo, 5, may_fail=True)
         self.wait(
             lambda: all(each["node"].startswith("bravo-") for each in self.runners(bravo)), "lost runners are given up"
         )
