@@ -111,7 +111,15 @@ class Version:
     def fal(self, *arguments: str) -> str:
         """Run the version's command; return its output."""
         command = [str(self._checkout / ".venv" / "bin" / "fal"), *arguments]
-        done = subprocess.run(command, env=self._environment, check=False, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command,
+            env=self._environment,
+            check=False,
+            stdin=subprocess.DEVNULL,  # so no version asks a person
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         if done.returncode:
             raise RuntimeError(f"{self.name}: fal {' '.join(arguments)}: {done.stderr}")
         return done.stdout
@@ -191,7 +199,7 @@ def _direct(connections: int, figure: str) -> Callable[[Version], float]:
 
 def _queued(version: Version) -> float:
     accepted = version.requests(32, "/queue")["cpu_us"]
-    version.fal("queue", "flush", "measured", "--yes")
+    version.fal("queue", "flush", "measured")
     return accepted
 
 
@@ -218,6 +226,16 @@ _FIGURES: dict[str, tuple[str, float, Callable[[Version], float]]] = {
 }
 
 
+def _print_row(title: str, factor: float, taken: Sequence[Sequence[float]]) -> None:
+    """Print the medians of each version, and their ratios to the first one's figure of the same round."""
+    before = taken[0]
+    cells = f"{statistics.median(before) * factor:>10.3g}"
+    for figures in taken[1:]:
+        ratio = statistics.median(after / first for after, first in zip(figures, before, strict=True))
+        cells += f"{statistics.median(figures) * factor:>10.3g}{ratio:>8.2f}"
+    print(f"{title:38}{cells}", flush=True)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measure and print a table of medians, and of the median ratio to the other checkout's figure of the round."""
     other = Path(arguments[0]).resolve()
@@ -236,19 +254,12 @@ def main(arguments: Sequence[str]) -> int:
         ):
             versions.append(Version(name, checkout, Path(folder) / name, *options))
             ends.callback(versions[-1].stop)
-        for title, (_, _, measure) in chosen.items():
+        print(f"{'':38}{'before':>10}{'now':>10}{'ratio':>8}{'view':>10}{'ratio':>8}")
+        for title, (unit, factor, measure) in chosen.items():
             for round_number in range(_ROUNDS):
                 for version in versions if round_number % 2 else reversed(versions):
                     taken[title, version.name].append(measure(version))
-    print(f"{'':38}{'before':>10}{'now':>10}{'ratio':>8}{'view':>10}{'ratio':>8}")
-    for title, (unit, factor, _) in chosen.items():
-        before = taken[title, "before"]
-        cells = f"{statistics.median(before) * factor:>10.3g}"
-        for name in ("now", "now, view"):
-            figures = taken[title, name]
-            ratio = statistics.median(after / first for after, first in zip(figures, before, strict=True))
-            cells += f"{statistics.median(figures) * factor:>10.3g}{ratio:>8.2f}"
-        print(f"{title + ' ' + unit:38}{cells}")
+            _print_row(f"{title} {unit}", factor, [taken[title, version.name] for version in versions])
     print(f"load {os.getloadavg()[0]:.1f}")
     return 0
 
