@@ -106,9 +106,12 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
             assert {span.span_id.hex() for span in came if span.name == "app"} == set(parents)
             assert {span.parent_span_id.hex() for span in came if span.name == "POST traced/"} == {CALLER}
 
-            page = controller.call("/metrics", key=controller.key).body.decode()
-            assert "fal_controller_spans_sent_total 19\n" in page
-            assert "fal_controller_spans_lost_total 0\n" in page
+            def counted(line: str) -> bool:
+                return line in controller.call("/metrics", key=controller.key).body.decode()
+
+            # They are counted after the receiver has answered.
+            until(lambda: counted("fal_controller_spans_sent_total 19\n"), "all spans are counted")
+            assert counted("fal_controller_spans_lost_total 0\n")
     finally:
         server.shutdown()
         server.server_close()
