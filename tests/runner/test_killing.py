@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from fal_runner.process.proc import all_processes
+from fal_runner.process.proc import all_processes, children_of
 from fal_runner.process.subreaper import Child, Subreaper
 from tests.support.waiting import until
 
@@ -61,3 +63,31 @@ def test_without_a_program_the_child_itself_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
         kill_program_of(process)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_the_children_of_each_thread_are_found_and_no_grandchildren() -> None:
+    with standing_for("signal.pause()") as (process, pid):
+        assert [found.pid for found in children_of(process.pid)] == [pid]
+        assert process.pid in {found.pid for found in children_of(os.getpid())}
+        assert pid not in {found.pid for found in children_of(os.getpid())}
+        started, end = threading.Event(), threading.Event()
+        of_thread: list[int] = []
+
+        def start_another() -> None:
+            with standing_for("signal.pause()") as (another, program):
+                of_thread.append(another.pid)
+                started.set()
+                end.wait()
+                os.kill(program, signal.SIGKILL)
+                another.communicate(b"look\n")
+
+        thread = threading.Thread(target=start_another)
+        thread.start()
+        started.wait()
+        found = {child.pid for child in children_of(os.getpid())}
+        end.set()
+        thread.join()
+        assert {process.pid, *of_thread} <= found
+        os.kill(pid, signal.SIGKILL)
+        process.communicate(b"look\n")
+    assert children_of(process.pid) == []

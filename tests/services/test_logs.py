@@ -141,6 +141,36 @@ async def test_a_repeated_batch_arrives_once(logs: Logs) -> None:
         assert keys((await anext(batches)).entries) == [("a", 2), ("a", 3)]
 
 
+async def test_many_followers_get_each_line_and_calls_run_in_between(logs: Logs) -> None:
+    """Nobody waits until all followers of a line have had their turn."""
+    await logs.ingest([line("a", 1)])
+    told, done = [asyncio.Event() for _ in range(101)], 0
+
+    async def follow(opened: asyncio.Event) -> list[tuple[str, int]]:
+        nonlocal done
+        found: list[LogEntry] = []
+        async with aclosing(logs.follow(SCOPE, ALL)) as batches:
+            async for batch in batches:
+                found += batch.entries
+                opened.set()
+                if len(found) == 3:
+                    done += 1
+                    break
+        return keys(found)
+
+    following_all = [asyncio.create_task(follow(opened)) for opened in told]
+    for opened in told:
+        await opened.wait()
+    await logs.ingest([line("a", 2)])
+    storing = asyncio.create_task(logs.ingest([line("a", 3)]))
+    seen: set[int] = set()
+    while not storing.done():
+        await asyncio.sleep(0)
+        seen.add(done)
+    assert await asyncio.gather(*following_all) == [[("a", n) for n in (1, 2, 3)]] * 101
+    assert len(seen) > 2
+
+
 async def test_deleted_lines_cause_no_gap_and_no_repetition(logs: Logs, store: SqlStore) -> None:
     """Retention deletes lines while a log is followed, and between two streams."""
     await logs.ingest([line("a", 1), line("a", 2)])
