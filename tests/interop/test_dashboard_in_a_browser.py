@@ -130,7 +130,7 @@ def test_live_parts_follow_what_happens(controller: Controller, page: Page) -> N
 def test_a_log_follows_its_lines(controller: Controller, page: Page) -> None:
     page.open(f"http://{controller.host}/ui/apps/shop/logs")
     lines = page.run("document.querySelectorAll('.line').length")
-    page.wait_for("document.querySelector('.log').hasAttribute('sse-connect')")
+    page.wait_for("document.querySelector('.log').hasAttribute('hx-sse:connect')")
     assert controller.call("/local/shop/", {"count": 1}, key=controller.key).status == 200
     page.wait_for(f"document.querySelectorAll('.line').length > {lines}")
     assert page.run("new Set([...document.querySelectorAll('.line')].map((line) => line.id)).size") == page.run(

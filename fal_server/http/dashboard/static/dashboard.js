@@ -3,7 +3,7 @@
 const token = document.body.dataset.page;
 
 // Each request of this page shows that the page made it.
-document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["x-fal-page"] = token; });
+document.addEventListener("htmx:config:request", (event) => { event.detail.ctx.request.headers["x-fal-page"] = token; });
 
 // A live part is the same part of the same page, a few seconds later. Nobody looks at a hidden window.
 for (const live of document.querySelectorAll("[data-live]")) {
@@ -11,15 +11,11 @@ for (const live of document.querySelectorAll("[data-live]")) {
   live.setAttribute("hx-trigger", "every 3s");
   live.setAttribute("hx-select", "#" + live.id + " > *");
   live.setAttribute("hx-swap", "innerHTML");
-  live.setAttribute("hx-disinherit", "*");
 }
-document.addEventListener("htmx:beforeRequest", (event) => {
+document.addEventListener("htmx:before:request", (event) => {
   const live = event.target.hasAttribute("data-live") || event.target.hasAttribute("hx-get");
   const busy = event.target.contains(document.activeElement) && document.activeElement.matches("input, textarea, select, summary, button");
   if (live && (document.hidden || busy || !getSelection().isCollapsed)) event.preventDefault();
-});
-document.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.target.hasAttribute("data-live") && event.detail.xhr.status >= 400) event.detail.shouldSwap = false;
 });
 
 function addCopyButtons(root) {
@@ -38,28 +34,28 @@ function addCopyButtons(root) {
   }
 }
 addCopyButtons(document);
-document.addEventListener("htmx:afterSwap", (event) => addCopyButtons(event.target));
+document.addEventListener("htmx:after:swap", (event) => addCopyButtons(event.target));
 
 // A log is followed from its last line on. It stays at its end while its end is in sight.
 const log = document.querySelector("[data-follow]");
 const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 40;
 if (log) {
   log.scrollTop = log.scrollHeight;
-  const address = log.dataset.follow;
-  log.setAttribute("hx-ext", "sse");
-  log.setAttribute("sse-connect", address + (address.includes("?") ? "&" : "?") + "page=" + encodeURIComponent(token));
-  log.setAttribute("sse-swap", "message");
-  log.setAttribute("sse-close", "end");
+  log.setAttribute("hx-sse:connect", log.dataset.follow);
+  log.setAttribute("hx-sse:close", "end");
   log.setAttribute("hx-swap", "beforeend");
   let follows = true;
-  log.addEventListener("htmx:sseBeforeMessage", (event) => {
+  log.addEventListener("htmx:sse:before:message", (event) => {
     follows = atEnd();
-    const id = /id="([^"]+)"/.exec(event.detail.data);
+    const id = /id="([^"]+)"/.exec(event.detail.message.data);
     if (id && document.getElementById(id[1])) event.preventDefault();
     document.querySelector("[data-no-lines]")?.remove();
   });
-  log.addEventListener("htmx:afterSwap", () => { if (follows) log.scrollTop = log.scrollHeight; });
+  log.addEventListener("htmx:after:swap", () => { if (follows) log.scrollTop = log.scrollHeight; });
 }
+
+// htmx may have read the page before these parts had their attributes.
+globalThis.htmx?.process(document.body);
 
 // Charts: the numbers stand in the page, the colours come from its style.
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
