@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import http.client
 import socket
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cached_property
 
 from fal_server.core.faults import InvalidArgument, Unavailable
 from fal_server.core.outbound import checked_url
@@ -96,8 +98,12 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def __init__(self, destinations: Destinations) -> None:
         super().__init__()
-        self._trusted = trusting_context()
         self._destinations = destinations
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        """Return the context, loaded by the first thread that needs it: a controller starts sooner without it."""
+        return trusting_context()
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._plain, req)
