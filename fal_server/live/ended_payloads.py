@@ -6,6 +6,7 @@ from fal_server.core.payloads import EndedPayload
 
 MOST_BYTES = 32 * 1024 * 1024
 """The most that waits; further payloads are dropped, and counted."""
+_BESIDE_THE_BODIES = 512
 
 
 class EndedPayloads:
@@ -25,7 +26,7 @@ class EndedPayloads:
 
     def add(self, payload: EndedPayload) -> None:
         """Hold what an ended request sent and got."""
-        size = len(payload.input or b"") + len(payload.output or b"")
+        size = len(payload.input or b"") + len(payload.output or b"") + _BESIDE_THE_BODIES
         if self._bytes + size > self._most_bytes:
             self.dropped += 1
             return

@@ -30,7 +30,7 @@ class RequestPayloads:
         monotonic: the clock of `EndedPayload`.
 
     Attributes:
-        lost: how many were not stored, because the database refused them.
+        lost: how many requests' payloads were not stored, because of an error.
     """
 
     def __init__(
@@ -67,15 +67,17 @@ class RequestPayloads:
             self._told_dropped = self._ended.dropped
 
     async def _store_some(self, taken: Sequence[EndedPayload]) -> None:
-        # Parsing does not run on the event loop, where requests would wait for it.
-        payloads = await asyncio.to_thread(self._kept, taken, self._clock.now(), self._monotonic())
-        if not payloads:
-            return
         try:
-            await self._store.add_payloads(payloads)
+            # Parsing does not run on the event loop, where requests would wait for it.
+            payloads = await asyncio.to_thread(self._kept, taken, self._clock.now(), self._monotonic())
+            if payloads:
+                await self._store.add_payloads(payloads)
         except Fault as error:
-            self.lost += len(payloads)
-            log.warning("the payloads of %d requests are not kept: %s", len(payloads), error.message)
+            self.lost += len(taken)
+            log.warning("the payloads of %d requests are not kept: %s", len(taken), error.message)
+        except Exception:
+            self.lost += len(taken)
+            log.exception("the payloads of %d requests are not kept", len(taken))  # their rows are, all the same
 
     def _kept(self, taken: Sequence[EndedPayload], at: datetime, now: float) -> list[KeptPayload]:
         found = (

@@ -27,7 +27,8 @@ def test_what_holds_no_credential_stays(value: object) -> None:
 @pytest.mark.parametrize(
     "name",
     ["password", "db_passwd", "client_secret", "apiKey", "api_key", "x-api-key", "Authorization", "access_token",
-     "token", "refreshToken", "hf_token", "private_key", "credentials", "cookie", "key"],
+     "token", "refreshToken", "hf_token", "private_key", "credentials", "cookie", "key", "fal_key", "openaiKey",
+     "signing-key", "passphrase", "db_pwd", "bearer"],
 )  # fmt: skip
 def test_a_credential_is_replaced_wherever_it_is(name: str) -> None:
     sent = {"a": [{name: "geheim"}], name: ["geheim", {"inner": "geheim"}], "seen": "geheim is fine here"}
@@ -39,7 +40,9 @@ def test_a_credential_is_replaced_wherever_it_is(name: str) -> None:
     assert found["seen"] == sent["seen"]
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "prompt_tokens", "keys", "tokenizer", "keyword", "monkey"])
+@pytest.mark.parametrize(
+    "name", ["max_tokens", "prompt_tokens", "keys", "tokenizer", "keyword", "monkey", "name", "value"]
+)
 def test_names_that_only_look_like_one_stay(name: str) -> None:
     body = json.dumps({name: "here", "token": 3}).encode()
     kept = redacted(body)
@@ -50,3 +53,25 @@ def test_names_that_only_look_like_one_stay(name: str) -> None:
 @pytest.mark.parametrize("body", [None, b"", b"no JSON", b"\xff", b"1" * (MOST_BYTES + 1), b"[" * 20_000])
 def test_what_is_no_json_or_too_large_is_not_kept(body: bytes | None) -> None:
     assert redacted(body) is None
+
+
+def test_an_answer_about_invalid_input_hides_what_was_refused() -> None:
+    wrong = {"type": "string_too_short", "loc": ["body", "api_key"], "msg": "at least 20", "input": "geheim"}
+    other = {"type": "int_parsing", "loc": ["body", "seed"], "msg": "an integer", "input": "seven"}
+    kept = redacted(json.dumps({"detail": [{**wrong, "ctx": {"given": "geheim"}}, other]}).encode())
+    assert kept is not None
+    assert json.loads(kept) == {"detail": [{**wrong, "input": REDACTED, "ctx": {"given": REDACTED}}, other]}
+
+
+@pytest.mark.parametrize("label", ["name", "header"])
+def test_a_pair_hides_the_value_that_its_name_says(label: str) -> None:
+    pairs = [{label: "Authorization", "value": "geheim"}, {label: "Accept", "value": "text/html"}]
+    kept = redacted(json.dumps(pairs).encode())
+    assert kept is not None
+    assert json.loads(kept) == [{label: "Authorization", "value": REDACTED}, pairs[1]]
+
+
+def test_what_is_nested_deeply_is_kept_or_not_but_no_error() -> None:
+    for levels in range(50, 1000, 50):
+        body = b"[" * levels + b"]" * levels
+        assert redacted(body) in (None, body)

@@ -39,11 +39,18 @@ OPENAPI = {"openapi": {"paths": {"/": {"post": {}}, "/items/{item}": {"get": {}}
 class History:
     """The history of a platform, whose monotonic clock stands still at NOW."""
 
-    def __init__(self, platform: Platform, share: float = 1.0, store: SqlRequestStore | None = None, most: int = 100):
+    def __init__(
+        self,
+        platform: Platform,
+        share: float = 1.0,
+        store: SqlRequestStore | None = None,
+        most: int = 100,
+        payloads: RequestPayloads | None = None,
+    ) -> None:
         self.ended = EndedRequests(most)
         self.store = store or platform.store.requests
         self.recording = RequestRecording(
-            self.ended, self.store, platform.catalog, platform.clock, share, monotonic=lambda: NOW
+            self.ended, self.store, platform.catalog, platform.clock, share, payloads=payloads, monotonic=lambda: NOW
         )
         self.requests = Requests(self.store, self.recording, platform.catalog, platform.clock)
 
@@ -259,3 +266,19 @@ async def test_payloads_of_listed_requests_are_stored_without_credentials(idle: 
     assert (found.input, found.output) == (b'{"token":"[redacted]","n":1}', None)
     assert found.ended_at == idle.clock.now() - timedelta(seconds=1)
     assert [await payloads.get(LOCAL, each) for each in ("not in the sample", "not JSON")] == [None, None]
+
+
+async def test_requests_are_recorded_whatever_becomes_of_their_payloads(
+    idle: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise LookupError("not foreseen")
+
+    monkeypatch.setattr("fal_server.services.request_payloads.redacted", broken)
+    ended = EndedPayloads()
+    payloads = RequestPayloads(ended, idle.store.requests, idle.clock, monotonic=lambda: NOW)
+    history = History(idle, payloads=payloads)
+    history.end()
+    ended.add(EndedPayload(LOCAL, "1", NOW - 1, False, b"{}", None))
+    assert await history.ids() == ["1"]
+    assert payloads.lost == 1
