@@ -119,7 +119,7 @@ def test_a_logout_ends_the_shells_and_followed_logs_of_other_pages(shop: Control
         ended.send(b"echo $((6*7))\r")
         read_until(ended, b"42")
         assert browser.post("/ui/logout").place == "/ui/login"
-        assert json.loads([*ended][-1]) == {"error": "this browser has logged out"}
+        assert json.loads([*ended][-1]) == {"error": "this browser has logged out, or its session has ended"}
         assert lines.read().endswith(b"event: end\ndata: over\n\n")
         kept.send(b"echo $((6*9))\r")
         read_until(kept, b"54")

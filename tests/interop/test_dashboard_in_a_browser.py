@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.browser import Page, browser
 from tests.support.controller import ROOT, Controller
+from tests.support.dashboard import key_of
 
 AXE = ROOT / ".cache" / "interop-javascript" / "node_modules" / "axe-core" / "axe.min.js"
 APP = """
@@ -136,6 +137,35 @@ def test_a_log_follows_its_lines(controller: Controller, page: Page) -> None:
     assert page.run("new Set([...document.querySelectorAll('.line')].map((line) => line.id)).size") == page.run(
         "document.querySelectorAll('.line').length"
     )
+
+
+def test_live_parts_go_on_after_a_wrong_setting(controller: Controller, page: Page) -> None:
+    page.open(f"http://{controller.host}/ui/apps/shop")
+    page.run(
+        "{ const form = document.querySelector('form[action$=\"/scale\"]'); form.noValidate = true;"
+        " form.querySelector('[name=max_concurrency]').value = '-1'; form.requestSubmit(); }"
+    )
+    page.loaded()
+    assert page.run("document.querySelector('.wrong') !== null")
+    (problem,) = page.problems  # the console says each answer that is an error
+    assert "400" in problem
+    page.problems.clear()
+    page.run("document.activeElement.blur()")  # nothing moves beneath who types
+    controller.fal("apps", "scale", "shop", "--max-concurrency", "7")
+    page.wait_for("document.querySelector('#live .figures').textContent.includes('/ 7')")
+
+
+def test_a_followed_log_leads_to_the_login_when_its_key_ends(controller: Controller, page: Page) -> None:
+    key_id, key = key_of(controller, "--scope", "ADMIN")
+    with browser() as other:
+        other.open(f"http://{controller.host}/ui/apps/shop/logs")
+        other.run(f"document.querySelector('#key').value = '{key}'")
+        other.run("document.querySelector('.login').requestSubmit()")
+        other.loaded()
+        other.wait_for("document.querySelector('.log').hasAttribute('hx-sse:connect')")
+        controller.fal("keys", "revoke", key_id, "--yes")
+        other.loaded()
+        assert other.run("location.pathname") == "/ui/login"
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -82,7 +82,7 @@ async def _events(ui: Ui, request: Request, caller: Principal, query: LogQuery) 
     over = asyncio.Event()
     waits = [
         asyncio.create_task(_pass_on(sign, over))
-        for sign in (request.scope["state"]["draining"], getattr(request.state, "logged_out", None))
+        for sign in (request.scope["state"]["draining"], getattr(request.state, "session_ended", None))
         if sign is not None
     ]
     try:

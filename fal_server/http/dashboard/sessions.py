@@ -35,13 +35,13 @@ class Session:
 
     Attributes:
         page_token: in every page of the session, where no page of an app can read it.
-        logged_out: set at the logout, which ends shells and followed logs of other pages, too.
+        ended: set at its end, by logout or by time, which ends shells and followed logs, too.
     """
 
     key_id: str
     page_token: str
     expires_at: datetime
-    logged_out: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Sessions:
@@ -69,11 +69,12 @@ class Sessions:
         await self._authenticator.authenticate(key_id, secret)
         caller = await self._authenticator.holder(key_id)  # a runner's key is in no store, and begins no session
         while len(self._sessions) >= _MOST_SESSIONS:
-            self._sessions.pop(next(iter(self._sessions)))
+            self._end(next(iter(self._sessions)))
         cookie = secrets.token_urlsafe(32)
         self._sessions[_hashed(cookie)] = Session(
             key_id=key_id, page_token=secrets.token_urlsafe(24), expires_at=self._clock.now() + LIFE
         )
+        asyncio.get_running_loop().call_later(LIFE.total_seconds(), self._end, _hashed(cookie))
         return cookie, caller
 
     def find(self, request: Request) -> Session | None:
@@ -91,9 +92,12 @@ class Sessions:
 
     def end(self, request: Request) -> None:
         """End the session of a request, if it has one."""
-        ended = self._sessions.pop(_hashed(request.cookies.get(COOKIE, "")), None)
+        self._end(_hashed(request.cookies.get(COOKIE, "")))
+
+    def _end(self, cookie: str) -> None:
+        ended = self._sessions.pop(cookie, None)
         if ended is not None:
-            ended.logged_out.set()
+            ended.ended.set()
 
     def _end_of_key(self, key_id: str) -> None:
         for cookie in [cookie for cookie, session in self._sessions.items() if session.key_id == key_id]:
@@ -134,7 +138,7 @@ class PageGuard(Guard):
         caller = await self.sessions.caller(session)
         request.state.caller = caller
         request.state.page_token = session.page_token
-        request.state.logged_out = session.logged_out
+        request.state.session_ended = session.ended
         return caller
 
 

@@ -46,19 +46,19 @@ async def _open(ui: Ui, request: Request, caller: Principal) -> Response:
     size = _size(request.query_params.get("columns"), request.query_params.get("rows"))
     command = ExecRequest(command=(), tty=True, size=size)
     session = await ui.runners.exec(caller.scope, request.path_params["runner_id"], command)
-    logged_out: asyncio.Event = getattr(request.state, "logged_out", None) or asyncio.Event()
-    return _ShellResponse(exchange, request.scope["state"][REQUEST_ID], session, logged_out)
+    ended: asyncio.Event = getattr(request.state, "session_ended", None) or asyncio.Event()
+    return _ShellResponse(exchange, request.scope["state"][REQUEST_ID], session, ended)
 
 
 class _ShellResponse(Response):
     """A response that becomes a WebSocket, and lasts as long as the shell."""
 
-    def __init__(self, exchange: Exchange, request_id: str, session: ExecSession, logged_out: asyncio.Event) -> None:
+    def __init__(self, exchange: Exchange, request_id: str, session: ExecSession, ended: asyncio.Event) -> None:
         super().__init__()
         self._exchange = exchange
         self._id = request_id
         self._session = session
-        self._logged_out = logged_out
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._session
@@ -70,11 +70,11 @@ class _ShellResponse(Response):
             writing = asyncio.create_task(_output(session, socket))
             reading = asyncio.create_task(_input(session, socket))
             leaving = asyncio.create_task(socket.gone.wait())
-            logout = asyncio.create_task(self._logged_out.wait())
+            logout = asyncio.create_task(self._ended.wait())
             try:
                 await asyncio.wait((writing, leaving, logout), return_when=asyncio.FIRST_COMPLETED)
                 if logout.done():
-                    socket.tell({"error": "this browser has logged out"})
+                    socket.tell({"error": "this browser has logged out, or its session has ended"})
             finally:
                 for work in (writing, reading, leaving, logout):
                     work.cancel()

@@ -7,7 +7,7 @@ document.addEventListener("htmx:config:request", (event) => { event.detail.ctx.r
 
 // A live part is the same part of the same page, a few seconds later. Nobody looks at a hidden window.
 for (const live of document.querySelectorAll("[data-live]")) {
-  live.setAttribute("hx-get", location.pathname + location.search.replace(/([?&])notice=[^&]*&?/, "$1"));
+  live.setAttribute("hx-get", (live.dataset.live || location.pathname) + location.search.replace(/([?&])notice=[^&]*&?/, "$1"));
   live.setAttribute("hx-trigger", "every 3s");
   live.setAttribute("hx-select", "#" + live.id + " > *");
   live.setAttribute("hx-swap", "innerHTML");
@@ -44,6 +44,10 @@ if (log) {
   log.setAttribute("hx-sse:connect", log.dataset.follow);
   log.setAttribute("hx-sse:close", "end");
   log.setAttribute("hx-swap", "beforeend");
+  // As it answers live parts of a page whose session has ended.
+  log.addEventListener("htmx:sse:after:connection", (event) => {
+    if (event.detail.connection.status === 204) location.assign("/ui/login?next=" + encodeURIComponent(location.pathname + location.search));
+  });
   let follows = true;
   log.addEventListener("htmx:sse:before:message", (event) => {
     follows = atEnd();
