@@ -13,6 +13,7 @@ from fal_server.core.accounts import Account, AccountKind, Role, TeamMember
 from fal_server.core.app_events import failed_deploy
 from fal_server.core.faults import AlreadyExists
 from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, AccountId, AppId, Principal, Scope
+from fal_server.core.payloads import KeptPayload
 from fal_server.core.requests import MinuteKey, RequestStats
 from fal_server.store.sql.tables import ACCOUNTS, METADATA
 from tests.fakes.history import NOON, record
@@ -76,6 +77,8 @@ async def give(store, account):
     numbers = RequestStats()
     numbers.add(records[0])
     await store.requests.add(records, {key: numbers})
+    sent = KeptPayload(account=account, request_id="r", ended_at=NOON, input=b"{}", output=None)
+    await store.requests.add_payloads([sent])
     caller = Principal(key_id="k", scope=Scope(account=account, permissions=frozenset()))
     await Recorder(store.audit, Clock(), bytes(32)).record(caller, "a", "b")
     await store.record_event(failed_deploy(AppId.parse(account, "hello"), NOON, "why"))
