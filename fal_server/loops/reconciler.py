@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
@@ -53,6 +53,19 @@ QUIET_SECONDS = 30.0
 PRUNE_AFTER = timedelta(minutes=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hopeless:
+    """A runner that fits on no node.
+
+    Attributes:
+        machine_types: its app's at that time, because others may fit.
+    """
+
+    runner_id: str
+    reason: str
+    machine_types: tuple[str, ...]
+
+
 class Reconciler:
     """Plans at every change and at every tick, and applies the plan.
 
@@ -95,7 +108,7 @@ class Reconciler:
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
         self._killed: set[str] = set()
-        self._hopeless: dict[AppId, tuple[str, str]] = {}
+        self._hopeless: dict[AppId, _Hopeless] = {}
         self._stopping = False
         self._closing = asyncio.Event()
         self._unstored_ends: set[str] = set()
@@ -164,12 +177,13 @@ class Reconciler:
 
     def _fail_hopeless(self) -> None:
         """Fail requests of apps that fit on no node, including requests that arrive after that was detected."""
-        for app_id, (runner_id, reason) in list(self._hopeless.items()):
-            runner = self._fleet.get(runner_id)
-            if runner is None or runner.state is not RunnerState.PENDING:
-                del self._hopeless[app_id]
+        for app_id, hopeless in list(self._hopeless.items()):
+            runner = self._fleet.get(hopeless.runner_id)
+            waits = runner is not None and runner.state is RunnerState.PENDING
+            if waits and self._machine_types(app_id) == hopeless.machine_types:
+                self._dispatcher.give_up(app_id, hopeless.reason)
             else:
-                self._dispatcher.give_up(app_id, reason)
+                del self._hopeless[app_id]
 
     async def watch(self) -> None:
         """Apply the engine's observations until it is closed; if they break off, start again."""
@@ -397,8 +411,23 @@ class Reconciler:
         runner = await self._fleet.change(
             action.runner_id, lambda r: replace(r, reason=action.reason, not_before=action.not_before)
         )
-        if action.hopeless and runner is not None:
-            self._hopeless[runner.app_id] = (runner.runner_id, action.reason)
+        if runner is None:
+            return
+        if action.hopeless:
+            self._hopeless[runner.app_id] = _Hopeless(
+                runner_id=runner.runner_id, reason=action.reason, machine_types=self._machine_types(runner.app_id)
+            )
+        else:
+            self._forget_hopeless(runner)
+
+    def _machine_types(self, app_id: AppId) -> tuple[str, ...]:
+        app = self._catalog.get(app_id)
+        return () if app is None else app.scaling.machine_types
+
+    def _forget_hopeless(self, runner: Runner) -> None:
+        known = self._hopeless.get(runner.app_id)
+        if known is not None and known.runner_id == runner.runner_id:
+            del self._hopeless[runner.app_id]
 
     async def _launch(self, action: Launch) -> None:
         runner = await self._fleet.change(
@@ -412,6 +441,7 @@ class Reconciler:
             ),
         )
         if runner is not None and runner.state is RunnerState.PENDING and runner.desired is Desired.SERVE:
+            self._forget_hopeless(runner)
             self._starting.add(runner.runner_id)
             self._tasks.spawn(self._start(runner), name=f"start of runner {runner.runner_id}")
 

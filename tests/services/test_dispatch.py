@@ -307,6 +307,20 @@ async def test_waiting_calls_fail_if_no_node_can_ever_fit(platform: Platform) ->
         await platform.get()
 
 
+async def test_calls_wait_again_once_the_machine_type_is_another(platform: Platform) -> None:
+    await platform.deploy(scaling={"machine_types": ("GPU-Z",), "min_concurrency": 1})
+    platform.engine.machines = [Node(name="small", total=Resources(memory_mib=9999, gpus={}))]
+    with pytest.raises(Unavailable, match="1 x GPU-Z asked for, 0 free"):
+        await platform.get()
+    await platform.apps.update(SCOPE, "a", "", {"machine_types": ("XS",)})
+    waiting = platform.ask()
+    await platform.settled()
+    assert not waiting.done(), "what is known of the earlier machine type says nothing of this one"
+    platform.clock.advance(20)
+    async with asyncio.timeout(20):
+        assert (await waiting).runner_id == platform.the_runner().runner_id
+
+
 async def test_calls_wait_for_a_serving_runner_though_no_other_can_start(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
