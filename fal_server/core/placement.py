@@ -42,14 +42,18 @@ def plan_launches(
     actions: list[Placing] = []
     free = FreeRoom(nodes, room)
     launched: Counter[AccountId] = Counter()
+    undecided: Counter[AccountId] = Counter()
     for runner, wanted in sorted(due, key=lambda item: (item[0].created_at, item[0].runner_id)):
         if runner.state is RunnerState.FAILURE_DELAY:
             actions.append(Due(runner_id=runner.runner_id))
         else:
             most = quotas(runner.account).runners
             full = f"its account has all the runners that its quota allows: {most}"
-            used_up = full if most and room.runners(runner.account) + launched[runner.account] >= most else ""
-            found = Lack(reason=used_up) if used_up else reserve(runner, wanted, free)
+            used = room.runners(runner.account) + launched[runner.account]
+            if most and used < most <= used + undecided[runner.account]:
+                continue  # those that have been asked for may use up the quota, and what is asked for is reserved
+            found = Lack(reason=full) if most and used >= most else reserve(runner, wanted, free)
+            undecided[runner.account] += found is None
             action = None if found is None else _placed(runner, wanted, found, now)
             if action is not None:
                 launched[runner.account] += isinstance(action, Launch)

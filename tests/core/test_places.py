@@ -78,6 +78,23 @@ def test_a_placer_is_not_asked_for_what_a_quota_forbids() -> None:
     assert placer.asked == ["r"]
 
 
+def test_a_slow_placer_is_not_asked_for_more_than_a_quota_leaves() -> None:
+    placer = SlowPlacer(None)
+    runners = [replace(pending(), runner_id=name, created_at=at(number)) for number, name in enumerate("rst")]
+    asked = [(runner, Needs(machine_types=("XS",))) for runner in runners]
+    actions = plan_launches(asked, Room(), [GPU_NODE], at(60), lambda _: Quotas(runners=2), placer.reserve)
+    assert placer.asked == ["r", "s"]
+    assert actions == [], "whether the third is above the quota is not known yet"
+
+
+def test_a_runner_without_a_place_leaves_the_quota_to_those_behind_it() -> None:
+    placer = SlowPlacer(Lack(reason="no such GPU"))
+    runners = [replace(pending(), runner_id=name, created_at=at(number)) for number, name in enumerate("rs")]
+    asked = [(runner, Needs(machine_types=("XS",))) for runner in runners]
+    plan_launches(asked, Room(), [GPU_NODE], at(60), lambda _: Quotas(runners=1), placer.reserve)
+    assert placer.asked == ["r", "s"]
+
+
 def test_an_app_whose_runner_waits_is_examined_again() -> None:
     placer = SlowPlacer(None)
     plan = StandingPlan(placer.reserve)
