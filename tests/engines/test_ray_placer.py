@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_server.core.actions import Hold, Launch
 from fal_server.core.machines import MachineTypes, Node, Resources
-from fal_server.core.places import FreeRoom, Lack, Needs, Placement, Room
+from fal_server.core.placement import Placing, plan_launches
+from fal_server.core.places import FreeRoom, Lack, Needs, Placement, Room, TakenRoom
+from fal_server.core.quotas import Quotas
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.engines.ray.placer import RayPlacer
 from fal_server.engines.ray.reservations import Group, Reservations, Wanted
@@ -41,6 +44,7 @@ class World:
     runners: dict[str, Runner] = field(default_factory=dict)
     changes: int = 0
     may_act: bool = True
+    seconds: float = 0.0
 
     def pending(self, *names: str) -> None:
         for name in names:
@@ -112,6 +116,7 @@ async def world(*nodes: Node, ray: FakeRay | None = None) -> AsyncGenerator[Worl
         may_act=lambda: made.may_act,
         changed=lambda: None,
         now=lambda: at(0),
+        elapsed=lambda: made.seconds,
     )
     made = World(ray, placer, known)
     try:
@@ -152,12 +157,158 @@ async def test_the_next_machine_type_is_tried_if_the_best_has_no_room() -> None:
     async with world() as w:
         w.pending("a", "b")
         w.placer.open("id")
-        place = await w.place("a", Needs(machine_types=("GPU-Y", "XS")))
+        best_first = Needs(machine_types=("GPU-Y", "XS"))
+        await eventually(lambda: w.ask("a", best_first) is None and w.ray.groups)
+        w.seconds += 1
+        place = await w.place("a", best_first)
         assert place.machine_type == "XS"
+        await eventually(lambda: w.ask("b", Needs(machine_types=("GPU-Y", "L"))) is None and len(w.ray.groups) == 2)
+        w.seconds += 1
         lack = await w.lack("b", "L: 4096 MiB", Needs(machine_types=("GPU-Y", "L")))
         assert lack.hopeless
         w.placed("a", place.node)
         await w.until("a", "b")
+
+
+async def test_another_machine_type_replaces_one_that_no_machine_could_hold() -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        await w.lack("a", "INFEASIBLE", Needs(machine_types=("GPU-Y",)))
+        assert w.ask("a") is None, "the reason of the earlier machine type is not this one's"
+        place = await w.place("a")
+        assert place.machine_type == "XS"
+        await w.until("a")
+
+
+async def test_another_machine_type_replaces_one_that_waits() -> None:
+    async with world() as w:
+        w.pending("a", "b", "c")
+        w.placer.open("id")
+        gpu = Needs(machine_types=("GPU-X",))
+        for name in "ab":
+            w.placed(name, (await w.place(name, gpu)).node, "GPU-X")
+        await w.lack("c", "NO_RESOURCES", gpu)
+        [old] = [name for name in w.ray.groups if ":c:" in name]
+        assert w.ask("c") is None
+        w.end("a")
+        place = await w.place("c")
+        assert (place.machine_type, place.gpus) == ("XS", ())
+        [new] = [name for name in w.ray.groups if ":c:" in name]
+        assert new != old
+        assert w.ray.groups[new].bundle == {"memory": 512.0 * MIB}
+
+
+async def test_a_placed_group_of_an_earlier_machine_type_starts_nothing() -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        assert (await w.place("a", Needs(machine_types=("GPU-X",)))).gpus
+        assert w.ask("a") is None
+        assert not (await w.place("a")).gpus
+        assert [group.bundle for group in w.ray.groups.values()] == [{"memory": 512.0 * MIB}]
+
+
+@pytest.mark.parametrize(("machine_type", "kept"), [("GPU-X", True), ("XS", False)])
+async def test_what_an_earlier_process_reserved_is_kept_if_it_is_what_is_asked_for(
+    machine_type: str, kept: bool
+) -> None:
+    async with world() as w:
+        w.pending("a")
+        w.placer.open("id")
+        await w.place("a", Needs(machine_types=("GPU-X",)))
+        before = set(w.ray.groups)
+    async with world(ray=FakeRay(nodes=w.ray.nodes, groups=w.ray.groups)) as w:
+        w.seconds = 100
+        w.pending("a")
+        w.placer.open("id")
+        place = await w.place("a", Needs(machine_types=(machine_type,)))
+        assert place.machine_type == machine_type
+        assert (set(w.ray.groups) == before) == kept
+
+
+async def test_what_is_not_asked_for_any_more_is_removed() -> None:
+    async with world() as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        await w.place("a")
+        await w.place("b")
+        w.seconds += 9
+        await w.place("b")
+        w.seconds += 2
+        await w.until("b")
+        assert w.ask("a") is None
+        await w.place("a")
+        await w.until("a", "b")
+
+
+async def test_a_group_of_an_earlier_process_is_removed_if_nothing_asks_for_it() -> None:
+    async with world() as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        await w.place("a")
+        await w.place("b")
+    async with world(ray=FakeRay(nodes=w.ray.nodes, groups=w.ray.groups)) as w:
+        w.seconds = 100
+        w.pending("a", "b")
+        w.placer.open("id")
+        await w.place("b")
+        assert len(w.ray.groups) == 2, "the plan has time to ask"
+        w.seconds += 9
+        await w.place("b")
+        w.seconds += 2
+        await w.until("b")
+
+
+async def test_what_is_hopeless_stays_asked_for_until_it_is_asked_for_again() -> None:
+    async with world() as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        lack = await w.lack("a", "INFEASIBLE", Needs(machine_types=("GPU-Y",)))
+        w.seconds += lack.again_seconds + 5
+        await w.place("b")
+        await w.until("a", "b")
+
+
+async def test_runners_above_a_quota_reserve_nothing() -> None:
+    async with world() as w:
+        w.pending("a", "b", "c")
+        w.placer.open("id")
+
+        def plan() -> list[Placing]:
+            waiting = [(runner, XS) for runner in w.runners.values() if not runner.node]
+            room = Room()
+            running = [runner for runner in w.runners.values() if runner.node]
+            room.change(TakenRoom.of(running, lambda _: None), 1)
+            return plan_launches(waiting, room, w.nodes, at(60), lambda _: Quotas(runners=1), w.placer.reserve)
+
+        [launch] = await eventually(lambda: [each for each in plan() if isinstance(each, Launch)])
+        w.placed(launch.runner_id, launch.node)
+        assert {type(each) for each in plan()} == {Hold}
+        await w.until(launch.runner_id)
+        made = [name for order in w.ray.orders for name in order["make"]]
+        assert [name.split(":")[1] for name in made] == [launch.runner_id]
+
+
+async def test_asking_for_a_place_does_not_search_the_groups_of_all_runners(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        names = [f"r{number}" for number in range(4)]
+        w.pending(*names)
+        w.placer.open("id")
+        for name in names:
+            await w.place(name)
+        looked_at: list[str] = []
+        find = Reservations.runner_of
+
+        def runner_of(self: Reservations, name: str) -> str:
+            looked_at.append(name)
+            return find(self, name)
+
+        monkeypatch.setattr(Reservations, "runner_of", runner_of)
+        for name in names:
+            looked_at.clear()
+            assert isinstance(w.ask(name), Placement)
+            assert len(looked_at) <= 1
 
 
 async def test_a_node_in_trouble_gets_nothing_and_ray_is_asked_for_another() -> None:
@@ -312,7 +463,7 @@ def test_each_living_runner_keeps_at_most_one_group_and_no_other_has_any(steps: 
         ray.settle()
         for _ in range(4):
             groups = {
-                each: Group(state="CREATED" if g.node else "PENDING", node=g.node, waits=g.waits)
+                each: Group(state="CREATED" if g.node else "PENDING", bundle=g.bundle, node=g.node, waits=g.waits)
                 for each, g in ray.groups.items()
             }
             reservations.note(groups)

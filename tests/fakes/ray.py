@@ -51,7 +51,12 @@ class FakeRay:
         self.settle()
         return {
             "groups": {
-                name: {"state": "CREATED" if group.node else "PENDING", "node": group.node, "waits": group.waits}
+                name: {
+                    "state": "CREATED" if group.node else "PENDING",
+                    "bundle": group.bundle,
+                    "node": group.node,
+                    "waits": group.waits,
+                }
                 for name, group in self.groups.items()
                 if name.startswith(order["prefix"])
             },

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 NODE_LABEL = "fal-node"
 _ROUND_SECONDS = 0.5
 _RETRY_SECONDS = 2.0
+# What the plan no longer asks for, as when its account has reached a quota, is removed after this time.
+_IDLE_SECONDS = 10.0
 _MIB = 1024 * 1024
 _NOTHING: Mapping[str, object] = {"make": {}, "remove": []}
 
@@ -55,10 +57,15 @@ class RayNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What Ray had at the last word of it."""
+    """What Ray had at the last word of it.
+
+    Attributes:
+        placed: the names of the groups that are on a node, by runner.
+    """
 
     groups: Mapping[str, Group] = field(default_factory=dict[str, Group])
     nodes: Mapping[str, RayNode] = field(default_factory=dict[str, RayNode])
+    placed: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class RayPlacer:
@@ -74,6 +81,7 @@ class RayPlacer:
         may_act: whether no other controller can have taken over.
         changed: is called when a runner may have got its place.
         now: returns the time.
+        elapsed: returns a monotonic time in seconds.
     """
 
     def __init__(
@@ -88,6 +96,7 @@ class RayPlacer:
         may_act: Callable[[], bool],
         changed: Callable[[], None],
         now: Callable[[], datetime],
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ray = connection
         self._address = address
@@ -98,9 +107,10 @@ class RayPlacer:
         self._may_act = may_act
         self._changed = changed
         self._now = now
+        self._elapsed = elapsed
         self._reservations = Reservations("fal")
         self._asks: dict[str, Wanted] = {}
-        self._types: dict[str, Sequence[str]] = {}
+        self._lasts_until: dict[str, float] = {}
         self._seen = _Seen()
         self._away_since: datetime | None = now()
         self._trouble = f"Ray at {address} has not answered yet"
@@ -134,16 +144,10 @@ class RayPlacer:
         except InvalidArgument as fault:  # a type of an earlier version, or one that the operator has removed
             return Lack(reason=fault.message, hopeless=True)
         ask = Wanted(choices=tuple(types.values()))
-        if self._asks.get(runner.runner_id) != ask:
-            self._asks[runner.runner_id] = ask
-            self._types[runner.runner_id] = tuple(types)
-            self._wake.set()
-        if self._trouble:
-            return Lack(reason=f"it waits: {self._trouble}", again_seconds=0)
-        for name, group in self._seen.groups.items():
-            if group.placed and self._reservations.runner_of(name) == runner.runner_id:
-                return self._place(group, tuple(types)[self._reservations.choice_of(name)], needs, free)
-        return self._lack(runner.runner_id, ask, free)
+        found = self._found(runner, needs, tuple(types), ask, free)
+        wait = found.again_seconds if isinstance(found, Lack) else 0
+        self._lasts_until[runner.runner_id] = self._elapsed() + wait + _IDLE_SECONDS
+        return found
 
     def described(self) -> dict[str, object]:
         """Describe Ray, and what is reserved in it, for people."""
@@ -161,6 +165,19 @@ class RayPlacer:
             **self._ray.about,
         }
 
+    def _found(
+        self, runner: Runner, needs: Needs, types: Sequence[str], ask: Wanted, free: FreeRoom
+    ) -> Placement | Lack | None:
+        if self._trouble:  # Ray is asked once it answers: by then, a quota may forbid it
+            return Lack(reason=f"it waits: {self._trouble}", again_seconds=0)
+        if self._asks.get(runner.runner_id) != ask:
+            self._asks[runner.runner_id] = ask
+            self._wake.set()
+        name = self._seen.placed.get(runner.runner_id)
+        if name is not None and self._reservations.is_for(name, group := self._seen.groups[name], ask):
+            return self._place(group, types[self._reservations.choice_of(name)], needs, free)
+        return self._lack(runner.runner_id, types, ask, free)
+
     def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
         ray_node = self._seen.nodes.get(group.node)
         node = None if ray_node is None else free.nodes.get(ray_node.node)
@@ -175,7 +192,7 @@ class RayPlacer:
             )
         return place
 
-    def _lack(self, runner_id: str, ask: Wanted, free: FreeRoom) -> Lack | None:
+    def _lack(self, runner_id: str, types: Sequence[str], ask: Wanted, free: FreeRoom) -> Lack | None:
         machines = [node for node in self._seen.nodes.values() if node.node in free.nodes]
         if not machines:
             return Lack(
@@ -185,7 +202,6 @@ class RayPlacer:
         waits = self._reservations.waits(runner_id, ask)
         if not waits:
             return None
-        types = self._types[runner_id]
         wants = "; ".join(f"{name}: {_shown(each)}" for name, each in zip(types, ask.choices, strict=True))
         if not any(_fits(each, node.resources) for each in ask.choices for node in machines):
             return Lack(reason=f"no machine of Ray could hold it, even if empty (INFEASIBLE; {wants})", hopeless=True)
@@ -230,8 +246,12 @@ class RayPlacer:
 
     def _order(self) -> Mapping[str, object]:
         living = {runner.runner_id: runner for runner in self._runners() if not runner.ended}
-        self._asks = {each: ask for each, ask in self._asks.items() if each in living and not living[each].node}
-        self._types = {each: types for each, types in self._types.items() if each in self._asks}
+        now = self._elapsed()
+        starting = [each for each, runner in living.items() if not runner.node]
+        # A runner that was not asked for yet may have a group that an earlier process made.
+        self._lasts_until = {each: self._lasts_until.get(each, now + _IDLE_SECONDS) for each in starting}
+        idle = {each for each, until in self._lasts_until.items() if until < now}
+        self._asks = {each: self._asks[each] for each in starting if each in self._asks and each not in idle}
         placed: dict[str, Wanted] = {}
         for runner in living.values():
             if runner.node:
@@ -242,7 +262,7 @@ class RayPlacer:
         troubles = {node.name: node.trouble for node in self._nodes()}
         unusable = [node.id for node in self._seen.nodes.values() if troubles.get(node.node, "none joined")]
         orders = self._reservations.plan(
-            {**self._asks, **placed}, living.keys(), self._seen.groups, unusable, time.monotonic()
+            {**self._asks, **placed}, living.keys() - idle, self._seen.groups, unusable, now
         )
         return {
             "make": {name: {"bundle": bundle, "selector": labels} for name, (bundle, labels) in orders.make.items()},
@@ -257,8 +277,9 @@ class RayPlacer:
         for name, why in refused.items():
             log.warning("Ray refused to reserve %s: %s", name, why)
         before = self._seen.groups
+        known = {name: Group(**group) for name, group in groups.items()}
         self._seen = _Seen(
-            groups={name: Group(**group) for name, group in groups.items()},
+            groups=known,
             nodes={
                 node_id: RayNode(
                     id=node_id,
@@ -268,6 +289,7 @@ class RayPlacer:
                 )
                 for node_id, node in nodes.items()
             },
+            placed={self._reservations.runner_of(name): name for name, group in known.items() if group.placed},
         )
         self._reservations.note(self._seen.groups)
         if self._seen.groups != before:

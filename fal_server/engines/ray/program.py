@@ -60,20 +60,21 @@ class RayProgram:
         nodes = {node["NodeID"]: _node(node) for node in self._ray.nodes() if node["Alive"]}
         return {"groups": groups, "nodes": nodes, "refused": refused}
 
-    def _groups(self, prefix: str) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {}
+    def _groups(self, prefix: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
         for group in self._groups_of_ray.placement_group_table().values():
             if group["name"].startswith(prefix) and group["state"] != "REMOVED":
                 placed = group["state"] == "CREATED"
                 found[group["name"]] = {
                     "state": group["state"],
+                    "bundle": dict(group["bundles"][0]),
                     "node": group["bundles_to_node_id"][0] if placed else "",
                     "waits": "" if placed else group["stats"]["scheduling_state"],
                 }
         return found
 
 
-def _settled(group: dict[str, str]) -> bool:
+def _settled(group: dict[str, Any]) -> bool:
     return group["state"] == "CREATED" or group["waits"] in _SETTLED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isclose
 from typing import TypeAlias
 
 Bundle: TypeAlias = Mapping[str, float]
@@ -18,11 +19,13 @@ class Group:
     """A placement group, as Ray describes it.
 
     Attributes:
+        bundle: what it reserves.
         node: the id of Ray's node that it is on; empty while it is on none.
         waits: Ray's word for why it is on none; QUEUED while Ray has not tried yet.
     """
 
     state: str
+    bundle: Bundle
     node: str = ""
     waits: str = ""
 
@@ -63,6 +66,7 @@ class _Made:
     """A group that this controller asked for last for a runner."""
 
     name: str
+    choices: tuple[Bundle, ...]
     choice: int
     selector: Mapping[str, str]
     at: float
@@ -114,7 +118,8 @@ class Reservations:
             if ask.nodes == () or not ask.choices:
                 continue  # Ray has no such node
             made, standing = self._made.get(runner_id), kept.get(runner_id)
-            same = made if made is not None and made.selector == selector else None
+            unchanged = made is not None and made.selector == selector and made.choices == ask.choices
+            same = made if unchanged else None
             choice = 0
             if standing is not None:
                 group = groups[standing]
@@ -125,7 +130,12 @@ class Reservations:
             self._serial += 1
             name = f"{self.prefix}{runner_id}:{choice}.{self._serial}.{int(now * 1000)}"
             self._made[runner_id] = _Made(
-                name=name, choice=choice, selector=selector, at=now, waits=same.waits if same else {}
+                name=name,
+                choices=ask.choices,
+                choice=choice,
+                selector=selector,
+                at=now,
+                waits=same.waits if same else {},
             )
             make[name] = (ask.choices[choice], selector)
         self._made = {runner_id: made for runner_id, made in self._made.items() if runner_id in asks}
@@ -141,7 +151,7 @@ class Reservations:
     def waits(self, runner_id: str, ask: Wanted) -> Sequence[str]:
         """Return why a runner has no place, for each of its choices; nothing while one was not tried."""
         made = self._made.get(runner_id)
-        if made is None or len(made.waits) < len(ask.choices):
+        if made is None or made.choices != ask.choices or len(made.waits) < len(ask.choices):
             return ()
         return [made.waits[choice] for choice in range(len(ask.choices))]
 
@@ -153,10 +163,18 @@ class Reservations:
         """Return which of its runner's choices a group is for."""
         return int(name.rpartition(":")[2].partition(".")[0])
 
+    def is_for(self, name: str, group: Group, ask: Wanted) -> bool:
+        """Return whether a group reserves what its runner asks for now, which can have changed since it was made."""
+        made, choice = self._made.get(self.runner_of(name)), self.choice_of(name)
+        if made is not None and made.name == name:
+            return made.choices == ask.choices
+        # An earlier process made it, so only Ray knows its size.
+        return choice < len(ask.choices) and _equal(group.bundle, ask.choices[choice])
+
     def _stands(self, name: str, group: Group, ask: Wanted, unusable: Collection[str]) -> bool:
         if ask.nodes is not None:
             return group.node in ask.nodes if group.placed else self._is_latest(name, ask)
-        return group.node not in unusable and self.choice_of(name) < len(ask.choices)
+        return group.node not in unusable and self.is_for(name, group, ask)
 
     def _is_latest(self, name: str, ask: Wanted) -> bool:
         made = self._made.get(self.runner_of(name))
@@ -165,6 +183,10 @@ class Reservations:
     def _gives_up(self, made: _Made, group: Group, ask: Wanted, now: float) -> bool:
         waited = group.waits not in {"", "QUEUED"} and now - made.at >= _PATIENCE_SECONDS
         return waited and len(ask.choices) > 1
+
+
+def _equal(one: Bundle, other: Bundle) -> bool:
+    return one.keys() == other.keys() and all(isclose(one[name], other[name], rel_tol=1e-6) for name in one)
 
 
 def _on(nodes: Sequence[str]) -> Mapping[str, str]:
