@@ -152,10 +152,11 @@ def _lock(directory: Path, *, wait: bool) -> int:
 
 def _kill_engines(mark: str) -> None:
     """Kill the engines of an abandoned build, with all that they started."""
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    # A pattern with a part below a process would look at it outside of `suppress`, and a process may end meanwhile.
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended, or belongs to another user
-            if mark.encode() in place.read_bytes():
-                os.killpg(int(place.parent.name), signal.SIGKILL)
+            if mark.encode() in (process / "cmdline").read_bytes():
+                os.killpg(int(process.name), signal.SIGKILL)
 
 
 def _working_containers(storage: Path, marks: tuple[str, ...]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,29 @@ async def test_an_engine_whose_controller_is_dead_is_killed(memory, other, tmp_p
     other.kill()
     await remains.end_dead_builds()
     assert await engine.wait() == -9
+
+
+async def test_an_engine_is_found_while_other_processes_end(memory, other, tmp_path, monkeypatch):
+    engine = await asyncio.create_subprocess_exec(
+        *("sh", "-c", "read line; true", "podman", f"id={other.directory.name},src=none"),
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    stat = os.stat
+
+    def gone(path: object, *arguments: object, **options: object) -> os.stat_result:
+        """Fail as for a process that has just ended, whose files are known by name alone."""
+        if str(path).startswith("/proc/") and str(path) != "/proc":
+            raise ProcessLookupError(errno.ESRCH, "No such process", str(path))
+        return stat(path, *arguments, **options)
+
+    remains = BuildRemains(tmp_path / "images", memory)
+    other.kill()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", gone)
+        await remains.end_dead_builds()
+    assert await engine.wait() == -9
+    assert not other.directory.exists()
 
 
 async def test_working_containers_of_dead_builds_are_removed_and_no_others(memory, other, tmp_path):

@@ -53,9 +53,9 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
-            for place in Path("/proc").glob("[0-9]*/cmdline"):
+            for process in Path("/proc").glob("[0-9]*"):
                 try:
-                    self.seen.add(place.read_bytes())
+                    self.seen.add((process / "cmdline").read_bytes())
                 except OSError:
                     continue
 

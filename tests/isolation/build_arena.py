@@ -82,10 +82,10 @@ async def _ignore(_: LogEntry) -> None:
 def _end(argument: str) -> bool:
     """End the processes with an argument; return whether there were any."""
     found = False
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if argument.encode() in place.read_bytes().split(b"\0"):
-                os.kill(int(place.parent.name), signal.SIGKILL)
+            if argument.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
                 found = True
     return found
 
