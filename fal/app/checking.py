@@ -19,6 +19,8 @@ _FALSE = frozenset({"false", "0", "off", "no", "f", "n"})
 _ARRAYS: dict[object, Callable[[list[object]], object]] = {list: list, set: set, frozenset: frozenset}
 _SEQUENCES = (list, Sequence, typing.Sequence)
 _MAPPINGS = (dict, Mapping, typing.Mapping)
+# Of a TypedDict's fields, in typing and in typing_extensions.
+_QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
 
 
 class ValueRefusedError(Exception):
@@ -90,9 +92,31 @@ def check(hint: object, value: object, place: Place) -> object:
 
 
 def _plain(hint: object) -> object:
-    while typing.get_origin(hint) is typing.Annotated or isinstance(hint, typing.NewType):
+    while typing.get_origin(hint) is typing.Annotated or isinstance(hint, typing.NewType) or _qualifier(hint):
         hint = hint.__supertype__ if isinstance(hint, typing.NewType) else typing.get_args(hint)[0]
     return hint
+
+
+def _qualifier(hint: object) -> str:
+    name = getattr(typing.get_origin(hint), "_name", None)
+    return name if name in _QUALIFIERS else ""
+
+
+def _required_fields(kind: type) -> frozenset[str]:
+    """Return the required fields of a TypedDict.
+
+    Its own list of them does not know what is said inside of annotations that were text when it was made, as those of a
+    module with `from __future__ import annotations` are.
+    """
+    required: set[str] = set(getattr(kind, "__required_keys__", ()))
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        while (qualifier := _qualifier(hint)) or typing.get_origin(hint) is typing.Annotated:
+            if qualifier == "Required":
+                required.add(name)
+            elif qualifier == "NotRequired":
+                required.discard(name)
+            hint = typing.get_args(hint)[0]
+    return frozenset(required)
 
 
 def _is_union(hint: object) -> bool:
@@ -115,7 +139,7 @@ def _check_class(kind: type, value: object, place: Place) -> object:
             raise refused("enum", place, f"Input should be {wanted}", value) from None
     # a TypedDict, including that of typing_extensions
     if issubclass(kind, dict) and hasattr(kind, "__required_keys__"):
-        return _check_fields(kind, value, place, required=getattr(kind, "__required_keys__", frozenset()))
+        return _check_fields(kind, value, place, required=_required_fields(kind))
     if dataclasses.is_dataclass(kind):
         needed = frozenset(
             each.name

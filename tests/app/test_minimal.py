@@ -8,12 +8,12 @@ import enum
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, Required
 from uuid import UUID
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
@@ -46,6 +46,11 @@ class Point:
 class Labels(TypedDict):
     first: str
     second: NotRequired[int]
+
+
+class Hints(TypedDict, total=False):
+    first: Annotated[Required[str], "a note"]
+    second: Annotated[int, "another"]
 
 
 class Shown(fal.App):
@@ -254,6 +259,7 @@ HINTS = [
     list[Input],
     Point,
     Labels,
+    Hints,
     Annotated[int, "a note"],
     None,
     Any,
@@ -274,6 +280,13 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(HINTS), VALUES)
+@example(Labels, {"first": "a"})
+@example(Labels, {"first": "a", "second": "x"})
+@example(Labels, {"first": "a", "second": "3"})
+@example(Labels, {"second": 3})
+@example(Hints, {})
+@example(Hints, {"first": "a"})
+@example(Hints, {"first": "a", "second": "x"})
 def test_values_fit_as_pydantic_says(hint: object, value: object) -> None:
     try:
         wanted = TypeAdapter(hint).validate_python(value)
