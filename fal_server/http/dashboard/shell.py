@@ -70,15 +70,15 @@ class _ShellResponse(Response):
             writing = asyncio.create_task(_output(session, socket))
             reading = asyncio.create_task(_input(session, socket))
             leaving = asyncio.create_task(socket.gone.wait())
-            logout = asyncio.create_task(self._ended.wait())
+            ending = asyncio.create_task(self._ended.wait())
             try:
-                await asyncio.wait((writing, leaving, logout), return_when=asyncio.FIRST_COMPLETED)
-                if logout.done():
+                await asyncio.wait((writing, leaving, ending), return_when=asyncio.FIRST_COMPLETED)
+                if ending.done():
                     socket.tell({"error": "this browser has logged out, or its session has ended"})
             finally:
-                for work in (writing, reading, leaving, logout):
+                for work in (writing, reading, leaving, ending):
                     work.cancel()
-                await asyncio.gather(writing, reading, leaving, logout, return_exceptions=True)
+                await asyncio.gather(writing, reading, leaving, ending, return_exceptions=True)
                 socket.close(CloseCode.NORMAL_CLOSURE)
         finally:
             await session.close()
