@@ -105,6 +105,11 @@ class HostStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_host__pb2.EnterRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_host__pb2.EnterResponse.FromString,
                 _registered_method=True)
+        self.Accept = channel.stream_stream(
+                '/fal.v1.Host/Accept',
+                request_serializer=fal__grpc_dot_v1_dot_host__pb2.AcceptRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_host__pb2.AcceptResponse.FromString,
+                _registered_method=True)
 
 
 class HostServicer(object):
@@ -251,6 +256,16 @@ class HostServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Accept(self, request_iterator, context):
+        """Accept waits until a runner connects to the controller's socket on this machine; then the bytes go both ways.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -318,6 +333,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Enter,
                     request_deserializer=fal__grpc_dot_v1_dot_host__pb2.EnterRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_host__pb2.EnterResponse.SerializeToString,
+            ),
+            'Accept': grpc.stream_stream_rpc_method_handler(
+                    servicer.Accept,
+                    request_deserializer=fal__grpc_dot_v1_dot_host__pb2.AcceptRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_host__pb2.AcceptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -677,6 +697,33 @@ class Host(object):
             '/fal.v1.Host/Enter',
             fal__grpc_dot_v1_dot_host__pb2.EnterRequest.SerializeToString,
             fal__grpc_dot_v1_dot_host__pb2.EnterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Accept(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fal.v1.Host/Accept',
+            fal__grpc_dot_v1_dot_host__pb2.AcceptRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_host__pb2.AcceptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -124,6 +124,12 @@ class HostStub:
     Status codes:
     - UNAVAILABLE: the runner takes no commands now.
     """
+    Accept: _grpc.StreamStreamMultiCallable[_host_pb2.AcceptRequest, _host_pb2.AcceptResponse]
+    """Accept waits until a runner connects to the controller's socket on this machine; then the bytes go both ways.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
 
 @_typing.type_check_only
 class HostAsyncStub(HostStub):
@@ -218,6 +224,12 @@ class HostAsyncStub(HostStub):
 
     Status codes:
     - UNAVAILABLE: the runner takes no commands now.
+    """
+    Accept: _aio.StreamStreamMultiCallable[_host_pb2.AcceptRequest, _host_pb2.AcceptResponse]  # type: ignore[assignment]
+    """Accept waits until a runner connects to the controller's socket on this machine; then the bytes go both ways.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
     """
 
 class HostServicer(metaclass=_abc_1.ABCMeta):
@@ -388,6 +400,18 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
 
         Status codes:
         - UNAVAILABLE: the runner takes no commands now.
+        """
+
+    @_abc_1.abstractmethod
+    def Accept(
+        self,
+        request_iterator: _MaybeAsyncIterator[_host_pb2.AcceptRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_host_pb2.AcceptResponse], _abc.AsyncIterator[_host_pb2.AcceptResponse]]:
+        """Accept waits until a runner connects to the controller's socket on this machine; then the bytes go both ways.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
         """
 
 def add_HostServicer_to_server(servicer: HostServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

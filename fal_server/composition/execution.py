@@ -116,6 +116,7 @@ def build_execution(
         machine_types=settings.machine_types,
         blobs=storage.blobs,
         files=storage.app_files,
+        api_socket=socket_path(state.api_socket),
         epoch=epoch,
         now=now,
     )

@@ -75,11 +75,13 @@ def build_files(
             storage.master_key, storage.store, clock, lambda runner: _served(fleet.account_of(runner), accounts)
         ),
         socket=socket,
-        variables={
-            "FAL_USE_LOCAL_UPLOADER": "1",
-            "FAL_API_SOCKET": str(socket),
-        },
+        variables=socket_variables(socket),
     )
+
+
+def socket_variables(socket: Path) -> Mapping[str, str]:
+    """Return the variables that tell runners of a socket on which they store files."""
+    return {"FAL_USE_LOCAL_UPLOADER": "1", "FAL_API_SOCKET": str(socket)}
 
 
 def _served(account: AccountId | None, accounts: KnownAccounts) -> AccountId | None:

@@ -19,7 +19,7 @@ import uvloop
 from fal_runner.isolation.levels import Isolation
 from fal_server.builders import Builders, BuildSandboxes, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.composition.execution import build_limits, describe_machine
-from fal_server.composition.files import socket_path
+from fal_server.composition.files import socket_path, socket_variables
 from fal_server.composition.isolation import choose_isolation
 from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.options import add_node_options, gpu_counts
@@ -31,6 +31,7 @@ from fal_server.engines.local import LocalHost, RunnerGroups
 from fal_server.engines.local.machine import raise_descriptor_limit
 from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.local.spawn import Orphans
+from fal_server.engines.node.api_socket import ApiSocket
 from fal_server.engines.node.entrance import ControlSockets, Entrance
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
@@ -132,6 +133,8 @@ class RunningNode:
         shims = LivingShims(state.runners)
         stack.push_async_callback(shims.close)
         shims.find()
+        api_socket = _api_socket(state)
+        stack.callback(api_socket.close)
         bound = _bind(options.host, options.port)
         entrance = Entrance(bound, lambda: identity.joined, sockets, fence, state.runners)
         stack.callback(entrance.close)
@@ -151,9 +154,13 @@ class RunningNode:
             blobs=FileBlobs(state.blobs),
             files=KeptFiles(state),
             runners_dir=state.runners,
-            variables=lambda account: {"FAL_DATA_DIR": str(_data(state, account))},
+            variables=lambda account: {
+                "FAL_DATA_DIR": str(_data(state, account)),
+                **socket_variables(api_socket.path),
+            },
             isolation=isolation.line,
             renewed=lambda: identity.load(context),
+            api_socket=api_socket,
         )
         for path in (sockets.control, sockets.joining, sockets.refusing):
             path.unlink(missing_ok=True)
@@ -202,11 +209,24 @@ def _host(
         builder=Builders(virtualenvs, images),
         blobs=FileBlobs(state.blobs),
         files=files,
-        sandboxes=Sandboxes(isolation=isolation, home=state.home, data=lambda account: _data(state, account)),
+        sandboxes=Sandboxes(
+            isolation=isolation,
+            home=state.home,
+            data=lambda account: _data(state, account),
+            writable=[socket_path(state.api_socket).parent],
+        ),
         warm_shims=options.warm_shims,
         orphans=Orphans(seconds=options.orphan_seconds, node_socket=node_socket),
         groups=groups,
     )
+
+
+def _api_socket(state: StateDir) -> ApiSocket:
+    path = socket_path(state.api_socket)
+    try:
+        return ApiSocket(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be listened on: {error.strerror}") from error
 
 
 def _data(state: StateDir, account: AccountId) -> Path:

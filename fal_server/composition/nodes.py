@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -40,6 +41,7 @@ class JoinedNodes:
         store: has the nodes and their authority, so that whoever takes the database over has both.
         machine_types: what runners can be.
         blobs, files: what runners are started with.
+        api_socket: where runners call this controller.
         epoch: which start of the controller this is.
         now: returns the time.
     """
@@ -51,6 +53,7 @@ class JoinedNodes:
         machine_types: MachineTypes,
         blobs: Blobs,
         files: DeployedFiles,
+        api_socket: Path,
         epoch: Epoch,
         now: Callable[[], datetime],
     ) -> None:
@@ -59,6 +62,7 @@ class JoinedNodes:
         self._machine_types = machine_types
         self._blobs = blobs
         self._files = files
+        self._api_socket = api_socket
         self._epoch = epoch
         self._now = now
         self._fleet: Fleet | None = None
@@ -224,6 +228,7 @@ class JoinedNodes:
             blobs=self._blobs,
             files=self._files,
             wanted=self._wanted,
+            api_socket=self._api_socket,
             own_variables=_OWN_VARIABLES,
             certify=partial(renew, authority, joined.name),
             noted=partial(self._note, joined.name),

@@ -11,6 +11,7 @@ from pathlib import Path
 from fal_server.core.identity import AccountId
 from fal_server.core.machines import MachineTypes, Node
 from fal_server.engines.local import LocalHost
+from fal_server.engines.node.api_socket import ApiSocket
 from fal_server.engines.node.entrance import ControlSockets, Entrance
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
@@ -53,6 +54,9 @@ class TestNode:
         described: what it says that it has.
         builder: builds its environments.
         authority: of the controller.
+
+    Attributes:
+        api_socket: where the controller would answer runners; nobody listens there.
     """
 
     __test__ = False
@@ -66,6 +70,7 @@ class TestNode:
         self._stack = AsyncExitStack()
         self._entrance: Entrance | None = None
         self.port = 0
+        self.api_socket = root / "controller.sock"
 
     @property
     def name(self) -> str:
@@ -96,6 +101,8 @@ class TestNode:
             fence.forget()
             await entrance.open(self.identity.context())
 
+        api_socket = ApiSocket(self.root / "api.sock")
+        self._stack.callback(api_socket.close)
         service = HostService(
             host,
             shims,
@@ -106,6 +113,7 @@ class TestNode:
             variables=lambda _account: {},
             isolation="none",
             renewed=lambda: None,
+            api_socket=api_socket,
         )
         for path in (sockets.control, sockets.joining, sockets.refusing):
             path.unlink(missing_ok=True)
@@ -160,6 +168,7 @@ class TestNode:
             blobs=blobs,
             files=NoFiles(),
             wanted=wanted,
+            api_socket=self.api_socket,
             silent_seconds=silent,
             lost_seconds=lost,
         )

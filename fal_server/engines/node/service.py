@@ -9,7 +9,7 @@ import hashlib
 import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.runners import Runner
 from fal_server.engines.local.host import LocalHost
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
+from fal_server.engines.node.api_socket import ApiSocket
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.node.shims import LivingShims
@@ -104,6 +105,7 @@ class HostService(host_pb2_grpc.HostServicer):
         variables: added to those of each runner, in place of what means something on the controller's machine alone.
         isolation: how strongly runners are kept apart, for people to read.
         renewed: called once a certificate was renewed.
+        api_socket: where runners call the controller.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class HostService(host_pb2_grpc.HostServicer):
         variables: Callable[[AccountId], dict[str, str]],
         isolation: str,
         renewed: Callable[[], None],
+        api_socket: ApiSocket,
     ) -> None:
         self._host = host
         self._shims = shims
@@ -128,6 +131,7 @@ class HostService(host_pb2_grpc.HostServicer):
         self._variables = variables
         self._isolation = isolation
         self._renewed = renewed
+        self._api_socket = api_socket
 
     async def RequestCertificate(
         self, request: pb.RequestCertificateRequest, context: Context
@@ -248,23 +252,23 @@ class HostService(host_pb2_grpc.HostServicer):
             async for request in request_iterator:
                 yield request.data
 
-        outgoing: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-
-        async def tunnel() -> None:
-            try:
-                await splice_socket(
-                    connection, incoming=incoming(), send=outgoing.put, end=_nothing, until_incoming_ends=False
-                )
-            finally:
-                await outgoing.put(None)
-
-        tunnelling = asyncio.ensure_future(tunnel())
-        try:
-            while (data := await outgoing.get()) is not None:
+        async with aclosing(_spliced(connection, incoming(), until_incoming_ends=False)) as outgoing:
+            async for data in outgoing:
                 yield pb.EnterResponse(data=data)
-        finally:
-            tunnelling.cancel()
-            await asyncio.gather(tunnelling, return_exceptions=True)
+
+    async def Accept(
+        self, request_iterator: AsyncIterator[pb.AcceptRequest], context: Context
+    ) -> AsyncIterator[pb.AcceptResponse]:
+        connection = await self._api_socket.accept()
+        yield pb.AcceptResponse()
+
+        async def incoming() -> AsyncIterator[bytes]:
+            async for request in request_iterator:
+                yield request.data
+
+        async with aclosing(_spliced(connection, incoming(), until_incoming_ends=True)) as outgoing:
+            async for data in outgoing:
+                yield pb.AcceptResponse(data=data)
 
     async def _enter(self, runner_id: str) -> socket.socket:
         """Connect to the commands of a runner.
@@ -289,6 +293,32 @@ class HostService(host_pb2_grpc.HostServicer):
         except NotFound:
             return False
         return True
+
+
+async def _spliced(
+    connection: socket.socket, incoming: AsyncIterator[bytes], *, until_incoming_ends: bool
+) -> AsyncGenerator[bytes]:
+    """Carry bytes between a call and a connection; yield those to send."""
+    outgoing: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+
+    async def splice() -> None:
+        with suppress(OSError, grpc.aio.BaseError):
+            await splice_socket(
+                connection,
+                incoming=incoming,
+                send=outgoing.put,
+                end=_nothing,
+                until_incoming_ends=until_incoming_ends,
+            )
+        await outgoing.put(None)  # unless this is cancelled: nobody takes anything then
+
+    splicing = asyncio.ensure_future(splice())
+    try:
+        while (data := await outgoing.get()) is not None:
+            yield data
+    finally:
+        splicing.cancel()
+        await asyncio.gather(splicing, return_exceptions=True)
 
 
 def serve(path: Path, service: HostService | Enrolment) -> grpc.aio.Server:

@@ -26,6 +26,7 @@ from fal_server.core.lifecycle import Observation
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.runners import Runner
 from fal_server.engines.remote import wire
+from fal_server.engines.remote.api_calls import ApiCalls
 from fal_server.engines.remote.names import DoorTarget
 from fal_server.engines.remote.node_door import NodeDoor
 from fal_server.engines.remote.process import NodeShimProcess
@@ -59,6 +60,7 @@ class RemoteHost:
         blobs: pickled code, which is sent to the node if it lacks it.
         files: the files of apps, likewise.
         wanted: returns the ids of all runners that may be there; None while that is not known yet.
+        api_socket: where this machine's runners call the controller, to which calls of the node's are carried.
         own_variables: names of variables that mean something on the controller's machine alone.
         certify: renews the node's certificate.
         noted: is told each time that the node answers again, or does not any more.
@@ -80,6 +82,7 @@ class RemoteHost:
         blobs: Blobs,
         files: DeployedFiles,
         wanted: Callable[[], Sequence[str] | None],
+        api_socket: Path,
         own_variables: frozenset[str] = frozenset(),
         certify: Callable[[host_pb2_grpc.HostAsyncStub, datetime], Awaitable[None]] | None = None,
         noted: Callable[[bool], None] = lambda _answers: None,
@@ -95,6 +98,7 @@ class RemoteHost:
         self._blobs = blobs
         self._files = files
         self._wanted = wanted
+        self._api_socket = api_socket
         self._own_variables = own_variables
         self._certify = certify
         self._noted = noted
@@ -107,10 +111,12 @@ class RemoteHost:
         self._node = Node(name=way.node, total=Resources(gpus={}), machine_types=machine_types)
         self._away = "it was not reached yet"
         self._following: asyncio.Task[None] | None = None
+        self._api_calls: ApiCalls | None = None
 
     def open(self) -> None:
         """Start to follow the node."""
         self._following = asyncio.get_running_loop().create_task(self._follow(), name=f"node {self.way.node}")
+        self._api_calls = ApiCalls(self._stub, self._api_socket, self.heard)
 
     def node(self) -> Node:
         draining = "it is drained: `fal node drain --undo` lets runners start on it" if self.draining else ""
@@ -176,6 +182,8 @@ class RemoteHost:
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
+        if self._api_calls is not None:
+            await self._api_calls.close()
         await self._channel.close()
 
     async def leave(self, reason: str) -> None:
