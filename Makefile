@@ -31,7 +31,7 @@ WORKERS ?= 2
 COVERED_TESTS := $(addprefix tests/,access agents/test_route.py client contract core deploy grpc http loops services store)
 # These take minutes, and some need programs that a small machine lacks.
 SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents isolation terminal torture upgrade agents/test_mcp.py \
-	cli/test_completion_in_shells.py cli/test_up.py docs/test_sessions.py)
+	cli/test_completion_in_shells.py cli/test_up.py docs/test_sessions.py setups)
 APART := $(SYSTEM_TESTS) $(addprefix tests/,cluster containers interop ray signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
@@ -80,12 +80,12 @@ demo-cluster: $(STAMP) $(if $(RAY),$(RAY_VENV)/.ready) ## switch machines off be
 .PHONY: test
 test: $(STAMP) ## run the tests
 	@echo "Left out: make test-system (whole controllers, and programs of Debian), test-interop (the published packages),"
-	@echo "          test-containers (podman), test-cluster and test-ray (machines in namespaces), test-signals (hours)"
+	@echo "          test-containers (podman), test-cluster, test-ray and test-setups (machines in namespaces), test-signals (hours)"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore ,$(APART)) $(TESTS)
 
 .PHONY: test-system
 test-system: $(STAMP) ## run the tests of whole controllers; needs tmux, vi, less, top, zsh, fish and faketime
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SYSTEM_TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not cluster" $(SYSTEM_TESTS)
 
 .PHONY: check
 check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast tests
@@ -138,6 +138,10 @@ test-cluster: $(STAMP) ## power off, cut off and freeze machines with nodes; nee
 .PHONY: test-ray
 test-ray: $(STAMP) $(RAY_VENV)/.ready ## place runners by a Ray cluster on machines made of namespaces; needs what test-cluster needs
 	@$(BIN)/python -m tests.ray
+
+.PHONY: test-setups
+test-setups: $(STAMP) $(if $(filter sqlite-local postgresql-local postgresql-nodes,$(SETUP)),,$(RAY_VENV)/.ready) ## run one suite on each way to run a platform; SETUP= chooses, such as postgresql-nodes; needs what test-cluster needs
+	@$(BIN)/python -m tests.setups $(addprefix -k ,$(SETUP))
 
 $(RAY_VENV)/.ready: requirements/ray.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(RAY_VENV)

@@ -34,12 +34,16 @@ class Box:
     token: str = ""
 
     @classmethod
-    def start(cls, machine: Machine) -> Box:
-        """Start the node process, and wait until it listens."""
+    def start(cls, machine: Machine, gpus: int = 1) -> Box:
+        """Start the node process, and wait until it listens.
+
+        Args:
+            gpus: how many it offers.
+        """
         process = machine.popen(
             [
                 *(str(BIN / "fal"), "node", "up", "--node-dir", str(machine.directory / "node")),
-                *("--host", machine.address, "--port", str(PORT), "--gpu", "GPU-FAR=1", "--isolation", "view"),
+                *("--host", machine.address, "--port", str(PORT), "--gpu", f"GPU-FAR={gpus}", "--isolation", "view"),
             ],
             {**os.environ, **OFFLINE, "COLUMNS": "200", "HOME": str(machine.directory)},
             machine.directory / "node.log",

@@ -192,7 +192,7 @@ def network(directory: Path) -> Generator[Machines]:
     Raises:
         AssertionError: that is the real one.
     """
-    assert alone(), "machines need a network namespace of their own: `make test-cluster` runs these tests"
+    assert alone(), "machines need a network namespace of their own: run make test-cluster, test-ray or test-setups"
     _ip("link", "add", "machines", "type", "bridge")
     _ip("address", "add", f"{CONTROLLER}/24", "dev", "machines")
     _ip("link", "set", "machines", "up")
