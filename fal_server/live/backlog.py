@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,7 +28,8 @@ class LiveRequest:
         size: of the body in bytes.
         attempt: the attempt in progress, which may be cancelled; None while the request waits.
         starting: whether the start of an attempt is being written; nothing is sent yet, so the request still waits.
-        cancelled: set when its caller asked to cancel it.
+        cancelled: whether its caller asked to cancel it.
+        on_cancel: tells the runner that has it; None while there is none.
         finishing: whether its end is being written, so that it can no longer be cancelled.
         finished: set when its end is stored.
         revision_id: of the runner of the last attempt; empty before the first.
@@ -42,7 +43,8 @@ class LiveRequest:
     size: int = 0
     attempt: asyncio.Task[object] | None = None
     starting: bool = False
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: bool = False
+    on_cancel: Callable[[], None] | None = None
     finishing: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     revision_id: str = ""
@@ -50,6 +52,13 @@ class LiveRequest:
     trace: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+
+    def cancel(self) -> None:
+        """Note that its caller asked to cancel it, and tell the runner that has it."""
+        if not self.cancelled:
+            self.cancelled = True
+            if self.on_cancel is not None:
+                self.on_cancel()
 
 
 @dataclass(slots=True)
@@ -67,6 +76,9 @@ class Backlog:
     """Holds all live requests, in the order in which they are served.
 
     Owned: each app's queue has one owner, because two would start the same request twice. The store has the rows first.
+
+    Attributes:
+        on_the_way: how many requests of an app are on their way to its queue, or from there to the router.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -75,6 +87,7 @@ class Backlog:
         self._live: dict[str, LiveRequest] = {}
         self._paused: dict[AppId, datetime] = {}
         self._number = 0
+        self.on_the_way: Counter[AppId] = Counter()
         self._held: dict[AccountId, Held] = defaultdict(Held)
 
     def held(self, account: AccountId) -> Held:
@@ -93,15 +106,21 @@ class Backlog:
             held.requests -= requests
             held.size -= size
 
+    def admit(self, live: LiveRequest, size: int) -> None:
+        """Count a new request with a body of this size, without queuing it."""
+        self._number += 1
+        live.number, live.size = self._number, size
+        self._live[live.request.request_id] = live
+        held = self._held[live.request.account]
+        held.requests += 1
+        held.size += size
+
     def add(self, request: QueuedRequest, size: int = 0) -> LiveRequest:
         """Queue a request: a new one with a body of this size, or one whose attempt is repeated."""
         live = self._live.get(request.request_id)
         if live is None:
-            self._number += 1
-            live = self._live[request.request_id] = LiveRequest(request, self._number, size)
-            held = self._held[request.account]
-            held.requests += 1
-            held.size += size
+            live = LiveRequest(request)
+            self.admit(live, size)
         live.request, live.attempt = request, None
         entry = QueueEntry(
             request_id=request.request_id,
@@ -165,6 +184,10 @@ class Backlog:
         found = [] if line is None else line.overdue(self._clock.now())
         self._tidy(app_id)
         return [self._live[entry.request_id] for entry in found]
+
+    def waits(self, app_id: AppId) -> bool:
+        """Return whether a new request of an app would overtake another one if it did not queue."""
+        return app_id in self._lines or self.on_the_way[app_id] > 0
 
     @property
     def apps(self) -> list[AppId]:

@@ -11,14 +11,15 @@ from fal_server.aio.rounds import Rounds, every
 from fal_server.aio.set_aside import SetAside
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App
+from fal_server.core.faults import Unavailable
 from fal_server.core.identity import AppId
-from fal_server.core.queue import State
+from fal_server.core.queue import Content, QueuedRequest, State
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore
 from fal_server.services.attempts import AttemptRunner
-from fal_server.services.queue import Queue
+from fal_server.services.queue import Queue, QueueStatus
 
 log = logging.getLogger(__name__)
 # An app that is scaled up takes more at once without notifying this loop, so look this often while requests wait.
@@ -29,6 +30,8 @@ _MOST_AT_ONCE = 1000
 
 class QueueWorker:
     """Takes requests from the apps' queues and makes one attempt at each, in a separate task.
+
+    A new request for which a slot is free is never queued: one task stores it as started and makes the attempt.
 
     Args:
         retention: how long completed requests are kept.
@@ -60,6 +63,7 @@ class QueueWorker:
         self._tasks = TaskSet(log)
         self._set_aside = SetAside[AppId](clock.now)
         self._taking = True
+        queue.start = self._start
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; the next controller restarts the attempts that this interrupts."""
@@ -105,7 +109,12 @@ class QueueWorker:
             if taken is None:
                 break
             self._under_way[app_id] = self._under_way.get(app_id, 0) + 1
-            self._spawn(self._attempts.run_attempt(taken), taken, app_id)
+            self._backlog.on_the_way[app_id] += 1
+            self._spawn(self._attempt(taken, app_id), taken, app_id)
+
+    async def _attempt(self, live: LiveRequest, app_id: AppId) -> None:
+        self._backlog.on_the_way[app_id] -= 1
+        await self._attempts.run_attempt(live)
 
     async def sweep(self) -> int:
         """Delete requests that are too old; return how many."""
@@ -122,10 +131,30 @@ class QueueWorker:
         # A due time without an effect: the app already has as many attempts in progress as it may have.
         return min(seconds, BUSY_SECONDS) if seconds > 0 else BUSY_SECONDS
 
-    def _spawn(self, work: Coroutine[None, None, None], live: LiveRequest, app_id: AppId | None = None) -> None:
+    def _start(self, request: QueuedRequest, content: Content) -> asyncio.Future[QueueStatus] | None:
+        """Start a new request if no other waits and a slot is free: its start is then stored with it, at no cost."""
+        app_id = request.app_id
+        if not self._taking or self._backlog.waits(app_id) or app_id in self._set_aside:
+            return None
+        under_way = self._under_way.get(app_id, 0)
+        if under_way >= _most_at_once(self._catalog.get(app_id)):
+            return None
+        placed = self._attempts.place(request)
+        if placed is None:
+            return None
+        accepted = asyncio.get_running_loop().create_future()
+        self._under_way[app_id] = under_way + 1
+        task = self._spawn(self._attempts.start(placed, content, accepted), placed.live, app_id)
+        task.add_done_callback(lambda _: _tell_interrupted(accepted))
+        return accepted
+
+    def _spawn(
+        self, work: Coroutine[None, None, None], live: LiveRequest, app_id: AppId | None = None
+    ) -> asyncio.Task[None]:
         task = self._tasks.spawn(work, name=f"request {live.request.request_id}")
         self._requests[task] = live
         task.add_done_callback(lambda done: self._done(done, app_id))
+        return task
 
     def _done(self, task: asyncio.Task[None], app_id: AppId | None) -> None:
         del self._requests[task]
@@ -134,6 +163,13 @@ class QueueWorker:
             if left:
                 self._under_way[app_id] = left
         self.pump()
+
+
+def _tell_interrupted(accepted: asyncio.Future[QueueStatus]) -> None:
+    if not accepted.done():
+        accepted.set_exception(
+            Unavailable("the controller is stopping, and the request may not be stored: submit it again")
+        )
 
 
 def _most_at_once(app: App | None) -> int:

@@ -42,7 +42,11 @@ class QueueStore(Protocol):
     """
 
     async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
-        """Store a request and return it; if another has the same `idempotency`, return that one instead."""
+        """Store a request and return it; if another has the same `idempotency`, return that one instead.
+
+        Args:
+            request: waiting, or with its first attempt started, for which `begin` is then not called.
+        """
         ...
 
     async def load(self) -> list[QueuedRequest]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.queue import (
     Answer,
     Condition,
+    Content,
     Failure,
     Policy,
     QueuedRequest,
@@ -33,7 +35,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
 from fal_server.services.cancellations import Cancellations
-from fal_server.services.queue import Queue
+from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import CANCELLED, WAS_CANCELLED, error_answer
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,15 @@ class Done:
     dead: bool = False
 
 
+# An unexpected error completes a request, so that it does not hang.
+_FAILED = Done(
+    answer=error_answer(500, "internal_error", CONTROLLER_FAILED),
+    error=CONTROLLER_FAILED,
+    error_type="internal_error",
+    dead=True,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """The request waits for another attempt."""
@@ -69,8 +80,23 @@ class Requeue:
     request: QueuedRequest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A new request that has a slot on a runner before it is stored.
+
+    Attributes:
+        request: as it was submitted.
+        live: as its first attempt starts, which is stored with its acceptance.
+    """
+
+    request: QueuedRequest
+    live: LiveRequest
+    app: App
+    lease: Lease
+
+
 class AttemptRunner:
-    """Makes attempts at requests taken from the queue.
+    """Makes attempts at requests taken from the queue, and at new ones for which a slot is free.
 
     Args:
         store: records the start of an attempt before a byte goes to the runner.
@@ -100,27 +126,68 @@ class AttemptRunner:
         self._clock = clock
 
     async def run_attempt(self, live: LiveRequest) -> None:
-        """Make one attempt and store its result; if cancelled, leave the request to the next controller."""
-        if live.cancelled.is_set():
-            return  # the canceller writes its end
-        attempt = asyncio.get_running_loop().create_task(self._attempt(live), name=f"request {live.request.request_id}")
-        live.attempt = attempt
+        """Make one attempt and store its result; if interrupted, leave the request to the next controller."""
+        if not live.cancelled:  # the canceller writes its end
+            await self._follow(live, self._attempt(live))
+
+    def place(self, request: QueuedRequest) -> Placed | None:
+        """Take a slot for a new request; None if none is free, or if it is too late."""
+        app = self._catalog.get(request.app_id)
+        if app is None or (request.start_deadline is not None and request.start_deadline <= self._clock.now()):
+            return None
+        lease = self._dispatcher.try_acquire(
+            app.app_id, request_id=request.request_id, caller=request.caller, hint=request.hint
+        )
+        if lease is None:
+            return None
+        return Placed(request=request, live=LiveRequest(self._started(request, app, lease)), app=app, lease=lease)
+
+    async def start(self, placed: Placed, content: Content, accepted: asyncio.Future[QueueStatus]) -> None:
+        """Store a request with the start of its first attempt, and make the attempt.
+
+        Args:
+            accepted: gets the request's status once it is stored, or the reason why it is not.
+        """
+        new = False
         try:
-            await asyncio.wait({attempt})
-        except asyncio.CancelledError:
-            attempt.cancel()
-            await asyncio.wait({attempt})
-            raise
-        if live.cancelled.is_set() and attempt.cancelled():
-            await self._queue.end_cancelled(live)
+            status = await self._queue.accept(placed.request, content, placed.live)
+            new = status.request is placed.request
+        except Exception as refused:  # noqa: BLE001 - raised to the caller
+            if not accepted.done():
+                accepted.set_exception(refused)
             return
-        match _result_of(attempt, live):
+        finally:
+            if not new:
+                self._dispatcher.release(placed.lease, Outcome.DONE)
+        if not accepted.done():
+            accepted.set_result(status)
+        if new:
+            await self._follow(
+                placed.live, self._on_lease(placed.live, placed.request, placed.app, placed.lease, content)
+            )
+
+    async def _follow(self, live: LiveRequest, attempt: Coroutine[None, None, Done | Retry | Requeue]) -> None:
+        """Make an attempt, and store what follows from it."""
+        task = live.attempt = asyncio.current_task()
+        result: Done | Retry | Requeue = Requeue(request=live.request)
+        try:
+            result = await attempt
+        except (Exception, asyncio.CancelledError) as fault:
+            asked = isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+            if not asked:
+                log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
+                result = _FAILED
+            elif not live.cancelled or live.request.state is not State.IN_QUEUE:
+                raise  # the controller is stopping
+            while task is not None and task.uncancel():
+                pass  # each canceller counts
+        match result:
             case Done(answer=answer, error=error, error_type=error_type, dead=dead):
                 # Even if it was cancelled meanwhile: the app's response decides the outcome of the request.
-                if live.cancelled.is_set() and answer.status == CANCELLED.status:
+                if live.cancelled and answer.status == CANCELLED.status:
                     error, error_type = error or WAS_CANCELLED, CANCELLED.header("x-fal-error-type")
                 await self._queue.end(live, answer, error=error, error_type=error_type, dead=dead)
-            case _ if live.cancelled.is_set():
+            case _ if live.cancelled:
                 await self._queue.end_cancelled(live)
             case Retry(request=request):
                 await self._queue.put_back(live, request)
@@ -159,19 +226,31 @@ class AttemptRunner:
         except Fault as fault:
             # No runner can start: the request keeps its position, and this does not count as a retry.
             return _requeued(request, fault)
+        return await self._on_lease(live, request, app, lease)
+
+    async def _on_lease(
+        self, live: LiveRequest, waiting: QueuedRequest, app: App, lease: Lease, content: Content | None = None
+    ) -> Done | Retry | Requeue:
+        """Make an attempt on a runner's slot, and release the slot.
+
+        Args:
+            content: None if the start of the attempt is not stored yet.
+        """
         outcome: Outcome | None = Outcome.CLIENT_GONE
         try:
-            result, outcome = await self._run(live, app, lease)
+            if content is None:
+                result, outcome = await self._begin(live, waiting, app, lease)
+            else:
+                result, outcome = await self._run(live, waiting, app, lease, content)
             return result
         finally:
             if outcome is not None:
                 self._dispatcher.release(lease, outcome)
 
-    async def _run(self, live: LiveRequest, app: App, lease: Lease) -> tuple[Done | Retry | Requeue, Outcome | None]:
-        """Send the request; return what follows, and how to release the slot: None if it is already released."""
-        waiting = live.request
+    def _started(self, waiting: QueuedRequest, app: App, lease: Lease) -> QueuedRequest:
+        """Return a request as its next attempt starts."""
         now = self._clock.now()
-        started = replace(
+        return replace(
             waiting,
             state=State.IN_PROGRESS,
             attempt=waiting.attempt + 1,
@@ -181,6 +260,12 @@ class AttemptRunner:
             runner_id=lease.runner_id,
             alone=app.scaling.max_multiplexing == 1,
         )
+
+    async def _begin(
+        self, live: LiveRequest, waiting: QueuedRequest, app: App, lease: Lease
+    ) -> tuple[Done | Retry | Requeue, Outcome | None]:
+        """Store the start of an attempt and make it; see `_run`."""
+        started = self._started(waiting, app, lease)
         # Set this before the write: if the write is interrupted, the request may be stored as started and must be ended
         # as such.
         live.request, live.starting = started, True
@@ -195,12 +280,25 @@ class AttemptRunner:
         if content is None:
             live.request = waiting
             return _gone("the request was changed by another caller"), Outcome.DONE
-        if live.cancelled.is_set():
+        if live.cancelled:
             return Requeue(request=waiting), Outcome.DONE  # nothing was sent
+        return await self._run(live, waiting, app, lease, content)
+
+    async def _run(
+        self, live: LiveRequest, waiting: QueuedRequest, app: App, lease: Lease, content: Content
+    ) -> tuple[Done | Retry | Requeue, Outcome | None]:
+        """Send the request; return what follows, and how to release the slot: None if it is already released."""
+        started = live.request
         live.revision_id, live.cold_start, live.bytes_in = lease.slot.revision_id, lease.cold_start, len(content.body)
         live.trace = traceparent_among(content.headers) if self._exports_spans else None
         sent = asyncio.Event()
-        cancellation = asyncio.create_task(self._tell_when_cancelled(live, lease, sent))
+        cancellation: asyncio.Task[None] | None = None
+
+        def tell() -> None:
+            nonlocal cancellation
+            cancellation = asyncio.create_task(self._tell(live, lease, sent))
+
+        live.on_cancel = tell
         seconds = float(app.scaling.request_timeout)
         try:
             seen = await self._client.send(lease.address, started, content, seconds, sent)
@@ -212,7 +310,9 @@ class AttemptRunner:
             answer = error_answer(502, "internal_error", str(error))
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
         finally:
-            cancellation.cancel()
+            live.on_cancel = None
+            if cancellation is not None:
+                cancellation.cancel()
         broken = isinstance(seen, Failure) and seen.condition is Condition.CONNECTION_ERROR
         if isinstance(seen, Failure) and broken:
             failure = await self._dispatcher.runner_failed(lease, seen.detail)
@@ -225,14 +325,13 @@ class AttemptRunner:
         outcome = decision.outcome
         if decision.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.address):
             outcome = Outcome.RUNNER_FAILED
-        return self._follow(started, seen, decision), None if broken else outcome
+        return self._decided(started, seen, decision), None if broken else outcome
 
-    async def _tell_when_cancelled(self, live: LiveRequest, lease: Lease, sent: asyncio.Event) -> None:
+    async def _tell(self, live: LiveRequest, lease: Lease, sent: asyncio.Event) -> None:
         await sent.wait()
-        await live.cancelled.wait()
         await self._cancellations.tell(lease, live.request.request_id, live.request.path)
 
-    def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
+    def _decided(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:
             answer = (
                 seen
@@ -277,20 +376,6 @@ class AttemptRunner:
 def _requeued(request: QueuedRequest, fault: Fault) -> Requeue:
     log.info("request %s waits on: %s", request.request_id, fault.message)
     return Requeue(request=request)
-
-
-def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest) -> Done | Retry | Requeue:
-    """Return the result of an attempt; an unexpected error completes the request, so that it does not hang."""
-    try:
-        return attempt.result()
-    except (Exception, asyncio.CancelledError):
-        log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
-        return Done(
-            answer=error_answer(500, "internal_error", CONTROLLER_FAILED),
-            error=CONTROLLER_FAILED,
-            error_type="internal_error",
-            dead=True,
-        )
 
 
 def _gone(detail: str) -> Done:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections import Counter, deque
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -75,6 +75,8 @@ class Queue:
     Attributes:
         requests_changed: notified at every change of a request.
         webhook_due: notified when a webhook is due.
+        start: starts a new request at once if it can, and sets the status when that is stored; returns None if the
+            request must wait.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Queue:
         self._quotas = quotas
         self.requests_changed = ChangeNotifier()
         self.webhook_due = ChangeNotifier()
+        self.start: Callable[[QueuedRequest, Content], asyncio.Future[QueueStatus] | None] = _wait
 
     async def load(self) -> None:
         """Read the requests of an earlier controller, once at startup; interrupted attempts start again.
@@ -161,7 +164,7 @@ class Queue:
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
         self._require_room(app.account, len(content.body))
         with self._backlog.reserved(app.account, len(content.body)):  # other requests arrive while it is stored
-            return await run_to_completion(self._accept(request, content))
+            return await (self.start(request, content) or run_to_completion(self.accept(request, content)))
 
     def _require_room(self, account: AccountId, size: int, count: int = 1) -> None:
         """Refuse requests for which there is no room, before any of them is stored."""
@@ -264,7 +267,7 @@ class Queue:
         if live is None or not mine or live.finishing:
             request = (await self.status(app_id, request_id)).request
             raise FailedPrecondition(f"request {request.request_id} is completed: there is nothing to cancel")
-        live.cancelled.set()
+        live.cancel()
         if live.request.state is State.IN_PROGRESS:
             return live.request
         if live.attempt is not None:
@@ -321,7 +324,7 @@ class Queue:
         """
         while mine := [live for live in self._backlog if live.request.account == account]:
             for live in mine:
-                live.cancelled.set()
+                live.cancel()
                 if not _is_waiting(live):
                     continue
                 if live.attempt is None:
@@ -414,6 +417,32 @@ class Queue:
 
     # Called by the attempts.
 
+    async def accept(self, request: QueuedRequest, content: Content, started: LiveRequest | None = None) -> QueueStatus:
+        """Store a new request, or find the one with its Idempotency-Key; return its status.
+
+        Args:
+            started: the request as its first attempt starts; None to queue it.
+
+        Raises:
+            UnusableIdempotencyKey: the key was used for another request.
+        """
+        on_the_way, waits = self._backlog.on_the_way, started is None
+        on_the_way[request.app_id] += waits
+        try:
+            accepted = await self._store.add(request if started is None else started.request, content)
+        finally:
+            on_the_way[request.app_id] -= waits
+        if accepted.request_id != request.request_id:
+            if accepted.fingerprint != request.fingerprint:
+                raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")
+            return await self.status(accepted.app_id, accepted.request_id)
+        if started is None:
+            started = self._backlog.add(request, len(content.body))
+        else:
+            self._backlog.admit(started, len(content.body))
+        self._notify()
+        return QueueStatus(request=request, position=self._backlog.position(started))
+
     def requeue(self, request: QueuedRequest, pause_seconds: float) -> None:
         """Return a request to its position, and pause its app, because it can get no runner."""
         self._backlog.add(request)
@@ -456,7 +485,7 @@ class Queue:
         """Record that a request waits again after its attempt, and queue it."""
         what, attempt = f"the return of request {request.request_id}", live.request.attempt
         written = await until_stored(what, lambda: self._store.put_back(request, attempt), unforeseen=lambda: None)
-        if written and live.cancelled.is_set():
+        if written and live.cancelled:
             live.request = request
             await self.end_cancelled(live)
         elif written:
@@ -466,23 +495,13 @@ class Queue:
             log.error("request %s was changed by another caller, who decides about it", request.request_id)
             self._backlog.forget(live)
 
-    async def _accept(self, request: QueuedRequest, content: Content) -> QueueStatus:
-        accepted = await self._store.add(request, content)
-        if accepted.request_id != request.request_id:
-            if accepted.fingerprint != request.fingerprint:
-                raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")
-            return await self.status(accepted.app_id, accepted.request_id)
-        live = self._backlog.add(accepted, len(content.body))
-        self._notify()
-        return QueueStatus(request=accepted, position=self._backlog.position(live))
-
     async def _cancel_waiting(self, live: LiveRequest) -> None:
         self._backlog.withdraw(live)
         await self.end_cancelled(live)
 
     async def _cancel_group(self, group: Sequence[LiveRequest]) -> int:
         for live in group:
-            live.cancelled.set()
+            live.cancel()
             live.finishing = True
             self._backlog.withdraw(live)
         ended = [self._ended(live.request, CANCELLED, error=WAS_CANCELLED) for live in group]
@@ -589,6 +608,10 @@ class Queue:
     def _notify(self) -> None:
         self.requests_changed.notify()
         self._changed.notify()
+
+
+def _wait(_request: QueuedRequest, _content: Content) -> None:
+    """Start nothing."""
 
 
 def _is_waiting(live: LiveRequest) -> bool:

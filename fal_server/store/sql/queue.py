@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
@@ -41,6 +41,11 @@ _ADD_PART = Prepared(insert(REQUEST_PARTS))
 _PART = Prepared(
     select(_PARTS.sealed).where(_PARTS.request_id == bindparam("of_request"), _PARTS.number == bindparam("of_number"))
 )
+# What the start and the end of an attempt change: an index costs time even if its column gets the value that it has.
+_START = ("state", "attempt", "started_at", "not_before", "lease_until", "runner_id", "alone")
+_END = ("state", "not_before", "lease_until", "completed_at", "status", "error", "error_type", "dead")
+_END_WITH_WEBHOOK = (*_END, "webhook", "webhook_at")
+_ALL = tuple(name for name in QueuedRequest.__slots__ if name != "request_id")
 _CONTENT = Prepared(
     select(_CONTENTS.request_id, _CONTENTS.sealed_request, _CONTENTS.sealed_body, _CONTENTS.body_bytes)
     .join(REQUESTS, REQUESTS.c.request_id == _CONTENTS.request_id)
@@ -166,7 +171,7 @@ class SqlQueueStore:
     async def begin(self, request: QueuedRequest) -> Content | None:
 
         async def work(connection: AsyncConnection) -> Content | None:
-            if not await _change(connection, request, State.IN_QUEUE, request.attempt - 1):
+            if not await _change(connection, request, State.IN_QUEUE, request.attempt - 1, _START):
                 return None
             return await self._content(connection, request.account, request.request_id)
 
@@ -174,14 +179,15 @@ class SqlQueueStore:
 
     async def put_back(self, request: QueuedRequest, attempt: int) -> bool:
         return await self._database.write(
-            Together(lambda connection: _change(connection, request, State.IN_PROGRESS, attempt))
+            Together(lambda connection: _change(connection, request, State.IN_PROGRESS, attempt, _ALL))
         )
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
         sealed = self._sealed(request, answer)
+        columns = _END if request.webhook is WebhookState.NONE else _END_WITH_WEBHOOK
 
         async def work(connection: AsyncConnection) -> bool:
-            if not await _change(connection, request, None, request.attempt):
+            if not await _change(connection, request, None, request.attempt, columns):
                 return False
             await _CHANGE_CONTENT.change(connection, {"changed_id": request.request_id, **sealed})
             return True
@@ -330,10 +336,11 @@ class SqlQueueStore:
         return self._vault.open_bytes(f"request/{request_id}/{part}", sealed)
 
 
-def to_row(request: QueuedRequest) -> dict[str, object]:
-    row = {name: getattr(request, name) for name in QueuedRequest.__slots__}
-    row |= {name: row[name].value for name in ("priority", "state", "webhook")}
-    row["retries"] = dict(request.retries)
+def to_row(request: QueuedRequest, columns: Iterable[str] = QueuedRequest.__slots__) -> dict[str, object]:
+    row = {name: getattr(request, name) for name in columns}
+    row |= {name: row[name].value for name in ("priority", "state", "webhook") if name in row}
+    if "retries" in row:
+        row["retries"] = dict(request.retries)
     return row
 
 
@@ -347,16 +354,17 @@ def from_row(row: RowMapping) -> QueuedRequest:
     )
 
 
-async def _change(connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int) -> bool:
-    """Write a request if it is in this state (None: not completed) and at this attempt."""
-    row = to_row(request)
-    row |= {"changed_id": row.pop("request_id"), "before": attempt}
-    return await _change_from(state).change(connection, row) > 0
+async def _change(
+    connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int, columns: tuple[str, ...]
+) -> bool:
+    """Write columns of a request if it is in this state (None: not completed) and at this attempt."""
+    row = {**to_row(request, columns), "changed_id": request.request_id, "before": attempt}
+    return await _change_from(state, columns).change(connection, row) > 0
 
 
 @cache
-def _change_from(state: State | None) -> Prepared:
-    """Return the statement that writes a request in this state, at the attempt `before`."""
+def _change_from(state: State | None, columns: tuple[str, ...]) -> Prepared:
+    """Return the statement that writes these columns of a request in this state, at the attempt `before`."""
     rows = REQUESTS.c
     return Prepared(
         update(REQUESTS).where(

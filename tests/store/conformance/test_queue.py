@@ -46,6 +46,17 @@ async def test_a_request_and_what_it_carries(store):
     assert await store.queue.answer(LOCAL, "q") is None
 
 
+async def test_a_request_is_accepted_as_started(store):
+    made = started(request(webhook=WebhookState.WAITING, alone=True))
+    assert await store.queue.add(made, CONTENT) == made
+    assert await store.queue.load() == [made]
+    assert await store.queue.begin(made) is None
+    done = ended(made, error="e", error_type="t", webhook=WebhookState.PENDING, webhook_at=some.later(9))
+    assert await store.queue.complete(done, ANSWER)
+    assert await store.queue.get(LOCAL, "q") == done
+    assert await store.queue.due_webhooks(some.later(9), 10) == [done]
+
+
 async def test_an_idempotency_is_one_requests(store):
     first = request("q1", idempotency="i", fingerprint="1")
     assert await store.queue.add(first, CONTENT) == first
