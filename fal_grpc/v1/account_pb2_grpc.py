@@ -89,7 +89,7 @@ class AccountsServicer(object):
     """
 
     def ListAccounts(self, request, context):
-        """ListAccounts returns the caller's account, and the teams that it is a member of.
+        """ListAccounts returns the caller's account, and the teams that it belongs to.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -101,8 +101,8 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateAccount(self, request, context):
-        """CreateAccount creates an account and its first key, which has every permission in the account. Only the
-        controller's owner may call it.
+        """CreateAccount creates an account and its first key. The key has every permission in the account. Only the
+        controller's owner may call CreateAccount.
 
         Status codes:
         - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
@@ -131,7 +131,7 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AddMember(self, request, context):
-        """AddMember adds a user to a team, or gives a member another role.
+        """AddMember adds a user to a team, or changes a member's role.
 
         Status codes:
         - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
@@ -146,7 +146,7 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
+        """RemoveMember removes a user from a team. From then on none of the user's tokens acts for the team.
 
         Status codes:
         - INVALID_ARGUMENT: the account is a user; BadRequest names the field.

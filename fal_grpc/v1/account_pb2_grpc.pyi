@@ -36,7 +36,7 @@ class AccountsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccountsAsyncStub: ...
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_account_pb2.ListAccountsRequest, _account_pb2.ListAccountsResponse]
-    """ListAccounts returns the caller's account, and the teams that it is a member of.
+    """ListAccounts returns the caller's account, and the teams that it belongs to.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -44,8 +44,8 @@ class AccountsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_account_pb2.CreateAccountRequest, _account_pb2.CreateAccountResponse]
-    """CreateAccount creates an account and its first key, which has every permission in the account. Only the
-    controller's owner may call it.
+    """CreateAccount creates an account and its first key. The key has every permission in the account. Only the
+    controller's owner may call CreateAccount.
 
     Status codes:
     - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
@@ -66,7 +66,7 @@ class AccountsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     AddMember: _grpc.UnaryUnaryMultiCallable[_account_pb2.AddMemberRequest, _account_pb2.AddMemberResponse]
-    """AddMember adds a user to a team, or gives a member another role.
+    """AddMember adds a user to a team, or changes a member's role.
 
     Status codes:
     - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
@@ -77,7 +77,7 @@ class AccountsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_account_pb2.RemoveMemberRequest, _account_pb2.RemoveMemberResponse]
-    """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
+    """RemoveMember removes a user from a team. From then on none of the user's tokens acts for the team.
 
     Status codes:
     - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
@@ -139,7 +139,7 @@ class AccountsAsyncStub(AccountsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAccounts: _aio.UnaryUnaryMultiCallable[_account_pb2.ListAccountsRequest, _account_pb2.ListAccountsResponse]  # type: ignore[assignment]
-    """ListAccounts returns the caller's account, and the teams that it is a member of.
+    """ListAccounts returns the caller's account, and the teams that it belongs to.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -147,8 +147,8 @@ class AccountsAsyncStub(AccountsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     CreateAccount: _aio.UnaryUnaryMultiCallable[_account_pb2.CreateAccountRequest, _account_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """CreateAccount creates an account and its first key, which has every permission in the account. Only the
-    controller's owner may call it.
+    """CreateAccount creates an account and its first key. The key has every permission in the account. Only the
+    controller's owner may call CreateAccount.
 
     Status codes:
     - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
@@ -169,7 +169,7 @@ class AccountsAsyncStub(AccountsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     AddMember: _aio.UnaryUnaryMultiCallable[_account_pb2.AddMemberRequest, _account_pb2.AddMemberResponse]  # type: ignore[assignment]
-    """AddMember adds a user to a team, or gives a member another role.
+    """AddMember adds a user to a team, or changes a member's role.
 
     Status codes:
     - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
@@ -180,7 +180,7 @@ class AccountsAsyncStub(AccountsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RemoveMember: _aio.UnaryUnaryMultiCallable[_account_pb2.RemoveMemberRequest, _account_pb2.RemoveMemberResponse]  # type: ignore[assignment]
-    """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
+    """RemoveMember removes a user from a team. From then on none of the user's tokens acts for the team.
 
     Status codes:
     - INVALID_ARGUMENT: the account is a user; BadRequest names the field.
@@ -245,7 +245,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.ListAccountsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.ListAccountsResponse, _abc.Awaitable[_account_pb2.ListAccountsResponse]]:
-        """ListAccounts returns the caller's account, and the teams that it is a member of.
+        """ListAccounts returns the caller's account, and the teams that it belongs to.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -259,8 +259,8 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.CreateAccountResponse, _abc.Awaitable[_account_pb2.CreateAccountResponse]]:
-        """CreateAccount creates an account and its first key, which has every permission in the account. Only the
-        controller's owner may call it.
+        """CreateAccount creates an account and its first key. The key has every permission in the account. Only the
+        controller's owner may call CreateAccount.
 
         Status codes:
         - INVALID_ARGUMENT: the nickname, the kind or the full name is not valid; BadRequest names the field.
@@ -293,7 +293,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.AddMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.AddMemberResponse, _abc.Awaitable[_account_pb2.AddMemberResponse]]:
-        """AddMember adds a user to a team, or gives a member another role.
+        """AddMember adds a user to a team, or changes a member's role.
 
         Status codes:
         - INVALID_ARGUMENT: the account is a user, or the role is not valid; BadRequest names the field.
@@ -310,7 +310,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _account_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_pb2.RemoveMemberResponse, _abc.Awaitable[_account_pb2.RemoveMemberResponse]]:
-        """RemoveMember removes a user from a team; from then on none of the user's tokens acts for the team.
+        """RemoveMember removes a user from a team. From then on none of the user's tokens acts for the team.
 
         Status codes:
         - INVALID_ARGUMENT: the account is a user; BadRequest names the field.

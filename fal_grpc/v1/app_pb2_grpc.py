@@ -82,7 +82,7 @@ class AppsServicer(object):
     """
 
     def ListAliases(self, request, context):
-        """ListAliases returns the apps of one environment, with their settings and the number of their runners.
+        """ListAliases returns the apps of one environment. Each comes with its settings and the number of its runners.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -110,7 +110,7 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """SetAlias points an app at a revision, and creates the app if it does not exist. The deployment strategy decides how
+        """SetAlias points an app at a revision. It creates the app if it does not exist. The deployment strategy decides how
         traffic moves; a revision whose runners never become ready gets none.
 
         Status codes:
@@ -155,8 +155,8 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RolloutApplication(self, request, context):
-        """RolloutApplication replaces the runners of an app with new ones of the same revision. It returns when the
-        replacement has started; `is_rolling` of the app tells whether it is still in progress.
+        """RolloutApplication replaces an app's runners with new ones of the same revision. It returns when the replacement
+        has started; `is_rolling` of the app tells whether it is still in progress.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -170,7 +170,7 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExplainApp(self, request, context):
-        """ExplainApp explains an app's number of runners: its load, the arithmetic, and recent decisions.
+        """ExplainApp explains an app's number of runners. It returns the load, the arithmetic, and recent decisions.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -184,8 +184,8 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SimulateApp(self, request, context):
-        """SimulateApp simulates requests by the controller's own rules, and returns how many runners there would have been.
-        It changes nothing.
+        """SimulateApp simulates requests by the controller's own rules. It returns how many runners there would have been,
+        and changes nothing.
 
         Status codes:
         - INVALID_ARGUMENT: a setting is unknown or out of its range, there is no arrival or too many, or a number is

@@ -67,7 +67,7 @@ class AuditServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAudit(self, request, context):
-        """VerifyAudit checks that no row was changed, and that no row between the first and the last is missing.
+        """VerifyAudit checks that no row was changed or is missing. A missing row is one between the first and the last.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.

@@ -45,7 +45,7 @@ class AuditStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     VerifyAudit: _grpc.UnaryUnaryMultiCallable[_audit_pb2.VerifyAuditRequest, _audit_pb2.VerifyAuditResponse]
-    """VerifyAudit checks that no row was changed, and that no row between the first and the last is missing.
+    """VerifyAudit checks that no row was changed or is missing. A missing row is one between the first and the last.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -70,7 +70,7 @@ class AuditAsyncStub(AuditStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     VerifyAudit: _aio.UnaryUnaryMultiCallable[_audit_pb2.VerifyAuditRequest, _audit_pb2.VerifyAuditResponse]  # type: ignore[assignment]
-    """VerifyAudit checks that no row was changed, and that no row between the first and the last is missing.
+    """VerifyAudit checks that no row was changed or is missing. A missing row is one between the first and the last.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
@@ -104,7 +104,7 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.VerifyAuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.VerifyAuditResponse, _abc.Awaitable[_audit_pb2.VerifyAuditResponse]]:
-        """VerifyAudit checks that no row was changed, and that no row between the first and the last is missing.
+        """VerifyAudit checks that no row was changed or is missing. A missing row is one between the first and the last.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.

@@ -115,7 +115,7 @@ class DrainsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDrain(self, request, context):
-        """DeleteDrain removes a drain with its cursor; a delivery under way is cut off.
+        """DeleteDrain removes a drain with its cursor. A delivery under way is cut off.
 
         Status codes:
         - INVALID_ARGUMENT: no name is given; BadRequest names the field.
@@ -129,7 +129,7 @@ class DrainsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseDrain(self, request, context):
-        """PauseDrain stops the deliveries; the cursor stays, and lines wait as long as logs are kept.
+        """PauseDrain stops the deliveries. The cursor stays, and lines wait as long as logs are kept.
 
         Status codes:
         - INVALID_ARGUMENT: no name is given; BadRequest names the field.

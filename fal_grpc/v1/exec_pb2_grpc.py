@@ -102,7 +102,7 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReadExec(self, request, context):
-        """ReadExec streams a command's output from an offset on, and finally its outcome. The first message comes at once. A
+        """ReadExec streams a command's output from an offset, and then its outcome. The first message comes at once. A
         command has one reader: a new one replaces it.
 
         The reader acknowledges output by WriteExec. When 4 MiB are not acknowledged, the command blocks, as on a pipe that
@@ -139,8 +139,8 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SignalExec(self, request, context):
-        """SignalExec sends a signal: to the foreground job of a terminal, otherwise to all processes of the command. If the
-        command has ended, the call does nothing and succeeds.
+        """SignalExec sends a signal to a command. It goes to the foreground job of a terminal, otherwise to all processes of
+        the command. If the command has ended, the call does nothing and succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty, or there is no such signal; BadRequest names the field.
@@ -182,7 +182,7 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExecs(self, request, context):
-        """ListExecs returns the running commands, and those that ended within the last ten minutes.
+        """ListExecs returns the commands that run. It also returns those that ended within the last ten minutes.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.

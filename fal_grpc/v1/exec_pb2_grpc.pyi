@@ -52,7 +52,7 @@ class ExecsStub:
     - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
     """
     ReadExec: _grpc.UnaryStreamMultiCallable[_exec_pb2.ReadExecRequest, _exec_pb2.ReadExecResponse]
-    """ReadExec streams a command's output from an offset on, and finally its outcome. The first message comes at once. A
+    """ReadExec streams a command's output from an offset, and then its outcome. The first message comes at once. A
     command has one reader: a new one replaces it.
 
     The reader acknowledges output by WriteExec. When 4 MiB are not acknowledged, the command blocks, as on a pipe that
@@ -81,8 +81,8 @@ class ExecsStub:
     - UNAVAILABLE: the controller is stopping, or the link to the runner broke; send again what was not taken.
     """
     SignalExec: _grpc.UnaryUnaryMultiCallable[_exec_pb2.SignalExecRequest, _exec_pb2.SignalExecResponse]
-    """SignalExec sends a signal: to the foreground job of a terminal, otherwise to all processes of the command. If the
-    command has ended, the call does nothing and succeeds.
+    """SignalExec sends a signal to a command. It goes to the foreground job of a terminal, otherwise to all processes of
+    the command. If the command has ended, the call does nothing and succeeds.
 
     Status codes:
     - INVALID_ARGUMENT: an id is empty, or there is no such signal; BadRequest names the field.
@@ -112,7 +112,7 @@ class ExecsStub:
     - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
     """
     ListExecs: _grpc.UnaryUnaryMultiCallable[_exec_pb2.ListExecsRequest, _exec_pb2.ListExecsResponse]
-    """ListExecs returns the running commands, and those that ended within the last ten minutes.
+    """ListExecs returns the commands that run. It also returns those that ended within the last ten minutes.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -154,7 +154,7 @@ class ExecsAsyncStub(ExecsStub):
     - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
     """
     ReadExec: _aio.UnaryStreamMultiCallable[_exec_pb2.ReadExecRequest, _exec_pb2.ReadExecResponse]  # type: ignore[assignment]
-    """ReadExec streams a command's output from an offset on, and finally its outcome. The first message comes at once. A
+    """ReadExec streams a command's output from an offset, and then its outcome. The first message comes at once. A
     command has one reader: a new one replaces it.
 
     The reader acknowledges output by WriteExec. When 4 MiB are not acknowledged, the command blocks, as on a pipe that
@@ -183,8 +183,8 @@ class ExecsAsyncStub(ExecsStub):
     - UNAVAILABLE: the controller is stopping, or the link to the runner broke; send again what was not taken.
     """
     SignalExec: _aio.UnaryUnaryMultiCallable[_exec_pb2.SignalExecRequest, _exec_pb2.SignalExecResponse]  # type: ignore[assignment]
-    """SignalExec sends a signal: to the foreground job of a terminal, otherwise to all processes of the command. If the
-    command has ended, the call does nothing and succeeds.
+    """SignalExec sends a signal to a command. It goes to the foreground job of a terminal, otherwise to all processes of
+    the command. If the command has ended, the call does nothing and succeeds.
 
     Status codes:
     - INVALID_ARGUMENT: an id is empty, or there is no such signal; BadRequest names the field.
@@ -214,7 +214,7 @@ class ExecsAsyncStub(ExecsStub):
     - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
     """
     ListExecs: _aio.UnaryUnaryMultiCallable[_exec_pb2.ListExecsRequest, _exec_pb2.ListExecsResponse]  # type: ignore[assignment]
-    """ListExecs returns the running commands, and those that ended within the last ten minutes.
+    """ListExecs returns the commands that run. It also returns those that ended within the last ten minutes.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -265,7 +265,7 @@ class ExecsServicer(metaclass=_abc_1.ABCMeta):
         request: _exec_pb2.ReadExecRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_exec_pb2.ReadExecResponse], _abc.AsyncIterator[_exec_pb2.ReadExecResponse]]:
-        """ReadExec streams a command's output from an offset on, and finally its outcome. The first message comes at once. A
+        """ReadExec streams a command's output from an offset, and then its outcome. The first message comes at once. A
         command has one reader: a new one replaces it.
 
         The reader acknowledges output by WriteExec. When 4 MiB are not acknowledged, the command blocks, as on a pipe that
@@ -306,8 +306,8 @@ class ExecsServicer(metaclass=_abc_1.ABCMeta):
         request: _exec_pb2.SignalExecRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_exec_pb2.SignalExecResponse, _abc.Awaitable[_exec_pb2.SignalExecResponse]]:
-        """SignalExec sends a signal: to the foreground job of a terminal, otherwise to all processes of the command. If the
-        command has ended, the call does nothing and succeeds.
+        """SignalExec sends a signal to a command. It goes to the foreground job of a terminal, otherwise to all processes of
+        the command. If the command has ended, the call does nothing and succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty, or there is no such signal; BadRequest names the field.
@@ -355,7 +355,7 @@ class ExecsServicer(metaclass=_abc_1.ABCMeta):
         request: _exec_pb2.ListExecsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_exec_pb2.ListExecsResponse, _abc.Awaitable[_exec_pb2.ListExecsResponse]]:
-        """ListExecs returns the running commands, and those that ended within the last ten minutes.
+        """ListExecs returns the commands that run. It also returns those that ended within the last ten minutes.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.

@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class HostStub(object):
-    """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
-    (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
-    calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+    """Host starts shims on one machine and finds them again. It also deletes what they leave. It is served by the node
+    process (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the
+    controller calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks
+    for.
 
     Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
     answered with ABORTED.
@@ -113,9 +114,10 @@ class HostStub(object):
 
 
 class HostServicer(object):
-    """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
-    (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
-    calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+    """Host starts shims on one machine and finds them again. It also deletes what they leave. It is served by the node
+    process (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the
+    controller calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks
+    for.
 
     Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
     answered with ABORTED.
@@ -132,7 +134,7 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetCertificate(self, request, context):
-        """SetCertificate gives the node its certificate; from then on the door takes the authority's connections alone.
+        """SetCertificate gives the node its certificate. From then on the door takes the authority's connections alone.
 
         Status codes:
         - PERMISSION_DENIED: the node has not joined yet, and the token is not the one that it printed.
@@ -143,8 +145,8 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchHost(self, request, context):
-        """WatchHost says what the machine has and which shims live: first all, then again whenever something changed, and at
-        least each second.
+        """WatchHost says what the machine has and which shims live. It says all first, then again whenever something changed,
+        and at least each second.
 
         Status codes:
         - UNAVAILABLE: the node process is ending.
@@ -164,7 +166,7 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Put(self, request_iterator, context):
-        """Put keeps one content: the first message names it, the others are its bytes.
+        """Put keeps one content. The first message names it, and the others are its bytes.
 
         Status codes:
         - INVALID_ARGUMENT: the bytes have another hash; the message names the field.
@@ -207,7 +209,7 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Sweep(self, request, context):
-        """Sweep kills everything of a runner, and returns once nothing of it is alive.
+        """Sweep kills everything of a runner. It returns once nothing of it is alive.
 
         Status codes:
         - UNAVAILABLE: the node process is ending.
@@ -227,7 +229,7 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Delete deletes what is kept for a runner of which nothing is alive.
+        """Delete deletes what is kept for a runner without living processes.
 
         Status codes:
         - UNAVAILABLE: the node process is ending.
@@ -247,7 +249,7 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Enter(self, request_iterator, context):
-        """Enter connects to the commands of a runner: the first message names it, and the bytes go both ways.
+        """Enter connects to the commands of a runner. The first message names it, and the bytes go both ways.
 
         Status codes:
         - UNAVAILABLE: the runner takes no commands now.
@@ -257,7 +259,7 @@ class HostServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Accept(self, request_iterator, context):
-        """Accept waits until a runner connects to the controller's socket on this machine; then the bytes go both ways.
+        """Accept waits until a runner connects to the controller's socket here. Then the bytes go both ways.
 
         Status codes:
         - UNAVAILABLE: the node process is ending.
@@ -348,9 +350,10 @@ def add_HostServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Host(object):
-    """Host starts shims on one machine, finds them again, and deletes what they leave. It is served by the node process
-    (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the controller
-    calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks for.
+    """Host starts shims on one machine and finds them again. It also deletes what they leave. It is served by the node
+    process (`fal node up`) behind its door, which takes TLS connections of the controller's certificate alone; the
+    controller calls it. The door leads to the shims and the apps of the machine, too, by the name that a connection asks
+    for.
 
     Each connection says of which start of the controller it is. Once a later one came, every call of an earlier one is
     answered with ABORTED.

@@ -24,8 +24,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateUserKeyRequest(_message.Message):
-    """CreateUserKeyRequest says what the new key may do: by at most one of `policy`, `policy_preset` and `scope`. With none
-    of them it may do everything.
+    """CreateUserKeyRequest says what the new key may do. At most one of `policy`, `policy_preset` and `scope` is set. With
+    none of them it may do everything.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -180,7 +180,7 @@ class RotateUserKeyRequest(_message.Message):
     """The public half of the key."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
-        """How long the key still works; with 0 or without it, it ends at once."""
+        """How long the key still works. With 0 or without it, it ends at once."""
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ class GetCallerResponse(_message.Message):
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was made; without it, the controller itself made the key, such as that of a runner."""
+        """When it was made. Without it, the controller itself made the key, such as that of a runner."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -328,11 +328,11 @@ class GetCallerResponse(_message.Message):
 
     @_builtins.property
     def quotas(self) -> _account_pb2.Quotas:
-        """The quotas of the account and of this key; every field is set."""
+        """The quotas of the account and of this key. Every field is set."""
 
     @_builtins.property
     def used(self) -> _account_pb2.Quotas:
-        """The account's usage of the quotas that are amounts; set if the key may read the account."""
+        """The account's usage of the quotas that are amounts. It is set if the key may read the account."""
 
     def __init__(
         self,

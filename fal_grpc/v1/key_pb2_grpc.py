@@ -111,8 +111,8 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateLoginToken(self, request, context):
-        """CreateLoginToken creates a token in place of the caller's key, for clients that log in. With a team's user id in
-        the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
+        """CreateLoginToken creates a token in place of the caller's key. It is for clients that log in. With a team's user id
+        in the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
 
         Status codes:
         - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
@@ -125,7 +125,7 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateUserKey(self, request, context):
-        """RotateUserKey creates a key with the permissions of another one, and lets that one expire.
+        """RotateUserKey creates a key with the permissions of another one. That one is left to expire.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
@@ -140,7 +140,7 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeUserKey(self, request, context):
-        """RevokeUserKey ends a key: after the answer it is not accepted any more, and its calls in progress end.
+        """RevokeUserKey ends a key. After the answer it is not accepted any more, and its calls in progress end.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.

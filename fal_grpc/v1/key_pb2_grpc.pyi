@@ -61,8 +61,8 @@ class KeysStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     CreateLoginToken: _grpc.UnaryUnaryMultiCallable[_key_pb2.CreateLoginTokenRequest, _key_pb2.CreateLoginTokenResponse]
-    """CreateLoginToken creates a token in place of the caller's key, for clients that log in. With a team's user id in
-    the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
+    """CreateLoginToken creates a token in place of the caller's key. It is for clients that log in. With a team's user id
+    in the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
 
     Status codes:
     - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
@@ -71,7 +71,7 @@ class KeysStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RotateUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.RotateUserKeyResponse]
-    """RotateUserKey creates a key with the permissions of another one, and lets that one expire.
+    """RotateUserKey creates a key with the permissions of another one. That one is left to expire.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
@@ -82,7 +82,7 @@ class KeysStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RevokeUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RevokeUserKeyRequest, _key_pb2.RevokeUserKeyResponse]
-    """RevokeUserKey ends a key: after the answer it is not accepted any more, and its calls in progress end.
+    """RevokeUserKey ends a key. After the answer it is not accepted any more, and its calls in progress end.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -126,8 +126,8 @@ class KeysAsyncStub(KeysStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     CreateLoginToken: _aio.UnaryUnaryMultiCallable[_key_pb2.CreateLoginTokenRequest, _key_pb2.CreateLoginTokenResponse]  # type: ignore[assignment]
-    """CreateLoginToken creates a token in place of the caller's key, for clients that log in. With a team's user id in
-    the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
+    """CreateLoginToken creates a token in place of the caller's key. It is for clients that log in. With a team's user id
+    in the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
 
     Status codes:
     - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
@@ -136,7 +136,7 @@ class KeysAsyncStub(KeysStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RotateUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.RotateUserKeyResponse]  # type: ignore[assignment]
-    """RotateUserKey creates a key with the permissions of another one, and lets that one expire.
+    """RotateUserKey creates a key with the permissions of another one. That one is left to expire.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
@@ -147,7 +147,7 @@ class KeysAsyncStub(KeysStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RevokeUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RevokeUserKeyRequest, _key_pb2.RevokeUserKeyResponse]  # type: ignore[assignment]
-    """RevokeUserKey ends a key: after the answer it is not accepted any more, and its calls in progress end.
+    """RevokeUserKey ends a key. After the answer it is not accepted any more, and its calls in progress end.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -212,8 +212,8 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.CreateLoginTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.CreateLoginTokenResponse, _abc.Awaitable[_key_pb2.CreateLoginTokenResponse]]:
-        """CreateLoginToken creates a token in place of the caller's key, for clients that log in. With a team's user id in
-        the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
+        """CreateLoginToken creates a token in place of the caller's key. It is for clients that log in. With a team's user id
+        in the metadata `fal-user-id`, it acts for a team of the key's account. It ends with the key.
 
         Status codes:
         - INVALID_ARGUMENT: the time is not above 0, or too long; BadRequest names the field.
@@ -228,7 +228,7 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.RotateUserKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.RotateUserKeyResponse, _abc.Awaitable[_key_pb2.RotateUserKeyResponse]]:
-        """RotateUserKey creates a key with the permissions of another one, and lets that one expire.
+        """RotateUserKey creates a key with the permissions of another one. That one is left to expire.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
@@ -245,7 +245,7 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.RevokeUserKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.RevokeUserKeyResponse, _abc.Awaitable[_key_pb2.RevokeUserKeyResponse]]:
-        """RevokeUserKey ends a key: after the answer it is not accepted any more, and its calls in progress end.
+        """RevokeUserKey ends a key. After the answer it is not accepted any more, and its calls in progress end.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LogsStub(object):
-    """Logs reads what runners have printed and what the platform said about them, page by page or as it is written.
+    """Logs reads what runners printed and what the platform said about them. It does so page by page, or as it is written.
     """
 
     def __init__(self, channel):
@@ -48,11 +48,11 @@ class LogsStub(object):
 
 
 class LogsServicer(object):
-    """Logs reads what runners have printed and what the platform said about them, page by page or as it is written.
+    """Logs reads what runners printed and what the platform said about them. It does so page by page, or as it is written.
     """
 
     def ListLogs(self, request, context):
-        """ListLogs returns stored entries of one runner or of one app, a page at a time.
+        """ListLogs returns stored entries of one runner or of one app. They come a page at a time.
 
         Status codes:
         - INVALID_ARGUMENT: neither a runner nor an app is named, a number is negative, `until` is before `since`, or the
@@ -67,8 +67,8 @@ class LogsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FollowLogs(self, request, context):
-        """FollowLogs streams entries as they are written, oldest first, from a cursor or a time on. A stream that was cut
-        is resumed without gap or repetition by asking again with the last cursor that was received. For a runner the
+        """FollowLogs streams entries as they are written, oldest first. It begins at a cursor or a time. A stream that was
+        cut is resumed without gap or repetition by asking again with the last cursor that was received. For a runner the
         stream ends by itself, with a message that says how the runner ended; for an app it goes on until it is cancelled.
 
         Status codes:
@@ -106,7 +106,7 @@ def add_LogsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Logs(object):
-    """Logs reads what runners have printed and what the platform said about them, page by page or as it is written.
+    """Logs reads what runners printed and what the platform said about them. It does so page by page, or as it is written.
     """
 
     @staticmethod

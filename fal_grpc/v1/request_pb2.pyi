@@ -113,7 +113,7 @@ class RequestRecord(_message.Message):
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When a runner got it, the last time; not set if none did."""
+        """When a runner got it, the last time. Not set if none did."""
 
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp:
@@ -319,7 +319,7 @@ class GetRequestStatsRequest(_message.Message):
     """Whether each endpoint gets statistics, and not their sum."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """From the minute of this time on; an hour ago if it is not set."""
+        """From the minute of this time on. Unset means an hour ago."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
@@ -369,8 +369,8 @@ Global___GetRequestStatsResponse: _TypeAlias = GetRequestStatsResponse  # noqa: 
 
 @_typing.final
 class RequestStats(_message.Message):
-    """RequestStats are the statistics of an app's or an endpoint's requests that ended in a span. A quantile is
-    right within 1 %.
+    """RequestStats are statistics of the requests that ended in a span. They are those of an app or an endpoint. A quantile
+    is right within 1 %.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -451,7 +451,7 @@ class RequestStats(_message.Message):
 
     @_builtins.property
     def status_codes(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """How many ended with each status code; 0 stands for callers who left."""
+        """How many ended with each status code. Code 0 stands for callers who left."""
 
     @_builtins.property
     def error_types(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class RequestsStub(object):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
-    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
-    callers who were not admitted are not listed.
+    """Requests shows the ended requests to the apps of the caller's account. They came directly or through the queue. Their
+    bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of callers who
+    were not admitted are not listed.
     """
 
     def __init__(self, channel):
@@ -55,9 +55,9 @@ class RequestsStub(object):
 
 
 class RequestsServicer(object):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
-    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
-    callers who were not admitted are not listed.
+    """Requests shows the ended requests to the apps of the caller's account. They came directly or through the queue. Their
+    bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of callers who
+    were not admitted are not listed.
     """
 
     def ListRequests(self, request, context):
@@ -88,8 +88,8 @@ class RequestsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRequestStats(self, request, context):
-        """GetRequestStats returns statistics of the requests that ended in a span, including those outside the sample of
-        ListRequests.
+        """GetRequestStats returns statistics of the requests that ended in a span. They include requests outside the sample
+        of ListRequests.
 
         Status codes:
         - INVALID_ARGUMENT: a name is not valid, the span is empty, or it has too many steps; BadRequest names the field.
@@ -128,9 +128,9 @@ def add_RequestsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Requests(object):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
-    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
-    callers who were not admitted are not listed.
+    """Requests shows the ended requests to the apps of the caller's account. They came directly or through the queue. Their
+    bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of callers who
+    were not admitted are not listed.
     """
 
     @staticmethod

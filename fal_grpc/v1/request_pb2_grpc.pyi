@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RequestsStub:
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
-    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
-    callers who were not admitted are not listed.
+    """Requests shows the ended requests to the apps of the caller's account. They came directly or through the queue. Their
+    bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of callers who
+    were not admitted are not listed.
     """
 
     @_typing.overload
@@ -56,8 +56,8 @@ class RequestsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetRequestStats: _grpc.UnaryUnaryMultiCallable[_request_pb2.GetRequestStatsRequest, _request_pb2.GetRequestStatsResponse]
-    """GetRequestStats returns statistics of the requests that ended in a span, including those outside the sample of
-    ListRequests.
+    """GetRequestStats returns statistics of the requests that ended in a span. They include requests outside the sample
+    of ListRequests.
 
     Status codes:
     - INVALID_ARGUMENT: a name is not valid, the span is empty, or it has too many steps; BadRequest names the field.
@@ -68,9 +68,9 @@ class RequestsStub:
 
 @_typing.type_check_only
 class RequestsAsyncStub(RequestsStub):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
-    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
-    callers who were not admitted are not listed.
+    """Requests shows the ended requests to the apps of the caller's account. They came directly or through the queue. Their
+    bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of callers who
+    were not admitted are not listed.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -94,8 +94,8 @@ class RequestsAsyncStub(RequestsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetRequestStats: _aio.UnaryUnaryMultiCallable[_request_pb2.GetRequestStatsRequest, _request_pb2.GetRequestStatsResponse]  # type: ignore[assignment]
-    """GetRequestStats returns statistics of the requests that ended in a span, including those outside the sample of
-    ListRequests.
+    """GetRequestStats returns statistics of the requests that ended in a span. They include requests outside the sample
+    of ListRequests.
 
     Status codes:
     - INVALID_ARGUMENT: a name is not valid, the span is empty, or it has too many steps; BadRequest names the field.
@@ -105,9 +105,9 @@ class RequestsAsyncStub(RequestsStub):
     """
 
 class RequestsServicer(metaclass=_abc_1.ABCMeta):
-    """Requests shows the requests to the apps of the caller's account that have ended, called directly or through the
-    queue. Their bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of
-    callers who were not admitted are not listed.
+    """Requests shows the ended requests to the apps of the caller's account. They came directly or through the queue. Their
+    bodies and answers are not kept. A request is listed as soon as its caller has the answer; requests of callers who
+    were not admitted are not listed.
     """
 
     @_abc_1.abstractmethod
@@ -147,8 +147,8 @@ class RequestsServicer(metaclass=_abc_1.ABCMeta):
         request: _request_pb2.GetRequestStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_request_pb2.GetRequestStatsResponse, _abc.Awaitable[_request_pb2.GetRequestStatsResponse]]:
-        """GetRequestStats returns statistics of the requests that ended in a span, including those outside the sample of
-        ListRequests.
+        """GetRequestStats returns statistics of the requests that ended in a span. They include requests outside the sample
+        of ListRequests.
 
         Status codes:
         - INVALID_ARGUMENT: a name is not valid, the span is empty, or it has too many steps; BadRequest names the field.

@@ -40,7 +40,7 @@ class _RetryConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetryC
     """The connection to the runner failed or broke."""
 
 class RetryCondition(_RetryCondition, metaclass=_RetryConditionEnumTypeWrapper):
-    """RetryCondition is a kind of failure after which a queued request is tried again."""
+    """RetryCondition is a kind of failure. After it a queued request is tried again."""
 
 TIMEOUT: RetryCondition.ValueType  # 0
 """It took longer than its timeout."""
@@ -237,7 +237,7 @@ class RegisterApplicationRequest(_message.Message):
     """
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.EnvironmentDefinition]:
-        """Environments that the callable runs in; the first is the one it is loaded in."""
+        """Environments that the callable runs in. It is loaded in the first."""
 
     @_builtins.property
     def machine_requirements(self) -> _run_pb2.MachineRequirements:
@@ -249,7 +249,7 @@ class RegisterApplicationRequest(_message.Message):
 
     @_builtins.property
     def setup_func(self) -> _run_pb2.SerializedObject:
-        """A serialized function that is called first; what it returns is the callable's first argument."""
+        """A serialized function that is called first. What it returns is the callable's first argument."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -460,7 +460,7 @@ class RegisterApplicationResult(_message.Message):
 
     @_builtins.property
     def registered(self) -> Global___RegisteredRevision:
-        """The revision, in one message as soon as it is stored: from then on the deploy continues even if the connection
+        """The revision, in one message as soon as it is stored. From then on the deploy continues even if the connection
         breaks.
         """
 
@@ -498,7 +498,7 @@ Global___RegisterApplicationResult: _TypeAlias = RegisterApplicationResult  # no
 
 @_typing.final
 class RegisteredRevision(_message.Message):
-    """RegisteredRevision names a revision that was stored and that its app moves to."""
+    """RegisteredRevision names a stored revision that its app moves to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -588,7 +588,9 @@ class PlanApplicationResponse(_message.Message):
 
     @_builtins.property
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why the deploy, or its runners, would fail, for people: a missing secret, a GPU that no machine has."""
+        """Why the deploy, or its runners, would fail, for people. Examples are a missing secret, and a GPU that no machine
+        has.
+        """
 
     def __init__(
         self,

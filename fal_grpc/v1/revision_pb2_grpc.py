@@ -67,9 +67,9 @@ class RevisionsServicer(object):
     """
 
     def BuildEnvironment(self, request, context):
-        """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
-        The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
-        say why.
+        """BuildEnvironment builds the environment that code runs in, unless it is built. It streams the build's logs. The
+        last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that say
+        why.
 
         Status codes:
         - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
@@ -87,8 +87,8 @@ class RevisionsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RegisterApplication(self, request, context):
-        """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
-        strategy. The last message has `result` and the app's addresses.
+        """RegisterApplication deploys: it creates a revision. If an app is named, it moves the app to the revision by the
+        deployment strategy. The last message has `result` and the app's addresses.
 
         Status codes:
         - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names

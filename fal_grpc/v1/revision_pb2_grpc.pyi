@@ -34,9 +34,9 @@ class RevisionsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RevisionsAsyncStub: ...
     BuildEnvironment: _grpc.UnaryStreamMultiCallable[_revision_pb2.BuildEnvironmentRequest, _revision_pb2.BuildEnvironmentResult]
-    """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
-    The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
-    say why.
+    """BuildEnvironment builds the environment that code runs in, unless it is built. It streams the build's logs. The
+    last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that say
+    why.
 
     Status codes:
     - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
@@ -50,8 +50,8 @@ class RevisionsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RegisterApplication: _grpc.UnaryStreamMultiCallable[_revision_pb2.RegisterApplicationRequest, _revision_pb2.RegisterApplicationResult]
-    """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
-    strategy. The last message has `result` and the app's addresses.
+    """RegisterApplication deploys: it creates a revision. If an app is named, it moves the app to the revision by the
+    deployment strategy. The last message has `result` and the app's addresses.
 
     Status codes:
     - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names
@@ -105,9 +105,9 @@ class RevisionsAsyncStub(RevisionsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     BuildEnvironment: _aio.UnaryStreamMultiCallable[_revision_pb2.BuildEnvironmentRequest, _revision_pb2.BuildEnvironmentResult]  # type: ignore[assignment]
-    """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
-    The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
-    say why.
+    """BuildEnvironment builds the environment that code runs in, unless it is built. It streams the build's logs. The
+    last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that say
+    why.
 
     Status codes:
     - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
@@ -121,8 +121,8 @@ class RevisionsAsyncStub(RevisionsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RegisterApplication: _aio.UnaryStreamMultiCallable[_revision_pb2.RegisterApplicationRequest, _revision_pb2.RegisterApplicationResult]  # type: ignore[assignment]
-    """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
-    strategy. The last message has `result` and the app's addresses.
+    """RegisterApplication deploys: it creates a revision. If an app is named, it moves the app to the revision by the
+    deployment strategy. The last message has `result` and the app's addresses.
 
     Status codes:
     - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names
@@ -179,9 +179,9 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         request: _revision_pb2.BuildEnvironmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_revision_pb2.BuildEnvironmentResult], _abc.AsyncIterator[_revision_pb2.BuildEnvironmentResult]]:
-        """BuildEnvironment builds the environment that code runs in, unless it is built, and streams the build's logs.
-        The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
-        say why.
+        """BuildEnvironment builds the environment that code runs in, unless it is built. It streams the build's logs. The
+        last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that say
+        why.
 
         Status codes:
         - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
@@ -201,8 +201,8 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         request: _revision_pb2.RegisterApplicationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_revision_pb2.RegisterApplicationResult], _abc.AsyncIterator[_revision_pb2.RegisterApplicationResult]]:
-        """RegisterApplication deploys: it creates a revision and, if an app is named, moves the app to it by the deployment
-        strategy. The last message has `result` and the app's addresses.
+        """RegisterApplication deploys: it creates a revision. If an app is named, it moves the app to the revision by the
+        deployment strategy. The last message has `result` and the app's addresses.
 
         Status codes:
         - INVALID_ARGUMENT: there is no callable, or a name, a machine type or a number is not acceptable; BadRequest names

@@ -57,9 +57,9 @@ class RunsServicer(object):
     """
 
     def Run(self, request, context):
-        """Run starts a runner for one callable and streams its logs and, as the last message, its result. A callable that
-        serves a port is reachable at the addresses in `service_urls` until the stream is cancelled, which ends the runner.
-        A failure of the callable itself is a result, not a status.
+        """Run starts a runner for one callable and streams its logs. The last message is the result. A callable that serves a
+        port is reachable at the addresses in `service_urls` until the stream is cancelled, which ends the runner. A
+        failure of the callable itself is a result, not a status.
 
         Status codes:
         - INVALID_ARGUMENT: there is no callable, or a machine type, an environment kind or a number is not acceptable;
@@ -77,7 +77,8 @@ class RunsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InteractiveRun(self, request_iterator, context):
-        """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it again.
+        """InteractiveRun is Run for a callable that the caller replaces. The caller does so while it runs, by sending it
+        again.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.

@@ -262,7 +262,7 @@ Global___RunnerInfo: _TypeAlias = RunnerInfo  # noqa: Y015
 
 @_typing.final
 class RunnerUsage(_message.Message):
-    """RunnerUsage is what the processes of a runner use, commands beside its worker among them."""
+    """RunnerUsage is what the processes of a runner use. Commands beside its worker are among them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -343,7 +343,9 @@ Global___RunnerStateChange: _TypeAlias = RunnerStateChange  # noqa: Y015
 
 @_typing.final
 class RunnerStartPhases(_message.Message):
-    """RunnerStartPhases says how long each part of a runner's start took, in seconds; a part that is not over is unset."""
+    """RunnerStartPhases says how long each part of a runner's start took. The times are in seconds; a part that is not over
+    is unset.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -410,7 +412,7 @@ class ListRunnersRequest(_message.Message):
     """The next_page_token of the previous page; unset for the first one. All other fields must be as they were then."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Also those that ended at or after this time; unset means none that ended."""
+        """Also those that ended at or after this time. Unset means none that ended."""
 
     def __init__(
         self,
@@ -499,7 +501,7 @@ class ListAliasRunnersRequest(_message.Message):
     """The next_page_token of the previous page; unset for the first one. All other fields must be as they were then."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Also those that ended at or after this time; unset means none that ended."""
+        """Also those that ended at or after this time. Unset means none that ended."""
 
     def __init__(
         self,
@@ -586,7 +588,9 @@ class WatchRunnersRequest(_message.Message):
     """The last version that the reader received, to continue from there; empty starts with a snapshot."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """A snapshot also has those that ended at or after this time, at most 24 hours ago; unset means none that ended."""
+        """A snapshot also has those that ended at or after this time. The time is at most 24 hours ago; unset means none that
+        ended.
+        """
 
     def __init__(
         self,
@@ -627,8 +631,8 @@ class WatchRunnersResponse(_message.Message):
     """The version that the reader has now; empty if the next message continues this one."""
     @_builtins.property
     def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerInfo]:
-        """Runners that are new or have changed, the oldest first in a snapshot, whatever their state. One that has ended comes
-        once more, as TERMINATED: a reader that shows the living drops it.
+        """Runners that are new or have changed, whatever their state. A snapshot has the oldest first. One that has ended
+        comes once more, as TERMINATED: a reader that shows the living drops it.
         """
 
     @_builtins.property
@@ -835,7 +839,7 @@ class ShellRunnerInput(_message.Message):
     """Whether the command gets a terminal. Unset means that it does. Read from the first message only."""
     @_builtins.property
     def tty_size(self) -> Global___TerminalSize:
-        """The caller's window has this size; sent at the start and whenever it changes. Ignored without a terminal."""
+        """The caller's window has this size. It is sent at the start and whenever it changes. Ignored without a terminal."""
 
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -83,7 +83,7 @@ class RunnersServicer(object):
     """
 
     def ListRunners(self, request, context):
-        """ListRunners returns the runners of all apps of the caller that are up.
+        """ListRunners returns the caller's runners that are up, of all apps.
 
         Status codes:
         - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
@@ -110,7 +110,7 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRunner(self, request, context):
-        """GetRunner returns one runner, living or ended, for as long as the controller keeps it.
+        """GetRunner returns one runner, living or ended. An ended one is there for as long as the controller keeps it.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -143,8 +143,8 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StopRunner(self, request, context):
-        """StopRunner stops a runner: it gets no new requests, those in flight finish, then its process gets SIGTERM and,
-        after its grace, SIGKILL. It returns when this has started. Stopping one that is stopping already succeeds.
+        """StopRunner stops a runner. It gets no new requests, those in flight finish, then its process gets SIGTERM and,
+        after its grace, SIGKILL. The call returns when this has started. Stopping one that is stopping already succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -172,7 +172,7 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """ListNodes returns the machines that run runners, and the machine types of runners.
+        """ListNodes returns the machines that run runners, and the machine types.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -184,7 +184,7 @@ class RunnersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ShellRunner(self, request_iterator, context):
-        """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
+        """ShellRunner runs a command, or a login shell, inside a runner. It carries the input and output. The first message
         of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
         else. A stream that ends without an exit code broke, and the command's outcome is unknown. If the caller
         disconnects, the command and its child processes are ended.

@@ -35,7 +35,7 @@ class RunnersStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunnersAsyncStub: ...
     ListRunners: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ListRunnersRequest, _runner_pb2.ListRunnersResponse]
-    """ListRunners returns the runners of all apps of the caller that are up.
+    """ListRunners returns the caller's runners that are up, of all apps.
 
     Status codes:
     - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
@@ -54,7 +54,7 @@ class RunnersStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetRunner: _grpc.UnaryUnaryMultiCallable[_runner_pb2.GetRunnerRequest, _runner_pb2.GetRunnerResponse]
-    """GetRunner returns one runner, living or ended, for as long as the controller keeps it.
+    """GetRunner returns one runner, living or ended. An ended one is there for as long as the controller keeps it.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -79,8 +79,8 @@ class RunnersStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     StopRunner: _grpc.UnaryUnaryMultiCallable[_runner_pb2.StopRunnerRequest, _runner_pb2.StopRunnerResponse]
-    """StopRunner stops a runner: it gets no new requests, those in flight finish, then its process gets SIGTERM and,
-    after its grace, SIGKILL. It returns when this has started. Stopping one that is stopping already succeeds.
+    """StopRunner stops a runner. It gets no new requests, those in flight finish, then its process gets SIGTERM and,
+    after its grace, SIGKILL. The call returns when this has started. Stopping one that is stopping already succeeds.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -100,7 +100,7 @@ class RunnersStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListNodesRequest, _node_pb2.ListNodesResponse]
-    """ListNodes returns the machines that run runners, and the machine types of runners.
+    """ListNodes returns the machines that run runners, and the machine types.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -108,7 +108,7 @@ class RunnersStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ShellRunner: _grpc.StreamStreamMultiCallable[_runner_pb2.ShellRunnerInput, _runner_pb2.ShellRunnerOutput]
-    """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
+    """ShellRunner runs a command, or a login shell, inside a runner. It carries the input and output. The first message
     of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
     else. A stream that ends without an exit code broke, and the command's outcome is unknown. If the caller
     disconnects, the command and its child processes are ended.
@@ -131,7 +131,7 @@ class RunnersAsyncStub(RunnersStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRunners: _aio.UnaryUnaryMultiCallable[_runner_pb2.ListRunnersRequest, _runner_pb2.ListRunnersResponse]  # type: ignore[assignment]
-    """ListRunners returns the runners of all apps of the caller that are up.
+    """ListRunners returns the caller's runners that are up, of all apps.
 
     Status codes:
     - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
@@ -150,7 +150,7 @@ class RunnersAsyncStub(RunnersStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     GetRunner: _aio.UnaryUnaryMultiCallable[_runner_pb2.GetRunnerRequest, _runner_pb2.GetRunnerResponse]  # type: ignore[assignment]
-    """GetRunner returns one runner, living or ended, for as long as the controller keeps it.
+    """GetRunner returns one runner, living or ended. An ended one is there for as long as the controller keeps it.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -175,8 +175,8 @@ class RunnersAsyncStub(RunnersStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     StopRunner: _aio.UnaryUnaryMultiCallable[_runner_pb2.StopRunnerRequest, _runner_pb2.StopRunnerResponse]  # type: ignore[assignment]
-    """StopRunner stops a runner: it gets no new requests, those in flight finish, then its process gets SIGTERM and,
-    after its grace, SIGKILL. It returns when this has started. Stopping one that is stopping already succeeds.
+    """StopRunner stops a runner. It gets no new requests, those in flight finish, then its process gets SIGTERM and,
+    after its grace, SIGKILL. The call returns when this has started. Stopping one that is stopping already succeeds.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -196,7 +196,7 @@ class RunnersAsyncStub(RunnersStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_node_pb2.ListNodesRequest, _node_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """ListNodes returns the machines that run runners, and the machine types of runners.
+    """ListNodes returns the machines that run runners, and the machine types.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -204,7 +204,7 @@ class RunnersAsyncStub(RunnersStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ShellRunner: _aio.StreamStreamMultiCallable[_runner_pb2.ShellRunnerInput, _runner_pb2.ShellRunnerOutput]  # type: ignore[assignment]
-    """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
+    """ShellRunner runs a command, or a login shell, inside a runner. It carries the input and output. The first message
     of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
     else. A stream that ends without an exit code broke, and the command's outcome is unknown. If the caller
     disconnects, the command and its child processes are ended.
@@ -230,7 +230,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.ListRunnersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.ListRunnersResponse, _abc.Awaitable[_runner_pb2.ListRunnersResponse]]:
-        """ListRunners returns the runners of all apps of the caller that are up.
+        """ListRunners returns the caller's runners that are up, of all apps.
 
         Status codes:
         - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
@@ -261,7 +261,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.GetRunnerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.GetRunnerResponse, _abc.Awaitable[_runner_pb2.GetRunnerResponse]]:
-        """GetRunner returns one runner, living or ended, for as long as the controller keeps it.
+        """GetRunner returns one runner, living or ended. An ended one is there for as long as the controller keeps it.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -298,8 +298,8 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.StopRunnerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.StopRunnerResponse, _abc.Awaitable[_runner_pb2.StopRunnerResponse]]:
-        """StopRunner stops a runner: it gets no new requests, those in flight finish, then its process gets SIGTERM and,
-        after its grace, SIGKILL. It returns when this has started. Stopping one that is stopping already succeeds.
+        """StopRunner stops a runner. It gets no new requests, those in flight finish, then its process gets SIGTERM and,
+        after its grace, SIGKILL. The call returns when this has started. Stopping one that is stopping already succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -331,7 +331,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ListNodesResponse, _abc.Awaitable[_node_pb2.ListNodesResponse]]:
-        """ListNodes returns the machines that run runners, and the machine types of runners.
+        """ListNodes returns the machines that run runners, and the machine types.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -345,7 +345,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_runner_pb2.ShellRunnerInput],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_runner_pb2.ShellRunnerOutput], _abc.AsyncIterator[_runner_pb2.ShellRunnerOutput]]:
-        """ShellRunner runs a command, or a login shell, inside a runner, and carries its input and output. The first message
+        """ShellRunner runs a command, or a login shell, inside a runner. It carries the input and output. The first message
         of the caller names the runner and the command; the last one of the controller carries the exit code and nothing
         else. A stream that ends without an exit code broke, and the command's outcome is unknown. If the caller
         disconnects, the command and its child processes are ended.

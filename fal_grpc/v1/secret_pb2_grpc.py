@@ -69,7 +69,7 @@ class SecretsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSecrets(self, request, context):
-        """ListSecrets returns the names of the secrets of an environment; the values cannot be read.
+        """ListSecrets returns the names of the secrets of an environment. The values cannot be read.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.

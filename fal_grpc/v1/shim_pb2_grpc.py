@@ -121,7 +121,7 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """GetUsage measures the resource usage of the worker, of commands, and of their child processes.
+        """GetUsage measures the resource usage of the worker and of commands. Their child processes count, too.
 
         Status codes:
         - FAILED_PRECONDITION: there is no worker yet.
@@ -132,7 +132,8 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Watch streams the worker's events: first those after the named one, then new ones. It ends after the worker's exit.
+        """Watch streams the worker's events. Those after the named one come first, then new ones. It ends after the worker's
+        exit.
 
         Status codes:
         - INVALID_ARGUMENT: `after` is above the last event; the message names the field.
@@ -143,8 +144,8 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamLogs(self, request, context):
-        """StreamLogs streams the worker's output from the spool: first the entries after the named sequence, then new ones.
-        It ends when the worker has exited and all entries were sent.
+        """StreamLogs streams the worker's output from the spool. The entries after the named sequence come first, then new
+        ones. It ends when the worker has exited and all entries were sent.
 
         Status codes:
         - UNAVAILABLE: the shim is ending.
@@ -164,8 +165,8 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Stop sends SIGTERM to the worker and, after the grace, SIGKILL to its whole group. It returns at once; Watch
-        reports the exit. A repeated call can only shorten the grace.
+        """Stop sends SIGTERM to the worker. After the grace, it sends SIGKILL to the worker's whole group. It returns at
+        once; Watch reports the exit. A repeated call can only shorten the grace.
 
         Status codes:
         - INVALID_ARGUMENT: the grace is negative; the message names the field.
@@ -186,8 +187,8 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Shutdown(self, request, context):
-        """Shutdown kills what is left of the worker, then ends the shim itself. The spool on disk is deleted if all
-        of it was acknowledged.
+        """Shutdown kills what is left of the worker. Then it ends the shim itself. The spool on disk is deleted if all of it
+        was acknowledged.
 
         Status codes:
         - UNAVAILABLE: the shim is ending already.
