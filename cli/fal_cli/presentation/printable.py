@@ -20,7 +20,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with every control character except tab and newline escaped, as `^[` or `\u202e`."""
+    r"""Return `text` with its control characters escaped, as `^[` or `\u202e`. Tab and newline stay."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROL.sub(_visible, text)
