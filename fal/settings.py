@@ -16,7 +16,7 @@ from pathlib import Path
 from fal.config import Config, home_dir, load, truthy
 from fal.hosts import base_url
 from fal.login import access_token
-from fal_grpc.channel import ChannelOptions
+from fal_grpc.channel import ChannelOptions, root_certificates
 from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
 from fal_grpc.errors import ConfigError, MissingCredentialsError
 from fal_grpc.failover import choose
@@ -136,7 +136,11 @@ def find_target(
         (stored, _by_profile(profile)),
     )
     text, source = next(((text, source) for text, source in candidates if text), (DEFAULT_HOST, DEFAULT_SOURCE))
-    return choose(parse_targets(text, plaintext=plaintext, source=source)), source
+    targets = parse_targets(text, plaintext=plaintext, source=source)
+    if len(targets) == 1:
+        return targets[0], source
+    options = _options(environ, partial(_file, config, profile, source))
+    return choose(targets, root_certificates(options, environ)), source
 
 
 def find_rest_urls(target: Target, environ: Mapping[str, str]) -> tuple[str, str]:

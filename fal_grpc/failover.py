@@ -5,22 +5,34 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
 
 from fal_grpc.errors import ConfigError
 from fal_grpc.target import Target
 
 _SECONDS = 2.0
+# How long one has to answer before the next is asked, too.
+_HEAD_START_SECONDS = 0.25
+_TLS_ALERT = b"\x15"
 
 
-def choose(targets: Sequence[Target]) -> Target:
+class _Found(IntEnum):
+    """What is known of an address; a higher one is called rather."""
+
+    NOTHING = 0
+    DISTRUSTED = 1
+    ANSWERS = 2
+
+
+def choose(targets: Sequence[Target], roots: Path | None = None) -> Target:
     """Return the first controller that answers, with the others; the first of all if none does.
 
     Args:
-        targets: controllers on the same database, any of which passes calls on to the one that serves.
+        targets: two or more on the same database, any of which passes calls on to the one that serves.
+        roots: a PEM file with the trusted CAs; None means those of this machine.
     """
-    if len(targets) == 1:
-        return targets[0]
-    chosen = next((each for each in targets if _answers(each)), targets[0])
+    chosen = targets[_best(targets, roots)]
     return replace(chosen, others=tuple(each for each in targets if each is not chosen))
 
 
@@ -44,18 +56,45 @@ def grpc_addresses(target: Target) -> str:
     return "ipv4:" + ",".join(dict.fromkeys(found))
 
 
-def _answers(target: Target) -> bool:
-    """Return whether a program answers there: the kernel accepts connections of a frozen one, too."""
+def _best(targets: Sequence[Target], roots: Path | None) -> int:
+    """Return the place of the first that answers; ask the next when one is slow, for it may never answer."""
+    from queue import Empty, SimpleQueue  # only clients of several controllers need them
+    from threading import Thread
+
+    heard: SimpleQueue[tuple[int, _Found]] = SimpleQueue()
+
+    def ask(place: int) -> None:
+        heard.put((place, _look(targets[place], roots)))
+
+    best, asked, answered = (_Found.NOTHING, 0), 0, 0
+    while answered < len(targets):
+        if asked < len(targets):
+            Thread(target=ask, args=(asked,), daemon=True).start()  # an unanswered question delays no exit
+            asked += 1
+        try:
+            place, found = heard.get(timeout=_HEAD_START_SECONDS if asked < len(targets) else None)
+        except Empty:
+            continue
+        answered += 1
+        if found is _Found.ANSWERS:
+            return place
+        best = max(best, (found, -place))
+    return -best[1]
+
+
+def _look(target: Target, roots: Path | None) -> _Found:
+    """Ask whether a program answers there: the kernel accepts connections of a frozen one, too."""
+    import ssl  # only clients of several controllers need it here
+
     try:
         with socket.create_connection((target.host, target.port), _SECONDS) as link:
             if target.plaintext:
                 link.sendall(f"HEAD /health HTTP/1.1\r\nHost: {target.authority}\r\nConnection: close\r\n\r\n".encode())
-                return bool(link.recv(1))
-            import ssl  # only clients of several controllers need it here
-
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent; calls check it
+                return _Found.NOTHING if link.recv(1) in (b"", _TLS_ALERT) else _Found.ANSWERS
+            context = ssl.create_default_context(cafile=None if roots is None else str(roots))
             context.wrap_socket(link, server_hostname=target.host).close()
-            return True
+            return _Found.ANSWERS
+    except ssl.SSLCertVerificationError:
+        return _Found.DISTRUSTED  # a call says what is wrong, if no other answers
     except OSError:
-        return False
+        return _Found.NOTHING

@@ -165,6 +165,7 @@ class Controller:
             fleet=parts.live.fleet,
             engine=parts.execution.engine,
             changed=parts.live.changed,
+            silent=parts.execution.nodes.lost,
             drain_seconds=self._settings.drain_seconds,
             report=lambda message: self._report_waiting(running, message),
         )

@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 mcp_writes=options.mcp_writes,
                 engine=options.engine,
                 ray_address=options.ray_address,
+                engine_grows_seconds=options.engine_grows,
                 ray_python=None if options.ray_python is None else str(options.ray_python),
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
@@ -226,8 +227,8 @@ def _check_ray(options: argparse.Namespace) -> None:
         InvalidArgument: an option is missing, or no Ray is installed.
     """
     if options.engine != "ray":
-        if options.ray_address != "auto" or options.ray_python is not None:
-            raise InvalidArgument("engine", "--ray-address and --ray-python go with --engine ray")
+        if options.ray_address != "auto" or options.ray_python is not None or options.engine_grows:
+            raise InvalidArgument("engine", "--ray-address, --ray-python and --engine-grows go with --engine ray")
     elif options.ray_python is None and find_spec("ray") is None:
         raise InvalidArgument(
             "engine",

@@ -189,6 +189,14 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="The Python that has the cluster's version of Ray (defaults to the controller's).",
     )
     parser.add_argument(
+        "--engine-grows",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="The Ray cluster has an autoscaler: a runner that no machine could hold waits so long for one that can "
+        "(defaults to 0: it does not wait).",
+    )
+    parser.add_argument(
         "--allowed-host",
         action="append",
         type=_host_name,

@@ -30,6 +30,7 @@ def build_ray(
         may_act=(lambda: True) if ownership is None else ownership.may_place,
         changed=live.changed.notify,
         now=clock.now,
+        grows_seconds=settings.engine_grows_seconds,
     )
 
 

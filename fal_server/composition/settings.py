@@ -47,6 +47,7 @@ class Settings:
         engine: who decides where runners start: `local`, this controller, or `ray`.
         ray_address: of the Ray cluster; `auto` finds the one that this machine is in.
         ray_python: the interpreter that has Ray; None takes this one's.
+        engine_grows_seconds: how long a runner waits for a machine that the Ray cluster may get.
         drain_seconds: how long a shutdown waits for requests in flight.
         new_key: create a new administrator's key, even if there are keys.
         new_database: start with an empty database although the state directory was in use.
@@ -80,6 +81,7 @@ class Settings:
     engine: str = "local"
     ray_address: str = "auto"
     ray_python: str | None = None
+    engine_grows_seconds: float = 0
     drain_seconds: float = 30.0
     tls: TlsSettings | None = None
     new_database: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from fal_server.core.counting import counted
 from fal_server.core.faults import Fault
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # A runner has a grace of at most 30 s after SIGTERM; after this time it is killed.
 END_SECONDS = 45.0
 _KILL_SECONDS = 10.0
+# A node process that starts again is back by then; of the others the runners cannot be ended now.
+_SILENT_SECONDS = 5.0
 # Even if the time for requests is used up, current responses must be sent.
 _LAST_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
@@ -32,6 +34,7 @@ class Shutdown:
 
     Args:
         changed: notified at every change of a runner.
+        silent: returns the names of the nodes that do not answer now.
         drain_seconds: how long the shutdown waits for requests in flight.
         report: called with what the shutdown waits for, whenever that changes.
     """
@@ -47,6 +50,7 @@ class Shutdown:
         fleet: Fleet,
         engine: Engine,
         changed: ChangeNotifier,
+        silent: Callable[[], Collection[str]],
         drain_seconds: float,
         report: Callable[[str], None],
     ) -> None:
@@ -58,6 +62,7 @@ class Shutdown:
         self._fleet = fleet
         self._engine = engine
         self._changed = changed
+        self._silent = silent
         self._drain_seconds = drain_seconds
         self._report = report
         self._at_once = False
@@ -108,24 +113,40 @@ class Shutdown:
         if not await self._wait_for(lambda: _some(len(self._listener.registry), "connection", "to be answered"), until):
             log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer in progress:"))
 
-    async def _end(self, runner_ids: list[str]) -> None:
-        def left() -> int:
-            return sum(not self._reconciler.has_ended(runner_id) for runner_id in runner_ids)
-
+    async def _end(self, runner_ids: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
+        patient_until = loop.time() + _SILENT_SECONDS
+
+        def left(phrase: str) -> str:
+            """Describe what is left, for a while with the runners of nodes that do not answer."""
+            unreachable = self._unreachable(runner_ids)
+            here = sum(not self._reconciler.has_ended(runner_id) for runner_id in runner_ids) - len(unreachable)
+            there = ""
+            if unreachable and loop.time() < patient_until:
+                there = f"{_unreached(unreachable)} (at most {_SILENT_SECONDS:g} s)"
+            return " and ".join(filter(None, [_some(here, "runner", phrase), there]))
+
         for runner_id in runner_ids:
             await self._end_one(runner_id)
         phrase = f"to end (at most {END_SECONDS:g} s)"
-        if not await self._wait_for(lambda: _some(left(), "runner", phrase), loop.time() + END_SECONDS):
+        if not await self._wait_for(lambda: left(phrase), loop.time() + END_SECONDS):
             for runner_id in runner_ids:
                 await self._end_one(runner_id, kill=True)
-            until = loop.time() + _KILL_SECONDS
-            await self._wait_for(lambda: _some(left(), "runner", "to be killed"), until, patient=True)
-        unstored = sum(self._fleet.get(runner_id) is not None for runner_id in runner_ids)
+            await self._wait_for(lambda: left("to be killed"), loop.time() + _KILL_SECONDS, patient=True)
+        unreachable = self._unreachable(runner_ids)
+        if unreachable:
+            log.warning("%s: the next start of a controller ends what is there", _unreached(unreachable))
+        unstored = sum(self._fleet.get(runner_id) is not None for runner_id in runner_ids) - len(unreachable)
         if unstored:
             log.error(
                 "%s: the next start looks what became of them", _some(unstored, "runner", "whose end is not stored")
             )
+
+    def _unreachable(self, runner_ids: Sequence[str]) -> Sequence[Runner]:
+        """Return which of these runners live, as far as is known, on nodes that do not answer."""
+        silent = self._silent()
+        living = [self._fleet.get(each) for each in runner_ids if not self._reconciler.has_ended(each)]
+        return [runner for runner in living if runner is not None and runner.node in silent]
 
     async def _end_one(self, runner_id: str, *, kill: bool = False) -> None:
         """End a runner, with its grace or at once, even if that cannot be stored."""
@@ -164,3 +185,10 @@ class Shutdown:
 def _some(count: int, noun: str, phrase: str) -> str:
     """Return `2 runners to end`, or "" for none."""
     return f"{counted(count, noun)} {phrase}" if count else ""
+
+
+def _unreached(runners: Sequence[Runner]) -> str:
+    """Return `2 runners on node n3, which does not answer`."""
+    nodes = sorted({runner.node for runner in runners})
+    where = f"node {nodes[0]}, which does" if len(nodes) == 1 else f"nodes {', '.join(nodes)}, which do"
+    return f"{counted(len(runners), 'runner')} on {where} not answer"

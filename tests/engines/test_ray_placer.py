@@ -34,6 +34,17 @@ def box(name: str, **changes: object) -> Node:
     return replace(Node(name=name, total=Resources(memory_mib=1024, gpus={"GPU-X": 1})), **changes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountingTypes(MachineTypes):
+    """The usual machine types, which note those of which the size is asked for."""
+
+    sized: list[str]
+
+    def resources_of(self, name: str, num_gpus: int | None = None) -> Resources:
+        self.sized.append(name)
+        return super().resources_of(name, num_gpus)
+
+
 @dataclass
 class World:
     """A placer, its Ray, and what the controller has."""
@@ -45,6 +56,13 @@ class World:
     changes: int = 0
     may_act: bool = True
     seconds: float = 0.0
+    rounds: int = 0
+    addresses: dict[str, str] = field(default_factory=dict)
+    sized: list[str] = field(default_factory=list)
+
+    def all_runners(self) -> list[Runner]:
+        self.rounds += 1
+        return list(self.runners.values())
 
     def pending(self, *names: str) -> None:
         for name in names:
@@ -100,25 +118,27 @@ async def eventually(look: Callable[[], T | None]) -> T:
 
 
 @asynccontextmanager
-async def world(*nodes: Node, ray: FakeRay | None = None) -> AsyncGenerator[World]:
+async def world(*nodes: Node, ray: FakeRay | None = None, grows_seconds: float = 0) -> AsyncGenerator[World]:
     known = list(nodes or (box("one"), box("two")))
     addresses = {f"10.0.0.{number}": node.name for number, node in enumerate(known, 1)}
     if ray is None:
         ray = FakeRay(nodes={f"ray-{name}": (address, BOX) for address, name in addresses.items()})
         ray.nodes["ray-head"] = ("10.0.0.99", {"memory": 1e12, "GPU-X": 8.0})  # nothing of ours runs there
+    sized: list[str] = []
     placer = RayPlacer(
         ray,
         address="10.0.0.99:6379",
-        machine_types=MachineTypes(),
+        machine_types=CountingTypes(sized=sized),
         nodes=lambda: made.nodes,
         addresses=lambda: addresses,
-        runners=lambda: list(made.runners.values()),
+        runners=lambda: made.all_runners(),
         may_act=lambda: made.may_act,
         changed=lambda: None,
-        now=lambda: at(0),
+        now=lambda: at(made.seconds),
+        grows_seconds=grows_seconds,
         elapsed=lambda: made.seconds,
     )
-    made = World(ray, placer, known)
+    made = World(ray, placer, known, addresses=addresses, sized=sized)
     try:
         yield made
     finally:
@@ -151,6 +171,72 @@ async def test_what_no_machine_could_hold_is_hopeless() -> None:
         lack = await w.lack("a", "INFEASIBLE", Needs(machine_types=("GPU-Y",)))
         assert lack.hopeless
         assert "GPU-Y: 1024 MiB, 1 x GPU-Y" in lack.reason
+
+
+async def test_in_a_cluster_that_grows_it_waits_for_a_machine_and_not_for_ever() -> None:
+    async with world(box("one"), grows_seconds=60) as w:
+        w.pending("a", "b")
+        w.placer.open("id")
+        wants = Needs(machine_types=("GPU-Y",))
+        lack = await w.lack("a", "INFEASIBLE", wants)
+        assert lack == Lack(
+            reason="Ray has no machine for it yet, and until 03:05:05 UTC it waits for one "
+            "(INFEASIBLE; GPU-Y: 1024 MiB, 1 x GPU-Y)",
+            again_seconds=0,
+        )
+        made = set(w.ray.groups)
+        w.seconds += 59
+        assert not (await w.lack("a", "until 03:05:05 UTC", wants)).hopeless
+        assert set(w.ray.groups) == made, "the autoscaler sees one request that stays"
+        w.ray.nodes["ray-new"] = ("10.0.0.7", {"memory": 1e12, "GPU-Y": 1.0})
+        await w.lack("a", "`fal node up` and `fal node join` are missing for 10.0.0.7", wants)
+        w.seconds += 1
+        assert (await w.lack("a", "even if empty", wants)).hopeless
+        assert not (await w.lack("b", "until 03:06:05 UTC", wants)).hopeless
+        w.end("b")
+        w.nodes.append(Node(name="new", total=Resources(memory_mib=1024, gpus={"GPU-Y": 1})))
+        w.addresses["10.0.0.7"] = "new"
+        assert (await w.place("a", wants)).node == "new"
+
+
+async def test_in_a_cluster_that_grows_each_machine_type_is_asked_for_long_enough() -> None:
+    async with world(grows_seconds=600) as w:
+        w.pending("a")
+        w.placer.open("id")
+        both = Needs(machine_types=("GPU-Y", "GPU-Z"))
+        await eventually(lambda: w.ask("a", both) is None and w.ray.groups)
+        w.seconds += 1
+        await w.lack("a", "INFEASIBLE", both)
+        for choice, seconds in (("1", 0), ("1", 29), ("0", 1), ("0", 29), ("1", 1)):
+            w.seconds += seconds
+            start = f"fal-id:a:{choice}."
+            await eventually(lambda start=start: w.ask("a", both) and next(iter(w.ray.groups)).startswith(start))
+
+
+async def test_a_round_looks_at_what_has_changed_or_waits() -> None:
+    async with world() as w:
+        for number in range(500):
+            w.placed(f"r{number}", "local")
+        w.pending("a")
+        w.placer.open("id")
+        await w.place("a")
+        await asyncio.gather(*(round_of(w) for _ in range(3)))
+        w.sized.clear()
+        w.placed("r7", "local", "M")
+        await round_of(w)
+        assert w.sized.count("M") == 1
+        assert set(w.sized) <= {"M", "XS"}
+        assert len(w.sized) < 20, "one that changed, and one that waits"
+        orders, rounds = len(w.ray.orders), w.rounds
+        w.placed("a", "one")
+        await eventually(lambda: w.rounds > rounds + 8)
+        assert len(w.ray.orders) - orders < 6, "Ray is not asked at each round"
+
+
+async def round_of(w: World) -> None:
+    """Wait for a whole round."""
+    before = w.rounds
+    await eventually(lambda: w.rounds > before + 2)
 
 
 async def test_the_next_machine_type_is_tried_if_the_best_has_no_room() -> None:
@@ -467,7 +553,10 @@ def test_each_living_runner_keeps_at_most_one_group_and_no_other_has_any(steps: 
                 for each, g in ray.groups.items()
             }
             reservations.note(groups)
-            orders = reservations.plan(asks, live, groups, unusable & ray.nodes.keys(), now * 10.0)
+            owned = set(map(reservations.runner_of, groups))
+            orders = reservations.plan(
+                asks, live, groups, unusable & ray.nodes.keys(), now * 10.0, {*asks, *live, *owned}
+            )
             for each in orders.remove:
                 del ray.groups[each]
             for each, (bundle, selector) in orders.make.items():

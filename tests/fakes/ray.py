@@ -37,10 +37,12 @@ class FakeRay:
     away: str = ""
     orders: list[Mapping[str, Any]] = field(default_factory=list)
     closed: bool = False
+    told: dict[str, Mapping[str, object]] | None = None
     about: Mapping[str, object] = field(default_factory=lambda: {"version": "2.60.0", "authenticated": True})
 
     async def obey(self, order: Mapping[str, Any]) -> Mapping[str, object]:
         if self.away:
+            self.told = None  # it is asked by another process then
             raise Unavailable(self.away)
         self.orders.append(order)
         for name in order["remove"]:
@@ -49,17 +51,21 @@ class FakeRay:
             assert name not in self.groups
             self.groups[name] = FakeGroup(wanted["bundle"], wanted["selector"])
         self.settle()
+        told = self.told
+        self.told = groups = {
+            name: {
+                "state": "CREATED" if group.node else "PENDING",
+                "bundle": group.bundle,
+                "node": group.node,
+                "waits": group.waits,
+            }
+            for name, group in self.groups.items()
+            if name.startswith(order["prefix"])
+        }
         return {
-            "groups": {
-                name: {
-                    "state": "CREATED" if group.node else "PENDING",
-                    "bundle": group.bundle,
-                    "node": group.node,
-                    "waits": group.waits,
-                }
-                for name, group in self.groups.items()
-                if name.startswith(order["prefix"])
-            },
+            "whole": told is None,
+            "groups": {name: group for name, group in groups.items() if told is None or told.get(name) != group},
+            "gone": [name for name in told or () if name not in groups],
             "nodes": {
                 node: {
                     "address": address,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from fal_server.core.faults import InvalidArgument, Unavailable
@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 NODE_LABEL = "fal-node"
 _ROUND_SECONDS = 0.5
 _RETRY_SECONDS = 2.0
+# While nothing waits or changes here, Ray is looked at in every fourth round only.
+_CALM_ROUNDS = 4
 # What the plan no longer asks for, as when its account has reached a quota, is removed after this time.
 _IDLE_SECONDS = 10.0
 _MIB = 1024 * 1024
+# The resource of Ray that its head has, and no other machine.
+_HEAD = "node:__internal_head__"
 _NOTHING: Mapping[str, object] = {"make": {}, "remove": []}
 
 
@@ -55,17 +59,20 @@ class RayNode:
     resources: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Seen:
     """What Ray had at the last word of it.
 
     Attributes:
-        placed: the names of the groups that are on a node, by runner.
+        groups: by runner, then by name.
     """
 
-    groups: Mapping[str, Group] = field(default_factory=dict[str, Group])
+    groups: dict[str, dict[str, Group]] = field(default_factory=dict[str, dict[str, Group]])
     nodes: Mapping[str, RayNode] = field(default_factory=dict[str, RayNode])
-    placed: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def placed(self, runner_id: str) -> str | None:
+        """Return the name of a runner's group that is on a node."""
+        return next((name for name, group in self.groups.get(runner_id, {}).items() if group.placed), None)
 
 
 class RayPlacer:
@@ -77,10 +84,11 @@ class RayPlacer:
         machine_types: what runners can be.
         nodes: returns the nodes in their current state.
         addresses: returns the names of the nodes that joined, by the host that each joined with.
-        runners: returns all runners.
+        runners: returns all runners; one that changed is another object.
         may_act: whether no other controller can have taken over.
         changed: is called when a runner may have got its place.
         now: returns the time.
+        grows_seconds: how long a runner waits for a machine that the cluster lacks, and may get; 0: not at all.
         elapsed: returns a monotonic time in seconds.
     """
 
@@ -96,6 +104,7 @@ class RayPlacer:
         may_act: Callable[[], bool],
         changed: Callable[[], None],
         now: Callable[[], datetime],
+        grows_seconds: float = 0,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ray = connection
@@ -107,12 +116,19 @@ class RayPlacer:
         self._may_act = may_act
         self._changed = changed
         self._now = now
+        self._grows_for = timedelta(seconds=grows_seconds)
         self._elapsed = elapsed
-        self._reservations = Reservations("fal")
+        self._reservations = Reservations("fal", steady=grows_seconds > 0)
         self._asks: dict[str, Wanted] = {}
         self._lasts_until: dict[str, float] = {}
+        self._grows_until: dict[str, datetime] = {}
         self._seen = _Seen()
-        self._away_since: datetime | None = now()
+        # What the last plan of the reservations knew; the next one looks at the runners for which that has changed.
+        self._known: dict[str, Runner] = {}
+        self._where: Sequence[tuple[str, str, bool]] | None = None
+        self._changed_groups: set[str] = set()
+        self._calm_rounds = 0
+        self._away_since: datetime | None = None
         self._trouble = f"Ray at {address} has not answered yet"
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -124,7 +140,7 @@ class RayPlacer:
         Args:
             owner: what tells this controller's reservations from those of others on the same cluster.
         """
-        self._reservations = Reservations(f"fal-{owner}")
+        self._reservations = Reservations(f"fal-{owner}", steady=bool(self._grows_for))
         self._task = asyncio.get_running_loop().create_task(self._run(), name="reservations in Ray")
 
     async def close(self) -> None:
@@ -151,7 +167,7 @@ class RayPlacer:
 
     def described(self) -> dict[str, object]:
         """Describe Ray, and what is reserved in it, for people."""
-        groups = self._seen.groups.values()
+        groups = [group for mine in self._seen.groups.values() for group in mine.values()]
         troubles = {node.name: node.trouble for node in self._nodes()}
         return {
             "address": self._address,
@@ -172,10 +188,13 @@ class RayPlacer:
             return Lack(reason=f"it waits: {self._trouble}", again_seconds=0)
         if self._asks.get(runner.runner_id) != ask:
             self._asks[runner.runner_id] = ask
+            self._grows_until.pop(runner.runner_id, None)
             self._wake.set()
-        name = self._seen.placed.get(runner.runner_id)
-        if name is not None and self._reservations.is_for(name, group := self._seen.groups[name], ask):
-            return self._place(group, types[self._reservations.choice_of(name)], needs, free)
+        name = self._seen.placed(runner.runner_id)
+        if name is not None:
+            group = self._seen.groups[runner.runner_id][name]
+            if self._reservations.is_for(name, group, ask):
+                return self._place(group, types[self._reservations.choice_of(name)], needs, free)
         return self._lack(runner.runner_id, types, ask, free)
 
     def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
@@ -204,12 +223,33 @@ class RayPlacer:
             return None
         wants = "; ".join(f"{name}: {_shown(each)}" for name, each in zip(types, ask.choices, strict=True))
         if not any(_fits(each, node.resources) for each in ask.choices for node in machines):
+            if self._grows_for and (until := self._grows(runner_id)) > self._now():
+                return Lack(
+                    reason=f"Ray has no machine for it yet, and until {until:%H:%M:%S} UTC it waits for one "
+                    f"(INFEASIBLE; {wants}{self._unjoined(ask)})",
+                    again_seconds=0,
+                )
             return Lack(reason=f"no machine of Ray could hold it, even if empty (INFEASIBLE; {wants})", hopeless=True)
         troubles = [
             f"node {node.node!r}: {free.nodes[node.node].trouble}" for node in machines if free.nodes[node.node].trouble
         ]
         why = "; ".join(dict.fromkeys([*sorted(set(waits)), wants, *troubles]))
         return Lack(reason=f"Ray has no room for it now ({why})", again_seconds=0)
+
+    def _grows(self, runner_id: str) -> datetime:
+        """Return until when a runner waits for a machine that the cluster lacks."""
+        return self._grows_until.setdefault(runner_id, self._now() + self._grows_for)
+
+    def _unjoined(self, ask: Wanted) -> str:
+        """Name the machines that could hold a runner, if a node of theirs had joined."""
+        found = [
+            node.address
+            for node in self._seen.nodes.values()
+            if not node.node
+            and _HEAD not in node.resources
+            and any(_fits(each, node.resources) for each in ask.choices)
+        ]
+        return f"; `fal node up` and `fal node join` are missing for {', '.join(found)}" if found else ""
 
     async def _run(self) -> None:
         closing = False
@@ -234,6 +274,10 @@ class RayPlacer:
     async def _round(self) -> None:
         """Have Ray make and remove what is to change, and what its answer shows to be changed, too."""
         order = self._order() if not self._trouble else _NOTHING
+        calm = not self._trouble and order == _NOTHING and not self._asks and not self._closing
+        self._calm_rounds = (self._calm_rounds + 1) % _CALM_ROUNDS if calm else 0
+        if self._calm_rounds:
+            return
         for _ in range(2):
             self._take(await self._ray.obey({"prefix": self._reservations.prefix, **order}))
             if self._trouble:
@@ -245,6 +289,8 @@ class RayPlacer:
                 return
 
     def _order(self) -> Mapping[str, object]:
+        """Plan for the runners that wait, and for those of which something has changed since the last plan."""
+        before, where_before = self._known, self._where
         living = {runner.runner_id: runner for runner in self._runners() if not runner.ended}
         now = self._elapsed()
         starting = [each for each, runner in living.items() if not runner.node]
@@ -252,47 +298,73 @@ class RayPlacer:
         self._lasts_until = {each: self._lasts_until.get(each, now + _IDLE_SECONDS) for each in starting}
         idle = {each for each, until in self._lasts_until.items() if until < now}
         self._asks = {each: self._asks[each] for each in starting if each in self._asks and each not in idle}
-        placed: dict[str, Wanted] = {}
-        for runner in living.values():
-            if runner.node:
-                with suppress(InvalidArgument):  # a removed type, of which the size is not known
-                    bundle = self._bundle(runner.machine_type, len(runner.gpus) or None)
-                    there = tuple(node.id for node in self._seen.nodes.values() if node.node == runner.node)
-                    placed[runner.runner_id] = Wanted(choices=(bundle,), nodes=there)
+        self._grows_until = {each: until for each, until in self._grows_until.items() if each in self._asks}
         troubles = {node.name: node.trouble for node in self._nodes()}
-        unusable = [node.id for node in self._seen.nodes.values() if troubles.get(node.node, "none joined")]
+        where = [(each.id, each.node, not troubles.get(each.node, "none joined")) for each in self._seen.nodes.values()]
+        look = {*starting, *self._changed_groups}
+        if where == where_before:
+            look |= {each for each, runner in living.items() if before.get(each) is not runner}
+            look |= before.keys() - living.keys()
+        else:
+            look |= living.keys() | before.keys() | self._seen.groups.keys()
         orders = self._reservations.plan(
-            {**self._asks, **placed}, living.keys() - idle, self._seen.groups, unusable, now
+            {each: ask for each in look if (ask := self._wanted(each, living)) is not None},
+            {each for each in look if each in living and each not in idle},
+            {name: group for each in look for name, group in self._seen.groups.get(each, {}).items()},
+            [node_id for node_id, _, usable in where if not usable],
+            now,
+            look,
         )
+        self._known, self._where = living, where
+        # Whether an order was carried out shows in the groups, at the next plan.
+        self._changed_groups = set(map(self._reservations.runner_of, (*orders.make, *orders.remove)))
         return {
             "make": {name: {"bundle": bundle, "selector": labels} for name, (bundle, labels) in orders.make.items()},
             "remove": list(orders.remove),
         }
 
+    def _wanted(self, runner_id: str, living: Mapping[str, Runner]) -> Wanted | None:
+        """Return what a runner has reserved, or is to have; None if it is not asked for."""
+        runner = living.get(runner_id)
+        if runner is None or not runner.node:
+            return self._asks.get(runner_id)
+        try:
+            bundle = self._bundle(runner.machine_type, len(runner.gpus) or None)
+        except InvalidArgument:  # a removed type, of which the size is not known
+            return None
+        there = tuple(node.id for node in self._seen.nodes.values() if node.node == runner.node)
+        return Wanted(choices=(bundle,), nodes=there)
+
     def _take(self, answer: Mapping[str, object]) -> None:
-        groups, nodes, refused = answer["groups"], answer["nodes"], answer["refused"]
+        """Take the changes that Ray's answer shows."""
+        groups, gone, nodes, refused = answer["groups"], answer["gone"], answer["nodes"], answer["refused"]
         assert isinstance(groups, dict)
+        assert isinstance(gone, list)
         assert isinstance(nodes, dict)
         assert isinstance(refused, dict)
         for name, why in refused.items():
             log.warning("Ray refused to reserve %s: %s", name, why)
-        before = self._seen.groups
-        known = {name: Group(**group) for name, group in groups.items()}
-        self._seen = _Seen(
-            groups=known,
-            nodes={
-                node_id: RayNode(
-                    id=node_id,
-                    address=node["address"],
-                    node=_joined(node, self._addresses()),
-                    resources=node["resources"],
-                )
-                for node_id, node in nodes.items()
-            },
-            placed={self._reservations.runner_of(name): name for name, group in known.items() if group.placed},
-        )
-        self._reservations.note(self._seen.groups)
-        if self._seen.groups != before:
+        if answer["whole"]:
+            self._where = None
+            gone = [name for mine in self._seen.groups.values() for name in mine if name not in groups]
+        changed = {name: Group(**group) for name, group in groups.items()}
+        for name in gone:
+            runner_id = self._reservations.runner_of(name)
+            self._seen.groups.get(runner_id, {}).pop(name, None)
+            if not self._seen.groups.get(runner_id):
+                self._seen.groups.pop(runner_id, None)
+        for name, group in changed.items():
+            self._seen.groups.setdefault(self._reservations.runner_of(name), {})[name] = group
+        self._changed_groups.update(map(self._reservations.runner_of, (*changed, *gone)))
+        names = self._addresses()
+        self._seen.nodes = {
+            node_id: RayNode(
+                id=node_id, address=node["address"], node=_joined(node, names), resources=node["resources"]
+            )
+            for node_id, node in nodes.items()
+        }
+        self._reservations.note(changed)
+        if changed or gone:
             self._changed()
 
     def _note_trouble(self, message: str) -> None:

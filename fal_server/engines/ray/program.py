@@ -21,7 +21,7 @@ from typing import Any
 # Ray tries a new placement group within milliseconds; an answer that has its result saves a round.
 _SETTLE_SECONDS = 0.3
 _LOOK_SECONDS = 0.005
-_SETTLED = {"INFEASIBLE", "NO_RESOURCES"}
+_TRIED = {"INFEASIBLE", "NO_RESOURCES"}
 
 
 class RayProgram:
@@ -34,48 +34,65 @@ class RayProgram:
     def __init__(self, ray: ModuleType) -> None:
         self._ray: Any = ray
         self._groups_of_ray: Any = import_module("ray.util.placement_group")
+        self._told: dict[str, dict[str, Any]] | None = None
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Remove and make placement groups; return all of the order's prefix, and the nodes."""
+        """Remove and make placement groups; return the nodes, and those groups of the order's prefix that changed.
+
+        The first answer has all groups.
+        """
         module = self._groups_of_ray
         for name in order["remove"]:
             with suppress(ValueError):  # it is gone already
                 module.remove_placement_group(module.get_placement_group(name))
+        made: list[Any] = []
         refused: dict[str, str] = {}
         for name, wanted in order["make"].items():
             selector = [wanted["selector"]] if wanted["selector"] else None
             try:
-                module.placement_group(
-                    [wanted["bundle"]], name=name, lifetime="detached", bundle_label_selector=selector
+                made.append(
+                    module.placement_group(
+                        [wanted["bundle"]], name=name, lifetime="detached", bundle_label_selector=selector
+                    )
                 )
             except ValueError as error:  # as for a name that there is already
                 refused[name] = " ".join(str(error).split())[:300]
-        prefix, until = order["prefix"], time.monotonic() + _SETTLE_SECONDS
-        groups = self._groups(prefix)
-        while any(name in order["make"] and not _settled(group) for name, group in groups.items()):
-            if time.monotonic() > until:
-                break
-            time.sleep(_LOOK_SECONDS)
-            groups = self._groups(prefix)
+        until = time.monotonic() + _SETTLE_SECONDS
+        for each in made:
+            while not _is_tried(module.placement_group_table(each)) and time.monotonic() < until:
+                time.sleep(_LOOK_SECONDS)
+        groups, told = self._groups(order["prefix"]), self._told
+        self._told = groups
         nodes = {node["NodeID"]: _node(node) for node in self._ray.nodes() if node["Alive"]}
-        return {"groups": groups, "nodes": nodes, "refused": refused}
+        return {
+            "whole": told is None,
+            "groups": {name: group for name, group in groups.items() if told is None or told.get(name) != group},
+            "gone": [name for name in told or () if name not in groups],
+            "nodes": nodes,
+            "refused": refused,
+        }
 
     def _groups(self, prefix: str) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for group in self._groups_of_ray.placement_group_table().values():
             if group["name"].startswith(prefix) and group["state"] != "REMOVED":
-                placed = group["state"] == "CREATED"
-                found[group["name"]] = {
-                    "state": group["state"],
-                    "bundle": dict(group["bundles"][0]),
-                    "node": group["bundles_to_node_id"][0] if placed else "",
-                    "waits": "" if placed else group["stats"]["scheduling_state"],
-                }
+                found[group["name"]] = _group(group)
         return found
 
 
-def _settled(group: dict[str, Any]) -> bool:
-    return group["state"] == "CREATED" or group["waits"] in _SETTLED
+def _group(group: dict[str, Any]) -> dict[str, Any]:
+    placed = group["state"] == "CREATED"
+    return {
+        "state": group["state"],
+        "bundle": dict(group["bundles"][0]),
+        "node": group["bundles_to_node_id"][0] if placed else "",
+        "waits": "" if placed else group["stats"]["scheduling_state"],
+    }
+
+
+def _is_tried(group: dict[str, Any]) -> bool:
+    """Return whether Ray has said where a group is or why it waits, or has it no more."""
+    return not group or group["state"] == "CREATED" or group["stats"]["scheduling_state"] in _TRIED
 
 
 def _node(node: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ Bundle: TypeAlias = Mapping[str, float]
 """What a runner reserves, by the names that Ray has for it."""
 # A runner with several machine types waits so long for each of them before Ray is asked for the next.
 _PATIENCE_SECONDS = 1.0
+# If the cluster may grow, its autoscaler needs a request that stays, once each of them was tried.
+_STEADY_SECONDS = 30.0
 _NODE_LABEL = "ray.io/node-id"
 
 
@@ -78,10 +80,12 @@ class Reservations:
 
     Args:
         prefix: what the names of this controller's groups start with, and of no other's on the same cluster.
+        steady: whether to change seldom what is asked for.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, steady: bool = False) -> None:
         self.prefix = f"{prefix}:"
+        self._steady = steady
         self._made: dict[str, _Made] = {}
         self._serial = 0
 
@@ -92,15 +96,17 @@ class Reservations:
         groups: Mapping[str, Group],
         unusable: Collection[str],
         now: float,
+        look: Collection[str],
     ) -> Orders:
-        """Return what Ray is to change.
+        """Return what Ray is to change for some runners.
 
         Args:
-            asks: what runners want, by their ids.
-            live: the ids of all runners that have not ended.
-            groups: by name, all of this controller that Ray has.
+            asks: what these runners want, by their ids.
+            live: the ids of those that have not ended.
+            groups: by name, those of theirs that Ray has.
             unusable: ids of Ray's nodes on which no runner can be started.
             now: a monotonic time in seconds.
+            look: the ids of these runners.
         """
         anywhere = {_NODE_LABEL: f"!in({','.join(sorted(unusable))})"} if unusable else {}
         remove: list[str] = []
@@ -138,14 +144,16 @@ class Reservations:
                 waits=same.waits if same else {},
             )
             make[name] = (ask.choices[choice], selector)
-        self._made = {runner_id: made for runner_id, made in self._made.items() if runner_id in asks}
+        for runner_id in look:
+            if runner_id not in asks:
+                self._made.pop(runner_id, None)
         return Orders(make=make, remove=remove)
 
     def note(self, groups: Mapping[str, Group]) -> None:
-        """Note why groups wait."""
-        for made in self._made.values():
-            group = groups.get(made.name)
-            if group is not None and group.waits not in {"", "QUEUED"}:
+        """Note why groups wait, of those that have changed."""
+        for name, group in groups.items():
+            made = self._made.get(self.runner_of(name))
+            if made is not None and made.name == name and group.waits not in {"", "QUEUED"}:
                 made.waits[made.choice] = group.waits
 
     def waits(self, runner_id: str, ask: Wanted) -> Sequence[str]:
@@ -181,7 +189,9 @@ class Reservations:
         return made is not None and made.name == name and made.selector == _on(ask.nodes or ())
 
     def _gives_up(self, made: _Made, group: Group, ask: Wanted, now: float) -> bool:
-        waited = group.waits not in {"", "QUEUED"} and now - made.at >= _PATIENCE_SECONDS
+        tried_all = len(made.waits) == len(ask.choices)
+        patience = _STEADY_SECONDS if self._steady and tried_all else _PATIENCE_SECONDS
+        waited = group.waits not in {"", "QUEUED"} and now - made.at >= patience
         return waited and len(ask.choices) > 1
 
 
