@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("app", "plot", "controller", "postgresql", "profile", "mcp", "testing")
+EXTRAS = ("app", "plot", "controller", "postgresql", "s3", "profile", "mcp", "testing")
 LOCKS: dict[str, list[str]] = {
     # Not the extra `ray`, which weighs 214 MB: it is in an environment of its own.
     "dev.txt": ["pyproject.toml", *(f"--extra={name}" for name in EXTRAS), "--group", "dev"],

@@ -213,7 +213,7 @@ async def _build(
     )
     shared = None if ownership is None else SharedSecrets(storage.store.sealed)
     if shared is not None:
-        await check_content(state, storage.store.sealed, claim=True)
+        await check_content(state, settings.content, storage.store.sealed, claim=True)
         await shared.restore(state)
     certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)
@@ -319,6 +319,7 @@ async def _build(
         ownership=ownership,
         shared=shared,
         ray=ray,
+        content=storage.content,
         stack=stack,
     )
     faces = await open_faces(

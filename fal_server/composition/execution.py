@@ -86,14 +86,16 @@ def build_execution(
     )
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, builds, {**os.environ, **trust})
     trials = EngineTrials(os.environ, state.containers)
-    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials, build_limits())
+    images = ContainerBuilder(
+        state.environments / "images", storage.content.app_files, os.environ, trials, build_limits()
+    )
     builder = Builders(virtualenvs, images)
     host = LocalHost(
         state.runners,
         node=describe_machine("local", settings.gpus, settings.machine_types, groups.enforced),
         builder=builder,
-        blobs=storage.blobs,
-        files=storage.app_files,
+        blobs=storage.content.blobs,
+        files=storage.content.app_files,
         sandboxes=Sandboxes(
             isolation=isolation,
             home=state.home,
@@ -114,8 +116,8 @@ def build_execution(
     nodes = JoinedNodes(
         storage.store.nodes,
         machine_types=settings.machine_types,
-        blobs=storage.blobs,
-        files=storage.app_files,
+        blobs=storage.content.blobs,
+        files=storage.content.app_files,
         api_socket=socket_path(state.api_socket),
         epoch=epoch,
         now=now,

@@ -69,8 +69,8 @@ def build_files(
         data=EachAccount(
             lambda account: Files(storage.data.of(account), fetcher, clock, lambda: accounts.quotas(account).data_bytes)
         ),
-        app_files=EachAccount(lambda account: AppFiles(storage.app_files.of(account), storage.staging, clock)),
-        objects=Objects(storage.objects, storage.staging, clock, settings.file_life),
+        app_files=EachAccount(lambda account: AppFiles(storage.content.app_files.of(account), storage.staging, clock)),
+        objects=Objects(storage.content.objects, storage.staging, clock, settings.file_life),
         tokens=Tokens(
             storage.master_key, storage.store, clock, lambda runner: _served(fleet.account_of(runner), accounts)
         ),

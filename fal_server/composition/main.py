@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = options.database or os.environ.get("FAL_DATABASE_URL") or None
         _check_standby(options, database)
         _check_ray(options)
+        _check_content(options)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)
             settings = Settings(
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 engine=options.engine,
                 ray_address=options.ray_address,
                 engine_grows_seconds=options.engine_grows,
+                content=options.content,
                 ray_python=None if options.ray_python is None else str(options.ray_python),
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
@@ -212,12 +214,26 @@ def _check_standby(options: argparse.Namespace, database: str | None) -> None:
     """
     if options.standby and database is None:
         raise InvalidArgument("standby", "--standby needs the PostgreSQL database of the other: --database")
-    if options.standby and options.content_dir is None:
+    if options.standby and options.content_dir is None and options.content is None:
         raise InvalidArgument(
             "standby",
-            "--standby needs --content-dir, a directory that this controller and the others share: what takes over "
-            "needs the code of the apps",
+            "--standby needs --content, a bucket, or --content-dir, a directory, that this controller and the others "
+            "share: what takes over needs the code of the apps",
         )
+
+
+def _check_content(options: argparse.Namespace) -> None:
+    """Refuse a bucket beside a directory, or without what speaks S3.
+
+    Raises:
+        InvalidArgument: both are given, or a package is missing.
+    """
+    if options.content is None:
+        return
+    if options.content_dir is not None:
+        raise InvalidArgument("content", "--content and --content-dir are two places for the same: leave one out")
+    if find_spec("obstore") is None:
+        raise InvalidArgument("content", "--content needs a package that speaks S3: pip install 'fal-grpc[s3]'")
 
 
 def _check_ray(options: argparse.Namespace) -> None:

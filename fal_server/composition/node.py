@@ -37,7 +37,7 @@ from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.node.service import Enrolment, HostService, refuse_all, serve
 from fal_server.engines.node.shims import LivingShims
-from fal_server.store.files.app_files import AppFilesOfAccounts
+from fal_server.store.files.app_files import AppFilesOfAccounts, DiskAppFiles
 from fal_server.store.files.blobs import FileBlobs
 from fal_server.store.files.durable import write_draft
 
@@ -90,7 +90,7 @@ class KeptFiles:
     """The files of apps that a controller sent."""
 
     def __init__(self, state: StateDir) -> None:
-        self._files = AppFilesOfAccounts(state.app_files_of, lambda: ())
+        self._files = AppFilesOfAccounts(lambda account: DiskAppFiles(state.app_files_of(account)), lambda: ())
         self._drafts = state.incoming
         self._drafts.mkdir(mode=0o700, exist_ok=True)
 

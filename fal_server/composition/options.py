@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -166,7 +167,14 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=Path,
         metavar="DIR",
         help="Where code and files are, on a file system that every controller of the database has; --standby needs it "
-        "(defaults to the state directory).",
+        "or --content (defaults to the state directory).",
+    )
+    parser.add_argument(
+        "--content",
+        type=_content_url,
+        metavar="URL",
+        help="A bucket of S3, or of what speaks it, for code and files in place of a directory, as s3://bucket/prefix. "
+        "Credentials are in the environment, as AWS_ACCESS_KEY_ID.",
     )
     parser.add_argument(
         "--engine",
@@ -421,6 +429,14 @@ def _traces_url(text: str) -> str:
             "this is not an http or https URL without a password, such as http://127.0.0.1:4318/v1/traces"
         )
     return text
+
+
+def _content_url(text: str) -> str:
+    if re.fullmatch(r"s3://[0-9a-z][0-9a-z.-]{2,62}(/[0-9A-Za-z._/-]{0,500})?", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"'{text[:80]}' is no URL of a bucket without credentials, as s3://bucket/prefix"
+        )
+    return text.rstrip("/")
 
 
 def _ray_address(text: str) -> str:

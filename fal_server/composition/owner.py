@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fal_server.composition.admin_key import ensure_admin_key
+from fal_server.composition.content import StoredContent
 from fal_server.composition.files import socket_path
 from fal_server.composition.live import LiveState
 from fal_server.composition.nodes import JoinedNodes
@@ -37,6 +39,7 @@ async def listen_for_owner(
     ownership: Ownership | None,
     shared: SharedSecrets | None,
     ray: RayPlacer | None,
+    content: StoredContent,
     stack: AsyncExitStack,
 ) -> Path:
     """Answer on the owner's socket until the stack is closed; return its path.
@@ -69,6 +72,7 @@ async def listen_for_owner(
             "runners_by_state": dict(states),
             "lease": None if ownership is None else ownership.described(),
             "ray": None if ray is None else ray.described(),
+            "content": {"where": content.where, "trouble": await asyncio.to_thread(content.trouble)},
         }
 
     listener = UnixListener(AsgiAdapter(owner_app(renew_key=renew_key, counts=counts, nodes=nodes, note=note)))

@@ -151,7 +151,7 @@ async def own(
     vault = AesVault(load_master_key(state.root, os.environ))
     lease = OwnerLease(url, me)
     try:
-        return lease, await _claimed(lease, url, vault, me, state, settings.standby, stop, waits, on_lost)
+        return lease, await _claimed(lease, url, vault, me, state, settings, stop, waits, on_lost)
     except BaseException:
         await lease.close()
         raise
@@ -163,7 +163,7 @@ async def _claimed(
     vault: AesVault,
     me: Contender,
     state: StateDir,
-    standby: bool,
+    settings: Settings,
     stop: asyncio.Event,
     waits: Callable[[LeaseState | None], Awaitable[None]],
     on_lost: Callable[[], Awaitable[None]],
@@ -177,7 +177,7 @@ async def _claimed(
             if found is None:
                 await (await open_store(url, vault)).close()  # the migrations of this version
                 continue
-            if not standby and not found.open_to(me.directory):
+            if not settings.standby and not found.open_to(me.directory):
                 raise FailedPrecondition(
                     f"another controller uses this database, on {found.machine} at {found.address} (if it has just "
                     f"died, for {found.left_seconds:.0f} more seconds): stop it, give this one a database of its own, "
@@ -185,7 +185,7 @@ async def _claimed(
                 )
             if not checked:
                 async with sealed_settings(url, vault) as sealed:
-                    await check_content(state, sealed)
+                    await check_content(state, settings.content, sealed)
                     await SharedSecrets(sealed).restore(state)
                 checked = True
             if found.open_to(me.directory):
@@ -196,7 +196,7 @@ async def _claimed(
                 return Ownership(lease, epoch, sent_at, on_lost)
             await lease.note()
         except (FailedPrecondition, Unavailable) as fault:
-            if not standby or (not waited and isinstance(fault, Unavailable)):
+            if not settings.standby or (not waited and isinstance(fault, Unavailable)):
                 raise
             if fault.message != trouble:
                 log.warning("%s", fault.message)

@@ -49,15 +49,19 @@ class SharedSecrets:
                 await self._sealed.put(name, path.read_text())
 
 
-async def check_content(state: StateDir, sealed: SealedSettings, *, claim: bool = False) -> None:
-    """Check that the directory of code and files is the one that the controllers of this database share.
+async def check_content(state: StateDir, url: str | None, sealed: SealedSettings, *, claim: bool = False) -> None:
+    """Check that code and files are where all controllers have them.
 
     Args:
-        claim: make it that one, if they share none yet.
+        url: of the bucket; None if they are in a directory.
+        claim: make it that place, if they share none yet.
 
     Raises:
         Unavailable: it is another one.
     """
+    if url is not None:
+        await _check_bucket(url, sealed, claim=claim)
+        return
     if state.content == state.root:
         return
     path = state.content / "content-id"
@@ -70,6 +74,19 @@ async def check_content(state: StateDir, sealed: SealedSettings, *, claim: bool 
         raise Unavailable(
             f"{state.content} is not the directory that the other controllers of this database share: give all of them "
             f"the same --content-dir. If it was moved here, move its file {path.name} with it"
+        )
+
+
+async def _check_bucket(url: str, sealed: SealedSettings, *, claim: bool) -> None:
+    found = await sealed.get(_CONTENT)
+    if claim and found is None:
+        found = url
+        await sealed.put(_CONTENT, url)
+    if found is not None and found != url:
+        where = found if "://" in found else "a directory"
+        raise Unavailable(
+            f"{url} is not where the other controllers of this database have code and files: that is {where}. Give all "
+            "of them the same --content or --content-dir"
         )
 
 

@@ -7,16 +7,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fal_server.composition.content import StoredContent, open_content
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.core.accounts import EachAccount, KnownAccounts
 from fal_server.core.faults import Unavailable
 from fal_server.store.crypto.master_key import load_master_key
 from fal_server.store.crypto.vault import AesVault
-from fal_server.store.files.app_files import AppFilesOfAccounts
-from fal_server.store.files.blobs import FileBlobs
 from fal_server.store.files.data_directory import DataDirectory
-from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
 from fal_server.store.sql.opening import open_store
 from fal_server.store.sql.store import SqlStore
@@ -27,20 +25,16 @@ class Storage:
     """The stores of one state directory.
 
     Attributes:
-        blobs: pickled code, by its hash.
-        app_files: files deployed with apps, by their hash.
+        content: code and files.
         data: each account's /data.
-        objects: public files.
         staging: files that are being received.
     """
 
     master_key: bytes = field(repr=False)
     vault: AesVault
     store: SqlStore
-    blobs: FileBlobs
-    app_files: AppFilesOfAccounts
+    content: StoredContent
     data: EachAccount[DataDirectory]
-    objects: DiskObjects
     staging: StagingDirectory
 
 
@@ -68,10 +62,8 @@ async def open_storage(
         master_key=master_key,
         vault=vault,
         store=store,
-        blobs=FileBlobs(state.blobs),
-        app_files=AppFilesOfAccounts(state.app_files_of, lambda: [account.id for account in accounts.all()]),
+        content=await open_content(state, settings.content, lambda: [account.id for account in accounts.all()]),
         data=EachAccount(lambda account: DataDirectory(state.data_of(account))),
-        objects=DiskObjects(state.objects),
         staging=StagingDirectory(state.incoming),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from ipaddress import ip_network
 
@@ -155,11 +156,11 @@ async def build_use_cases(
         catalog,
         apps,
         execution.builder,
-        storage.blobs,
+        storage.content.blobs,
         clock,
         addresses.of_app,
         logs=logs,
-        files=storage.app_files,
+        files=storage.content.app_files,
         nodes=execution.engine.nodes,
         machine_types=machine_types,
     )
@@ -218,10 +219,10 @@ async def build_use_cases(
         notices,
         recording,
         execution.engine,
-        storage.blobs,
+        storage.content.blobs,
         (execution.virtualenvs, execution.images),
-        storage.objects,
-        lambda account: _remove_directories(state, execution, account),
+        storage.content.objects,
+        lambda account: _remove_files(state, storage, execution, account),
         changed,
     )
     return UseCases(
@@ -300,12 +301,13 @@ async def build_use_cases(
     )
 
 
-def _remove_directories(state: StateDir, execution: Execution, account: AccountId) -> None:
-    """Delete an account's own directories; the first account has none.
+def _remove_files(state: StateDir, storage: Storage, execution: Execution, account: AccountId) -> None:
+    """Delete the files of an account's apps, and its own directories; the first account has none.
 
     Raises:
         Unavailable: something in them cannot be deleted.
     """
+    storage.content.app_files.of(account).forget((), datetime.now(UTC))
     cache = execution.virtualenvs.cache_of(account)
     shared = state.content / "accounts" / account
     for directory in (state.account(account), shared, execution.host.sandboxes.home_of(account), cache):

@@ -17,15 +17,16 @@ class Blobs(Protocol):
         """Store the content durably and return its hash.
 
         Raises:
-            Unavailable: the disk cannot be written.
+            Unavailable: it cannot be stored now.
         """
         ...
 
     def path(self, blob: str) -> Path:
-        """Return the path of the bytes on this machine.
+        """Return the path of the bytes on this machine. Blocking.
 
         Raises:
             NotFound: there is no such blob.
+            Unavailable: it is elsewhere, and cannot be fetched now.
         """
         ...
 
@@ -54,10 +55,11 @@ class DeployedFiles(Protocol):
     """The files of apps, by the deploy's hash, with the permissions that apps see."""
 
     def path(self, account: AccountId, file_hash: str, /) -> Path:
-        """Return the path of an account's file on this machine.
+        """Return the path of an account's file on this machine. Blocking.
 
         Raises:
             NotFound: the account did not upload it.
+            Unavailable: it is elsewhere, and cannot be fetched now.
         """
         ...
 

@@ -154,7 +154,12 @@ def test_what_would_not_take_over_is_refused(url: str, tmp_path: Path) -> None:
     try:
         for arguments, variables, said in (
             (["--standby", "--content-dir", str(tmp_path / "content")], {}, "made with another master key"),
-            (["--standby"], {"FAL_MASTER_KEY_FILE": str(key)}, "--standby needs --content-dir"),
+            (["--standby"], {"FAL_MASTER_KEY_FILE": str(key)}, "--standby needs --content, a bucket, or --content-dir"),
+            (
+                ["--standby", "--content", "s3://another/place"],
+                {"FAL_MASTER_KEY_FILE": str(key)},
+                "is not where the other controllers of this database have code and files: that is a directory",
+            ),
             (
                 ["--standby", "--content-dir", str(tmp_path / "other")],
                 {"FAL_MASTER_KEY_FILE": str(key)},

@@ -42,7 +42,7 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
 from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
-from fal_server.store.files.app_files import AppFilesOfAccounts
+from fal_server.store.files.app_files import AppFilesOfAccounts, DiskAppFiles
 from tests.fakes.domain import SCOPE, START, app_id
 from tests.fakes.engine import FakeEngine
 
@@ -192,7 +192,9 @@ class Platform:
             self.blobs,
             self.clock,
             _urls,
-            files=AppFilesOfAccounts(lambda account: directory / "app-files" / account, lambda: _ACCOUNTS.values()),
+            files=AppFilesOfAccounts(
+                lambda account: DiskAppFiles(directory / "app-files" / account), lambda: _ACCOUNTS.values()
+            ),
             logs=self.logs,
             nodes=self.engine.nodes,
         )

@@ -62,6 +62,9 @@ def _status(args: argparse.Namespace) -> int:
         lines += _shown_lease(lease)
     if isinstance(ray := document.get("ray"), dict):
         lines.append(f"Ray:         {shown_ray(ray)}")
+    if isinstance(content := document.get("content"), dict):
+        trouble = content.get("trouble")
+        lines.append(f"Content:     {content.get('where')}" + (f" ({trouble})" if trouble else ""))
     for node in nodes:
         if len(nodes) > 1:
             lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))

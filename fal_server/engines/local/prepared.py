@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,12 +57,11 @@ class Preparer:
         """
         environment = await self._environment(spec.packages, building)
         try:
-            function, setup = self._code(spec.function), self._code(spec.setup)
-            files = tuple((file.relative_path, self._files.path(spec.account, file.hash)) for file in spec.files)
+            function, setup, files = await asyncio.to_thread(self._parts, spec)
         except NotFound as fault:
             raise FailedPrecondition(
-                f"a part of revision {spec.revision_id}'s code or files is missing from the state directory: "
-                "deploy the app again, or put a backup of the directory back"
+                f"a part of revision {spec.revision_id}'s code or files is missing from the controller's content: "
+                "deploy the app again, or put a backup back"
             ) from fault
         return PreparedLaunch(spec=spec, environment=environment, function=function, setup=setup, files=files)
 
@@ -72,6 +72,11 @@ class Preparer:
         if building is not None and packages.kind == CONTAINER:
             await building()
         return await self._builder.build(packages, force=False, log=_drop)
+
+    def _parts(self, spec: LaunchSpec) -> tuple[Path | None, Path | None, tuple[tuple[str, Path], ...]]:
+        """Return the paths of the code and of the files."""
+        files = tuple((file.relative_path, self._files.path(spec.account, file.hash)) for file in spec.files)
+        return self._code(spec.function), self._code(spec.setup), files
 
     def _code(self, payload: Payload | None) -> Path | None:
         return None if payload is None else self._blobs.path(payload.blob)

@@ -289,7 +289,7 @@ class RayPlacer:
                 return
 
     def _order(self) -> Mapping[str, object]:
-        """Plan for the runners that wait, and for those of which something has changed since the last plan."""
+        """Plan for the runners that wait or have changed."""
         before, where_before = self._known, self._where
         living = {runner.runner_id: runner for runner in self._runners() if not runner.ended}
         now = self._elapsed()

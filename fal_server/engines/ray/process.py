@@ -78,7 +78,7 @@ class RayProcess:
 
     async def _start(self) -> Mapping[str, object]:
         # Nothing of the controller's own settings, which have secrets.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FAL_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "AWS_"))}
         self._said.clear()
         self._process = process = await asyncio.create_subprocess_exec(
             self._python,

@@ -37,9 +37,9 @@ class RayProgram:
         self._told: dict[str, dict[str, Any]] | None = None
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Remove and make placement groups; return the nodes, and those groups of the order's prefix that changed.
+        """Remove and make placement groups; return nodes and changed groups.
 
-        The first answer has all groups.
+        The groups are those of the order's prefix; the first answer has all.
         """
         module = self._groups_of_ray
         for name in order["remove"]:

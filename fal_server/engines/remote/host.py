@@ -211,23 +211,28 @@ class RemoteHost:
 
     async def _send_content(self, spec: LaunchSpec) -> None:
         """Send what the node lacks of a launch."""
-        paths: dict[tuple[str, str], Path] = {}
         try:
-            for payload in (spec.function, spec.setup):
-                if payload is not None:
-                    paths[payload.blob, ""] = self._blobs.path(payload.blob)
-            for file in spec.files:
-                paths[file.hash, spec.account] = self._files.path(AccountId(spec.account), file.hash)
+            paths = await asyncio.to_thread(self._paths, spec)
         except NotFound as fault:
             raise FailedPrecondition(
-                f"a part of revision {spec.revision_id}'s code or files is missing from the state directory: "
-                "deploy the app again, or put a backup of the directory back"
+                f"a part of revision {spec.revision_id}'s code or files is missing from the controller's content: "
+                "deploy the app again, or put a backup back"
             ) from fault
         if not paths:
             return
         asked = pb.LackRequest(contents=[pb.Content(hash=name, account=account) for name, account in paths])
         for content in (await self._stub.Lack(asked, timeout=_CALL_SECONDS)).contents:
             await self._stub.Put(_parts(content, paths[content.hash, content.account]), timeout=_SWEEP_SECONDS)
+
+    def _paths(self, spec: LaunchSpec) -> dict[tuple[str, str], Path]:
+        """Return the paths of a launch's code and files, by hash and account."""
+        paths: dict[tuple[str, str], Path] = {}
+        for payload in (spec.function, spec.setup):
+            if payload is not None:
+                paths[payload.blob, ""] = self._blobs.path(payload.blob)
+        for file in spec.files:
+            paths[file.hash, spec.account] = self._files.path(AccountId(spec.account), file.hash)
+        return paths
 
     def _shim(self, runner_id: str, token: str, handle: str, version: int) -> Shim:
         process = NodeShimProcess(

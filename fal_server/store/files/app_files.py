@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from fal_server.core.accounts import EachAccount
 from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
 from fal_server.core.identity import AccountId
+from fal_server.ports.content import ContentStore
+from fal_server.ports.files import AppFileStore
 from fal_server.store.files.content_files import ContentDirectory
 from fal_server.store.files.durable import make_directory, sync_directory
 
@@ -67,19 +70,25 @@ class DiskAppFiles:
         return self._directory / file_hash[:2] / file_hash
 
 
+class KeptAppFiles(AppFileStore, ContentStore, Protocol):
+    """The files of one account's apps, of which retention deletes some."""
+
+
 class AppFilesOfAccounts:
     """The files of each account's apps, separately: knowing the hash of another account's file gives no access to it.
 
     Args:
-        directory_of: returns the directory of an account's files.
+        files_of: returns an account's files.
         accounts: the existing accounts.
     """
 
-    def __init__(self, directory_of: Callable[[AccountId], Path], accounts: Callable[[], Iterable[AccountId]]) -> None:
-        self._each = EachAccount(lambda account: DiskAppFiles(directory_of(account)))
+    def __init__(
+        self, files_of: Callable[[AccountId], KeptAppFiles], accounts: Callable[[], Iterable[AccountId]]
+    ) -> None:
+        self._each = EachAccount(files_of)
         self._accounts = accounts
 
-    def of(self, account: AccountId) -> DiskAppFiles:
+    def of(self, account: AccountId) -> KeptAppFiles:
         return self._each.of(account)
 
     def path(self, account: AccountId, file_hash: str) -> Path:

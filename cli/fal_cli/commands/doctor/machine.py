@@ -78,7 +78,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
 
 
 def _check_status(controller: ControllerProcess) -> Iterator[Check]:
-    """Say whether the controller holds its PostgreSQL database and reaches Ray, if it has them."""
+    """Check the lease of the database, Ray and the content."""
     try:
         status = controller.ask("GET", "/status")
     except CommandError as error:
@@ -88,6 +88,16 @@ def _check_status(controller: ControllerProcess) -> Iterator[Check]:
         yield _check_lease(lease)
     if isinstance(ray := status.get("ray"), dict):
         yield _check_ray(ray)
+    if isinstance(content := status.get("content"), dict):
+        yield _check_content(content)
+
+
+def _check_content(content: Mapping[str, object]) -> Check:
+    """Say where code and files are, and whether they can be used."""
+    if trouble := content.get("trouble"):
+        fix = "Runners go on, and those whose code is on this machine start. Nothing can be deployed or uploaded."
+        return Check(name="content", status=Status.PROBLEM, detail=str(trouble), fix=fix)
+    return Check(name="content", status=Status.OK, detail=f"code and files are in {content.get('where')}")
 
 
 def _check_ray(ray: Mapping[str, object]) -> Check:

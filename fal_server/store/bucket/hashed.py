@@ -1,0 +1,211 @@
+"""Content in the bucket by its hash, and when it was used last."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
+from fal_server.store.bucket.bucket import Bucket
+from fal_server.store.bucket.copies import Copies
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+# A use is noted in the bucket once in this time, which is less than the least age of what is deleted.
+_NOTED_SECONDS = 1800.0
+_CHUNK_BYTES = 1024 * 1024
+
+
+class HashedContent:
+    """Content of one kind by its hash. An empty object below `used` has the time of the last use.
+
+    Args:
+        kind: the first part of the keys.
+        digest: returns the hash of a file's content, given the mode that was kept with it.
+    """
+
+    def __init__(self, bucket: Bucket, kind: str, copies: Copies, digest: Callable[[IO[bytes], int], str]) -> None:
+        self._bucket = bucket
+        self._kind = kind
+        self._copies = copies
+        self._digest = digest
+        self._lock = threading.Lock()
+        # Since these times it must not be deleted, and is known to be there.
+        self._used_at: dict[str, datetime] = {}
+        self._noted: dict[str, float] = {}
+
+    def has(self, name: str) -> bool:
+        """Return whether it is there; a use keeps it from deletion."""
+        if _HASH.fullmatch(name) is None:
+            return False
+        self._guard(name)
+        if time.monotonic() - self._noted.get(name, float("-inf")) < _NOTED_SECONDS:
+            return True
+        if not self._bucket.has(self._key(name)):
+            return False
+        self._bucket.put(f"used/{self._key(name)}", b"")
+        self._noted[name] = time.monotonic()
+        return True
+
+    def keep(self, name: str, source: bytes | Path, mode: int) -> None:
+        """Store it under its hash."""
+        self._guard(name)
+        self._bucket.put(self._key(name), source, {"mode": mode})
+        self._noted[name] = time.monotonic()
+        with suppress(OSError, Unavailable):  # it is fetched when it is needed
+            if isinstance(source, Path):
+                self._copies.take(self._key(name), source, _shown(mode))
+            else:
+                self._copies.fill(self._key(name), lambda file: _written(file, source, mode))
+
+    def path(self, name: str) -> Path:
+        """Return the path of a copy here; make one if missing.
+
+        Raises:
+            NotFound: it is not in the bucket.
+            Unavailable: the bucket does not answer, or has something else by this name.
+        """
+        if _HASH.fullmatch(name) is None:
+            raise NotFound(f"content with the hash {name[:80]!r}", "upload it, then try again")
+        return self._copies.find(self._key(name)) or self._fetched(name)
+
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        """Delete what nobody needs or used since `before`; return how much."""
+        used = {each.name: each.changed_at for each in self._bucket.entries(f"used/{self._kind}")}
+        count = 0
+        for each in self._bucket.entries(self._kind):
+            if each.name not in needed and max(each.changed_at, used.get(each.name, each.changed_at)) < before:
+                count += self._delete(each.name, before)
+        with self._lock:
+            self._used_at = {name: at for name, at in self._used_at.items() if at >= before}
+        self._copies.tidy()
+        return count
+
+    def discard(self, name: str, before: datetime) -> None:
+        """Delete one, unless it was used since `before`."""
+        put_at, used_at = (self._bucket.changed_at(key) for key in (self._key(name), f"used/{self._key(name)}"))
+        if put_at is not None and max(put_at, used_at or put_at) < before:
+            self._delete(name, before)
+
+    def _guard(self, name: str) -> None:
+        with self._lock:  # not between a check for the last use and the deletion
+            self._used_at[name] = datetime.now(UTC)
+
+    def _delete(self, name: str, before: datetime) -> bool:
+        with self._lock:
+            used_at = self._used_at.get(name)
+            if used_at is not None and used_at >= before:
+                return False
+            self._bucket.delete([self._key(name), f"used/{self._key(name)}"])
+            self._noted.pop(name, None)
+            self._copies.drop(self._key(name))
+            return True
+
+    def _fetched(self, name: str) -> Path:
+        key = self._key(name)
+
+        def write(file: IO[bytes]) -> int:
+            mode = self._bucket.read(key, file).get("mode")
+            file.seek(0)
+            if not isinstance(mode, int) or self._digest(file, mode) != name:
+                raise Unavailable(
+                    f"{key} in {self._bucket.url} was changed: delete it there, then deploy the app again"
+                )
+            return _shown(mode)
+
+        try:
+            return self._copies.fill(key, write)
+        except NotFound:
+            self._noted.pop(name, None)
+            raise
+
+    def _key(self, name: str) -> str:
+        return f"{self._kind}/{name}"
+
+
+class BucketBlobs:
+    """Implements the ports Blobs and ContentStore in a bucket."""
+
+    def __init__(self, bucket: Bucket, copies: Copies) -> None:
+        self._content = HashedContent(bucket, "blobs", copies, lambda file, _: _digest(file))
+
+    async def put(self, content: bytes) -> str:
+        return await asyncio.to_thread(self._put, content)
+
+    def path(self, blob: str) -> Path:
+        return self._content.path(blob)
+
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        return self._content.forget(needed, before)
+
+    def discard(self, blobs: Collection[str], before: datetime) -> None:
+        for blob in blobs:
+            self._content.discard(blob, before)
+
+    def _put(self, content: bytes) -> str:
+        blob = hashlib.sha256(content).hexdigest()
+        if not self._content.has(blob):
+            self._content.keep(blob, content, 0o600)
+        return blob
+
+
+class BucketAppFiles:
+    """Implements the ports AppFileStore and ContentStore for one account, in a bucket.
+
+    Args:
+        account: the part of the keys that keeps the files of accounts apart.
+    """
+
+    def __init__(self, bucket: Bucket, account: str, copies: Copies) -> None:
+        self._content = HashedContent(
+            bucket,
+            f"app-files/{account}",
+            copies,
+            lambda file, mode: _digest(file, str(mode).encode()),
+        )
+
+    def has(self, file_hash: str) -> bool:
+        """Return whether it was uploaded, and note its use."""
+        return self._content.has(file_hash)
+
+    def path(self, file_hash: str) -> Path:
+        return self._content.path(file_hash)
+
+    def place(self, draft: Path, file_hash: str, mode: int) -> None:
+        """Store a finished draft.
+
+        Raises:
+            InvalidArgument: the hash is not a SHA-256.
+            Unavailable: the bucket does not take it.
+        """
+        if _HASH.fullmatch(file_hash) is None:
+            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is not a SHA-256: give 64 hexadecimal digits")
+        self._content.keep(file_hash, draft, mode)
+
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        return self._content.forget(needed, before)
+
+
+def _digest(file: IO[bytes], suffix: bytes = b"") -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(_CHUNK_BYTES):
+        digest.update(piece)
+    digest.update(suffix)
+    return digest.hexdigest()
+
+
+def _shown(mode: int) -> int:
+    """Return the permissions of a copy, which its owner can always read."""
+    return mode & 0o777 | 0o400
+
+
+def _written(file: IO[bytes], content: bytes, mode: int) -> int:
+    file.write(content)
+    return _shown(mode)

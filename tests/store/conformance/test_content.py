@@ -1,0 +1,285 @@
+"""Code and files, in a directory and in a bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
+from fal_server.core.identity import LOCAL, AccountId
+from fal_server.ports.files import StoredObject
+from fal_server.store.bucket.bucket import Bucket, Refused
+from fal_server.store.bucket.copies import Copies
+from fal_server.store.bucket.hashed import BucketAppFiles, BucketBlobs
+from fal_server.store.bucket.objects import BucketObjects
+from fal_server.store.files.app_files import DiskAppFiles
+from fal_server.store.files.blobs import FileBlobs
+from fal_server.store.files.objects import DiskObjects
+from tests.support.s3 import SECRET, S3Server, s3_server
+
+PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
+MODE = stat.S_IFREG | 0o750
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The content stores of one controller."""
+
+    blobs: FileBlobs | BucketBlobs
+    app_files: DiskAppFiles | BucketAppFiles
+    objects: DiskObjects | BucketObjects
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Stores]:
+    """Return what opens the stores, on one machine or another."""
+    if request.param == "directory":
+        return lambda _: Stores(
+            blobs=FileBlobs(tmp_path / "blobs"),
+            app_files=DiskAppFiles(tmp_path / "app-files"),
+            objects=DiskObjects(tmp_path / "objects"),
+        )
+    s3 = request.getfixturevalue("s3")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{s3.bucket()}/some/prefix"
+    return lambda machine: in_bucket(Bucket(url), tmp_path / machine)
+
+
+def in_bucket(bucket: Bucket, directory: Path) -> Stores:
+    copies = Copies(directory)
+    return Stores(
+        blobs=BucketBlobs(bucket, copies),
+        app_files=BucketAppFiles(bucket, "local", copies),
+        objects=BucketObjects(bucket, copies),
+    )
+
+
+@pytest.fixture
+def stores(opened: Callable[[str], Stores]) -> Stores:
+    return opened("one")
+
+
+def draft(directory: Path, content: bytes) -> Path:
+    path = directory / f"draft-{hashlib.sha256(content).hexdigest()[:8]}"
+    path.write_bytes(content)
+    return path
+
+
+def app_file(content: bytes, mode: int = MODE) -> str:
+    return hashlib.sha256(content + str(mode).encode()).hexdigest()
+
+
+def stored(object_id: str = "a" * 32, **changes: object) -> StoredObject:
+    made = StoredObject(
+        account=LOCAL,
+        object_id=object_id,
+        name="cat.png",
+        content_type="image/png; a=b",
+        size=3,
+        etag="e",
+        created_at=PAST,
+        expires_at=None,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+async def test_another_machine_finds_what_was_stored(opened: Callable[[str], Stores], tmp_path: Path) -> None:
+    one = opened("one")
+    large = os.urandom(12 * 1024 * 1024)  # in parts
+    blobs = [await one.blobs.put(content) for content in (b"", b"code", large)]
+    one.app_files.place(draft(tmp_path, b"file"), app_file(b"file"), MODE)
+    one.objects.place(draft(tmp_path, b"png"), stored(expires_at=FUTURE))
+    for stores in (one, opened("two"), opened("two")):
+        assert [stores.blobs.path(blob).read_bytes() for blob in blobs] == [b"", b"code", large]
+        assert stores.app_files.has(app_file(b"file"))
+        path = stores.app_files.path(app_file(b"file"))
+        assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"file", 0o750)
+        found, content = stores.objects.get("a" * 32)
+        assert (found, content.read_bytes()) == (stored(expires_at=FUTURE), b"png")
+
+
+@pytest.mark.parametrize("name", ["0" * 64, "", "x", "../../etc/passwd", "A" * 64, "0" * 63 + "\n"])
+def test_what_was_not_stored_is_not_found(stores: Stores, name: str) -> None:
+    with pytest.raises(NotFound):
+        stores.blobs.path(name)
+    with pytest.raises(NotFound):
+        stores.app_files.path(name)
+    with pytest.raises(NotFound):
+        stores.objects.get(name)
+    assert not stores.app_files.has(name)
+
+
+def test_a_wrong_hash_is_refused(stores: Stores, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="64 hexadecimal digits"):
+        stores.app_files.place(draft(tmp_path, b"x"), "x", MODE)
+
+
+async def test_what_nobody_needs_is_deleted_once_it_is_old(opened: Callable[[str], Stores], tmp_path: Path) -> None:
+    stores = opened("one")
+    needed, other = await stores.blobs.put(b"needed"), await stores.blobs.put(b"other")
+    stores.app_files.place(draft(tmp_path, b"file"), app_file(b"file"), MODE)
+    assert stores.blobs.forget({needed}, PAST) == 0
+    assert stores.blobs.forget({needed}, FUTURE) == 1
+    assert stores.app_files.forget((), FUTURE) == 1
+    assert stores.blobs.path(needed).read_bytes() == b"needed"
+    for each in (stores, opened("two")):
+        with pytest.raises(NotFound):
+            each.blobs.path(other)
+        assert not each.app_files.has(app_file(b"file"))
+    assert await stores.blobs.put(b"other") == other
+    assert opened("three").blobs.path(other).read_bytes() == b"other"
+
+
+async def test_a_use_keeps_content(stores: Stores) -> None:
+    blob = await stores.blobs.put(b"x")
+    await asyncio.to_thread(stores.blobs.discard, [blob, "0" * 64], PAST)
+    assert stores.blobs.path(blob)
+    await asyncio.to_thread(stores.blobs.discard, [blob, "0" * 64], FUTURE)
+    with pytest.raises(NotFound):
+        stores.blobs.path(blob)
+
+
+def test_expired_files_and_those_of_an_account_are_deleted(stores: Stores, tmp_path: Path) -> None:
+    other = AccountId("other")
+    for object_id, expires_at, account in (
+        ("e" * 32, FUTURE, LOCAL),
+        ("k" * 32, None, LOCAL),
+        ("l" * 32, FUTURE + timedelta(days=9), LOCAL),
+        ("o" * 32, None, other),
+    ):
+        stores.objects.place(draft(tmp_path, b"x"), stored(object_id, expires_at=expires_at, account=account))
+    assert stores.objects.forget(FUTURE) == 1
+    assert stores.objects.forget_account(other) == 1
+    assert stores.objects.forget(FUTURE) == 0
+    for gone in "eo":
+        with pytest.raises(NotFound):
+            stores.objects.get(gone * 32)
+    assert {stores.objects.get(left * 32)[0].object_id for left in "kl"} == {"k" * 32, "l" * 32}
+
+
+async def test_a_missing_bucket_is_named(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with environment(s3, monkeypatch):
+        bucket = Bucket("s3://not-made/x")
+        stores = in_bucket(bucket, tmp_path)
+    assert isinstance(bucket.check(), Refused)
+    for call in (
+        lambda: stores.blobs.path("0" * 64),
+        lambda: stores.objects.get("a" * 32),
+        bucket.entries("x").__next__,
+    ):
+        with pytest.raises(Unavailable, match="s3://not-made/x cannot be used; there is no such bucket: create it"):
+            call()
+    with pytest.raises(Unavailable, match="there is no such bucket"):
+        await stores.blobs.put(b"x")
+
+
+async def test_refused_credentials_are_said_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="1") as s3, environment(s3, monkeypatch):
+        bucket = Bucket(f"s3://{s3.bucket()}/x")
+        trouble = bucket.check()
+        assert isinstance(trouble, Refused)
+        assert "it refuses the credentials (" in trouble.message
+        assert "AWS_SECRET_ACCESS_KEY" in trouble.message
+        with pytest.raises(Unavailable, match="refuses the credentials") as raised:
+            await in_bucket(bucket, tmp_path).blobs.put(b"x")
+        assert SECRET not in f"{raised.value.message} {trouble.message} {bucket!r} {vars(bucket)}"
+
+
+async def test_a_server_that_is_away_or_slow_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as s3, environment(s3, monkeypatch):
+        url = f"s3://{s3.bucket()}/x"
+        bucket = Bucket(url, silent_seconds=0.5)
+        one, two = in_bucket(bucket, tmp_path / "one"), in_bucket(bucket, tmp_path / "two")
+        blob = await one.blobs.put(b"here")
+        s3.process.send_signal(signal.SIGSTOP)  # it accepts connections, and answers nothing
+        trouble = bucket.check()
+        assert trouble is not None
+        assert not isinstance(trouble, Refused)
+        assert "it does not answer (" in trouble.message
+        with pytest.raises(Unavailable, match=r"it does not answer \(.*AWS_ENDPOINT_URL"):
+            await one.blobs.put(b"not stored")
+        with pytest.raises(Unavailable, match="it does not answer"):
+            two.blobs.path(blob)
+        assert one.blobs.path(blob).read_bytes() == b"here", "there is a copy"
+        s3.process.send_signal(signal.SIGCONT)
+        three, two = in_bucket(Bucket(url), tmp_path / "one"), in_bucket(Bucket(url), tmp_path / "two")
+        assert two.blobs.path(blob).read_bytes() == b"here"
+        again = await three.blobs.put(b"not stored")
+        assert two.blobs.path(again).read_bytes() == b"not stored"
+        s3.process.kill()
+        with pytest.raises(Unavailable, match="it does not answer"):
+            await one.blobs.put(b"another")
+
+
+async def test_content_that_was_changed_in_the_bucket_is_refused(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with environment(s3, monkeypatch):
+        name = s3.bucket()
+        bucket = Bucket(f"s3://{name}/x")
+        blob = await in_bucket(bucket, tmp_path / "one").blobs.put(b"code")
+        bucket.put(f"blobs/{blob}", b"other code", {"mode": 0o600})
+        two = in_bucket(bucket, tmp_path / "two")
+        with pytest.raises(Unavailable, match=f"blobs/{blob} in s3://{name}/x was changed"):
+            two.blobs.path(blob)
+        assert files_below(tmp_path / "two") == []
+
+
+async def test_an_answer_that_is_cut_off_leaves_no_copy(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        date = "Mon, 30 Nov 2026 20:00:00 GMT"
+        writer.write(f"HTTP/1.1 200 OK\r\nLast-Modified: {date}\r\nETag: x\r\nContent-Length: 9\r\n\r\nhalf".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with environment(replace(s3, endpoint=f"http://127.0.0.1:{port}"), monkeypatch):
+            stores = in_bucket(Bucket("s3://cut-off/x", silent_seconds=5), tmp_path)
+            with pytest.raises(Unavailable, match="it does not answer"):
+                await asyncio.to_thread(stores.blobs.path, "0" * 64)
+    assert files_below(tmp_path) == []
+
+
+def test_copies_stay_within_their_size(tmp_path: Path) -> None:
+    copies = Copies(tmp_path, most_bytes=25)
+    for number in range(4):
+        path = copies.take(f"some/{number}", draft(tmp_path, b"0123456789"), 0o600)
+        os.utime(path, (number, number))
+    assert copies.find("some/1")
+    copies.tidy()
+    assert [copies.find(f"some/{number}") is not None for number in range(4)] == [False, True, False, True]
+
+
+@contextmanager
+def environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have what a client of the server needs in the environment."""
+    with monkeypatch.context() as changed:
+        for name, value in s3.environment.items():
+            changed.setenv(name, value)
+        yield
+
+
+def files_below(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
