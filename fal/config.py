@@ -7,7 +7,6 @@ The published client reads ~/.fal/config.toml at import, and fails if the curren
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,18 +120,28 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
 def _read(path: Path) -> _ProfileFile:
     try:
         # Editors on Windows may start a file with a byte order mark.
-        document: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
-        document = {}
+        text = ""
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise _not_toml(path, error) from None
+    document = _parsed(path, text) if text else {}
     internal = document.pop(INTERNAL, {})
     if not isinstance(internal, dict):
         raise ConfigError(f"{path}: {INTERNAL} must be a table")
     tables = {name: table for name, table in document.items() if isinstance(table, dict)}
     return _ProfileFile(path=path, profiles=tables, internal=internal)
+
+
+def _parsed(path: Path, text: str) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _not_toml(path, error) from None
 
 
 class ConfigEditor:

@@ -7,15 +7,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fal_grpc import adapter
+from fal_grpc.adapter.values import no_notice
 from fal_grpc.aio_calls import AsyncCalls
-from fal_grpc.aio_exec_session import AsyncExecSession, start
-from fal_grpc.aio_shell_session import AsyncShellSession
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.target import Target
+
+if TYPE_CHECKING:
+    from fal_grpc.aio_exec_session import AsyncExecSession
+    from fal_grpc.aio_shell_session import AsyncShellSession
 
 
 class AsyncController:
@@ -313,6 +316,8 @@ class AsyncController:
             interactive: whether input comes from the session's `send`, until `close_input`.
             timeout_seconds: how long the command may run; None sets no limit.
         """
+        from fal_grpc.aio_shell_session import AsyncShellSession
+
         method = self._calls.runners.ShellRunner
         return AsyncShellSession(
             self._calls,
@@ -333,7 +338,7 @@ class AsyncController:
         *,
         stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
         interactive: bool = False,
-        on_notice: Callable[[str], None] = adapter.execs.no_notice,
+        on_notice: Callable[[str], None] = no_notice,
     ) -> AsyncExecSession | AsyncShellSession:
         """Start a command in a runner and read it. If a controller lacks execs, the command ends with its link.
 
@@ -343,6 +348,8 @@ class AsyncController:
             interactive: whether input comes from the session's `send`, until `close_input`.
             on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
+        from fal_grpc.aio_exec_session import start
+
         return await start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
     async def start_detached(self, spec: adapter.execs.ExecSpec) -> adapter.execs.ExecInfo:
@@ -351,9 +358,11 @@ class AsyncController:
         return adapter.execs.exec_info((await self._calls.unary(self._calls.execs.StartExec, request)).exec)
 
     async def attach_exec(
-        self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
+        self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = no_notice
     ) -> AsyncExecSession:
         """Read a command from the earliest output that is kept. An earlier reader is notified and replaced."""
+        from fal_grpc.aio_exec_session import AsyncExecSession
+
         return AsyncExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> adapter.execs.ExecInfo:

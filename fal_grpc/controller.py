@@ -7,15 +7,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fal_grpc import adapter
+from fal_grpc.adapter.values import no_notice
 from fal_grpc.calls import Calls
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
-from fal_grpc.exec_session import ExecSession, start
-from fal_grpc.shell_session import ShellSession
 from fal_grpc.target import Target
+
+if TYPE_CHECKING:
+    from fal_grpc.exec_session import ExecSession
+    from fal_grpc.shell_session import ShellSession
 
 
 class Controller:
@@ -305,6 +308,8 @@ class Controller:
             interactive: whether input comes from the session's `send`, until `close_input`.
             timeout_seconds: how long the command may run; None sets no limit.
         """
+        from fal_grpc.shell_session import ShellSession
+
         method = self._calls.runners.ShellRunner
         return ShellSession(
             self._calls,
@@ -325,7 +330,7 @@ class Controller:
         *,
         stdin: bytes | str | Iterable[bytes] | None = None,
         interactive: bool = False,
-        on_notice: Callable[[str], None] = adapter.execs.no_notice,
+        on_notice: Callable[[str], None] = no_notice,
     ) -> ExecSession | ShellSession:
         """Start a command in a runner and read it. If a controller lacks execs, the command ends with its link.
 
@@ -335,6 +340,8 @@ class Controller:
             interactive: whether input comes from the session's `send`, until `close_input`.
             on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
+        from fal_grpc.exec_session import start
+
         return start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
     def start_detached(self, spec: adapter.execs.ExecSpec) -> adapter.execs.ExecInfo:
@@ -342,10 +349,10 @@ class Controller:
         request = adapter.execs.start_request(spec, adapter.execs.new_id())
         return adapter.execs.exec_info(self._calls.unary(self._calls.execs.StartExec, request).exec)
 
-    def attach_exec(
-        self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = adapter.execs.no_notice
-    ) -> ExecSession:
+    def attach_exec(self, info: adapter.execs.ExecInfo, *, on_notice: Callable[[str], None] = no_notice) -> ExecSession:
         """Read a command from the earliest output that is kept. An earlier reader is notified and replaced."""
+        from fal_grpc.exec_session import ExecSession
+
         return ExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> adapter.execs.ExecInfo:

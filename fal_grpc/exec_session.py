@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from fal_grpc.adapter import execs, shell
-from fal_grpc.adapter.values import flag
+from fal_grpc.adapter.values import check_on_notice, flag, no_notice
 from fal_grpc.calls import Calls
 from fal_grpc.errors import (
     ArgumentError,
@@ -50,7 +50,7 @@ def start(
     """Start a command; if the controller lacks execs, start one that ends with its link."""
     shell.check_stdin(stdin)
     flag("interactive", interactive)
-    execs.check_on_notice(on_notice)
+    check_on_notice(on_notice)
     try:
         response = calls.unary(calls.execs.StartExec, execs.start_request(spec, execs.new_id()))
     except UnimplementedError:
@@ -103,7 +103,7 @@ class ExecSession:
         interactive: bool = False,
         timeout_seconds: float | None = None,
         notice: str = "",
-        on_notice: Callable[[str], None] = execs.no_notice,
+        on_notice: Callable[[str], None] = no_notice,
     ) -> None:
         if interactive and stdin is not None:
             raise ArgumentError("stdin", "cannot be given to an interactive session; use its send()")

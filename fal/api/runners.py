@@ -9,21 +9,19 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
-from fal.api import log_reading, watch_reading
-from fal.api.logs import log_query
-from fal.api.watches import WatchedRunners
-from fal_grpc.adapter.execs import ExecInfo, ExecSpec, check_on_notice, no_notice
-from fal_grpc.adapter.log import LogEntry, LogOrigin
-from fal_grpc.adapter.node import NodeList
+from fal_grpc import adapter
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
-from fal_grpc.adapter.shell import ExecResult
-from fal_grpc.adapter.values import count, flag, optional_text
+from fal_grpc.adapter.values import check_on_notice, count, flag, no_notice, optional_text
 from fal_grpc.errors import ArgumentError, UnimplementedError, runner_not_found
 
 if TYPE_CHECKING:
     from fal.api.opener import Opener
     from fal.gpus import GpuUsage
     from fal_grpc.adapter.changes import Changes
+    from fal_grpc.adapter.execs import ExecInfo
+    from fal_grpc.adapter.log import LogEntry, LogOrigin
+    from fal_grpc.adapter.node import NodeList
+    from fal_grpc.adapter.shell import ExecResult
     from fal_grpc.controller import Controller
     from fal_grpc.exec_session import ExecSession
     from fal_grpc.shell_session import ShellSession
@@ -77,6 +75,9 @@ class RunnersNamespace:
             app: only the runners of this app; None means all.
             environment_name: the app's environment; None means the default one.
         """
+        from fal.api import watch_reading
+        from fal.api.watches import WatchedRunners
+
         wanted = parse_states(state)
         app = optional_text("app", app)
 
@@ -179,6 +180,9 @@ class RunnersNamespace:
         Raises:
             NotFoundError: there is no such runner.
         """
+        from fal.api import log_reading
+        from fal.api.logs import log_query
+
         query = log_query(
             runner_id=check_runner_id(runner_id),
             follow=follow,
@@ -259,7 +263,7 @@ class RunnersNamespace:
         if flag("detach", detach):
             if stdin is not None:
                 raise ArgumentError("stdin", "cannot be given to a command that is detached")
-            spec = ExecSpec(
+            spec = adapter.execs.ExecSpec(
                 runner_id=runner_id, command=command, tty=tty, cwd=cwd, env=env, keep=True, timeout_seconds=timeout
             )
             controller = self.client.controller()
@@ -270,7 +274,7 @@ class RunnersNamespace:
         ) as session:
             for output in session:
                 (stderr if output.is_stderr else stdout).extend(output.data)
-            return ExecResult(exit_code=session.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
+            return adapter.shell.ExecResult(exit_code=session.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
 
     def exec_stream(
         self,
@@ -299,7 +303,7 @@ class RunnersNamespace:
             term: the type of the terminal, as in TERM.
             on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
-        spec = ExecSpec(
+        spec = adapter.execs.ExecSpec(
             runner_id=runner_id,
             command=command,
             tty=tty,
@@ -343,4 +347,6 @@ class RunnersNamespace:
     def shell(self, runner_id: str) -> ExecSession | ShellSession:
         """Open a login shell with a terminal in a runner; send input with the session's `send`."""
         controller = self.client.controller()
-        return controller.start_exec(ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True)
+        return controller.start_exec(
+            adapter.execs.ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True
+        )

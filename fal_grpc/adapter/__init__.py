@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         runner,
         scaling,
         secret,
+        shell,
     )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "runner",
     "scaling",
     "secret",
+    "shell",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,21 +80,9 @@ class ExecSpec:
     linger_seconds: float | None = None
 
 
-def no_notice(_message: str) -> None:
-    """Ignore a notice."""
-
-
-def check_on_notice(on_notice: object) -> None:
-    """Check the argument `on_notice`.
-
-    Raises:
-        ArgumentError: it cannot be called.
-    """
-    if not callable(on_notice):
-        raise ArgumentError("on_notice", f"must be a function that takes a message, not {type(on_notice).__name__}")
-
-
 def new_id() -> str:
+    import secrets  # it takes as long to import as the rest of this file
+
     return secrets.token_hex(8)
 
 

@@ -188,6 +188,10 @@ _message_of: Callable[[RunnerInfo], runner_pb2.RunnerInfo] = _Received.__dict__[
 _set_id, _set_requests, _set_countdown = _SET["runner_id"], _SET["in_flight_requests"], _SET["expiration_countdown"]
 _set_uptime, _set_revision, _set_alias = _SET["uptime"], _SET["revision"], _SET["alias"]
 _set_state, _set_type, _set_replacement = _SET["state"], _SET["machine_type"], _SET["replacement"]
+_set_metadata, _set_environment, _set_reason = _SET["external_metadata"], _SET["environment_name"], _SET["state_reason"]
+_set_exit_code, _set_node, _set_gpus, _set_usage = _SET["exit_code"], _SET["node"], _SET["gpus"], _SET["usage"]
+_set_created, _set_ready, _set_ended = _SET["created_at"], _SET["ready_at"], _SET["ended_at"]
+_set_changes, _set_phases = _SET["state_changes"], _SET["start_phases"]
 
 
 def _fill_published(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
@@ -205,32 +209,35 @@ def _fill_published(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
 
 def _fill_metadata(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     has = message.HasField("external_metadata")
-    _SET["external_metadata"](info, from_struct(message.external_metadata) if has else {})
+    _set_metadata(info, from_struct(message.external_metadata) if has else {})
 
 
-def _fill_ours(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
-    _SET["environment_name"](info, message.environment_name)
-    _SET["state_reason"](info, message.state_reason if message.HasField("state_reason") else None)
-    _SET["exit_code"](info, message.exit_code if message.HasField("exit_code") else None)
-    _SET["node"](info, message.node if message.HasField("node") else None)
-    _SET["gpus"](info, tuple(message.gpus))
-    _SET["created_at"](info, to_datetime(message.created_at) if message.HasField("created_at") else None)
-    _SET["ready_at"](info, to_datetime(message.ready_at) if message.HasField("ready_at") else None)
-    _SET["ended_at"](info, to_datetime(message.ended_at) if message.HasField("ended_at") else None)
-    _SET["usage"](info, _usage(message.usage) if message.HasField("usage") else None)
+def _fill_place(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
+    _set_reason(info, message.state_reason if message.HasField("state_reason") else None)
+    _set_node(info, message.node if message.HasField("node") else None)
+    gpus = message.gpus
+    _set_gpus(info, tuple(gpus) if gpus else ())
+    _set_usage(info, _usage(message.usage) if message.HasField("usage") else None)
+
+
+def _fill_life(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
+    _set_environment(info, message.environment_name)
+    _set_exit_code(info, message.exit_code if message.HasField("exit_code") else None)
+    _set_created(info, to_datetime(message.created_at) if message.HasField("created_at") else None)
+    _set_ready(info, to_datetime(message.ready_at) if message.HasField("ready_at") else None)
+    _set_ended(info, to_datetime(message.ended_at) if message.HasField("ended_at") else None)
 
 
 def _fill_history(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
-    _SET["state_changes"](
-        info,
-        tuple(
-            RunnerStateChange(
-                at=to_datetime(change.at), state=STATES.get(change.state, RunnerState.UNKNOWN), reason=change.reason
-            )
-            for change in message.state_changes
-        ),
+    changes = message.state_changes
+    _set_changes(info, tuple(map(_change, changes)) if changes else ())
+    _set_phases(info, _phases(message.start_phases) if message.HasField("start_phases") else None)
+
+
+def _change(message: runner_pb2.RunnerStateChange) -> RunnerStateChange:
+    return RunnerStateChange(
+        at=to_datetime(message.at), state=STATES.get(message.state, RunnerState.UNKNOWN), reason=message.reason
     )
-    _SET["start_phases"](info, _phases(message.start_phases) if message.HasField("start_phases") else None)
 
 
 def _usage(message: runner_pb2.RunnerUsage) -> RunnerUsage:
@@ -252,10 +259,11 @@ def _phases(message: runner_pb2.RunnerStartPhases) -> RunnerStartPhases:
     )
 
 
-_OURS = ("state_reason", "created_at", "ready_at", "ended_at", "environment_name", "exit_code", "node", "gpus", "usage")
+# Fields that are mostly read together are converted together.
 _GROUPS = {
     **dict.fromkeys(RunnerInfo.__dataclass_fields__, _fill_published),
-    **dict.fromkeys(_OURS, _fill_ours),
+    **dict.fromkeys(("state_reason", "node", "gpus", "usage"), _fill_place),
+    **dict.fromkeys(("environment_name", "exit_code", "created_at", "ready_at", "ended_at"), _fill_life),
     **dict.fromkeys(("state_changes", "start_phases"), _fill_history),
     "external_metadata": _fill_metadata,
 }

@@ -63,7 +63,7 @@ def duration(argument: str, value: object, *, at_most: timedelta) -> timedelta:
 def to_datetime(message: Timestamp) -> datetime:
     """Convert a message to an aware datetime in UTC; a value out of range becomes the first or last datetime."""
     try:
-        return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+        return _EPOCH + timedelta(0, message.seconds, message.nanos // 1000)
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC) if message.seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
@@ -129,6 +129,20 @@ def mapping(argument: str, value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise ArgumentError(argument, f"must be a mapping, not {type(value).__name__}")
     return {text(argument, key, "must have names that are text and not empty"): item for key, item in value.items()}
+
+
+def no_notice(_message: str) -> None:
+    """Ignore a notice."""
+
+
+def check_on_notice(on_notice: object) -> None:
+    """Check the argument `on_notice`.
+
+    Raises:
+        ArgumentError: it cannot be called.
+    """
+    if not callable(on_notice):
+        raise ArgumentError("on_notice", f"must be a function that takes a message, not {type(on_notice).__name__}")
 
 
 def environment(value: object) -> str | None:
@@ -234,7 +248,8 @@ def _fill(target: Value, item: object, where: str) -> None:
 
 def from_struct(message: Struct) -> dict[str, JSON]:
     """Convert a structure to plain Python; whole numbers, which are floats on the wire, become ints."""
-    return {key: _plain(value) for key, value in message.fields.items()}
+    fields = message.fields
+    return {key: _plain(fields[key]) for key in fields}  # items() is a generator in Python
 
 
 def _plain(value: Value) -> JSON:

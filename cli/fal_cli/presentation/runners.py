@@ -26,7 +26,7 @@ from fal_cli.presentation.style import paint, wants_color
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
-    from fal.api import RunnerInfo
+    from fal.api import RunnerInfo, RunnerUsage
     from fal.gpus import GpuUsage
 
 # The table has a note with the reason for these states.
@@ -147,8 +147,7 @@ def _write_counts(states: Counter[str]) -> None:
 
 def _document(runner: RunnerInfo) -> Mapping[str, object]:
     """Return a runner with the keys of the published client, and its `reason` if there is one."""
-    reason = {"reason": runner.state_reason} if runner.state_reason else {}
-    return {
+    document: dict[str, object] = {
         "alias": runner.alias,
         "machine_type": runner.machine_type,
         "runner_id": runner.runner_id,
@@ -156,28 +155,27 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
         "expiration_countdown": runner.expiration_countdown,
         "uptime_seconds": int(runner.uptime.total_seconds()),
         "revision": runner.revision,
-        "state": runner.state.value,
-        "replacement": runner.replacement.value,
-        **reason,
-        **({"node": runner.node} if runner.node else {}),
-        **({"gpus": list(runner.gpus)} if runner.gpus else {}),
-        **_usage_document(runner),
+        "state": str(runner.state),
+        "replacement": str(runner.replacement),
     }
+    if runner.state_reason:
+        document["reason"] = runner.state_reason
+    if runner.node:
+        document["node"] = runner.node
+    if runner.gpus:
+        document["gpus"] = list(runner.gpus)
+    if runner.usage is not None:
+        document["usage"] = _usage_document(runner.usage)
+    return document
 
 
-def _usage_document(runner: RunnerInfo) -> dict[str, object]:
-    """Return the runner's usage; nothing if the controller does not report it."""
-    used = runner.usage
-    if used is None:
-        return {}
+def _usage_document(used: RunnerUsage) -> dict[str, object]:
     return {
-        "usage": {
-            "cpu_cores": round(used.cpu_cores, 3),
-            "memory_bytes": used.memory_bytes,
-            "gpu_memory_bytes": used.gpu_memory_bytes,
-            "gpu_cores": used.gpu_cores,
-            "measured_at": _iso(used.measured_at),
-        }
+        "cpu_cores": round(used.cpu_cores, 3),
+        "memory_bytes": used.memory_bytes,
+        "gpu_memory_bytes": used.gpu_memory_bytes,
+        "gpu_cores": used.gpu_cores,
+        "measured_at": _iso(used.measured_at),
     }
 
 

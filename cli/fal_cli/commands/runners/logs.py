@@ -8,7 +8,6 @@ from fal_cli.completion import complete_ids
 from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_log_options, open_client
 from fal_cli.parser import Commands, add_command
-from fal_cli.presentation.logs import check_times, searched, write_entries, write_followed
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.runners import describe_end
 
@@ -29,6 +28,8 @@ def add_command_to(commands: Commands) -> None:
 
 
 def _logs(args: argparse.Namespace) -> None:
+    from fal_cli.presentation.logs import check_times, searched, write_entries, write_followed
+
     check_times(args, end="until the runner ends")
     with open_client(args) as client:
         args.id = resolve(client, RUNNERS, args.id, args)
