@@ -35,6 +35,9 @@ SYSTEM_TESTS := $(addprefix tests/,clock e2e incidents isolation terminal tortur
 APART := $(SYSTEM_TESTS) $(addprefix tests/,cluster containers interop ray signals)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) $(APART),$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
+# Thousands of processes start here. Compile what they import once, even if this shell keeps no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Write nothing outside the project: the caches of pip, uv and buf are in it too.
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -181,14 +184,9 @@ $(JAVASCRIPT)/.ready: requirements/javascript/package-lock.json
 
 .PHONY: ci
 ci: $(STAMP) ## check everything that CI checks
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory type
-	@$(MAKE) --no-print-directory proto-check
-	@$(MAKE) --no-print-directory gen-check
 	@$(MAKE) --no-print-directory lock-check
-	@$(MAKE) --no-print-directory sbom
-	@$(MAKE) --no-print-directory manifests
-	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory -j$(WORKERS) --output-sync=target \
+		lint type proto-check gen-check sbom manifests docs $(INTEROP_VENV)/.ready $(OLDER_READY) $(JAVASCRIPT)/.ready
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-system
@@ -217,9 +215,18 @@ lint: $(STAMP) ## check formatting, lint, import rules and .proto files
 	@$(BIN)/buf breaking protos --against $(PROTO_BASELINE)
 
 .PHONY: type
-type: $(STAMP) ## check types with mypy strict and pyright strict, and the calls in the tests' own programs
+type: type-mypy type-pyright type-tests ## check types with mypy strict and pyright strict, and the calls in the tests' own programs
+
+.PHONY: type-mypy
+type-mypy: $(STAMP)
 	@$(BIN)/mypy
+
+.PHONY: type-pyright
+type-pyright: $(STAMP)
 	@$(BIN)/basedpyright --level error
+
+.PHONY: type-tests
+type-tests: $(STAMP)
 	@$(BIN)/basedpyright --level error --project tests
 
 .PHONY: proto
