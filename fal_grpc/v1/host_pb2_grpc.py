@@ -111,6 +111,11 @@ class HostStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_host__pb2.AcceptRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_host__pb2.AcceptResponse.FromString,
                 _registered_method=True)
+        self.NoteReady = channel.unary_unary(
+                '/fal.v1.Host/NoteReady',
+                request_serializer=fal__grpc_dot_v1_dot_host__pb2.NoteReadyRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_host__pb2.NoteReadyResponse.FromString,
+                _registered_method=True)
 
 
 class HostServicer(object):
@@ -268,6 +273,16 @@ class HostServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteReady(self, request, context):
+        """NoteReady says that a runner serves: what it imported can be made ready for the next runner of its environment.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -340,6 +355,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Accept,
                     request_deserializer=fal__grpc_dot_v1_dot_host__pb2.AcceptRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_host__pb2.AcceptResponse.SerializeToString,
+            ),
+            'NoteReady': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteReady,
+                    request_deserializer=fal__grpc_dot_v1_dot_host__pb2.NoteReadyRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_host__pb2.NoteReadyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -727,6 +747,33 @@ class Host(object):
             '/fal.v1.Host/Accept',
             fal__grpc_dot_v1_dot_host__pb2.AcceptRequest.SerializeToString,
             fal__grpc_dot_v1_dot_host__pb2.AcceptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteReady(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Host/NoteReady',
+            fal__grpc_dot_v1_dot_host__pb2.NoteReadyRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_host__pb2.NoteReadyResponse.FromString,
             options,
             channel_credentials,
             insecure,

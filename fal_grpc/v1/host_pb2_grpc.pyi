@@ -131,6 +131,12 @@ class HostStub:
     Status codes:
     - UNAVAILABLE: the node process is ending.
     """
+    NoteReady: _grpc.UnaryUnaryMultiCallable[_host_pb2.NoteReadyRequest, _host_pb2.NoteReadyResponse]
+    """NoteReady says that a runner serves: what it imported can be made ready for the next runner of its environment.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
 
 @_typing.type_check_only
 class HostAsyncStub(HostStub):
@@ -229,6 +235,12 @@ class HostAsyncStub(HostStub):
     """
     Accept: _aio.StreamStreamMultiCallable[_host_pb2.AcceptRequest, _host_pb2.AcceptResponse]  # type: ignore[assignment]
     """Accept waits until a runner connects to the controller's socket here. Then the bytes go both ways.
+
+    Status codes:
+    - UNAVAILABLE: the node process is ending.
+    """
+    NoteReady: _aio.UnaryUnaryMultiCallable[_host_pb2.NoteReadyRequest, _host_pb2.NoteReadyResponse]  # type: ignore[assignment]
+    """NoteReady says that a runner serves: what it imported can be made ready for the next runner of its environment.
 
     Status codes:
     - UNAVAILABLE: the node process is ending.
@@ -412,6 +424,18 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_host_pb2.AcceptResponse], _abc.AsyncIterator[_host_pb2.AcceptResponse]]:
         """Accept waits until a runner connects to the controller's socket here. Then the bytes go both ways.
+
+        Status codes:
+        - UNAVAILABLE: the node process is ending.
+        """
+
+    @_abc_1.abstractmethod
+    def NoteReady(
+        self,
+        request: _host_pb2.NoteReadyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.NoteReadyResponse, _abc.Awaitable[_host_pb2.NoteReadyResponse]]:
+        """NoteReady says that a runner serves: what it imported can be made ready for the next runner of its environment.
 
         Status codes:
         - UNAVAILABLE: the node process is ending.

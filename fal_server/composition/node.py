@@ -216,6 +216,7 @@ def _host(
             writable=[socket_path(state.api_socket).parent],
         ),
         warm_shims=options.warm_shims,
+        warm_workers=options.warm_workers,
         orphans=Orphans(seconds=options.orphan_seconds, node_socket=node_socket),
         groups=groups,
     )

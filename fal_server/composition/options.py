@@ -314,6 +314,14 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         help="How many processes to keep started for runners, 25 MiB each (defaults to 1).",
     )
     parser.add_argument(
+        "--warm-workers",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="How many of the environments used last have a process that waits for their next runner, with its imports "
+        "done (defaults to 2).",
+    )
+    parser.add_argument(
         "--orphan-seconds",
         type=_seconds,
         default=900.0,

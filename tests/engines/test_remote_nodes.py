@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import grpc
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +124,27 @@ async def test_the_same_process_serves_again_if_the_node_is_back_in_time(tmp_pat
         await under.until(runner, Event.GONE)
     finally:
         await under.close()
+
+
+async def test_a_worker_waits_on_the_node_for_its_next_runner(under: Remote) -> None:
+    under.node.warm_workers = 1
+    await away(under)
+    await back(under)
+    first = await under.start()
+    await under.until(first, Event.READY)
+    pool = under.node.warm_pool
+    async with asyncio.timeout(60):
+        while not pool.workers:
+            pool.warmed.clear()
+            await pool.warmed.wait()
+    [waiting] = pool.workers
+    second = await under.start()
+    await under.until(second, Event.READY)
+    shim = json.loads((under.node.root / "runners" / second.runner_id / "shim.json").read_text())
+    assert psutil.Process(waiting).ppid() == shim["pid"]
+    for runner in (first, second):
+        await under.engine.stop(runner, 5)
+        await under.until(runner, Event.GONE)
 
 
 async def test_only_its_controller_gets_through_the_door(under: Remote, tmp_path: Path) -> None:

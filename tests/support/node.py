@@ -57,6 +57,8 @@ class TestNode:
 
     Attributes:
         api_socket: where the controller would answer runners; nobody listens there.
+        warm_workers: as of `fal node up`; takes effect when the node opens.
+        warm_pool: its processes that wait.
     """
 
     __test__ = False
@@ -71,6 +73,7 @@ class TestNode:
         self._entrance: Entrance | None = None
         self.port = 0
         self.api_socket = root / "controller.sock"
+        self.warm_workers = 0
 
     @property
     def name(self) -> str:
@@ -81,8 +84,14 @@ class TestNode:
         """Start the node, on the port that it had before."""
         runners = self.root / "runners"
         host = LocalHost(
-            runners, node=self._described, builder=self._builder, blobs=FileBlobs(self.root / "kept"), files=NoFiles()
+            runners,
+            node=self._described,
+            builder=self._builder,
+            blobs=FileBlobs(self.root / "kept"),
+            files=NoFiles(),
+            warm_workers=self.warm_workers,
         )
+        self.warm_pool = host.warm_pool
         self._stack.push_async_callback(host.close)
         shims = LivingShims(runners)
         self._stack.push_async_callback(shims.close)

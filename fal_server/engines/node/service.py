@@ -236,6 +236,10 @@ class HostService(host_pb2_grpc.HostServicer):
             self._host.observed(gone)
             return pb.DeleteResponse(shortage=shortage)
 
+    async def NoteReady(self, request: pb.NoteReadyRequest, context: Context) -> pb.NoteReadyResponse:
+        self._host.observed(Observation(runner_id=request.runner_id, event=Event.READY))
+        return pb.NoteReadyResponse()
+
     async def SweepOthers(self, request: pb.SweepOthersRequest, context: Context) -> pb.SweepOthersResponse:
         async with _faults(context):
             await self._host.sweep_others(list(request.known), list(request.followed))

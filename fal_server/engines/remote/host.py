@@ -20,9 +20,10 @@ import grpc.aio
 from fal_grpc.backoff import Backoff
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc, log_pb2
+from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, NotFound, Unavailable
 from fal_server.core.identity import AccountId
-from fal_server.core.lifecycle import Observation
+from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.runners import Runner
 from fal_server.engines.remote import wire
@@ -112,6 +113,7 @@ class RemoteHost:
         self._away = "it was not reached yet"
         self._following: asyncio.Task[None] | None = None
         self._api_calls: ApiCalls | None = None
+        self._telling = TaskSet(log)
 
     def open(self) -> None:
         """Start to follow the node."""
@@ -176,7 +178,15 @@ class RemoteHost:
         await self._ask(self._stub.SweepOthers(request, timeout=_SWEEP_SECONDS))
 
     def observed(self, observation: Observation) -> None:
-        """Do nothing: nothing waits on the node for its next runner."""
+        """Tell the node of a runner that serves; it knows of the end of each by itself."""
+        if observation.event is Event.READY:
+            self._telling.spawn(self._tell_ready(observation.runner_id), name=f"a runner serves on {self.way.node}")
+
+    async def _tell_ready(self, runner_id: str) -> None:
+        try:
+            await self._stub.NoteReady(pb.NoteReadyRequest(runner_id=runner_id), timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            log.debug("node %s is not told that a runner serves: %s", self.way.node, error.details())
 
     async def close(self) -> None:
         if self._following is not None:
@@ -184,6 +194,7 @@ class RemoteHost:
             await asyncio.gather(self._following, return_exceptions=True)
         if self._api_calls is not None:
             await self._api_calls.close()
+        await self._telling.close()
         await self._channel.close()
 
     async def leave(self, reason: str) -> None:
