@@ -41,6 +41,7 @@ class NodeInfo:
         trouble: why nothing can be started on it now; empty if something can.
         reserved_bytes: how much of `memory_bytes` its runners reserve.
         bounds: what enforces the memory, processes and cpu of machine types; empty if nothing does.
+        region: where it is, as its operator calls it; empty if that was not said.
     """
 
     name: str
@@ -50,6 +51,7 @@ class NodeInfo:
     reserved_bytes: int
     gpus: tuple[GpuInfo, ...]
     bounds: Mapping[str, str]
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def _node(message: node_pb2.Node) -> NodeInfo:
         reserved_bytes=message.reserved_bytes,
         gpus=tuple(_gpu(gpu) for gpu in message.gpus),
         bounds={bound.subject: bound.means for bound in message.bounds},
+        region=message.region,
     )
 
 

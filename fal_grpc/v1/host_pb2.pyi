@@ -204,6 +204,7 @@ class Machine(_message.Message):
     TROUBLE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     milli_cpus: _builtins.int
     """Thousandths of a core."""
     memory_mib: _builtins.int
@@ -214,6 +215,8 @@ class Machine(_message.Message):
     """The version of the node process."""
     isolation: _builtins.str
     """How strongly its runners are kept apart, in words for a person."""
+    region: _builtins.str
+    """Where it is, as its operator calls it; empty if that was not said."""
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostGpu]:
         """Its GPUs."""
@@ -232,10 +235,11 @@ class Machine(_message.Message):
         trouble: _builtins.str = ...,
         version: _builtins.str = ...,
         isolation: _builtins.str = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "gpus", b"gpus", "isolation", b"isolation", "memory_mib", b"memory_mib", "milli_cpus", b"milli_cpus", "trouble", b"trouble", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "gpus", b"gpus", "isolation", b"isolation", "memory_mib", b"memory_mib", "milli_cpus", b"milli_cpus", "region", b"region", "trouble", b"trouble", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x61l_grpc/v1/node.proto\x12\x06\x66\x61l.v1\"\xdc\x01\n\x04Node\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07trouble\x18\x02 \x01(\tR\x07trouble\x12\x14\n\x05\x63ores\x18\x03 \x01(\x01R\x05\x63ores\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x04R\x0bmemoryBytes\x12%\n\x0ereserved_bytes\x18\x05 \x01(\x04R\rreservedBytes\x12\x1f\n\x04gpus\x18\x06 \x03(\x0b\x32\x0b.fal.v1.GpuR\x04gpus\x12%\n\x06\x62ounds\x18\x07 \x03(\x0b\x32\r.fal.v1.BoundR\x06\x62ounds\"7\n\x05\x42ound\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x14\n\x05means\x18\x02 \x01(\tR\x05means\"\xab\x01\n\x03Gpu\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x04R\x0bmemoryBytes\x12\x12\n\x04held\x18\x05 \x01(\x08R\x04held\x12\x1b\n\trunner_id\x18\x06 \x01(\tR\x08runnerId\x12\x14\n\x05\x61lias\x18\x07 \x01(\tR\x05\x61lias\"\xe7\x01\n\x0bMachineType\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x63ores\x18\x02 \x01(\x01R\x05\x63ores\x12&\n\x0cmemory_bytes\x18\x03 \x01(\x04H\x00R\x0bmemoryBytes\x88\x01\x01\x12\x1c\n\tprocesses\x18\x04 \x01(\rR\tprocesses\x12\"\n\ndisk_bytes\x18\x07 \x01(\x04H\x01R\tdiskBytes\x88\x01\x01\x12\x10\n\x03gpu\x18\x05 \x01(\tR\x03gpu\x12\x12\n\x04gpus\x18\x06 \x01(\rR\x04gpusB\x0f\n\r_memory_bytesB\r\n\x0b_disk_bytes\"\x12\n\x10ListNodesRequest\"q\n\x11ListNodesResponse\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x0c.fal.v1.NodeR\x05nodes\x12\x38\n\rmachine_types\x18\x02 \x03(\x0b\x32\x13.fal.v1.MachineTypeR\x0cmachineTypesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x61l_grpc/v1/node.proto\x12\x06\x66\x61l.v1\"\xf4\x01\n\x04Node\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07trouble\x18\x02 \x01(\tR\x07trouble\x12\x14\n\x05\x63ores\x18\x03 \x01(\x01R\x05\x63ores\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x04R\x0bmemoryBytes\x12%\n\x0ereserved_bytes\x18\x05 \x01(\x04R\rreservedBytes\x12\x1f\n\x04gpus\x18\x06 \x03(\x0b\x32\x0b.fal.v1.GpuR\x04gpus\x12%\n\x06\x62ounds\x18\x07 \x03(\x0b\x32\r.fal.v1.BoundR\x06\x62ounds\x12\x16\n\x06region\x18\x08 \x01(\tR\x06region\"7\n\x05\x42ound\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x14\n\x05means\x18\x02 \x01(\tR\x05means\"\xab\x01\n\x03Gpu\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x04R\x0bmemoryBytes\x12\x12\n\x04held\x18\x05 \x01(\x08R\x04held\x12\x1b\n\trunner_id\x18\x06 \x01(\tR\x08runnerId\x12\x14\n\x05\x61lias\x18\x07 \x01(\tR\x05\x61lias\"\xe7\x01\n\x0bMachineType\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x63ores\x18\x02 \x01(\x01R\x05\x63ores\x12&\n\x0cmemory_bytes\x18\x03 \x01(\x04H\x00R\x0bmemoryBytes\x88\x01\x01\x12\x1c\n\tprocesses\x18\x04 \x01(\rR\tprocesses\x12\"\n\ndisk_bytes\x18\x07 \x01(\x04H\x01R\tdiskBytes\x88\x01\x01\x12\x10\n\x03gpu\x18\x05 \x01(\tR\x03gpu\x12\x12\n\x04gpus\x18\x06 \x01(\rR\x04gpusB\x0f\n\r_memory_bytesB\r\n\x0b_disk_bytes\"\x12\n\x10ListNodesRequest\"q\n\x11ListNodesResponse\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x0c.fal.v1.NodeR\x05nodes\x12\x38\n\rmachine_types\x18\x02 \x03(\x0b\x32\x13.fal.v1.MachineTypeR\x0cmachineTypesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,15 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fal_grpc.v1.node_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE']._serialized_start=35
-  _globals['_NODE']._serialized_end=255
-  _globals['_BOUND']._serialized_start=257
-  _globals['_BOUND']._serialized_end=312
-  _globals['_GPU']._serialized_start=315
-  _globals['_GPU']._serialized_end=486
-  _globals['_MACHINETYPE']._serialized_start=489
-  _globals['_MACHINETYPE']._serialized_end=720
-  _globals['_LISTNODESREQUEST']._serialized_start=722
-  _globals['_LISTNODESREQUEST']._serialized_end=740
-  _globals['_LISTNODESRESPONSE']._serialized_start=742
-  _globals['_LISTNODESRESPONSE']._serialized_end=855
+  _globals['_NODE']._serialized_end=279
+  _globals['_BOUND']._serialized_start=281
+  _globals['_BOUND']._serialized_end=336
+  _globals['_GPU']._serialized_start=339
+  _globals['_GPU']._serialized_end=510
+  _globals['_MACHINETYPE']._serialized_start=513
+  _globals['_MACHINETYPE']._serialized_end=744
+  _globals['_LISTNODESREQUEST']._serialized_start=746
+  _globals['_LISTNODESREQUEST']._serialized_end=764
+  _globals['_LISTNODESRESPONSE']._serialized_start=766
+  _globals['_LISTNODESRESPONSE']._serialized_end=879
 # @@protoc_insertion_point(module_scope)

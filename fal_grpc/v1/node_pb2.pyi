@@ -31,6 +31,7 @@ class Node(_message.Message):
     RESERVED_BYTES_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     BOUNDS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, as in RunnerInfo.node."""
     trouble: _builtins.str
@@ -41,6 +42,8 @@ class Node(_message.Message):
     """Its memory in bytes."""
     reserved_bytes: _builtins.int
     """The part of its memory that runners reserve."""
+    region: _builtins.str
+    """Where it is, as its operator calls it; empty if that was not said."""
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gpu]:
         """Its GPUs, in a fixed order."""
@@ -59,10 +62,11 @@ class Node(_message.Message):
         reserved_bytes: _builtins.int = ...,
         gpus: _abc.Iterable[Global___Gpu] | None = ...,
         bounds: _abc.Iterable[Global___Bound] | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "cores", b"cores", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "name", b"name", "reserved_bytes", b"reserved_bytes", "trouble", b"trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "cores", b"cores", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "name", b"name", "region", b"region", "reserved_bytes", b"reserved_bytes", "trouble", b"trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

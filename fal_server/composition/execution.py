@@ -92,7 +92,7 @@ def build_execution(
     builder = Builders(virtualenvs, images)
     host = LocalHost(
         state.runners,
-        node=describe_machine("local", settings.gpus, settings.machine_types, groups.enforced),
+        node=describe_machine("local", settings.gpus, settings.machine_types, groups.enforced, settings.region),
         builder=builder,
         blobs=storage.content.blobs,
         files=storage.content.app_files,
@@ -137,7 +137,11 @@ def build_limits() -> BuildLimits:
 
 
 def describe_machine(
-    name: str, gpus_offered: Mapping[str, int], machine_types: MachineTypes, enforced: Mapping[str, str]
+    name: str,
+    gpus_offered: Mapping[str, int],
+    machine_types: MachineTypes,
+    enforced: Mapping[str, str],
+    region: str,
 ) -> Node:
     """Return what this machine has.
 
@@ -156,6 +160,7 @@ def describe_machine(
         machine_types=machine_types,
         gpus=gpus,
         bounds=enforced,
+        region=region,
     )
 
 

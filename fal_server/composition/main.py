@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 ray_address=options.ray_address,
                 engine_grows_seconds=options.engine_grows,
                 content=options.content,
+                region=options.region or "",
                 ray_python=None if options.ray_python is None else str(options.ray_python),
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),

@@ -205,7 +205,7 @@ def _host(
     images = ContainerBuilder(state.environments / "images", files, os.environ, trials, build_limits())
     return LocalHost(
         state.runners,
-        node=describe_machine(name, gpu_counts(options.gpu), MachineTypes(), groups.enforced),
+        node=describe_machine(name, gpu_counts(options.gpu), MachineTypes(), groups.enforced, options.region or ""),
         builder=Builders(virtualenvs, images),
         blobs=FileBlobs(state.blobs),
         files=files,

@@ -177,6 +177,7 @@ class JoinedNodes:
                 "joined_at": joined.joined_at.isoformat(),
                 "drained": joined.drained,
                 "trouble": host.node().trouble,
+                "region": host.node().region,
                 "away": bool(host.away),
                 "runners": len(self._runners(name)),
                 "version": host.machine.version,

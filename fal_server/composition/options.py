@@ -58,6 +58,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="GPUs to offer, as GPU-H100=2. May be repeated.",
     )
     parser.add_argument(
+        "--region",
+        type=_region,
+        metavar="NAME",
+        help="Where this machine is, as us-east: apps that name regions start only where one of them is.",
+    )
+    parser.add_argument(
         "--machine-types",
         type=Path,
         metavar="FILE",
@@ -301,6 +307,12 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         help="GPUs to offer, as GPU-H100=2. May be repeated.",
     )
     parser.add_argument(
+        "--region",
+        type=_region,
+        metavar="NAME",
+        help="Where this machine is, as us-east: apps that name regions start only where one of them is.",
+    )
+    parser.add_argument(
         "--isolation",
         choices=_LEVELS,
         metavar="LEVEL",
@@ -435,6 +447,14 @@ def _traces_url(text: str) -> str:
     if not good:
         raise argparse.ArgumentTypeError(
             "this is not an http or https URL without a password, such as http://127.0.0.1:4318/v1/traces"
+        )
+    return text
+
+
+def _region(text: str) -> str:
+    if re.fullmatch(r"[0-9a-z]([0-9a-z-]{0,61}[0-9a-z])?", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"'{text[:80]}' is not a name such as us-east: small letters, digits and hyphens"
         )
     return text
 

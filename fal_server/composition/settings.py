@@ -48,6 +48,7 @@ class Settings:
         ray_address: of the Ray cluster; `auto` finds the one that this machine is in.
         ray_python: the interpreter that has Ray; None takes this one's.
         content: the URL of the bucket for code and files; None keeps them in a directory.
+        region: where this machine is; empty if that was not said.
         engine_grows_seconds: how long a runner waits for a machine that the Ray cluster may get.
         drain_seconds: how long a shutdown waits for requests in flight.
         new_key: create a new administrator's key, even if there are keys.
@@ -84,6 +85,7 @@ class Settings:
     ray_python: str | None = None
     engine_grows_seconds: float = 0
     content: str | None = None
+    region: str = ""
     drain_seconds: float = 30.0
     tls: TlsSettings | None = None
     new_database: bool = False

@@ -222,6 +222,7 @@ class Node:
         gpus: each GPU of `total`; empty means simulated ones.
         bounds: what enforces memory, processes and cpu of machine types, for people; empty if nothing does.
         trouble: why nothing can be started on it now, for people; empty if something can.
+        region: where it is, as its operator calls it; empty if that was not said.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Node:
     gpus: tuple[Gpu, ...] = ()
     bounds: Mapping[str, str] = field(default_factory=dict[str, str])
     trouble: str = ""
+    region: str = ""
 
     def __post_init__(self) -> None:
         if not self.gpus:

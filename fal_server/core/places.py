@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -28,6 +28,7 @@ class Needs:
         rolling: whether it is the first runner of a rolling deploy's target revision.
         patience_seconds: how long a rolling deploy waits for room; None means forever.
         ephemeral: whether one call waits for this runner.
+        regions: where it may be; empty means anywhere.
     """
 
     machine_types: tuple[str, ...]
@@ -36,6 +37,7 @@ class Needs:
     rolling: bool = False
     patience_seconds: int | None = None
     ephemeral: bool = False
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,11 @@ class FreeRoom:
     def fit(self, needs: Needs) -> Placement | Lack:
         """Take room on the first node that has it."""
         lacks: list[str] = []
-        for node in self.nodes.values():
+        known = frozenset(node.region for node in self.nodes.values())
+        nodes = [node for node in self.nodes.values() if may_be_in(node.region, needs.regions, known)]
+        if self.nodes and not nodes:
+            return Lack(reason=elsewhere(needs.regions, known))
+        for node in nodes:
             if node.trouble:
                 lacks.append(f"nothing can be started on node {node.name!r}: {node.trouble}")
                 continue
@@ -165,7 +171,6 @@ class FreeRoom:
             if machine_type is not None:
                 return self.take(node, machine_type, needs.num_gpus)
             lacks.append(lack)
-        nodes = self.nodes.values()
         return Lack(
             reason="; ".join(dict.fromkeys(lacks)) or "there is no node",
             hopeless=bool(nodes) and all(_choose(needs, node.machine_types, node.total)[0] is None for node in nodes),
@@ -178,6 +183,23 @@ class FreeRoom:
         self._free[node.name] = self._free[node.name].minus(taken)
         self._held[node.name] |= set(gpus)
         return Placement(node=node.name, machine_type=machine_type, gpus=gpus)
+
+
+def may_be_in(region: str, wanted: Collection[str], known: Collection[str]) -> bool:
+    """Return whether a runner may be in a region.
+
+    Args:
+        region: of a machine; empty if its operator did not say.
+        wanted: those that the app allows; empty means any.
+        known: those of all machines. If no machine has one, what apps allow says nothing.
+    """
+    return not wanted or region in wanted or not any(known)
+
+
+def elsewhere(wanted: Iterable[str], known: Iterable[str]) -> str:
+    """Return the reason why no machine is in a region that an app allows."""
+    there = ", ".join(sorted(region or "none" for region in known))
+    return f"no machine is in a region that the app allows ({', '.join(wanted)}); they are in: {there}"
 
 
 Reserve: TypeAlias = Callable[[Runner, Needs, FreeRoom], Placement | Lack | None]

@@ -473,4 +473,5 @@ def _needs(given: AppInput | None, runner: Runner) -> Needs:
         rolling=coming,
         patience_seconds=given.scaling_of(runner).startup_timeout,
         ephemeral=given.ephemeral,
+        regions=given.scaling_of(runner).regions,
     )

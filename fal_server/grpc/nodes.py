@@ -16,6 +16,7 @@ def node_info(view: NodeView) -> pb.Node:
     return pb.Node(
         name=node.name,
         trouble=node.trouble,
+        region=node.region,
         cores=node.total.milli_cpus / 1000,
         memory_bytes=node.total.memory_mib * _MIB,
         reserved_bytes=view.reserved_mib * _MIB,

@@ -26,8 +26,8 @@ HERE = {
     "version": "0",
 }
 NODES = [
-    {"name": "box2-1", "host": "10.0.0.5", "port": 7411, "runners": 2, "trouble": ""},
-    {"name": "box3-1", "host": "10.0.0.6", "port": 7411, "runners": 0, "trouble": "it does not answer"},
+    {"name": "box2-1", "host": "10.0.0.5", "port": 7411, "runners": 2, "trouble": "", "region": "us-east"},
+    {"name": "box3-1", "host": "10.0.0.6", "port": 7411, "runners": 0, "trouble": "it does not answer", "region": ""},
 ]
 
 
@@ -134,7 +134,7 @@ def test_a_node_is_drained_and_the_list_fits(asked, capsys, monkeypatch):
     assert main(["node", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [
-        ["box2-1", "10.0.0.5:7411", "2"],
+        ["box2-1", "10.0.0.5:7411", "us-east"],
         ["box3-1", "10.0.0.6:7411", "0"],
     ]
     assert max(map(len, lines)) <= 80

@@ -22,6 +22,7 @@ VALUES = {
     "DAYS": ["0.5"],
     "SECONDS": ["1.5"],
     "--engine": ["ray"],
+    "--region": ["us-east"],
     "--content": ["s3://bucket/fal"],
     "HOST:PORT": ["10.0.0.4:6379"],
     "SHARE": ["0.1"],

@@ -109,3 +109,31 @@ def test_a_placer_gives_the_gpus_that_nobody_holds() -> None:
     free = FreeRoom([GPU_NODE], Room())
     [first, second, third] = [free.take(GPU_NODE, "GPU-X", 1).gpus for _ in range(3)]
     assert (first, second, third) == (("GPU-X/0",), ("GPU-X/1",), ())
+
+
+def fitted(needs: Needs, *regions: str) -> Placement | Lack:
+    nodes = [replace(GPU_NODE, name=f"n{number}", region=region) for number, region in enumerate(regions)]
+    return FreeRoom(nodes, Room()).fit(needs)
+
+
+def test_a_runner_starts_in_any_region_that_its_app_allows() -> None:
+    needs = Needs(machine_types=("XS",), regions=("eu-north", "us-east"))
+    for regions in (("us-west", "us-east"), ("", "eu-north")):
+        place = fitted(needs, *regions)
+        assert isinstance(place, Placement)
+        assert place.node == "n1"
+    assert fitted(needs, "us-west", "") == Lack(
+        reason="no machine is in a region that the app allows (eu-north, us-east); they are in: none, us-west"
+    )
+
+
+def test_regions_say_nothing_if_no_machine_has_one() -> None:
+    assert isinstance(fitted(Needs(machine_types=("XS",), regions=("us-east",)), "", ""), Placement)
+    assert isinstance(fitted(Needs(machine_types=("XS",)), "us-west"), Placement)
+
+
+def test_what_is_too_large_for_its_region_is_hopeless() -> None:
+    needs = Needs(machine_types=("GPU-Y",), regions=("us-east",))
+    lack = fitted(needs, "us-east", "us-west")
+    assert isinstance(lack, Lack)
+    assert lack.hopeless

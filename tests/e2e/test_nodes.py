@@ -43,6 +43,20 @@ class Far(fal.App, name="far", keep_alive=300, max_concurrency=1, max_multiplexi
 """
 
 
+NEAR_APP = """
+import fal
+
+class Near(fal.App):
+    app_auth = "public"
+    min_concurrency = 1
+    regions = ["eu-north"]
+
+    @fal.endpoint("/")
+    def run(self) -> dict:
+        return {}
+"""
+
+
 @dataclass
 class NodeProcess:
     """A node process, and what it printed."""
@@ -54,7 +68,7 @@ class NodeProcess:
     token: str
 
 
-def start_node(directory: Path, address: str = "127.0.0.1:0") -> NodeProcess:
+def start_node(directory: Path, address: str = "127.0.0.1:0", *options: str) -> NodeProcess:
     host, _, port = address.rpartition(":")
     environment = {**os.environ, "COLUMNS": "200"}
     with (directory.parent / f"{directory.name}.log").open("a") as log:
@@ -62,7 +76,7 @@ def start_node(directory: Path, address: str = "127.0.0.1:0") -> NodeProcess:
             [
                 *ends_with_us(signal.SIGTERM),
                 *(str(BIN / "fal"), "node", "up", "--node-dir", str(directory), "--host", host, "--port", port),
-                *("--gpu", "GPU-FAR=1", "--isolation", "view"),
+                *("--gpu", "GPU-FAR=1", "--isolation", "view", *options),
             ],
             env=environment,
             stdout=subprocess.PIPE,
@@ -296,6 +310,29 @@ def test_what_the_page_shows_is_what_is_printed(tmp_path: Path) -> None:
             for sample, found in names.items():
                 expected = expected.replace(sample, found)
             assert printed.split() == expected.split()
+    finally:
+        controller.stop()
+        end(node)
+
+
+def test_an_app_starts_where_one_of_its_regions_is(tmp_path: Path) -> None:
+    controller = start(tmp_path / "controller", "--region", "us-west")
+    node = start_node(tmp_path / "box2", "127.0.0.1:0", "--region", "us-east")
+    try:
+        join(controller, node)
+        assert "us-east" in controller.fal("node", "list").stdout
+        (tmp_path / "near.py").write_text(NEAR_APP)
+        controller.fal("deploy", str(tmp_path / "near.py"))
+        reason = "no machine is in a region that the app allows (eu-north); they are in: us-east, us-west"
+
+        def waits() -> bool:
+            found = [each["runner_id"] for each in runners(controller) if each["state"] == "PENDING"]
+            return any(reason in controller.fal("runners", "get", each, "--json").stdout for each in found)
+
+        until(waits, "a runner that waits for its region")
+        controller.fal("apps", "scale", "near", "--regions", "eu-north", "us-east")
+        found = until(lambda: [each for each in runners(controller) if each["state"] == "IDLE"], "a runner")
+        assert [each["node"] for each in found] == [node.name]
     finally:
         controller.stop()
         end(node)

@@ -478,6 +478,37 @@ async def test_nothing_is_ordered_while_another_controller_may_have_taken_over()
         assert len(w.ray.orders) == count
 
 
+async def test_a_runner_starts_in_a_region_that_its_app_allows() -> None:
+    ray = FakeRay(
+        nodes={"ray-one": ("10.0.0.1", BOX), "ray-two": ("10.0.0.2", BOX)},
+        labels={"ray-one": {"ray.io/region": "us-east"}, "ray-two": {"ray.io/region": "not what the node says"}},
+    )
+    async with world(box("one"), box("two", region="eu-north"), ray=ray) as w:
+        w.pending("a", "b", "c")
+        w.placer.open("id")
+        for name, region, node in (("a", "us-east", "one"), ("b", "eu-north", "two")):
+            needs = replace(XS, regions=("elsewhere", region))
+            w.placed(name, (await w.place(name, needs)).node)
+            assert w.runners[name].node == node
+        nowhere = replace(XS, regions=("us-west",))
+        lack = await w.lack("c", "in a region", nowhere)
+        assert lack == Lack(
+            reason="no machine is in a region that the app allows (us-west); they are in: eu-north, us-east",
+            again_seconds=0,
+        )
+        w.nodes[1] = replace(w.nodes[1], region="us-west")
+        assert (await w.place("c", nowhere)).node == "two"
+
+
+async def test_a_placed_group_moves_if_its_app_allows_other_regions() -> None:
+    async with world(box("one", region="us-east"), box("two", region="eu-north")) as w:
+        w.pending("a")
+        w.placer.open("id")
+        assert (await w.place("a", replace(XS, regions=("us-east",)))).node == "one"
+        assert (await w.place("a", replace(XS, regions=("eu-north",)))).node == "two"
+        await w.until("a")
+
+
 async def test_a_ray_that_is_away_starts_nothing_and_says_since_when() -> None:
     async with world() as w:
         w.pending("a", "b")
@@ -554,9 +585,8 @@ def test_each_living_runner_keeps_at_most_one_group_and_no_other_has_any(steps: 
             }
             reservations.note(groups)
             owned = set(map(reservations.runner_of, groups))
-            orders = reservations.plan(
-                asks, live, groups, unusable & ray.nodes.keys(), now * 10.0, {*asks, *live, *owned}
-            )
+            bad = frozenset(unusable & ray.nodes.keys())
+            orders = reservations.plan(asks, live, groups, lambda _, bad=bad: bad, now * 10.0, {*asks, *live, *owned})
             for each in orders.remove:
                 del ray.groups[each]
             for each, (bundle, selector) in orders.make.items():

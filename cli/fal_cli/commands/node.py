@@ -33,6 +33,7 @@ _MOST_SECONDS = 120.0
 _COLUMNS = (
     Column(title="Name"),
     Column(title="Address"),
+    Column(title="Region"),
     Column(title="Runners", right=True),
     Column(title="State", folds=True),
 )
@@ -101,7 +102,13 @@ def _list(args: argparse.Namespace) -> None:
     write_table(
         _COLUMNS,
         (
-            [str(node["name"]), f"{node['host']}:{node['port']}", str(node["runners"]), str(node["trouble"] or "ready")]
+            [
+                str(node["name"]),
+                f"{node['host']}:{node['port']}",
+                str(node["region"]),
+                str(node["runners"]),
+                str(node["trouble"] or "ready"),
+            ]
             for node in nodes
         ),
     )

@@ -31,6 +31,7 @@ def write_nodes(form: str, nodes: Sequence[NodeInfo]) -> None:
         facts = {
             "Node": node.name,
             **({"Trouble": node.trouble} if node.trouble else {}),
+            **({"Region": node.region} if node.region else {}),
             "Memory": f"{shown_bytes(node.memory_bytes)}, {shown_bytes(node.reserved_bytes)} of it reserved",
             "Cores": f"{node.cores:g}",
             "Limits": shown_bounds(node.bounds),
@@ -58,6 +59,7 @@ def node_document(node: NodeInfo) -> dict[str, object]:
     return {
         "name": node.name,
         "trouble": node.trouble,
+        "region": node.region,
         "cores": node.cores,
         "memory_bytes": node.memory_bytes,
         "reserved_bytes": node.reserved_bytes,

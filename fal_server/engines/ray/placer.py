@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 from fal_server.core.faults import InvalidArgument, Unavailable
 from fal_server.core.machines import MachineTypes, Node
-from fal_server.core.places import FreeRoom, Lack, Needs, Placement
+from fal_server.core.places import FreeRoom, Lack, Needs, Placement, elsewhere, may_be_in
 from fal_server.core.runners import Runner
 from fal_server.engines.ray.reservations import Bundle, Group, Reservations, Wanted
 
 log = logging.getLogger(__name__)
 NODE_LABEL = "fal-node"
+_REGION_LABELS = ("ray.io/region", "region")
 _ROUND_SECONDS = 0.5
 _RETRY_SECONDS = 2.0
 # While nothing waits or changes here, Ray is looked at in every fourth round only.
@@ -51,12 +52,14 @@ class RayNode:
 
     Attributes:
         node: the name of the node that joined on the same machine; empty if none did.
+        label: the region that Ray has for it; empty if it has none.
     """
 
     id: str
     address: str
     node: str
     resources: Mapping[str, float]
+    label: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,7 +128,7 @@ class RayPlacer:
         self._seen = _Seen()
         # What the last plan of the reservations knew; the next one looks at the runners for which that has changed.
         self._known: dict[str, Runner] = {}
-        self._where: Sequence[tuple[str, str, bool]] | None = None
+        self._where: Sequence[tuple[str, str, str, bool]] | None = None
         self._changed_groups: set[str] = set()
         self._calm_rounds = 0
         self._away_since: datetime | None = None
@@ -159,7 +162,7 @@ class RayPlacer:
             types = {name: self._bundle(name, needs.num_gpus) for name in needs.machine_types}
         except InvalidArgument as fault:  # a type of an earlier version, or one that the operator has removed
             return Lack(reason=fault.message, hopeless=True)
-        ask = Wanted(choices=tuple(types.values()))
+        ask = Wanted(choices=tuple(types.values()), regions=needs.regions)
         found = self._found(runner, needs, tuple(types), ask, free)
         wait = found.again_seconds if isinstance(found, Lack) else 0
         self._lasts_until[runner.runner_id] = self._elapsed() + wait + _IDLE_SECONDS
@@ -200,7 +203,12 @@ class RayPlacer:
     def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
         ray_node = self._seen.nodes.get(group.node)
         node = None if ray_node is None else free.nodes.get(ray_node.node)
-        if node is None or node.trouble:
+        regions = self._regions()
+        if (
+            node is None
+            or node.trouble
+            or not may_be_in(regions[group.node], needs.regions, self._known_regions(regions))
+        ):
             return None  # the next round asks for another
         place = free.take(node, machine_type, needs.num_gpus)
         wanted = self._machine_types.resources_of(machine_type, needs.num_gpus).gpus
@@ -218,6 +226,11 @@ class RayPlacer:
                 reason=f"no machine of Ray at {self._address} has joined: `fal node up` on each, then `fal node join`",
                 again_seconds=0,
             )
+        regions = self._regions()
+        known = {regions[node.id] for node in machines}
+        machines = [node for node in machines if may_be_in(regions[node.id], ask.regions, known)]
+        if not machines:
+            return Lack(reason=elsewhere(ask.regions, known), again_seconds=0)
         waits = self._reservations.waits(runner_id, ask)
         if not waits:
             return None
@@ -300,7 +313,18 @@ class RayPlacer:
         self._asks = {each: self._asks[each] for each in starting if each in self._asks and each not in idle}
         self._grows_until = {each: until for each, until in self._grows_until.items() if each in self._asks}
         troubles = {node.name: node.trouble for node in self._nodes()}
-        where = [(each.id, each.node, not troubles.get(each.node, "none joined")) for each in self._seen.nodes.values()]
+        regions = self._regions()
+        where = [
+            (each.id, each.node, regions[each.id], not troubles.get(each.node, "none joined"))
+            for each in self._seen.nodes.values()
+        ]
+        known = self._known_regions(regions)
+        unusable = {
+            wanted: frozenset(
+                node_id for node_id, _, region, usable in where if not usable or not may_be_in(region, wanted, known)
+            )
+            for wanted in {(), *(ask.regions for ask in self._asks.values())}
+        }
         look = {*starting, *self._changed_groups}
         if where == where_before:
             look |= {each for each, runner in living.items() if before.get(each) is not runner}
@@ -311,7 +335,7 @@ class RayPlacer:
             {each: ask for each in look if (ask := self._wanted(each, living)) is not None},
             {each for each in look if each in living and each not in idle},
             {name: group for each in look for name, group in self._seen.groups.get(each, {}).items()},
-            [node_id for node_id, _, usable in where if not usable],
+            lambda ask: unusable[ask.regions],
             now,
             look,
         )
@@ -322,6 +346,14 @@ class RayPlacer:
             "make": {name: {"bundle": bundle, "selector": labels} for name, (bundle, labels) in orders.make.items()},
             "remove": list(orders.remove),
         }
+
+    def _regions(self) -> Mapping[str, str]:
+        """Return the region of each of Ray's nodes: what `fal node up` said, else Ray's label."""
+        said = {node.name: node.region for node in self._nodes()}
+        return {each.id: said.get(each.node) or each.label for each in self._seen.nodes.values()}
+
+    def _known_regions(self, regions: Mapping[str, str]) -> Collection[str]:
+        return {regions[each.id] for each in self._seen.nodes.values() if each.node}
 
     def _wanted(self, runner_id: str, living: Mapping[str, Runner]) -> Wanted | None:
         """Return what a runner has reserved, or is to have; None if it is not asked for."""
@@ -359,7 +391,11 @@ class RayPlacer:
         names = self._addresses()
         self._seen.nodes = {
             node_id: RayNode(
-                id=node_id, address=node["address"], node=_joined(node, names), resources=node["resources"]
+                id=node_id,
+                address=node["address"],
+                node=_joined(node, names),
+                resources=node["resources"],
+                label=next((str(node["labels"][name]) for name in _REGION_LABELS if name in node["labels"]), ""),
             )
             for node_id, node in nodes.items()
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isclose
 from typing import TypeAlias
@@ -44,10 +44,12 @@ class Wanted:
     Attributes:
         choices: what does, best first.
         nodes: Ray's nodes that it runs on already; None if it does not run yet.
+        regions: where it may be; empty means anywhere.
     """
 
     choices: tuple[Bundle, ...]
     nodes: tuple[str, ...] | None = None
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ class Reservations:
         asks: Mapping[str, Wanted],
         live: Collection[str],
         groups: Mapping[str, Group],
-        unusable: Collection[str],
+        unusable: Callable[[Wanted], Collection[str]],
         now: float,
         look: Collection[str],
     ) -> Orders:
@@ -104,23 +106,26 @@ class Reservations:
             asks: what these runners want, by their ids.
             live: the ids of those that have not ended.
             groups: by name, those of theirs that Ray has.
-            unusable: ids of Ray's nodes on which no runner can be started.
+            unusable: returns the ids of Ray's nodes on which a runner cannot be started.
             now: a monotonic time in seconds.
             look: the ids of these runners.
         """
-        anywhere = {_NODE_LABEL: f"!in({','.join(sorted(unusable))})"} if unusable else {}
         remove: list[str] = []
         kept: dict[str, str] = {}
         for name, group in sorted(groups.items(), key=lambda item: (not item[1].placed, item[0])):
             runner_id = self.runner_of(name)
             ask = asks.get(runner_id)
-            if runner_id not in live or runner_id in kept or (ask and not self._stands(name, group, ask, unusable)):
+            if (
+                runner_id not in live
+                or runner_id in kept
+                or (ask and not self._stands(name, group, ask, unusable(ask)))
+            ):
                 remove.append(name)
             else:
                 kept[runner_id] = name
         make: dict[str, tuple[Bundle, Mapping[str, str]]] = {}
         for runner_id, ask in asks.items():
-            selector = anywhere if ask.nodes is None else _on(ask.nodes)
+            selector = _not_on(unusable(ask)) if ask.nodes is None else _on(ask.nodes)
             if ask.nodes == () or not ask.choices:
                 continue  # Ray has no such node
             made, standing = self._made.get(runner_id), kept.get(runner_id)
@@ -197,6 +202,10 @@ class Reservations:
 
 def _equal(one: Bundle, other: Bundle) -> bool:
     return one.keys() == other.keys() and all(isclose(one[name], other[name], rel_tol=1e-6) for name in one)
+
+
+def _not_on(nodes: Collection[str]) -> Mapping[str, str]:
+    return {_NODE_LABEL: f"!in({','.join(sorted(nodes))})"} if nodes else {}
 
 
 def _on(nodes: Sequence[str]) -> Mapping[str, str]:

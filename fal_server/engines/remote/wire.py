@@ -101,6 +101,7 @@ def machine(node: Node, *, version: str, isolation: str) -> pb.Machine:
         trouble=node.trouble,
         version=version,
         isolation=isolation,
+        region=node.region,
     )
 
 
@@ -117,6 +118,7 @@ def node_of(name: str, found: pb.Machine, machine_types: MachineTypes) -> Node:
         gpus=gpus,
         bounds=dict(found.bounds),
         trouble=found.trouble,
+        region=found.region,
     )
 
 
