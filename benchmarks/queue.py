@@ -1,7 +1,8 @@
 """Measure requests of the queue, from acceptance to completion, beside inserts into bare SQLite.
 
 The store is a SQLite file, the runner answers at once, and nothing uses HTTP. Bare SQLite inserts one row in each
-transaction. Both sync each commit. The table has rates and the CPU time of a request, with 1 and with 32 at once.
+transaction. Both sync each commit. The table has rates and the CPU time of a request, with 1 and with 32 at once, and
+the rate of acceptance alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import sqlite3
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 
 from fal_server.core.identity import LOCAL
@@ -50,6 +52,20 @@ async def requests(q: Queueing, at_once: int) -> tuple[float, float]:
     return REQUESTS / (time.perf_counter() - started), (time.process_time() - cpu) / REQUESTS * 1000
 
 
+async def accepted(q: Queueing, at_once: int) -> float:
+    """Return how many requests are accepted a second if nobody waits for their ends."""
+
+    async def some() -> list[str]:
+        return [await q.submit() for _ in range(REQUESTS // at_once)]
+
+    started = time.perf_counter()
+    made = await asyncio.gather(*(some() for _ in range(at_once)))
+    rate = sum(map(len, made)) / (time.perf_counter() - started)
+    for request_id in chain(*made):
+        await q.queue.finished(request_id)
+    return rate
+
+
 async def measure(directory: Path) -> None:
     """Print both side by side."""
     rows, row_cpu = alone(directory)
@@ -66,6 +82,7 @@ async def measure(directory: Path) -> None:
                     rate, cpu = await requests(q, at_once)
                     print(f"  {f'queue, {at_once} at once':24} {rate:8.0f}/s  {cpu:6.2f} ms of CPU a request", end="")
                     print(f"  {rate / rows:5.2f} of SQLite alone")
+                print(f"  {f'accepted, {AT_ONCE[-1]} at once':24} {await accepted(q, AT_ONCE[-1]):8.0f}/s")
     finally:
         await store.close()
 
