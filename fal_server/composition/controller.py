@@ -320,6 +320,7 @@ async def _build(
         shared=shared,
         ray=ray,
         content=storage.content,
+        request_payloads=settings.request_payloads,
         stack=stack,
     )
     faces = await open_faces(

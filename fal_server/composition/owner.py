@@ -40,9 +40,13 @@ async def listen_for_owner(
     shared: SharedSecrets | None,
     ray: RayPlacer | None,
     content: StoredContent,
+    request_payloads: bool,
     stack: AsyncExitStack,
 ) -> Path:
-    """Answer on the owner's socket until the stack is closed; return its path.
+    """Answer on the owner's socket until the stack is closed. Return its path.
+
+    Args:
+        request_payloads: whether inputs and outputs of direct requests are kept.
 
     Raises:
         Unavailable: the socket cannot be made.
@@ -71,6 +75,7 @@ async def listen_for_owner(
             "runners": sum(states.values()),
             "runners_by_state": dict(states),
             "lease": None if ownership is None else ownership.described(),
+            "request_payloads": request_payloads,
             "ray": None if ray is None else ray.described(),
             "content": {"where": content.where, "trouble": await asyncio.to_thread(content.trouble)},
         }

@@ -71,7 +71,8 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
             assert whole.start_time_unix_nano <= found["start"].start_time_unix_nano
             assert found["start"].end_time_unix_nano <= whole.end_time_unix_nano
 
-            # The payload of a direct request is kept here, because this controller was asked to.
+            # The payload of a direct request is kept here, because this controller was asked to, and says so.
+            assert "(--request-payloads)" in controller.fal("status").stdout
             asked = controller.call("/local/traced/", {"prompt": "a", "api_key": "hunter2-hunter2"}, key=controller.key)
             listed = controller.call(
                 f"/v1/serverless/requests/by-endpoint?endpoint_id=local/traced&expand=payloads"

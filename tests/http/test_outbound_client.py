@@ -113,8 +113,14 @@ async def test_a_receiver_that_does_not_answer():
     async with receiver(b"") as (port, _):
         with pytest.raises(OSError, match="did not answer within"):
             await post(port, timeout_seconds=0.05)
-    with pytest.raises(OSError, match="ConnectError"):
+    with pytest.raises(OSError, match="cannot be reached"):
         await post(port)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b"])
+async def test_a_name_without_an_address_is_named(host: str) -> None:
+    with pytest.raises(OSError, match=f"{host} has no address: [A-Zn]"):
+        await post(80, host=host)
 
 
 async def test_closing_before_the_first_call():

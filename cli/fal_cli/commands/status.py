@@ -65,6 +65,8 @@ def _status(args: argparse.Namespace) -> int:
     if isinstance(content := document.get("content"), dict):
         trouble = content.get("trouble")
         lines.append(f"Content:     {content.get('where')}" + (f" ({trouble})" if trouble else ""))
+    if document.get("request_payloads"):
+        lines.append("Payloads:    inputs and outputs of direct requests are kept (--request-payloads)")
     for node in nodes:
         if len(nodes) > 1:
             lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))

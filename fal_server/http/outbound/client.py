@@ -86,9 +86,9 @@ class HttpOutboundClient:
                     return Receipt(
                         status=answer.status_code, retry_after_seconds=_seconds(answer.headers.get("retry-after"))
                     )
-            except httpx.ConnectError:
+            except httpx.ConnectError as error:
                 if peer == peers[-1]:
-                    raise
+                    raise OSError(f"{url.host}:{port} cannot be reached: {error}") from error
         raise OSError(f"{url.host} has no address")
 
     async def why_forbidden(self, host: str, port: int) -> str:

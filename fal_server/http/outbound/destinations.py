@@ -46,7 +46,11 @@ class Destinations:
             ForbiddenDestination: one of them may not be called.
             OSError: the host has none.
         """
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, socket.gaierror) else "no host can have this name"
+            raise OSError(f"{host} has no address: {reason}") from error
         peers = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         for peer in peers:
             address = ipaddress.ip_address(peer.partition("%")[0])
