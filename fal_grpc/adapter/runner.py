@@ -123,6 +123,7 @@ class RunnerInfo(_Received):
         exit_code: of its process; 128 plus the signal's number if a signal ended it.
         node: the machine that it is on.
         gpus: the ids of the GPUs that it holds.
+        region: where that machine is; None if its operator did not say.
         state_changes: its earlier states, oldest first. Only `get` returns this and `start_phases`, not a list.
         start_phases: how long each phase of its start took.
         usage: the processors and memory that it uses; None if unknown, or if it has ended.
@@ -146,6 +147,7 @@ class RunnerInfo(_Received):
     exit_code: int | None = None
     node: str | None = None
     gpus: tuple[str, ...] = ()
+    region: str | None = None
     state_changes: tuple[RunnerStateChange, ...] = ()
     start_phases: RunnerStartPhases | None = None
     usage: RunnerUsage | None = None
@@ -191,7 +193,7 @@ _set_state, _set_type, _set_replacement = _SET["state"], _SET["machine_type"], _
 _set_metadata, _set_environment, _set_reason = _SET["external_metadata"], _SET["environment_name"], _SET["state_reason"]
 _set_exit_code, _set_node, _set_gpus, _set_usage = _SET["exit_code"], _SET["node"], _SET["gpus"], _SET["usage"]
 _set_created, _set_ready, _set_ended = _SET["created_at"], _SET["ready_at"], _SET["ended_at"]
-_set_changes, _set_phases = _SET["state_changes"], _SET["start_phases"]
+_set_changes, _set_phases, _set_region = _SET["state_changes"], _SET["start_phases"], _SET["region"]
 
 
 def _fill_published(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
@@ -217,6 +219,7 @@ def _fill_place(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _set_node(info, message.node if message.HasField("node") else None)
     gpus = message.gpus
     _set_gpus(info, tuple(gpus) if gpus else ())
+    _set_region(info, message.region if message.HasField("region") else None)
     _set_usage(info, _usage(message.usage) if message.HasField("usage") else None)
 
 
@@ -262,7 +265,7 @@ def _phases(message: runner_pb2.RunnerStartPhases) -> RunnerStartPhases:
 # Fields that are mostly read together are converted together.
 _GROUPS = {
     **dict.fromkeys(RunnerInfo.__dataclass_fields__, _fill_published),
-    **dict.fromkeys(("state_reason", "node", "gpus", "usage"), _fill_place),
+    **dict.fromkeys(("state_reason", "node", "gpus", "region", "usage"), _fill_place),
     **dict.fromkeys(("environment_name", "exit_code", "created_at", "ready_at", "ended_at"), _fill_life),
     **dict.fromkeys(("state_changes", "start_phases"), _fill_history),
     "external_metadata": _fill_metadata,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
 from typing import TypeAlias
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
@@ -65,6 +66,7 @@ class RunnerHandlers:
         one = request.HasField("page_size")
         token = request.page_token if one else ""
         parts: list[bytes] = []
+        regions = self._nodes.regions()
         while True:
             page = await self._runners.page(
                 caller.scope,
@@ -75,7 +77,9 @@ class RunnerHandlers:
                 size=request.page_size if one else MOST_ON_A_PAGE,
                 token=token,
             )
-            parts.append(await serialized(page.views, runner_info, lambda infos: kind(runners=infos)))
+            parts.append(
+                await serialized(page.views, partial(runner_info, regions=regions), lambda infos: kind(runners=infos))
+            )
             token = page.next_token
             if one and token:
                 parts.append(kind(next_page_token=token).SerializeToString())
@@ -94,16 +98,19 @@ class RunnerHandlers:
         )
         async with closing(found) as stream:
             async for changes in stream:
+                regions = self._nodes.regions()
                 for page in pages(changes):
                     yield pb.WatchRunnersResponse(
                         snapshot=page.snapshot,
-                        runners=[runner_info(view) for view in page.rows],
+                        runners=[runner_info(view, regions) for view in page.rows],
                         removed=[view.runner.runner_id for view in page.removed],
                         version=page.version,
                     )
 
     async def get_runner(self, request: pb.GetRunnerRequest, caller: Caller) -> pb.GetRunnerResponse:
-        return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(caller.scope, request.runner_id)))
+        return pb.GetRunnerResponse(
+            runner=runner_info(await self._runners.get(caller.scope, request.runner_id), self._nodes.regions())
+        )
 
     async def stop_runner(self, request: pb.StopRunnerRequest, caller: Caller) -> pb.StopRunnerResponse:
         await self._runners.stop(
@@ -130,8 +137,12 @@ class RunnerHandlers:
         return serve_shell(self._runners, requests, caller)
 
 
-def runner_info(view: RunnerView) -> pb.RunnerInfo:
-    """Return a runner for the wire."""
+def runner_info(view: RunnerView, regions: Mapping[str, str]) -> pb.RunnerInfo:
+    """Return a runner for the wire.
+
+    Args:
+        regions: of the machines that have one, by name.
+    """
     runner = view.runner
     return pb.RunnerInfo(
         runner_id=runner.runner_id,
@@ -152,6 +163,7 @@ def runner_info(view: RunnerView) -> pb.RunnerInfo:
         exit_code=runner.exit_code,
         node=runner.node or None,
         gpus=runner.gpus,
+        region=regions.get(runner.node),
         state_changes=[
             pb.RunnerStateChange(at=timestamp(change.at), state=STATES[change.state], reason=change.reason)
             for change in view.history

@@ -55,6 +55,10 @@ class Nodes:
         """The described machine types, the usual ones first."""
         return self._machine_types.named.values()
 
+    def regions(self) -> dict[str, str]:
+        """Return the regions of the nodes that have one, by name."""
+        return {node.name: node.region for node in self._nodes() if node.region}
+
     async def list(self, scope: Scope) -> Sequence[NodeView]:
         """Return the nodes by name; runners of other accounts count, but are not named."""
         held = held_gpus(self._fleet.runners)

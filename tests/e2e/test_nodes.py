@@ -332,7 +332,8 @@ def test_an_app_starts_where_one_of_its_regions_is(tmp_path: Path) -> None:
         until(waits, "a runner that waits for its region")
         controller.fal("apps", "scale", "near", "--regions", "eu-north", "us-east")
         found = until(lambda: [each for each in runners(controller) if each["state"] == "IDLE"], "a runner")
-        assert [each["node"] for each in found] == [node.name]
+        assert [(each["node"], each["region"]) for each in found] == [(node.name, "us-east")]
+        assert "us-east" in controller.fal("runners", "list", "-o", "wide").stdout
     finally:
         controller.stop()
         end(node)

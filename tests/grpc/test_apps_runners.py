@@ -279,7 +279,7 @@ def test_whether_another_takes_its_place(runner_, changes, shown) -> None:
         expires_in_seconds=None,
         uptime_seconds=0.0,
     )
-    assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view).replacement) == shown
+    assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view, {}).replacement) == shown
 
 
 async def test_one_runner_comes_with_what_it_went_through(stack) -> None:

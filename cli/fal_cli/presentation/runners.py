@@ -86,6 +86,7 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("Reason", runner.state_reason),
         ("Machine type", runner.machine_type),
         ("Node", runner.node),
+        ("Region", runner.region),
         ("GPUs", _own_gpus(runner)),
         ("Requests in flight", str(runner.in_flight_requests)),
         ("CPU", _shown("cpu_cores")(runner)),
@@ -162,6 +163,8 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
         document["reason"] = runner.state_reason
     if runner.node:
         document["node"] = runner.node
+    if runner.region:
+        document["region"] = runner.region
     if runner.gpus:
         document["gpus"] = list(runner.gpus)
     if runner.usage is not None:
@@ -263,6 +266,7 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         Field(title="Revision", shortens=True, text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
         Field(title="Node", text=lambda runner: runner.node or "", wide=True),
+        Field(title="Region", text=lambda runner: runner.region or "", wide=True),
         Field(title="GPUs", text=_own_gpus, wide=True),
         _usage_field("CPU", "cpu_cores"),
         _usage_field("Memory", "memory_bytes"),
