@@ -312,6 +312,10 @@ bench-peers: $(STAMP) ## measure beside nginx, HAProxy, LitServe and BentoML; wr
 bench-growth: $(STAMP) ## measure what grows with apps, runners, requests and lines; write docs/explanation/performance/growth.md
 	@$(BIN)/python -m benchmarks.growth write
 
+.PHONY: bench-placed
+bench-placed: $(STAMP) $(RAY_VENV)/.ready ## measure starts and requests on other machines, also placed by Ray; needs what test-cluster needs
+	@$(BIN)/python -m benchmarks placed
+
 .PHONY: bench-queue-peers
 bench-queue-peers: $(STAMP) $(QUEUE_PEERS_VENV)/.ready ## measure the queue on PostgreSQL beside procrastinate: rates, and faults
 	@$(BIN)/python -m benchmarks queue_peers

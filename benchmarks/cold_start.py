@@ -20,10 +20,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
-from fal_runner.process.proc import has_variable
-from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
+from benchmarks._warm_workers import wait_for_workers, warm_workers
 
 _ROUNDS = 9
 _RAW = """
@@ -108,28 +105,13 @@ class Controller:
             self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
             time.sleep(0.05)  # no command waits for the end of all, and this is not measured
-        time.sleep(2.5)  # the pool rests after a start, which is not visible from outside
-        while len(waiting := self._warm_workers()) < workers:
-            time.sleep(0.1)  # the kernel notifies only parents of their children's end
-        self._until_idle(waiting)
+        wait_for_workers({self.process.pid: workers})
 
     def memory_mib(self) -> float:
         """Return the unshared memory of a warm worker, its shim, and the processes of its sandbox."""
-        waiting = [worker.parent() for worker in self._warm_workers()]
+        waiting = [worker.parent() for worker in warm_workers(self.process.pid)]
         found = [process for shim in waiting if shim is not None for process in (shim, *shim.children(recursive=True))]
         return sum(process.memory_full_info().uss for process in found) / 2**20
-
-    def _warm_workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children()
-        shims = [shim for shim in children if has_variable(shim.pid, TAG_VARIABLE, NO_TAG)]
-        return [worker for shim in shims for worker in shim.children()]
-
-    def _until_idle(self, processes: list[psutil.Process]) -> None:
-        used = -1.0
-        processes = [each for process in processes for each in (process, *process.children(recursive=True))]
-        while used != (now := sum(process.cpu_times().user for process in processes)):
-            used = now
-            time.sleep(0.3)  # CPU time is counted in steps of 10 ms
 
     def close(self) -> None:
         """Stop the controller."""
