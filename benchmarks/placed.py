@@ -55,11 +55,11 @@ def _deploy(controller: Controller, name: str, label: str) -> None:
 
 def _first_answer(controller: Controller, name: str) -> float:
     """Return the seconds from a request to its answer."""
-    begun = time.perf_counter()
+    since = time.perf_counter()
     answer = controller.call(f"/local/{name}/", {})
     if answer.status != 200:
         raise SystemExit(f"{name}: {answer.body.decode()}")
-    return time.perf_counter() - begun
+    return time.perf_counter() - since
 
 
 def _runners(controller: Controller) -> list[dict[str, str]]:
