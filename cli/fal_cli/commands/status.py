@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,20 @@ def _status(args: argparse.Namespace) -> int:
     if document["apps"] is not None:
         lines.append(f"Apps:        {document['apps']}")
         lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
+    lines += _shown_settings(document)
+    for node in nodes:
+        if len(nodes) > 1:
+            lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))
+        lines.append(f"Limits:      {shown_bounds(node.bounds)}")
+        lines.append(f"GPUs:        {shown_gpus(node.gpus)}")
+        lines += [f"             {gpu.id} {gpu.label}: runner {gpu.runner_id}" for gpu in node.gpus if gpu.runner_id]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return ExitCode.OK
+
+
+def _shown_settings(document: Mapping[str, object]) -> list[str]:
+    """Return what is known of the lease, Ray, the content and payloads."""
+    lines: list[str] = []
     if isinstance(lease := document.get("lease"), dict):
         lines += _shown_lease(lease)
     if isinstance(ray := document.get("ray"), dict):
@@ -67,14 +81,7 @@ def _status(args: argparse.Namespace) -> int:
         lines.append(f"Content:     {content.get('where')}" + (f" ({trouble})" if trouble else ""))
     if document.get("request_payloads"):
         lines.append("Payloads:    inputs and outputs of direct requests are kept (--request-payloads)")
-    for node in nodes:
-        if len(nodes) > 1:
-            lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))
-        lines.append(f"Limits:      {shown_bounds(node.bounds)}")
-        lines.append(f"GPUs:        {shown_gpus(node.gpus)}")
-        lines += [f"             {gpu.id} {gpu.label}: runner {gpu.runner_id}" for gpu in node.gpus if gpu.runner_id]
-    sys.stdout.write("\n".join(lines) + "\n")
-    return ExitCode.OK
+    return lines
 
 
 def _show_standby(args: argparse.Namespace, controller: ControllerProcess) -> int:
