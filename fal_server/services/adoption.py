@@ -10,6 +10,8 @@ from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, St
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Engine
 
+# Each runner's shim has some seconds to answer, and on a busy machine a thousand at once take longer.
+_AT_ONCE = 64
 _GONE = "it was gone when the controller came back"
 _COPIED = "it belongs to the state directory that this one was copied from"
 _UNREADABLE = "its token in the database is damaged, so that the controller could not reattach it"
@@ -28,7 +30,13 @@ async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
         Unavailable: the result cannot be stored; adopted runners continue.
     """
     runners = fleet.runners
-    counts = await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in runners))
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(runner: Runner) -> int:
+        async with places:
+            return await _reattach(fleet, engine, runner)
+
+    counts = await asyncio.gather(*map(one, runners))
     # A runner without a token is ended as a stranger.
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
         ended = await fleet.find(EVERY_ACCOUNT, runner_id)

@@ -111,6 +111,8 @@ class RemoteHost:
         self._connections: dict[str, WeakSet[socket.socket]] = {}
         self._node = Node(name=way.node, total=Resources(gpus={}), machine_types=machine_types)
         self._away = "it was not reached yet"
+        self._living: dict[str, str] = {}
+        self._version = 0
         self._following: asyncio.Task[None] | None = None
         self._api_calls: ApiCalls | None = None
         self._telling = TaskSet(log)
@@ -148,6 +150,8 @@ class RemoteHost:
     async def find(self, runner: Runner) -> Shim | None:
         if self._away:  # it counts as living until the node is given up
             return self._shim(runner.runner_id, runner.token, runner.handle, 0)
+        if runner.handle and self._living.get(runner.runner_id) == runner.handle:
+            return self._shim(runner.runner_id, runner.token, runner.handle, self._version)
         found = await self._find(runner)
         if not found.living:
             return None
@@ -338,9 +342,10 @@ class RemoteHost:
     def _take(self, state: pb.WatchHostResponse) -> None:
         self.machine = state.machine
         self._node = wire.node_of(self.way.node, state.machine, self._machine_types)
-        living = {shim.runner_id: shim.handle for shim in state.shims}
+        self._living = {shim.runner_id: shim.handle for shim in state.shims}
+        self._version = state.version
         for process in tuple(self._processes):
-            process.seen(state.version, living)
+            process.seen(state.version, self._living)
 
     async def _renew(self, state: pb.WatchHostResponse) -> None:
         if self._certify is not None:
