@@ -189,6 +189,7 @@ async def _claimed(
                     await SharedSecrets(sealed).restore(state)
                 checked = True
             if found.open_to(me.directory):
+                _check_version(found)
                 sent_at = _since_boot()
                 epoch = await lease.claim(found)
                 if epoch is None:
@@ -211,6 +212,14 @@ async def _claimed(
             continue
     await lease.leave()
     return None
+
+
+def _check_version(found: LeaseState) -> None:
+    if found.newer:
+        raise Unavailable(
+            "a newer version of fal-grpc has used this database, so that this controller cannot take it over: stop "
+            "it, install that version or a later one, and start it again"
+        )
 
 
 def peer_address(settings: Settings, port: int) -> str:

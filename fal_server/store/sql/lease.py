@@ -13,6 +13,9 @@ from fal_server.store.sql.controller_lock import end_lock_of_others
 from fal_server.store.sql.driver_errors import driver_faults
 
 TTL_SECONDS = 5.0
+# The migration that made the tables of the lease. Any later version of them must suit earlier controllers, which wait
+# beside later ones while they are upgraded one after the other.
+_SINCE = "0026"
 _NOW = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
 _ENDS = f"{_NOW} + {int(TTL_SECONDS * 1_000_000)}"
 _STATE = text(
@@ -64,6 +67,7 @@ class LeaseState:
         holder: the id of the owner's directory; empty if it gave the lease back.
         machine, address: of the owner; empty if that is not known.
         left_seconds: how long the lease goes on, by the database's clock; negative if it is over.
+        newer: whether a later version of this program has migrated the database, so that this one cannot use it.
     """
 
     epoch: int
@@ -71,6 +75,7 @@ class LeaseState:
     machine: str
     address: str
     left_seconds: float
+    newer: bool = False
 
     def open_to(self, directory: str) -> bool:
         """Return whether a controller may claim it now; the directory's former process has ended."""
@@ -92,20 +97,23 @@ class OwnerLease:
         self._me = me
 
     async def state(self) -> LeaseState | None:
-        """Return the lease; None if this version's migrations did not run yet."""
+        """Return the lease; None if the database is without one yet."""
         with driver_faults():
             async with self._engine.connect() as connection:
-                if not await connection.run_sync(migrations.is_current):
+                version = await connection.run_sync(migrations.version_of)
+                if version is None or version < _SINCE:
                     return None
                 row = (await connection.execute(_STATE)).mappings().one_or_none()
+        newer = version > migrations.HEAD
         if row is None:
-            return LeaseState(epoch=0, holder="", machine="", address="", left_seconds=-1.0)
+            return LeaseState(epoch=0, holder="", machine="", address="", left_seconds=-1.0, newer=newer)
         return LeaseState(
             epoch=row["epoch"],
             holder=row["holder"],
             machine=row["machine"],
             address=row["address"],
             left_seconds=float(row["left_seconds"]),
+            newer=newer,
         )
 
     async def claim(self, seen: LeaseState) -> int | None:

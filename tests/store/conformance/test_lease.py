@@ -58,6 +58,17 @@ def end(server, name) -> None:
     server.ask("update epochs set expires_at = 0", name)
 
 
+async def test_a_database_of_another_version_says_who_has_it(leases, server, name):
+    first, second = leases
+    await claimed(first)
+    for version, newer in (("0026", False), ("9999", True)):
+        server.ask(f"update alembic_version set version_num = '{version}'", name)
+        found = await seen(second)
+        assert (found.holder, found.newer) == ("a", newer)
+    server.ask("update alembic_version set version_num = '0025'", name)
+    assert await second.state() is None, "that version knew no lease"
+
+
 async def test_of_several_one_has_it_until_it_gives_it_back(leases):
     first, second = leases
     free = await seen(first)

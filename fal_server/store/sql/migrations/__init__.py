@@ -23,7 +23,7 @@ def bring_up_to_date(connection: Connection, name: str) -> None:
     Raises:
         Unavailable: a newer version of this program wrote it.
     """
-    version = _version_of(connection)
+    version = version_of(connection)
     if version == HEAD:
         return  # a usual start saves the import of Alembic
     from alembic import command
@@ -42,12 +42,8 @@ def bring_up_to_date(connection: Connection, name: str) -> None:
     command.upgrade(config, HEAD)
 
 
-def is_current(connection: Connection) -> bool:
-    """Return whether all migrations have run, and none of a newer version."""
-    return _version_of(connection) == HEAD
-
-
-def _version_of(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
+    """Return the newest migration that has run; None if none has. Later ones compare as greater."""
     if not inspector_of(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
