@@ -107,7 +107,7 @@ class Controller:
                 standby = Standby(
                     state=self._state, settings=self._settings, addresses=addresses, stack=stack, ready=ready
                 )
-                ownership = await standby.own(stop, partial(self._lost, addresses.port))
+                ownership = await standby.own(stop, partial(self._lost, stop, addresses.port))
                 if ownership is None:
                     self._state.withdraw()
                     return
@@ -145,11 +145,11 @@ class Controller:
         nodes = {host.node().name for host in parts.execution.nodes.hosts}
         return lambda runner: runner.node in nodes
 
-    async def _lost(self, port: int) -> None:
+    async def _lost(self, stop: asyncio.Event, port: int) -> None:
         """End everything of this controller, because another one has the database."""
         try:
             self._state.withdraw()
-            if self._settings.standby:
+            if self._settings.standby and not stop.is_set():
                 self._start_over(port)  # which ends its runners, too
             await end_all(self._state.runners, RunnerGroups.detect(self._state.root))
         finally:

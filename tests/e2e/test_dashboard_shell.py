@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
-from urllib.parse import urlencode
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -17,16 +14,6 @@ from websockets.typing import Origin
 from tests.support.controller import Controller
 from tests.support.dashboard import Browser, key_of, runner_of
 from tests.support.waiting import until
-
-
-@contextmanager
-def shell_of(browser: Browser, runner: str, **more: str) -> Iterator[ClientConnection]:
-    """Open a shell as the page does."""
-    query = urlencode({"page": browser.token, "columns": "100", "rows": "30", **more})
-    place = f"ws://{browser.host}/ui/runners/{runner}/shell/socket?{query}"
-    fields = {"Cookie": browser.cookie, "Sec-Fetch-Mode": "websocket", "Sec-Fetch-Dest": "empty"}
-    with connect(place, origin=Origin(f"http://{browser.host}"), additional_headers=fields) as shell:
-        yield shell
 
 
 def read_until(shell: ClientConnection, pattern: bytes) -> re.Match[bytes]:
@@ -46,7 +33,7 @@ def test_a_page_has_a_shell_in_a_runner(shop: Controller, owner: Browser) -> Non
     assert "xterm" in page.text
     assert "xterm" not in owner.get(f"/ui/runners/{runner}").text
     assert owner.get(f"/ui/runners/{runner}/shell/socket").status == 400
-    with shell_of(owner, runner) as shell:
+    with owner.shell(runner) as shell:
         shell.send(b"stty size; echo $((6*7))\r")
         read_until(shell, b"30 100.*42")
         shell.send(json.dumps({"columns": 90, "rows": 20}))
@@ -65,7 +52,7 @@ def test_a_page_has_a_shell_in_a_runner(shop: Controller, owner: Browser) -> Non
 
 def test_a_shell_ends_with_its_page(shop: Controller, owner: Browser) -> None:
     runner = runner_of(shop)
-    with shell_of(owner, runner) as shell:
+    with owner.shell(runner) as shell:
         shell.send(b"echo pid=$$.\r")
         pid = read_until(shell, rb"pid=(\d+)\.")[1].decode()
     there = ("runners", "exec", runner, "--", "test", "-d", f"/proc/{pid}")
@@ -76,7 +63,7 @@ def test_a_shell_ends_with_its_key(shop: Controller) -> None:
     key_id, key = key_of(shop, "--scope", "ADMIN")
     browser = Browser(shop.host)
     browser.log_in(key)
-    with shell_of(browser, runner_of(shop)) as shell:
+    with browser.shell(runner_of(shop)) as shell:
         shell.send(b"echo $((6*7))\r")
         read_until(shell, b"42")
         shop.fal("keys", "revoke", key_id)
@@ -86,7 +73,7 @@ def test_a_shell_ends_with_its_key(shop: Controller) -> None:
 
 def test_a_shell_is_for_keys_and_pages_that_may(shop: Controller, owner: Browser) -> None:
     def refused(browser: Browser, runner: str, **more: str) -> int:
-        with pytest.raises(InvalidStatus) as caught, shell_of(browser, runner, **more):
+        with pytest.raises(InvalidStatus) as caught, browser.shell(runner, **more):
             pass
         return caught.value.response.status_code
 
@@ -115,7 +102,7 @@ def test_a_logout_ends_the_shells_and_followed_logs_of_other_pages(shop: Control
     fields = {"cookie": browser.cookie, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
     followed.request("GET", f"/ui/apps/shop/follow?page={browser.token}", headers=fields)
     lines = followed.getresponse()
-    with shell_of(browser, runner) as ended, shell_of(other, runner) as kept:
+    with browser.shell(runner) as ended, other.shell(runner) as kept:
         ended.send(b"echo $((6*7))\r")
         read_until(ended, b"42")
         assert browser.post("/ui/logout").place == "/ui/login"

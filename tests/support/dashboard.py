@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlencode
+
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from tests.support.controller import Controller
 
@@ -65,9 +70,14 @@ class Shown:
 
 @dataclass
 class Browser:
-    """A browser, which like any other sends headers about the origin of a request."""
+    """A browser, which like any other sends headers about the origin of a request.
+
+    Attributes:
+        context: how it knows the server by TLS; None for plaintext.
+    """
 
     host: str
+    context: ssl.SSLContext | None = None
     cookie: str = ""
     token: str = field(default="", repr=False)
 
@@ -91,14 +101,14 @@ class Browser:
     def post(self, place: str, headers: Mapping[str, str] | None = None, /, **form: str) -> Shown:
         """Send a form of the last opened page."""
         fields = {
-            "content-type": "application/x-www-form-urlencoded", "origin": f"http://{self.host}",
+            "content-type": "application/x-www-form-urlencoded", "origin": self._address("http"),
             "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document",
         }  # fmt: skip
         form = {"page": self.token, **form} if self.token else form
         return self._send("POST", place, urlencode(form), {**fields, **(headers or {})})
 
     def _send(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Shown:
-        connection = HTTPConnection(self.host)
+        connection = HTTPSConnection(self.host, context=self.context) if self.context else HTTPConnection(self.host)
         cookie = {"cookie": self.cookie} if self.cookie else {}
         connection.request(method, path, body, {"accept": "text/html", **cookie, **headers})
         answer = connection.getresponse()
@@ -106,6 +116,19 @@ class Browser:
         shown = Shown(status=answer.status, text=answer.read().decode(), headers=found)
         connection.close()
         return shown
+
+    @contextmanager
+    def shell(self, runner: str, **more: str) -> Iterator[ClientConnection]:
+        """Open a shell as the page of a runner does."""
+        query = urlencode({"page": self.token, "columns": "100", "rows": "30", **more})
+        place = f"{self._address('ws')}/ui/runners/{runner}/shell/socket?{query}"
+        fields = {"Cookie": self.cookie, "Sec-Fetch-Mode": "websocket", "Sec-Fetch-Dest": "empty"}
+        origin = Origin(self._address("http"))
+        with connect(place, origin=origin, ssl=self.context, additional_headers=fields) as shell:
+            yield shell
+
+    def _address(self, scheme: str) -> str:
+        return f"{scheme}{'s' if self.context else ''}://{self.host}"
 
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:
