@@ -107,7 +107,7 @@ async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
 
     async def shown(views: list[RunnerView]) -> int:
         for number, view in enumerate(views):
-            runner_info(view).SerializeToString()
+            runner_info(view, {}).SerializeToString()
             if not number % 200:
                 await asyncio.sleep(0)
         return len(views)
