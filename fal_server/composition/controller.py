@@ -42,6 +42,7 @@ from fal_server.core.runners import Runner
 from fal_server.engines.local import RunnerGroups, end_all
 from fal_server.engines.local.machine import few_files
 from fal_server.engines.remote.epoch import Epoch
+from fal_server.live.unsent_lines import UnsentLines
 from fal_server.loops.state_watch import StateWatch
 from fal_server.services.adoption import give_up, reattach
 from fal_server.services.log_bounds import LogBounds
@@ -218,11 +219,10 @@ async def _build(
     certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)
     number = await storage.store.next_epoch() if ownership is None else ownership.epoch
-    live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
     quotas = addresses.accounts.quotas
     log_bounds = LogBounds(quotas, clock)
-    logs = Logs(storage.store.logs, storage.store, clock, bounds=log_bounds, stored=live.unsent_lines.stored)
-    live.fleet.subscribe(ended=logs.runner_ended)
+    unsent_lines = UnsentLines()
+    logs = Logs(storage.store.logs, storage.store, clock, bounds=log_bounds, stored=unsent_lines.stored)
     isolation = await choose_isolation(settings.isolation, settings.require_isolation)
     execution = build_execution(
         state=state,
@@ -235,6 +235,17 @@ async def _build(
         now=clock.wall,
         stack=stack,
     )
+    live = build_live(
+        store=storage.store,
+        clock=clock,
+        accounts=addresses.accounts.ids_by_nickname,
+        unsent_lines=unsent_lines,
+        node_answers=execution.nodes.answers,
+        is_owner=(lambda: True) if ownership is None else ownership.may_place,
+    )
+    live.fleet.subscribe(ended=logs.runner_ended)
+    if ownership is not None:
+        ownership.subscribe(certain=live.dispatcher.serve_waiting)
     files = build_files(
         state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock, accounts=addresses.accounts
     )
@@ -281,10 +292,6 @@ async def _build(
     await use_cases.queue.load()
     await use_cases.workflow_runs.load()
     stack.push_async_callback(use_cases.workflow_runs.close)
-    if ownership is not None:
-        live.dispatcher.is_owner = ownership.may_place
-        ownership.on_certain = live.dispatcher.serve_waiting
-    live.dispatcher.node_answers = execution.nodes.answers
     if not settings.adopt_runners:
         # A copy would give the original's nodes orders, and end the original's runners there.
         await storage.store.nodes.forget_all()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from fal_server.core.identity import AccountId
+from fal_server.core.runners import Runner
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
@@ -46,11 +47,21 @@ class LiveState:
     unsent_lines: UnsentLines
 
 
-def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountId]) -> LiveState:
+def build_live(
+    *,
+    store: SqlStore,
+    clock: Clock,
+    accounts: Mapping[str, AccountId],
+    unsent_lines: UnsentLines,
+    node_answers: Callable[[Runner], Awaitable[bool] | None],
+    is_owner: Callable[[], bool],
+) -> LiveState:
     """Build the state; it is empty until the catalog and the fleet are loaded.
 
     Args:
         accounts: by name, which is the first part of the paths of an account's apps.
+        node_answers: see Dispatcher.
+        is_owner: see Dispatcher.
     """
     changed = ChangeNotifier()
     catalog = Catalog(store, clock, changed)
@@ -63,12 +74,14 @@ def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountI
         fleet=fleet,
         backlog=backlog,
         health=health,
-        dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, accounts),
+        dispatcher=Dispatcher(
+            catalog, fleet, backlog, clock, changed, accounts, node_answers=node_answers, is_owner=is_owner
+        ),
         decisions=Decisions(clock),
         resources=Measurements(fleet),
         ended=EndedRequests(),
         payloads=EndedPayloads(),
         totals=RequestTotals(),
         loop_lag=LoopLag(),
-        unsent_lines=UnsentLines(),
+        unsent_lines=unsent_lines,
     )

@@ -42,7 +42,6 @@ class Ownership:
     Attributes:
         epoch: which start of a controller this is.
         waiting: the other controllers, for people.
-        on_certain: called when the lease is certain again.
     """
 
     def __init__(
@@ -50,11 +49,15 @@ class Ownership:
     ) -> None:
         self.epoch = epoch
         self.waiting: Sequence[str] = ()
-        self.on_certain: Callable[[], None] = lambda: None
+        self._on_certain: list[Callable[[], None]] = []
         self._lease = lease
         self._on_lost = on_lost
         self._until = claimed_at + TTL_SECONDS - _MARGIN_SECONDS
         self._task = asyncio.get_running_loop().create_task(self._keep(), name="keeping the lease")
+
+    def subscribe(self, *, certain: Callable[[], None]) -> None:
+        """Have a function called whenever the lease is certain again."""
+        self._on_certain.append(certain)
 
     def certain(self) -> bool:
         """Return whether no other controller can have taken over yet."""
@@ -112,7 +115,8 @@ class Ownership:
                 log.warning("the lease of the database is renewed again")
                 trouble = ""
             if not was_certain:
-                self.on_certain()
+                for call in self._on_certain:
+                    call()
         self._until = 0.0
         log.error("another controller has taken the database over: this one ends what it had")
         await self._on_lost()

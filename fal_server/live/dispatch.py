@@ -123,12 +123,12 @@ class Dispatcher:
         backlog: queued requests, which are part of an app's load.
         accounts: by name, which is the first part of the paths of an account's apps.
         changed: notified when the number of runners may have to change.
+        node_answers: asks the node of a runner on another machine whether it answers; returns None for this machine.
+        is_owner: whether no other controller can have taken over; while it returns False, requests wait.
 
     Attributes:
         on_abandoned: takes over slots whose callers have left, because the app may still work on their requests, and
             releases them later; None releases them at once.
-        node_answers: asks the node of a runner on another machine whether it answers; returns None for this machine.
-        is_owner: whether no other controller can have taken over; while it returns False, requests wait.
     """
 
     def __init__(
@@ -139,6 +139,9 @@ class Dispatcher:
         clock: Clock,
         changed: ChangeNotifier,
         accounts: Mapping[str, AccountId],
+        *,
+        node_answers: Callable[[Runner], Awaitable[bool] | None] = lambda _: None,
+        is_owner: Callable[[], bool] = lambda: True,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -153,8 +156,8 @@ class Dispatcher:
         self._routed: dict[tuple[str, str], tuple[App, RoutedApp]] = {}
         self._ends: dict[str, list[asyncio.Future[Runner | None]]] = {}
         self.on_abandoned: Callable[[Lease], None] | None = None
-        self.node_answers: Callable[[Runner], Awaitable[bool] | None] = _here
-        self.is_owner: Callable[[], bool] | None = None
+        self._node_answers = node_answers
+        self._is_owner = is_owner
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of, ended=self._tell_end)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -301,7 +304,7 @@ class Dispatcher:
             self.on_abandoned(lease)
             return
         if outcome is Outcome.RUNNER_FAILED and (runner := self._fleet.get(lease.runner_id)) is not None:
-            asked = self.node_answers(runner)
+            asked = self._node_answers(runner)
             if asked is not None:
                 self._tasks.spawn(self._blame(lease, asked), name=f"the node of runner {lease.runner_id}")
                 return
@@ -428,7 +431,7 @@ class Dispatcher:
         await self._tasks.wait()
 
     def _place(self, app: App, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
-        if self.is_owner is not None and not self.is_owner():
+        if not self._is_owner():
             return None
         places = self._fleet.places(app.app_id, app.revision_id)
         slot = None if places is None else places.choose(app.scaling.max_multiplexing, hint)
@@ -539,10 +542,6 @@ class Dispatcher:
             await self._fleet.first_byte(lease.runner_id, lease.sent_at, at)
         except Fault as fault:
             log.warning("the first answer of runner %s is not kept: %s", lease.runner_id, fault.message)
-
-
-def _here(_runner: Runner) -> None:
-    """Return None: every runner is on this machine."""
 
 
 def _end_in_request(runner: Runner) -> str:

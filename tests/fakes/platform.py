@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -176,7 +176,16 @@ class Platform:
         self.health = Health(self.catalog)
         self.fleet = Fleet(shown, self.clock, self.changed, self.health)
         self.backlog = Backlog(self.clock)
-        self.dispatcher = Dispatcher(self.catalog, self.fleet, self.backlog, self.clock, self.changed, _ACCOUNTS)
+        self.node_answers: Callable[[Runner], Awaitable[bool] | None] = lambda _: None
+        self.dispatcher = Dispatcher(
+            self.catalog,
+            self.fleet,
+            self.backlog,
+            self.clock,
+            self.changed,
+            _ACCOUNTS,
+            node_answers=lambda runner: self.node_answers(runner),
+        )
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock, MachineTypes())
         self.decisions = Decisions(self.clock)
         self.explainer = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)

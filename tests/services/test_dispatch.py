@@ -198,7 +198,7 @@ async def test_a_broken_connection_is_the_runners_fault_only_if_its_node_answers
         return answers
 
     abandoned: list[Lease] = []
-    platform.dispatcher.node_answers = lambda _: asked()
+    platform.node_answers = lambda _: asked()
     platform.dispatcher.on_abandoned = abandoned.append
     await platform.deploy()
     lease = await platform.get()
