@@ -153,6 +153,15 @@ class _Host(host_pb2_grpc.HostServicer):
     ) -> AsyncIterator[host_pb2.EnterResponse]:
         yield host_pb2.EnterResponse()
 
+    async def Accept(
+        self, request_iterator: AsyncIterator[host_pb2.AcceptRequest], context: _Context
+    ) -> AsyncIterator[host_pb2.AcceptResponse]:
+        await asyncio.Event().wait()  # no runner here calls the controller
+        yield host_pb2.AcceptResponse()
+
+    async def NoteReady(self, request: host_pb2.NoteReadyRequest, context: _Context) -> host_pb2.NoteReadyResponse:
+        return host_pb2.NoteReadyResponse()
+
     async def RequestCertificate(
         self, request: host_pb2.RequestCertificateRequest, context: _Context
     ) -> host_pb2.RequestCertificateResponse:
