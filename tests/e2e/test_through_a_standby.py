@@ -263,6 +263,11 @@ def test_every_protocol_passes(site: Site) -> None:
         # Commands, shells and ports.
         ran = door.fal("runners", "exec", runner, "--", "sh", "-c", "cat; exit 3", stdin=b"x" * 5_000_000)
         assert (len(ran.stdout), ran.returncode) == (5_000_000, 3)
+        with socket.create_server(("127.0.0.1", 0)) as frozen:  # the kernel accepts connections to it
+            scheme = "https" if door.context else "http"
+            hosts = f"{scheme}://localhost:{frozen.getsockname()[1]},{scheme}://{door.host}"
+            ran = door.fal("runners", "exec", runner, "--", "cat", stdin=b"x", FAL_GRPC_HOST=hosts)
+        assert (ran.stdout, ran.returncode) == (b"x", 0)
         server = stack.enter_context(door.begin("runners", "exec", runner, "--", "python", "-c", ECHO))
         port = int(line_with(server, ""))
         forwarding = stack.enter_context(door.begin("runners", "port-forward", runner, f":{port}"))
