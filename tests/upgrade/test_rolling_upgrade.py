@@ -153,6 +153,6 @@ def test_controllers_are_upgraded_one_after_the_other(server: Postgresql, node: 
             until(lambda: new[0].call(f"{place}/status", key=new[0].key).status == 200, "it is done")  # noqa: B023
             assert new[0].call(place, key=new[0].key).json() == before
     finally:
-        for controller in (*old, *new):
+        for controller in reversed((*old, *new)):  # the owner last: else the other would take its runners over
             if controller.process.poll() is None:
                 controller.stop()
