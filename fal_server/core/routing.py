@@ -23,12 +23,13 @@ _MOST_LEFT = 64
 class Outcome(StrEnum):
     """How a request on a runner ended, which decides what happens to the runner.
 
-    DONE and CLIENT_GONE: it stays; after CLIENT_GONE it may still work on the request. STOP_RUNNER: it asked to be
-    stopped. It is killed after RUNNER_FAILED (its connection broke), UNAVAILABLE (it answered 503) and TIMED_OUT (the
-    request took longer than request_timeout).
+    DONE, UNUSED and CLIENT_GONE: it stays. UNUSED: nothing was sent to it, so it was not in use. After CLIENT_GONE it
+    may still work on the request. STOP_RUNNER: it asked to be stopped. It is killed after RUNNER_FAILED (its connection
+    broke), UNAVAILABLE (it answered 503) and TIMED_OUT (the request took longer than request_timeout).
     """
 
     DONE = "done"
+    UNUSED = "unused"
     STOP_RUNNER = "stop_runner"
     RUNNER_FAILED = "runner_failed"
     UNAVAILABLE = "unavailable"

@@ -296,6 +296,11 @@ class Dispatcher:
             self._fleet.begin(slot, lease)
         return leases
 
+    def send(self, lease: Lease) -> bool:
+        """Note that a request is sent now, later than it got its slot; return whether it still has that."""
+        lease.sent_at = self._clock.now()
+        return self._fleet.holds(lease.slot, lease)
+
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take back a slot, because its request has left the runner; a second call changes nothing."""
         if not self._fleet.holds(lease.slot, lease):
@@ -330,8 +335,8 @@ class Dispatcher:
     def _end_lease(self, lease: Lease, outcome: Outcome) -> None:
         if outcome in _KILLED and lease.slot.in_flight > 1:
             lease.slot.shared = True
-        self._fleet.end(lease.slot, lease)
-        if outcome is Outcome.DONE:
+        self._fleet.end(lease.slot, lease, used=outcome is not Outcome.UNUSED)
+        if outcome in (Outcome.DONE, Outcome.UNUSED):
             pass
         elif outcome in _KILLED:
             request = f"request {lease.request_id}" if lease.request_id else "a request"

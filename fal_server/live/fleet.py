@@ -370,13 +370,18 @@ class Fleet:
         """Return whether a request is still on a runner."""
         return lease in self._leases.get(slot.runner_id, ())
 
-    def end(self, slot: Slot, lease: Leased) -> None:
-        """Uncount a request that has left a runner."""
+    def end(self, slot: Slot, lease: Leased, *, used: bool = True) -> None:
+        """Uncount a request that has left a runner.
+
+        Args:
+            used: whether anything was sent to it.
+        """
         leases = self._leases[slot.runner_id]
         del leases[lease]
         slot.give_back()
-        self._used.add(slot.runner_id)
-        self._last_request_at[slot.runner_id] = self._clock.now()
+        if used:
+            self._used.add(slot.runner_id)
+            self._last_request_at[slot.runner_id] = self._clock.now()
         if not leases and not slot.open:
             self._changed.notify()
 

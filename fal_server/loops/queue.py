@@ -18,7 +18,7 @@ from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore
-from fal_server.services.attempts import AttemptRunner
+from fal_server.services.attempts import AttemptRunner, Placed
 from fal_server.services.queue import Queue, QueueStatus
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 1.0
 SWEEP_SECONDS = 600.0
 _MOST_AT_ONCE = 1000
+# How long a stop waits for requests that are being stored, whose callers would have to submit them again.
+_ACCEPT_SECONDS = 1.0
 
 
 class QueueWorker:
@@ -63,10 +65,12 @@ class QueueWorker:
         self._tasks = TaskSet(log)
         self._set_aside = SetAside[AppId](clock.now)
         self._taking = True
-        queue.start = self._start
+        self._accepting: set[asyncio.Future[QueueStatus]] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; the next controller restarts the attempts that this interrupts."""
+        # Not before: the runners of an earlier controller are adopted by now.
+        self._queue.start = self._start
         async with asyncio.TaskGroup() as tasks:
             taking = tasks.create_task(Rounds("queue", self._round).run(self._queue.requests_changed))
             await every("deleting old requests", SWEEP_SECONDS, self.sweep).run_until(stopping)
@@ -83,6 +87,8 @@ class QueueWorker:
     async def close(self) -> None:
         """Interrupt the attempts in progress; the store has them as started."""
         self.stop_taking()
+        if self._accepting:
+            await asyncio.wait(self._accepting, timeout=_ACCEPT_SECONDS)
         await self._tasks.close()
 
     def pump(self) -> None:
@@ -145,8 +151,18 @@ class QueueWorker:
         accepted = asyncio.get_running_loop().create_future()
         self._under_way[app_id] = under_way + 1
         task = self._spawn(self._attempts.start(placed, content, accepted), placed.live, app_id)
-        task.add_done_callback(lambda _: _tell_interrupted(accepted))
+        self._accepting.add(accepted)
+        accepted.add_done_callback(self._accepting.discard)
+        task.add_done_callback(lambda _: self._tell_interrupted(placed, accepted))
         return accepted
+
+    def _tell_interrupted(self, placed: Placed, accepted: asyncio.Future[QueueStatus]) -> None:
+        """Answer the caller of a request that a stop interrupted while it was stored."""
+        if not accepted.done():
+            self._attempts.give_back(placed)
+            accepted.set_exception(
+                Unavailable("the controller is stopping, and the request may not be stored: submit it again")
+            )
 
     def _spawn(
         self, work: Coroutine[None, None, None], live: LiveRequest, app_id: AppId | None = None
@@ -163,13 +179,6 @@ class QueueWorker:
             if left:
                 self._under_way[app_id] = left
         self.pump()
-
-
-def _tell_interrupted(accepted: asyncio.Future[QueueStatus]) -> None:
-    if not accepted.done():
-        accepted.set_exception(
-            Unavailable("the controller is stopping, and the request may not be stored: submit it again")
-        )
 
 
 def _most_at_once(app: App | None) -> int:

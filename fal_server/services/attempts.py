@@ -41,6 +41,8 @@ from fal_server.services.submission import CANCELLED, WAS_CANCELLED, error_answe
 log = logging.getLogger(__name__)
 # How long to wait before trying again to get a runner or write the database. Does not count as a retry.
 _AGAIN_SECONDS = 2.0
+# The longest that a slot is kept for a request while that is stored. Direct calls need slots, and no database.
+_STORE_SECONDS = 0.5
 # The pause after each attempt; docs/reference/queue.md promises these numbers, so there is no jitter.
 RETRIES = Backoff(first_seconds=0.5, longest_seconds=60.0, jitter=0)
 # The status of requests that the app did not answer.
@@ -149,6 +151,7 @@ class AttemptRunner:
             accepted: gets the request's status once it is stored, or the reason why it is not.
         """
         new = False
+        slow = asyncio.get_running_loop().call_later(_STORE_SECONDS, self.give_back, placed)
         try:
             status = await self._queue.accept(placed.request, content, placed.live)
             new = status.request is placed.request
@@ -157,14 +160,27 @@ class AttemptRunner:
                 accepted.set_exception(refused)
             return
         finally:
+            slow.cancel()
             if not new:
-                self._dispatcher.release(placed.lease, Outcome.DONE)
+                self.give_back(placed)
         if not accepted.done():
             accepted.set_result(status)
         if new:
-            await self._follow(
-                placed.live, self._on_lease(placed.live, placed.request, placed.app, placed.lease, content)
-            )
+            await self._follow(placed.live, self._send(placed, content))
+
+    def give_back(self, placed: Placed) -> None:
+        """Release the slot of a request that was not sent."""
+        self._dispatcher.release(placed.lease, Outcome.UNUSED)
+
+    async def _send(self, placed: Placed, content: Content) -> Done | Retry | Requeue:
+        """Make the first attempt at a request that is stored by now, if it still can."""
+        live, waiting = placed.live, placed.request
+        if waiting.start_deadline is not None and waiting.start_deadline <= self._clock.now():
+            self.give_back(placed)
+            return self._too_late(waiting)
+        if not self._dispatcher.send(placed.lease):
+            return Retry(request=waiting)  # the runner ended meanwhile, or the slot was needed: no attempt is used up
+        return await self._on_lease(live, waiting, placed.app, placed.lease, content)
 
     async def _follow(self, live: LiveRequest, attempt: Coroutine[None, None, Done | Retry | Requeue]) -> None:
         """Make an attempt, and store what follows from it."""
@@ -172,9 +188,8 @@ class AttemptRunner:
         result: Done | Retry | Requeue = Requeue(request=live.request)
         try:
             result = await attempt
-        except (Exception, asyncio.CancelledError) as fault:
-            asked = isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-            if not asked:
+        except (Exception, asyncio.CancelledError):
+            if task is None or not task.cancelling():
                 log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
                 result = _FAILED
             elif not live.cancelled or live.request.state is not State.IN_QUEUE:
@@ -273,15 +288,15 @@ class AttemptRunner:
             content = await self._store.begin(started)
         except Fault as fault:
             live.request = waiting
-            return _requeued(waiting, fault), Outcome.DONE
+            return _requeued(waiting, fault), Outcome.UNUSED
         finally:
             live.starting = False
         self._queue.requests_changed.notify()
         if content is None:
             live.request = waiting
-            return _gone("the request was changed by another caller"), Outcome.DONE
+            return _gone("the request was changed by another caller"), Outcome.UNUSED
         if live.cancelled:
-            return Requeue(request=waiting), Outcome.DONE  # nothing was sent
+            return Requeue(request=waiting), Outcome.UNUSED  # nothing was sent
         return await self._run(live, waiting, app, lease, content)
 
     async def _run(
@@ -305,7 +320,7 @@ class AttemptRunner:
         except NodeTrouble as fault:
             log.warning("request %s waits: %s", waiting.request_id, fault.message)
             later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
-            return Retry(request=replace(waiting, not_before=later)), Outcome.DONE  # no attempt is used up
+            return Retry(request=replace(waiting, not_before=later)), Outcome.UNUSED  # no attempt is used up
         except AnswerTooLarge as error:
             answer = error_answer(502, "internal_error", str(error))
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE

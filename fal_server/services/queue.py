@@ -164,7 +164,16 @@ class Queue:
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
         self._require_room(app.account, len(content.body))
         with self._backlog.reserved(app.account, len(content.body)):  # other requests arrive while it is stored
-            return await (self.start(request, content) or run_to_completion(self.accept(request, content)))
+            if (accepted := self.start(request, content)) is not None:
+                return await accepted
+            self._backlog.on_the_way[app.app_id] += 1  # from now on, none that comes later overtakes it
+            return await run_to_completion(self._queue(request, content))
+
+    async def _queue(self, request: QueuedRequest, content: Content) -> QueueStatus:
+        try:
+            return await self.accept(request, content)
+        finally:
+            self._backlog.on_the_way[request.app_id] -= 1
 
     def _require_room(self, account: AccountId, size: int, count: int = 1) -> None:
         """Refuse requests for which there is no room, before any of them is stored."""
@@ -426,12 +435,7 @@ class Queue:
         Raises:
             UnusableIdempotencyKey: the key was used for another request.
         """
-        on_the_way, waits = self._backlog.on_the_way, started is None
-        on_the_way[request.app_id] += waits
-        try:
-            accepted = await self._store.add(request if started is None else started.request, content)
-        finally:
-            on_the_way[request.app_id] -= waits
+        accepted = await self._store.add(request if started is None else started.request, content)
         if accepted.request_id != request.request_id:
             if accepted.fingerprint != request.fingerprint:
                 raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")

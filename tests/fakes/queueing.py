@@ -118,12 +118,14 @@ class FailingQueueStore:
     Attributes:
         failures: how many calls fail as on a full disk, by method.
         broken: how many calls raise an unexpected error, by method.
+        gates: calls of these methods wait for an event.
     """
 
     def __init__(self, store: SqlQueueStore) -> None:
         self._store = store
         self.failures: dict[str, int] = {}
         self.broken: dict[str, int] = {}
+        self.gates: dict[str, asyncio.Event] = {}
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._store, name)
@@ -135,6 +137,8 @@ class FailingQueueStore:
             if self.broken.get(name, 0):
                 self.broken[name] -= 1
                 raise RuntimeError("nobody foresaw this")
+            if name in self.gates:
+                await self.gates[name].wait()
             return await method(*arguments)
 
         return call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -12,8 +11,6 @@ from fal_server.core.faults import (
     InvalidArgument,
     NodeTrouble,
     NotFound,
-    Unavailable,
-    UnusableIdempotencyKey,
 )
 from fal_server.core.identity import LOCAL
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
@@ -484,90 +481,6 @@ async def test_a_restart_starts_everything_again_in_order(q):
             assert (await after.completed(request_id)).status == 200
         assert [request.request_id for request, _ in after.client.sent] == made
         assert [request.attempt for request, _ in after.client.sent] == [2, 1, 1]
-
-
-async def test_a_request_for_a_free_slot_is_stored_as_started_once(q):
-    await q.completed(await q.submit())
-    q.store.broken = {"begin": 1}
-    q.client.held.clear()
-    handed_in = await q.hand_in()
-    assert (handed_in.request.state, handed_in.position) == (State.IN_QUEUE, 0)
-    request_id = handed_in.request.request_id
-    stored = await q.platform.store.queue.get(LOCAL, request_id)
-    assert (stored.state, stored.attempt, stored.runner_id) == (State.IN_PROGRESS, 1, q.platform.the_runner().runner_id)
-    await q.until(lambda: q.client.under_way == 1)
-    assert (await q.get(request_id)) == stored
-    q.client.held.set()
-    done = await q.completed(request_id)
-    assert (done.status, done.attempt, q.store.broken) == (200, 1, {"begin": 1})
-
-
-async def test_a_crash_between_acceptance_and_start_loses_nothing(q):
-    await q.completed(await q.submit())
-    q.client.held.clear()
-    request_id = await q.submit()
-    await q.worker.close()
-    stored = await q.platform.store.queue.get(LOCAL, request_id)
-    assert (stored.state, stored.attempt) == (State.IN_PROGRESS, 1)
-    async with queueing(q.platform) as after:
-        assert (await after.completed(request_id)).status == 200
-        assert [request.attempt for request, _ in after.client.sent] == [2]
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-async def test_a_stop_during_acceptance_is_told(q, steps):
-    await q.completed(await q.submit())
-    submitted = asyncio.ensure_future(q.hand_in())
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    assert q.platform.dispatcher.load(q.platform.app()).in_flight == 1
-    await q.worker.close()
-    with pytest.raises(Unavailable, match="submit it again"):
-        await submitted
-    assert len(q.client.sent) == 1
-
-
-async def test_a_request_that_cannot_be_stored_leaves_its_slot(q):
-    await q.completed(await q.submit())
-    q.store.failures = {"add": 1}
-    with pytest.raises(Unavailable, match="the disk is full"):
-        await q.submit()
-    assert q.platform.dispatcher.load(q.platform.app()).in_flight == 0
-    assert (await q.completed(await q.submit())).status == 200
-
-
-async def test_a_repeated_submission_leaves_its_slot(q):
-    first = await q.submit(idempotency_key="k")
-    await q.completed(first)
-    assert await q.submit(idempotency_key="k") == first
-    with pytest.raises(UnusableIdempotencyKey):
-        await q.submit(idempotency_key="k", body=b"other")
-    assert q.platform.dispatcher.load(q.platform.app()).in_flight == 0
-    assert len(q.client.sent) == 1
-
-
-async def test_a_caller_that_leaves_during_acceptance_interrupts_nothing(q):
-    await q.completed(await q.submit())
-    submitted = asyncio.ensure_future(q.hand_in())
-    await asyncio.sleep(0)
-    assert q.platform.dispatcher.load(q.platform.app()).in_flight == 1
-    submitted.cancel()
-    await q.until(lambda: len(q.client.sent) == 2)
-    assert (await q.completed(q.client.sent[1][0].request_id)).status == 200
-
-
-async def test_new_requests_do_not_overtake_those_that_wait(q):
-    await q.completed(await q.submit())
-    q.client.sent.clear()
-    made = await asyncio.gather(*(q.submit() for _ in range(20)))
-    for one in made:
-        await q.completed(one)
-        made.append(await q.submit())
-        if len(made) == 40:
-            break
-    for one in made:
-        await q.completed(one)
-    assert [request.request_id for request, _ in q.client.sent] == made
 
 
 async def test_an_orderly_stop_starts_nothing_more(q):

@@ -208,7 +208,7 @@ class Gateway:
             return
         # There is no await from here on, so the lease cannot be lost to a cancellation.
         if exchange.gone:
-            self.dispatcher.release(lease, Outcome.DONE)  # nothing was sent
+            self.dispatcher.release(lease, Outcome.UNUSED)  # nothing was sent
             self._record_refused(exchange, request, app, request_id, received)
             return
         self._relay(exchange, request, app, request_id, lease, received)

@@ -221,7 +221,7 @@ class MessageSocket(WebSocketProtocol):
             outcome = Outcome.RUNNER_FAILED
             raise
         except NodeTrouble:
-            outcome = Outcome.DONE  # nothing was sent
+            outcome = Outcome.UNUSED  # nothing was sent
             raise
         finally:
             if outcome is not None:

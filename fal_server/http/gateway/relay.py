@@ -208,7 +208,7 @@ class Relay:
 
     def on_client_gone(self) -> None:
         if self._upstream is None:
-            self._end(Outcome.DONE)  # nothing was sent
+            self._end(Outcome.UNUSED)  # nothing was sent
             return
         self._end(Outcome.CLIENT_GONE)
         if self._sent_end:  # otherwise the app notices that it never gets the whole request
