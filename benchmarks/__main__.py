@@ -1,4 +1,4 @@
-"""Run this folder's benchmarks: all modules with a `main()`, or those whose names contain an argument."""
+"""Run this folder's benchmarks. They are all modules with a `main()`, or those whose names contain an argument."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import benchmarks
 
 
 def names() -> list[str]:
-    """Return the names of all benchmarks, without their parts, whose names start with `_`."""
+    """Return the names of all benchmarks. Their parts, whose names start with `_`, are left out."""
     return sorted(
         module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the chosen benchmarks; return 0, or 2 if no benchmark has such a name."""
+    """Run the chosen benchmarks. Return 0, or 2 if no benchmark has such a name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed, as ratios side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a benchmark's name; all if none is given")
     parser.add_argument("--list", action="store_true", help="show the names and run nothing")

@@ -1,4 +1,4 @@
-"""Serve requests through uvicorn's protocol without sockets; write the CPU time of one, for each line of the input.
+"""Serve requests through uvicorn's protocol without sockets. For each line of the input, write the CPU time of one.
 
 `_app_server bare|logging|silent|runner async|sync FD`: the times go to the descriptor, as the output is the server's.
 """

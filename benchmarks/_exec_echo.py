@@ -1,4 +1,4 @@
-"""Serve the baseline for exec: a gRPC server in its own process that runs the same commands.
+"""Serve the baseline for exec. It is a gRPC server in its own process that runs the same commands.
 
 There is no controller in between, and a broken connection ends the command. A thread reads the command's pipe or
 terminal, and each chunk becomes a message. Threads and chunks of 128 KiB were faster than asyncio and chunks of 256 or

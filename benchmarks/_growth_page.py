@@ -1,4 +1,4 @@
-"""The table and the plot of `benchmarks.growth`, and the page that has them."""
+"""The table and the plot of `benchmarks.growth`, and their page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LEGEND = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """How long an operation took, and the longest time for which it blocked the event loop."""
+    """How long an operation took. Has the longest time for which it blocked the event loop, too."""
 
     seconds: float
     held_milliseconds: float
@@ -42,7 +42,7 @@ Found: TypeAlias = "Mapping[int, Mapping[str, Measured]]"
 
 
 def growth(found: Found, name: str) -> float:
-    """Return the exponent of the growth between the two largest counts: 0 is none, 1 is linear."""
+    """Return the exponent of the growth between the two largest counts. The exponent 0 is none, and 1 is linear."""
     small, large = [count for count in found if name in found[count]][-2:]
     return math.log(found[large][name].seconds / found[small][name].seconds) / math.log(large / small)
 
@@ -118,7 +118,7 @@ def _chart(found: Found, names: Sequence[str], group: str, index: int) -> str:
 
 
 def write(found: Found, about: str) -> str:
-    """Put table and plot into the page; return what the page has now."""
+    """Put table and plot into the page; return its new content."""
     figures = f"{_BEGIN}\n\n{about}\n\n{table(found)}\n\n![CPU time by number]({_PLOT})\n\n{_END}"
     text = _PAGE.read_text()
     _PAGE.write_text(re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: figures, text, flags=re.DOTALL))

@@ -1,4 +1,4 @@
-"""Run HAProxy, if installed, as a reverse proxy: a baseline for the gateway."""
+"""Run HAProxy, if installed, as a reverse proxy. It is a baseline for the gateway."""
 
 from __future__ import annotations
 

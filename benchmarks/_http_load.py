@@ -1,4 +1,4 @@
-"""Generate HTTP/1.1 load in its own process; print requests a second and the time of each.
+"""Generate HTTP/1.1 load in its own process. Print requests a second and the time of each.
 
 `_http_load PORT CONNECTIONS SECONDS [GATE_KEY]`: the request comes on standard input. With the key of a runner's gate,
 each connection opens the gate first.
@@ -20,7 +20,7 @@ from fal_server.http.gateway.upstream import knock_and_proof
 
 
 class Client(asyncio.Protocol):
-    """A connection that sends the next request as soon as it has an answer."""
+    """A connection that sends the next request after each answer."""
 
     def __init__(
         self, request: bytes, until: float, times: list[float], done: asyncio.Future[None], gate_key: str

@@ -1,4 +1,4 @@
-"""Run nginx, if installed, as a reverse proxy: a baseline for the gateway."""
+"""Run nginx, if installed, as a reverse proxy. It is the gateway's baseline."""
 
 from __future__ import annotations
 

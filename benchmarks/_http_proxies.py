@@ -1,4 +1,4 @@
-"""Run a bare reverse proxy before one port, with one HTTP server and one client to apps.
+"""Run a bare reverse proxy before one port. It has one HTTP server and one client to apps.
 
 It has no keys, routes or counts, so it shows the cost of server and client alone.
 """
@@ -87,7 +87,7 @@ class OwnClient:
 
 
 def session() -> aiohttp.ClientSession:
-    """Return aiohttp's client as a proxy uses it: it keeps connections and interprets nothing."""
+    """Return aiohttp's client as a proxy uses it. It keeps connections and interprets nothing."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS, use_dns_cache=True)
     return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -128,7 +128,7 @@ class AiohttpClient:
 
 
 async def serve_own(app: OwnClient | AiohttpClient) -> None:
-    """Serve with the controller's own server, with an ASGI application in the router's place."""
+    """Serve with the controller's own server. An ASGI application takes the router's place."""
     adapter = AsgiAdapter(app)
     listener = Listener(adapter, f"{_HOST}:1")
     listening = socket.create_server((_HOST, 0), backlog=1024)

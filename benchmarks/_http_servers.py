@@ -1,4 +1,4 @@
-"""Run the two servers of the HTTP hop, each in its own process: an app under uvicorn, and the gateway."""
+"""Run the two servers of the HTTP hop, each in a process. They are an app under uvicorn, and the gateway."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Taken:
 
 
 async def serve_gateway(port: int, *, history: bool, gated: bool, traces: bool) -> None:
-    """Serve the whole gateway, with a database on disk, in front of an app's port.
+    """Serve the whole gateway before an app's port. Its database is on disk.
 
     This prints a caller's key, too. The only runner is that port, which already listens, so nothing starts.
 

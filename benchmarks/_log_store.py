@@ -1,4 +1,4 @@
-"""Measure baselines for benchmarks/logs.py: the store alone, and many runners that print single lines."""
+"""Measure baselines for benchmarks/logs.py. They are the store alone, and many runners that print single lines."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def store_lines_per_second(count: int, batch: int, width: int) -> float:
 
 
 def cost_of_little() -> tuple[float, float]:
-    """Measure the CPU microseconds of a line of many runners that print single lines, batched and one by one."""
+    """Measure a line's CPU microseconds, batched and one by one. Many runners print single lines."""
 
     async def measure() -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as place:

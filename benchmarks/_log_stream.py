@@ -1,4 +1,4 @@
-"""Serve the baseline of benchmarks/logs.py: ready lines over gRPC, and a program that prints them.
+"""Serve the baseline of benchmarks/logs.py. It is ready lines over gRPC, and a program that prints them.
 
 `serve` prints its port, and ends when its input closes. `print ADDRESS COUNT PAUSE` prints a stream.
 `lines COUNT WIDTH` prints as an app does.
@@ -76,7 +76,7 @@ def serve() -> None:
 
 
 def print_lines(count: str, width: str) -> None:
-    """Print as an app in its worker does; write lines a second to standard error."""
+    """Print as an app in its worker does. Write lines a second to standard error."""
     from fal_runner.worker.request_output import RequestStreams
 
     RequestStreams().install()

@@ -1,4 +1,4 @@
-"""A node whose runners have no processes: one shim and one app answer for all of them.
+"""A node whose runners have no processes. One shim and one app answer for all.
 
 Run it with a directory and the number of runners; it prints its address and its token.
 """

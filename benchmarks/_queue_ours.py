@@ -1,4 +1,4 @@
-"""This project's side of `queue_peers`: queue and store on PostgreSQL, with a runner that answers at once."""
+"""This project's side of `queue_peers`: queue and store on PostgreSQL. Its runner answers at once."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def make(url: str) -> None:
 
 
 async def rate(url: str, jobs: int, at_once: int) -> None:
-    """Measure with producers and a worker in one process, as on the other side."""
+    """Measure with producers and a worker in one process. The other side does so, too."""
     async with opened(url).open_async() as app:
 
         @app.task(name="job")  # type: ignore[untyped-decorator]
@@ -82,7 +82,7 @@ def _task_of(app: procrastinate.App, ledger: str) -> Callable[..., Awaitable[obj
 
 
 async def work(url: str, ledger: str) -> None:
-    """Run a worker, with the documented task for the jobs of dead workers."""
+    """Run a worker with the documented task for dead workers' jobs."""
     async with opened(url).open_async() as app:
         _task_of(app, ledger)
 
@@ -98,7 +98,7 @@ async def work(url: str, ledger: str) -> None:
 
 
 async def produce(url: str, first: int) -> None:
-    """Submit jobs from a number on until standard input ends; print the number of each accepted one."""
+    """Submit jobs from a number on until standard input ends. Print the number of each accepted one."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     async with opened(url).open_async() as app:

@@ -104,7 +104,7 @@ class Version:
         self.process.wait(90)
 
     def start_again(self) -> float:
-        """Kill the controller and start it beside its living runners; return the seconds until it answers."""
+        """Kill the controller and start it beside its living runners. Return the seconds until it answers."""
         self.stop(signal.SIGKILL)
         return self.start()
 
@@ -152,7 +152,7 @@ class Version:
         return self.command("deploy", f"{self._app}::Cold")
 
     def cold_start(self) -> float:
-        """Return the seconds from a call to its answer by a new runner."""
+        """Return the seconds from a call to a new runner's answer."""
         for runner in json.loads(self.fal("runners", "list", "--json"))["runners"]:
             if runner["alias"] == "cold":
                 self.fal("runners", "stop", runner["runner_id"])
@@ -162,11 +162,11 @@ class Version:
         return self.call("cold")
 
     def requests(self, connections: int, prefix: str = "") -> dict[str, float]:
-        """Send requests for a second; return rate, times, and the controller's CPU time of one."""
+        """Send requests for a second. Return rate, times, and the controller's CPU time of one."""
         return load(self.port, f"{prefix}/local/measured/".encode(), self.key, connections, [self.process.pid])
 
     def completed(self) -> float:
-        """Return the seconds from the first of many requests to the queue until all are completed."""
+        """Return the seconds until the queue has completed many requests. They count from the first one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         headers = {"Authorization": f"Key {self.key}", "Content-Type": "application/json"}
 
@@ -184,7 +184,7 @@ class Version:
         return time.perf_counter() - began
 
     def lines(self) -> float:
-        """Return the seconds until the last of many printed lines can be read."""
+        """Return the seconds until the last of many lines can be read."""
         began = time.perf_counter()
         self.call("measured/lines")
         runner = self.runner("measured")
@@ -227,7 +227,7 @@ _FIGURES: dict[str, tuple[str, float, Callable[[Version], float]]] = {
 
 
 def _print_row(title: str, factor: float, taken: Sequence[Sequence[float]]) -> None:
-    """Print the medians of each version, and their ratios to the first one's figure of the same round."""
+    """Print the medians of each version. Print their ratios to the first one's figure of the same round, too."""
     before = taken[0]
     cells = f"{statistics.median(before) * factor:>10.3g}"
     for figures in taken[1:]:
@@ -237,7 +237,7 @@ def _print_row(title: str, factor: float, taken: Sequence[Sequence[float]]) -> N
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print a table of medians, and of the median ratio to the other checkout's figure of the round."""
+    """Measure, and print medians. Also print the median ratio to the other checkout's figure of the round."""
     other = Path(arguments[0]).resolve()
     chosen = {
         title: figure

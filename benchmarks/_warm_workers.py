@@ -1,4 +1,4 @@
-"""Waits for workers that are ready for their next runner, so that a start takes one."""
+"""Waits for workers that are ready for their next runner."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 
 
 def warm_workers(pid: int) -> list[psutil.Process]:
-    """Return the workers that wait for a runner, of the controller or node with this pid."""
+    """Return the waiting workers of the controller or node with this pid."""
     shims = [shim for shim in psutil.Process(pid).children() if has_variable(shim.pid, TAG_VARIABLE, NO_TAG)]
     return [worker for shim in shims for worker in shim.children()]
 
 
 def wait_for_workers(counts: dict[int, int]) -> None:
-    """Wait until so many workers wait, by the pid of their controller or node, and have imported everything."""
+    """Wait for workers of a controller or node that have imported everything."""
     time.sleep(2.5)  # the pool rests after a start, which is not visible from outside
     for pid, count in counts.items():
         while len(waiting := warm_workers(pid)) < count:

@@ -1,4 +1,4 @@
-"""Measure the app's server alone: an endpoint in a runner's server, and in bare FastAPI, in CPU time of a request.
+"""Measure an endpoint in a runner's server and in bare FastAPI. The figure is the CPU time of a request.
 
 Each server is a process that gives requests to uvicorn's protocol without sockets, so that the times depend little on
 other work of the machine. The servers alternate; a share is one of two neighbors.
@@ -24,7 +24,7 @@ _READER = "import os, time\nwhile os.read(0, 65536):\n    time.sleep(0.02)"
 
 
 class _Server:
-    """A process of `_app_server`, whose output goes through a pipe as a runner's does."""
+    """A process of `_app_server`. Its output goes through a pipe as a runner's does."""
 
     def __init__(self, kind: str, endpoint: str) -> None:
         reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""Measure bursts from zero, of 16 apps and of 16 runners of one app: the time to each first byte.
+"""Measure the time to each first byte in bursts from zero. The bursts are of 16 apps and of 16 runners of one app.
 
 Earlier bursts have set how many workers wait. The same run measures the first burst, for which no worker waits.
 """

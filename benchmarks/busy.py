@@ -1,4 +1,4 @@
-"""Measure requests through the gateway while the controller works hard, beside quiet rounds of the same run.
+"""Measure requests through the gateway while the controller works hard.
 
 It builds environments, has ten followers of the app's lines, runs backups, holds a thousand waiting requests, and does
 all of this at once. Quiet rounds come before and after each.

@@ -1,4 +1,4 @@
-"""Measure `fal` commands as whole processes, beside an idle interpreter and a raw stub."""
+"""Measure `fal` commands as whole processes. The baselines are an idle interpreter and a raw stub."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _seconds(command: list[str], environment: dict[str, str]) -> float:
 
 
 def _measure(commands: dict[str, list[str]], environment: dict[str, str]) -> dict[str, float]:
-    """Return each median; commands alternate, so that other work on the machine affects all alike."""
+    """Return each median. Commands alternate, so that other work on the machine affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(_ROUNDS + 1):
         for name, command in commands.items():

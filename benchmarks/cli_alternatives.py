@@ -1,4 +1,4 @@
-"""Measure one command line with argparse, click and typer as whole processes, beside `fal`.
+"""Measure one command line with argparse, click and typer, beside `fal`. Each is a whole process.
 
 Each has ten groups of six commands with four options, and parses one of them. `fal` imports only the named command.
 """

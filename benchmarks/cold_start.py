@@ -87,7 +87,7 @@ class Controller:
         return subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True).stdout
 
     def first_byte(self, app: str) -> float:
-        """Return the seconds from a request to the first byte of its answer."""
+        """Return the seconds from a request to its answer's first byte."""
         request = urllib.request.Request(f"http://{self.address}/local/{app}", b'{"name": "Ada"}')
         request.add_header("Content-Type", "application/json")
         start = time.perf_counter()
@@ -96,7 +96,7 @@ class Controller:
         return time.perf_counter() - start
 
     def end_runner(self, *, workers: int) -> None:
-        """End the runners, as after keep_alive, and wait until the controller is idle.
+        """End the runners, as after keep_alive, and await an idle controller.
 
         Args:
             workers: how many warm workers to wait for.
@@ -108,7 +108,7 @@ class Controller:
         wait_for_workers({self.process.pid: workers})
 
     def memory_mib(self) -> float:
-        """Return the unshared memory of a warm worker, its shim, and the processes of its sandbox."""
+        """Return the unshared memory of a warm worker. Its shim and the processes of its sandbox count, too."""
         waiting = [worker.parent() for worker in warm_workers(self.process.pid)]
         found = [process for shim in waiting if shim is not None for process in (shim, *shim.children(recursive=True))]
         return sum(process.memory_full_info().uss for process in found) / 2**20

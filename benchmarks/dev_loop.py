@@ -1,4 +1,4 @@
-"""Measure `fal dev`, from saving a file to the first answer of the new code.
+"""Measure `fal dev`, from saving a file to the new code's answer.
 
 The same run measures the endpoint under `uvicorn --reload`, and the app without a controller, from the start of Python
 to the first answer.
@@ -115,7 +115,7 @@ def _reloaded(directory: Path) -> list[float]:
 
 
 def _value_or_none(url: str) -> int | None:
-    """Return the value, or None while the process is replaced and the port closed."""
+    """Return the value. It is None while the process is replaced and the port closed."""
     try:
         return _value(url)
     except OSError:

@@ -1,4 +1,4 @@
-"""Measure a real endpoint: through the gateway, directly at its runner, and in bare FastAPI under uvicorn.
+"""Measure a real endpoint through the gateway, and directly at its runner. The baseline is bare FastAPI under uvicorn.
 
 All alternate, with 32 connections and with one. The CPU time of a request through the gateway is shown by process:
 controller, shim (which stores the access lines) and the app's worker.
@@ -156,7 +156,7 @@ def bare(*, access_log: bool) -> Generator[Server]:
 
 
 def runner_of(controller: Controller) -> tuple[psutil.Process, int, str]:
-    """Return the only runner's worker, the port of its app, and the key of the gate before it."""
+    """Return the only runner's worker, its app's port and the gate's key."""
     with closing(sqlite3.connect(controller.state_dir / "fal.db")) as database:
         query = "SELECT runner_id, port, sealed_token FROM runners WHERE port IS NOT NULL"
         ((runner_id, port, sealed),) = database.execute(query).fetchall()

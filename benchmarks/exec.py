@@ -1,4 +1,4 @@
-"""Measure exec's throughput and the echo of a key, beside a raw gRPC stream."""
+"""Measure exec's throughput and the echo of a key. A raw gRPC stream is the baseline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = 300
 
 @contextmanager
 def raw_server() -> Generator[tuple[grpc.Channel, int]]:
-    """Run the raw server in its own process, like a runner; yield a channel to it and its pid."""
+    """Run the raw server in its own process, like a runner. Yield a channel to it and its pid."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks._exec_echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -52,7 +52,7 @@ def zeros(size: int) -> list[str]:
 
 
 def raw_bytes(channel: grpc.Channel, size: int, *, terminal: bool) -> Callable[[], int]:
-    """Read the same command from the raw stream, message by message, as exec's client does."""
+    """Read the same command from the raw stream. It comes message by message, as in exec's client."""
 
     def read() -> int:
         call: grpc.UnaryStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.unary_stream(
@@ -107,7 +107,7 @@ def local_terminal(size: int) -> Callable[[], int]:
 
 
 def rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> dict[str, tuple[float, float]]:
-    """Return each way's MB/s, and the MB/s that its busiest process would reach on its own core.
+    """Return each way's MB/s. Return the MB/s that its busiest process would reach on its own core, too.
 
     The ways alternate, so that other work on the machine affects all alike; the second number does not depend on it.
     """
@@ -133,7 +133,7 @@ def echo_command(*, terminal: bool) -> list[str]:
 
 
 def raw_echo(channel: grpc.Channel, *, terminal: bool) -> Callable[[], Callable[[], None]]:
-    """Send a key to an echoing command on the raw stream, and wait for it."""
+    """Send a key to an echoing command on the raw stream. Wait for the echo."""
 
     def prepare() -> Callable[[], None]:
         keys: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Measure the memory of a controller under floods of callers without a key: before each, and at its peak.
+"""Measure a controller's memory under floods of callers without a key. It does so before each, and at its peak.
 
 Each flood is six calls at once. The last two store the body in the queue and send it to a runner.
 """
@@ -60,7 +60,7 @@ def _sends_grpc(address: str, call: str) -> str:
 
 
 def _posts(address: str, path: str, body: bytes) -> str:
-    """Send a body; return the status of the answer, which may come before the body's end."""
+    """Send a body. Return the status of the answer, which may come before the body's end."""
     host, _, port = address.partition(":")
     with socket.create_connection((host, int(port)), timeout=300) as sock:
         head = f"POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -76,7 +76,7 @@ def _posts(address: str, path: str, body: bytes) -> str:
 
 
 class _Peak:
-    """Reads the resident memory of a process until the end of the block."""
+    """Reads the resident memory of a process until the block ends."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process

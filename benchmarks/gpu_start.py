@@ -1,4 +1,4 @@
-"""Measure how long the first caller of an app with a GPU waits, beside the same app without one.
+"""Measure how long a GPU app's first caller waits. Beside it runs the same app without a GPU.
 
 The GPUs are a library with the symbols of NVIDIA's driver, and device files that lead elsewhere, so that sandboxes get
 them. Both apps are on one controller; the one without a GPU has a worker that waits, and the same share of the

@@ -1,4 +1,4 @@
-"""Measure what grows with the number of apps, runners, waiting requests, followers and log lines.
+"""Measure what grows with apps, runners, waiting requests, followers and log lines.
 
 The store is a SQLite file, and everything above it is real. The table has the CPU time of each operation, how it grows,
 and the longest time for which the event loop was blocked. `make bench-growth` writes it into
@@ -56,7 +56,7 @@ _FOLLOWED = "3f0c1c52-7d8e-4d52-9f2e-000000000009"
 
 @asynccontextmanager
 async def holds() -> AsyncGenerator[list[float]]:
-    """Collect the CPU times of the event loop between two turns, in milliseconds."""
+    """Collect the event loop's CPU times between two turns, in milliseconds."""
     found: list[float] = []
 
     async def watch() -> None:
@@ -96,7 +96,7 @@ async def _accept() -> None:
 
 
 async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
-    """List ended runners, all at once as published clients do, and in pages."""
+    """List ended runners at once as published clients do, and in pages."""
     since = platform.clock.now() - timedelta(hours=20)
     ended = replace(make_runner(), state=RunnerState.TERMINATED)
     for first in range(0, count, _TOGETHER):
@@ -140,7 +140,7 @@ async def list_runners(platform: Platform, count: int) -> dict[str, Measured]:
 
 
 async def list_living(directory: Path, count: int) -> dict[str, Measured]:
-    """List and watch apps, each with one ready runner, and plan for them."""
+    """List and watch apps, and plan for them. Each has one ready runner."""
     store = await open_store(directory / f"living-{count}.db", AesVault(KEY))
     platform = Platform(store, directory / f"living-{count}")
     try:
@@ -196,7 +196,7 @@ async def _living(platform: Platform, count: int) -> dict[str, Measured]:
 
 
 async def choose_runner(directory: Path, count: int) -> dict[str, Measured]:
-    """Give a request one of the runners of one app, half of which are busy, and take it back."""
+    """Give a request one of an app's runners, and take it back. Half of the runners are busy."""
     store = await open_store(directory / f"one-{count}.db", AesVault(KEY))
     platform = Platform(store, directory / f"one-{count}")
     try:
@@ -288,7 +288,7 @@ def _line(number: int, at: datetime) -> LogEntry:
 
 
 async def read_lines(platform: Platform, count: int) -> dict[str, Measured]:
-    """Store lines, read the newest ones, and search all for a text that none has."""
+    """Store lines and read the newest ones. Search all for a text that none has."""
     begin = platform.clock.now() - timedelta(hours=1)
 
     async def stored() -> int:
@@ -339,7 +339,7 @@ async def measure(directory: Path, count: int) -> dict[str, Measured]:
 
 
 def least(count: int) -> dict[str, Measured]:
-    """Return the figures for one count, each of the run in which it took the least time."""
+    """Return the figures for one count. Each is of the run in which it took the least time."""
     memory = Path("/dev/shm")  # leaves out the cost of durable writes
     found: dict[str, list[Measured]] = {}
     for _ in range(_RUNS.get(count, 1)):

@@ -1,4 +1,4 @@
-"""Measure this project's HTTP server and client beside uvicorn and aiohttp, as bare proxies.
+"""Measure this project's HTTP server and client beside uvicorn and aiohttp. All are bare proxies.
 
 The complete gateway takes part, too: with keys, routing, counting and a database.
 """

@@ -1,4 +1,4 @@
-"""Measure the gateway: an app under uvicorn, called directly, through the gateway and through nginx.
+"""Measure the gateway. An app under uvicorn is called directly, through the gateway and through nginx.
 
 The three alternate. The gateway is complete: keys, routing, counting, deadlines and a database on disk.
 """
@@ -54,12 +54,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def loop_seconds(pid: int) -> float:
-    """Return the CPU time of a process's event loop, as the scheduler counts it."""
+    """Return the CPU time of a process's event loop. The scheduler counts it."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def load(port: int, path: bytes, key: str, connections: int, pids: Sequence[int]) -> Run:
-    """Run the load generator; `cpu_us` is the CPU time of a request, `loop_us` that in the first process's loop."""
+    """Run the load generator. `cpu_us` is the CPU time of a request, `loop_us` that in the first process's loop."""
     command = [sys.executable, "-m", "benchmarks._http_load", str(port), str(connections), str(_SECONDS)]
     fields = (
         b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"

@@ -1,4 +1,4 @@
-"""Measure log lines from an app's print to a follower, through shim, controller and database.
+"""Measure log lines from an app's print to a follower. They go through shim, controller and database.
 
 The same run measures the baselines: printing alone, storing alone, and a raw gRPC stream of ready lines.
 """
@@ -87,7 +87,7 @@ class Raw:
         self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
 
     def lines_per_second(self, kind: str) -> float:
-        """Read ready lines with the same client, in batches or one in each message; return the rate."""
+        """Read ready lines with the same client, and return the rate. They come in batches or one in each message."""
         calls = Calls(parse_target(self.address), NoCredentials(), ChannelOptions())
         started, count = 0.0, 0
         for batch in calls.follow_logs(LogQuery(runner_id="r", search=f"{kind} {_LINES} {_WIDTH}")):
@@ -103,7 +103,7 @@ class Raw:
 
 
 def prints_per_second() -> float:
-    """Measure printing as an app does, into a pipe whose reader discards everything."""
+    """Measure printing as an app does. The pipe's reader discards everything."""
     command = [sys.executable, "-m", "benchmarks._log_stream", "lines", str(_LINES), str(_WIDTH)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -127,7 +127,7 @@ def cpu_seconds(controller: Controller) -> float:
 
 
 def lines_per_second(controller: Controller) -> tuple[float, float]:
-    """Let the app print, and read up to the last line; return lines a second, and CPU microseconds of a line."""
+    """Let the app print, and read up to the last line. Return lines a second, and CPU microseconds of a line."""
     messages = follow(f"127.0.0.1:{controller.grpc_port}", controller.key, datetime.now(UTC))
     controller.call("/local/bench/tick", {"count": 1})  # opens the stream before the measurement
     while next(messages) != "end of ticks":
@@ -146,7 +146,7 @@ def lines_per_second(controller: Controller) -> tuple[float, float]:
 
 
 def delays(command: list[str], environment: dict[str, str] | None, app_of: Controller | None) -> list[float]:
-    """Return the milliseconds from each print to its line in a pipe, sorted."""
+    """Return the sorted milliseconds from each print to its line. A pipe carries the lines."""
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         found: list[float] = []

@@ -1,4 +1,4 @@
-"""Measure this project beside its peers in one run: proxies before one app, and servers of one endpoint.
+"""Measure this project beside its peers in one run. They are proxies before one app, and servers of one endpoint.
 
 `make bench-peers` also writes the figures into docs/explanation/performance/peers.md, with a plot. nginx and HAProxy
 take part where they are installed; LitServe and BentoML are installed below .cache, and run by an interpreter without
@@ -82,7 +82,7 @@ Figures: TypeAlias = "dict[str, dict[int, list[Run]]]"
 
 
 class Peer(NamedTuple):
-    """A server to call, and the processes whose CPU time counts, with their children."""
+    """A server to call, and its processes. Their CPU time counts, with their children's."""
 
     port: int
     path: str
@@ -131,7 +131,7 @@ def proxies() -> Generator[dict[str, Peer]]:
 
 @contextmanager
 def servers(place: Path) -> Generator[dict[str, Peer]]:
-    """Serve one endpoint: in FastAPI alone, on this platform, and with the peers."""
+    """Serve one endpoint in FastAPI alone, on this platform and with peers."""
     with ExitStack() as stack:
         plain = stack.enter_context(bare(access_log=False))
         controller = stack.enter_context(running(place / "state", "--warm-workers", "0"))
@@ -209,7 +209,7 @@ def measured(peers: Mapping[str, Peer]) -> Figures:
 
 
 def table(figures: Figures, first: str) -> str:
-    """Return the figures as a table of Markdown; rates are shares of the first server in the same round."""
+    """Return the figures as a table of Markdown. Rates are shares of the first server in the same round."""
     lines = [
         f"| {first} | requests/s at 32 | share | CPU us a request | p50, p99 ms at 1 | p50, p99 ms at 32 |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -225,7 +225,7 @@ def table(figures: Figures, first: str) -> str:
 
 
 def plot(groups: Mapping[str, Figures]) -> str:
-    """Return a bar chart of the requests a second at 32 connections, as SVG."""
+    """Return an SVG bar chart of requests a second at 32 connections."""
     rows = [(title, name, _median(runs[32], "per_second")) for title, f in groups.items() for name, runs in f.items()]
     bars: list[str] = []
     y = 10

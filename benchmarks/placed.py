@@ -1,4 +1,4 @@
-"""Measure starts and requests on other machines, which are namespaces, beside the same on the controller's own.
+"""Measure starts and requests on other machines beside the controller's own. They are namespaces.
 
 In one run, in turns: the first answer of an app without runners, for which a worker waits, on the controller's machine,
 on a node, and on one that Ray chose; and requests to a runner on the controller's machine and to one on a node, through
@@ -68,7 +68,7 @@ def _runners(controller: Controller) -> list[dict[str, str]]:
 
 
 def _end_runners(controllers: Sequence[Controller], workers: dict[int, int]) -> None:
-    """End the runners, as after keep_alive, and wait for what is to wait for the next ones."""
+    """End the runners, as after keep_alive. Wait for what waits for the next ones."""
     for controller in controllers:
         for runner in _runners(controller):
             controller.fal("runners", "stop", runner["runner_id"])

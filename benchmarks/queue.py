@@ -1,4 +1,4 @@
-"""Measure requests of the queue, from acceptance to completion, beside inserts into bare SQLite.
+"""Measure requests of the queue, beside inserts into bare SQLite.
 
 The store is a SQLite file, the runner answers at once, and nothing uses HTTP. Bare SQLite inserts one row in each
 transaction. Both sync each commit. The table has rates and the CPU time of a request, with 1 and with 32 at once, and
@@ -27,7 +27,7 @@ AT_ONCE = (1, 32)
 
 
 def alone(directory: Path) -> tuple[float, float]:
-    """Return rows a second, and the CPU milliseconds of a row, of bare SQLite."""
+    """Return rows a second, and a row's CPU milliseconds, of bare SQLite."""
     connection = sqlite3.connect(directory / "alone.db", isolation_level=None)
     set_pragmas(connection)
     connection.execute("CREATE TABLE requests (id TEXT PRIMARY KEY, body BLOB)")
@@ -53,7 +53,7 @@ async def requests(q: Queueing, at_once: int) -> tuple[float, float]:
 
 
 async def accepted(q: Queueing, at_once: int) -> float:
-    """Return how many requests are accepted a second if nobody waits for their ends."""
+    """Return how many requests are accepted a second. Nobody waits for their ends."""
 
     async def some() -> list[str]:
         return [await q.submit() for _ in range(REQUESTS // at_once)]

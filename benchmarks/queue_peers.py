@@ -1,4 +1,4 @@
-"""Measure the queue on PostgreSQL beside procrastinate: rates, times, and the effect of faults.
+"""Measure the queue on PostgreSQL beside procrastinate. It shows rates, times, and the effect of faults.
 
 Rates: each side has producers, worker and queue in one process, with ten connections; a job of 200 bytes does nothing;
 commits wait for the disk. This project also encrypts the job and stores an answer. Faults: this project's side is a
@@ -34,7 +34,7 @@ _JOBS = {1: 150, 32: 960}
 
 
 class Procrastinate:
-    """A process that submits jobs, and a worker that is restarted whenever it ends."""
+    """A process that submits jobs, and a worker. The worker is restarted whenever it ends."""
 
     table = "procrastinate_jobs"
     # procrastinate's own task for stalled jobs does not count.
@@ -107,7 +107,7 @@ def _ours(*words: str) -> str:
 
 
 def _cpu_of(process: psutil.Process) -> float:
-    """Return the CPU seconds of a server and its children, ended ones included."""
+    """Return the CPU seconds of a server and its children. Ended ones count."""
     used = process.cpu_times()
     living = 0.0
     for child in process.children(recursive=True):
@@ -140,7 +140,7 @@ def rates(server: Postgresql) -> dict[tuple[str, int], list[dict[str, float]]]:
 
 
 def faults(name: str, folder: Path) -> None:
-    """Let a side work through each fault, with a new server; print what became of the jobs."""
+    """Let a side work through each fault, with a new server. Print what became of the jobs."""
     with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory), durable=True) as server:
         side: Side = OurQueue(server, folder) if name == _OURS else Procrastinate(server, folder)
         try:

@@ -1,4 +1,4 @@
-"""Measure a plan over everything and over changes: 1 to 100 thousand runners, 20 of each app."""
+"""Measure a plan over everything and over changes. There are 1 to 100 thousand runners, 20 of each app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[str, Usage], list[Node]]:
-    """Return a stable platform: half of the runners idle, half busy, and nothing to do for a plan."""
+    """Return a stable platform. Half of the runners are idle, half busy, and a plan has nothing to do."""
     each = runners // apps
     inputs = [
         AppInput(

@@ -1,4 +1,4 @@
-"""Measure choosing a runner for a request and freeing the slot: 10 to 10,000 runners of one app.
+"""Measure choosing a runner for a request and freeing the slot. One app has 10 to 10,000 runners.
 
 Half of the runners already have a request. The baseline is a look at each runner.
 """
@@ -33,7 +33,7 @@ def microseconds(work: Callable[[], object], times: int) -> float:
 
 
 async def measured(runners: int) -> tuple[float, float]:
-    """Return the microseconds of a request's slot, and of a look at each runner."""
+    """Return the microseconds of a request's slot. Return those of a look at each runner, too."""
     with tempfile.TemporaryDirectory() as directory:
         async with opened(Path(directory)) as platform:
             scaling = {"max_concurrency": 10_000, "max_multiplexing": 2}

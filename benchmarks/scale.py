@@ -1,4 +1,4 @@
-"""Measure 500 apps and 2,000 runners on a simulated engine, with everything above it real.
+"""Measure 500 apps and 2,000 runners on a simulated engine. Everything above it is real.
 
 The store is a SQLite file, and the clock is simulated. The table has the CPU time of a round of the reconciler, and the
 memory over an hour in which runners are stopped, scaled, used and replaced.
@@ -93,7 +93,7 @@ async def ticks(platform: Platform, rounds: int) -> list[float]:
 
 
 async def churn(platform: Platform, chance: random.Random, store: SqlStore) -> None:
-    """Simulate one step: requests come and go, runners stop, apps scale, time passes."""
+    """Simulate one step. Requests come and go, runners stop, apps scale, and time passes."""
     names = [app.name for app in platform.catalog.apps]
     for number in range(CHANGES):
         name = chance.choice(names)
@@ -118,7 +118,7 @@ async def churn(platform: Platform, chance: random.Random, store: SqlStore) -> N
 
 
 async def measured(directory: Path) -> tuple[list[float], list[float], list[float], int]:
-    """Return ticks at rest and in churn in milliseconds, megabytes over the hour, and the number of starts."""
+    """Return ticks in milliseconds, megabytes over the hour, and the starts' number. Ticks are at rest and in churn."""
     store = await open_store(directory / "scale.db", AesVault(KEY))
     platform = Platform(store, directory)
     watch = asyncio.create_task(platform.reconciler.watch())

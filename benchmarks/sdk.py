@@ -1,4 +1,4 @@
-"""Measure `client.runners.list()` beside the raw stub on one channel, at 10, 1,000 and 10,000 runners."""
+"""Measure `client.runners.list()` beside the raw stub on one channel. There are 10, 1,000 and 10,000 runners."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLE = (
 
 
 def answer(size: int) -> bytes:
-    """Return a serialized list of a busy platform's runners, each with one lease in its metadata."""
+    """Return a serialized list of a busy platform's runners. Each has one lease in its metadata."""
     response = runner_pb2.ListRunnersResponse()
     for number in range(size):
         runner = response.runners.add(
@@ -57,7 +57,7 @@ def answer(size: int) -> bytes:
 
 
 def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]:
-    """Answer every list with the same bytes, so that the server's work is not measured."""
+    """Answer every list with the same bytes. The server's work is then not measured."""
 
     def listed(request: bytes, context: grpc.ServicerContext) -> bytes:
         return answers[size[0]]
@@ -72,7 +72,7 @@ def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each way; the ways alternate, so that other work affects all alike."""
+    """Return the median seconds of each way. The ways alternate, so that other work affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for name in ways:
         ways[name]()

@@ -1,4 +1,4 @@
-"""Measure how long it takes until another controller answers after the owner was killed, with 1,000 runners.
+"""Measure how long a takeover takes with 1,000 runners. The owner is killed.
 
 Two controllers and a node on PostgreSQL; the runners have no processes, but the controllers hold a connection to each.
 The owner is killed with requests in the queue, and the lease of 5 seconds has to end before another can claim it.
@@ -51,7 +51,7 @@ def begin(root: Path, name: str, url: str) -> Controller:
 
 
 def listed(controller: Controller) -> int:
-    """Return how many runners the controller lists, over JSON; 0 if it does not answer."""
+    """Return how many runners the controller lists. It is 0 without an answer."""
     try:
         answer = controller.call("/fal.v1.Runners/ListRunners", {}, key=controller.key)
     except OSError:
@@ -60,7 +60,7 @@ def listed(controller: Controller) -> int:
 
 
 def called(controller: Controller, path: str = "/local/far") -> dict[str, object] | None:
-    """Return the answer of the app, or of its queue; None if there is none."""
+    """Return the answer of the app or its queue. None if there is none."""
     try:
         answer = controller.call(path, {})
     except OSError:

@@ -1,4 +1,4 @@
-"""An app for conversations: it answers each message of a WebSocket with a message.
+"""An app for conversations. It answers each message of a WebSocket with a message.
 
 Deploy it:
 
@@ -8,9 +8,11 @@ Talk to it, with a line of JSON for each message:
 
     echo '{"number": 4}' | fal api realtime --realtime
 
-In Python, `fal_client.realtime("local/realtime")` does the same. A plain call works, too:
+A plain call works, too:
 
     curl RUN/ -H 'Content-Type: application/json' -d '{"number": 4}'
+
+In Python, `fal_client.realtime("local/realtime")` talks to it.
 """
 
 from pydantic import BaseModel

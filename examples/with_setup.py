@@ -1,13 +1,15 @@
-"""An app with its own packages, a secret, and work that each runner does once.
+"""An app with its own packages and a secret. Each runner does some work only once.
 
 Set the secret and deploy it:
 
     fal secrets set GREETING=Welcome
     fal deploy examples/with_setup.py
 
-It is private, so call it with a key, at the address that the deploy printed under "sync":
+It is private, so call it with a key:
 
     curl RUN/ -H "Authorization: Key $FAL_KEY" -H 'Content-Type: application/json' -d '{"number": 1234567}'
+
+RUN is the address that the deploy printed under "sync".
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Opens httpx clients for calls to apps, with this program's key, CA certificates and proxies."""
+"""Opens httpx clients for calls to apps. They have this program's key, CA certificates and proxies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WebSocketArguments(TypedDict):
 
 
 def authorization() -> dict[str, str]:
-    """Return the header with this program's key, or an empty mapping if it has no key, for public apps."""
+    """Return the header with this program's key. It is empty without a key, for public apps."""
     return dict(_settings().credentials.headers())
 
 
@@ -73,7 +73,7 @@ def websocket_arguments(url: str, headers: Mapping[str, str]) -> WebSocketArgume
 
 
 def require_httpx() -> None:
-    """Raise an error if httpx is missing: only runners whose app asks for it have it.
+    """Raise an error if httpx is missing. Only runners whose app asks for it have it.
 
     Raises:
         ModuleNotFoundError: it is not installed; the message says what to do.

@@ -1,4 +1,4 @@
-"""Calls apps by name: through the queue, as a stream, or over a WebSocket.
+"""Calls apps by name. A call goes through the queue, as a stream, or over a WebSocket.
 
 from fal import apps
 
@@ -52,14 +52,14 @@ class Queued(_Status):
 
 @dataclass
 class InProgress(_Status):
-    """An app works on the request; `logs` has its lines if they were asked for."""
+    """An app works on the request. `logs` has its lines if they were asked for."""
 
     logs: list[dict[str, object]] | None
 
 
 @dataclass
 class Completed(_Status):
-    """The request has ended; `error` and `error_type` say why it failed, or are None."""
+    """The request has ended. `error` and `error_type` say why it failed, or are None."""
 
     logs: list[dict[str, object]] | None
     error: str | None = None
@@ -258,7 +258,7 @@ def address(app_id: str) -> str:
 
 
 def _named(app_id: str) -> str:
-    """Return the app id with its owner; an older form separates the two with a dash."""
+    """Return the app id with its owner. An older form separates the two with a dash."""
     return app_id.strip("/") if "/" in app_id else app_id.replace("-", "/", 1)
 
 
@@ -276,7 +276,7 @@ def _lines(answer: httpx.Response) -> Iterator[str]:
 
 
 def _about(part: str | bytes) -> Mapping[str, object] | None:
-    """Return a control message about the response, or None if `part` belongs to the response itself."""
+    """Return a control message about the response. None if `part` belongs to the response itself."""
     if not isinstance(part, str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reads profiles from the published client's file and from our own; writes only our own.
+"""Reads profiles from the published client's file and our own. Writes only our own.
 
 The published client reads ~/.fal/config.toml at import, and fails if the current profile's host does not begin with
 "api". So our profiles, and the choice of the current one, live in a separate file.
@@ -24,7 +24,7 @@ INTERNAL = "__internal__"
 
 
 def truthy(environ: Mapping[str, str], name: str) -> bool:
-    """Return whether a variable is set to something other than 0, false or an empty text."""
+    """Return whether a variable is something other than 0, false or empty."""
     return environ.get(name, "").strip().lower() not in ("", "0", "false")
 
 
@@ -45,7 +45,7 @@ def own_path(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The merged content of both files; if both define a profile, ours wins.
+    """The merged content of both files. If both define a profile, ours wins.
 
     Attributes:
         path: the published client's file, which need not exist.
@@ -165,7 +165,7 @@ class ConfigEditor:
         return self._shared.internal_text("profile")
 
     def setting(self, profile: str, name: str) -> str | None:
-        """Return a setting of a profile; None if it is unset or empty."""
+        """Return a setting of a profile; None if unset or empty."""
         where = f"profile {profile!r} of {self._path} or {self._shared.path}"
         own = self._document.get(profile)
         return _text(
@@ -187,7 +187,7 @@ class ConfigEditor:
         self._document.add(name, tomlkit.table())
 
     def copy_profile(self, name: str) -> None:
-        """Copy a profile of the published client into our file, unless ours has one of that name.
+        """Copy a profile of the published client into our file. A profile of that name in ours is kept.
 
         Raises:
             ConfigError: there is no such profile.
@@ -213,7 +213,7 @@ class ConfigEditor:
             )
 
     def delete_profile(self, name: str) -> None:
-        """Remove a profile; if it was the current one, no profile is current.
+        """Remove a profile. If it was the current one, no profile is current.
 
         Raises:
             ConfigError: see `require_own`.
@@ -239,7 +239,7 @@ class ConfigEditor:
             table.remove(setting)
 
     def set_current(self, profile: str | None) -> None:
-        """Choose the profile to use, or none; this overrides the published client's file."""
+        """Choose the profile to use, or none. This overrides the published client's file."""
         import tomlkit
         from tomlkit.items import Table
 
@@ -276,7 +276,7 @@ class ConfigEditor:
 
 @contextmanager
 def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Generator[ConfigEditor, None, None]:
-    """Change our own file: write the block's changes at its end, or none if it raises.
+    """Change our own file. The block's changes are written at its end, or none if it raises.
 
     Only the file's owner can read it (0600). Comments are kept. A concurrent edit by another process waits.
 
@@ -289,7 +289,7 @@ def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
 
 
 def take_over(profile: str, path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> bool:
-    """Move a profile from the published client's file into ours, along with being current.
+    """Move a profile from the published client's file into ours. If it was the current one, it still is.
 
     Earlier versions wrote it there, but the published client cannot be imported with such a host.
 

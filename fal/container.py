@@ -105,7 +105,7 @@ class ContainerImage:
 
     @classmethod
     def from_dockerfile_str(cls, text: str, **options: Unpack[ImageOptions]) -> ContainerImage:
-        """Return an image from a Dockerfile's text; the options are the class's attributes."""
+        """Return an image from a Dockerfile's text. The options are the class's attributes."""
         return cls(text, **options)
 
     @classmethod
@@ -120,7 +120,7 @@ class ContainerImage:
         return cls.from_dockerfile_str(text, **options)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Omit secrets and passwords: the controller keeps pickles, and every runner loads them."""
+        """Omit secrets and passwords. The controller keeps pickles, and every runner loads them."""
         return _bare_image, (self.dockerfile_str,)
 
     def to_dict(self) -> dict[str, object]:
@@ -152,7 +152,7 @@ class ContainerImage:
     def add_dockerignore(
         self, patterns: Sequence[str] | None = None, path: str | os.PathLike[str] | None = None
     ) -> None:
-        """Set the files to leave out, by patterns or by a file of patterns.
+        """Set the files to leave out, by patterns or a pattern file.
 
         Raises:
             ValueError: both or neither are given.
@@ -163,7 +163,7 @@ class ContainerImage:
         self.dockerignore_path = path
 
     def get_copy_add_sources(self) -> list[str]:
-        """Return the sources of COPY and ADD in the context directory, in order."""
+        """Return the context directory's sources of COPY and ADD, in order."""
         joined = re.sub(r"\\\n\s*", " ", self.dockerfile_str)
         found: list[str] = []
         for instruction, rest in _INSTRUCTION.findall(joined):
@@ -174,7 +174,7 @@ class ContainerImage:
 
 
 def _sources(rest: str) -> list[str]:
-    """Return the sources of one COPY or ADD in either form; its last word is the destination."""
+    """Return the sources of one COPY or ADD in either form. Its last word is the destination."""
     while match := _FLAG.match(rest):
         rest = rest[match.end() :]
     if rest.startswith("["):
@@ -192,7 +192,7 @@ def _bare_image(text: str) -> ContainerImage:
 
 
 def pattern_to_regex(pattern: str) -> str:
-    """Return a gitignore pattern as a regular expression for paths relative to the context directory."""
+    """Return a gitignore pattern as a regular expression. It is for paths relative to the context directory."""
     directory_only = pattern.endswith("/")
     body = pattern.rstrip("/")
     anchored = "/" in body

@@ -76,7 +76,7 @@ class AppException(FalServerlessException):
 
 @dataclass(eq=False)
 class GPUException(AppException):
-    """The GPU failed; the response is 503, so that the platform replaces the runner."""
+    """The GPU failed. The response is 503, so that the platform replaces the runner."""
 
     message: str = "GPU error"
     status_code: int = 503
@@ -95,7 +95,7 @@ class CUDAOutOfMemoryException(GPUOutOfMemoryException):
 
 
 class catch_gpu_exceptions(ContextDecorator):  # noqa: N801 - the published name
-    """Turn errors of a broken GPU into a `GPUException`, so that the response is 503.
+    """Turn errors of a broken GPU into a `GPUException`. The response is then 503.
 
     Use it as a context manager or a decorator:
 

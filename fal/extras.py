@@ -1,4 +1,4 @@
-"""Lists the packages that this project's extras install, to report missing ones early."""
+"""Lists the packages that this project's extras install. Missing ones are reported early."""
 
 from __future__ import annotations
 

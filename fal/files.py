@@ -1,4 +1,4 @@
-"""Lists, downloads, uploads, moves and removes files in /data, which all runners of the account share."""
+"""Lists, downloads, uploads, moves and removes files in /data. All runners of the account share it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Files:
         self._rest = rest
 
     def entries(self, path: str = "/") -> list[RemoteFile]:
-        """Return the entries of a directory, sorted by path; `/` contains only /data.
+        """Return a directory's entries, sorted by path; `/` contains only /data.
 
         Raises:
             NotFoundError: there is no such directory.
@@ -204,7 +204,7 @@ class Files:
         return path
 
     def _upload_parts(self, local: Path, upload: str) -> tuple[list[JSON], str]:
-        """Send the parts, several at a time; return the controller's answer to each, and the MD5 of the whole file."""
+        """Send the parts, several at a time. Return the controller's answer to each, and the MD5 of the whole file."""
         md5 = hashlib.md5(usedforsecurity=False)
         said: list[JSON] = []
         with local.open("rb") as file, ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
@@ -240,7 +240,7 @@ class Files:
 
 
 def _local_name(entry: RemoteFile) -> str:
-    """Return an entry's name if it is safe in a local path: the controller chose it."""
+    """Return an entry's name if it is safe in a local path. The controller chose it."""
     if entry.name in {"", ".", ".."} or Path(entry.name).name != entry.name:
         raise UnknownError(f"{entry.path!r} is not a name that a file can have on this machine")
     return entry.name

@@ -40,7 +40,7 @@ _NAMES = frozenset(
 
 
 def bool_envvar(name: str) -> bool:
-    """Return whether a variable is set to something other than 0, false or an empty text."""
+    """Return whether a variable is something other than 0, false or empty."""
     from fal.config import truthy
 
     return truthy(os.environ, name)

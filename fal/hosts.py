@@ -1,4 +1,4 @@
-"""Resolves the addresses for calling apps: directly, through their queues, and over WebSockets."""
+"""Resolves the addresses for calling apps. A call is direct, through a queue, or over a WebSocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLAINTEXT = ("ISOLATE_TEST_MODE", "ISOLATE_AUTH_DISABLED")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """The base addresses for calls: each has a scheme, may have a path, and has no slash at the end.
+    """The base addresses for calls. Each has a scheme, may have a path, and has no slash at the end.
 
     Attributes:
         run: for direct calls.
@@ -96,7 +96,7 @@ def base_url(text: str, target: Target, environ: Mapping[str, str], *, source: s
 
 
 def check_private_url(url: str) -> None:
-    """Raise an error if others could read the data sent to an address.
+    """Raise an error if others could read data sent to an address.
 
     Raises:
         ConfigError: the address is malformed.

@@ -1,4 +1,4 @@
-"""Requests, responses and their parsing, shared by the blocking and the asyncio HTTP client."""
+"""Requests, responses and their parsing. The blocking and the asyncio HTTP client share them."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSentEvent:
-    """An event of a text/event-stream; `name` is "message" unless the server gives one."""
+    """An event of a text/event-stream. `name` is "message" unless the server gives one."""
 
     name: str
     data: str
 
 
 class LineSplitter:
-    """Splits chunks of bytes into lines by the rules of the HTML standard.
+    """Splits chunks of bytes into lines by the HTML standard's rules.
 
     Lines end only at LF, CR or CRLF: `str.splitlines` would also split at other characters.
     """
@@ -128,7 +128,7 @@ class EventParser:
 
 
 def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tuple[bytes, str]:
-    """Return a multipart/form-data body (RFC 7578) with one file, and its content type.
+    """Return a multipart/form-data body (RFC 7578) with one file. Also return its content type.
 
     Args:
         content: the file's content.
@@ -145,7 +145,7 @@ def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tup
 
 
 def status_error(status: int, headers: Mapping[str, str], content: bytes, url: str) -> CallError:
-    """Return the error for an HTTP status, with the message from the body."""
+    """Return the error for an HTTP status, with the body's message."""
     where = without_query(url)
     answered = f"{where} answered {status} {_phrase(status)}".rstrip()
     try:
@@ -189,7 +189,7 @@ def _in_words(detail: object) -> str:
 
 
 def without_query(url: str) -> str:
-    """Return the address without its query for messages: the query can hold the user's input."""
+    """Return the address without its query for messages. The query can hold the user's input."""
     return url.partition("?")[0]
 
 
@@ -222,7 +222,7 @@ def length_of(response: httpx.Response) -> int | None:
 
 
 def redirect_of(response: httpx.Response, url: str) -> str | None:
-    """Return the redirect's target if it stays on the same scheme, host and port."""
+    """Return the redirect's target if it keeps the scheme, host and port."""
     if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
         return None
     target = urljoin(url, response.headers["location"])
@@ -231,7 +231,7 @@ def redirect_of(response: httpx.Response, url: str) -> str | None:
 
 
 class ClientArguments(TypedDict):
-    """How an httpx client verifies certificates, and whether it uses the environment's proxies."""
+    """How an httpx client verifies certificates. Also says whether it uses the environment's proxies."""
 
     verify: ssl.SSLContext | bool
     trust_env: bool
@@ -251,14 +251,14 @@ def kind_of(url: str) -> ClientKind:
 
 
 def client_arguments(url: str, options: ChannelOptions) -> ClientArguments:
-    """Return the arguments of a URL's httpx client: a proxy must not see this machine's keys."""
+    """Return the arguments of a URL's httpx client. A proxy must not see this machine's keys."""
     kind = kind_of(url)
     # Plaintext needs no verification, and loading the system's CA certificates takes time.
     return ClientArguments(verify=tls_context(options) if kind.tls else False, trust_env=not kind.local)
 
 
 def tls_context(options: ChannelOptions) -> ssl.SSLContext:
-    """Return how to verify a server's certificate, and which client certificate to present if asked.
+    """Return how to verify a server's certificate. It includes the client certificate to present if asked.
 
     Raises:
         ConfigError: the CA file or the client certificate cannot be used.
@@ -289,7 +289,7 @@ def translated(url: str, start: str) -> Generator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the operating system's message if there is one: httpx often keeps it in a cause."""
+    """Return the operating system's message if there is one. Often httpx keeps it in a cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno:

@@ -1,4 +1,4 @@
-"""Reads the login token that the published client's `fal auth login` stores; never refreshes it."""
+"""Reads the login token that the published client's `fal auth login` stores. The token is never refreshed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MAX_REDRIVEN = 100
 
 
 class QueueState(StrEnum):
-    """The state of a request; UNKNOWN is a state that this version does not know."""
+    """The state of a request. UNKNOWN is a state that this version does not know."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -35,7 +35,7 @@ class QueueState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookDelivery:
-    """One attempt to deliver a webhook: the receiver's HTTP status, or the error."""
+    """One attempt to deliver a webhook: the receiver's HTTP status, or error."""
 
     number: int
     at: datetime | None
@@ -97,7 +97,7 @@ class QueuedRequest:
 
 
 def queue_path(owner: str, app_name: str, *parts: str) -> str:
-    """Return the path of an app's queue, or of a resource in it."""
+    """Return the path of an app's queue or a resource in it."""
     return "/".join(["/applications", *(quote(part, safe="") for part in (owner, app_name, "queue", *parts))])
 
 

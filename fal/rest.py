@@ -1,4 +1,4 @@
-"""The asyncio client's few HTTP calls: app files, queues, teams, and logs of controllers that lack our rpcs."""
+"""The client's few HTTP calls: app files, queues and teams. Also logs if a controller lacks our rpcs."""
 
 # Generated from fal/rest_aio.py by scripts/gen_blocking.py; do not edit.
 
@@ -95,13 +95,13 @@ class Rest:
 
     @contextmanager
     def receive(self, path: str, *, timeout_seconds: float) -> Generator[HttpStream]:
-        """Open a path of the controller itself to read its content in chunks. Raises the errors of `send`."""
+        """Open a path of the controller to read its content in chunks. Raises the errors of `send`."""
         request = self._request("GET", f"{self._url}{path}", accept="*/*", timeout_seconds=timeout_seconds)
         with self._client.stream(request) as stream:
             yield stream
 
     def runner_times(self, runner_id: str) -> tuple[datetime | None, datetime | None]:
-        """Return when a runner started and ended; None for an event that has not happened.
+        """Return when a runner started and ended. None for an event that has not happened.
 
         Raises:
             NotFoundError: there is no such runner.
@@ -119,13 +119,13 @@ class Rest:
         search: str | None,
         page_size: int = 1000,
     ) -> LogPage:
-        """Return stored lines of a runner, newest first; the token is the next page's `until`."""
+        """Return stored lines of a runner, newest first. The token is the next page's `until`."""
         query = {"job_id": runner_id, "page_size": str(page_size), "search": search, "since": since, "until": until}
         request = self._request("POST", address(self._url, "/logs/history", query), body=b"")
         return log_page(self._json(request), runner_id)
 
     def log_stream(self, runner_id: str, *, since: datetime | None, search: str | None) -> Generator[LogEntry]:
-        """Yield lines of a runner as they are written, until the controller ends the stream.
+        """Yield lines of a runner as they are written. It continues until the controller ends the stream.
 
         Raises:
             CallError: the controller refused, or reported an error within the stream.

@@ -13,7 +13,7 @@ _ORIGINS = {origin.value: origin for origin in LogOrigin}
 
 
 def address(base: str, path: str, query: Mapping[str, str | datetime | None]) -> str:
-    """Return a URL; parameters that are None are omitted, and times are written in UTC."""
+    """Return a URL. Parameters that are None are omitted, and times are written in UTC."""
     parts = {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
         for name, value in query.items()
@@ -23,12 +23,12 @@ def address(base: str, path: str, query: Mapping[str, str | datetime | None]) ->
 
 
 def objects(answer: JSON) -> list[dict[str, JSON]]:
-    """Return the objects of a JSON array, or an empty list for anything else."""
+    """Return the objects of a JSON array; an empty list otherwise."""
     return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
 
 
 def parse_time(text: JSON) -> datetime | None:
-    """Parse an ISO 8601 time; without a zone it means UTC, as controllers write it. Return None if it is invalid."""
+    """Parse an ISO 8601 time; return None if it is invalid. Without a zone it means UTC, as controllers write it."""
     if not isinstance(text, str):
         return None
     try:

@@ -111,7 +111,7 @@ def resolve(
 
 
 def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the profile and its source: argument, FAL_PROFILE or file, in this order."""
+    """Return the profile and its source. The order is argument, FAL_PROFILE, file."""
     if profile:
         return profile, "argument"
     if environ.get("FAL_PROFILE"):
@@ -122,7 +122,7 @@ def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]
 def find_target(
     config: Config, profile: str | None, host: str | None, environ: Mapping[str, str]
 ) -> tuple[Target, str]:
-    """Return the controller and its source: argument, FAL_GRPC_HOST, FAL_HOST, profile or fal cloud, in this order."""
+    """Return the controller and its source. The order is argument, FAL_GRPC_HOST, FAL_HOST, profile, fal cloud."""
     plaintext: bool | None = None
     if "FAL_GRPC_TLS" in environ:
         plaintext = not truthy(environ, "FAL_GRPC_TLS")
@@ -144,7 +144,7 @@ def find_target(
 
 
 def find_rest_urls(target: Target, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the controller's HTTP address and the address for accounts, which FAL_REST_HOST overrides.
+    """Return the controller's HTTP address and the address for accounts. FAL_REST_HOST overrides the latter.
 
     Raises:
         ConfigError: FAL_REST_HOST is malformed.
@@ -192,7 +192,7 @@ def find_credentials(
 
 
 def _no_credentials(config: Config, profile: str | None) -> str:
-    """Say what to do without credentials; if profiles are there and none is in use, that is to take one."""
+    """Say what to do without credentials. If profiles are there and none is in use, that is to take one."""
     names = sorted(name for name in config.profiles if config.setting(name, "key"))
     if profile is not None or not names:
         return NO_CREDENTIALS
@@ -204,7 +204,7 @@ def _no_credentials(config: Config, profile: str | None) -> str:
 
 
 def _file(config: Config, profile: str | None, target_by: str, name: str) -> Path | None:
-    """Return a TLS file of the profile that also names the host, if there is one."""
+    """Return a TLS file of the profile, if any. The profile must also name the host."""
     if profile is None or target_by != _by_profile(profile):
         return None
     path = config.setting(profile, name)
@@ -239,7 +239,7 @@ def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) 
 
 
 def _start_command(state_dir: Path | None, environ: Mapping[str, str]) -> str:
-    """Return what starts the controller of a profile; `fal up` if the profile is of no other directory than its own."""
+    """Return what starts the controller of a profile. It is `fal up`, unless the profile is of another directory."""
     usual = Path(environ.get("FAL_STATE_DIR") or "~/.fal/controller").expanduser()
     if state_dir is None or state_dir == usual.absolute():
         return "fal up"
@@ -247,7 +247,7 @@ def _start_command(state_dir: Path | None, environ: Mapping[str, str]) -> str:
 
 
 def _colab_secret() -> str | None:
-    """Return the secret FAL_KEY of a Colab notebook, or None if there is none or the notebook may not read it."""
+    """Return the secret FAL_KEY of a Colab notebook. None if there is none or the notebook may not read it."""
     colab = sys.modules.get("google.colab")
     userdata = getattr(colab, "userdata", None)
     if userdata is None:

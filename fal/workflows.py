@@ -1,10 +1,10 @@
-"""Workflows: graphs of apps whose inputs come from the caller or from other apps.
+"""Workflows: graphs of apps. Inputs come from the caller or from other apps.
 
 workflow = create_workflow("portrait", Input, Output)
 drawn = workflow.run("owner/draw", {"prompt": workflow.input.prompt})
 workflow.set_output({"image": drawn.images[0].url})
 workflow.execute({"prompt": "a hill"})     # here, with calls to the apps
-workflow.publish("A portrait")             # for callers, at workflows/OWNER/portrait
+workflow.publish("A portrait")             # for callers (workflows/OWNER/portrait)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MisconfiguredGraphError(WorkflowSyntaxError):
 
 @dataclass
 class Context:
-    """The state of a running workflow: the input and the nodes' outputs, by name."""
+    """A running workflow's state: the input and the nodes' outputs, by name."""
 
     vars: dict[str, JSONType]
 
@@ -172,7 +172,7 @@ def export_workflow_json(data: JSONType) -> JSONType:
 
 
 def import_workflow_json(data: JSONType) -> JSONType:
-    """Return data with each text that begins with "$" parsed as a reference."""
+    """Return data, with texts that begin with "$" parsed as references."""
     if isinstance(data, str) and data.startswith(VARIABLE_PREFIX):
         return parse_leaf(data)
     if isinstance(data, dict):
@@ -196,7 +196,7 @@ def depends(data: JSONType) -> set[str]:
 
 @dataclass
 class Node:
-    """A step of a workflow; `depends` names the steps that must run before it."""
+    """A step of a workflow. `depends` names the steps that must run before it."""
 
     id: str
     depends: set[str]
@@ -348,7 +348,7 @@ class Workflow:
         return ReferenceLeaf(INPUT_VARIABLE_NAME)
 
     def run(self, app: str, input: JSONType) -> ReferenceLeaf:  # noqa: A002 - the published name
-        """Add a call to an app, and return the reference to its response.
+        """Add a call to an app; return the reference to its response.
 
         Args:
             app: "owner/my-app", optionally followed by a path.
@@ -399,7 +399,7 @@ class Workflow:
     to_dict = to_json
 
     def publish(self, title: str, *, is_public: bool = True) -> str:
-        """Publish the workflow on the controller, and return its name with its owner.
+        """Publish the workflow on the controller. Return its name with its owner.
 
         Args:
             title: its name for people.

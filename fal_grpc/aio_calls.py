@@ -27,7 +27,7 @@ Call = TypeVar("Call")
 
 
 class AsyncCalls(AsyncStubs, CallErrors):
-    """Makes the calls of one controller over one channel, which belongs to the event loop of the first call."""
+    """Makes a controller's calls over one channel. The channel belongs to the event loop of the first call."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
         CallErrors.__init__(self, target, options.start_command)
@@ -125,7 +125,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
 
 
 def keeping_status(call: Call) -> Call:
-    """Let a client-streaming call report the controller's status even if a write fails; return the call."""
+    """Let a client-streaming call report the controller's status even after failed writes. Return the call."""
     inner = getattr(call, "_cython_call", None)
     if inner is not None:
         setattr(call, "_cython_call", _KeepsStatus(inner))  # noqa: B010  # no public way; see _KeepsStatus

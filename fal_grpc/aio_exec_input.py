@@ -1,4 +1,4 @@
-"""Writes the input of a command across broken links, from tasks; `exec_input.py` says why there are two."""
+"""Writes a command's input across broken links, from tasks. `exec_input.py` says why there are two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_grpc.aio_calls import AsyncCalls
 
 
 class AsyncExecInput:
-    """The input of a command, taken from the caller and sent on one stream after another.
+    """The input of a command, taken from the caller. It is sent on one stream after another.
 
     Attributes:
         error: the exception of the caller's input; the session raises it when it is read.
@@ -28,7 +28,7 @@ class AsyncExecInput:
         self._feeding: asyncio.Task[None] | None = None
 
     def feed(self, stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None) -> None:
-        """Start taking the complete input from the caller, even if nobody reads the output yet."""
+        """Start taking the complete input from the caller. Nobody needs to read the output yet."""
         self._feeding = asyncio.get_running_loop().create_task(self._feed(stdin))
 
     async def send(self, data: bytes) -> None:
@@ -56,12 +56,12 @@ class AsyncExecInput:
             self._notify()
 
     def acknowledge(self, offset: int) -> None:
-        """Report to the runner the offset up to which the output was received."""
+        """Tell the runner the offset up to which the output was received."""
         self._buffer.received = offset
         self._notify()
 
     def restart(self) -> None:
-        """Send on a new stream, starting with the first byte that the runner has not taken."""
+        """Send on a new stream. It starts with the first byte that the runner has not taken."""
         if self._stopped:
             return
         if self._writing is not None:

@@ -47,7 +47,7 @@ async def start(
     interactive: bool,
     on_notice: Callable[[str], None],
 ) -> AsyncExecSession | AsyncShellSession:
-    """Start a command; if the controller lacks execs, start one that ends with its link."""
+    """Start a command. If the controller lacks execs, start one that ends with its link."""
     shell.check_stdin(stdin)
     flag("interactive", interactive)
     check_on_notice(on_notice)
@@ -146,7 +146,7 @@ class AsyncExecSession:
         self._input.end()
 
     async def signal(self, number: int) -> None:
-        """Send a signal to the foreground job of the terminal, or without one to all processes of the command.
+        """Send a signal to the foreground job of the terminal. Without one, send it to all processes of the command.
 
         Raises:
             UnavailableError: the link is broken now.
@@ -172,7 +172,7 @@ class AsyncExecSession:
         await self._input.stop()
 
     async def close(self) -> None:
-        """End the session, and the command unless it has exited or is kept. A second close does nothing."""
+        """End the session. The command ends too, unless it has exited or is kept; a second close does nothing."""
         was_closed = self._closed
         await self.detach()
         if not was_closed and self._exit_code is None and not self.info.keep:

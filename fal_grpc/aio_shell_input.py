@@ -1,4 +1,4 @@
-"""Writes the input of a shell session from tasks; `shell_input.py` says why there are two."""
+"""Writes a shell session's input from tasks. `shell_input.py` says why there are two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command or shell inside a runner that ends with its link, for asyncio."""
+"""A command or shell inside a runner, for asyncio. It ends with its link."""
 
 # The source of fal_grpc/shell_session.py: run `make gen` after a change.
 
@@ -72,7 +72,7 @@ class AsyncShellSession:
         await self._input.put(shell.CloseInput())
 
     async def signal(self, number: int) -> None:
-        """Send a signal by its key, the only way in this kind of session.
+        """Send a signal by its key. This kind of session has no other way.
 
         Raises:
             ArgumentError: the command has no terminal, or the signal no key.

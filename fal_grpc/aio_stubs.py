@@ -1,4 +1,4 @@
-"""The stubs of a controller's services, for asyncio, each imported at first use."""
+"""A controller's service stubs for asyncio, each imported at first use."""
 
 # The source of fal_grpc/stubs.py: run `make gen` after a change.
 

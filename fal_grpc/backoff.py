@@ -36,7 +36,7 @@ class Backoff:
             raise ValueError(f"no such backoff: {self}")
 
     def pause(self, failures: int) -> float:
-        """Return the seconds to wait after this many consecutive failures; 0 after none."""
+        """Return the seconds to wait after consecutive failures; 0 after none."""
         if failures <= 0:
             return 0.0
         steps = failures - 1

@@ -1,4 +1,4 @@
-"""Converts failed calls into the client's own errors, for the blocking and the asyncio client."""
+"""Converts failed calls into the client's own errors. The blocking and the asyncio client share it."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ class CallErrors:
 
 
 def _method_name(method: object) -> str:
-    """Return a method's name for messages, such as "ListRunners"; empty if gRPC does not have it."""
+    """Return a method's name for messages, such as "ListRunners". It is empty if gRPC does not have it."""
     path = getattr(method, "_method", b"")
     return path.decode().rpartition("/")[2] if isinstance(path, bytes) else str(path).rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Makes blocking calls: opens the channel when needed, sets deadline and credentials, translates errors."""
+"""Makes blocking calls. Opens the channel when needed, sets deadline and credentials, and translates errors."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def check_secure(target: Target, credentials: Credentials) -> None:
 
 
 def check_private(target: Target) -> None:
-    """Raise an error if others could read the data sent to a target.
+    """Raise an error if others could read data sent to a target.
 
     Raises:
         InsecureChannelError: it is another machine and uses plaintext.
@@ -142,7 +142,7 @@ def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.e
 
 
 def client_certificate(options: ChannelOptions) -> tuple[Path, Path] | None:
-    """Return the files of the client certificate and its key, if there is one.
+    """Return the files of the client certificate and its key, if any.
 
     Raises:
         ConfigError: one cannot be read, or they are not a certificate and its key.
@@ -171,7 +171,7 @@ def user_agent() -> str:
 
 
 def service_config(attempts: int) -> str:
-    """Return gRPC's retry policy as JSON: the repeatable methods under both their names."""
+    """Return gRPC's retry policy as JSON. It lists the repeatable methods under both their names."""
     names: list[dict[str, str]] = []
     for path in REPEATABLE:
         service, _, method = path.partition("/")

@@ -62,7 +62,7 @@ OURS_ALONE = frozenset(
 
 
 def isolate_name(method: str) -> str:
-    """Return a method's name in IsolateController; a method that it lacks keeps its own."""
+    """Return a method's name in IsolateController. A method that it lacks keeps its own."""
     return method if method in OURS_ALONE else f"/{ISOLATE_SERVICE}/{method.rpartition('/')[2]}"
 
 
@@ -71,7 +71,7 @@ class _Make(Protocol):
 
 
 class _Renamed:
-    """A channel, blocking or asyncio, whose stubs call methods by their second name."""
+    """A channel whose stubs call methods by their second name. It is blocking or asyncio."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
         self.unary_unary = _renaming(cast("_Make", channel.unary_unary))
@@ -85,7 +85,7 @@ def _renaming(make: _Make) -> _Make:
 
 
 def renamed(channel: grpc.Channel) -> grpc.Channel:
-    """Return a channel that calls methods by their second name; close the original one."""
+    """Return a channel that calls methods by their second name. The caller closes the original one."""
     return cast("grpc.Channel", _Renamed(channel))
 
 

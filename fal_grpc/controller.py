@@ -1,4 +1,4 @@
-"""The calls of a controller as methods, with plain Python in and out."""
+"""A controller's calls as methods. They take and return plain Python."""
 
 # Generated from fal_grpc/aio.py by scripts/gen_blocking.py; do not edit.
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Controller:
-    """The client of one controller, over one channel that opens at the first call.
+    """The client of one controller. Its one channel opens at the first call.
 
     It can be used from several threads. Each method raises a `CallError` if the controller answers with an
     error, an `ArgumentError` if an argument is refused before anything is sent, and a `ClientClosedError` after
@@ -61,7 +61,7 @@ class Controller:
         environment_name: str | None = None,
         deployment_strategy: adapter.app.DeploymentStrategy | str | None = None,
     ) -> adapter.app.AliasInfo:
-        """Point an app at a revision; create the app if it does not exist."""
+        """Point an app at a revision. Create the app if it does not exist."""
         request = adapter.app.set_request(
             alias,
             revision,
@@ -73,7 +73,7 @@ class Controller:
         return adapter.app.updated(answer)
 
     def delete_alias(self, alias: str, *, environment_name: str | None = None) -> str:
-        """Delete an app and return the revision that it pointed at, which is kept."""
+        """Delete an app and return its revision, which is kept."""
         request = adapter.app.delete_request(alias, environment_name=environment_name)
         return adapter.app.deleted_revision(self._calls.unary(self._calls.apps.DeleteAlias, request))
 
@@ -118,7 +118,7 @@ class Controller:
     def rollout_application(
         self, application_name: str, *, force: bool = False, environment_name: str | None = None
     ) -> None:
-        """Replace the runners of an app with new ones of the same revision; `force` replaces all at once."""
+        """Replace an app's runners with new ones of the same revision. `force` replaces all at once."""
         request = adapter.app.rollout_request(application_name, force=force, environment_name=environment_name)
         self._calls.unary(self._calls.apps.RolloutApplication, request)
 
@@ -170,7 +170,7 @@ class Controller:
     def build_environment(
         self, request: adapter.revision.BuildRequest
     ) -> Generator[adapter.revision.BuildResult, None, None]:
-        """Build an environment and stream its logs; the last result has a state. Closing it cancels the call."""
+        """Build an environment and stream its logs. The last result has a state; closing it cancels the call."""
         message = adapter.revision.build_request(request)
         return self._calls.stream(self._calls.revisions.BuildEnvironment, message, adapter.revision.build_result)
 
@@ -200,7 +200,7 @@ class Controller:
     # Runs
 
     def run(self, request: adapter.run.RunRequest) -> Generator[adapter.run.RunResult, None, None]:
-        """Run a callable and stream its logs; the last result has its state. Closing it ends the runner."""
+        """Run a callable and stream its logs. The last result has its state; closing the stream ends the runner."""
         return self._calls.stream(self._calls.runs.Run, adapter.run.run_request(request), adapter.run.run_result)
 
     # Runners
@@ -276,7 +276,7 @@ class Controller:
         )
 
     def stop_runner(self, runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None) -> None:
-        """Stop a runner once it has finished its requests; with `replace_first`, once another is ready.
+        """Stop a runner once it has finished its requests. With `replace_first`, stop it once another is ready.
 
         Args:
             grace_seconds: between SIGTERM and SIGKILL of its process; None means the app's setting.
@@ -356,12 +356,12 @@ class Controller:
         return ExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> adapter.execs.ExecInfo:
-        """Return one command, running or recently ended; without a runner id, all runners are searched."""
+        """Return one command, running or recently ended. Without a runner id, all runners are searched."""
         request = adapter.execs.get_request(exec_id, runner_id)
         return adapter.execs.exec_info(self._calls.unary(self._calls.execs.GetExec, request).exec)
 
     def list_execs(self, *, runner_id: str | None = None) -> list[adapter.execs.ExecInfo]:
-        """List the commands of one runner, or of all: running and recently ended ones."""
+        """List running and recently ended commands, of one runner or of all."""
         answer = self._calls.unary(self._calls.execs.ListExecs, adapter.execs.list_request(runner_id))
         return [adapter.execs.exec_info(found) for found in answer.execs]
 
@@ -531,7 +531,7 @@ class Controller:
     def list_audit_entries(
         self, *, since: datetime | None = None, page_size: int = 0, page_token: str = ""
     ) -> tuple[Sequence[adapter.audit.AuditEntry], str]:
-        """Return a page of entries, newest first, and the token of the next page."""
+        """Return a page of entries, newest first, and the next page's token."""
         request = adapter.audit.list_request(since=since, page_size=page_size, page_token=page_token)
         return adapter.audit.page(self._calls.unary(self._calls.audit.ListAuditEntries, request))
 
@@ -640,7 +640,7 @@ class Controller:
     def set_secret(
         self, name: str, value: str, *, environment_name: str | None = None, default_exposed: bool | None = None
     ) -> None:
-        """Write a secret; `default_exposed` says whether apps that name no secrets get it."""
+        """Write a secret. `default_exposed` says whether apps that name no secrets get it."""
         request = adapter.secret.set_request(
             name, value, environment_name=environment_name, default_exposed=default_exposed
         )

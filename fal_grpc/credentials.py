@@ -1,4 +1,4 @@
-"""Credentials: a key or a login token, and the metadata and headers that carry it."""
+"""Credentials: a key or a login token, with its metadata and headers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_grpc.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class KeyCredentials:
-    """A key: an id, which may be shown, and a secret, which may not."""
+    """A key. Its id may be shown, but its secret may not."""
 
     key_id: str
     secret: str = field(repr=False)
@@ -44,7 +44,7 @@ class KeyCredentials:
 
 @dataclass(frozen=True, slots=True)
 class TokenCredentials:
-    """A login token, and the user id of the team to act for; None acts for the user."""
+    """A login token, and the user id of a team. It acts for the team, or for the user if that is None."""
 
     token: str = field(repr=False)
     user_id: str | None = None

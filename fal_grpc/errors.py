@@ -1,4 +1,4 @@
-"""The client's errors: one tree, with a table of gRPC codes and one of HTTP statuses."""
+"""A tree of the client's errors. It has a table of gRPC codes and one of HTTP statuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FalError(Exception):
 
 
 class ConfigError(FalError, ValueError):
-    """A setting, a file or an address is missing or malformed; the message says which and how to fix it."""
+    """A setting, a file or an address is missing or malformed. The message says which and how to fix it."""
 
 
 class ArgumentError(FalError, ValueError):
@@ -58,7 +58,7 @@ class FieldViolation:
 
 
 class CallError(FalError):
-    """A call failed: the controller answered with an error, or not at all.
+    """A call failed. The controller answered with an error, or not at all.
 
     Attributes:
         code: the gRPC status code, such as "NOT_FOUND".
@@ -120,7 +120,7 @@ class InvalidArgumentError(CallError, ValueError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """No response came in time; the call may or may not have taken effect."""
+    """No response came in time. The call may or may not have taken effect."""
 
     code = "DEADLINE_EXCEEDED"
     hint = "Check whether it took effect before repeating it; FAL_GRPC_TIMEOUT sets the seconds to wait."
@@ -182,7 +182,7 @@ class InternalError(CallError):
 
 
 class UnavailableError(CallError):
-    """The controller cannot serve the call now; the same call may succeed later."""
+    """The controller cannot serve the call now. The same call may succeed later."""
 
     code = "UNAVAILABLE"
 
@@ -340,7 +340,7 @@ def runner_not_found(runner_id: str) -> NotFoundError:
 
 
 def not_running(start: str) -> str:
-    """Return what to do about a controller that cannot be reached, and may be this machine's.
+    """Return what to do about a controller that cannot be reached. It may be this machine's.
 
     Args:
         start: the command that starts it.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ExecInput:
-    """The input of a command, taken from the caller and sent on one stream after another.
+    """The input of a command, taken from the caller. It is sent on one stream after another.
 
     Attributes:
         error: the exception of the caller's input; the session raises it when it is read.
@@ -38,7 +38,7 @@ class ExecInput:
         self._writing: grpc.Future | None = None  # type: ignore[type-arg]
 
     def feed(self, stdin: bytes | str | Iterable[bytes] | None) -> None:
-        """Start taking the complete input from the caller, even if nobody reads the output yet."""
+        """Start taking the complete input from the caller. Nobody needs to read the output yet."""
         threading.Thread(target=self._feed, args=(stdin,), name="fal-exec-input", daemon=True).start()
 
     def send(self, data: bytes) -> None:
@@ -69,13 +69,13 @@ class ExecInput:
                 self._changed.notify_all()
 
     def acknowledge(self, offset: int) -> None:
-        """Report to the runner the offset up to which the output was received."""
+        """Tell the runner the offset up to which the output was received."""
         with self._changed:
             self._buffer.received = offset
             self._changed.notify_all()
 
     def restart(self) -> None:
-        """Send on a new stream, starting with the first byte that the runner has not taken."""
+        """Send on a new stream. It starts with the first byte that the runner has not taken."""
         if self._stopped:
             return
         if self._writing is not None:

@@ -1,4 +1,4 @@
-"""The link to a command in a runner: when to reconnect, and which error to raise."""
+"""The link to a command in a runner. It says when to reconnect, and which error to raise."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def input_failed(runner_id: str, error: BaseException) -> ExecLinkError:
 
 
 def session_closed(runner_id: str) -> ExecLinkError:
-    """Return the error for reading a session that the caller closed before the command exited."""
+    """Return the error for reading a closed session. The caller closed it before the command exited."""
     return ExecLinkError(f"The session in runner {runner_id} was closed before the command had exited.")
 
 
@@ -108,7 +108,7 @@ def timed_out(runner_id: str, seconds: float | None) -> DeadlineExceededError:
 def link_error(
     error: CallError | ClientClosedError, runner_id: str, *, started: bool, timeout_seconds: float | None
 ) -> FalError:
-    """Return the error for a shell session that gRPC ended with an error.
+    """Return the error for a shell session ended by a gRPC error.
 
     A refusal and an unreachable controller keep their errors. Any other error is a broken link: the command may have
     run, and its exit code is unknown.

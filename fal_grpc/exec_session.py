@@ -47,7 +47,7 @@ def start(
     interactive: bool,
     on_notice: Callable[[str], None],
 ) -> ExecSession | ShellSession:
-    """Start a command; if the controller lacks execs, start one that ends with its link."""
+    """Start a command. If the controller lacks execs, start one that ends with its link."""
     shell.check_stdin(stdin)
     flag("interactive", interactive)
     check_on_notice(on_notice)
@@ -146,7 +146,7 @@ class ExecSession:
         self._input.end()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the foreground job of the terminal, or without one to all processes of the command.
+        """Send a signal to the foreground job of the terminal. Without one, send it to all processes of the command.
 
         Raises:
             UnavailableError: the link is broken now.
@@ -172,7 +172,7 @@ class ExecSession:
         self._input.stop()
 
     def close(self) -> None:
-        """End the session, and the command unless it has exited or is kept. A second close does nothing."""
+        """End the session. The command ends too, unless it has exited or is kept; a second close does nothing."""
         was_closed = self._closed
         self.detach()
         if not was_closed and self._exit_code is None and not self.info.keep:

@@ -1,4 +1,4 @@
-"""Chooses among several controllers: the first that can be reached; gRPC goes on to the next by itself."""
+"""Chooses the first of several controllers that can be reached. Later, gRPC goes on to the next by itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Found(IntEnum):
 
 
 def choose(targets: Sequence[Target], roots: Path | None = None) -> Target:
-    """Return the first controller that answers, with the others; the first of all if none does.
+    """Return the first controller that answers, with the others. If none does, a distrusted one comes first.
 
     Args:
         targets: two or more on the same database, any of which passes calls on to the one that serves.
@@ -37,7 +37,7 @@ def choose(targets: Sequence[Target], roots: Path | None = None) -> Target:
 
 
 def grpc_addresses(target: Target) -> str:
-    """Return what gRPC connects to: of several addresses it takes the first that answers, and later another.
+    """Return what gRPC connects to. Of several addresses it takes the first that answers, and later another.
 
     Raises:
         ConfigError: no address is known of any of them.
@@ -57,7 +57,7 @@ def grpc_addresses(target: Target) -> str:
 
 
 def _best(targets: Sequence[Target], roots: Path | None) -> int:
-    """Return the place of the first that answers; ask the next when one is slow, for it may never answer."""
+    """Return the place of the first that answers. Ask the next when one is slow, for it may never answer."""
     from queue import Empty, SimpleQueue  # only clients of several controllers need them
     from threading import Thread
 
@@ -83,7 +83,7 @@ def _best(targets: Sequence[Target], roots: Path | None) -> int:
 
 
 def _look(target: Target, roots: Path | None) -> _Found:
-    """Ask whether a program answers there: the kernel accepts connections of a frozen one, too."""
+    """Ask whether a program answers there. The kernel accepts connections of a frozen one, too."""
     import ssl  # only clients of several controllers need it here
 
     try:

@@ -1,4 +1,4 @@
-"""A command or shell inside a runner that ends with its link."""
+"""A command or shell inside a runner. It ends with its link."""
 
 # Generated from fal_grpc/aio_shell_session.py by scripts/gen_blocking.py; do not edit.
 
@@ -71,7 +71,7 @@ class ShellSession:
         self._input.put(shell.CloseInput())
 
     def signal(self, number: int) -> None:
-        """Send a signal by its key, the only way in this kind of session.
+        """Send a signal by its key. This kind of session has no other way.
 
         Raises:
             ArgumentError: the command has no terminal, or the signal no key.

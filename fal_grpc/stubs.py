@@ -1,4 +1,4 @@
-"""The stubs of a controller's services, each imported at first use."""
+"""A controller's service stubs, each imported at first use."""
 
 # Generated from fal_grpc/aio_stubs.py by scripts/gen_blocking.py; do not edit.
 

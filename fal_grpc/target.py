@@ -1,4 +1,4 @@
-"""The address of a controller: parses host and port, and decides between TLS and plaintext."""
+"""The address of a controller. Parses host and port, and decides between TLS and plaintext."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Target:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, so that nobody can read the traffic."""
+        """Whether it is on this machine. Nobody can read the traffic then."""
         return all(is_loopback(each.host) for each in (self, *self.others))
 
     @property
     def is_cloud(self) -> bool:
-        """Whether its name is one of the fal cloud, which has a host for each kind of call."""
+        """Whether its name is one of the fal cloud. The cloud has a host for each kind of call."""
         return self.host.startswith("api.")
 
     @property
@@ -43,7 +43,7 @@ class Target:
 
     @property
     def rest_url(self) -> str:
-        """The URL of its HTTP side: the same port, and host `rest…` if the gRPC host is `api…`."""
+        """The URL of its HTTP side. It has the same port, and host `rest…` if the gRPC host is `api…`."""
         host = "rest" + self.host.removeprefix("api") if self.host.startswith("api") else self.host
         return replace(self, host=host).url
 
@@ -104,7 +104,7 @@ def parse_targets(text: str, *, plaintext: bool | None = None, source: str = "ho
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine's, without resolving it."""
+    """Return whether a host name or address is this machine's. Nothing is resolved."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

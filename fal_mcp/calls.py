@@ -1,4 +1,4 @@
-"""Calls of tools to a controller: to its platform API, and to its contract over HTTP."""
+"""Calls of tools to a controller. They go to its platform API, and to its contract over HTTP."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Platform(Protocol):
 
 
 def contract(method: str, /, **fields: object) -> Call:
-    """Return a call to the contract, such as `Runners.GetRunner`; fields that are None are omitted."""
+    """Return a call to the contract, such as `Runners.GetRunner`. Fields that are None are omitted."""
     service, _, name = method.partition(".")
     body = {key: value for key, value in fields.items() if value is not None}
     path = f"/fal.v1.{service}/{name}"
@@ -105,12 +105,12 @@ async def asked_object(platform: Platform, call: Call) -> dict[str, object]:
 
 
 def objects(value: object) -> list[dict[str, object]]:
-    """Return the objects of a list in a response; a missing list is empty."""
+    """Return the objects of a list in a response. A missing list is empty."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def segment(text: str) -> str:
-    """Return a path segment, encoded so that no name counts as several segments."""
+    """Return an encoded path segment. No name counts as several segments."""
     return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
 
 

@@ -1,4 +1,4 @@
-"""The tools that open the rest of the API: list its areas, search it, describe it and call its read-only parts."""
+"""The tools that open the rest of the API. They list its areas, search it, describe it and call its read-only parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_FOUND = 20
 
 
 async def _catalog(platform: Platform) -> tuple[dict[str, Operation], dict[str, dict[str, object]], object]:
-    """Return the operations of the platform API, the methods of the contract by name, and their schemas."""
+    """Return the platform API's operations, the contract's methods, and their schemas. The methods are by name."""
     description = await asked_object(platform, Call(method="GET", path="/openapi.json"))
     methods: dict[str, dict[str, object]] = {}
     paths, parts = description.get("paths"), description.get("components")
@@ -113,7 +113,7 @@ def _method(methods: Mapping[str, dict[str, object]], name: str) -> dict[str, ob
 
 
 def _needs(method: Mapping[str, object]) -> str:
-    """Return the permission that a method needs, from a sentence in its summary."""
+    """Return the permission that a method needs. A sentence in its summary names it."""
     return str(method.get("summary", "")).removeprefix("Needs ").rstrip(".")
 
 
@@ -128,7 +128,7 @@ def _line(name: str, namespace: str, about: str, permission: str, read_only: boo
 
 
 def _hits(line: Mapping[str, object], words: list[str]) -> int:
-    """Return how well a line matches some words; a match in a name counts more."""
+    """Return how well a line matches some words. A match in a name counts more."""
     name, about = f"{line['operation_id']} {line['namespace']}".casefold(), str(line["about"]).casefold()
     stems = [word.rstrip("s") for word in words]
     return sum(3 * (stem in name) + (stem in about) for stem in stems)

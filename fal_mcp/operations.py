@@ -1,4 +1,4 @@
-"""The operations of the platform API that tools use, with their permissions and arguments."""
+"""The platform API operations that tools use, with permissions and arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans of actions: shown first, and carried out once for the holder of the plan's token."""
+"""Plans of actions. They are shown first, and carried out once for the holder of the plan's token."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ async def own_app(platform: Platform, endpoint_id: object) -> str:
 
 
 def _tool(name: str, operation: Operation, *, about: str = "") -> Tool:
-    """Return a tool for one operation; the path's `owner` and `name` become one argument."""
+    """Return a tool for one operation. The path's `owner` and `name` become one argument."""
     of_app = operation.places == ["owner", "name"]
     properties: Mapping[str, Schema] = {"endpoint_id": ENDPOINT, **operation.query} if of_app else operation.query
 

@@ -67,7 +67,7 @@ class Toolset:
         return found
 
     async def call(self, name: str, arguments: Arguments) -> str:
-        """Return a tool's result as text of limited length, without the caller's credentials.
+        """Return a tool's result as text of limited length. It is without the caller's credentials.
 
         Raises:
             Refused: the tool or the controller refuses; the message contains no credentials either.

@@ -24,7 +24,7 @@ def toolset(
     how_to_allow: str,
     may: Callable[[str], bool] = lambda permission: True,
 ) -> Toolset:
-    """Return the tools of a caller: all that read, and those that act if they are allowed.
+    """Return the tools of a caller. They are all that read, and those that act if they are allowed.
 
     Args:
         writes: whether tools may act.

@@ -1,4 +1,4 @@
-"""The controller: builds apps' environments, runs and scales their runners, serves them, and speaks the fal wire."""
+"""The controller: builds environments, runs and scales runners, and serves apps. It speaks the fal wire."""
 
 import os
 

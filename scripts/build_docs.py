@@ -1,4 +1,4 @@
-"""Build the site of docs/ into the controller's package, which serves it at /docs.
+"""Build the site of docs/ into the controller's package. The controller serves it at /docs.
 
 The build fails for a broken link, also to anchors and files, and for content from another host.
 """
@@ -139,7 +139,7 @@ def faults(site: Path) -> list[str]:
 
 
 def without_links_to_sources(page: Path, text: str) -> str:
-    """Return a page for the site, with its links to existing source files replaced by their paths."""
+    """Return a page for the site. Links to existing source files are replaced by their paths."""
 
     def path_of(link: re.Match[str]) -> str:
         target = (page.parent / link["target"]).resolve()

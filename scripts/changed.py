@@ -1,4 +1,4 @@
-"""Print the product's Python files that differ from main, one in each line, for `make check`."""
+"""Print the product's Python files that differ from main. `make check` reads them, one in each line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def git(*arguments: str) -> str | None:
 
 
 def changed() -> list[str]:
-    """Return changed and new files, committed or not, without generated and deleted ones."""
+    """Return changed and new files, committed or not. Generated and deleted ones are left out."""
     base = next(found.strip() for main in MAINS if (found := git("merge-base", "HEAD", main)))
     paths = [f"{package}/*.py" for package in PRODUCT]
     differing = git("diff", "--name-only", "--diff-filter=d", base, "--", *paths) or ""

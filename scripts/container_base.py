@@ -1,4 +1,4 @@
-"""Create the base image of the container tests, because no registry may be reachable.
+"""Create the base image of the container tests. There may be no registry within reach.
 
 It is a root file system from packages of this machine's Debian release: a shell, some tools and Python. The packages
 that a deploy adds to an app's requirements are installed, or are in a directory that pip uses, so that builds need no
@@ -70,7 +70,7 @@ def published(name: str) -> str:
 
 
 def install(root: Path) -> None:
-    """Install the packages that a deploy adds to an app's requirements, for the same version of Python."""
+    """Install the packages that a deploy adds to an app's requirements. They are for the same version of Python."""
     requirements = [*serving_requirements(realtime=True), *(f"{name}=={version(name)}" for name in LOADERS)]
     requirements += map(published, PUBLISHED)
     site = root / f"usr/local/lib/python{sys.version_info.major}.{sys.version_info.minor}/dist-packages"

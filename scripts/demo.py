@@ -1,4 +1,4 @@
-"""Run a tour from nothing: deploy, call, list, enter and stop an app; then clean up."""
+"""Run a tour from nothing. It deploys, calls, lists, enters and stops an app, and then cleans up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a tour of three machines with two controllers, and switch machines off; with `--ray`, Ray places runners."""
+"""Run a tour of three machines with two controllers. It switches machines off; with `--ray`, Ray places runners."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PATIENCE_SECONDS = 240.0
 
 
 class Demo:
-    """A run that tells what it does, and shows each command and its output.
+    """A run that tells what it does. It shows each command and its output.
 
     Args:
         folder: for everything; the machines see one another's parts of it in `shared` alone.
@@ -96,7 +96,7 @@ class Demo:
         return done.stdout
 
     def ask(self, machine: Machine) -> dict[str, object]:
-        """Call the app through a machine's controller; return its answer, or what came instead."""
+        """Call the app through a machine's controller. Return its answer, or what came instead."""
         url = f"https://{machine.address}:{PORT}/local/where"
         authority = machine.directory / ".fal" / "controller" / "tls" / "ca.pem"
         words = ["curl", "-sS", "--max-time", "90", "--cacert", str(authority), "-d", "{}", url]
@@ -271,7 +271,7 @@ def tour(folder: Path, *, with_ray: bool) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Fill the cache with what the app needs, because the machines reach no registry."""
+    """Fill the cache with what the app needs. The machines reach no registry."""
     with running(folder / "controller", "--gpu", "GPU-DEMO=1") as local:
         app = folder / "where.py"
         app.write_text(APP.format(runners=0))

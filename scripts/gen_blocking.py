@@ -107,7 +107,7 @@ class _Edit(NamedTuple):
 
 
 class _Source:
-    """A text, its syntax tree, and the positions of nodes in the text."""
+    """A text, its syntax tree, and its nodes' positions in the text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -118,7 +118,7 @@ class _Source:
             self._starts.append(self._starts[-1] + len(line))
 
     def at(self, line: int, byte: int) -> int:
-        """Return the index in the text of a line (from 1) and a byte in it, as syntax trees count."""
+        """Return the text's index of a byte in a line. Syntax trees count so, with lines from 1."""
         return self._starts[line - 1] + len(self._lines[line - 1][:byte].decode())
 
     def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
@@ -133,7 +133,7 @@ class _Source:
         return self._starts[node.lineno - 1], self._starts[node.end_lineno]
 
     def token(self, position: tuple[int, int]) -> int:
-        """Return the index in the text of a line (from 1) and a character in it, as tokens count."""
+        """Return the text's index of a character in a line. Tokens count so, with lines from 1."""
         return self._starts[position[0] - 1] + position[1]
 
 
@@ -216,7 +216,7 @@ def _to_thread_edits(source: _Source, node: ast.Call) -> Iterator[_Edit]:
 
 
 def _only_yields(node: ast.For) -> bool:
-    """Return whether a loop can become a `yield from`, which is faster, but which coroutines lack."""
+    """Return whether a loop can become a `yield from`. That is faster, but coroutines lack it."""
     body = node.body[0]
     return (
         len(node.body) == 1
@@ -240,7 +240,7 @@ def _module(name: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a comment or a string with the names and words of the blocking side."""
+    """Return a comment or string with the blocking side's names and words."""
     for old, new in PHRASES.items():
         text = text.replace(old, new)
     text = _KEYWORD.sub("", _GENERATOR.sub(r"Generator[\1, None, None]", text))

@@ -1,4 +1,4 @@
-"""Generate the typed stubs in fal_grpc/v1 and the RPC reference in docs/reference/rpc from protos/, or check them.
+"""Generate fal_grpc/v1 and docs/reference/rpc from protos/, or check them. They are typed stubs and the RPC reference.
 
 It runs in the environment of `make proto` (requirements/proto.txt), not in the project's.
 """
@@ -58,7 +58,7 @@ def compile_descriptors(scratch: Path) -> descriptor_pb2.FileDescriptorSet:
 
 
 def python_path(name: str) -> str:
-    """Return the path under which a file compiles to the Python module fal_grpc.v1.x_pb2.
+    """Return the path under which a file compiles to fal_grpc.v1.x_pb2.
 
     Otherwise protoc would write `from fal.v1 import ...`, but `fal` is the SDK. The package, and with it every name on
     the wire, stays fal.v1.
@@ -107,7 +107,7 @@ def files_under(base: Path) -> dict[str, bytes]:
 
 
 def differences(fresh: Path) -> list[str]:
-    """Return the differences between the project's generated files and those below fresh, one line each."""
+    """Return how the project's generated files differ from those below fresh. Each difference has one line."""
     ours, theirs = files_under(ROOT), files_under(fresh)
     lines = [f"missing: {name}" for name in sorted(theirs.keys() - ours.keys())]
     lines += [f"not generated any more: {name}" for name in sorted(ours.keys() - theirs.keys())]

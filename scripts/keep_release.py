@@ -27,7 +27,7 @@ def archive_of(version: str) -> Path:
 
 
 def packed(commit: str) -> bytes:
-    """Return the packages of a commit as an archive, without the files that only type checkers read."""
+    """Return a commit's packages as an archive. Files that only type checkers read are left out."""
     found = subprocess.run(["git", "archive", commit, *PACKAGES], cwd=ROOT, check=True, capture_output=True).stdout
     packed = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(found)) as old, tarfile.open(fileobj=packed, mode="w") as new:

@@ -1,4 +1,4 @@
-"""Resolve the lock files from their inputs, or check that they match and name no registry."""
+"""Resolve the lock files from their inputs, or check them. They must match and name no registry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def resolve(name: str, source: list[str], *, upgrade: bool) -> int:
 
 
 def check() -> int:
-    """Return 1 if a lock contains an address, or if resolving with its own versions would change it."""
+    """Return 1 if a lock contains an address or is stale. Resolving a stale one with its own versions changes it."""
     failed = False
     for name, source in LOCKS.items():
         path = ROOT / "requirements" / name

@@ -1,4 +1,4 @@
-"""Render the RPC reference in docs/reference/rpc: an index, and a page for each .proto file."""
+"""Render the RPC reference in docs/reference/rpc. It has an index, and a page for each .proto file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Path = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Types:
-    """The types that fields refer to: the pages of messages and enums, and the map entries."""
+    """The types that fields refer to. They are the pages of messages and enums, and the map entries."""
 
     pages: dict[str, str] = field(default_factory=dict[str, str])
     maps: dict[str, descriptor_pb2.DescriptorProto] = field(default_factory=dict[str, descriptor_pb2.DescriptorProto])
@@ -80,7 +80,7 @@ def collect_types(files: list[descriptor_pb2.FileDescriptorProto]) -> Types:
 
 
 def comments_of(file: descriptor_pb2.FileDescriptorProto) -> dict[_Path, str]:
-    """Return the comment of each item of a file, by its path in the descriptor, unindented."""
+    """Return each item's comment in a file, unindented. The key is the item's path in the descriptor."""
     return {
         tuple(location.path): "\n".join(
             line.removeprefix(" ").rstrip() for line in location.leading_comments.splitlines()
@@ -91,7 +91,7 @@ def comments_of(file: descriptor_pb2.FileDescriptorProto) -> dict[_Path, str]:
 
 
 def split_status_codes(comment: str) -> tuple[str, list[tuple[str, str]]]:
-    """Split a method's comment into its prose and its status codes with their conditions."""
+    """Split a method's comment into prose and status codes. The codes come with their conditions."""
     prose, _, listing = comment.partition(STATUS_HEADING)
     joined = re.sub(r"\n +", " ", listing)
     return prose.strip(), [(code, text) for code, text in _STATUS.findall(joined)]

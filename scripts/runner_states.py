@@ -1,4 +1,4 @@
-"""Write docs/reference/runner-states.md from the table of allowed moves; a test compares the two."""
+"""Write docs/reference/runner-states.md from the table of allowed moves. A test compares the two."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def mermaid() -> str:
 
 
 def ascii_diagram() -> str:
-    """Return the table as plain text: each state, with arrows to the states that may follow."""
+    """Return the table as plain text. Each state has arrows to the states that may follow."""
     width = max(len(state.name) for state in SPINE)
     return "\n".join(
         f"{state.name:<{width}}  --> {', '.join(t.name for s, t in moves() if s is state) or '(the end)'}"

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+WORDS_OF_A_SENTENCE = 12
+# A sentence ends at a period before a word that can begin one.
+SENTENCE = re.compile(r".*?[.!?:](?=\s+[A-Z`\"(]|$)")
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 PRODUCT = ("fal", "fal_grpc", "fal_mcp", "fal_server", "fal_runner", "cli")
 
@@ -162,6 +165,30 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not silent
 
 
+def first_sentence(docstring: str) -> str:
+    """Return the first sentence of a docstring, on one line."""
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    found = SENTENCE.match(paragraph)
+    return found[0] if found else paragraph
+
+
+def documented(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a module defines, and itself, with docstrings."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | FUNCTION) and (text := ast.get_docstring(node)):
+            yield getattr(node, "name", "(module)"), text
+
+
+def test_first_sentences_are_short() -> None:
+    """A docstring's first sentence has at most twelve words."""
+    assert [
+        f"{name_of(path)}: {name}: {sentence}"
+        for path in sources()
+        for name, text in documented(path)
+        if len((sentence := first_sentence(text)).split()) > WORDS_OF_A_SENTENCE
+    ] == []
+
+
 def test_nothing_is_called_utils() -> None:
     published = ROOT / "fal" / "distributed" / "utils.py"  # where published apps import names from
     found = [p for p in sources() if re.fullmatch(r"(utils?|helpers?|misc|common)", p.stem)]
@@ -190,7 +217,7 @@ def test_old_files_are_gone() -> None:
 
 
 def ours() -> list[Path]:
-    """Return all sources but the apps and programs of tests, which name what published clients have."""
+    """Return all sources but the apps and programs of tests. Those name what published clients have."""
     return [path for path in sources() if not {"samples", "apps", "programs"} & {*path.parts}]
 
 
@@ -206,7 +233,7 @@ def test_old_names_are_gone() -> None:
 
 
 def assigned(path: Path) -> Iterator[str]:
-    """The names that a file gives to variables, arguments and attributes; none if it has no old one at all."""
+    """Yield the names of a file's variables, arguments and attributes. Yield none if it has no old one at all."""
     text = path.read_text()
     if not ANY_OLD_VARIABLE.search(text):
         return
@@ -246,7 +273,7 @@ def test_a_class_name_stands_for_one_thing(folder: str) -> None:
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """The modules that a file imports at its top level, also those for type checkers only."""
+    """Yield the modules that a file imports at its top level. Those for type checkers only count, too."""
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
@@ -312,7 +339,7 @@ def test_pages_that_the_code_names_exist() -> None:
 
 
 def test_every_record_of_live_says_who_owns_it() -> None:
-    """Several controllers have to divide what live/ holds, so each class there says which kind it is."""
+    """Several controllers have to divide what live/ holds. So each class there says which kind it is."""
     kinds = re.compile(r"^(Cache|Owned|Counted|Value|Stateless): ", re.MULTILINE)
     unsaid = [
         f"{path.name}: {node.name}"
@@ -331,7 +358,7 @@ def test_the_architecture_names_every_room() -> None:
 
 
 def test_the_architecture_lists_what_is_in_memory() -> None:
-    """Each class that holds state has its row, with the kinds that its docstring says; records within it have none."""
+    """Each class that holds state has its row, with its docstring's kinds. Records within it have none."""
     said = {
         (name_of(path), node.name): found
         for path in sources("fal_server", "fal_mcp")

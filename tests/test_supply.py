@@ -27,7 +27,7 @@ def pins(lock: Path) -> dict[str, str]:
 
 
 def build(directory: Path, *, umask: int, time: int) -> Path:
-    """Build the wheel from a copy of the sources, as at another time and place."""
+    """Build the wheel from a copy of the sources. It is as at another time and place."""
     sources = directory / "sources"
     sources.mkdir(parents=True)
     for name in BUILT:

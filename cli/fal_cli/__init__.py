@@ -1,1 +1,1 @@
-"""The `fal` command: a thin interface to the SDK for people at a terminal and for scripts."""
+"""The `fal` command: a thin interface to the SDK. It serves people at a terminal and scripts."""

@@ -25,7 +25,7 @@ def complete() -> None:
 
 
 def complete_ids(action: argparse.Action, kind: Kind) -> None:
-    """Let a shell complete an argument with ids or names that the controller lists."""
+    """Let a shell complete an argument from ids or names. The controller lists them."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
         return _ask(kind, prefix, parsed_args)
@@ -34,7 +34,7 @@ def complete_ids(action: argparse.Action, kind: Kind) -> None:
 
 
 def complete_places(action: argparse.Action, kind: Kind) -> None:
-    """Let a shell complete a local file, or an id followed by a colon and a path."""
+    """Let a shell complete a local file or a runner's path. The latter is an id followed by a colon and a path."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
         from argcomplete.completers import FilesCompleter
@@ -45,7 +45,7 @@ def complete_places(action: argparse.Action, kind: Kind) -> None:
 
 
 def complete_words(action: argparse.Action, words: Callable[[], Iterable[str]]) -> None:
-    """Let a shell complete an argument, or the last part of a comma-separated one, with known words."""
+    """Let a shell complete an argument with known words. Of a comma-separated one, it completes the last part."""
 
     def completer(prefix: str, **_: object) -> list[str]:
         before, comma, last = prefix.rpartition(",")
@@ -55,7 +55,7 @@ def complete_words(action: argparse.Action, words: Callable[[], Iterable[str]]) 
 
 
 def profile_names() -> list[str]:
-    """Return the profiles of the configuration file; none if it cannot be read."""
+    """Return the configuration file's profiles; none if it cannot be read."""
     from fal.api import FalError
     from fal.config import load
 
@@ -66,7 +66,7 @@ def profile_names() -> list[str]:
 
 
 def _ask(kind: Kind, prefix: str, args: argparse.Namespace) -> list[str]:
-    """Return the ids with a prefix; none if the controller is slow, because a person waits for TAB."""
+    """Return the ids with a prefix. There are none if the controller is slow, because a person waits for TAB."""
     import threading
 
     found: list[str] = []

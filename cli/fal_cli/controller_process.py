@@ -70,7 +70,7 @@ class ControllerProcess:
 
     @property
     def option(self) -> str:
-        """The option that names its state directory, with a leading space; "" for the default one."""
+        """The option that names its state directory, with a leading space. It is "" for the default one."""
         return option_of(self.state_dir)
 
     @property
@@ -189,7 +189,7 @@ def default_state_dir() -> Path:
 
 
 def option_of(state_dir: Path) -> str:
-    """Return the option that names a state directory, with a leading space; "" for the default one."""
+    """Return the option that names a state directory, with a leading space. It is "" for the default one."""
     usual = state_dir.absolute() == default_state_dir().absolute()
     return "" if usual else f" --state-dir {shlex.quote(str(state_dir))}"
 
@@ -253,7 +253,7 @@ def stop(
     at_once: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> bool:
-    """Ask the controller to stop, unless it already does, and wait until its process has ended.
+    """Ask the controller to stop, and wait for its process's end. It is not asked if it already stops.
 
     Args:
         controller: the controller.
@@ -300,12 +300,12 @@ def stop(
 
 
 def _boot_id() -> str:
-    """Return the id of this boot: a pid and a start time identify a process of one boot only."""
+    """Return the id of this boot. A pid and a start time identify a process of one boot only."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _started_ticks(pid: int) -> int | None:
-    """Return field 22 of /proc/PID/stat (see proc(5)); None if the process is gone or a zombie."""
+    """Return field 22 of /proc/PID/stat (see proc(5)). None if the process is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

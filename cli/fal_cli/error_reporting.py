@@ -58,6 +58,6 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _is_a(name: str, error: Exception) -> bool:
-    """Return whether this is the SDK's error of that name, without importing the SDK to check."""
+    """Return whether this is the SDK's error of that name. The SDK is not imported to check."""
     kind = getattr(sys.modules.get("fal_grpc.errors"), name, None)
     return isinstance(kind, type) and isinstance(error, kind)

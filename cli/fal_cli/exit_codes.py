@@ -1,4 +1,4 @@
-"""The exit codes of `fal`, and the exception that carries one. docs/reference/cli.md documents them."""
+"""The exit codes of `fal`, and the exception that carries one. `docs/reference/cli.md` documents them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes; `runners exec` and `runners shell` return the remote command's code instead of OK."""
+    """The exit codes. `runners exec` and `runners shell` return the remote command's code instead of OK."""
 
     OK = 0
     FAILED = 1

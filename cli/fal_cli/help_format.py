@@ -14,7 +14,7 @@ _LONG_METAVAR = 40
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Formats help as `Usage: ...`, `Positional Arguments:`, `Options:`, with `--lines, -n LINES` for an option."""
+    """Formats help as `Usage: ...`, `Positional Arguments:`, `Options:`. An option looks like `--lines, -n LINES`."""
 
     def add_usage(
         self,
@@ -26,7 +26,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
 
     def add_argument(self, action: argparse.Action) -> None:
-        """Lay out a list of commands by its own width, independently of the options beside it."""
+        """Lay out a list of commands by its own width. The options beside it do not matter."""
         if action.nargs != argparse.PARSER:
             super().add_argument(action)
             return
@@ -43,7 +43,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return text
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Fill paragraphs with overlong lines; keep other paragraphs and indented lines, such as examples."""
+        """Fill paragraphs with overlong lines. Keep other paragraphs and indented lines, such as examples."""
         lines: list[str] = []
         for indented, found in groupby(text.splitlines(), lambda line: not line or line.startswith(" ")):
             paragraph = list(found)

@@ -1,4 +1,4 @@
-"""Resolves ids on a command line by a unique prefix, and lists them for completion."""
+"""Resolves ids on a command line by a unique prefix. It also lists them for completion."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def short_ids(texts: Sequence[str]) -> list[str]:
 
 
 def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
-    """Return the id that `text` is or uniquely abbreviates; `text` itself if there is none.
+    """Return the id that `text` is or uniquely abbreviates. It is `text` itself if there is none.
 
     The controller then reports that there is no such id. Only a possible prefix is looked up, so that a command with a
     complete id, or an id of another form, sends only what the published client sends.
@@ -84,7 +84,7 @@ def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.
 
 
 def require(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
-    """Return `text`, an id or a name; raise an error if nothing of this kind has it.
+    """Return `text`, an id or a name. Raise an error if nothing of this kind has it.
 
     If the caller may not list them, there is no error.
     """
@@ -156,7 +156,7 @@ def _apps(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Ca
 
 
 def _remote_paths(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
-    """Yield the entries of the directory that is being typed, in the typed form."""
+    """Yield the entries of the directory that is being typed. They have the typed form."""
     from fal.files import Files
 
     directory = args.typed.rpartition("/")[0] + "/" if "/" in args.typed else ""

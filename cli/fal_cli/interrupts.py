@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: they end this process at once, or after a cleanup.
+"""SIGINT, SIGTERM and SIGHUP. They end this process at once, or after a cleanup.
 
 An exception raised by a signal can hit any line. Inside an import, a `finally` or gRPC it is lost, becomes a
 traceback or leaves a lock held. So a signal ends the process immediately, unless a command has something to undo:
@@ -46,7 +46,7 @@ class Interrupts:
         self._last_words: list[Callable[[], object]] = []
 
     def arm(self, instead_of: Callable[[int, object], object] | None = None) -> None:
-        """Let SIGINT, SIGTERM and SIGHUP end the process, except those that it ignores or handles.
+        """Let SIGINT, SIGTERM and SIGHUP end the process. Those that it ignores or handles are exceptions.
 
         Args:
             instead_of: the handler that this one replaces.
@@ -57,7 +57,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Generator[None]:
-        """Delay a signal until the end of the block, or an `interruptible` in it; by 10 seconds at most."""
+        """Delay a signal until the block ends, by 10 seconds at most. An `interruptible` in it lets the signal in."""
         self._deferred += 1
         try:
             yield
@@ -67,7 +67,7 @@ class Interrupts:
                 self._exit()
 
     def interruptible(self) -> _Interruptible:
-        """Let a signal raise within the block, if `fal` runs as a program: KeyboardInterrupt or SystemExit."""
+        """Let a signal raise within the block, if `fal` is a program. It raises KeyboardInterrupt or SystemExit."""
         return _Interruptible(self)
 
     @contextmanager
@@ -101,7 +101,7 @@ class Interrupts:
             self._raise()
 
     def _look(self, _number: int, _frame: FrameType | None) -> None:
-        """End a cleanup that takes too long; raise again if the exception was lost, for example in a `__del__`."""
+        """End a cleanup that takes too long. Raise again if the exception was lost, for example in a `__del__`."""
         self._left -= 1
         if self._left <= 0:
             self._exit()
@@ -125,7 +125,7 @@ class Interrupts:
 
 
 class _Interruptible:
-    """A class instead of a generator, because a signal may arrive within its first and last lines."""
+    """A class instead of a generator. A signal may arrive within its first and last lines."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -140,7 +140,7 @@ class _Interruptible:
 
 
 class Started(Generic[Result]):
-    """Runs a call in a thread, so that a signal cannot interrupt it halfway.
+    """Runs a call in a thread. A signal cannot interrupt it halfway.
 
     Args:
         make: returns what must be undone, for example a remote command.
@@ -169,7 +169,7 @@ class Started(Generic[Result]):
         return self._made[0]
 
     def settled(self) -> Result | None:
-        """After a signal, wait a little for the result and return it; None if there is none."""
+        """Wait a little after a signal, and return the result. None if there is none."""
         self._over.wait(_SETTLE_SECONDS)
         return self._made[0] if self._made else None
 

@@ -1,4 +1,4 @@
-"""The profile with host and key of a controller on this machine, which `fal up` writes."""
+"""The profile with host and key of this machine's controller. `fal up` writes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LocalProfile(NamedTuple):
 
 @interrupts.deferred()
 def write_profile(controller: ControllerProcess) -> LocalProfile:
-    """Write the controller's host and key to a profile, which becomes current if no other is.
+    """Write the controller's host and key to a profile. It becomes current if no other is.
 
     Each state directory has its own profile: `local` is the first one's, `local-2` the second's.
     """
@@ -65,7 +65,7 @@ def write_profile(controller: ControllerProcess) -> LocalProfile:
 
 
 def _choose(config: ConfigEditor, controller: ControllerProcess) -> str:
-    """Return the profile of the state directory: its existing one, or a free one."""
+    """Return the state directory's profile: its existing one, or a free one."""
     state_dir = str(controller.state_dir.absolute())
     names = chain([_NAME], (f"{_NAME}-{number}" for number in count(2)))
     own = [name for name in config.profiles if config.setting(name, "state_dir") == state_dir]
@@ -77,7 +77,7 @@ def _choose(config: ConfigEditor, controller: ControllerProcess) -> str:
 
 
 def _is_free(config: ConfigEditor, name: str, controller: ControllerProcess) -> bool:
-    """Return whether a profile may be written: it does not exist, its state directory is gone, or it is this one's."""
+    """Return whether a profile may be written. It must be new, lack its state directory, or be this controller's."""
     if name not in config.profiles:
         return True
     owner = config.setting(name, "state_dir")

@@ -1,4 +1,4 @@
-"""The entry point of `fal`: imports and calls one command, and turns errors into a message and an exit code."""
+"""The entry point of `fal`. It imports and calls one command, and turns errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _run_and_flush(arguments: list[str]) -> int:
 
 
 def build_parser(words: Sequence[str] | None) -> FalParser:
-    """Return the parser of `fal`, with the arguments of the commands that `words` names.
+    """Return the parser of `fal`. It has the arguments of the commands that `words` names.
 
     Args:
         words: the command line, or its start; the modules of other commands are not imported. None means all commands.
@@ -147,7 +147,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _malformed_text(parsed: argparse.Namespace) -> str | None:
-    """Return the error for an argument that no controller can accept because it is not UTF-8."""
+    """Return the error for an argument that is not UTF-8. No controller can accept it."""
     for name, value in vars(parsed).items():
         if name in _LOCAL_PATHS:
             continue
@@ -168,7 +168,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _drop_output() -> None:
-    """Discard buffered output, so that flushing it at exit does not raise again."""
+    """Discard buffered output. Flushing it at exit then does not raise again."""
     import os
 
     null = os.open(os.devnull, os.O_WRONLY)

@@ -31,7 +31,7 @@ def add_client_options(parser: FalParser) -> None:
 
 
 def open_client(args: argparse.Namespace) -> SyncServerlessClient:
-    """Return a client for --host, --team, the environment and the profile; the caller closes it."""
+    """Return a client for --host, --team, the environment and the profile. The caller closes it."""
     from fal.api import SyncServerlessClient
 
     return SyncServerlessClient(host=args.host, team=args.team)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def other_package() -> str | None:
-    """Return the version of the published `fal` if it is in this environment.
+    """Return the published `fal`'s version if it is in this environment.
 
     Both own the package `fal` and the program, and pip lets one overwrite the other.
     """

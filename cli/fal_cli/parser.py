@@ -22,7 +22,7 @@ _Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[repo
 
 
 class FalParser(argparse.ArgumentParser):
-    """Parses a command in fal's help format; options must be written out in full.
+    """Parses a command in fal's help format. Options must be written out in full.
 
     Args:
         handler: takes the parsed arguments and returns the exit code; None counts as 0.
@@ -69,12 +69,12 @@ class FalParser(argparse.ArgumentParser):
         self._hints = hints
 
     def beyond(self, action: argparse.Action) -> None:
-        """Move an option's help into a block after the published help text, which must stay word for word."""
+        """Move an option's help into a block after the published text. That text must stay word for word."""
         self._beyond.append(copy(action))
         action.help = argparse.SUPPRESS
 
     def format_help(self) -> str:
-        """Return the help text: commands in their groups, and a block for additions to the published command."""
+        """Return the help text. It has commands in their groups, and a block for additions to the published command."""
         text = self._format_groups() if self._groups else super().format_help()
         if not self._beyond:
             return text
@@ -107,7 +107,7 @@ class FalParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse; reject unknown arguments with the usage of the command that got them."""
+        """Parse. Reject unknown arguments with the usage of the command that got them."""
         words = list(sys.argv[1:] if args is None else args)
         tail: list[str] = []
         separated = "--" in words
@@ -143,7 +143,7 @@ class FalParser(argparse.ArgumentParser):
         return flags + others
 
     def _refuse_unknown_options(self, words: Sequence[str]) -> None:
-        """Reject a misspelt option by its name, before argparse reports an argument that seems to be missing."""
+        """Reject a misspelt option by its name. Otherwise argparse reports an argument that seems to be missing."""
         has_commands = False
         for action in self._get_positional_actions():
             if action.nargs == argparse.REMAINDER:
@@ -165,7 +165,7 @@ class FalParser(argparse.ArgumentParser):
                 self.error(f"unknown option {name}")
 
     def error(self, message: str) -> NoReturn:
-        """Write usage and the error to standard error, and exit with the code for wrong usage."""
+        """Write usage and the error to standard error. Exit with the code for wrong usage."""
         self.print_usage(sys.stderr)
         print_error(f"{message}\nSee '{self.prog} --help'.")
         raise SystemExit(ExitCode.USAGE)
@@ -196,7 +196,7 @@ def _nearest(word: str, known: Sequence[str], cutoff: float) -> list[str]:
 
 
 class UnusedParser(FalParser):
-    """Accepts and ignores the declarations of a command that the command line does not name.
+    """Accepts and ignores the declarations of a command. The command line does not name it.
 
     A parser takes time to build, and a command line uses one of dozens.
     """
@@ -205,7 +205,7 @@ class UnusedParser(FalParser):
         self.words = frozenset()
 
     def __repr__(self) -> str:
-        """Return a text without the parser's attributes, which are missing: completion calls this."""
+        """Return a text without the parser's attributes. They are missing, and completion calls this."""
         return "UnusedParser()"
 
     def add_argument(self, *_: object, **__: object) -> argparse.Action:
@@ -234,7 +234,7 @@ else:
 
 
 class _Subcommands(_Base):
-    """The commands of a parser: those that its words do not name only have a name and a line of help."""
+    """The commands of a parser. Those that its words do not name only have a name and a line of help."""
 
     words: frozenset[str] | None = frozenset()
 

@@ -23,7 +23,7 @@ def at_terminal() -> bool:
 
 
 def confirm(args: argparse.Namespace, question: Callable[[], str | None]) -> None:
-    """Ask for confirmation at a terminal, unless --yes is given; a script is not asked.
+    """Ask for confirmation at a terminal, unless --yes is given. A script is not asked.
 
     Args:
         args: the parsed command line.
@@ -49,7 +49,7 @@ def ask_secret(prompt: str) -> str:
 
 
 def read_secret(prompt: str) -> str:
-    """Return a text that is hidden at a terminal, else standard input without its last newline."""
+    """Return a text that is hidden at a terminal. Elsewhere it is standard input without its last newline."""
     if sys.stdin.isatty():
         return ask_secret(prompt)
     return sys.stdin.read().removesuffix("\n").removesuffix("\r")
@@ -71,7 +71,7 @@ def require_secret(what: str) -> str:
 
 
 def ask(question: str) -> bool:
-    """Ask a question on standard error, and return whether the answer is yes."""
+    """Ask a question on standard error; return whether the answer is yes."""
     sys.stderr.write(visible(f"{question} (y/N): "))
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,4 +1,4 @@
-"""The commands of `fal`: names, one line of help, and the module, which is imported only when its command runs."""
+"""The commands of `fal`: names, one line of help, and the module. The module is imported only when its command runs."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Service:
 
     @classmethod
     def of(cls, state_dir: Path) -> Service:
-        """Return a system unit for root, and a user unit for anybody else."""
+        """Return a system unit for root. Anybody else gets a user unit."""
         return cls(state_dir=state_dir.absolute(), system=os.geteuid() == 0)
 
     @property
@@ -89,7 +89,7 @@ class Service:
         )
 
     def start_commands(self) -> list[list[str]]:
-        """Return the commands that load and start the unit, now and at each boot."""
+        """Return the commands that load and start the unit. It starts now and at each boot."""
         # Without lingering a user's units end with the last session.
         linger = [] if self.system else [["loginctl", "enable-linger"]]
         return [*linger, self._systemctl("daemon-reload"), self._systemctl("enable", "--now", self.name)]

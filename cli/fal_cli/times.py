@@ -1,4 +1,4 @@
-"""Parses the times that people write after --since and --until, and formats times for people."""
+"""Parses the times that people write after --since and --until. It also formats times for people."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_expiry(text: str, *, now: datetime | None = None) -> datetime:
-    """Return a future time, in UTC: a duration from now, or an ISO 8601 timestamp.
+    """Return a future time, in UTC. The text is a duration from now, or an ISO 8601 timestamp.
 
     Raises:
         ValueError: the text has neither form, or the time has passed.
@@ -78,7 +78,7 @@ def parse_expiry(text: str, *, now: datetime | None = None) -> datetime:
 
 
 def _seconds(text: str) -> float | None:
-    """Return the length of a relative time; None if the text is not one."""
+    """Return a relative time's length; None if the text is not one."""
     if not _RELATIVE.fullmatch(text):
         return None
     pieces = re.findall(_PIECE, text.lower().removesuffix("ago"))
@@ -89,7 +89,7 @@ def _seconds(text: str) -> float | None:
 
 
 def describe_time(at: datetime, *, now: datetime | None = None) -> str:
-    """Return a time for people: local, to the second, and how long ago, such as `2026-01-31 09:00:00 (2 min ago)`."""
+    """Return a time for people: local, and how long ago. An example is `2026-01-31 09:00:00 (2 min ago)`."""
     seconds = ((now or datetime.now(UTC)) - at).total_seconds()
     age = describe_duration(abs(seconds))
     relative = "now" if abs(seconds) < 1 else f"{age} ago" if seconds > 0 else f"in {age}"
@@ -103,7 +103,7 @@ def iso_utc(at: datetime, *, milliseconds: bool = False) -> str:
 
 
 def describe_duration(seconds: float) -> str:
-    """Return a duration in its greatest unit, such as `5 s`, `2 min`, `3 h` or `4 d`."""
+    """Return a duration in its greatest unit. Examples are `5 s`, `2 min`, `3 h` and `4 d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"

@@ -1,6 +1,6 @@
-"""Tests of greeter.py: two in this process, in milliseconds, and one in a runner.
+"""Tests of greeter.py. Two run in this process, in milliseconds, and one in a runner.
 
-pytest examples/tested
+Run them by `pytest examples/tested`.
 """
 
 import pytest

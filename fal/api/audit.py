@@ -55,6 +55,6 @@ class AuditNamespace:
         return found
 
     def verify(self) -> AuditCheck:
-        """Check that no entry was changed, and that none between the first and the last is missing."""
+        """Check that no entry was changed. It also checks that none between the first and the last is missing."""
         controller = self.client.controller()
         return controller.verify_audit()

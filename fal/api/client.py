@@ -163,7 +163,7 @@ class SyncServerlessClient:
 
     @property
     def settings(self) -> Settings:
-        """The controller and credentials that this client uses, and the source of each."""
+        """The controller and credentials of this client, and the source of each."""
         return self._connection.settings
 
     @property

@@ -1,4 +1,4 @@
-"""Resolves the controller and credentials of an asyncio client once, at first use."""
+"""Resolves a client's controller and credentials once, at first use."""
 
 # Generated from fal/api/aio/connection.py by scripts/gen_blocking.py; do not edit.
 
@@ -48,7 +48,7 @@ class ClientConnection:
         return for_team(settings, rest.teams()).credentials
 
     def ready(self) -> Settings:
-        """Return the settings for calls, in which a login token acts for the team.
+        """Return the settings for calls. In them, a login token acts for the team.
 
         Raises:
             ClientClosedError: `close` was called.

@@ -1,4 +1,4 @@
-"""`client.environments`: separate sets of apps and secrets, such as "main" and "staging"."""
+"""`client.environments`: separate sets of apps and secrets. Examples are "main" and "staging"."""
 
 # Generated from fal/api/aio/environments.py by scripts/gen_blocking.py; do not edit.
 

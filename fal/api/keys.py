@@ -82,7 +82,7 @@ class KeysNamespace:
         return controller.get_caller()
 
     def login_token(self, life: timedelta = timedelta(days=30)) -> LoginToken:
-        """Create a token that stands for the key in use and may act for its account's teams.
+        """Create a token that stands for the key in use. It may act for the teams of the key's account.
 
         Args:
             life: how long it is valid, at most 90 days; it also ends with the key.
@@ -95,7 +95,7 @@ class KeysNamespace:
         return controller.create_login_token(life)
 
     def rotate(self, key_id: str, *, overlap: timedelta = timedelta(hours=24)) -> tuple[str, str]:
-        """Replace a key: create one with the same permissions, and let the old one expire.
+        """Replace a key with one that has the same permissions. The old one expires after the overlap.
 
         If the old key had an expiry, the new one gets the same lifetime, counted from now.
 
@@ -113,6 +113,6 @@ class KeysNamespace:
         return created.key_id, created.key_secret
 
     def revoke(self, key_id: str) -> None:
-        """Revoke a key: the controller accepts no more calls with it, and ends those in flight."""
+        """Revoke a key. The controller accepts no more calls with it, and ends those in flight."""
         controller = self.client.controller()
         controller.revoke_user_key(key_id)

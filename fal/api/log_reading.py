@@ -23,7 +23,7 @@ _Batches: TypeAlias = "Generator[Sequence[LogEntry], None, None]"
 
 
 class LogLines(Generator["LogEntry", None, None]):
-    """Log lines, one by one or in the batches in which they arrive.
+    """Log lines, one by one or in the batches that arrive.
 
     Args:
         batches: the lines.

@@ -1,4 +1,4 @@
-"""Log reading without I/O: the query, joining stored with followed lines, reconnecting, paging over HTTP."""
+"""Log reading without I/O. Has the query, joins stored with followed lines, reconnects, and pages over HTTP."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TailFollowJoin:
         self._first = _position(shown[0]) if shown else None
 
     def is_new(self, entry: LogEntry) -> bool:
-        """Return whether a line comes after the newest ones; several lines can share a timestamp."""
+        """Return whether a line comes after the newest ones. Several lines can share a timestamp."""
         if self._first is not None and _position(entry) < self._first:
             return False
         return (entry.runner_id, entry.sequence) not in self._shown
@@ -106,7 +106,7 @@ def _position(entry: LogEntry) -> tuple[datetime, str, int]:
 
 
 class LogReconnectPolicy:
-    """Decides whether and when to reconnect a followed log; reports it to the logger `fal.api.logs`, at INFO."""
+    """Decides whether and when to reconnect a followed log. Reports it to the logger `fal.api.logs`, at INFO."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -137,7 +137,7 @@ class LogReconnectPolicy:
 
 
 def http_runner_id(query: LogQuery, error: UnimplementedError) -> str:
-    """Return the runner whose lines to read over HTTP, because the controller lacks our rpcs.
+    """Return the runner whose lines to read over HTTP. The controller lacks our rpcs.
 
     Raises:
         UnimplementedError: HTTP cannot answer this query either.
@@ -151,7 +151,7 @@ def http_runner_id(query: LogQuery, error: UnimplementedError) -> str:
 
 
 class HttpHistory:
-    """Collects stored lines over HTTP from a controller whose pages go back from the newest line.
+    """Collects stored lines over HTTP. The controller's pages go back from the newest line.
 
     Args:
         query: which lines.
@@ -171,7 +171,7 @@ class HttpHistory:
             self.until = ended_at + timedelta(seconds=1)
 
     def take(self, page: LogPage) -> bool:
-        """Add a page, and return whether another is needed: until `until` and back to `since`."""
+        """Add a page, and return whether another is needed. The next one has lines before `until`, back to `since`."""
         self._found.extend(page.entries)
         following = parse_time(page.next_page_token)
         if following is None or (self.since is not None and following <= self.since.astimezone(UTC)):

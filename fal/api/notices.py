@@ -77,7 +77,7 @@ class NoticesNamespace:
         return controller.get_notice(name)
 
     def test(self, name: str) -> None:
-        """Send a test now; the error says why the receiver did not take it."""
+        """Send a test now. The error says why the receiver did not take it."""
         controller = self.client.controller()
         controller.test_notice(name)
 

@@ -1,4 +1,4 @@
-"""Protocols of the client that namespaces use: the gRPC and HTTP side of its controller."""
+"""Protocols of the client that namespaces use. They are the gRPC and HTTP side of its controller."""
 
 from __future__ import annotations
 

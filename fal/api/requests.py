@@ -1,4 +1,4 @@
-"""`client.requests`: how requests to apps ended, and how long they took."""
+"""`client.requests`: how requests to apps ended, and their duration."""
 
 # Generated from fal/api/aio/requests.py by scripts/gen_blocking.py; do not edit.
 
@@ -24,7 +24,7 @@ _LONGEST_STEP = timedelta(days=366)
 
 
 class RequestsNamespace:
-    """The requests that have ended, direct and queued; `fal requests` on the command line. Use it as `client.requests`.
+    """The requests that have ended, direct and queued. Use `client.requests`, or `fal requests` on the command line.
 
     Example:
         with SyncServerlessClient() as client:
@@ -108,7 +108,7 @@ class RequestsNamespace:
         since: datetime | None = None,
         environment_name: str | None = None,
     ) -> Generator[RequestRecord, None, None]:
-        """Yield requests as they end, each once; wait if the controller is unreachable for a while.
+        """Yield requests as they end, each once. Wait if the controller is unreachable for a while.
 
         Args:
             app: only requests to this app; None means all of the account.
@@ -151,7 +151,7 @@ class RequestsNamespace:
         by_endpoint: bool = False,
         environment_name: str | None = None,
     ) -> builtins.list[RequestStats]:
-        """Return statistics of the requests that ended in a span, by app, in whole minutes.
+        """Return statistics of the requests that ended in a span, by app. The span is in whole minutes.
 
         Args:
             app: only requests to this app; None means each app of the account.

@@ -1,4 +1,4 @@
-"""`client.runners`: list the processes that serve apps, read their logs, enter them and stop them."""
+"""`client.runners`: list the processes that serve apps. It also reads their logs, enters and stops them."""
 
 # Generated from fal/api/aio/runners.py by scripts/gen_blocking.py; do not edit.
 
@@ -65,7 +65,7 @@ class RunnersNamespace:
         app: str | None = None,
         environment_name: str | None = None,
     ) -> Generator[builtins.list[RunnerInfo], None, None]:
-        """Yield the list of runners at each change, and about every two seconds.
+        """Yield the list of runners at each change. It is also yielded about every two seconds.
 
         If the controller is unreachable for a while, it continues with the list at that time. Close it to stop.
 
@@ -113,7 +113,7 @@ class RunnersNamespace:
     def stop(
         self, runner_id: str, replace_first: bool = False, *, grace: int | None = None
     ) -> None:  # the first two as published
-        """Stop a runner once it has finished its requests; it gets no new ones.
+        """Stop a runner once it has finished its requests. It gets no new ones.
 
         Args:
             runner_id: the runner.
@@ -130,7 +130,7 @@ class RunnersNamespace:
         controller.kill_runner(runner_id)
 
     def nodes(self) -> NodeList:
-        """List the machines that runners run on, with their GPUs, and the machine types.
+        """List the machines of runners with their GPUs, and the machine types.
 
         Only this project's controllers support it.
         """
@@ -138,7 +138,7 @@ class RunnersNamespace:
         return controller.list_nodes()
 
     def gpus(self) -> GpuUsage:
-        """Count the GPUs of all runners, by model: {"gpus": {"H100": 3}, "total": 3}."""
+        """Count the GPUs of all runners, by model. The result is like {"gpus": {"H100": 3}, "total": 3}."""
         from fal.gpus import METRICS_PATH, usage_of_all
 
         rest = self.client.rest()
@@ -292,7 +292,7 @@ class RunnersNamespace:
         term: str | None = None,
         on_notice: Callable[[str], None] = no_notice,
     ) -> ExecSession | ShellSession:
-        """Run a command in a runner and read its output as it arrives.
+        """Run a command in a runner and read output as it arrives.
 
         Iterate over the result for the output; afterwards `exit_code` is set, and `wait()` returns it. If the link
         breaks, or the controller restarts, it resumes with the next byte. It takes the arguments of `exec`, and:
@@ -320,7 +320,7 @@ class RunnersNamespace:
     def attach(
         self, exec_id: str, *, runner_id: str | None = None, on_notice: Callable[[str], None] = no_notice
     ) -> ExecSession:
-        """Read a running or recently ended command, from the earliest output that is kept.
+        """Read a running or recently ended command. It starts with the earliest output that is kept.
 
         Args:
             exec_id: the command's id, from `exec` with `detach` or from `execs`.
@@ -336,7 +336,7 @@ class RunnersNamespace:
         return controller.attach_exec(info, on_notice=on_notice)
 
     def execs(self, runner_id: str | None = None) -> builtins.list[ExecInfo]:
-        """List the commands that run or ended within the last ten minutes, oldest first.
+        """List commands, oldest first. They run or ended within the last ten minutes.
 
         Args:
             runner_id: only those of this runner; None means all.
@@ -345,7 +345,7 @@ class RunnersNamespace:
         return controller.list_execs(runner_id=runner_id)
 
     def shell(self, runner_id: str) -> ExecSession | ShellSession:
-        """Open a login shell with a terminal in a runner; send input with the session's `send`."""
+        """Open a login shell with a terminal in a runner. Send input with the session's `send`."""
         controller = self.client.controller()
         return controller.start_exec(
             adapter.execs.ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_team(team: str, user: Mapping[str, object]) -> None:
-    """Raise an error if a key is to act for an account other than its own.
+    """Raise an error if a key would act for another account.
 
     Args:
         team: the nickname of an account.
@@ -32,7 +32,7 @@ def check_team(team: str, user: Mapping[str, object]) -> None:
 
 
 def needs_team(settings: Settings) -> bool:
-    """Return whether the team's user id must be looked up before the first call."""
+    """Return whether the team's user id must be looked up first."""
     return bool(settings.team) and isinstance(settings.credentials, TokenCredentials)
 
 

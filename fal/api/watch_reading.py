@@ -26,7 +26,7 @@ def read(
     stream: Callable[[Controller, str], Generator[Changes[T], None, None]],
     fetch: Callable[[Controller], list[T]],
 ) -> Generator[list[T], None, None]:
-    """Yield the complete list at each change, and at least about every two seconds.
+    """Yield the complete list at each change. It is also yielded at least about every two seconds.
 
     Args:
         client: opens the controller.

@@ -31,7 +31,7 @@ _ENDED = (RunnerState.TERMINATED, RunnerState.DEAD)
 
 
 class WatchedList(ABC, Generic[T]):
-    """A list that a watch's messages keep up to date; logs a lost and restored connection at INFO.
+    """A list that a watch's messages keep up to date. Logs a lost and restored connection at INFO.
 
     Attributes:
         version: the last version applied, to resume from.

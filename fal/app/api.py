@@ -60,7 +60,7 @@ def build_api(served: Served) -> FastAPI:
 
 
 class _AnyOrigin(CORSMiddleware):
-    """Allows pages of any origin to call, at almost no cost to calls that do not come from a page."""
+    """Allows pages of any origin to call. It costs almost nothing for other calls."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
         """Answer a preflight request, or pass any other one on.
@@ -125,7 +125,7 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
 
 
 async def _on_invalid(_request: Request, error: RequestValidationError) -> Response:
-    """Answer 422 like FastAPI, but also for binary input and numbers that JSON lacks."""
+    """Answer 422 like FastAPI. Binary input and numbers that JSON lacks are covered, too."""
     detail = jsonable_encoder(
         error.errors(),
         custom_encoder={

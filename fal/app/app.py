@@ -172,7 +172,7 @@ class App:
 
     @classmethod
     def near_misses(cls) -> dict[str, str]:
-        """Return attributes that look like misspelt options, each with the option that it resembles."""
+        """Return attributes that look like misspelt options. Each has the option that it resembles."""
         known = set(dir(App)) | Options.__annotations__.keys()
         own = {name for base in cls.__mro__ if base is not App and issubclass(base, App) for name in vars(base)}
         plain = {name for name in own - known if not name.startswith("_") and not callable(getattr(cls, name))}
@@ -181,7 +181,7 @@ class App:
 
     @classmethod
     def get_health_check_config(cls) -> HealthCheckConfig | None:
-        """Return the health check and its path, or None if no endpoint is the health check.
+        """Return the health check and its path; None if there is none.
 
         Raises:
             ValueError: more than one is.
@@ -279,7 +279,7 @@ class App:
 
     @classmethod
     def spawn(cls) -> AppSpawnInfo:
-        """Serve the app in a runner, without deploying it, until this process ends.
+        """Serve the app in a runner without deploying it. It is served until this process ends.
 
         The file of the class is sent; if this script is that file, it needs `if __name__ == "__main__":`.
 
@@ -298,7 +298,7 @@ class App:
     def run_local(
         cls, *, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None] | None:
-        """Serve the app in this process until Ctrl-C; in a running event loop, return the coroutine to await.
+        """Serve the app in this process until Ctrl-C. In a running event loop, return the coroutine to await.
 
         Args:
             exposed_port: the port; 8080 by default.

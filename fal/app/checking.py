@@ -1,4 +1,4 @@
-"""Checks and converts JSON values by type hints, for the server without FastAPI.
+"""Checks and converts JSON values by type hints. The server without FastAPI uses it.
 
 Errors have pydantic's form, so that callers see the same from both servers. Models of any pydantic version check
 themselves.
@@ -46,7 +46,7 @@ def missing(place: Place, parent: object) -> ValueRefusedError:
 
 
 def is_scalar(hint: object) -> bool:
-    """Return whether FastAPI would take a parameter of this type from the query rather than from the body."""
+    """Return whether FastAPI takes a parameter of this type from the query. It takes others from the body."""
     hint = _plain(hint)
     if _is_union(hint):
         return all(is_scalar(part) for part in typing.get_args(hint))
@@ -224,7 +224,7 @@ def _check_tuple(arguments: tuple[object, ...], value: object, place: Place) -> 
 
 
 def _each(items: Iterable[tuple[object, object, str | int]], place: Place) -> list[object]:
-    """Check the parts of a value, each (type, part, location), and raise all their errors together."""
+    """Check the parts of a value, each (type, part, location). Raise all their errors together."""
     found: list[object] = []
     errors: list[dict[str, object]] = []
     for hint, part, where in items:

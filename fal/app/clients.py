@@ -49,14 +49,14 @@ class AppClientError(FalServerlessException):
 
 
 class AppSpawnInfo:
-    """Handle of an app that is served in a runner; `fal.App.spawn` returns it."""
+    """Handle of an app that is served in a runner. `fal.App.spawn` returns it."""
 
     def __init__(self, info: SpawnInfo) -> None:
         self.info = info
 
     @property
     def url(self) -> str | None:
-        """The app's address, once it is known; None if it ended without one."""
+        """The app's address, once known; None if it ended without one."""
         return self.info.url
 
     @property
@@ -152,7 +152,7 @@ class EndpointClient:
         self.return_type: type | None = typing.get_type_hints(endpoint).get("return")
 
     def __call__(self, data: object) -> object:
-        """Call the endpoint with a model or a mapping, and return its response in the annotated type.
+        """Call the endpoint with a model or a mapping. Return its response in the annotated type.
 
         Raises:
             AppClientError: it answered with an error, or cannot be reached.
@@ -231,7 +231,7 @@ class AppClient:
         startup_timeout: int = 60,
         health_check_interval: float = 0.5,
     ) -> Generator[AppClient]:
-        """Serve an app in a runner for the duration of the block, with its log on standard error.
+        """Serve an app in a runner for the duration of the block. Its log is on standard error.
 
         If this program has neither a controller nor a key, the app is served in this process instead, with the
         installed packages.

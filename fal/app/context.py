@@ -1,4 +1,4 @@
-"""The current request, for code of an app that does not have it as an argument."""
+"""The current request, for app code that lacks it as an argument."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RequestContext:
 
 
 def context_of(headers: dict[str, str]) -> RequestContext:
-    """Return the context in a request's headers, whose names are in lower case."""
+    """Return the context in a request's headers. The header names are in lower case."""
     return RequestContext(
         request_id=headers.get(REQUEST_ID_KEY),
         endpoint=headers.get(REQUEST_ENDPOINT_KEY),
@@ -44,7 +44,7 @@ def context_of(headers: dict[str, str]) -> RequestContext:
 
 
 def lifecycle_preference(text: str | None) -> dict[str, str] | None:
-    """Return the caller's preference; report one that is not a JSON object on stderr, and return None."""
+    """Return the caller's preference. One that is no JSON object is reported on stderr and gives None."""
     if text is None:
         return None
     try:
@@ -58,7 +58,7 @@ def lifecycle_preference(text: str | None) -> dict[str, str] | None:
 
 
 class ReceivedRequest:
-    """A received request, whose context is built on demand: most endpoints never use it.
+    """A received request. Its context is built on demand, as most endpoints never use it.
 
     Args:
         headers: names and values in the server's form.
@@ -78,7 +78,7 @@ class ReceivedRequest:
         return self._made.setdefault("context", context_of(headers))  # threads may access it at once
 
     def changed_token(self) -> str | None:
-        """Return the CDN token that the app set for its caller, or None if it is unchanged."""
+        """Return the CDN token that the app set for its caller. None if it is unchanged."""
         made = self._made.get("context")
         token = None if made is None else made.headers.get(CDN_TOKEN_KEY)
         if not token:
@@ -91,6 +91,6 @@ CURRENT: ContextVar[ReceivedRequest | RequestContext | None] = ContextVar("fal_c
 
 
 def current_request() -> RequestContext | None:
-    """Return the current request, even in threads of endpoints; None outside of a request."""
+    """Return the current request, even in threads of endpoints. None outside of a request."""
     current = CURRENT.get()
     return current.context if isinstance(current, ReceivedRequest) else current

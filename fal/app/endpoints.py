@@ -113,7 +113,7 @@ def realtime(
     encode_message: Callable[[object], bytes] | None = None,
     decode_message: Callable[[bytes], object] | None = None,
 ) -> Callable[[_F], _F]:
-    """Serve the decorated method of an App for realtime sessions over a WebSocket.
+    """Serve the decorated App method for realtime sessions over a WebSocket.
 
     The annotations decide what streams: an `AsyncIterator` argument receives all inputs of a session, and an iterator
     result sends many outputs for one input; otherwise each input gets one output.

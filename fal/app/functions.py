@@ -36,7 +36,7 @@ class Function(Generic[_P, _R]):
         functools.update_wrapper(self, raw_func)
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Run the function in a runner, show its log lines on standard error, and return its result.
+        """Run the function in a runner and return its result. Its log lines go to standard error.
 
         See `submit` for what is sent. If the function raises an exception whose class is in its own file, or is
         imported in this program, that exception is raised here, with the runner's traceback in its notes.
@@ -84,7 +84,7 @@ class Function(Generic[_P, _R]):
         return cast("Future[_R]", submit(self, self.raw_func.__qualname__, args, kwargs))
 
     def spawn(self, *args: _P.args, **kwargs: _P.kwargs) -> SpawnInfo:
-        """Like `submit`, with the log lines and, if the function is served, its address.
+        """Run the function like `submit`, and return its log lines. If it is served, its address is there, too.
 
         `stream.cancel()` ends it.
         """
@@ -93,7 +93,7 @@ class Function(Generic[_P, _R]):
         return spawn(self, self.raw_func.__qualname__, args, kwargs)
 
     def map(self, *arguments: Iterable[object]) -> Iterator[_R]:
-        """Run the function for all items at once, and yield the results in the order of the items.
+        """Run the function for all items at once. Yield the results in the order of the items.
 
         Args:
             arguments: one iterable for each argument of the function, as for the built-in `map`.
@@ -103,7 +103,7 @@ class Function(Generic[_P, _R]):
         return (future.result() for future in waiting)
 
     def build_metadata(self) -> dict[str, object]:
-        """Return the metadata of the revision: the OpenAPI description, if the function is served."""
+        """Return the metadata of the revision. It is the OpenAPI description, if the function is served."""
         given = self.options.get("metadata")
         metadata: dict[str, object] = dict(given) if isinstance(given, dict) else {}
         if self.serves:
@@ -178,7 +178,7 @@ def _checked(options: dict[str, object], name: str) -> dict[str, object]:
 
 
 def cached(func: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Cache the function's results by its arguments, for the life of the process."""
+    """Cache the function's results by its arguments, for the process's life."""
     kept = functools.cache(func)
 
     @functools.wraps(func)

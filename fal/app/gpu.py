@@ -1,4 +1,4 @@
-"""Recognizes exceptions of a broken GPU, so that the platform replaces the runner."""
+"""Recognizes exceptions of a broken GPU. The platform then replaces the runner."""
 
 from __future__ import annotations
 

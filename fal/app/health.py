@@ -36,7 +36,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheckConfig:
-    """A health check and its path, as a deploy sends them; fields as in `HealthCheck`."""
+    """A health check and its path, as a deploy sends them. Its fields are as in `HealthCheck`."""
 
     path: str
     start_period_seconds: int | None = None
@@ -47,7 +47,7 @@ class HealthCheckConfig:
 
     @classmethod
     def of(cls, path: str, check: HealthCheck) -> HealthCheckConfig:
-        """Return the check of the endpoint at `path`; the method is POST unless given."""
+        """Return the check of the endpoint at `path`. The method is POST unless given."""
         return cls(
             path=path,
             start_period_seconds=check.start_period_seconds,

@@ -1,4 +1,4 @@
-"""Serves a runner's metrics: request counts and durations as Prometheus text, in plain asyncio.
+"""Serves a runner's metrics. They are request counts and durations as Prometheus text, in plain asyncio.
 
 Importing a library would take longer than the rest of this file. If the app has loaded prometheus_client, its
 metrics are served, too.
@@ -63,7 +63,7 @@ def _escaped(value: str) -> str:
 
 
 async def serve_metrics(metrics: Metrics, host: str, port: int) -> asyncio.Server | None:
-    """Serve GET /metrics; if the port is taken, write a line on stderr and return None.
+    """Serve GET /metrics. If the port is taken, write a line on stderr and return None.
 
     The app runs without metrics then.
     """

@@ -1,4 +1,4 @@
-"""Serves an app's methods as JSON over HTTP, for environments that have no room for FastAPI.
+"""Serves an app's methods as JSON over HTTP. It is for environments that have no room for FastAPI.
 
 It uses only the standard library. It supports no WebSockets, forms, uploads or /openapi.json.
 """
@@ -222,7 +222,7 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _parsed(content: bytes, headers: Mapping[str, str]) -> object:
-    """Return the JSON of a body, the text of another type, or None if there is no body."""
+    """Return a body's JSON, or the text of another type. None if there is no body."""
     if not content:
         return None
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -239,7 +239,7 @@ def _parsed(content: bytes, headers: Mapping[str, str]) -> object:
 
 
 def _http_exception(error: Exception) -> ErrorAnswer | None:
-    """Return the answer for starlette's HTTPException, which an app may raise even on this server."""
+    """Return the answer for starlette's HTTPException. An app may raise it even on this server."""
     status = getattr(error, "status_code", None)
     if type(error).__name__ != "HTTPException" or not isinstance(status, int):
         return None
@@ -252,7 +252,7 @@ def _not_allowed(method: str) -> ErrorAnswer:
 
 
 def _sendable(result: object) -> object:
-    """Return a result in the form of JSON, or a framework's response unchanged."""
+    """Return a result in the form of JSON. A framework's response is unchanged."""
     return result if _sends_itself(result) else _plain(result)
 
 
@@ -320,7 +320,7 @@ def _preflight(origin: str, headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _for_pages(send: Send, origin: str | None) -> Send:
-    """Return a sender that allows pages of any origin to read the response."""
+    """Return a sender that lets pages of any origin read the response."""
     extra = [(b"vary", b"Origin")]
     if origin is not None:
         allowed = (b"access-control-allow-origin", origin.encode("latin-1"))

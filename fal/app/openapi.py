@@ -1,4 +1,4 @@
-"""Describes an app with FastAPI's OpenAPI document, plus field order and WebSockets as `x-fal-*`."""
+"""Describes an app with FastAPI's OpenAPI document. It adds field order and WebSockets as `x-fal-*`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _add_socket(spec: dict[str, object], route: Route, method: Callable[..., obj
 def _mirror(
     method: Callable[..., object], kind: str, input_name: str | None, output_name: str | None
 ) -> dict[str, object]:
-    """Return a POST that is not served: forms read the types of a socket's messages from it."""
+    """Return a POST that is not served. Forms read the types of a socket's messages from it."""
     operation: dict[str, object] = {
         "operationId": f"{method.__name__}_post",
         "summary": f"{kind} endpoint: {method.__name__}",

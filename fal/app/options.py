@@ -1,4 +1,4 @@
-"""The options of apps and functions: names, types, and suggestions for misspelt ones."""
+"""The options of apps and functions: names, types, and spelling suggestions."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def check_options(options: Mapping[str, object], owner: str) -> None:
 
 
 def check_kind(options: Mapping[str, object], owner: str) -> str:
-    """Check that the options fit the kind of environment, and return the kind; an image makes it "container".
+    """Check that the options fit the kind of environment. Return the kind; an image makes it "container".
 
     Raises:
         ValueError: the kind is unknown, an option belongs to another kind, or a container has app files.

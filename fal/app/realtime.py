@@ -24,7 +24,7 @@ _SYNC = (collections.abc.Iterator, collections.abc.Generator, collections.abc.It
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Which side of a session streams, and the types of its messages (None: not checked)."""
+    """Which side of a session streams, and its message types (None: unchecked)."""
 
     mode: str
     input_model: type | None
@@ -48,7 +48,7 @@ def shape_of(method: Callable[..., object], how: Realtime) -> Shape:
 
 
 def _streamed(annotation: object, kinds: tuple[type, ...]) -> tuple[bool, object]:
-    """Return whether an annotation is an iterator, and the type of its items; otherwise the annotation itself."""
+    """Return whether an annotation is an iterator, and its item type. For others, the type is the annotation itself."""
     origin = typing.get_origin(annotation) or annotation
     if origin not in kinds:
         return False, annotation
@@ -80,7 +80,7 @@ class _Session:
         self._decode = how.decode_message or _unpack
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Run one session until the client leaves, the method fails, or no input comes for too long."""
+        """Run one session. It ends if the client leaves, the method fails, or no input comes for too long."""
         await websocket.accept()
         notice: tuple[str, str] | None = None
         try:
@@ -158,7 +158,7 @@ class _Session:
         return await run_in_threadpool(self._method, *arguments)
 
     async def _inputs(self, websocket: WebSocket) -> AsyncIterator[object]:
-        """Yield the checked inputs of a session until none arrives within the session's timeout."""
+        """Yield a session's checked inputs until none arrives within its timeout."""
         while True:
             try:
                 async with asyncio.timeout(self._how.session_timeout):

@@ -11,7 +11,7 @@ CONDITIONS = ("timeout", "server_error", "connection_error")
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """Retries of a queued request by kind of failure; None means the platform's default.
+    """Retries of a queued request by kind of failure. None means the platform's default.
 
     Attributes:
         timeout: retries after a request that timed out.

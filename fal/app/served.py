@@ -1,4 +1,4 @@
-"""The parts of serving an app that both servers share: routes, their types, and error answers."""
+"""The parts of serving an app that both servers share. They are routes, their types, and error answers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def resolve_annotations(function: Callable[..., object]) -> None:
 
 
 def answer_to(error: Exception) -> ErrorAnswer:
-    """Return the answer to a request whose endpoint raised; print the traceback of a bug."""
+    """Return the answer to a request whose endpoint raised. Print the traceback of a bug."""
     if isinstance(error, FieldException):
         headers: Mapping[str, str] = {}
         if error.billable_units:
@@ -111,7 +111,7 @@ def answer_to(error: Exception) -> ErrorAnswer:
 
 
 def path_not_found(path: str) -> ErrorAnswer:
-    """Return a 404 that names the path, to distinguish it from the platform's 404."""
+    """Return a 404 that names the path. This distinguishes it from the platform's 404."""
     return ErrorAnswer(status=404, content={"detail": f"Path {path} not found"}, headers=UNBILLED)
 
 

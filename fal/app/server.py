@@ -44,7 +44,7 @@ _IPV4 = re.compile(rb"[0-9.]{7,15}")
 
 @runtime_checkable
 class HasLifespan(Protocol):
-    """An App: it sets up before its requests and tears down after them."""
+    """An App. It sets up before its requests and tears down after them."""
 
     def lifespan(self, app: Api) -> AbstractAsyncContextManager[None]:
         """Set up, yield, tear down."""
@@ -55,7 +55,7 @@ class HasLifespan(Protocol):
         ...
 
     def provide_hints(self) -> list[str] | None:
-        """Return names of the things that the runner has loaded, for routing requests to it."""
+        """Return names of the things that the runner has loaded. They serve to route requests to it."""
         ...
 
 
@@ -69,7 +69,7 @@ async def serve(
     sock: socket.socket | None = None,
     on_start: Callable[[uvicorn.Server], object] = lambda _server: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, on the interface of FAL_RUNNER_HOST (all, if it is not set).
+    """Serve until SIGTERM or SIGINT. The interface is that of FAL_RUNNER_HOST (all, if it is not set).
 
     Args:
         served: an App or a served function.
@@ -114,7 +114,7 @@ async def serve(
 
 
 def _build_api(served: Served) -> Api:
-    """Return FastAPI's server of an app, or the minimal one if FastAPI is missing or too old here."""
+    """Return FastAPI's server of an app. It is the minimal one if FastAPI is missing or too old here."""
     try:
         from fal.app.api import build_api
     except Exception as error:  # noqa: BLE001 - with an old pydantic, the import of FastAPI raises anything
@@ -143,7 +143,7 @@ async def _listen(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with an immediate call of the app's handle_exit and a clean exit on signals."""
+    """A uvicorn server that calls the app's handle_exit immediately. It exits cleanly on signals."""
 
     def __init__(self, config: uvicorn.Config, on_exit: Callable[[], object] | None) -> None:
         super().__init__(config)
@@ -207,7 +207,7 @@ class _Server(uvicorn.Server):
 
 
 class _RequestMiddleware:
-    """Sets the caller's address and the context, adds hints, counts requests, and prints each traceback once."""
+    """Sets the caller's address and the context. Also adds hints, counts requests, and prints each traceback once."""
 
     def __init__(self, inner: Api, app: HasLifespan | None, metrics: Metrics) -> None:
         self._inner = inner
@@ -253,7 +253,7 @@ async def _pass(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _take_forwarded(scope: Scope) -> bool:
-    """Set the caller's address and scheme from the controller's headers; return False if they have another form."""
+    """Set the caller's address and scheme from the controller's headers. Return False if they have another form."""
     client = scope.get("client")
     if client is None or client[0] != "127.0.0.1" or scope["type"] != "http":
         return False
@@ -275,7 +275,7 @@ def _take_forwarded(scope: Scope) -> bool:
 
 
 class _Answer:
-    """Sends the response to a request with the app's hints, and records its status."""
+    """Sends the response with the app's hints, and records its status."""
 
     __slots__ = ("_app", "_request", "_send", "finished", "status")
 
@@ -287,7 +287,7 @@ class _Answer:
         self.finished = False
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        """Send a message; this is no coroutine itself, which would cost more than the rest."""
+        """Send a message. This is no coroutine itself, which would cost more than the rest."""
         kind = message["type"]
         if kind == "http.response.start":
             self.status = message["status"]
@@ -310,7 +310,7 @@ class _Answer:
 
 
 def _hints(app: HasLifespan | None) -> bytes | None:
-    """Return an app's hints as a header; report hints that no header can carry on stderr, and omit them."""
+    """Return an app's hints as a header. Report hints that no header can carry on stderr, and omit them."""
     if app is None:
         return None
     try:

@@ -14,7 +14,7 @@ _PHRASES = {status.value: f"{status.value} {status.phrase}" for status in HTTPSt
 
 
 class ServerFormatter(logging.Formatter):
-    """Writes the level unless it is INFO: the runner's log reads it from the text."""
+    """Writes the level unless it is INFO. The runner's log reads it from the text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for a record."""
@@ -24,7 +24,7 @@ class ServerFormatter(logging.Formatter):
 
 
 class AccessFormatter(logging.Formatter):
-    """Writes one line for a request: the caller's address if a proxy sent it, the request, and the status."""
+    """Writes one line for a request. It has the caller's address if a proxy sent it, the request, and the status."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for a record."""
@@ -45,7 +45,7 @@ _known_access_line = lru_cache(maxsize=256)(_access_line)
 
 
 def write_access_lines_directly() -> None:
-    """Write uvicorn's access lines to their stream without a log record, which would cost more than the rest.
+    """Write uvicorn's access lines to their stream without a log record. A record would cost more than the rest.
 
     If the app changes anything about that logger or its handler, records are created as usual. Call it once `LOGGING`
     has configured the logger.

@@ -1,4 +1,4 @@
-"""Runs an app or a function of this program in a runner, without deploying it."""
+"""Runs an app or function of this program in a runner. It is not deployed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SpawnInfo:
 
     @property
     def url(self) -> str | None:
-        """The address that it is served at, once known; None if it ended without one."""
+        """Its address, once known; None if it ended without one."""
         self._known.wait()
         return self._url
 
@@ -139,12 +139,12 @@ def spawn(
 
 
 def submit(target: object, name: str, arguments: Sequence[object], keywords: Mapping[str, object]) -> Future[object]:
-    """Run a function in a runner, and return a future of its result; see `spawn`."""
+    """Run a function in a runner; return a future of its result. See `spawn`."""
     return spawn(target, name, arguments, keywords).future
 
 
 def call(target: object, name: str, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:
-    """Run a function in a runner, show its output, and return its result; see `spawn`."""
+    """Run a function in a runner and return its result. Show its output; see `spawn`."""
     from fal.api import SyncServerlessClient
     from fal.deploy import run
     from fal.deploy.errors import UserFunctionError
@@ -173,7 +173,7 @@ def call(target: object, name: str, arguments: Sequence[object], keywords: Mappi
 
 
 def _own_exception(target: object, error: UserFunctionError) -> Exception | None:
-    """Return the function's exception if its class is in the function's own file and takes one text."""
+    """Return the function's own exception, or None. Its class must be in the function's file and take one text."""
     names = getattr(getattr(target, "raw_func", None), "__globals__", {})
     found = names.get(error.exception_type_name)
     if not (isinstance(found, type) and issubclass(found, Exception)):

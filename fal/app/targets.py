@@ -1,4 +1,4 @@
-"""The callables that a runner calls: an app, a served function or a plain function.
+"""The callables that a runner calls. They are an app, a served function or a plain function.
 
 A runner calls it on its main thread, with `exposed_port` and `exposed_metrics_port` if it serves. The result may be a
 coroutine.
@@ -21,7 +21,7 @@ _METRICS_PORT = 9090
 
 
 def run_serving(coroutine: Coroutine[None, None, _R]) -> _R:
-    """Run a server's coroutine on uvloop, as uvicorn does: a request costs a fifth less than on asyncio's event loop.
+    """Run a server's coroutine on uvloop, as uvicorn does. A request costs a fifth less than on asyncio's event loop.
 
     An environment with nest_asyncio keeps asyncio's loop, because nest_asyncio can only patch that one.
     """
@@ -93,7 +93,7 @@ class ServedFunction:
     def __call__(
         self, *_arguments: object, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None]:
-        """Return the coroutine that serves the function; the result of a setup function is ignored."""
+        """Return the coroutine that serves the function. The result of a setup function is ignored."""
         from fal.app.server import serve
 
         return serve(
@@ -127,7 +127,7 @@ class FunctionTarget:
 def run_here(
     target: AppTarget | ServedFunction, *, exposed_port: int | None, exposed_metrics_port: int | None
 ) -> Coroutine[None, None, None] | None:
-    """Serve in this process; in a running event loop, return the coroutine to await."""
+    """Serve in this process. In a running event loop, return the coroutine to await."""
     earlier = os.environ.get(AGENT_VARIABLE)
     os.environ[AGENT_VARIABLE] = "1"
     try:
@@ -143,7 +143,7 @@ def run_here(
 def run_unless_in_a_loop(
     coroutine: Coroutine[None, None, _R], run: Callable[[Coroutine[None, None, _R]], _R] = asyncio.run
 ) -> _R | Coroutine[None, None, _R]:
-    """Run a coroutine and return its result; in a running event loop, return the coroutine itself."""
+    """Run a coroutine and return its result. In a running event loop, return the coroutine itself."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

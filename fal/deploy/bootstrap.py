@@ -1,4 +1,4 @@
-"""Restores a deployed app in its runner, which has no `fal` to import.
+"""Restores a deployed app in its runner, which cannot import `fal`.
 
 An app travels in one of two ways. As modules: this file is in the bundle, and `open_bundle` writes the sources to disk
 and imports them. By value: the functions here are pickled with the app, and `restore` is called first.
@@ -39,7 +39,7 @@ _OURS = frozenset({"fal", "fal_grpc"})
 
 
 def open_bundle(path: str) -> object:
-    """Import the app of a bundle, and return the callable that a runner calls.
+    """Import a bundle's app, and return the callable that a runner calls.
 
     If the app's file cannot be imported here, the pickle in the bundle, if any, takes its place, and a line on stderr
     says so: the file may depend on something that existed only at the deploy.
@@ -83,7 +83,7 @@ def open_bundle(path: str) -> object:
 
 
 def _base_dir() -> Path:
-    """Return the directory of the app's files, or a new one if that is not writable."""
+    """Return the directory of the app's files. It is a new one if that is not writable."""
     given = os.environ.get(APP_DIR_VARIABLE)
     if given and os.access(given, os.W_OK):
         return Path(given)
@@ -91,7 +91,7 @@ def _base_dir() -> Path:
 
 
 def _source_root(base: Path, root: str | None, context: str | None) -> Path:
-    """Return the directory to import from, so that `__file__` and the app's files are laid out as at the deploy.
+    """Return the directory to import from. `__file__` and the app's files are laid out as at the deploy.
 
     Args:
         base: the directory of the app's files.
@@ -108,7 +108,7 @@ def _source_root(base: Path, root: str | None, context: str | None) -> Path:
 
 
 def _search(root: Path, runtime: Path, names: list[str]) -> None:
-    """Make the app's modules and this project's come first on the import path, as at the deploy."""
+    """Put the app's modules and this project's first on the import path. That is the order at the deploy."""
     for directory in (str(root), str(runtime)):
         if directory in sys.path:
             sys.path.remove(directory)
@@ -125,7 +125,7 @@ def _search(root: Path, runtime: Path, names: list[str]) -> None:
 
 
 def _take_over(runtime: str) -> None:
-    """Point modules that the worker imported before it had the job at the archive's files."""
+    """Point modules at the archive's files. The worker imported them before it had the job."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if name.partition(".")[0] not in _OURS or spec is None or spec.origin is None:
@@ -139,7 +139,7 @@ def _take_over(runtime: str) -> None:
 
 
 def _installed(name: str, runtime: str) -> list[str]:
-    """Return where else this project is installed, for an app that has it among its requirements."""
+    """Return where else this project is installed. An app may have it among its requirements."""
     entries = [Path(entry) for entry in sys.path if entry != runtime]
     return [str(entry / name) for entry in entries if Path(entry, "fal", "app", "targets.py").is_file()]
 
@@ -161,7 +161,7 @@ def _target(module: ModuleType, manifest: Mapping[str, object], call: bytes | No
 
 
 def _return_by_value(names: object) -> None:
-    """Pickle classes of the app's modules by value in results, because their receiver cannot import them."""
+    """Pickle classes of the app's modules by value in results. Their receiver cannot import them."""
     assert isinstance(names, list)
     with contextlib.suppress(ImportError):
         cloudpickle = importlib.import_module("cloudpickle")
@@ -208,7 +208,7 @@ class BundledModules:
         self.modules = modules
 
     def find_spec(self, name: str, path: object = None, _target: object = None) -> ModuleSpec | None:
-        """Return the module's spec, or None if it did not come with the pickle.
+        """Return the module's spec; None if the pickle came without it.
 
         If the app's requirements include this project, its other modules are imported from there.
 
@@ -282,7 +282,7 @@ def load_payload(payload: bytes) -> object:
 
 
 def _make_module(name: str, about: Mapping[str, object]) -> None:
-    """Create an empty module behind the app's objects: type hints, pickles and imports look up names in it."""
+    """Create an empty module behind the app's objects. Type hints, pickles and imports look up names in it."""
     module = ModuleType(name)
     package = about["package"]
     module.__file__ = str(about["file"])
@@ -309,7 +309,7 @@ def _configure_logging(loggers: Mapping[str, tuple[int, bool, list[logging.Handl
 
 
 class Chunk:
-    """A part of a file: the next part is found even if an unpickler failed in the middle of this one."""
+    """A part of a file. The next part is found even if an unpickler failed in the middle of this one."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
@@ -332,7 +332,7 @@ class AppUnpickler(pickle.Unpickler):
     """Reads the output of `fal.deploy.pickler`."""
 
     def persistent_load(self, pid: object) -> object:
-        """Return a module of the app, its namespace, or this process's object of that name."""
+        """Return an app's module or namespace, or this process's object by name."""
         if isinstance(pid, tuple):
             kind, name = pid
             if kind == "restore":
@@ -353,7 +353,7 @@ def make_class(
     bases: tuple[type, ...],
     attributes: dict[str, object],
 ) -> type:
-    """Create an empty class without the effects of a class statement; its attributes follow.
+    """Create an empty class without the effects of a class statement. Its attributes follow.
 
     The attributes already include the work of `__init_subclass__` and the metaclass at the deploy.
     """
@@ -386,7 +386,7 @@ def make_enum(metaclass: type, name: str, bases: tuple[type, ...], module: str, 
 
 
 def fill_enum(cls: type, state: tuple[dict[str, object], dict[str, dict[str, object]]]) -> type:
-    """Restore an enum's attributes, and its members' state from their `__new__` and `__init__`."""
+    """Restore an enum's attributes, and its members' state. The state is from their `__new__` and `__init__`."""
     attributes, details = state
     for name, value in attributes.items():
         type.__setattr__(cls, name, value)
@@ -396,7 +396,7 @@ def fill_enum(cls: type, state: tuple[dict[str, object], dict[str, dict[str, obj
 
 
 def member_of(cls: type, name: str, base: type, arguments: tuple[object, ...]) -> object:
-    """Return a member of an enum; create it while the enum is being filled."""
+    """Return a member of an enum. Create it while the enum is being filled."""
     known = vars(cls).get("_member_map_")
     if isinstance(known, dict) and name in known:
         return known[name]
@@ -420,7 +420,7 @@ def context_variable(name: str, *default: object) -> ContextVar[object]:
 
 
 def build_models(models: list[type]) -> None:
-    """Let pydantic compile its models again, once everything that they refer to exists.
+    """Let pydantic compile its models again, once all their references exist.
 
     An unpickled class starts empty. A model's compilation uses those of others, so all of them must discard theirs
     before any is compiled again.

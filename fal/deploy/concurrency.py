@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def for_each(function: Callable[[T], object], items: Iterable[T], *, at_once: int) -> None:
-    """Call a function for each item, at most `at_once` at a time; raise the first error."""
+    """Call a function for each item, at most `at_once` at a time. Raise the first error."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=at_once) as pool:

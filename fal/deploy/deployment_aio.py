@@ -195,7 +195,7 @@ async def plan(
     reset_scale: bool = False,
     environment_name: str | None = None,
 ) -> DeployPlan:
-    """Return what `deploy` would do with the same arguments, without uploading, building or changing anything.
+    """Return what `deploy` would do with the same arguments. Nothing is uploaded, built or changed.
 
     Raises:
         DeployError: the app could not be prepared; see the subclasses.
@@ -224,7 +224,7 @@ async def build(
     built: PreparedApp | None = None,
     handler: Callable[[BuildResult], object] | None = None,
 ) -> PreparedApp:
-    """Send an app's files and build its environment unless it is already built.
+    """Send an app's files and build its environment unless already built.
 
     Args:
         client: the controller to send it to.
@@ -292,7 +292,7 @@ async def _built(
 
 
 async def fetch_metadata(client: AsyncClient, app: PreparedApp, environment_name: str | None) -> Mapping[str, object]:
-    """Fetch the description of an app that is an import path, by a run in its own environment.
+    """Fetch the description of an app that is an import path. It comes from a run in the app's own environment.
 
     Raises:
         DeployError: the response is not a description.
@@ -334,7 +334,7 @@ async def run(
     result_handler: Callable[[RunResult], object] | None = None,
     build_result_handler: Callable[[BuildResult], object] | None = None,
 ) -> object:
-    """Run a function and return its result, or serve an app until this call is interrupted.
+    """Run a function and return its result, or serve an app. An app is served until this call is interrupted.
 
     Args:
         client: the controller to run it on.

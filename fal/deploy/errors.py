@@ -27,7 +27,7 @@ class ProjectFileError(DeployError):
 
 
 class SerializationError(DeployError, FalSerializationError):
-    """The app cannot be sent, because a part of it cannot be pickled."""
+    """The app cannot be sent. A part of it cannot be pickled."""
 
 
 class UploadError(DeployError):

@@ -37,7 +37,7 @@ class AppFile:
 
 
 def context_dir(app_path: Path | None, given: str | None) -> Path:
-    """Return the directory that an app's files are relative to; by default the app's own.
+    """Return the directory that an app's files are relative to. By default it is the app's own.
 
     Args:
         app_path: the app's file; None means the current directory.
@@ -48,20 +48,20 @@ def context_dir(app_path: Path | None, given: str | None) -> Path:
 
 
 def app_dir_in(app_path: Path | None, context: Path) -> str:
-    """Return the directory of the app's file relative to `context`: the app runs there."""
+    """Return the app file's directory relative to `context`. The app runs there."""
     base = Path.cwd() if app_path is None else app_path.resolve().parent
     return Path(os.path.relpath(base, context)).as_posix()
 
 
 def relative_to(path: Path, directory: Path) -> str | None:
-    """Return the path relative to the directory; None if it is outside of it."""
+    """Return the path relative to the directory; None if outside of it."""
     return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else None
 
 
 def collect_files(
     names: Sequence[str], context: Path, *, ignore: Sequence[str] = (), leave_out: Path | None = None
 ) -> list[AppFile]:
-    """Return the named files, and all files in the named directories, sorted by their path in the runner.
+    """Return the named files, and all files in the named directories. They are sorted by their path in the runner.
 
     Args:
         names: files and directories, relative to `context`.

@@ -67,7 +67,7 @@ class LoadedApp:
 
 @contextmanager
 def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None, None]:
-    """Load an app's file; its neighbors can be imported inside the `with` block.
+    """Load an app's file. Its neighbors can be imported inside the `with` block.
 
     The file runs each time. It may import from its own directory, from the current one and, if it is in a package,
     relatively.
@@ -121,7 +121,7 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
 
 
 class _FreshModules(importlib.abc.MetaPathFinder):
-    """Records the modules that this thread and threads it starts import from now on.
+    """Records the modules that this thread imports from now on. Those of the threads that it starts count, too.
 
     Imports by the program's other threads, and this project's own modules, do not belong to the app.
     The app's neighbors leave no compiled files: Python considers one of the same second and size up to date, and would
@@ -159,7 +159,7 @@ class _FreshModules(importlib.abc.MetaPathFinder):
 
 
 def _loggers() -> dict[str, LoggerState]:
-    """Return the state of every logger by name; the root's name is ""."""
+    """Return the state of every logger by name. The root's name is ""."""
     every = {"": logging.getLogger(), **logging.getLogger().manager.loggerDict}
     return {
         name: (logger.level, logger.propagate, list(logger.handlers))
@@ -184,7 +184,7 @@ def _changed(state: LoggerState, earlier: LoggerState | None) -> bool:
 
 
 def _forget(names: set[str], places: tuple[Path, ...]) -> None:
-    """Drop the app's neighbors from sys.modules, so that the next deploy of this process runs them again."""
+    """Drop the app's neighbors from sys.modules. The next deploy of this process then runs them again."""
     for name in names:
         file = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(file, str) and is_beside(Path(file), places):
@@ -192,7 +192,7 @@ def _forget(names: set[str], places: tuple[Path, ...]) -> None:
 
 
 def is_beside(path: Path, places: tuple[Path, ...]) -> bool:
-    """Return whether a module's file is the deployer's own: in one of these directories, and not installed there."""
+    """Return whether a module's file is the deployer's own. It is in one of these directories, but not installed."""
     resolved = path.resolve()
     if not NOT_SOURCES.isdisjoint(resolved.parts) or resolved.is_relative_to(sys.prefix):
         return False
@@ -200,7 +200,7 @@ def is_beside(path: Path, places: tuple[Path, ...]) -> bool:
 
 
 def _import_name(path: Path) -> tuple[Path, str]:
-    """Return the directory to import from, and the module's name: with its packages, or one that hides no other."""
+    """Return the directory to import from, and the module's name. The name has its packages, or hides no other one."""
     directory, parts = path.parent, [path.stem]
     while (directory / "__init__.py").is_file():
         parts.insert(0, directory.name)
@@ -214,7 +214,7 @@ def _import_name(path: Path) -> tuple[Path, str]:
 
 
 def _is_taken(name: str, path: Path) -> bool:
-    """Return whether the name belongs to another module, here or in every runner."""
+    """Return whether the name belongs to another module. That may be here or in every runner."""
     if name in sys.stdlib_module_names or name in _OWN_PACKAGES:
         return True
     try:
@@ -263,13 +263,13 @@ def _why(path: Path, error: Exception | SystemExit) -> str:
 
 
 def _pointed_at(error: SyntaxError) -> str:
-    """Return the source line and the caret below it in Python's form, or nothing if the source is unknown."""
+    """Return the source line and its caret in Python's form. It is empty if the source is unknown."""
     shown = traceback.format_exception_only(error)[1:-1]  # the lines between the file's name and the message
     return "".join(f"\n{line.rstrip()}" for line in shown)
 
 
 def _missing_hint(path: Path, name: str) -> str:
-    """Return a hint for a module that is not found: it may be a misspelt neighbor, or not installed here."""
+    """Return a hint for a module that is not found. It may be a misspelt neighbor, or not installed here."""
     if name in extras.APP:
         return ". Writing and deploying apps needs it, and the app extra has it: pip install 'fal-grpc[app]'"
     near = difflib.get_close_matches(name, sorted(_neighbors(path, name)), n=1, cutoff=_NEAR)
@@ -279,7 +279,7 @@ def _missing_hint(path: Path, name: str) -> str:
 
 
 def _neighbors(path: Path, name: str) -> set[str]:
-    """Return the modules beside a file that can be imported, in the package that `name` is in."""
+    """Return the modules beside a file that can be imported. They are in the package that `name` is in."""
     root, _ = _import_name(path)
     parent, _, _ = name.rpartition(".")
     found: set[str] = set()

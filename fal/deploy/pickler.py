@@ -1,4 +1,4 @@
-"""The pickler of apps: cloudpickle, extended for common top-level objects and for objects that must stay here."""
+"""The pickler of apps: cloudpickle, extended. It handles common top-level objects and objects that must stay here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _PARAMETERS = tuple(
 
 
 class HeldSecretError(Exception):
-    """The app holds an object of the deployer's process that must stay here."""
+    """The app holds an object that must stay in the deployer's process."""
 
 
 class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
@@ -85,7 +85,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         self._indexes: dict[str, dict[int, str]] = {}
 
     def persistent_id(self, obj: object) -> object:
-        """Pickle by name objects of the process, whose content is the deployer's, and modules of the app."""
+        """Pickle by name the process's objects and the app's modules. The objects' content is the deployer's."""
         name = self._names.get(id(obj))
         if name is not None:
             return name
@@ -154,7 +154,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         return (self._bootstrap.make_class, (maker, metaclass, name, cls.__bases__, first), state, *more)
 
     def _maker(self, metaclass: type) -> type | None:
-        """Return the class whose `__new__` creates an empty class of a metaclass; None if only the metaclass can."""
+        """Return the class whose `__new__` creates an empty class of a metaclass. None if only the metaclass can."""
         for cls in metaclass.__mro__:
             if cls in (type, abc.ABCMeta):
                 return cls
@@ -192,7 +192,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         return self._bootstrap.member_of, (cls, member._name_, base, plain)
 
     def _made_again(self, obj: object) -> object:
-        """Return how to create an empty counterpart of a process's object; None for any other object."""
+        """Return how to create an empty counterpart of a process's object. None for any other object."""
         if isinstance(obj, _LOCK_TYPE):
             return threading.Lock, ()
         if isinstance(obj, _RLOCK_TYPE):
@@ -226,7 +226,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         return self._bootstrap.named_type, (type(obj), (name,), module)
 
     def _name_in_its_module(self, obj: object) -> str | None:
-        """Return the name of a library's object in the module of its class, such as `dataclasses.MISSING`.
+        """Return the name of a library's object in its class's module. An example is `dataclasses.MISSING`.
 
         Such an object is compared by identity, or is a singleton of its process (`random.seed` is a method of one).
         """
@@ -256,7 +256,7 @@ def process_objects() -> dict[int, str]:
 
 
 def _values_of(variable: contextvars.ContextVar[object]) -> list[object]:
-    """Return a context variable's value in a list; in an empty context that is its default. No value gives no item."""
+    """Return a context variable's value in a list. In an empty context that is its default; no value gives no item."""
     try:
         return [variable.get()]
     except LookupError:

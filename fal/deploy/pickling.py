@@ -1,4 +1,4 @@
-"""Packs apps as pickles, together with the modules of this project that serve them.
+"""Packs apps as pickles, with this project's modules that serve them.
 
 A runner has the app's requirements, but neither this package nor the app's own file. So the app's classes and
 functions are pickled by value (cloudpickle), and `fal.app` travels as code that a finder imports there (see bootstrap).
@@ -216,7 +216,7 @@ def _described(module: ModuleType) -> dict[str, object]:
 
 
 def _other_names(behind: Mapping[str, ModuleType]) -> list[tuple[str, str, object]]:
-    """Return all other names of the modules that can be pickled, for code that looks up names in them."""
+    """Return all other names of the modules that can be pickled. Code may look up names in them."""
     every = [
         (module.__name__, name, value)
         for module in behind.values()
@@ -241,7 +241,7 @@ def _first_that_pickles(values: Iterable[object], behind: Mapping[str, ModuleTyp
 
 
 def _explained(error: Exception, behind: Mapping[str, ModuleType]) -> str:
-    """Return which name of which file cannot be pickled, and what to do instead."""
+    """Return which name of which file cannot be pickled. It also says what to do instead."""
     where = _blamed(behind)
     if isinstance(error, HeldSecretError):
         return f"{where or 'the app'} {error}"
@@ -253,7 +253,7 @@ def _explained(error: Exception, behind: Mapping[str, ModuleType]) -> str:
 
 
 def _blamed(behind: Mapping[str, ModuleType]) -> str:
-    """Return the first name of the modules that travel by value that cannot be pickled alone, with its line."""
+    """Return the first name that cannot be pickled alone, with its line. It is in the modules that travel by value."""
     for module in behind.values():
         for name, value in _parts_of(module):
             if not _pickles(value, behind):
@@ -263,7 +263,7 @@ def _blamed(behind: Mapping[str, ModuleType]) -> str:
 
 
 def _parts_of(module: ModuleType) -> Iterator[tuple[str, object]]:
-    """Yield a module's values by name: plain ones, then attributes of its classes, then classes and functions."""
+    """Yield a module's values by name. Plain ones precede attributes of its classes; classes and functions are last."""
     later: list[tuple[str, object]] = []
     for name, value in list(vars(module).items()):
         if name.startswith("__") or isinstance(value, ModuleType):
@@ -279,7 +279,7 @@ def _parts_of(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def _place_of(module: ModuleType, name: str) -> str:
-    """Return the file and, if it can be found, the line that sets a name."""
+    """Return the file that sets a name, and its line if found."""
     path = getattr(module, "__file__", None) or module.__name__
     first, _, second = name.partition(".")
     try:
@@ -313,7 +313,7 @@ def _travels(name: str) -> bool:
 
 
 def _only_here(names: set[str], directory: Path | None) -> list[str]:
-    """Return modules whose code is in `directory` and in no installed package: a runner cannot install them.
+    """Return modules whose code is in `directory` and in no installed package. A runner cannot install them.
 
     This project's own travel with every app, even from a checkout inside that directory.
     """
@@ -382,7 +382,7 @@ def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
 
 @functools.cache
 def _bootstrap() -> ModuleType:
-    """Return the bootstrap as a module that nobody can import, so that it is pickled by value."""
+    """Return the bootstrap as a module that nobody can import. It is then pickled by value."""
     module = ModuleType("fal_bootstrap")
     exec(marshal.loads(compiled("fal_bootstrap", source_of("fal.deploy.bootstrap"))), module.__dict__)  # noqa: S102, S302 - our own code
     return module
@@ -390,7 +390,7 @@ def _bootstrap() -> ModuleType:
 
 @functools.cache
 def pack_modules() -> bytes:
-    """Return the modules of this project that an app needs: compiled, without this machine's paths."""
+    """Return the modules of this project that an app needs. They are compiled, without this machine's paths."""
     packed: dict[str, tuple[bool, bytes]] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")

@@ -1,4 +1,4 @@
-"""Loads, describes and packs an app: everything that a deploy or a run sends."""
+"""Loads, describes and packs an app. It makes everything that a deploy or a run sends."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class PreparedApp:
 
     @property
     def travels_as_modules(self) -> bool:
-        """Whether the controller takes the app's code as modules rather than as a pickle."""
+        """Whether the controller takes the app's code as modules, not a pickle."""
         return METHOD in self.methods
 
     def served_otherwise(self, cause: str = "") -> PreparedApp:
@@ -115,7 +115,7 @@ class PreparedApp:
         return replace(self, options=options, serving=serving, other_ways=tuple(others))
 
     def served_as(self, way: WayToServe | None) -> PreparedApp:
-        """Return the app with the way of serving of its previous build, if it is still available."""
+        """Return the app with its previous build's way of serving. It stays as it is if that is not available."""
         app = self
         while app.serving != way and app.other_ways:
             app = app.served_otherwise()
@@ -157,7 +157,7 @@ def prepare(
 def _without_code(
     reference: AppReference, app_name: str | None, auth: str | None, forced: Mapping[str, object]
 ) -> PreparedApp:
-    """Prepare an import path of the environment, or an image that runs unchanged."""
+    """Prepare an environment's import path, or an image that runs unchanged."""
     name = app_name or reference.name or ""
     options = {**FUNCTION_DEFAULTS, **reference.options, **forced}
     kind = _kind(options, name)
@@ -226,7 +226,7 @@ def _with_code(
 
 
 def _ways(loaded: LoadedApp, options: Mapping[str, object], kind: str, sources: Sources) -> tuple[WayToServe, ...]:
-    """Return the ways to serve an app; none for a function that serves nothing."""
+    """Return the ways to serve an app. There are none for a function that serves nothing."""
     target = loaded.target
     realtime = False
     if isinstance(target, type):
@@ -242,7 +242,7 @@ def _requirements_key(kind: str) -> str:
 
 
 def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, object]) -> tuple[dict[str, object], str]:
-    """Return the options (those of the code, else of pyproject.toml, else the defaults) and the kind."""
+    """Return the options and the kind. Options are those of the code, else of pyproject.toml, else the defaults."""
     target = loaded.target
     if isinstance(target, type):
         every = target.options()
@@ -296,7 +296,7 @@ def _warn_of_near_misses(loaded: LoadedApp) -> None:
 
 
 class _Packer:
-    """Packs an app's code: once for its callable, and once for a setup function."""
+    """Packs an app's code. It does so once for its callable, and once for a setup function."""
 
     def __init__(
         self, loaded: LoadedApp, options: Mapping[str, object], kind: str, limit_max_requests: int | None
@@ -391,7 +391,7 @@ def _warn_of_large_files(sources: Sources) -> None:
 
 
 def _files(options: Mapping[str, object], kind: str, anchor: Path | None, app_path: Path | None) -> tuple[AppFile, ...]:
-    """Return the files to send with an app; for a container, those that its Dockerfile copies."""
+    """Return the files to send with an app. A container's are those that its Dockerfile copies."""
     if kind == "container":
         image = options.get("image")
         described = image.to_dict() if isinstance(image, ContainerImage) else image

@@ -42,7 +42,7 @@ _HEALTH_KEYS = tuple(HealthCheckConfig.__annotations__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppReference:
-    """What to deploy: code in a file, an import path or an image, with its settings in pyproject.toml.
+    """Code in a file, an import path or an image to deploy. Its settings are in pyproject.toml.
 
     Attributes:
         path, symbol: the file, and the app or function in it.

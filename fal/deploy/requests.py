@@ -1,4 +1,4 @@
-"""Builds the requests of deploys and runs, field by field as the published client sends them."""
+"""Builds the requests of deploys and runs. Each field is as the published client sends it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_types(
     functions: Mapping[str, object],
     annotations: object,
 ) -> None:
-    """Check the types of a deploy's options, before an app's code is run.
+    """Check the types of a deploy's options before the app's code runs.
 
     Args:
         texts, flags, functions: options by name; each may be None.
@@ -63,7 +63,7 @@ def check_types(
 
 
 def checked_notes(message: str | None, annotations: Mapping[str, object] | None) -> dict[str, object]:
-    """Return message and annotations as parts of a revision's metadata, within the controllers' limits.
+    """Return message and annotations as parts of a revision's metadata. They are within the controllers' limits.
 
     Args:
         message: at most 2048 characters.
@@ -122,7 +122,7 @@ def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: b
 
 
 def builds_alike(app: PreparedApp, other: PreparedApp) -> bool:
-    """Return whether two apps have the same build, so that one request is enough."""
+    """Return whether two apps have the same build. One request is enough then."""
     if app.options.get("force"):
         return False
     mine, its = (build_request(each, environment_name=None, no_cache=False) for each in (app, other))
@@ -209,7 +209,7 @@ def run_request(
 
 
 def environment_spec(app: PreparedApp, *, force: bool = False) -> EnvironmentSpec:
-    """Return the packages by the kind of environment; for a container, the image with its passwords."""
+    """Return the packages by the kind of environment. For a container, it is the image with its passwords."""
     configuration: dict[str, object] = {}
     for key in ENVIRONMENT_KEYS[app.kind]:
         value = app.options.get(key)
@@ -219,7 +219,7 @@ def environment_spec(app: PreparedApp, *, force: bool = False) -> EnvironmentSpe
 
 
 def machine_requirements(app: PreparedApp) -> MachineRequirements:
-    """Return the machine and the scaling; settings that the app omits are left to the controller."""
+    """Return the machine and the scaling. Settings that the app omits are left to the controller."""
     options = app.options
     types = options.get("machine_type")
     scheduler_options = options.get("_scheduler_options")

@@ -37,7 +37,7 @@ _DIRECT = re.compile(r"^\s*(?:-e\s|--editable|\.{1,2}(?:$|[/\\\[])|/|file:)")
 
 
 def with_requirements(given: object, added: list[str]) -> Requirements:
-    """Return the app's requirements and then others; if the app's are layers, the others are the last layer.
+    """Return the app's requirements and then others. If the app's are layers, the others are the last layer.
 
     The app's requirements take precedence: a package that the app names is not added. If it is one of the serving
     packages, the others are added without a version, so that the resolver finds compatible ones.
@@ -59,13 +59,13 @@ def with_requirements(given: object, added: list[str]) -> Requirements:
 
 
 def flat(given: object) -> list[str]:
-    """Return all requirements as one list, whether they are in layers or not."""
+    """Return all requirements as one list, whether in layers or not."""
     present = given if isinstance(given, list) else []
     return [str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])]
 
 
 def package_name(requirement: str) -> str:
-    """Return the normalized name of a requirement's package; "" for an option or an address."""
+    """Return the normalized name of a requirement's package. It is "" for an option or an address."""
     found = _NAME.match(requirement)
     return re.sub(r"[-_.]+", "-", found.group(1)).lower() if found else ""
 
@@ -112,7 +112,7 @@ def python_version(options: Mapping[str, object], *, code: bool, owner: str) -> 
 
 
 def is_this_python(asked: str) -> bool:
-    """Return whether a version is this interpreter's minor version, the only one that reads its compiled files."""
+    """Return whether a version is this interpreter's minor version. Only that one reads its compiled files."""
     return asked.split(".")[:2] == [str(sys.version_info.major), str(sys.version_info.minor)]
 
 

@@ -94,7 +94,7 @@ def endpoint_paths(metadata: Mapping[str, object]) -> list[str]:
 
 
 def endpoints_of(metadata: Mapping[str, object], services: ServiceURLs) -> tuple[Endpoint, ...]:
-    """Return the endpoints in an app's OpenAPI document, or a POST to its root if there is no document."""
+    """Return the endpoints in an app's OpenAPI document. Without a document, it is a POST to its root."""
     openapi = metadata.get("openapi")
     paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
     if not isinstance(paths, Mapping) or not paths:
@@ -119,14 +119,14 @@ def endpoint_urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles texts, numbers, lists, dicts and the like, which need no class and so cannot run code."""
+    """Unpickles texts, numbers, lists, dicts and the like. They need no class and so cannot run code."""
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
         raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
 
 
 class _ExceptionUnpickler(pickle.Unpickler):
-    """Unpickles plain data and exceptions whose classes this program has imported; imports and calls nothing else."""
+    """Unpickles plain data and exceptions whose classes are imported already. It imports and calls nothing else."""
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
         found = getattr(sys.modules.get(module_name), global_name, None)
@@ -136,7 +136,7 @@ class _ExceptionUnpickler(pickle.Unpickler):
 
 
 def _exception_of(value: ReturnValue) -> Exception | None:
-    """Return the function's exception with the traceback as a note; None if it cannot be read.
+    """Return the function's exception with the traceback as a note. None if it cannot be read.
 
     Runners send classes of the function's own file with their code, which is not read.
     """
@@ -183,7 +183,7 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
 
 
 def broken_deploy(request: RegisterRequest, *, stored: str | None, error: UnavailableError) -> DeployError:
-    """Return the error for a deploy whose connection broke, with its known state and how to see the rest.
+    """Return the error for a deploy whose connection broke. It has the known state and how to see the rest.
 
     Args:
         request: the deploy.
@@ -217,7 +217,7 @@ def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> Bui
 
 
 def said_between(app: PreparedApp) -> BuildResult:
-    """Return the message between a failed build and the next one, of the app that is built next."""
+    """Return the message between a failed build and the next one. The app is the one that is built next."""
     serving = app.serving
     assert serving is not None
     line = Log(

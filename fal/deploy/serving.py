@@ -1,4 +1,4 @@
-"""The ways to serve an app in its environment, from the usual one to those that restrict its requirements less."""
+"""The ways to serve an app in its environment, best first. Later ones restrict its requirements less."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class WayToServe:
     cause: str = field(default="", compare=False)
 
     def why(self) -> str:
-        """Return why it is not served as usual, and which requirements cause it."""
+        """Return why it is not served as usual. It says which requirements cause it."""
         return f"{self.reason} ({self.cause})" if self.cause else self.reason
 
     def is_blamed(self, lines: Sequence[str]) -> bool:
-        """Return whether the log of a failed build names an added requirement as the problem."""
+        """Return whether a failed build's log blames an added requirement."""
         words = "\n".join(lines)
         said = words[max(0, words.lower().find("error:")) :]
         if _UNREACHABLE.search(said):
@@ -61,7 +61,7 @@ class WayToServe:
         return any(_stands_in(package_name(one), said) for one in self.added)
 
     def conflict_in(self, lines: Sequence[str]) -> str:
-        """Return the app's requirements that conflict with the added ones in a failed build's log; "" if none."""
+        """Return the app's requirements that conflict with added ones; "" if none. A failed build's log names them."""
         log = "\n".join(lines)
         added = {package_name(one) for one in self.added}
         for found in _DEPENDS.finditer(log):
@@ -107,7 +107,7 @@ def ways_to_serve(given: object, *, realtime: bool, sources: Iterable[str]) -> t
 
 
 def serving_requirements(*, realtime: bool) -> list[str]:
-    """Return the packages that serve an app in its runner, if its own requirements allow them.
+    """Return the packages that serve an app in its runner. They do so only if its own requirements allow them.
 
     FastAPI and pydantic are pinned to the installed versions, because these described the app.
 
@@ -125,7 +125,7 @@ def serving_requirements(*, realtime: bool) -> list[str]:
 
 @functools.cache
 def _version(name: str) -> str:
-    """Return a package's version, cached: finding it takes milliseconds, and `fal dev` asks at each save."""
+    """Return a package's version, cached. Finding it takes milliseconds, and `fal dev` asks at each save."""
     return version(name)
 
 
@@ -141,7 +141,7 @@ def _way(given: object, added: list[str], *, minimal: bool = False, reason: str 
 
 
 def _too_old(given: object) -> str:
-    """Return a requirement that only allows versions that are too old; "" if there is none."""
+    """Return a requirement that only allows outdated versions; "" if none."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     for item in flat(given):

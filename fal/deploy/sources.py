@@ -1,4 +1,4 @@
-"""Packs an app as modules: its file and its local imports, for a runner to import under their names.
+"""Packs an app as modules: its file and its local imports. A runner imports them under their names.
 
 The packages' other files, such as templates, JSON and small weights, travel along.
 """
@@ -59,7 +59,7 @@ class Sources:
         return sorted({path.partition("/")[0].removesuffix(".py") for path in self.files})
 
     def modules(self, named: Iterable[str]) -> dict[str, tuple[bool, str, bytes]]:
-        """Return the modules of some packages: whether each is itself a package, its file and its source."""
+        """Return the modules of some packages. Each has whether it is itself a package, its file and its source."""
         tops = {name.partition(".")[0] for name in named}
         return {
             path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): (
@@ -73,7 +73,7 @@ class Sources:
 
 
 def collect(loaded: LoadedApp, named: Iterable[str]) -> Sources:
-    """Find the modules of an app: its file, the named ones, and their local imports, including later ones.
+    """Find an app's modules: its file, the named ones, and local imports. Later imports are included.
 
     Args:
         loaded: the app; its neighbors must still be importable.
@@ -113,7 +113,7 @@ class _Collector:
         self._keep(f"{name.replace('.', '/')}.py", self._loaded.path, name, self._loaded.source)
 
     def add(self, name: str, *, anywhere: bool = False) -> bool:
-        """Add a module with its parent packages; return False if it is not local or not written in Python."""
+        """Add a module with its parent packages. Return False if it is not local or not written in Python."""
         if name in self._seen:
             return True
         top = name.partition(".")[0]
@@ -176,7 +176,7 @@ class _Collector:
 
 
 def _file_of(name: str) -> Path | None:
-    """Return the file of a module that is loaded, or that the import system finds."""
+    """Return the file of a module. It is loaded, or the import system finds it."""
     if not name:
         return None
     loaded = sys.modules.get(name)
@@ -193,7 +193,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _files_in(directory: Path) -> Iterator[Path]:
-    """Yield the files of a package to send; hidden ones, such as .env, stay."""
+    """Yield the files of a package to send. Hidden ones, such as .env, stay."""
     for parent, directories, files in os.walk(directory):
         directories[:] = sorted(name for name in directories if name not in NOT_SOURCES and not name.startswith("."))
         for path in (Path(parent, file) for file in sorted(files) if not file.startswith(".")):
@@ -202,7 +202,7 @@ def _files_in(directory: Path) -> Iterator[Path]:
 
 
 def _imports(source: bytes, package: str) -> Iterator[str]:
-    """Yield names that a source may import, anywhere in it; some may not be modules."""
+    """Yield names that a source may import, anywhere in it. Some may not be modules."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -278,7 +278,7 @@ def _zipped(entries: dict[str, bytes], archive: bytes = b"", *, packed: bool = F
 
 @functools.cache
 def _runtime_archive(*, same_python: bool) -> bytes:
-    """Return the entries shared by all bundles, cached: compressing them takes most of the packing time."""
+    """Return the entries shared by all bundles, cached. Compressing them takes most of the packing time."""
     modules = {**_runtime(same_python=same_python), AHEAD_NAME: "\n".join(_AHEAD).encode()}
     bootstrap = source_of("fal.deploy.bootstrap")
     entries = {"bootstrap.py": bootstrap.encode()}
@@ -289,7 +289,7 @@ def _runtime_archive(*, same_python: bool) -> bytes:
 
 @functools.cache
 def _runtime(*, same_python: bool) -> dict[str, bytes]:
-    """Return this project's modules by path: compiled, which need no source beside them, or as sources."""
+    """Return this project's modules by path. They are compiled, which need no source beside them, or sources."""
     found: dict[str, bytes] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")

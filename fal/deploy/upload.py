@@ -1,4 +1,4 @@
-"""Uploads the app files that the controller lacks: in parts, several at a time."""
+"""Uploads the app files that the controller lacks. It sends them in parts, several at a time."""
 
 # Generated from fal/deploy/upload_aio.py by scripts/gen_blocking.py; do not edit.
 
@@ -26,7 +26,7 @@ class Sender(Protocol):
     """The part of the controller's HTTP side that an upload uses. `Rest` is one."""
 
     def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
-        """Send a body, and return the JSON of the response; None if it is empty.
+        """Send a body, and return the response's JSON; None if empty.
 
         Raises:
             CallError: the controller refused, or cannot be reached.
@@ -104,7 +104,7 @@ class FileStore:
 
 
 def _parts(path: Path) -> Generator[tuple[int, bytes]]:
-    """Yield the parts of a file, counted from 1; an empty file is one empty part."""
+    """Yield the parts of a file, counted from 1. An empty file is one empty part."""
     with path.open("rb") as file:
         number, chunk = 1, file.read(PART_BYTES)
         while chunk or number == 1:

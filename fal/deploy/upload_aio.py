@@ -1,4 +1,4 @@
-"""Uploads the app files that the controller lacks, for asyncio: in parts, several at a time."""
+"""Uploads the app files that the controller lacks, for asyncio. It sends them in parts, several at a time."""
 
 # The source of fal/deploy/upload.py: run `make gen` after a change.
 
@@ -27,7 +27,7 @@ class AsyncSender(Protocol):
     """The part of the controller's HTTP side that an upload uses. `AsyncRest` is one."""
 
     async def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
-        """Send a body, and return the JSON of the response; None if it is empty.
+        """Send a body, and return the response's JSON; None if empty.
 
         Raises:
             CallError: the controller refused, or cannot be reached.
@@ -105,7 +105,7 @@ class AsyncFileStore:
 
 
 async def _parts(path: Path) -> AsyncGenerator[tuple[int, bytes]]:
-    """Yield the parts of a file, counted from 1; an empty file is one empty part."""
+    """Yield the parts of a file, counted from 1. An empty file is one empty part."""
     with await asyncio.to_thread(path.open, "rb") as file:
         number, chunk = 1, await asyncio.to_thread(file.read, PART_BYTES)
         while chunk or number == 1:

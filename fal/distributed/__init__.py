@@ -1,4 +1,4 @@
-"""Runs a model in several processes of one runner, one for each GPU."""
+"""Runs a model in several processes of one runner. Each GPU has one process."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _FINAL_QUALITY = 95
 
 
 def has_type_name(maybe_type: object, type_name: str) -> bool:
-    """Return whether an object's class or a base class has this name, without importing its package."""
+    """Return whether an object's class or a base class has this name. Its package is not imported."""
     kind = maybe_type if isinstance(maybe_type, type) else type(maybe_type)
     return any(base.__name__ == type_name for base in kind.__mro__)
 
@@ -74,7 +74,7 @@ def format_for_serialization(
 
 
 def _written(value: object, file: io.BytesIO, image_format: str, *, is_final: bool) -> dict[str, object] | None:
-    """Write a tensor, array or image, and return its description; None for any other value."""
+    """Write a tensor, array or image, and return its description. None for any other value."""
     if is_torch_tensor(value):
         import_module("torch").save(value.detach().cpu(), file)  # type: ignore[attr-defined]  # of PyTorch
         return {"content_type": _TENSOR, **_shape(value)}
@@ -126,7 +126,7 @@ def distributed_serialize(obj: object, is_final: bool = False, image_format: str
 
 
 def distributed_deserialize(serialized: bytes | str) -> object:
-    """Return the data that another process of this runner sent; text is parsed as JSON."""
+    """Return the data that another process of this runner sent. Text is parsed as JSON."""
     if isinstance(serialized, str):
         return format_deserialized_data(json.loads(serialized))
     return format_deserialized_data(pickle.loads(serialized))  # noqa: S301 - of this runner's own process
@@ -180,7 +180,7 @@ def launch_distributed_processes(
     *args: object,
     **kwargs: object,
 ) -> ProcessContext:
-    """Call a function in several new processes, which form a PyTorch process group if it is installed.
+    """Call a function in several new processes. They form a PyTorch process group if it is installed.
 
     Each has RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. The group uses NCCL if there are GPUs, otherwise
     Gloo. Without PyTorch there is no group, but everything else is the same.
@@ -225,7 +225,7 @@ def call_pickled(call: bytes) -> None:
 
 
 def dumped(value: object) -> bytes:
-    """Pickle a value; if cloudpickle is there, also one of a module that other processes cannot import."""
+    """Pickle a value. With cloudpickle, it may be of a module that other processes cannot import."""
     try:
         pickler: ModuleType = import_module("cloudpickle")
     except ImportError:

@@ -1,4 +1,4 @@
-"""A model in several processes: the worker that each process runs, and the runner that calls all of them.
+"""A model in several processes. Each process runs the worker, and the runner calls all of them.
 
     class Draw(DistributedWorker):
         def setup(self, weights): ...
@@ -66,7 +66,7 @@ class DistributedWorker:
 
     @property
     def device(self) -> object:
-        """This process's `torch.device`: the GPU of its rank, or the CPU if there is no GPU.
+        """This process's `torch.device`: its rank's GPU, or the CPU without one.
 
         Raises:
             ImportError: torch is not installed.
@@ -81,7 +81,7 @@ class DistributedWorker:
         return self.thread.is_alive()
 
     def initialize(self, **kwargs: object) -> None:
-        """Select the GPU of this rank, if there is one, and call `setup`."""
+        """Select this rank's GPU, if there is one, and call `setup`."""
         with suppress(ImportError):
             torch = import_module("torch")
             if torch.cuda.is_available():
@@ -136,7 +136,7 @@ class DistributedWorker:
         return asyncio.run_coroutine_threadsafe(coro, self.loop)
 
     def run_in_worker(self, func: Callable[..., object], *args: object, **kwargs: object) -> Future[object]:
-        """Call a function, plain or async, in the worker; a plain one runs in a thread."""
+        """Call a function, plain or async, in the worker. A plain one runs in a thread."""
 
         async def call() -> object:
             if inspect.iscoroutinefunction(func):
@@ -421,7 +421,7 @@ class DistributedRunner:
         payload: Mapping[str, object] = {},
         timeout: float | None = None,  # noqa: ASYNC109 - published
     ) -> object:
-        """Call all processes, and return the response of rank 0, which may be an `error`.
+        """Call all processes, and return the response of rank 0. It may be an `error`.
 
         Args:
             payload: the keywords of the worker's `__call__`.
@@ -443,7 +443,7 @@ class DistributedRunner:
         streaming_timeout: float | None = None,
         as_text_events: bool = False,
     ) -> AsyncIterator[object]:
-        """Call all processes, and yield rank 0's results; the last one comes last.
+        """Call all processes, and yield rank 0's results. The last one comes last.
 
         Args:
             payload: the keywords of the worker's `__call__`.

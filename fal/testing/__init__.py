@@ -1,4 +1,4 @@
-"""A controller in a temporary folder, and pytest's fixtures for apps, in `plugin`. Names load at first use."""
+"""A controller in a temporary folder; `plugin` has pytest's fixtures for apps. Names load at first use."""
 
 from __future__ import annotations
 

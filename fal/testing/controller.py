@@ -24,7 +24,7 @@ _LOG_LINES = 15
 
 
 class ControllerStartError(FalError):
-    """The controller did not start; the message has the end of its log."""
+    """The controller did not start. The message has the end of its log."""
 
 
 class TemporaryController:
@@ -79,7 +79,7 @@ class TemporaryController:
         return self
 
     def _launch(self) -> int:
-        """Start the process, and return the descriptor on which it reports that it answers."""
+        """Start the process, and return a descriptor. On it, the process reports that it answers."""
         ready, announced = os.pipe()
         watched, self._alive = os.pipe()
         try:
@@ -144,7 +144,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's variables without those of clients, and with a cache that outlives the folder."""
+    """Return this process's variables without those of clients. They include a cache that outlives the folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
     caches = Path(kept.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept.setdefault("UV_CACHE_DIR", str(caches / "uv"))

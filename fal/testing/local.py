@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serve_here(app: type[App], *, startup_seconds: float | None = None) -> Generator[str]:
-    """Serve an app in a thread of this process for the duration of the block, and yield its address.
+    """Serve an app in a thread of this process; yield its address. It is served for the duration of the block.
 
     The app sees the program's patches, and a debugger stops in it. It runs with the installed packages, whatever its
     requirements say.
@@ -80,7 +80,7 @@ class _Serving:
             raise self._error
 
     def stop(self) -> BaseException | None:
-        """Stop like a runner, with handle_exit() and teardown(); return the app's exception, if any."""
+        """Stop like a runner, with handle_exit() and teardown(). Return the app's exception, if any."""
         if self._loop is not None and self._server is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._server.handle_exit, signal.SIGTERM, None)
         if not self._given_up:  # nothing can end a setup() that hangs

@@ -18,7 +18,7 @@ _ELSEWHERE = ("FAL_HOST", "FAL_PROFILE", "FAL_KEY_ID", "FAL_KEY_SECRET", "FAL_EN
 
 @pytest.fixture(scope="session")
 def fal_controller() -> Generator[TemporaryController]:
-    """Run a controller in a temporary folder, one for all tests of this process; it has `host` and `key`."""
+    """Run a controller in a temporary folder, with `host` and `key`. All tests of this process share it."""
     from fal.testing.controller import TemporaryController
 
     with TemporaryController() as controller:
@@ -27,7 +27,7 @@ def fal_controller() -> Generator[TemporaryController]:
 
 @pytest.fixture
 def fal_here(fal_controller: TemporaryController, monkeypatch: pytest.MonkeyPatch) -> TemporaryController:
-    """Point every client of this test, and the programs that it starts, at the temporary controller."""
+    """Point every client of this test at the temporary controller. The programs that it starts use it, too."""
     for name in _ELSEWHERE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FAL_GRPC_HOST", fal_controller.host)
@@ -37,7 +37,7 @@ def fal_here(fal_controller: TemporaryController, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def fal_app(fal_here: TemporaryController) -> Iterator[Callable[[type[App]], AppClient]]:
-    """Return a function that serves an app in a runner, in its own environment, until the test ends."""
+    """Return a function that serves an app in a runner. It serves in the app's own environment, until the test ends."""
     from fal.app import AppClient
 
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def fal_app(fal_here: TemporaryController) -> Iterator[Callable[[type[App]], App
 
 @pytest.fixture
 def fal_local_app() -> Iterator[Callable[[type[App]], AppClient]]:
-    """Return a function that serves an app in this process until the test ends; it needs no controller."""
+    """Return a function that serves an app in this process. It serves until the test ends, and needs no controller."""
     from fal.app import AppClient
     from fal.testing.local import serve_here
 

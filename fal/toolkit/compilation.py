@@ -1,4 +1,4 @@
-"""Keeps PyTorch Inductor's compiled kernels in /data, so that later runners need not compile them again.
+"""Keeps PyTorch Inductor's compiled kernels in /data. Later runners need not compile them again.
 
 with synchronized_inductor_cache("my-model/1"):
     self.model = torch.compile(self.model)
@@ -28,7 +28,7 @@ _UNKNOWN = "UNKNOWN"
 
 
 def get_gpu_type() -> str:
-    """Return the model of the runner's GPU, such as "H100"; "UNKNOWN" if it has none."""
+    """Return the runner's GPU model, such as "H100"; "UNKNOWN" without one."""
     try:
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
@@ -92,7 +92,7 @@ def sync_inductor_cache(cache_key: str, unpacked_dir_hash: str) -> None:
 
 @contextmanager
 def synchronized_inductor_cache(cache_key: str) -> Generator[None]:
-    """Load a cache before the block, and store new entries after it, even if it raises.
+    """Load a cache before the block, and store new entries after it. It stores them even if the block raises.
 
     Args:
         cache_key: its name, such as "my-model/1".

@@ -1,4 +1,4 @@
-"""Limits of images and videos, written into a schema as `x-fal`, so that forms can check them before a request."""
+"""Limits of images and videos, as `x-fal` in a schema. Forms can then check them before a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Limits:
 
 @dataclass(frozen=True)
 class ImageSizeConstraints(_Limits):
-    """Sizes that a model can draw, in pixels; an aspect ratio is width / height. Nothing here enforces them."""
+    """Sizes that a model can draw, in pixels. An aspect ratio is width / height; nothing here enforces them."""
 
     min_width: int | None = None
     min_height: int | None = None
@@ -111,7 +111,7 @@ class VideoValidationConfig(_Limits):
 
 @dataclass(frozen=True)
 class VideoNormalizationConfig(_Limits):
-    """How an endpoint normalizes an accepted video: it scales, cuts or resamples it to these limits."""
+    """How an endpoint normalizes an accepted video. It scales, cuts or resamples it to these limits."""
 
     min_width: int | None = None
     min_height: int | None = None
@@ -126,6 +126,6 @@ class VideoNormalizationConfig(_Limits):
 def to_xfal(
     config: ImageSizeConstraints | ImageValidationConfig | VideoValidationConfig | VideoNormalizationConfig,
 ) -> dict[str, object]:
-    """Return the limits that are set, in the form of `x-fal` in a schema."""
+    """Return the limits that are set, as `x-fal` of a schema."""
     given = dataclasses.asdict(config)
     return {name: limit for name, limit in given.items() if limit is not None and name not in _NOT_OF_A_SCHEMA}

@@ -12,7 +12,7 @@ class FileUploadException(FalTookitException):
 
 
 class FileUploadFallbackException(FileUploadException):
-    """No repository could store a file, not even the fallbacks; the message has each reason."""
+    """No repository could store a file, not even the fallbacks. The message has each reason."""
 
 
 class KVStoreException(FalTookitException):

@@ -1,4 +1,4 @@
-"""The toolkit's HTTP client: the standard library's, since a runner has no other unless its app asks for one."""
+"""The toolkit's HTTP client. It is the standard library's, as a runner has no other unless its app asks for one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def send(
     timeout_seconds: float,
     by: str | None = None,
 ) -> tuple[int, bytes, str]:
-    """Send a request, and return the status, the body and the reason of the response.
+    """Send a request; return the response's status, body and reason.
 
     It follows no redirects and uses no proxy.
 
@@ -87,7 +87,7 @@ def _connection(scheme: str, host: str, seconds: float) -> http.client.HTTPConne
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects without telling another host who the caller is, unlike urllib's own handler."""
+    """Follows redirects without telling another host who the caller is. The handler of urllib would tell it."""
 
     def redirect_request(
         self,

@@ -1,4 +1,4 @@
-"""A key-value store in /data, which all runners share and which outlives them."""
+"""A key-value store in /data. All runners share it, and it outlives them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class KVStore:
         self._swept = False
 
     def get(self, key: str) -> str | None:
-        """Return the value of a key; None if it is unset or has expired.
+        """Return a key's value; None if it is unset or has expired.
 
         Raises:
             KVStoreException: it cannot be read.
@@ -113,7 +113,7 @@ class KVStore:
         return self._directory / _hashed(key)
 
     def _sweep(self) -> None:
-        """Delete expired values and temporary files of dead runners, while nobody else writes."""
+        """Delete expired values and dead runners' temporary files. Nobody else writes meanwhile."""
         now = time.time()
         with self._locked(), os.scandir(self._directory) as entries:
             for entry in entries:
@@ -136,7 +136,7 @@ class KVStore:
 
 
 def _remaining(file: int) -> float:
-    """Return the seconds until a value expires; 0 or less if it has expired."""
+    """Return the seconds until a value expires; 0 or less if expired."""
     by_wall_clock = os.fstat(file).st_mtime - time.time()
     if sys.platform != "linux":
         return by_wall_clock
@@ -154,7 +154,7 @@ def _remaining(file: int) -> float:
 
 
 def _keep(file: int, seconds: float, ttl: float) -> None:
-    """Record a value's expiry by this boot's clock; on other systems than Linux only the file's time records it."""
+    """Record a value's expiry by this boot's clock. On other systems than Linux, only the file's time records it."""
     if sys.platform == "linux":
         end = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
         with suppress(OSError):

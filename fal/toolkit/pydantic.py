@@ -33,7 +33,7 @@ _HIDDEN = "fal: hidden"
 
 
 class FalBaseModel(BaseModel):
-    """A model whose fields can be ordered and hidden in its JSON schema.
+    """A model that can order and hide fields in its JSON schema.
 
         class Input(FalBaseModel):
             FIELD_ORDERS = ["prompt"]
@@ -108,7 +108,7 @@ def _field_of(extra: Mapping[str, Any], options: dict[str, Any]) -> Any:  # noqa
 
 @wraps(Field)
 def FileField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802  # pydantic's types, the published name
-    """Return pydantic's `Field` for a file's address, which a form lets the user choose or upload."""
+    """Return pydantic's `Field` for a file's address. A form lets the user choose or upload the file."""
     return _field_of({"ui": {"field": "file"}}, {"default": default, **options})
 
 
@@ -153,7 +153,7 @@ def VideoField(  # noqa: N802  # as above
 
 @wraps(Field)
 def ImageSizeField(default: Any = ..., *, constraints: ImageSizeConstraints | None = None, **options: Any) -> Any:  # noqa: ANN401, N802  # as above
-    """Return pydantic's `Field` for an `ImageSizeInput`, with the model's limits in the schema as `x-fal`.
+    """Return pydantic's `Field` for an `ImageSizeInput`. The schema has the model's limits as `x-fal`.
 
     Args:
         default: as in pydantic's `Field`.

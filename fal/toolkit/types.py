@@ -1,4 +1,4 @@
-"""Addresses of files as field types of models: plain texts that can be downloaded."""
+"""Addresses of files as field types of models. They are plain texts that can be downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts messages to objects and arguments to messages: one file for each noun, without I/O.
+"""Converts messages to objects and arguments to messages. Each noun has one file, without I/O.
 
 A noun's file, and the stubs it needs, load at the first use of its attribute here: a command needs only one or two.
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AccountKind(StrEnum):
-    """The kind of an account; UNKNOWN is one that this version does not know."""
+    """The kind of an account. UNKNOWN is one that this version does not know."""
 
     USER = "user"
     TEAM = "team"
@@ -24,7 +24,7 @@ class AccountKind(StrEnum):
 
 
 class MemberRole(StrEnum):
-    """A member's role in its team; UNKNOWN is one that this version does not know."""
+    """A member's role in its team. UNKNOWN is one that this version does not know."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -63,7 +63,7 @@ class TeamMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAccount:
-    """A newly created account and its first key, whose secret cannot be read again."""
+    """A newly created account and its first key. The key's secret cannot be read again."""
 
     account: AccountInfo
     key_id: str

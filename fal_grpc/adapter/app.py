@@ -1,4 +1,4 @@
-"""Apps: names that point at a revision, with the settings that control the number of runners."""
+"""Apps: names that point at a revision. Their settings control the number of runners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AuthMode(StrEnum):
-    """Who may call an app: its owner (private), anyone (public), anyone with a key, who then pays (shared)."""
+    """Who may call an app: its owner (private) or anyone (public). If shared, anyone with a key may, and then pays."""
 
     PRIVATE = "private"
     PUBLIC = "public"
@@ -29,7 +29,7 @@ class AuthMode(StrEnum):
 
 
 class DeploymentStrategy(StrEnum):
-    """How an app moves to another revision: at once (recreate), or when one of its runners is ready (rolling)."""
+    """How an app moves to another revision. Recreate does so at once, rolling when one of its runners is ready."""
 
     RECREATE = "recreate"
     ROLLING = "rolling"
@@ -43,7 +43,7 @@ class DeploymentStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppLoad:
-    """An app's load: requests in flight, waiting requests, and how many of those may start a runner (`eligible`)."""
+    """An app's load: requests in flight and waiting requests. `eligible` counts the latter that may start a runner."""
 
     in_flight: int
     queued: int
@@ -183,7 +183,7 @@ def update_request(
     regions: Sequence[str] | None = None,
     environment_name: str | None = None,
 ) -> app_pb2.UpdateApplicationRequest:
-    """Return a request to change settings; None and an empty list change nothing, but 0 is sent.
+    """Return a request to change settings. None and an empty list change nothing, but 0 is sent.
 
     Raises:
         ArgumentError: a number is negative or not whole, or a list contains something else than text.
@@ -222,7 +222,7 @@ def rollout_request(
 
 
 def app_name(name: object, environment_name: str | None = None) -> str:
-    """Return an app's name on the wire: outside of "main", it ends with `--` and the environment's name.
+    """Return an app's name on the wire. Outside of "main", it ends with `--` and the environment's name.
 
     Raises:
         ArgumentError: it is empty, or not text.
@@ -232,7 +232,7 @@ def app_name(name: object, environment_name: str | None = None) -> str:
 
 
 def name_in_environment(name: str, environment_name: str | None) -> str:
-    """Return an app's name with its environment's suffix, as in queues and calls."""
+    """Return an app's name with its environment's suffix. Queues and calls use it."""
     if environment_name in (None, "", "main") or name.endswith(f"--{environment_name}"):
         return name
     return f"{name}--{environment_name}"

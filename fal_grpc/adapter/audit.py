@@ -38,14 +38,14 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditCheck:
-    """Whether the audit log is intact; `broken_at` is the first entry that was changed or is missing."""
+    """Whether the audit log is intact. `broken_at` is the first entry that was changed or is missing."""
 
     entries: int
     broken_at: int | None
 
 
 def page(message: audit_pb2.ListAuditEntriesResponse) -> tuple[Sequence[AuditEntry], str]:
-    """Return the entries and the token of the next page, which is empty on the last page."""
+    """Return the entries and the token of the next page. The token is empty on the last page."""
     return [_entry(each) for each in message.entries], message.next_page_token
 
 

@@ -1,4 +1,4 @@
-"""Commands in runners that outlive their link: their messages, and the buffer for their input."""
+"""Commands in runners that outlive their link. Holds their messages, and the buffer for their input."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _size(size: object) -> runner_pb2.TerminalSize:
 
 
 def wrapped(spec: ExecSpec) -> list[str]:
-    """Return the command inside a shell that sets directory and variables, for controllers that cannot set them."""
+    """Return the command in a shell that sets directory and variables. Some controllers cannot set them."""
     if not spec.cwd and not spec.env:
         return list(spec.command)
     variables = [f"{name}={value}" for name, value in (spec.env or {}).items()]
@@ -201,7 +201,7 @@ class InputBuffer:
         self._end += offset
 
     def taken(self, offset: int) -> bool:
-        """Drop the input below an offset, which the runner has taken; return whether there was any."""
+        """Drop the input below an offset, which the runner has taken. Return whether there was any."""
         if offset <= self._taken:
             return False
         self._taken = offset
@@ -210,11 +210,11 @@ class InputBuffer:
         return True
 
     def sending(self) -> Sending:
-        """Return the sender for a new stream, which starts with the first byte not taken."""
+        """Return the sender for a new stream. It starts with the first byte not taken."""
         return Sending(self, self._taken)
 
     def chunk_at(self, offset: int) -> tuple[int, bytes] | None:
-        """Return the first chunk that ends after an offset, with its start; None if there is none."""
+        """Return the first chunk that ends after an offset, with its start. None if there is none."""
         for start, data in self._chunks:
             if start + len(data) > offset:
                 return start, data

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class KeyScope(StrEnum):
-    """The coarse permissions of a key: everything (ADMIN), or only calling apps (API)."""
+    """A key's coarse permissions: everything (ADMIN), or only calling apps (API)."""
 
     ADMIN = "ADMIN"
     API = "API"

@@ -1,4 +1,4 @@
-"""Log lines: streamed by builds, deploys and runs, and stored by the controller for runners."""
+"""Log lines. Builds, deploys and runs stream them; the controller stores them for runners."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LogLevel(StrEnum):
 
 
 class LogSource(StrEnum):
-    """The writer of a streamed line: the environment's build, the platform (BRIDGE), or the user's code."""
+    """The writer of a streamed line. It is the environment's build, the platform (BRIDGE), or the user's code."""
 
     BUILDER = "BUILDER"
     BRIDGE = "BRIDGE"
@@ -40,7 +40,7 @@ class LogSource(StrEnum):
 
 
 class LogOrigin(StrEnum):
-    """The writer of a stored line: the build, the platform (system), or the app's stdout or stderr."""
+    """The writer of a stored line. It is the build, the platform (system), or the app's stdout or stderr."""
 
     BUILD = "build"
     SYSTEM = "system"
@@ -89,7 +89,7 @@ class LogQuery:
 
     @property
     def oldest_first(self) -> bool:
-        """Whether pages start with the oldest line; they go backwards if only the newest are wanted."""
+        """Whether pages start with the oldest line. They go backwards if only the newest are wanted."""
         return self.lines is None or self.oldest
 
 
@@ -105,7 +105,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """A stored line of a runner, identified by (runner_id, sequence); sequence 0 means that it has no number.
+    """A stored line of a runner, identified by (runner_id, sequence). Sequence 0 means that it has no number.
 
     Attributes:
         timestamp: when it was written, aware.
@@ -137,7 +137,7 @@ class RunnerEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Some stored lines, and the token of the next page; None on the last one.
+    """Some stored lines, and the token of the next page. The token is None on the last page.
 
     Attributes:
         reached: the time of the last line searched for this page, whether it matched or not; None if unknown.
@@ -254,7 +254,7 @@ def _selector(query: LogQuery) -> log_pb2.LogSelector:
 
 
 def list_request(query: LogQuery, *, page_size: int = 0, page_token: str | None = None) -> log_pb2.ListLogsRequest:
-    """Return a request for one page of stored lines; a page size of 0 leaves it to the controller."""
+    """Return a request for one page of stored lines. A page size of 0 leaves it to the controller."""
     from fal_grpc.v1 import log_pb2
 
     oldest_first = query.oldest_first
@@ -271,7 +271,7 @@ def list_request(query: LogQuery, *, page_size: int = 0, page_token: str | None 
 
 
 def follow_request(query: LogQuery, *, cursor: str | None = None) -> log_pb2.FollowLogsRequest:
-    """Return a request to follow lines from the cursor, the query's `since`, or now, whichever is set first."""
+    """Return a request to follow lines. It starts at the cursor, else the query's `since`, else now."""
     from fal_grpc.v1 import log_pb2
 
     message = log_pb2.FollowLogsRequest(selector=_selector(query))

@@ -1,4 +1,4 @@
-"""Nodes: the machines that runners run on, with their GPUs and machine types."""
+"""Nodes: the machines that runners run on, with GPUs and machine types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuInfo:
-    """A GPU, or a slice of one, that one runner holds at a time.
+    """A GPU, or a slice of one. One runner holds it at a time.
 
     Attributes:
         id: its UUID, or a made-up name for a simulated GPU.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RequestStatus(StrEnum):
-    """How a request ended: below 400, 400 to 499, 500 or above, or its caller left before the response was complete.
+    """How a request ended: below 400, 400 to 499, 500 or above. Its caller may also leave before a complete response.
 
     UNKNOWN stands for the statuses of newer controllers.
     """
@@ -89,13 +89,13 @@ class RequestRecord:
 
     @property
     def wait(self) -> timedelta:
-        """The time that it waited for a runner; its whole duration if none got it."""
+        """The time that it waited for a runner. It is the whole duration if none got it."""
         return (self.started_at or self.ended_at) - self.received_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurationQuantiles:
-    """Quantiles of durations, accurate to 1 %; `sum` is the total of all durations."""
+    """Quantiles of durations, accurate to 1 %. `sum` is the total of all durations."""
 
     p50: timedelta
     p75: timedelta
@@ -107,7 +107,7 @@ class DurationQuantiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStats:
-    """Statistics of the requests that ended in a span, for an app or one of its endpoints.
+    """Statistics of the requests that ended in a span. They are for an app or one of its endpoints.
 
     Attributes:
         app: with the suffix of its environment.
@@ -138,7 +138,7 @@ class RequestStats:
 
     @property
     def errors(self) -> int:
-        """The number of requests that ended with a status code of 500 or above."""
+        """The number of requests that ended with status 500 or above."""
         return sum(count for code, count in self.status_codes.items() if code >= 500)
 
     @property

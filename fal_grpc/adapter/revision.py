@@ -86,7 +86,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """A message of a build: new log lines, and in the last one the outcome (`state` is None before).
+    """A message of a build. It has new log lines; the last one has the outcome (`state` is None before).
 
     Attributes:
         callable_methods: how the controller's runners load callables, besides pickles; only in the last message.
@@ -202,7 +202,7 @@ class RegisteredRevision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterResult:
-    """A message of a deploy: new log lines, and in the last one the revision and the app's addresses.
+    """A message of a deploy. It has new log lines; the last one has the revision and the app's addresses.
 
     Attributes:
         registered: in one message, once the revision is stored; None from controllers that do not say.

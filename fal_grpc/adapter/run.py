@@ -1,4 +1,4 @@
-"""Code to run, its environment and machine, and the messages of a run. Builds and deploys share them."""
+"""Code to run, its environment and machine, and a run's messages. Builds and deploys share them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRequirements:
-    """The machine that a runner needs, and how its app scales; None leaves the choice to the controller.
+    """The machine that a runner needs, and how its app scales. None leaves the choice to the controller.
 
     Attributes:
         machine_types: acceptable types, the preferred one first.
@@ -161,7 +161,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceURLs:
-    """The addresses of an app: a page to try it, direct calls, queued calls, WebSockets, a page with logs."""
+    """The addresses of an app. They are a page to try it, direct and queued calls, WebSockets, and a page with logs."""
 
     playground: str
     run: str
@@ -172,7 +172,7 @@ class ServiceURLs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnValue:
-    """The serialized result or exception of a callable, because reading a pickle can run the sender's code.
+    """The serialized result or exception of a callable. It stays so: reading a pickle can run the sender's code.
 
     Attributes:
         method: the module whose `loads` reads the bytes.
@@ -211,7 +211,7 @@ class ReturnValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """A message of a run: new log lines, and in the last one the return value."""
+    """A message of a run. It has new log lines; the last one has the return value."""
 
     run_id: str
     state: RunState
@@ -246,7 +246,7 @@ def return_value(message: run_pb2.SerializedObject) -> ReturnValue:
 
 
 def run_result(message: run_pb2.HostedRunResult) -> RunResult:
-    """Return a message of a run; one without a status is in progress."""
+    """Return a message of a run. One without a status is in progress."""
     return RunResult(
         run_id=message.run_id,
         state=run_state(message.status) if message.HasField("status") else RunState.IN_PROGRESS,
@@ -288,7 +288,7 @@ def run_request(request: RunRequest) -> run_pb2.HostedRun:
 
 
 def check_callable(function: SerializedCallable | None, entrypoint: str | None) -> None:
-    """Raise ArgumentError if both are given, since they share one field on the wire."""
+    """Raise ArgumentError if both are given. They share one field on the wire."""
     if function is not None and entrypoint is not None:
         raise ArgumentError("entrypoint", "cannot be given together with a function")
     if entrypoint is not None and ":" not in entrypoint:

@@ -47,7 +47,7 @@ class ReplaceState(StrEnum):
 
 
 class _Received:
-    """Keeps a received runner's message until a field is read, because most fields in a list never are."""
+    """Keeps a received runner's message until a field is read. Most fields in a list never are."""
 
     __slots__ = ("_message",)
     _message: runner_pb2.RunnerInfo
@@ -70,7 +70,7 @@ class RunnerStateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerStartPhases:
-    """How long each phase of a runner's start took, in seconds; None for a phase that has not ended.
+    """How many seconds each phase of a runner's start took. A phase that has not ended is None.
 
     Attributes:
         waiting: until a node was told to start it.
@@ -304,7 +304,7 @@ def _page_size(since: datetime | None) -> int | None:
 
 
 def aged(info: RunnerInfo, seconds: float) -> RunnerInfo:
-    """Return a received runner as it would be some seconds later if only time has passed."""
+    """Return a received runner as it would be some seconds later. It assumes that only time has passed."""
     message = _message_of(info)
     older = runner_info(message)
     _fill_published(older, message)

@@ -64,7 +64,7 @@ class AppExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationPoint:
-    """A time in a simulation, in seconds from its start; the numbers are maxima since the previous point."""
+    """A time in a simulation, in seconds from its start. The numbers are maxima since the previous point."""
 
     at_seconds: float
     runners: int

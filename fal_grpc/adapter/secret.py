@@ -1,4 +1,4 @@
-"""Secrets of an environment, which can be written and listed, but not read back."""
+"""Secrets of an environment. They can be written and listed, but not read back."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def set_request(
 
 
 def unset_request(name: str, *, environment_name: str | None = None) -> secret_pb2.SetSecretRequest:
-    """Return a request to delete a secret: on the wire, a secret without a value."""
+    """Return a request to delete a secret. On the wire, it is a secret without a value."""
     from fal_grpc.v1 import secret_pb2
 
     return secret_pb2.SetSecretRequest(name=_name(name), environment_name=environment(environment_name))

@@ -1,4 +1,4 @@
-"""Commands and shells that end with their link: the messages of a session."""
+"""Commands and shells that end with their link: a session's messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellOutput:
-    """Bytes that a command wrote to STDOUT (1, including all output of a terminal) or STDERR (2)."""
+    """Bytes that a command wrote to STDOUT (1) or STDERR (2). All output of a terminal is STDOUT."""
 
     data: bytes
     stream: int = STDOUT
@@ -34,7 +34,7 @@ class ShellOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellExit:
-    """The exit code of a command; 128 plus the signal's number if a signal ended it."""
+    """The exit code of a command. It is 128 plus the signal's number if a signal ended it."""
 
     exit_code: int
 
@@ -129,7 +129,7 @@ def key_of(number: int, *, tty: bool) -> bytes:
 
 
 def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | None:
-    """Return a message's output or exit code, or None if it has neither.
+    """Return a message's output or exit code; None if it has neither.
 
     If a message has an exit code, the rest of it is ignored, as in the published client.
     """

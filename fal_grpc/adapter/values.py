@@ -61,7 +61,7 @@ def duration(argument: str, value: object, *, at_most: timedelta) -> timedelta:
 
 
 def to_datetime(message: Timestamp) -> datetime:
-    """Convert a message to an aware datetime in UTC; a value out of range becomes the first or last datetime."""
+    """Convert a message to an aware datetime in UTC. A value out of range becomes the first or last datetime."""
     try:
         return _EPOCH + timedelta(0, message.seconds, message.nanos // 1000)
     except OverflowError:
@@ -90,7 +90,7 @@ def text(argument: str, value: object, problem: str = "must be text that is not 
 
 
 def optional_text(argument: str, value: object) -> str | None:
-    """Check and return text that the wire can carry and that may be empty; None stays None.
+    """Check and return text that the wire can carry. It may be empty; None stays None.
 
     Raises:
         ArgumentError: it is not text.
@@ -181,7 +181,7 @@ def seconds(argument: str, value: object) -> float | None:
 
 
 def count(argument: str, value: object) -> int | None:
-    """Check and return a whole number that the wire can carry; None stays None.
+    """Check and return a whole number for the wire; None stays None.
 
     Raises:
         ArgumentError: it is negative, too large, or not a whole number.
@@ -247,7 +247,7 @@ def _fill(target: Value, item: object, where: str) -> None:
 
 
 def from_struct(message: Struct) -> dict[str, JSON]:
-    """Convert a structure to plain Python; whole numbers, which are floats on the wire, become ints."""
+    """Convert a structure to plain Python. Whole numbers, which are floats on the wire, become ints."""
     fields = message.fields
     return {key: _plain(fields[key]) for key in fields}  # items() is a generator in Python
 

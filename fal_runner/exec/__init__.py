@@ -1,1 +1,1 @@
-"""Commands that run beside the worker, and the socket that serves calls about them."""
+"""Commands that run beside the worker. A socket serves calls about them."""

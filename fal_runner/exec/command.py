@@ -1,4 +1,4 @@
-"""A process that runs beside a worker, with a terminal or with pipes."""
+"""A process that runs beside a worker with a terminal or pipes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Command:
         return self.child.exited.done()
 
     async def write(self, data: bytes) -> None:
-        """Send input; wait while the command does not read, and drop what it can no longer read, as a pipe does."""
+        """Send input, and wait while the command does not read. What it can no longer read is dropped, as by a pipe."""
         if self.stdin is None:
             return
         try:
@@ -140,7 +140,7 @@ class Command:
             _set_size(self.outputs[0][0], (height, width))
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the foreground job of its terminal, or else to its process group."""
+        """Send a signal to its terminal's foreground job. Without one, send it to its process group."""
         if self.exited or not self.outputs or not 0 < number < signal.NSIG:
             return
         with contextlib.suppress(OSError):  # a terminal may have no foreground job, and a group may just have ended
@@ -148,7 +148,7 @@ class Command:
             os.killpg(group or self._reaper.program_of(self.child), number)
 
     async def end(self, first: int = signal.SIGHUP) -> None:
-        """Send a signal to all of its processes, and SIGKILL to those left after 2 s."""
+        """Send a signal to all of its processes. Those left after 2 s get SIGKILL."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HANGUP_SECONDS
         for process in self._members():
@@ -168,7 +168,7 @@ class Command:
         self.outputs, self.stdin = [], None
 
     def _members(self) -> list[ProcessInfo]:
-        """Return its living processes, found by their session, or by a variable if they left it."""
+        """Return its living processes. It finds them by session, or by a variable if they left it."""
         sessions = {self.child.pid, self._reaper.program_of(self.child)}
         return [
             process
@@ -181,7 +181,7 @@ _Ends: TypeAlias = tuple[int | None, list[tuple[int, int]], tuple[int, int, int]
 
 
 def open_terminal(size: tuple[int, int], devices: str = "/dev") -> _Ends:
-    """Open a terminal in the given /dev, so that programs that see this /dev find its name."""
+    """Open a terminal in the given /dev. Programs that see this /dev find its name."""
     ours = os.open(f"{devices}/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(ours, _TIOCSPTLCK, struct.pack("i", 0))
@@ -211,7 +211,7 @@ def _set_size(fd: int, size: tuple[int, int]) -> None:
 
 
 def _shell(variables: dict[str, str], name: str) -> list[str]:
-    """Return a shell without the user's profiles, which would set another PATH; its prompt names the runner."""
+    """Return a shell without the user's profiles, which would set another PATH. Its prompt names the runner."""
     app = variables.get("FAL_APP_NAME", "")
     where = f"{app} {variables.get('FAL_RUNNER_ID', name)[:8]}".strip()
     bash = shutil.which("bash", path=variables.get("PATH"))

@@ -1,4 +1,4 @@
-"""A command that outlives the calls about it: it keeps output for a reader, and takes no input twice."""
+"""A command that outlives the calls about it. It keeps output for a reader, and takes no input twice."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Execution:
         await self._changed.wait()
 
     async def write(self, offset: int, data: bytes, *, eof: bool) -> None:
-        """Send input; wait while the command does not read, and skip input that it has already taken.
+        """Send input, and wait while the command does not read. It skips input that it has already taken.
 
         Raises:
             Gap: earlier input is missing.
@@ -136,11 +136,11 @@ class Execution:
         self._command.resize(height, width)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the foreground job of its terminal, or else to its process group."""
+        """Send a signal to its terminal's foreground job. Without one, send it to its process group."""
         self._command.send_signal(number)
 
     def hang_up(self, first: int = signal.SIGHUP) -> None:
-        """End it with this signal, and with SIGKILL after 2 s; further output is dropped."""
+        """End it with this signal, and with SIGKILL after 2 s. Further output is dropped."""
         if self._ending is None and not self.finished:
             self._ending = self._loop.create_task(self._command.end(first))
             self._dropping = True
@@ -210,7 +210,7 @@ class Execution:
             self._notify()
 
     async def _write_some(self, view: memoryview) -> int:
-        """Write as much as possible now, or wait; input that the command can no longer read counts as taken."""
+        """Write as much as possible now, or wait. Input that the command can no longer read counts as taken."""
         fd = self._command.stdin
         written = len(view)
         if fd is not None:
@@ -232,7 +232,7 @@ class Execution:
         return written
 
     async def _finish(self) -> None:
-        """Wait for the exit, and for the end of the output or the silence of a pipe that is kept open."""
+        """Wait for the exit, and for the end of the output. A pipe that is kept open need only be silent."""
         code = await self._command.child.wait()
         if self._timeout is not None:
             self._timeout.cancel()
@@ -262,7 +262,7 @@ class Execution:
         self._command.close()
 
     def _notify_soon(self) -> None:
-        """Notify after a short delay: a terminal delivers a flood in 4 KiB pieces, and a message for each is slow."""
+        """Notify after a short delay. A terminal delivers a flood in 4 KiB pieces, and a message for each is slow."""
         if self._flood is None:
             self._flood = self._loop.call_later(_FLOOD_SECONDS, self._notify)
 

@@ -1,4 +1,4 @@
-"""Buffers input for a command that does not read it yet, so that later messages of the same stream are read."""
+"""Buffers input that a command does not read yet. Later messages of the same stream are then read."""
 
 from __future__ import annotations
 

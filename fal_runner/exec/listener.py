@@ -1,4 +1,4 @@
-"""Accepts calls about commands on a unix socket beside the gRPC server's, one connection per call.
+"""Accepts calls about commands on a unix socket beside the gRPC server's. Each call has its own connection.
 
 A call starts with a message that names the method and carries the runner's token, as JSON. The requests follow, then
 the responses, and finally the status. See docs/explanation/decisions/0011-commands-have-a-socket-of-their-own.md.
@@ -28,7 +28,7 @@ class TokenCheck(Protocol):
     """Knows the runner's token."""
 
     def passes(self, token: str) -> bool:
-        """Return whether this is the token; if so, count it as a call."""
+        """Return whether this is the token. If so, count it as a call."""
         ...
 
 
@@ -49,7 +49,7 @@ class ExecListener:
         self._calls: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Start listening, for this user alone: the socket gets its mode before anybody can connect."""
+        """Start listening for this user alone. The socket gets its mode before anybody can connect."""
         self._listening.setblocking(False)
         self._listening.bind(self._path.path)
         Path(self._path.path).chmod(0o600)

@@ -1,4 +1,4 @@
-"""Sends messages over a unix socket, complete and in order, and finally a status.
+"""Sends messages over a unix socket, complete and in order. Finally it sends a status.
 
 Each message is a kind (one byte), a length (four, little-endian) and as many bytes. Each side waits while the other
 does not read.
@@ -26,7 +26,7 @@ _BUFFER_BYTES = 1024 * 1024  # requested; the system may grant less
 
 
 class Status(NamedTuple):
-    """The outcome of a call: the name of a gRPC status code, and a message for an error."""
+    """A call's outcome: a gRPC status code's name, and an error's message."""
 
     code: str
     message: str = ""
@@ -70,7 +70,7 @@ class MessageSocket:
             raise ConnectionBroken(error.errno, os.strerror(error.errno or 0)) from error
 
     async def receive(self) -> bytes | Status | None:
-        """Wait for the next message or the status; None if the other side ended without one.
+        """Wait for the next message or the status. None if the other side ended without one.
 
         Raises:
             ConnectionBroken: the connection ended within a message, or broke.
@@ -109,7 +109,7 @@ class MessageSocket:
                 views[0] = views[0][sent:]
 
     async def _exactly(self, length: int, *, may_end: bool = False) -> bytes:
-        """Receive `length` bytes, or none if the other side may end here and has."""
+        """Receive `length` bytes. There are none if the other side may end here and has."""
         pieces: list[bytes] = []
         while length:
             try:

@@ -1,4 +1,4 @@
-"""Keeps the output of a command by offset, in memory and then in a file, until its reader has it."""
+"""Keeps a command's output by offset until its reader has it. It is in memory, and then in a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Entry:
 
 
 class OutputBuffer:
-    """The bytes from `start` to `end` of a command's output; both streams share one count.
+    """The bytes from `start` to `end` of a command's output. Both streams share one count.
 
     Args:
         directory: where to create the file, if one is needed; it has no name there, and ends with the process.
@@ -87,7 +87,7 @@ class OutputBuffer:
         self.start = max(self.start, self._entries[0].start)
 
     def read(self, offset: int, most: int) -> tuple[int, int, bytes] | None:
-        """Return the piece at an offset, or the first one after it that is still kept.
+        """Return the piece at an offset, or the next kept one.
 
         Args:
             offset: of the first byte wanted.
@@ -119,7 +119,7 @@ class OutputBuffer:
         self.start = max(self.start, min(offset, self.end))
 
     def rest(self) -> None:
-        """Move most of the memory to the file, because no reader is expected soon."""
+        """Move most of the memory to the file. No reader is expected soon."""
         if self._in_memory > _RESTING_BYTES:
             for entry in self._entries:
                 if entry.data is not None:
@@ -139,7 +139,7 @@ class OutputBuffer:
         self._in_memory -= entry.cost if entry.data is not None else _ENTRY_BYTES
 
     def _spill(self, entry: _Entry) -> None:
-        """Move a piece's bytes to the file, a ring that has room for all kept output."""
+        """Move a piece's bytes to the file. It is a ring that has room for all kept output."""
         if self._file is None:
             with tempfile.TemporaryFile(dir=self._directory) as file:
                 self._file = os.dup(file.fileno())

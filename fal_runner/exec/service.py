@@ -1,4 +1,4 @@
-"""Serves fal.v1.Execs in the shim: commands beside the worker that outlive the calls about them."""
+"""Serves fal.v1.Execs in the shim. Its commands beside the worker outlive the calls about them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _KnownExec:
 
 
 class ExecService:
-    """The commands of one shim; requests and responses are serialized messages of fal.v1.Execs.
+    """The commands of one shim. Requests and responses are serialized messages of fal.v1.Execs.
 
     Args:
         directory: the runner's directory.
@@ -98,7 +98,7 @@ class ExecService:
         return answer(_parsed(request_type, data)).SerializeToString()
 
     async def read(self, data: bytes) -> AsyncGenerator[tuple[bytes, ...]]:
-        """ReadExec: yield a command's output from an offset on; each message is a tuple of parts.
+        """ReadExec: yield a command's output from an offset on. Each message is a tuple of parts.
 
         Raises:
             ExecError: the call is refused, or another reader has taken over.

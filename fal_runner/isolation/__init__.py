@@ -1,1 +1,1 @@
-"""Isolates runners: a sandbox, a view of the file system, or a container."""
+"""Isolates runners by a sandbox, a file system view, or a container."""

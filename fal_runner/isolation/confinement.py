@@ -50,17 +50,17 @@ def die_with_parent() -> None:
 
 
 def allow_tracer(process: int) -> None:
-    """Let a process and its descendants trace this one if Yama restricts that; -1 allows every process of this user."""
+    """Let a process and its descendants trace this one despite Yama. `-1` stands for every process of this user."""
     libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(process & 0xFFFFFFFFFFFFFFFF), 0, 0, 0)
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Set whether processes of this user may read this one's memory, variables and descriptors."""
+    """Set whether this user's processes may read this one's memory. The same holds for variables and descriptors."""
     call(libc.prctl, _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def bound_resources(processes: int | None = None) -> None:
-    """Limit the program's resources; forbid core dumps, which would write secrets to disk."""
+    """Limit the program's resources and forbid core dumps. Core dumps would write secrets to disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, most in ((resource.RLIMIT_NOFILE, MOST_FILES), (resource.RLIMIT_NPROC, processes or MOST_PROCESSES)):
         soft, hard = resource.getrlimit(number)
@@ -72,7 +72,7 @@ def _least(limit: int, most: int) -> int:
 
 
 def give_up_privileges() -> None:
-    """Drop every capability for good, also for programs that this process runs, setuid ones included.
+    """Drop every capability for good. This holds for programs that this process runs, too, setuid ones included.
 
     Raises:
         OSError: the kernel refuses.
@@ -86,7 +86,7 @@ def give_up_privileges() -> None:
 
 
 def leave_abstract_sockets() -> None:
-    """Keep this process and its descendants from others' abstract sockets, from Linux 6.12 on.
+    """Keep this process and its descendants from others' abstract sockets. This works from Linux 6.12 on.
 
     Call `give_up_privileges` first.
     """
@@ -108,7 +108,7 @@ def leave_session_keyring() -> None:
 
 
 def close_descriptors(keep: int | None = None) -> None:
-    """Close every descriptor, except an optional one, and connect the first three to /dev/null."""
+    """Close every descriptor, except an optional one. Connect the first three to /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -120,7 +120,7 @@ def close_descriptors(keep: int | None = None) -> None:
 
 
 def end_as(status: int) -> None:
-    """End as another process did: with its exit code or by its signal.
+    """End as another process did: by its exit code or signal.
 
     Args:
         status: as waitpid gives it.

@@ -1,4 +1,4 @@
-"""Runs a worker in a container; to the shim it looks like any other worker.
+"""Runs a worker in a container. To the shim it looks like any other worker.
 
 The shim runs `python -m fal_runner.isolation.container NOTE WORKER JOB_FD RESULT_FD`, as it runs `worker.py`. NOTE is
 container.json in the runner's directory, and names engine and image. This process's environment holds the variables,
@@ -116,7 +116,7 @@ def _program(note: Note) -> list[str]:
 
 
 def move_in(job: Job, shared: Path) -> Job:
-    """Copy the job's files into the shared directory; return the job with the container's paths."""
+    """Copy the job's files into the shared directory. Return the job with the container's paths."""
     moved = job.copy()
     moved["paths"] = []
     if "function" in job:
@@ -138,7 +138,7 @@ def read_note(path: Path) -> Note:
 
 
 def engine_environment(note: Note, variables: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Return the engine's own variables and those of the container, which must not change how the engine works."""
+    """Return the engine's own variables and those of the container. The latter must not change how the engine works."""
     passed = {name: variables[name] for name in names if name in variables}
     return {**passed, **note["variables"]}
 
@@ -149,7 +149,7 @@ def kill(note: Note) -> None:
 
 
 def written_directories(note: Note) -> list[Path] | None:
-    """Return the machine's directories with what the container writes: its uppermost layer, and its own volumes.
+    """Return the machine's directories with what the container writes. They are its uppermost layer and own volumes.
 
     Returns:
         None if the engine does not know the container (yet); empty if its storage has no such layer, or hides it.

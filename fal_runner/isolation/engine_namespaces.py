@@ -1,4 +1,4 @@
-"""Runs a container engine's build with its own processes, and a /dev without the machine's disks.
+"""Runs a container engine's build with its own processes. Its /dev lacks the machine's disks.
 
 `python -I -S engine_namespaces.py COMMAND ...`, as root, or as an ordinary user by `podman unshare`. An engine that
 builds in a chroot shows the steps of a Dockerfile its own /proc and /dev, so a step could signal what its user may
@@ -33,7 +33,7 @@ KEPT_VARIABLE = "FAL_ENGINE_FILES"
 
 
 def main() -> None:
-    """Run the command, and end as it ends, with everything that it started."""
+    """Run the command, and end as it ends. Everything that it started ends, too."""
     parent, kept = os.getppid(), os.environ.pop(KEPT_VARIABLE, "")
     confinement.die_with_parent()
     if os.getppid() != parent:

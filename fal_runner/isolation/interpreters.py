@@ -1,4 +1,4 @@
-"""Lists what an interpreter needs in a sandbox: its installation and the links to it."""
+"""Lists what an interpreter needs in a sandbox. This is its installation and the links to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LONGEST_SETTINGS = 65_536
 
 
 def place(mode: str, path: Path, target: str | None = None) -> Place:
-    """Return an entry of a sandbox; by default the path in it is the same."""
+    """Return an entry of a sandbox. By default the path in it is the same."""
     return mode, str(path.resolve()), target or str(path)
 
 
 def needed(places: Iterable[Place]) -> Iterator[Place]:
-    """Drop entries that every sandbox has, that do not exist, or that repeat others."""
+    """Drop entries that every sandbox has, that are missing, or that repeat."""
     known: set[str] = set()
     for each in places:
         mode, source, target = each
@@ -31,7 +31,7 @@ def needed(places: Iterable[Place]) -> Iterator[Place]:
 
 
 def of_interpreter(python: Path) -> Iterator[Place]:
-    """Yield what an interpreter needs: its environment, its base installation, and the links between.
+    """Yield an interpreter's environment, its base installation, and the links between.
 
     The environment's own files name these paths, so whoever may write to an environment chooses what this yields.
     """
@@ -47,7 +47,7 @@ def of_interpreter(python: Path) -> Iterator[Place]:
 
 
 def _installation(real: Path) -> list[Path]:
-    """Yield the directories of an interpreter's installation, but never a home directory or /."""
+    """Return the directories of an interpreter's installation. None of them is a home directory or /."""
     prefix = real.parent.parent
     if not Path.home().is_relative_to(prefix):
         return [prefix]
@@ -74,7 +74,7 @@ def _resolved(path: Path) -> tuple[Path, list[Place]]:
 
 
 def _base(prefix: Path) -> Path | None:
-    """Return the directory of a virtual environment's base interpreter; None for any other directory."""
+    """Return a virtual environment's base interpreter directory. None for any other directory."""
     try:
         lines = read_regular(prefix / "pyvenv.cfg", LONGEST_SETTINGS).decode(errors="replace").splitlines()
     except OSError:

@@ -6,7 +6,7 @@ import enum
 
 
 class Isolation(enum.Enum):
-    """A level of isolation; each stops all that weaker ones stop, see docs/explanation/security.md."""
+    """A level of isolation. Each stops all that weaker ones stop; see docs/explanation/security.md."""
 
     PROCESS = "process"
     VIEW = "view"

@@ -1,4 +1,4 @@
-"""Gives a runner its own /data and /app if the kernel allows that.
+"""Gives a runner its own /data and /app if the kernel allows.
 
 launch.py uses it between fork and exec, so it has one thread, no state, and imports the standard library alone.
 """
@@ -24,7 +24,7 @@ _NAMES = {"data": DATA_VARIABLE, "app": APP_VARIABLE}
 
 
 def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
-    """Give this process the view that its environment asks for, with / as the current directory.
+    """Give this process the view that its environment asks for. The current directory is then /.
 
     FAL_DATA_DIR and FAL_APP_DIR name the directories; afterwards they are /data and /app. FAL_JOIN_PROCESS names a
     process whose view to share, if it has its own.
@@ -58,7 +58,7 @@ def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
 
 
 def _make_beside(wanted: Mapping[str, str]) -> None:
-    """Have a child create the view, then join it, so that a failure leaves this process unchanged.
+    """Have a child create the view, then join it. A failure leaves this process unchanged.
 
     Raises:
         OSError: the kernel does not allow it.
@@ -90,7 +90,7 @@ def _make_beside(wanted: Mapping[str, str]) -> None:
 
 
 def make(wanted: Mapping[str, str]) -> None:
-    """Create a view for this process: the machine's /, with these directories at the top.
+    """Create a view: the machine's /, with these directories at the top.
 
     A tmpfs becomes the root, so that the machine's own root does not change. A process that may not mount gets the
     right from a user namespace, in which the user keeps its id.
@@ -141,7 +141,7 @@ def make(wanted: Mapping[str, str]) -> None:
 
 
 def join(process: int) -> bool:
-    """Join the view of another process of the same user; return False if it has no own view.
+    """Join the view of another process of the same user. Return False if it has no own view.
 
     Raises:
         OSError: the process is gone, or the kernel does not allow it.

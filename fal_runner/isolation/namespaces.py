@@ -1,4 +1,4 @@
-"""Puts a program into a sandbox: a root with only the entries of a list, and its own processes.
+"""Puts a program into a sandbox. The sandbox has a root with only the entries of a list, and its own processes.
 
     launch.py          the shim's child: forwards signals, and ends as the program ends
     ├── first process  of the sandbox: creates it, then reaps orphans
@@ -86,7 +86,7 @@ _PROC_HIDDEN = ("kcore", "keys", "key-users", "latency_stats", "sched_debug", "t
 
 
 def enter(places: Sequence[Place]) -> None:
-    """Create a sandbox and return inside it, in the program's process; the caller's process stays outside.
+    """Create a sandbox and return inside it, in the program's process. The caller's process stays outside.
 
     Call `confine` next.
 
@@ -122,7 +122,7 @@ def enter(places: Sequence[Place]) -> None:
 
 
 def join(process: int) -> None:
-    """Join the sandbox of another launch.py's worker; return inside it, in the program's process.
+    """Join the sandbox of another launch.py's worker. Return inside it, in the program's process.
 
     Raises:
         OSError: the worker is gone, or the kernel does not allow it.
@@ -255,7 +255,7 @@ def _copy_system() -> None:
 
 
 def _copy(path: str) -> None:
-    """Mount a path of the machine read-only; copy a link, and mount its target."""
+    """Mount a path of the machine read-only. Copy a link, and mount its target."""
     old = f"{_OLD_ROOT}{path}"
     if not os.path.lexists(old):
         return
@@ -278,7 +278,7 @@ def _attributes(mode: str) -> int:
 
 
 def _make_devices(own: Sequence[str]) -> None:
-    """Create a small /dev: devices without content, such as null, and the runner's own."""
+    """Create a small /dev with the runner's own devices. It also has devices without content, such as null."""
     _make_directory("/dev")
     _mount("fal", "/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "mode=755,size=64k")
     usual = [f"/dev/{name}" for name in _DEVICES if os.path.lexists(f"{_OLD_ROOT}/dev/{name}")]
@@ -294,7 +294,7 @@ def _make_devices(own: Sequence[str]) -> None:
 
 
 def _make_proc() -> None:
-    """Mount /proc with the sandbox's processes; the machine's part is hidden or read-only."""
+    """Mount /proc with the sandbox's processes. The machine's part is hidden or read-only."""
     _make_directory("/proc")
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     for name in _PROC_READ_ONLY:
@@ -358,7 +358,7 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str | None)
 
 
 def _set_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:
-    """Set attributes of a mount and, by default, of the mounts below it (Linux 5.12)."""
+    """Set attributes of a mount and, by default, those below (Linux 5.12)."""
     wanted = attributes.to_bytes(8, "little") + bytes(24)
     flags = _AT_RECURSIVE if recursive else 0
     call(libc.syscall, _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, wanted, len(wanted))
@@ -398,7 +398,7 @@ def _wait_for_orphans() -> None:
 def _step_inside(
     parent: int, held: int, hold: int, pass_on: Callable[[int, int], None], first: int | None = None
 ) -> None:
-    """Fork the program's process and return in it; the parent ends as it ends.
+    """Fork the program's process and return in it. The parent ends as it ends.
 
     Args:
         first: the first process of the sandbox, if it must end with the program.
@@ -418,7 +418,7 @@ def _step_inside(
 
 
 def _stand_for(program: int, pass_on: Callable[[int, int], None], first: int | None) -> None:
-    """Forward signals to the program, and end as it ends, after its sandbox is empty."""
+    """Forward signals to the program. End as it ends, after its sandbox is empty."""
 
     def passing(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The list of a sandbox's entries: the engine writes it, launch.py reads it.
+"""The list of a sandbox's entries. The engine writes it, and launch.py reads it.
 
 This imports nothing, because an import would cost a start more than all of this.
 """
@@ -39,7 +39,7 @@ WORKER = 2
 
 
 def has_sandbox(sandbox: str) -> bool:
-    """Return whether this asks for a sandbox, and not for a view or for no isolation."""
+    """Return whether this asks for a sandbox. A view, or no isolation, is not a sandbox."""
     return sandbox not in {"", NO_VIEW}
 
 
@@ -51,7 +51,7 @@ def isolation_of(sandbox: str, *, container: bool = False) -> str:
 
 
 def seen_in_sandbox(path: str, directory: str) -> str:
-    """Return the path in the sandbox of a path in the runner's directory; other paths stay as they are."""
+    """Return the sandbox's path for a path in the runner's directory. Other paths stay as they are."""
     for name, (_, target) in PARTS.items():
         if f"{path}/".startswith(f"{directory}/{name}/"):
             return target + path[len(f"{directory}/{name}") :]

@@ -26,7 +26,7 @@ _TRIAL_SECONDS = 30.0
 
 
 def why_impossible(level: Isolation) -> str:
-    """Try a level; return why it does not work here, or "" if it does. This blocks the thread."""
+    """Try a level; return why it does not work, or "". This blocks the thread."""
     if level is Isolation.NONE:
         return ""
     with tempfile.TemporaryDirectory(prefix="fal-isolation-") as place:
@@ -64,7 +64,7 @@ async def _outcome(command: list[str], environment: dict[str, str]) -> tuple[int
 
 
 def strongest() -> tuple[Isolation, str]:
-    """Return the strongest level that works here, and why no stronger one works."""
+    """Return the strongest level here, and why no stronger one works."""
     why = ""
     for level in Isolation:
         found = why_impossible(level)

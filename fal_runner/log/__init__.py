@@ -1,1 +1,1 @@
-"""A runner's output: read, split into lines, cleaned of secrets, and spooled on disk until it is stored."""
+"""A runner's output: read, split into lines, and cleaned of secrets. It is spooled on disk until it is stored."""

@@ -46,7 +46,7 @@ async def capture(
     mark: str,
     on_crash: Callable[[str], object],
 ) -> None:
-    """Read the worker's pipes to their ends, line by line, and close them.
+    """Read the worker's pipes to their ends, line by line. Then close them.
 
     Args:
         pipes: the stream of the worker at the reading end of each pipe.
@@ -77,7 +77,7 @@ class _Pipe:
 
 
 class _Reading:
-    """Reads pipes at once after a silence, otherwise what came within some milliseconds together.
+    """Reads pipes at once after a silence. Otherwise it reads what came within some milliseconds together.
 
     A pipe that nobody waits for costs its writer less, and each waking costs more than a line. Only frames wait, which
     carry their times: those of both streams are put in order.
@@ -128,7 +128,7 @@ class _Reading:
                 self._loop.remove_reader(pipe.fd)
 
     def _read(self) -> None:
-        """Read because there is output, or after a pause; pause if there was some just before."""
+        """Read because there is output, or after a pause. Pause if there was some just before."""
         before, self._read_at = self._read_at, self._loop.time()
         elapsed = self._read_at - before
         size, may_wait = self._read_all()
@@ -153,7 +153,7 @@ class _Reading:
             self._loop.call_soon(self._read)
 
     def _read_all(self) -> tuple[int, bool]:
-        """Read each pipe once; return the bytes, and whether all that was read had a time."""
+        """Read each pipe once. Return the bytes, and whether all that was read had a time."""
         begin_ns = time.time_ns()
         found, self._held = self._held, []
         size, may_wait = 0, True
@@ -209,7 +209,7 @@ class _Reading:
 
 
 class _Stream:
-    """The output of one request, or of none: its current line, traceback, and record."""
+    """The output of one request, or none: current line, traceback, and record."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self.splitter = LineSplitter(max_line_bytes)
@@ -223,7 +223,7 @@ class _Stream:
 
 
 class OutputRecorder:
-    """Turns output into lines, separately for each request, so that concurrent requests do not mix theirs.
+    """Turns output into lines, separately for each request. Concurrent requests do not mix theirs.
 
     Args:
         source: the stream of the worker.
@@ -277,7 +277,7 @@ class OutputRecorder:
         return found
 
     def _times(self, chunks: list[Chunk], begin_ns: int | None) -> list[int]:
-        """Return the time of each chunk, in order and not later than now; unknown ones take that of the next."""
+        """Return the chunks' times, in order and not later than now. Unknown ones take that of the next."""
         now_ns = time.time_ns()
         last = max((chunk.at_ns for chunk in chunks), default=0)
         following = min(now_ns, max(now_ns if begin_ns is None else begin_ns, last))
@@ -359,7 +359,7 @@ class OutputRecorder:
         return [OutputLines(self._source, request_id, texts, levels, self._at_ns)]
 
     def _text(self, line: OutputLine) -> str:
-        """Return a line as text without secrets, and with a note on dropped parts."""
+        """Return a line without secrets, with a note on dropped parts."""
         text = line.data.decode("utf-8", "replace")
         if line.cut_bytes:
             text = f"{self._redactor.redact_cut(text)} [... {line.cut_bytes} bytes cut]"

@@ -1,4 +1,4 @@
-"""Reads frames in a worker's output, which carry the request, the level and the extent of one entry.
+"""Reads frames in a worker's output. Each carries an entry's request, level and extent.
 
 A frame is a mark, four hex digits of length, a letter, sixteen hex digits of time (nanoseconds since the epoch), the
 request's id, 0x1F, and as many bytes as the length says. The letter is "-" for lines. For a record it is the letter of
@@ -54,7 +54,7 @@ def new_mark() -> str:
 
 
 class FrameReader:
-    """Extracts the frames from a stream; other bytes, and parts of frames, pass unchanged.
+    """Extracts the frames from a stream. Other bytes, and parts of frames, pass unchanged.
 
     Args:
         mark: the start of every frame.
@@ -110,13 +110,13 @@ class FrameReader:
         return chunks
 
     def _partial_mark(self, data: bytes, start: int) -> int:
-        """Return how many bytes at the end may be the start of a mark."""
+        """Return how many bytes at the end may start a mark."""
         at = data.rfind(self._mark[:1], max(start, len(data) - len(self._mark) + 1))
         return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
 
 
 def _head(text: bytes) -> _Head | None:
-    """Return what stands between mark and 0x1F; None if it is not the head of a frame."""
+    """Return the text between mark and 0x1F, parsed. None if it is no frame's head."""
     words = text.decode("ascii", "replace")
     letter = words[_DIGITS : _DIGITS + 1]
     if len(words) < _FIXED or letter not in _LETTERS:

@@ -1,4 +1,4 @@
-"""A runner's log: numbered entries in the spool, with notification of new ones."""
+"""A runner's log: numbered entries in the spool, and notices of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REMEMBERED_BYTES = 1024 * 1024
 
 
 class OutputLines(NamedTuple):
-    """Lines of one stream and request that were read together, each line's level, and when they were written.
+    """Lines of one stream and request, their levels, and their time. They were read together.
 
     `at_ns` is in nanoseconds since the epoch; 0 means now.
     """
@@ -48,7 +48,7 @@ class _Block(NamedTuple):
 
 
 def entry_of(text: str, source: Source, level: Level, at_ns: int | None = None) -> log_pb2.LogEntry:
-    """Return an entry without a number; `at_ns` is in nanoseconds since the epoch, by default now."""
+    """Return an entry without a number. `at_ns` is in nanoseconds since the epoch, by default now."""
     entry = log_pb2.LogEntry(level=level, source=source, message=text)
     entry.timestamp.FromNanoseconds(time.time_ns() if at_ns is None else at_ns)
     return entry
@@ -118,7 +118,7 @@ class Journal:
             self._forget_block()
 
     def reader(self, after: int) -> JournalReader:
-        """Return a reader of the entries after this sequence; one entry reports acknowledged ones, which are gone.
+        """Return a reader of the entries after this sequence. One entry reports acknowledged ones, which are gone.
 
         A store that has deleted a silent runner's old lines, or was replaced by an older one, asks for them again.
         """
@@ -136,7 +136,7 @@ class Journal:
         self._notify()
 
     def _in_order(self, stamp: Timestamp) -> None:
-        """Return a time that is not earlier than the previous entry's, even if the clock was set back."""
+        """Move a time up to the previous entry's if it is earlier. The clock may have been set back."""
         if (stamp.seconds, stamp.nanos) < self._newest:
             stamp.seconds, stamp.nanos = self._newest
         self._newest = (stamp.seconds, stamp.nanos)
@@ -211,12 +211,12 @@ def _joined(payloads: Iterable[bytes]) -> bytes:
 
 
 def read_leftover(directory: Path, after: int) -> JournalReader | None:
-    """Open the log that a dead shim left on disk; return None if there is none."""
+    """Open a dead shim's log on disk. Return None if there is none."""
     return JournalReader(Spool(directory).reader(after)) if directory.is_dir() else None
 
 
 def _payload(record: Record, read: Sequence[Record]) -> bytes:
-    """Return the entry of a record; for lost lines an entry that says so, with the time of the next line."""
+    """Return the entry of a record. For lost lines the entry says so, and has the time of the next line."""
     if record.payload is not None:
         return record.payload
     why = "the runner's spool was full before they were fetched, or the disk that it is on was"
@@ -228,7 +228,7 @@ def _payload(record: Record, read: Sequence[Record]) -> bytes:
 
 
 def _lost(count: int, last: int, why: str) -> log_pb2.LogEntry:
-    """Return the entry that replaces lost ones, of which the last had this number."""
+    """Return the entry that replaces lost ones. The last of them had this number."""
     lines = "1 line" if count == 1 else f"{count} lines"
     entry = entry_of(f"{lines} dropped here: {why}", log_pb2.LogEntry.SOURCE_SYSTEM, log_pb2.WARNING)
     entry.sequence = last

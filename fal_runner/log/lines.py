@@ -45,7 +45,7 @@ _REDRAWS = 10.0  # states of a redrawn line to keep before only one per second i
 
 
 def level_of(line: str) -> log_pb2.LogLevel.ValueType:
-    """Return the level that a line states; INFO if it states none, on either stream.
+    """Return the level that a line states; INFO if it states none. The stream does not matter.
 
     It may be a name in capitals at the start (also after a time or in brackets), or the field `level`, `levelname` or
     `severity` of a line of JSON. The first line of a Python traceback is an ERROR.
@@ -61,13 +61,13 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
 
 
 def without_level(text: str) -> str:
-    """Return a line without the level at its start, which its entry has; only for unambiguous forms."""
+    """Return a line without the level at its start. Its entry has the level, and only unambiguous forms are removed."""
     found = _REPEATED.match(text)
     return text[found.end() :] if found else text
 
 
 class EntryReader:
-    """Groups consecutive lines into entries: usually one each, but a traceback or crash report is one ERROR.
+    """Groups consecutive lines into entries, usually one each. A traceback or crash report is one ERROR.
 
     Output through the program's own Python already comes as one entry; this is for child processes, and for crashes
     beneath Python. Only the next line shows that a traceback has ended, so the last one is held until `flush`.
@@ -94,7 +94,7 @@ class EntryReader:
         return bool(self._held) and not self._is_whole
 
     def read(self, texts: Sequence[str]) -> tuple[list[str], list[log_pb2.LogLevel.ValueType]]:
-        """Return the entries that the next lines complete, and the level of each."""
+        """Return the entries that the next lines complete, and their levels."""
         levels = [level_of(text) for text in texts]
         if not self._held and log_pb2.ERROR not in levels:  # almost always
             return [*map(without_level, texts)], levels
@@ -144,7 +144,7 @@ class EntryReader:
 
 
 def crash_of(report: str) -> str | None:
-    """Return a one-line summary of a crash report, such as "Segmentation fault, in app.py line 3 in load"."""
+    """Return a crash report's summary in one line. An example is "Segmentation fault, in app.py line 3 in load"."""
     if not report.startswith(_FATAL):
         return None
     first, *rest = report.splitlines()
@@ -169,7 +169,7 @@ class OutputLine(NamedTuple):
 
 
 class LineSplitter:
-    """Splits a stream of bytes into lines; holds at most one line, and at most `max_bytes` of it.
+    """Splits a stream of bytes into lines. It holds at most one line, and at most `max_bytes` of it.
 
     A line may be redrawn after a carriage return, like a progress bar. Its previous state is a line too, so that
     progress and the last state before a crash are visible. If a line is redrawn repeatedly, only the first 10 states
@@ -191,7 +191,7 @@ class LineSplitter:
         return bool(self._partial or self._cut)
 
     def feed_plain(self, data: bytes) -> bytes | None:
-        """Add a piece of ordinary lines; return them joined, without the last newline.
+        """Add a piece of ordinary lines. Return them joined, without the last newline.
 
         Returns None, and takes nothing, if `feed` must look closer: a line may be too long or redrawn, or none ends
         here.
@@ -251,7 +251,7 @@ class LineSplitter:
             self._left_out += 1
 
     def _take(self, *, ends: bool = False) -> OutputLine:
-        """Return the current line; at its end, with a note on dropped parts."""
+        """Return the current line. At its end it has a note on dropped parts."""
         line = OutputLine(bytes(self._partial), self._cut, self._left_out if ends else 0)
         self._left_out = 0 if ends else self._left_out
         self._partial.clear()

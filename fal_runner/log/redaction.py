@@ -14,7 +14,7 @@ _SHORTEST = 4  # shorter values would mask ordinary words
 
 
 class Redactor:
-    """Masks values wherever they occur: plain, in JSON, in URLs, in base64, and each line of a multi-line value.
+    """Masks values wherever they occur. They may be plain, in JSON, URLs, base64, or lines of a multi-line value.
 
     Args:
         values: the secrets; those shorter than 4 characters are ignored.
@@ -25,7 +25,7 @@ class Redactor:
         self._forms = sorted(forms, key=len, reverse=True)  # longest first, because one may be the start of another
 
     def finds(self, text: str) -> bool:
-        """Return whether the text contains a value; faster than `redact`, and works on many lines at once."""
+        """Return whether the text contains a value. It is faster than `redact`, and works on many lines at once."""
         return any(form in text for form in self._forms)
 
     def redact(self, text: str) -> str:
@@ -34,11 +34,11 @@ class Redactor:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        """The expression for the values; made late, because few runners print one, and a start would wait."""
+        """The expression for the values. It is made late, because few runners print one, and a start would wait."""
         return re.compile("|".join(map(re.escape, self._forms)))
 
     def redact_cut(self, text: str) -> str:
-        """Mask the values in truncated text, which may end with the start of a value."""
+        """Mask the values in truncated text. It may end with the start of a value."""
         longest = 0
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), longest, -1):
@@ -65,7 +65,7 @@ def _forms(value: str) -> set[str]:
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
-    """Yield a value in base64, alone or inside a longer text, such as the password in `Authorization: Basic`.
+    """Yield a value in base64, alone or inside a longer text. An example is the password in `Authorization: Basic`.
 
     Inside a longer text it may start at any of three positions of a group. Its first and last characters then depend on
     its neighbors, and are left out. Long ones are often wrapped at 64 or 76 characters.

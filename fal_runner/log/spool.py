@@ -1,4 +1,4 @@
-"""Keeps a runner's output on disk until it is stored: numbered records in segments of limited size.
+"""Keeps a runner's output on disk until it is stored. It has numbered records in segments of limited size.
 
 A record survives the death of every process, but not a power loss: nothing is synced.
 """
@@ -20,7 +20,7 @@ _SEGMENTS = 16  # deleting the oldest one loses a sixteenth
 
 
 class Record(NamedTuple):
-    """A record; without a payload it stands for `dropped` lost records, the last of which is `sequence`."""
+    """A record. Without a payload it stands for `dropped` lost records, the last of which is `sequence`."""
 
     sequence: int
     payload: bytes | None
@@ -86,7 +86,7 @@ class Spool:
         return SpoolReader(self, after)
 
     def segment_after(self, sequence: int) -> tuple[Path, int] | None:
-        """Return the segment with the first record above this sequence, and the size of its complete records."""
+        """Return the segment with the first record above this sequence. Also return its complete records' size."""
         for segment in self._segments:
             if segment.last > sequence:
                 return segment.path, segment.size
@@ -113,7 +113,7 @@ class Spool:
         return max(1, self._max_bytes // _SEGMENTS)
 
     def _make_room(self, size: int) -> None:
-        """Start a new segment if this one would grow too large; delete the oldest ones beyond the limit."""
+        """Start a new segment if this one would grow too large. Delete the oldest ones beyond the limit."""
         if self._file is not None and self._segments[-1].size + size > self._segment_bytes:
             self._close_file()
         while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._max_bytes:
@@ -143,7 +143,7 @@ class Spool:
         return True
 
     def _undo_write(self) -> None:
-        """Remove an incomplete block; if the disk refuses that too, never append to this file again."""
+        """Remove an incomplete block. If the disk refuses that too, never append to this file again."""
         if self._file is None:
             return
         segment = self._segments[-1]
@@ -179,7 +179,7 @@ class SpoolReader:
         self._offset = 0
 
     def read(self, max_bytes: int) -> list[Record]:
-        """Return the next records, about `max_bytes` of them but at least one; [] if there are none."""
+        """Return the next records, about `max_bytes` of them but at least one. The list is empty if there are none."""
         records: list[Record] = []
         size = 0
         while size < max_bytes:
@@ -205,7 +205,7 @@ class SpoolReader:
         return records
 
     def _block(self, path: Path, most: int) -> bytes:
-        """Return the next complete records, about `most` bytes of them but at least one."""
+        """Return the next complete records, about `most` bytes but at least one."""
         with path.open("rb") as file:
             file.seek(self._offset)
             block = file.read(max(most, _HEADER.size))
@@ -221,7 +221,7 @@ class SpoolReader:
             return block[:whole]
 
     def _lost(self, until: int) -> list[Record]:
-        """Return a record for the gap between the last one read and this sequence, if there is one."""
+        """Return a record for the gap before this sequence, if any."""
         dropped = until - 1 - self.after
         if dropped <= 0:
             return []
@@ -230,7 +230,7 @@ class SpoolReader:
 
 
 def _scan(path: Path) -> _Segment:
-    """Read a segment to its last complete record; an interrupted write may have left a part after it."""
+    """Read a segment to its last complete record. An interrupted write may have left a part after it."""
     first = int(path.stem)
     segment = _Segment(path=path, first=first, last=first - 1, size=0)
     with path.open("rb") as file:

@@ -17,7 +17,7 @@ FLOOD_BYTES = 4000
 
 
 async def read_some(fd: int, size: int) -> bytes:
-    """Return the available data, waiting for the first byte; b"" at the end.
+    """Return the available data, waiting for the first byte. It is b"" at the end.
 
     A terminal ends when nobody has it open.
 
@@ -41,7 +41,7 @@ async def read_some(fd: int, size: int) -> bytes:
 
 
 def read_on(fd: int, size: int, data: bytes, *, flood_seconds: float = 0.0) -> bytes:
-    """Append further available data to `data`, because a terminal delivers 4 KiB at a time.
+    """Append further available data to `data`. A terminal delivers 4 KiB at a time.
 
     Args:
         flood_seconds: how long to wait for more in a flood. Its writer only has room for more after a read, so more

@@ -1,4 +1,4 @@
-"""Measures what directories hold on disk, also those whose owner does not want them measured."""
+"""Measures what directories hold on disk. It also measures those whose owner does not want that."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def files_below(root: Path, without: Collection[str] = ()) -> Iterator[os.stat_r
 
 
 class _entries:  # noqa: N801 - it reads as a function
-    """Lists a directory by its path, or step by step if the path is too long."""
+    """Lists a directory by its path, or step by step. It goes step by step if the path is too long."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self._fd = _opened(root, names)

@@ -1,4 +1,4 @@
-"""Opens what code of others may have put where we look: no link is followed, no pipe waited for, no device touched."""
+"""Opens what others' code may have put where we look. No link is followed, no pipe waited for, no device touched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def directory_of(path: Path) -> Generator[int]:
-    """Hold the directory that a path names its last part in; that directory is no link, and those above are trusted.
+    """Hold the directory of a path's last part. The directory is no link, and those above are trusted.
 
     Raises:
         OSError: it is missing, or not a directory.
@@ -33,7 +33,7 @@ def directory_of(path: Path) -> Generator[int]:
 
 @contextmanager
 def entered(name: str, directory: int) -> Generator[int]:
-    """Open a directory in an open one, and take back the right to do with it what its owner may.
+    """Open a directory in an open one. Take back the right to do with it what its owner may.
 
     Raises:
         OSError: it is missing, or not a directory.
@@ -66,7 +66,7 @@ def open_regular(name: str, directory: int) -> BinaryIO:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Read a file's first bytes; its directory may not be a link, either.
+    """Read a file's first bytes. Its directory may not be a link, either.
 
     Args:
         most: the number of bytes.

@@ -1,4 +1,4 @@
-"""Reports which processes use the machine's NVIDIA GPUs, and how much of them."""
+"""Reports which processes use the machine's NVIDIA GPUs, and how much."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GpuUsage:
 
 
 def foreign_users(gpus: Sequence[str], own: Collection[int], nvml: Nvml | None = None) -> list[str]:
-    """Return, for people, which other processes use GPUs besides their owner; none if the driver cannot be asked.
+    """Return, for people, which other processes use GPUs. The list is empty if the driver cannot be asked.
 
     Args:
         gpus: their UUIDs.
@@ -49,7 +49,7 @@ def foreign_users(gpus: Sequence[str], own: Collection[int], nvml: Nvml | None =
 
 
 def _who(pid: int) -> str:
-    """Return a process with its program and user, as far as they can be read."""
+    """Return a process with its program and user, if known."""
     place = Path("/proc") / str(pid)
     try:
         program, user_id = (place / "comm").read_text().strip(), place.stat().st_uid
@@ -76,7 +76,7 @@ class GpuMeter:
 
     @classmethod
     def open(cls) -> GpuMeter | None:
-        """Return a meter; None if the machine has no NVIDIA driver, or it cannot be asked."""
+        """Return a meter. None if the machine has no NVIDIA driver, or it cannot be asked."""
         try:
             nvml = open_nvml()
         except NvmlUnavailable:
@@ -104,7 +104,7 @@ class GpuMeter:
         return GpuUsage(memory_bytes=memory, cores=cores if known else None)
 
     def _busy(self, number: int, device: object, pids: Collection[int]) -> float | None:
-        """Return how busy these processes kept a device, from 0 to 1; None if the driver cannot say."""
+        """Return how busy these processes kept a device, from 0 to 1. None if the driver cannot say."""
         try:
             samples = self._nvml.nvmlDeviceGetProcessUtilization(device, self._seen[number])
         except self._nvml.NVMLError as error:

@@ -1,4 +1,4 @@
-"""Puts a process into its runner's control groups before it runs any of the runner's code."""
+"""Puts a process into its runner's control groups. It does so before it runs any of the runner's code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step between the shim and a program of the runner: ties the process to the shim, then becomes the program.
+"""The step between the shim and a runner's program. It ties the process to the shim, then becomes the program.
 
 The shim runs it by path with `python -I -S`, because code between fork and exec would not be safe in a process with
 gRPC's threads. It costs about 10 ms, 5 more if the program gets its own view of the file system (see mounts), and some
@@ -47,7 +47,7 @@ def fail(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """Become the program; the arguments are the shim's pid, `tty` or `pipes`, the directory, and the command."""
+    """Become the program. The arguments are the shim's pid, `tty` or `pipes`, the directory, and the command."""
     parent, mode, directory, *command = sys.argv[1:]
     ours, variables = os.environ, take_variables()
     is_worker = mounts.JOIN_VARIABLE not in ours
@@ -105,7 +105,7 @@ def tie(parent: int) -> None:
 
 
 def enter_view(process: str, paths: list[str], variables: MutableMapping[str, str]) -> None:
-    """Create a view of the machine, or share that of another process; report a failure."""
+    """Create a view of the machine, or share another process's. Report a failure."""
     variables.pop(mounts.JOIN_VARIABLE, None)  # the app must not set it
     if process:
         variables[mounts.JOIN_VARIABLE] = process
@@ -116,7 +116,7 @@ def enter_view(process: str, paths: list[str], variables: MutableMapping[str, st
 
 
 def enter_sandbox(sandbox: str, process: str, variables: MutableMapping[str, str]) -> None:
-    """Create a sandbox, or join that of another process; without it the program does not run."""
+    """Create a sandbox, or join that of another process. Without it the program does not run."""
     from fal_runner.isolation import namespaces  # an import that a view does not need
 
     processes = os.environ.pop(PROCESSES_VARIABLE, "")

@@ -15,7 +15,7 @@ _CONTROL = Path("/dev/nvidiactl")
 
 
 class NvmlUnavailable(Exception):
-    """There is a driver, but it cannot be asked; the text says why."""
+    """A driver that cannot be asked. The text says why."""
 
 
 class Nvml(Protocol):
@@ -45,7 +45,7 @@ class Nvml(Protocol):
 
 
 def open_nvml() -> Nvml | None:
-    """Load and initialize the library; None on a machine without an NVIDIA driver.
+    """Load and initialize the library. None on a machine without an NVIDIA driver.
 
     Raises:
         NvmlUnavailable: there is a driver, but the library cannot be used.

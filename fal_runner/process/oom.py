@@ -19,7 +19,7 @@ def kills_in(group: Path) -> int:
 
 
 def _number(path: Path) -> int:
-    """Read the count from a file of names and numbers; 0 if it has none."""
+    """Read the count from a file of names and numbers. It is 0 if the file has none."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Reserves free ports for apps across all shims, outside the range for outgoing connections."""
+"""Reserves free ports for apps across all shims. The ports are outside the range for outgoing connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PortUnavailable(Exception):
 
 
 class Reservation:
-    """A port that no other shim takes while this is held; the app itself binds it.
+    """A port that no other shim takes while this is held. The app itself binds it.
 
     The kernel gives outgoing connections ports from ip_local_port_range, so one from there could be taken before a slow
     setup is done. Shims reserve ports below it, and claim each with an abstract socket, which the kernel frees however
@@ -62,7 +62,7 @@ def _range() -> tuple[int, int]:
 
 
 def owners_inode(port: int) -> int | None:
-    """Return the inode of the socket that listens on a port of 127.0.0.1 or of any address; None if unknown."""
+    """Return the inode of a port's listening socket; None if unknown. Its address is 127.0.0.1 or any address."""
     try:
         rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:
@@ -76,7 +76,7 @@ def owners_inode(port: int) -> int | None:
 
 
 def connected_inode(own: tuple[str, int], other: tuple[str, int]) -> int | None:
-    """Return the inode of the socket that connects these addresses, with `own` as its own; None if there is none."""
+    """Return the inode of the socket that connects these addresses. None if no socket has `own` as its own end."""
     ends = [_in_table(own), _in_table(other)]
     if None in ends:
         return None
@@ -93,7 +93,7 @@ def connected_inode(own: tuple[str, int], other: tuple[str, int]) -> int | None:
 
 
 def _in_table(address: tuple[str, int]) -> str | None:
-    """Return the end of an IPv4 address in the kernel's tables, alone or mapped to IPv6; None for other addresses."""
+    """Return an IPv4 address as in the kernel's tables; None for others. It may be alone or mapped to IPv6."""
     host, port = address
     try:
         packed = socket.inet_pton(socket.AF_INET, host.removeprefix("::ffff:"))

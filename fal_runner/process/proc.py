@@ -46,17 +46,17 @@ class ProcessInfo:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still run; a zombie cannot, nor a process without memory."""
+        """Whether it can still run. A zombie cannot, nor a process without memory."""
         return self.state not in {"Z", "X", "x"} and self.virtual_bytes > 0
 
 
 def tag_of(token: str) -> str:
-    """Return the tag in the environment of every process of a runner; the token cannot be computed from it."""
+    """Return the tag in the environment of a runner's processes. The token cannot be computed from it."""
     return hashlib.sha256(b"fal runner mark\0" + token.encode()).hexdigest()[:32]
 
 
 def boot_id() -> str:
-    """Return the id of this boot; pids and ticks of another boot are meaningless."""
+    """Return the id of this boot. Pids and ticks of another boot are meaningless."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -92,7 +92,7 @@ def own_process() -> ProcessInfo:
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
-    """Return whether exactly this process is alive, not a later one with its number.
+    """Return whether exactly this process is alive. A later one with its number does not count.
 
     Raises:
         OSError: nothing is known, as with `process_info`.
@@ -108,7 +108,7 @@ def all_processes() -> list[ProcessInfo]:
 
 
 def children_of(pid: int) -> list[ProcessInfo]:
-    """List a process's children without a look at every process of the machine; none if there is no such process.
+    """List a process's children without a look at every process. It lists none if there is no such process.
 
     Raises:
         OSError: nothing is known, as with `process_info`.
@@ -121,7 +121,7 @@ def children_of(pid: int) -> list[ProcessInfo]:
 
 
 def descendants(roots: Iterable[int], processes: Iterable[ProcessInfo]) -> list[ProcessInfo]:
-    """List the children of these processes, their children and so on, without the roots themselves."""
+    """List the children of these processes, their children and so on. It leaves out the roots themselves."""
     children: dict[int, list[ProcessInfo]] = {}
     for process in processes:
         children.setdefault(process.parent, []).append(process)
@@ -135,12 +135,12 @@ def descendants(roots: Iterable[int], processes: Iterable[ProcessInfo]) -> list[
 
 
 def has_variable(pid: int, variable: str, value: str) -> bool:
-    """Return whether the process was started with this environment variable; False if that may not be read."""
+    """Return whether the process was started with this environment variable. False if that may not be read."""
     return variable_of(pid, variable) == value
 
 
 def variable_of(pid: int, variable: str) -> str | None:
-    """Return an environment variable that the process was started with; None if it may not be read.
+    """Return an environment variable that the process was started with. None if it may not be read.
 
     Raises:
         OSError: nothing is known, as with `process_info`.
@@ -154,7 +154,7 @@ def variable_of(pid: int, variable: str) -> str | None:
 
 
 def working_directory(pid: int) -> Path | None:
-    """Return the working directory of a process, even if it was deleted; None if it may not be read."""
+    """Return a process's working directory, even a deleted one. None if it may not be read."""
     try:
         return Path(str((_PROC / str(pid) / "cwd").readlink()).removesuffix(" (deleted)"))
     except OSError:
@@ -162,7 +162,7 @@ def working_directory(pid: int) -> Path | None:
 
 
 def processes_of(tag: str) -> list[ProcessInfo]:
-    """List the living processes of a runner, found from outside by its tag.
+    """List the living processes of a runner. It finds them from outside by its tag.
 
     A process that cleared its environment is found by its session or its ancestors, as long as one of those has the
     tag.
@@ -180,7 +180,7 @@ def processes_of(tag: str) -> list[ProcessInfo]:
 
 
 def send_signal(process: ProcessInfo, number: int = signal.SIGKILL) -> None:
-    """Signal exactly this process; do nothing if it is gone, even if another one has its number now.
+    """Signal exactly this process. Do nothing if it is gone, even if another one has its number now.
 
     Without a free descriptor nothing happens either, so whoever needs the end looks and signals again.
     """
@@ -199,7 +199,7 @@ def send_signal(process: ProcessInfo, number: int = signal.SIGKILL) -> None:
 
 
 def _read(pid: int, name: str) -> bytes | None:
-    """Return a file of a process in /proc; None if the process is gone, or the file may not be read."""
+    """Return a file of a process in /proc. None if the process is gone, or the file may not be read."""
     try:
         return (_PROC / str(pid) / name).read_bytes()
     except OSError as error:

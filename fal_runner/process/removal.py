@@ -1,4 +1,4 @@
-"""Deletes directories that code of others has filled, however deep, and whatever permissions it took away."""
+"""Deletes directories that code of others has filled, however deep. Permissions that it took away do not matter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_ROUNDS = 100
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory with everything in it; do nothing if there is none. A link is deleted, and not followed.
+    """Delete a directory with everything in it. Do nothing if there is none. A link is deleted, and not followed.
 
     Raises:
         OSError: something in it cannot be deleted; what can be is gone.
@@ -36,7 +36,7 @@ def discard_tree(path: Path) -> None:
 
 
 def remove_entry(name: str, directory: int) -> None:
-    """Delete what has this name in an open directory, with everything in it; do nothing if there is nothing.
+    """Delete what has this name in an open directory, with its content. Do nothing if there is nothing.
 
     Raises:
         OSError: as `remove_tree`.
@@ -84,7 +84,7 @@ def empty_directory(name: str, directory: int) -> None:
 
 
 def _cleared(here: int, top: int, problems: list[OSError]) -> list[str]:
-    """Delete the files of a directory, and move its directories to the top; return their names there."""
+    """Delete a directory's files, and move its directories to the top. Return their names there."""
     left: list[str] = []
     for name in os.listdir(here):
         try:

@@ -1,4 +1,4 @@
-"""Starts and reaps processes in the shim, which is the parent of every orphan of its runner."""
+"""Starts and reaps processes in the shim. The shim is the parent of every orphan of its runner."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Subreaper:
         self._something_ended = asyncio.Event()
 
     def install(self) -> None:
-        """Become the subreaper, so that the runner's orphans become children of this process."""
+        """Become the subreaper. The runner's orphans then become children of this process."""
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot become a subreaper")
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -134,12 +134,12 @@ class Subreaper:
                 continue  # the next round kills processes that were forked meanwhile
 
     def program_of(self, child: Child) -> int:
-        """Return the process id of a child's program: its own, or the one in the sandbox that it stands for."""
+        """Return the process id of a child's program. This is its own, or the one in the sandbox that it stands for."""
         own = (process for process in children_of(child.pid) if process.alive)
         return next((process.pid for process in own if process.session == process.pid), child.pid)
 
     def kill_program(self, child: Child) -> None:
-        """Send SIGKILL to the program in the sandbox that a child stands for, or to the child if there is none yet.
+        """Send SIGKILL to the sandboxed program of a child. Send it to the child if there is no program yet.
 
         A program that is already ending keeps its exit code, which the child passes on; SIGKILL to the child would lose
         it.

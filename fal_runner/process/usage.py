@@ -30,7 +30,7 @@ class TreeUsage:
 
 
 def measure_descendants(root: int) -> TreeUsage:
-    """Measure all descendants of a process, which is their subreaper, without the process itself.
+    """Measure all descendants of a process, which is their subreaper. It leaves out the process itself.
 
     The kernel adds the time of a reaped process to its parent's, so no time is lost as long as the root reaps every
     orphan.
@@ -54,7 +54,7 @@ def measure_descendants(root: int) -> TreeUsage:
 
 
 def _info(pid: int) -> ProcessInfo | None:
-    """Return what is known of a process; nothing if this process has no free descriptor, as if it had ended."""
+    """Return what is known of a process. Without a free descriptor it is nothing, as if the process had ended."""
     try:
         return process_info(pid)
     except OSError:
@@ -70,7 +70,7 @@ def _descendants(root: int) -> Iterator[int]:
 
 
 def _children(pid: int) -> list[int]:
-    """List the children of all threads of a process, see proc(5); none if it has ended."""
+    """List the children of all threads of a process, see proc(5). There are none if it has ended."""
     found: list[int] = []
     try:
         threads = list((_PROC / str(pid) / "task").iterdir())

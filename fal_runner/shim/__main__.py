@@ -64,7 +64,7 @@ class Shim:
         self._server = grpc.aio.server(interceptors=[self._tokens], options=_OPTIONS)
 
     async def wait(self, connection: socket.socket) -> None:
-        """Wait for a runner and serve it; if none ever comes, end the prewarmed worker."""
+        """Wait for a runner and serve it. If none ever comes, end the prewarmed worker."""
         lines, answers = await asyncio.open_connection(sock=connection, limit=MOST_ORDER_BYTES)
         order, prewarmed = await wait_for_order(lines, answers, self._reaper)
         if order is None:
@@ -150,7 +150,7 @@ async def wait(fd: int, timeouts: Timeouts) -> None:
 
 
 async def serve(fd: int, directory: Path, token: str, timeouts: Timeouts) -> None:
-    """Supervise a known runner, and write "ready" if standard input is a socket."""
+    """Supervise a known runner. Write "ready" if standard input is a socket."""
 
     def listens() -> None:
         if stat.S_ISSOCK(os.fstat(fd).st_mode):

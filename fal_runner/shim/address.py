@@ -1,4 +1,4 @@
-"""The address of a shim, however deep its directory, and the file shim.json that records it."""
+"""The address of a shim, however deep its directory. The file shim.json records it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ShimIdentity:
 
     @classmethod
     def read(cls, directory: Path) -> ShimIdentity | None:
-        """Read the record of the shim in this runner's directory; None if it is missing or damaged."""
+        """Read the record of this runner's shim. None if it is missing or damaged."""
         try:
             found = json.loads((directory / _IDENTITY_NAME).read_text())
             return cls(
@@ -64,7 +64,7 @@ class ShimIdentity:
 
 
 class SocketPath:
-    """A path to a unix socket that the kernel and gRPC accept, as long as this is open.
+    """A path to a unix socket for the kernel and gRPC. They accept it as long as this is open.
 
     A path that is too long, or has a character that may be special to gRPC, is reached through the open directory:
     /proc/self/fd/N/NAME.

@@ -1,4 +1,4 @@
-"""Limits a runner's disk usage in its own directories, or in its container, by measuring it."""
+"""Limits a runner's disk usage in its directories or container. It measures the usage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WARN_AT = 0.9
 
 
 class DiskBound:
-    """The disk limit of a runner's /app and /tmp, or of its container.
+    """The disk limit of a runner's /app and /tmp, or container.
 
     Args:
         limits: those of the runner.
@@ -53,7 +53,7 @@ class DiskBound:
         )
 
     async def enforce(self, end: Callable[[], None], warn: Callable[[str], None]) -> None:
-        """Measure repeatedly, warn when most is used, and end the runner once it exceeds its limit.
+        """Measure repeatedly and warn when most is used. End the runner once it exceeds its limit.
 
         Args:
             end: kills the worker, after which all other processes are swept.
@@ -77,7 +77,7 @@ class DiskBound:
             pause = max(_PAUSE_SECONDS, (time.monotonic() - before) / _SHARE)
 
     async def _written(self, container: Path, warn: Callable[[str], None]) -> list[Path]:
-        """Wait for the container; return the directories of its engine that hold what it writes."""
+        """Wait for the container. Return the directories of its engine that hold what it writes."""
         note = await asyncio.to_thread(read_note, container)
         while True:
             found = await asyncio.to_thread(written_directories, note)
@@ -89,5 +89,5 @@ class DiskBound:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def measure(self) -> int:
-        """Return the bytes on disk of all files in its directories, including deleted ones that a process has open."""
+        """Return the bytes on disk of all files in its directories. Deleted ones that a process has open count, too."""
         return used_on_disk(self._places, self._processes())

@@ -1,4 +1,4 @@
-"""Detects whether a runner ran out of memory, and limits its memory if no control group does."""
+"""Detects whether a runner ran out of memory. It limits its memory if no control group does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MEASURE_SECONDS = 0.25
 
 
 class MemoryBound:
-    """The memory limit of a runner: its machine type's, its container's, or the machine's.
+    """A runner's memory limit: its machine type's, its container's, or the machine's.
 
     Args:
         limits: those of the runner.
@@ -84,7 +84,7 @@ class MemoryBound:
                 reported = kills
 
     async def enforce(self, end: Callable[[], None]) -> None:
-        """Measure the runner's processes, and end them if they use too much; do nothing if something else limits them.
+        """Measure the runner's processes, and end them above the limit. Do nothing if something else limits them.
 
         Args:
             end: kills the worker, after which all other processes are swept.
@@ -104,9 +104,9 @@ class MemoryBound:
         return f"machine type {self._limits.machine_type} with {self._limits.memory_bytes // _MIB} MiB"
 
     def _killed_lately(self) -> bool:
-        """Return whether the kernel has recently killed a process for lack of memory."""
+        """Return whether the kernel recently killed a process for lack of memory."""
         return self._kills() > self._counted[0]
 
     def _kills(self) -> int:
-        """Count the processes that were killed for lack of memory: the runner's, or the machine's since boot."""
+        """Count processes killed for lack of memory. They are the runner's, or the machine's since boot."""
         return kills_of_machine() if self._group is None else kills_in(self._group)

@@ -1,4 +1,4 @@
-"""Notices that nobody can reach a runner any more, so that it does not run for ever."""
+"""Notices that nobody can reach a runner any more. The runner then does not run for ever."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONNECT_SECONDS = 5.0
 
 
 class OrphanWatch:
-    """Tells when neither a controller nor the node process was there for so long.
+    """Tells when controller and node process were both away for so long.
 
     Args:
         seconds: how long.
@@ -38,7 +38,7 @@ class OrphanWatch:
         self._kept_at = now()
 
     def look(self) -> float:
-        """Return after how many seconds to look again; 0 if nobody was there for too long."""
+        """Return after how many seconds to look again. It is 0 if nobody was there for too long."""
         now = self._now()
         if self._kept():
             self._kept_at = now
@@ -47,7 +47,7 @@ class OrphanWatch:
 
 
 def listens(path: Path) -> bool:
-    """Whether a process listens on a unix socket; the kernel answers for one that is busy."""
+    """Whether a process listens on a unix socket. The kernel answers for one that is busy."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, closing(SocketPath(path)) as reachable:
             connection.settimeout(_CONNECT_SECONDS)

@@ -1,4 +1,4 @@
-"""A shim without a runner: it waits for its order, and may keep a prewarmed worker."""
+"""A shim without a runner. It waits for its order, and may keep a prewarmed worker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ShimOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmRecipe:
-    """How to start a worker without a job; nothing in it is secret.
+    """How to start a worker without a job. Nothing in it is secret.
 
     Attributes:
         python: the interpreter of an app's environment.
@@ -56,13 +56,13 @@ class WarmRecipe:
     room: str = ""
 
     def suits(self, spec: shim_pb2.RunnerSpec) -> bool:
-        """Return whether this runner's worker would start in the same way, and see the same file system."""
+        """Return whether this runner's worker would start in the same way. It would also see the same file system."""
         same = (self.python, self.imports_file, self.room) == (spec.python, spec.imports_file, spec.room)
         return same and self.env.get(DATA_VARIABLE) == spec.env.get(DATA_VARIABLE)
 
 
 class PrewarmedWorker:
-    """Keeps a worker without a job; replaces one that reports that it must not be used.
+    """Keeps a worker without a job. It replaces one that reports that it must not be used.
 
     Args:
         reaper: starts processes.
@@ -91,7 +91,7 @@ class PrewarmedWorker:
             await self._process.ask({"again": number}, last=False)
 
     async def take(self, spec: shim_pb2.RunnerSpec) -> WorkerProcess | None:
-        """Give it to this runner; return None if it does not suit, after ending it."""
+        """Give it to this runner. If it does not suit, end it and return None."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         process, self._process = self._process, None
@@ -132,12 +132,11 @@ class PrewarmedWorker:
 async def wait_for_order(
     lines: asyncio.StreamReader, answers: asyncio.StreamWriter, reaper: Subreaper
 ) -> tuple[ShimOrder | None, PrewarmedWorker | None]:
-    """Wait for the order; return it, or None if it never comes, and the prewarmed worker, if any.
+    """Wait for the order; return it with the prewarmed worker, if any. The order is None if it never comes.
 
     Args:
         lines: JSON objects. One with `token` is the order; one with `again`, a number, makes the worker read the list
-        of
-            imports again; any other is the recipe for a worker.
+            of imports again; any other is the recipe for a worker.
         answers: see PrewarmedWorker.
     """
     worker: PrewarmedWorker | None = None

@@ -1,4 +1,4 @@
-"""Limits a runner's processes and threads if no control group does, and reports when it has as many as it may."""
+"""Limits a runner's processes and threads if no control group does. Reports when it has as many as it may."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ProcessBound:
 
     @property
     def most(self) -> int:
-        """The limit that the kernel holds for the sandbox; 0 if it does not."""
+        """The limit that the kernel holds for the sandbox. It is 0 if the kernel holds none."""
         return self._limits.processes if self._sandboxed else 0
 
     def apply(self, process: int) -> None:
@@ -62,7 +62,7 @@ class ProcessBound:
                 note(self.explanation())
 
     def explanation(self) -> str:
-        """Return what the runner has too many of, and what to do about it."""
+        """Return what the runner has too many of, and what helps."""
         return (
             f"machine type {self._limits.machine_type} has {self._limits.processes} processes and threads, and these "
             "are in use, so that no further one starts: end some, or deploy with a machine type that has more"

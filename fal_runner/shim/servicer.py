@@ -54,7 +54,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         self.last_call_at = time.monotonic()
 
     def passes(self, token: str) -> bool:
-        """Return whether this is the token; if so, count it as a call."""
+        """Return whether this is the token. If so, count it as a call."""
         if not hmac.compare_digest(self.token.encode(), token.encode()):
             return False
         self.last_call_at = time.monotonic()
@@ -120,7 +120,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             await context.abort(error.code, str(error))
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> shim_pb2.StartResponse:
-        """Start the worker, once: a second call with the same token gets the same answer.
+        """Start the worker, once. A second call with the same token gets the same answer.
 
         Raises:
             StartRefused: the worker cannot be started.
@@ -210,7 +210,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     async def StreamLogs(
         self, request: shim_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
-        """Stream entries in batches: at once after a pause, otherwise those of 20 ms together."""
+        """Stream entries in batches. After a pause they go at once, otherwise those of 20 ms go together."""
         journal = (await self._worker(context)).journal
         reader = journal.reader(request.after_sequence)
         loop = asyncio.get_running_loop()
@@ -257,7 +257,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         return shim_pb2.ShutdownResponse()
 
     async def until_unneeded(self, keep_seconds: float) -> None:
-        """Wait for Shutdown or, once the worker is gone, until no controller has called for so long."""
+        """Wait for Shutdown, or until no controller calls for so long. The latter counts once the worker is gone."""
         if self._runner is not None:
             gone = asyncio.ensure_future(self._runner.gone())
             await asyncio.wait({gone, asyncio.ensure_future(self.ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -284,7 +284,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         runner.stop(runner.spec.termination_grace_seconds)
 
     def terminate(self) -> None:
-        """Stop the worker with its grace period, because this process was asked to end."""
+        """Stop the worker with its grace period. This process was asked to end."""
         if self._runner is not None:
             self._runner.stop(self._runner.spec.termination_grace_seconds)
         else:

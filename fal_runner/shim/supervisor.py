@@ -1,4 +1,4 @@
-"""The life of a runner inside its shim: start, readiness, result, stop, kill, and the end of its processes."""
+"""The life of a runner in its shim. It covers start, readiness, result, stop, kill, and the end of its processes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Supervisor:
 
     @property
     def _bounds(self) -> dict[str, str]:
-        """Variables that tell launch.py which control groups to enter first, and the number of processes."""
+        """Variables that tell launch.py which control groups to enter first. They also have the number of processes."""
         most = {PROCESSES_VARIABLE: str(self._crowd.most)} if self._crowd.most else {}
         return {GROUPS_VARIABLE: ":".join(self.spec.limits.groups), **most}
 
@@ -139,13 +139,13 @@ class Supervisor:
         return f"/proc/{self._worker.pid}/root/dev"
 
     def _moved_ports(self) -> dict[str, int]:
-        """The app's ports and metrics port, from the app's numbers to the actual ones."""
+        """The app's ports and metrics port, by the app's numbers. The values are the actual ones."""
         wanted = {"port": self.spec.app_port, "metrics_port": self.spec.app_metrics_port}
         return {str(wanted[name] or held.port): held.port for name, held in self._ports.items()}
 
     @property
     def requests_in_flight(self) -> int | None:
-        """How many requests the worker is processing; None if it does not count them."""
+        """How many requests the worker is processing. None if it does not count them."""
         return None if self._process is None else self._process.requests_in_flight
 
     def start(self, prewarmed: WorkerProcess | None = None) -> None:
@@ -197,7 +197,7 @@ class Supervisor:
             self._tasks.append(self._spawn(self._name_strangers()))
 
     def stop(self, grace_seconds: float) -> None:
-        """Send SIGTERM to the worker, and SIGKILL to everything after the grace; a second call can only shorten it."""
+        """Send SIGTERM to the worker, and SIGKILL to everything after the grace. A second call can only shorten it."""
         if self._worker is None or self.state == State.STATE_EXITED:
             return
         loop = asyncio.get_running_loop()
@@ -236,7 +236,7 @@ class Supervisor:
         asyncio.get_running_loop().call_later(_KILL_SECONDS, self._worker.signal, signal.SIGKILL)
 
     async def _kill_in(self, container: Path) -> None:
-        """Let the engine kill the container's process, which keeps the exit code of one that is already ending."""
+        """Let the engine kill the container's process. One that is already ending keeps its exit code."""
         with contextlib.suppress(OSError, ValueError):  # without engine or note, only the kill that follows remains
             await asyncio.to_thread(lambda: kill_container(read_note(container)))
 
@@ -273,7 +273,7 @@ class Supervisor:
             self._worker.signal(signal.SIGKILL)
 
     async def _name_strangers(self) -> None:
-        """Report other users of the runner's GPUs: the runner does not cause a shortage there."""
+        """Report other users of the runner's GPUs. The runner does not cause a shortage there."""
         own = {process.pid for process in self._reaper.living_descendants()}
         for said in await asyncio.to_thread(foreign_users, list(self.spec.gpus), own):
             self._warn(said)
@@ -285,7 +285,7 @@ class Supervisor:
         return self._ports[name].port if name in self._ports else 0
 
     def _job(self, process: WorkerProcess, *, prewarmed: bool) -> dict[str, object]:
-        """Return the job for the worker; a prewarmed one needs its environment, too."""
+        """Return the job for the worker. A prewarmed one needs its environment, too."""
         spec = self.spec
         job: dict[str, object] = {
             "name": spec.app_name or "fal",
@@ -318,7 +318,7 @@ class Supervisor:
         return seen_in_sandbox(path, str(self._directory)) if has_sandbox(self.spec.room) else path
 
     async def _listen(self, process: WorkerProcess) -> None:
-        """Process the worker's messages: that it listens, and the result of its callable."""
+        """Process the worker's messages. They say that it listens, and give the result of its callable."""
         try:
             while (message := await process.listen()) is not None:
                 if note_imports(message, self.spec.python, self.spec.imports_file):
@@ -354,7 +354,7 @@ class Supervisor:
         self._emit(shim_pb2.ShimEvent(result=shim_pb2.WorkerResult(return_value=value)))
 
     async def _become_ready(self) -> None:
-        """Wait until this runner has the app's port open; without a port it is ready at once."""
+        """Wait until this runner has the app's port open. Without a port it is ready at once."""
         port = self._port("port")
         if port:
             await self._port_open(port)
@@ -383,12 +383,12 @@ class Supervisor:
             self._emit(shim_pb2.ShimEvent(metrics=shim_pb2.WorkerMetrics(metrics_access=access)))
 
     def _metrics_access(self) -> shim_pb2.WorkerReady.MetricsAccess.ValueType:
-        """Return who can connect to the port of the metrics, on which a process of this runner listens."""
+        """Return who can connect to the metrics port. A process of this runner listens on it."""
         gated = self._process is not None and self._process.gates_metrics
         return Access.METRICS_ACCESS_GATED if gated else Access.METRICS_ACCESS_OPEN
 
     async def _port_open(self, port: int, *, most_pause: float = 0.1) -> None:
-        """Wait until the worker reports that it listens; a child program does not report it, so try the port, too."""
+        """Wait until the worker listens. A child program does not report it, so try the port, too."""
         pause = 0.005
         warned = False
         loop = asyncio.get_running_loop()
@@ -415,7 +415,7 @@ class Supervisor:
         return self._one_holds(inode)
 
     def _connected(self, ends: object) -> bool:
-        """Return whether a process of this runner has the socket with these ends."""
+        """Return whether a runner's process has the socket with these ends."""
         match ends:
             case [str(host), int(port), str(other_host), int(other_port)]:
                 inode = connected_inode((host, port), (other_host, other_port))
@@ -430,7 +430,7 @@ class Supervisor:
         return [process.pid for process in self._reaper.living_descendants()]
 
     async def _watch_end(self, worker: Child) -> None:
-        """End all other processes of the runner when the worker ends; only then report that it exited."""
+        """End all other processes of the runner when the worker ends. Only then report that it exited."""
         code = await worker.wait()
         if self._grace is not None:
             self._grace.cancel()

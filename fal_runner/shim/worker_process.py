@@ -1,4 +1,4 @@
-"""A worker's process, started with or without a job, and the pipes between it and the shim."""
+"""A worker's process, started with or without a job, and its pipes. The pipes connect it to the shim."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def place_of(sandbox: str, directory: Path) -> dict[str, str]:
 
 
 def note_imports(message: WorkerMessage, python: str, imports_file: str) -> bool:
-    """Record a worker's message about its imports; return False for any other message."""
+    """Record a worker's message about its imports. Return False for any other message."""
     if not {"imported", "until"} & message.head.keys():
         return False
     if imports_file:
@@ -132,7 +132,7 @@ class WorkerProcess:
 
     @property
     def requests_fd(self) -> int:
-        """The descriptor of the memory in which the worker counts its requests; the worker has the same number."""
+        """The descriptor of the memory in which the worker counts its requests. The worker has the same number."""
         return self._requests
 
     @property
@@ -147,22 +147,22 @@ class WorkerProcess:
 
     @property
     def requests_in_flight(self) -> int | None:
-        """How many requests the worker is processing; None if it does not count them."""
+        """How many requests the worker is processing. None if it does not count them."""
         counts, count = struct.unpack("<QQ", os.pread(self._requests, 16, 0))
         return count if counts else None
 
     @property
     def gated(self) -> bool:
-        """Whether the worker guards the app's port with a gate; it reports that before it listens there."""
+        """Whether the worker guards the app's port with a gate. It reports that before it listens there."""
         return os.pread(self._requests, 8, 16) != bytes(8)
 
     @property
     def gates_metrics(self) -> bool:
-        """Whether the port of its metrics has one; it reports that before it listens there, too."""
+        """Whether the metrics port has a gate. The worker reports that before it listens there, too."""
         return os.pread(self._requests, 8, 24) != bytes(8)
 
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
-        """Send a line, and close the pipe after the last one; do nothing if the worker has died."""
+        """Send a line, and close the pipe after the last one. Do nothing if the worker has died."""
         try:
             await write_all(self._job, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
@@ -172,7 +172,7 @@ class WorkerProcess:
                 os.close(self._job)
 
     async def listen(self) -> WorkerMessage | None:
-        """Wait for its next message; return None at the end, even within a line."""
+        """Wait for its next message. Return None at the end, even within a line."""
         while (end := self._received.find(b"\n")) < 0:
             if not await self._read():
                 return None

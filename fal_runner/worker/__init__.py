@@ -1,1 +1,1 @@
-"""Code that runs in the app's own environment: only the standard library and cloudpickle, Python 3.8 or newer."""
+"""Code that runs in the app's own environment. It needs only cloudpickle and Python 3.8 or newer."""

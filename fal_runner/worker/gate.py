@@ -1,4 +1,4 @@
-"""Admits connections to the app's server only from the controller and the runner itself.
+"""Admits only the controller and the runner to the app's server.
 
 Loopback ports are open to every program of the machine, and the app behind one checks no key. So the controller's
 connections begin with a knock: KNOCK, a nonce and a proof by the runner's key. The gate answers with its own proof, by
@@ -27,7 +27,7 @@ _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection:
 
 
 def proof(key: bytes, side: bytes, nonce: bytes) -> bytes:
-    """Return the proof for the other side that this one has the key.
+    """Return the proof that this side has the key. It is for the other side.
 
     Args:
         side: CALLER or APP, so that neither proof can be used as the other.
@@ -62,7 +62,7 @@ class Gate:
         return proof(self._key, APP, nonce)
 
     async def knows(self, here: Any, there: Any) -> bool:
-        """Return whether the other end of a connection is a process of the runner itself."""
+        """Return whether a connection's other end belongs to the runner itself."""
         asked = (there[0], there[1], here[0], here[1])
         return await asyncio.get_running_loop().run_in_executor(self._looks, self._is_own, *asked)
 

@@ -1,4 +1,4 @@
-"""The first process of a container: starts the worker, forwards signals to it, and reaps orphans.
+"""The first process of a container. It starts the worker, forwards signals to it, and reaps orphans.
 
 `init.py RESULT`: the job comes on standard input, which the app must find empty, and RESULT is a pipe for messages.
 The kernel ignores a signal to a first process without a handler for it, so an app would outlive its SIGTERM. And only a
@@ -33,7 +33,7 @@ def start(result: str) -> int:
 
 
 def main() -> int:
-    """Wait for the worker; return its exit code, 128 or above if a signal ended it."""
+    """Wait for the worker and return its exit code. A signal that ended it gives 128 or above."""
     worker = start(sys.argv[1])
 
     def pass_on(number: int, _: object) -> None:

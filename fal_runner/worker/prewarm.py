@@ -1,4 +1,4 @@
-"""Imports in a waiting worker the modules that earlier runs of its environment imported.
+"""Imports in a waiting worker what earlier runs of its environment imported.
 
 It is part of the worker: only the standard library, Python 3.8. The app must not notice any difference from a cold
 start. So this module tracks everything about the job that an import could have seen. If the job would have shown it
@@ -38,7 +38,7 @@ _VIEW = {"FAL_DATA_DIR": "/data", "FAL_APP_DIR": "/app"}  # see mounts
 
 
 class ImportList:
-    """A file with the modules that runs of an environment imported, in order.
+    """A file with the modules that an environment's runs imported, in order.
 
     Workers read it, and report new modules to their shims: the app could forge a file that workers could write.
 
@@ -88,7 +88,7 @@ class ImportList:
 
 
 def imported(directories: Iterable[str]) -> List[str]:
-    """List the modules of its environment that this process has imported, without the app's own.
+    """List the modules of its environment that this process has imported. The app's own are left out.
 
     Args:
         directories: those of sys.path without the app's.
@@ -128,7 +128,7 @@ class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscri
 
 
 class Runtime:
-    """The modules in the bundle of the environment's last served app, which the next app usually shares.
+    """The modules in the bundle of the last served app. The next app of the environment usually shares them.
 
     Args:
         kept: the archive that contains them; it may be missing.
@@ -168,7 +168,7 @@ class Runtime:
                 self.alone = new == self._names
 
     def keep_for(self, job: Dict[str, Any], environ: Dict[str, str]) -> None:
-        """Keep the modules for a job that brings the same archive; otherwise undo their import."""
+        """Keep the modules for a job with the same archive. Otherwise undo their import."""
         if not self._content:
             return
         seen = {name: value for name, (module, value) in _Environ.reads.items() if module == RUNTIME}
@@ -201,7 +201,7 @@ class PrewarmedProcess:
         self._stamps = {path: _stamp(path) for path in sys.path}
 
     def import_all(self) -> bool:
-        """Import the listed modules; return False if this process must not take a job any more."""
+        """Import the listed modules. Return False if this process must not take a job any more."""
         listed = ImportList(self._file)
         kind = type(os.environ)
         os.environ.__class__ = _Environ
@@ -223,7 +223,7 @@ class PrewarmedProcess:
         return True
 
     def incompatibility(self, job: Dict[str, Any]) -> str:
-        """Why this job needs a cold process, or "" if this one will do."""
+        """Why this job needs a cold process, or "" if not."""
         environ = self._environ(job)
         for name, (module, value) in _Environ.reads.items():
             if module == RUNTIME and self._runtime.alone:
@@ -290,7 +290,7 @@ def _entries_of(job: Dict[str, Any]) -> Iterator[str]:
 
 
 def _runtime_of(job: Dict[str, Any]) -> bytes:
-    """Return the archive of this project's modules in a job; empty if it has none."""
+    """Return the archive of this project's modules in a job. It is empty if the job has none."""
     source = job.get("function", {})
     if source.get("method") != "fal_source":
         return b""
@@ -313,7 +313,7 @@ def _tops() -> Set[str]:
 
 
 def _stamp(path: str) -> int:
-    """Return a number that changes with a directory's installed packages, but not with bytecode."""
+    """Return a number that changes with a directory's installed packages. Bytecode does not change it."""
     found: Set[Tuple[str, int]] = set()
     with contextlib.suppress(OSError):  # a directory of sys.path may be missing
         for entry in os.scandir(path or "."):

@@ -1,4 +1,4 @@
-"""The tag in the environment of a runner's processes, and how a prewarmed process gets one.
+"""The tag in the environment of a runner's processes. It also describes how a prewarmed process gets one.
 
 The worker uses it, too: only the standard library, Python 3.8.
 """

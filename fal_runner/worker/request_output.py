@@ -1,4 +1,4 @@
-"""Marks output for the shim with its request, its level and the extent of one log entry.
+"""Marks output for the shim with its request, level and extent. The extent is that of one log entry.
 
 It also delays a cancellation until its request has started.
 It is part of the worker: only the standard library, Python 3.8. It covers output through `sys.stdout` and `sys.stderr`
@@ -48,7 +48,7 @@ _LINES = b"-"
 
 
 class RequestWriter(io.RawIOBase):
-    """The binary side of a standard stream: unbuffered, and framed within a request.
+    """The binary side of a standard stream. It is unbuffered, and framed within a request.
 
     Args:
         fd: the stream's descriptor; stays open.
@@ -92,7 +92,7 @@ class RequestWriter(io.RawIOBase):
         return len(view)
 
     def write_entry(self, text: str, letter: str) -> None:
-        """Write a text that ends with a newline as one log entry, like a logger's record.
+        """Write a text that ends with a newline as one log entry. It is like a logger's record.
 
         It saves the cost of a record for code that writes a line for each request.
 
@@ -144,7 +144,7 @@ class RequestWriter(io.RawIOBase):
 
 @contextlib.contextmanager
 def one_entry(level: int) -> Generator[None, None, None]:
-    """Make each text written in the `with` block, up to its last newline, one log entry.
+    """Make each text of the `with` block one log entry. A text counts up to its last newline.
 
     Args:
         level: a level number of the module logging.
@@ -167,7 +167,7 @@ _LETTERS = (
 
 
 def tell_levels() -> None:
-    """Make each logger's record, and each traceback that Python prints, one entry with its level."""
+    """Make each logger's record one entry with its level. Each traceback that Python prints is one, too."""
     emit = logging.StreamHandler.emit
 
     @functools.wraps(emit)
@@ -182,7 +182,7 @@ def tell_levels() -> None:
 
 
 def _joining(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that prints a traceback as one entry, although `plain` prints it in pieces."""
+    """Return a function that prints a traceback as one entry. `plain` prints it in pieces."""
 
     @functools.wraps(plain)
     def print_one(*arguments: Any, **named: Any) -> Any:
@@ -273,7 +273,7 @@ class RequestStreams:
         tell_levels()
 
     def count_in(self, fd: int) -> None:
-        """Count requests in the shim's memory, unless the descriptor is something else, as in a container."""
+        """Count requests in the shim's memory. Do nothing if the descriptor is something else, as in a container."""
         try:
             if os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{COUNT_NAME}"):  # noqa: PTH115
                 self._count = RequestCount(fd)
@@ -281,7 +281,7 @@ class RequestStreams:
             self._count = None  # the shim then does not know how many there are
 
     def note_gate(self, name: str) -> bool:
-        """Tell the shim that a port has a gate; return False if that is not possible.
+        """Tell the shim that a port has a gate. Return False if that is not possible.
 
         Args:
             name: `port` or `metrics_port`.
@@ -292,7 +292,7 @@ class RequestStreams:
         return True
 
     def one_entry(self, level: int) -> Any:
-        """Make the output of the `with` block one log entry; see the function `one_entry`."""
+        """Make the output of the `with` block one log entry. See the function `one_entry`."""
         return one_entry(level)
 
     def enter(self) -> None:
@@ -326,7 +326,7 @@ class RequestStreams:
 
 
 class Beginnings:
-    """Delays the cancellation of a request until the app's endpoint has started on that request.
+    """Delays a request's cancellation until the app's endpoint has started on it.
 
     A cancellation has its own connection, and a busy app may read that one first. Its endpoint must find the state that
     the request's endpoint has left for it.
@@ -364,7 +364,7 @@ class Beginnings:
         self._started.setdefault(request_id, False)
 
     def start(self, request_id: bytes) -> None:
-        """Record that an endpoint has started on a request; callable from any thread."""
+        """Record that an endpoint has started on a request. Any thread may call it."""
         with self._lock:
             waited = self._started.get(request_id)
             if waited is None:
@@ -381,7 +381,7 @@ class Beginnings:
             waited[1].set()
 
     def receiving(self, receive: Any, request_id: bytes) -> Any:
-        """Treat a request as started once the app has received all of it, if its endpoints cannot be observed."""
+        """Treat a request as started once the app has all of it. Do so only if its endpoints cannot be observed."""
         if self._sees_endpoints:
             return receive
 
@@ -409,7 +409,7 @@ class Beginnings:
 
 
 class _Announcing:
-    """Wraps a dependant whose function runs in a thread, and reports that it has started."""
+    """Wraps a dependant with a function in a thread. It reports that the function has started."""
 
     def __init__(self, dependant: Any, beginnings: Beginnings, request_id: bytes) -> None:
         self._dependant = dependant
@@ -461,7 +461,7 @@ class _Tagged:
 
 
 def _named(scope: Any) -> Tuple[bytes, bool]:
-    """Return a request's id, b"" if it has no usable one, and whether it is a cancellation."""
+    """Return a request's id, and whether it is a cancellation. The id is b"" if it has no usable one."""
     request_id: Optional[bytes] = None
     is_cancellation = False
     for name, value in scope.get("headers") or ():

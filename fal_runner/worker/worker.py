@@ -1,4 +1,4 @@
-"""The program inside a runner: loads the app in the app's own environment and calls it.
+"""The program inside a runner. It loads the app in the app's own environment and calls it.
 
 The environment's interpreter (Python 3.8 or newer) runs it by path; it uses the standard library and the module that
 loads the app's pickle. `worker.py JOB_FD RESULT_FD [IMPORTS]`: the job comes as a line of JSON on one inherited pipe,
@@ -40,7 +40,7 @@ _ANY_ADDRESS = (None, "", "0.0.0.0", "::")
 
 
 class Binding:
-    """Makes the app listen only on loopback, and only on this runner's ports.
+    """Makes the app listen only on loopback and its runner's ports.
 
     A published app listens on every address, where anybody on the network could call a private app past the gateway,
     and on the same port in each of its runners. So the "any address" of a listening TCP socket becomes `host`, and a
@@ -69,7 +69,7 @@ class Binding:
         self._gates: Dict[int, Any] = {}
 
     def install(self) -> None:
-        """Apply this from now on, and to uvloop as soon as it is imported."""
+        """Apply this from now on, and to uvloop once it is imported."""
         self._patch_sockets()
         self._patch_loop(asyncio.BaseEventLoop)
         after_import("uvloop", lambda module: self._patch_loop(module.Loop))
@@ -138,7 +138,7 @@ def _ports_of(sockets: Any) -> List[int]:
 
 
 def after_import(name: str, callback: Callable[[Any], None]) -> None:
-    """Call back with a module once it is imported; at once if it already is."""
+    """Call back with a module once it is imported. If it already is, the call comes at once."""
     if name in sys.modules:
         callback(sys.modules[name])
     else:
@@ -153,7 +153,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         self._callback = callback
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        """Find the module without this finder, and call back after it has run."""
+        """Find the module without this finder; call back after it has run."""
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
@@ -171,7 +171,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def sibling(name: str) -> Any:
-    """Load a file beside this one as a module, under a name that no import of the app finds."""
+    """Load a file beside this one as a module. No import of the app finds its name."""
     spec = importlib.util.spec_from_file_location("_fal_" + name, os.path.join(os.path.dirname(__file__), name + ".py"))
     assert spec is not None
     assert spec.loader is not None
@@ -181,7 +181,7 @@ def sibling(name: str) -> Any:
 
 
 def load(source: Dict[str, str]) -> Any:
-    """Load an object with the module that wrote it; a bundle of sources brings its own loader."""
+    """Load an object with the module that wrote it. A bundle of sources brings its own loader."""
     if source["method"] == SOURCE_METHOD:
         import zipfile  # imported here, because every start would wait for it
 
@@ -226,7 +226,7 @@ async def _await(awaitable: Any) -> Any:
 
 
 def call(job: Dict[str, Any]) -> Any:
-    """Load the job's callable, call it on the main thread, and wait for its result.
+    """Load and call the job's callable, and wait for its result. It runs on the main thread.
 
     A callable that is marked for the main thread must run there, and any other may: signals reach their handlers there.
     A callable with a faster event loop than asyncio's runs its coroutine itself.
@@ -244,7 +244,7 @@ def call(job: Dict[str, Any]) -> Any:
 
 
 def dumped(method: str, value: Any) -> bytes:
-    """Serialize an object; an exception that cannot be serialized becomes a RuntimeError with its text.
+    """Serialize an object. An exception that cannot be serialized becomes a RuntimeError with its text.
 
     Raises:
         Exception: the value cannot be serialized.
@@ -259,7 +259,7 @@ def dumped(method: str, value: Any) -> bytes:
 
 
 def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
-    """Return the head of a result: its method and, for an exception, its type, message and traceback."""
+    """Return the head of a result. It has the method and, for an exception, its type, message and traceback."""
     if error is None:
         return {"method": method, "raised": False}
     return {
@@ -272,7 +272,7 @@ def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
 
 
 def own_part(error: BaseException) -> Any:
-    """Return the traceback from the app's first frame on, or the complete one if no frame is the app's."""
+    """Return the traceback from the app's first frame on. It is complete if no frame is the app's."""
     step = error.__traceback__
     while step is not None and not is_apps(step.tb_frame):
         step = step.tb_next
@@ -280,13 +280,13 @@ def own_part(error: BaseException) -> Any:
 
 
 def is_apps(frame: types.FrameType) -> bool:
-    """Return whether a frame belongs to the app rather than to the code that starts it."""
+    """Return whether a frame belongs to the app. Other frames belong to the code that starts it."""
     package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return frame.f_code.co_filename != __file__ and package not in _STARTING
 
 
 class ResultChannel:
-    """The pipe to the shim: lines of JSON; the bytes of a result follow their line."""
+    """The pipe to the shim. It carries lines of JSON; the bytes of a result follow their line."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -335,7 +335,7 @@ def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
 
 
 def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
-    """Import the listed modules until there is a job, then become its process."""
+    """Import the listed modules until a job comes, then become its process."""
 
     def postpone(module: str) -> None:
         channel.send({"until": module})
@@ -366,7 +366,7 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
 
 
 def gates_of(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> Dict[int, Callable[[], Any]]:
-    """Return what makes the gates of the app's port and of its metrics; they return None if there can be no gate."""
+    """Return what makes the gates of the app's port and metrics. A maker returns None if there can be no gate."""
     worker = os.getpid()
     one_at_a_time = threading.Lock()
 

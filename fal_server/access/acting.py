@@ -1,4 +1,4 @@
-"""Callers who act for a team: members, and holders of a login token."""
+"""Callers who act for a team: members and holders of login tokens."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Teams:
         return acting
 
     def require_own(self, principal: Principal, user_id: str) -> None:
-        """Refuse a key that is to act for an account other than its own.
+        """Refuse a key that is to act for another account.
 
         Raises:
             PermissionDenied: the key belongs to another account; the message names it.
@@ -68,19 +68,19 @@ class Teams:
             )
 
     def begins(self, user: AccountId, team: AccountId) -> None:
-        """Let a user act for a team from now on; the store already has the membership."""
+        """Let a user act for a team from now on. The store already has the membership."""
         self._authenticator.open_calls.begin_membership(membership_of(user, team))
 
     def has_changed(self, user: AccountId, team: AccountId, why: str) -> None:
-        """End the calls by which a user acts for a team, except the current one."""
+        """End a user's calls for a team, except the current one."""
         self._authenticator.open_calls.end_membership(membership_of(user, team), why, for_good=False)
 
     def has_ended(self, user: AccountId, team: AccountId, why: str) -> None:
-        """End the calls by which a user acts for a team, except the current one, and refuse new ones."""
+        """End a user's calls for a team, except the current one. Refuse new ones."""
         self._authenticator.open_calls.end_membership(membership_of(user, team), why, for_good=True)
 
     async def acting_for(self, principal: Principal, team: Account) -> Principal | None:
-        """Return the caller with its permissions in a team: its own account, or one that it belongs to.
+        """Return the caller with its permissions in a team. This is its own account, or one that it belongs to.
 
         Returns:
             None if it is neither, so that the team does not exist for it.

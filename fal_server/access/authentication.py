@@ -28,7 +28,7 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 def hash_secret(secret: str) -> str:
-    """Return the stored form of a secret, SHA-256 in hexadecimal; 32 random bytes need no slow hash."""
+    """Return the stored form of a secret, SHA-256 in hexadecimal. No slow hash is needed for 32 random bytes."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -59,7 +59,7 @@ class Authenticator:
         self.open_calls = OpenCalls()
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
-        """Return the caller if this key was recently looked up; None means that `authenticate` must look."""
+        """Return the caller if this key was recently looked up. None means that `authenticate` must look."""
         if self._runners is not None and self._runners.names(key_id):
             return self._runners.caller(key_id, secret)
         known = self._known.get(key_id)
@@ -109,7 +109,7 @@ class Authenticator:
         return principal
 
     async def account_of(self, key_id: str) -> AccountId | None:
-        """Return the current or former account of a key; None if it is unknown."""
+        """Return a key's current or former account; None if it is unknown."""
         if self._runners is not None and self._runners.names(key_id):
             return self._runners.account_of(key_id)
         key = await self._store.get_key(EVERY_ACCOUNT, key_id)
@@ -122,7 +122,7 @@ class Authenticator:
         self.open_calls.end(key_id)
 
     def expires(self, key_id: str, at: datetime) -> None:
-        """Refuse a key from this time on, and then end its calls in progress."""
+        """Refuse a key from this time on. Its calls in progress end then."""
         self._known.pop(key_id, None)
         self._expiring[key_id] = at
 
@@ -150,7 +150,7 @@ class Authenticator:
 
 
 def latest(clock: Clock) -> datetime:
-    """Return the later of both clocks: keys expire by it, so that a clock change cannot extend their life."""
+    """Return the later of both clocks. Keys expire by it, so that a clock change cannot extend their life."""
     return max(clock.now(), clock.wall())
 
 

@@ -20,17 +20,17 @@ def key_of(value: str) -> tuple[str, str] | None:
 
 
 def first_key(values: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first platform key among the values of a header, or None."""
+    """Return the first platform key in a header's values, or None."""
     return next((key for value in values if (key := key_of(value)) is not None), None)
 
 
 def token_of(value: str) -> str:
-    """Return the text after the scheme `Key` or `Bearer`; empty for another scheme."""
+    """Return the text after the scheme `Key` or `Bearer`. It is empty for another scheme."""
     return _split(value)[1]
 
 
 def _split(value: str) -> tuple[str, str]:
-    """Return the scheme, in lower case, and the text after it; both are empty for a foreign scheme."""
+    """Return the scheme, in lower case, and the text after it. Both are empty for a foreign scheme."""
     first, *rest = value.split(maxsplit=1) or [""]
     scheme = first.lower().rstrip(":")
     if scheme in (_KEY, _BEARER):

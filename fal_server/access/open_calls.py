@@ -1,4 +1,4 @@
-"""Ends calls in progress when the key or team membership that permits them ends."""
+"""Ends calls when the key or team membership that permits them ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANOTHER_KEY: Final = (
 
 
 class OpenCalls:
-    """The calls in progress, by the names that permit them: a key's id, and a membership.
+    """The calls in progress, by the names that permit them. These are a key's id, and a membership.
 
     Owned: by the process that serves the calls.
     """
@@ -30,7 +30,7 @@ class OpenCalls:
         self._enders: list[Callable[[str], None]] = []
 
     def on_end(self, end_calls: Callable[[str], None]) -> None:
-        """Call a function with each name that ends, to end the calls that are not tasks."""
+        """Call a function with each name that ends. It ends the calls that are not tasks."""
         self._enders.append(end_calls)
 
     def check(self, key_id: str) -> None:
@@ -43,12 +43,12 @@ class OpenCalls:
             raise _ended(key_id)
 
     def end(self, key_id: str) -> None:
-        """End every call of a key except the current one, and refuse new ones."""
+        """End all calls of a key except the current one. Refuse new ones."""
         self._ended.add(key_id)
         self._end(key_id, _ended(key_id))
 
     def end_membership(self, membership: str, why: str, *, for_good: bool) -> None:
-        """End every call by which a member acts for a team, except the current one.
+        """End a member's calls for a team, except the current one.
 
         Args:
             membership: see `Principal.membership`.
@@ -76,7 +76,7 @@ class OpenCalls:
 
     @contextmanager
     def in_this_task(self, principal: Principal) -> Generator[None]:
-        """Cancel the task if the caller's key or membership ends during the block.
+        """Cancel the task if the key or membership ends during the block.
 
         Raises:
             Unauthenticated: the key has ended.
@@ -105,7 +105,7 @@ class OpenCalls:
                     del self._tasks[name]
 
     async def ended(self, names: Iterable[str]) -> None:
-        """Wait until no call of these names is in progress, except the current one."""
+        """Wait until no call of these names runs, except the current one."""
         asking = asyncio.current_task()
         while tasks := {task for name in names for task in self._tasks.get(name, ()) if task is not asking}:
             await asyncio.wait(tasks)

@@ -165,7 +165,7 @@ def require_app(principal: Principal, app_id: AppId) -> None:
 
 
 def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, ...]:
-    """Return the permissions of a preset, whose name may be in lower case.
+    """Return the permissions of a preset. Its name may be in lower case.
 
     Raises:
         InvalidArgument: there is no such preset.

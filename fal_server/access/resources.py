@@ -32,7 +32,7 @@ RESTRICTABLE = frozenset(
 
 
 def for_resource(granted: Iterable[str], app: str | None, environment: str) -> tuple[str, ...]:
-    """Return those of some permissions that can be restricted, restricted to this app or environment.
+    """Restrict permissions to this app or environment. Return those that can be restricted.
 
     Args:
         app: without the environment's suffix; None for all apps of the environment.
@@ -54,7 +54,7 @@ def for_resource(granted: Iterable[str], app: str | None, environment: str) -> t
 
 
 def read(permissions: Iterable[str]) -> tuple[tuple[str, ...], str | None, str | None]:
-    """Return permissions without their resource, and the app and the environment in it; None for none.
+    """Return permissions without their resource, and the app and environment in it. Both are None without one.
 
     Raises:
         InvalidArgument: they have different resources, or one is malformed.
@@ -82,7 +82,7 @@ def bare(permissions: Iterable[str]) -> tuple[str, ...]:
 
 
 def split(permissions: Iterable[str], account: AccountId) -> tuple[frozenset[str], Restrictions]:
-    """Return a key's permissions without their resource, and the part of the account that it names."""
+    """Return a key's permissions without their resource. Also return the part of the account that it names."""
     held = tuple(permissions)
     without = frozenset(bare(held))
     resources = {permission.partition(_AT)[2] for permission in held} - {""}

@@ -1,4 +1,4 @@
-"""The keys of runners: each has its own, for its app's calls, and it ends with the runner."""
+"""The keys of runners. Each has its own, for its app's calls, and it ends with the runner."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class RunnerKeys:
 
     @staticmethod
     def names(key_id: str) -> bool:
-        """Return whether an id belongs to a runner's key; no other key has such an id."""
+        """Return whether an id belongs to a runner's key. No other key has such an id."""
         return key_id.startswith(_PREFIX)
 
     def account_of(self, key_id: str) -> AccountId | None:
-        """Return the account of this key's runner; None if the runner has ended."""
+        """Return the account of this key's runner; None if it has ended."""
         return self._account_of(key_id.removeprefix(_PREFIX))
 
     def caller(self, key_id: str, secret: str) -> Principal | None:
-        """Return the runner as a caller; None if the secret is wrong or the runner has ended."""
+        """Return the runner as a caller. None if the secret is wrong or the runner has ended."""
         runner_id = key_id.removeprefix(_PREFIX)
         expected = self.key_of(runner_id)[1].encode()
         good = hmac.compare_digest(expected, secret.encode(errors="surrogatepass"))

@@ -1,4 +1,4 @@
-"""The controller's tokens: for calls to some apps, for uploads, and for logging in."""
+"""The controller's tokens for calls to some apps, uploads, and logging in."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class Tokens:
         return self._issue(LOGINS, principal.key_id, life, {})
 
     async def login(self, token: str) -> Key | None:
-        """Return the key of a login token; None if the token or its key is not valid."""
+        """Return the key of a login token. None if the token or its key is not valid."""
         claims = self._claims(token, LOGINS)
         return None if claims is None else await self._key_of(claims)
 
     async def caller(self, token: str, owner: str, app_id: AppId) -> str | None:
-        """Return the id of the token's key; None if it is not valid for this app.
+        """Return the id of the token's key. None if the token is not valid for this app.
 
         Args:
             owner: the name of the app's account.
@@ -111,7 +111,7 @@ class Tokens:
         return key_id if account == app_id.account else None
 
     async def uploader(self, token: str) -> Principal | None:
-        """Return the uploader with this token or runner's key, permitted to write files; None if it is not valid."""
+        """Return the uploader with this token or runner's key. It may write files. None if the token is not valid."""
         if self.runners.names(token):
             key_id, _, secret = token.partition(":")
             runner = self.runners.caller(key_id, secret)

@@ -1,1 +1,1 @@
-"""General asyncio code that knows nothing of the controller, so every package may use it."""
+"""General asyncio code. It knows nothing of the controller, so every package may use it."""

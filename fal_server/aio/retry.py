@@ -1,4 +1,4 @@
-"""Writes that must not be lost: they are repeated until the store accepts them."""
+"""Writes that must not be lost. They are repeated until the store accepts them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def until_stored(
     stopping: asyncio.Event | None = None,
     unforeseen: Callable[[], None] | None = None,
 ) -> T | None:
-    """Repeat a write until it succeeds, because nobody reports the same event a second time.
+    """Repeat a write until it succeeds. Nobody reports the same event a second time.
 
     Args:
         what: what is written, for the log.

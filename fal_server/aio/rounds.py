@@ -1,4 +1,4 @@
-"""Repeats rounds of work for the life of the controller; every loop uses it."""
+"""Repeats rounds of work for the life of the controller. Every loop uses it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Wake(Protocol):
         ...
 
     async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:
-        """Wait until the count exceeds `seen` or the time is over; None waits forever."""
+        """Wait until the count exceeds `seen` or the time is over. None waits forever."""
         ...
 
 
@@ -52,7 +52,7 @@ class Rounds:
         self.failures = 0
 
     async def run(self, wake: Wake) -> None:
-        """Repeat at every change and whenever a round asks for it, until cancelled."""
+        """Repeat at every change and whenever a round asks, until cancelled."""
         while True:
             seen = wake.count
             seconds = await self._round()

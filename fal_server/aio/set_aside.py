@@ -1,4 +1,4 @@
-"""Skips items that fail unexpectedly for a while, so that they do not stop the others."""
+"""Skips items for a while after they fail unexpectedly. So they do not stop the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
 
 
 class SetAside(Generic[Key]):
-    """Records which items failed, how often in a row, and until when to skip them.
+    """Records items' failures in a row, and until when to skip them.
 
     Args:
         now: returns the current time.
@@ -28,7 +28,7 @@ class SetAside(Generic[Key]):
         return known is not None and self._now() < known[1]
 
     def add(self, key: Key) -> float:
-        """Count one more failure; return for how many seconds to skip the item."""
+        """Count one more failure. Return for how many seconds to skip the item."""
         failures = self._items.get(key, (0, None))[0] + 1
         seconds = _PAUSES.pause(failures)
         self._items[key] = failures, self._now() + timedelta(seconds=seconds)

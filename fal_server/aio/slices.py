@@ -1,4 +1,4 @@
-"""Runs long loops in slices, so that the event loop serves other tasks in between."""
+"""Runs long loops in slices. The event loop serves other tasks in between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SLICE_SECONDS = 0.002
 
 
 class Turns:
-    """Yields to other tasks whenever a loop has occupied the event loop for some time."""
+    """Yields to other tasks whenever a loop has run for some time."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -30,7 +30,7 @@ class Turns:
 
 
 async def in_slices(items: Iterable[T], *, clock: Callable[[], float] = time.perf_counter) -> AsyncGenerator[T]:
-    """Yield the items, letting other tasks run after some time; processing an item counts, too."""
+    """Yield the items, letting other tasks run after some time. Processing an item counts, too."""
     turns = Turns(clock)
     for item in items:
         yield item

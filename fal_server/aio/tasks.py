@@ -29,7 +29,7 @@ class TaskSet:
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[object, None, T], *, name: str | None = None) -> asyncio.Task[T]:
-        """Run `work` in the background; the log names a failed task by `name`."""
+        """Run `work` in the background. The log names a failed task by `name`."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -61,7 +61,7 @@ _shielded = TaskSet(None)
 
 
 async def run_to_completion(work: Coroutine[object, None, T]) -> T:
-    """Run `work` to its end even if the caller is cancelled and never gets the result.
+    """Run `work` to its end even if the caller is cancelled.
 
     A change is written to the store first and to memory second; cancelling it between the two would make them differ.
     """

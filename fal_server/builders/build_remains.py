@@ -25,7 +25,7 @@ _PREFIX = "fal-build-"
 
 
 class BuildRemains:
-    """What builds may leave: those of this controller, and those of dead ones.
+    """What builds may leave: those of this controller and of dead ones.
 
     Args:
         root: the directory of its images; nobody else uses it.
@@ -45,8 +45,7 @@ class BuildRemains:
         return PrivateFiles(self._place, self._name)
 
     async def end_dead_builds(self) -> None:
-        """End builds whose controller was killed, and delete their files and secrets; only the first call does
-        anything.
+        """End builds of killed controllers, and delete their files and secrets. Only the first call does anything.
 
         The controller of a build locks its files. So this works for all controllers of this user, even if a state
         directory is gone.
@@ -60,7 +59,7 @@ class BuildRemains:
         return self._dead
 
     async def remove_earlier(self, engine: ContainerEngine) -> None:
-        """Do the same before the first build, and remove working containers, for which the engine is needed."""
+        """Do the same before the first build. Also remove working containers, for which the engine is needed."""
         async with self._cleaning:
             dead = await self._end_dead_builds()
             if not self._containers_gone:
@@ -85,7 +84,7 @@ class BuildRemains:
         return dead
 
     async def remove_containers(self, engine: ContainerEngine, *marks: str) -> None:
-        """Remove the working containers of builds whose mark starts with this; docker's service does so by itself."""
+        """Remove the working containers of builds whose mark starts with this. Docker's service does so by itself."""
         storage = await engine.storage()
         if storage is None:
             return
@@ -94,7 +93,7 @@ class BuildRemains:
 
 
 class PrivateFiles:
-    """Files of one build that only this user can read, in memory if possible.
+    """Files of one build that only this user can read. They are in memory if possible.
 
     Args:
         place: the parent of their directory.
@@ -133,7 +132,7 @@ def _locked_directory(place: Path, name: str) -> tuple[Path, int]:
 
 
 def _lock(directory: Path, *, wait: bool) -> int:
-    """Lock a directory of this user; return the descriptor that holds the lock.
+    """Lock a directory of this user. Return the descriptor that holds the lock.
 
     Raises:
         OSError: it is locked or deleted, or belongs to another user.
@@ -160,7 +159,7 @@ def _kill_engines(mark: str) -> None:
 
 
 def _working_containers(storage: Path, marks: tuple[str, ...]) -> Iterator[str]:
-    """Yield the ids of the working containers in an engine's storage that have one of these marks."""
+    """Yield the ids of working containers that have one of these marks."""
     for description in storage.glob("*-containers/*/userdata/buildah.json"):
         with suppress(OSError):  # another build has just ended
             text = description.read_bytes()

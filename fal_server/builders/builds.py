@@ -1,4 +1,4 @@
-"""What all builds share: one build for all callers, a log without passwords, and the time of the last use."""
+"""What all builds share. This is one build for all callers, a log without passwords, and the time of the last use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Work = Callable[[Callable[[str], None]], Coroutine[object, None, BuiltEnvironmen
 
 
 class _SharedBuild:
-    """A running build that several callers follow; keeps its lines, so that each gets all of them.
+    """A running build that several callers follow. It keeps its lines, so that each gets all of them.
 
     Args:
         work: the build; calls its argument with each line of output.
@@ -37,7 +37,7 @@ class _SharedBuild:
         self._task.add_done_callback(self._finish)
 
     async def follow(self, log: BuildLog) -> BuiltEnvironment:
-        """Wait for the end; if the last caller is cancelled, cancel the build.
+        """Wait for the end. If the last caller is cancelled, cancel the build.
 
         Args:
             log: gets every line; a slow one delays no other caller.
@@ -108,7 +108,7 @@ class SharedBuilds:
         return env_id in self._under_way
 
     async def follow(self, env_id: str, work: Work, log: BuildLog) -> BuiltEnvironment:
-        """Start a build, or join the one in progress; wait for its end.
+        """Start a build, or join the one in progress. Wait for its end.
 
         Args:
             work, log: as in `_SharedBuild`.

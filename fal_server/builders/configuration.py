@@ -104,7 +104,7 @@ def _strings(value: Json, name: str) -> list[str]:
 
 
 def _lines(layer: list[str]) -> list[str]:
-    """Return a layer as lines of a requirements file; the value of an option may be the next entry."""
+    """Return a layer as lines of a requirements file. The value of an option may be the next entry."""
     lines: list[str] = []
     entries = iter([entry for entry in layer if entry and not entry.startswith("#")])
     for entry in entries:
@@ -144,7 +144,7 @@ def _option(name: str, value: str) -> str:
 
 
 def _check_plain(entry: str) -> None:
-    """Reject an entry that would start another line of the requirements file, or be expanded."""
+    """Reject an entry that would start another requirements line or be expanded."""
     if len(entry) > _LONGEST_REQUIREMENT:
         raise InvalidArgument(FIELD, f"requirement {_shown(entry)} is longer than {_LONGEST_REQUIREMENT} characters")
     if not entry.isprintable() or entry.endswith("\\"):

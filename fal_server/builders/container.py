@@ -1,4 +1,4 @@
-"""Builds environments of kind `container` with podman or docker; finds them by their specification."""
+"""Builds environments of kind `container` with podman or docker. It finds them by their specification."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LEAST_REDACTED = 4
 
 
 class ContainerBuilder:
-    """Implements Builder and EnvironmentStore for images: the engine keeps an image, a note its id.
+    """Implements Builder and EnvironmentStore for images. The engine keeps an image, a note its id.
 
     Args:
         root: holds the notes; created (mode 0700) if it is missing.
@@ -72,7 +72,7 @@ class ContainerBuilder:
         return await self._under_way.follow(spec.env_id, work, log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find the note if its engine, known after the first trial, is still in use."""
+        """Find the note if its engine is still in use. The engine is known after the first trial."""
         env_id = spec.env_id
         known = self._trials.known
         try:
@@ -92,7 +92,7 @@ class ContainerBuilder:
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find the image if its engine still has it; otherwise delete the note.
+        """Find the image if its engine has it; otherwise delete the note.
 
         Raises:
             Unimplemented: neither podman nor docker can be used here.
@@ -108,7 +108,7 @@ class ContainerBuilder:
         return None
 
     async def report(self) -> str:
-        """Report how containers run here; try nothing unless an image was built here."""
+        """Report how containers run here. Try nothing unless an image was built here."""
         return await self._trials.report(needed=bool(await asyncio.to_thread(self.generations)))
 
     def generations(self) -> Sequence[Generation]:
@@ -137,7 +137,7 @@ class ContainerBuilder:
         return True
 
     async def end_dead_builds(self) -> None:
-        """Remove what builds of killed controllers left, except working containers, which go before the next build."""
+        """Remove what builds of killed controllers left, except working containers. These go before the next build."""
         await self._remains.end_dead_builds()
 
     async def close(self) -> None:

@@ -54,7 +54,7 @@ class ContainerEngine:
         more: Mapping[str, str] | None = None,
         started: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Run it and return the exit code; `more` are further variables, for secrets."""
+        """Run it and return the exit code. `more` are further variables, for secrets."""
         return await run_lines(
             (*apart(self.path, arguments), str(self.path), *self.options.engine, *arguments),
             cwd=cwd,
@@ -64,14 +64,14 @@ class ContainerEngine:
         )
 
     async def storage(self) -> Path | None:
-        """Return where the engine itself keeps images; None if a service keeps them."""
+        """Return where the engine itself keeps images; None if a service does."""
         if self.path.name == "docker":
             return None
         code, lines = await self.answer("info", "--format", "{{.Store.GraphRoot}}")
         return Path(lines[-1]) if code == 0 and lines else None
 
     async def answer(self, *arguments: str, seconds: float = _ANSWER_SECONDS) -> tuple[int, list[str]]:
-        """Run it and return exit code and lines; the code is 124 after too long a time, 127 if it does not start."""
+        """Run it and return exit code and lines. The code is 124 after too long a time, 127 if it does not start."""
         lines: list[str] = []
         try:
             async with asyncio.timeout(seconds):
@@ -84,7 +84,7 @@ class ContainerEngine:
 
 
 def apart(engine: Path, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return what gives a build in a chroot its own processes and devices; nothing for other commands."""
+    """Return what gives a build's chroot its own processes and devices. Other commands get nothing."""
     if not {"build", CHROOT} <= set(arguments):
         return ()
     alone = (sys.executable, "-I", "-S", str(_NAMESPACES))
@@ -98,7 +98,7 @@ def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def installed_engines(environ: Mapping[str, str]) -> Iterator[tuple[str, ContainerEngine | None]]:
-    """Yield the name of each supported engine, with the engine if it is installed.
+    """Yield each supported engine's name, with the engine if it is installed.
 
     Args:
         environ: the controller's environment variables; FAL_CONTAINER_ENGINE names the one to use.

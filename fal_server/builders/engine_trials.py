@@ -1,4 +1,4 @@
-"""Finds the options with which a container engine works on this machine, by trying; keeps the result.
+"""Finds options with which a container engine works on this machine. It tries them, and keeps the result.
 
 Machines differ in what they allow. Without the privilege to raise limits, or with both versions of control groups, crun
 and runc refuse. On such machines runsc (gVisor) runs containers, and builds use a chroot.
@@ -66,7 +66,7 @@ class Finding:
 
 
 class EngineTrials:
-    """Tries engines, once for each combination of versions, and again while none works.
+    """Tries engines, once for each combination of versions. It tries again while none works.
 
     Args:
         environ: the controller's environment variables; FAL_CONTAINER_ENGINE names the engine to use.
@@ -150,7 +150,7 @@ class EngineTrials:
         return "`fal doctor` tries again. "
 
     async def _options(self, engine: ContainerEngine, say: Callable[[str], None] | None) -> EngineOptions | str:
-        """Return an engine's options, kept or tried; or why it does not work."""
+        """Return an engine's options, kept or tried, or why it fails."""
         script = await asyncio.to_thread(self._write_runsc_script)
         key = self._key(engine)
         noted = self._read(key)
@@ -215,7 +215,7 @@ class EngineTrials:
 
 
 async def _try(engine: ContainerEngine, runsc: Path | None) -> EngineOptions | str:
-    """Build an image and run it, with each set of options until one works; return those, or why none works."""
+    """Build an image and run it with each set of options. Return the first that works, or why none works."""
     program = probe_program()
     if program is None:  # no further options are known
         return EngineOptions()
@@ -279,7 +279,7 @@ def _run_options(runsc: Path | None) -> list[_Options]:
 
 
 async def _first(engine: ContainerEngine, command: _Command, choices: Sequence[_Options]) -> _Options | str:
-    """Return the first options with which a command works, or the failure without options."""
+    """Return the first options with which a command works. If there are none, return the failure without options."""
     problem = ""
     for before, after in choices:
         code, lines = await engine.answer(*before, *command(after), seconds=_TRIAL_SECONDS)
@@ -290,7 +290,7 @@ async def _first(engine: ContainerEngine, command: _Command, choices: Sequence[_
 
 
 async def _measure(engine: ContainerEngine, tag: str) -> EngineOptions:
-    """Find out whether limits are enforced, and whether a port can be published."""
+    """Find out whether limits are enforced and a port can be published."""
     options = engine.options
     limits = ("--memory", f"{_LIMIT_MIB}m", "--pids-limit", "512")
     allowed, _ = await engine.answer(*_runs(tag)([*options.run, *limits]), seconds=_TRIAL_SECONDS)

@@ -109,7 +109,7 @@ def _base(image: Mapping[str, Json]) -> str:
 
 
 def _last_user(dockerfile: str) -> str | None:
-    """Return the last user that the last stage names; None leaves the base image's."""
+    """Return the last user that the last stage names. None leaves the base image's."""
     stage = _FROM.split(dockerfile)[-1]
     found = _USER.findall(stage)
     return found[-1] if found else None

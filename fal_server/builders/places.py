@@ -1,4 +1,4 @@
-"""Directories of environments in progress: inside the cache, so that packages can be links.
+"""Directories of environments in progress. They are inside the cache, so that packages can be links.
 
 The kernel makes no hard link between two mounts of a sandbox. So the environment is built in a directory of the cache,
 and the sandbox has the cache at the place of the environments. There the environment has its final path, to which it
@@ -37,7 +37,7 @@ class BuildPlace:
 
     @property
     def is_staged(self) -> bool:
-        """Whether the environment is built in the cache, and moved at the end."""
+        """Whether the environment is built in the cache and moved afterwards."""
         return self.built != self.environment
 
     def finish(self) -> None:
@@ -52,7 +52,7 @@ class BuildPlace:
 
 @contextmanager
 def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[BuildPlace]:
-    """Prepare the directories of a build; delete the environment unless it is finished.
+    """Prepare the directories of a build. Delete the environment unless it is finished.
 
     Args:
         environment: an empty directory.
@@ -80,7 +80,7 @@ def place_of(environment: Path, cache: Path, *, in_sandbox: bool) -> Generator[B
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a controller is building in a directory; False if that is gone, or none."""
+    """Return whether a controller is building in a directory. False if that is gone, or none."""
     try:
         os.close(_locked(directory))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -101,7 +101,7 @@ def remove_abandoned(cache: Path) -> None:
 
 
 def _mount(directory: Path) -> str:
-    """Return the id of the mount that a directory is on: nothing moves between two, even of one file system."""
+    """Return the id of the mount that a directory is on. Nothing moves between two, even of one file system."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A static program of some hundred bytes, the only content of the image for trials.
+"""A static program of some hundred bytes. It is the only content of the image for trials.
 
 So a trial downloads nothing, and needs no shell or C library. The program exits with 0; with an argument it writes to
 256 MiB of memory first.
@@ -20,7 +20,7 @@ _PROGRAMS = {"x86_64": (0x3E, _X86_64), "aarch64": (0xB7, _AARCH64)}
 
 
 def probe_program(machine: str | None = None) -> bytes | None:
-    """Return the program for a processor type as an ELF file; None if there is none.
+    """Return the program for a processor type as an ELF file. None if there is none.
 
     Args:
         machine: as in `uname -m`; by default this machine.

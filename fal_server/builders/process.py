@@ -1,4 +1,4 @@
-"""Runs a builder's program, with its output line by line; cancelling kills all of it."""
+"""Runs a builder's program, with its output line by line. Cancelling kills all of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def run_lines(
     warnings: bool = True,
     started: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Run a program; if this is cancelled, kill it with all that it started.
+    """Run a program. If this is cancelled, kill it with all that it started.
 
     Args:
         command: the program and its arguments, without secrets, because other users can see them.
@@ -92,7 +92,7 @@ async def _started(
 
 
 def _children(pid: int) -> list[int]:
-    """Return pidfds of the children of a process that end with it: a program in a sandbox, and the sandbox.
+    """Return pidfds of a process's children that end with it. These are a program in a sandbox, and the sandbox.
 
     Other children are in its process group, or have left it in order to stay.
     """
@@ -106,7 +106,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _namespaced(pid: int) -> list[str]:
-    """Return a process's ids in its own namespace and in the outer ones."""
+    """Return a process's ids in its own namespace and the outer ones."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])

@@ -1,4 +1,4 @@
-"""Runs the programs of a build in a sandbox, within limits, and removes all traces."""
+"""Runs a build's programs in a sandbox, within limits. It removes all traces."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PATH = re.compile(r"(?:^|[\s,;=])(?:file://(?:localhost)?)?(/[^\s,;#]*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSandboxes:
-    """Creates a sandbox for each build; at weaker levels, its programs see the whole machine.
+    """Creates a sandbox for each build. At weaker levels, its programs see the whole machine.
 
     Attributes:
         limits: the limits of each build.
@@ -63,7 +63,7 @@ class BuildSandboxes:
     async def open(
         self, work: Path, name: str, made: Sequence[Path], shared: Sequence[Path]
     ) -> AsyncGenerator[BuildSandbox]:
-        """Open a sandbox for the programs of one build, which end with the block.
+        """Open a sandbox for one build's programs, which end with the block.
 
         Args:
             work: the build's own directory, created and deleted here.
@@ -117,7 +117,7 @@ class BuildSandbox:
 
     @property
     def is_closed(self) -> bool:
-        """Whether there is a sandbox, and not a view of the whole machine."""
+        """Whether there is a sandbox, not a view of the whole machine."""
         return self.isolation is Isolation.PROCESS
 
     @property
@@ -133,7 +133,7 @@ class BuildSandbox:
         line: Callable[[str], None],
         stdin: str = "",
     ) -> int:
-        """Run a program to its end, as `run_lines` does; nothing that it started is left in the sandbox then.
+        """Run a program to its end, as `run_lines` does. Nothing that it started is left in the sandbox then.
 
         Args:
             places: entries of the sandbox, besides those of every sandbox and the files that variables name.
@@ -181,7 +181,7 @@ class BuildSandbox:
                         yield place(READ, path)
 
     def _holds_secrets(self, path: Path) -> bool:
-        """Return whether the path would show the whole machine or a hidden path."""
+        """Return whether the path shows the whole machine or a hidden path."""
         real = path.resolve()
         if real == Path("/"):
             return True
@@ -189,7 +189,7 @@ class BuildSandbox:
 
 
 def _paths(value: str, *, settings: bool) -> Iterator[Path]:
-    """Yield the absolute paths in a variable and, if it names uv's settings, in that file."""
+    """Yield the absolute paths in a variable. If it names uv's settings, also yield those in that file."""
     for match in _PATH.finditer(value):
         yield Path(match[1])
         if settings:

@@ -114,11 +114,7 @@ class Uv:
         return sorted(self._cache.parent.glob(f"{self._cache.name}*"))
 
     async def find_python(self, version: str) -> Path | None:
-        """Find the interpreter of a version such as `3.11` or `3.11.7`, preferring the controller's own.
-
-        Returns:
-            Its path; None if there is none.
-        """
+        """Find the interpreter of a version like `3.11` or `3.11.7`. Prefer the controller's; None if there is none."""
         minor, exact = "{}.{}".format(*sys.version_info), "{}.{}.{}".format(*sys.version_info)
         if version in (minor, exact):  # even if it is not on PATH
             return Path(sys.executable)
@@ -161,7 +157,7 @@ def _program() -> list[Place]:
 
 
 def trusted_authorities(files: Sequence[Path]) -> dict[str, str]:
-    """Have uv trust the machine's authorities, as pip does, for proxies that have their own authority.
+    """Have uv trust the machine's authorities, as pip does. Proxies may have their own authority.
 
     A machine without any authorities, such as a slim image, keeps those of uv.
     """
@@ -169,7 +165,7 @@ def trusted_authorities(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return variables for what uv would find in the operator's HOME: its configuration and its Pythons."""
+    """Return variables for what uv would find in the operator's HOME. This is its configuration and its Pythons."""
     if not (home := environ.get("HOME")):
         return {}
     configuration = Path(environ.get("XDG_CONFIG_HOME") or Path(home) / ".config") / "uv" / "uv.toml"
@@ -179,7 +175,7 @@ def _of_operators_home(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _search_path(environ: Mapping[str, str]) -> str:
-    """Return PATH with pyenv's interpreters instead of its shims, which fail for versions that are not selected."""
+    """Return PATH with pyenv's interpreters instead of its shims. Shims fail for versions that are not selected."""
     home = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/")) / ".pyenv")
     path = environ.get("PATH", os.defpath).split(os.pathsep)
     directories = [directory for directory in path if directory != str(home / "shims")]

@@ -1,4 +1,4 @@
-"""Builds environments of kind `virtualenv` with uv; keeps them by the hash of their specification."""
+"""Builds environments of kind `virtualenv` with uv. It keeps them by the hash of their specification."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class VirtualenvBuilder:
                 )
 
     def _reserve(self, env_id: str) -> tuple[Path, int]:
-        """Create the next generation's directory, locked while the descriptor is open here or in a child."""
+        """Create the next generation's directory. It is locked while the descriptor is open here or in a child."""
         generation = max(map(_generation, self._generations(env_id)), default=0) + 1
         directory = self._root / f"{env_id}-{generation}"
         try:
@@ -261,7 +261,7 @@ def _generation(directory: Path) -> int:
 
 
 def _interpreter_of(directory: Path) -> Mapping[str, str]:
-    """Return what determines an environment's interpreter: the links in bin, and the file that names its base."""
+    """Return what determines an environment's interpreter. It is bin's links, and the file that names its base."""
     binaries, settings = directory / "bin", directory / "pyvenv.cfg"
     if binaries.is_symlink():
         return {}

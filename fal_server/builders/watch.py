@@ -41,7 +41,7 @@ class Watch:
         self._exceeded = ""
 
     def follow(self, program: int) -> None:
-        """Set the process whose descendants belong to the build; there is one at a time."""
+        """Set the process whose descendants belong to the build. There is one at a time."""
         self._program = program
 
     @asynccontextmanager

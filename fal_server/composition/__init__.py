@@ -1,1 +1,1 @@
-"""Builds the controller from its parts: settings, state directory, adapters, loops, shutdown, the process."""
+"""Builds the controller from its parts. They are settings, state directory, adapters, loops, shutdown, the process."""

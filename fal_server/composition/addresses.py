@@ -1,4 +1,4 @@
-"""The controller's addresses: sockets that are bound before anything is built, and the URLs that follow from them."""
+"""The controller's addresses. Sockets are bound before anything is built, and URLs follow from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first key, in a file of the state directory that only its owner can read."""
+"""The first key. It is in a file of the state directory that only its owner can read."""
 
 from __future__ import annotations
 

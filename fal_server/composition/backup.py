@@ -1,4 +1,4 @@
-"""Backs up a state directory to a directory from which a controller can start."""
+"""Backs up a state directory. A controller can start from the backup."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def back_up(
     keys: bool,
     report: Callable[[str], None] | None = None,
 ) -> Backup:
-    """Copy the database, then the code and files that it names, even while a controller runs.
+    """Copy the database, then the code and files that it names. A controller may run meanwhile.
 
     Content is only deleted after it has been unused for days, so the copies are consistent.
 
@@ -110,7 +110,7 @@ async def _copy_database(file: Path, url: str | None, target: Path, tell: Callab
 
 
 def _parts(root: Path, *, data: bool, keys: bool) -> Iterator[tuple[Path, str]]:
-    """Yield what to copy besides the database, and its path in the copy, which `directory.json` identifies as one."""
+    """Yield what to copy besides the database, with its target path. `directory.json` identifies the copy as one."""
     content = root / CONTENT_LINK if (root / CONTENT_LINK).is_dir() else root
     for name in (*CONTENT, *(f"accounts/{account}/app-files" for account in _accounts(content))):
         yield content / name, name
@@ -134,7 +134,7 @@ def _accounts(root: Path) -> list[str]:
 
 
 def _copy(source: Path, target: Path, tell: Callable[[str], None]) -> tuple[int, int]:
-    """Copy a file or a directory; return the number of files and bytes. Files that vanish meanwhile were unneeded."""
+    """Copy a file or a directory. Return the number of files and bytes. Files that vanish meanwhile were unneeded."""
     tell(source.name)
     files = size = 0
     for path in [source, *(source.rglob("*") if source.is_dir() else ())]:

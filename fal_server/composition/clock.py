@@ -1,4 +1,4 @@
-"""The controller's clock: measures durations by the time since boot, and follows the wall clock without steps."""
+"""The controller's clock. It measures durations by the time since boot, and follows the wall clock without steps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ClockReading:
 
 
 class SteadyClock:
-    """A clock that a step of the wall clock moves by no more than a tenth of the elapsed time.
+    """A clock that a step of the wall clock moves only slightly. It moves by no more than a tenth of the elapsed time.
 
     When a machine is suspended or meets its time server, the wall clock steps by seconds to hours. If durations
     followed, runners would end as idle, starts would fail as too slow, and pauses would last for hours.
@@ -94,7 +94,7 @@ class SteadyClock:
 
 
 def open_clock(path: Path) -> SteadyClock:
-    """Return a clock that continues from the reading in a file; a damaged file is ignored."""
+    """Return a clock that continues from a file's reading. A damaged file is ignored."""
     try:
         before = ClockReading(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -113,7 +113,7 @@ def save_clock(path: Path, clock: SteadyClock) -> None:
 
 
 class ClockKeeper:
-    """Stores the reading of a clock that follows a step, so that a restart does not turn the time back.
+    """Stores the reading of a clock that follows a step. So a restart does not turn the time back.
 
     Args:
         path: of the reading, which is written now.

@@ -127,7 +127,7 @@ def _files_of(directory: Path) -> Sequence[Path]:
 
 
 def _mode_of(path: Path) -> int | None:
-    """Return the mode that is part of a file's hash; the owner may read a copy in any case."""
+    """Return the mode that is part of a file's hash. The owner may read a copy in any case."""
     kept = stat.S_IFREG | stat.S_IMODE(path.stat().st_mode)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")

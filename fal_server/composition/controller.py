@@ -1,4 +1,4 @@
-"""A complete controller: builds its parts, runs its loops in one TaskGroup, stops them in order."""
+"""A complete controller. It builds its parts, runs its loops in one TaskGroup, and stops them in order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts of a running controller that its run and its shutdown need."""
+    """The parts of a controller that its run and its shutdown need."""
 
     addresses: Addresses
     live: LiveState
@@ -91,7 +91,7 @@ class Controller:
             self._shutdown.end_at_once()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-        """Wait until no other controller has the database, serve until `stop` is set, then stop in order.
+        """Wait until no other controller has the database, and serve until `stop`. Then stop in order.
 
         Args:
             ready: called once requests are answered or passed on, with the addresses as one line of JSON.
@@ -136,7 +136,7 @@ class Controller:
             self._state.withdraw()
 
     async def _keeps(self, parts: Parts, ownership: Ownership | None) -> Callable[[Runner], bool]:
-        """Return which runners go on: on nodes also those that a waiting controller takes over."""
+        """Return which runners go on. On nodes these include those that a waiting controller takes over."""
         if self._keep_runners:
             return lambda _: True
         successors = () if ownership is None else await ownership.successors()
@@ -172,7 +172,7 @@ class Controller:
         )
 
     def _report_waiting(self, running: Running, message: str) -> None:
-        """Report what the shutdown waits for: in the log, and to `fal down`, which reads the announcement."""
+        """Report what the shutdown waits for. The log gets it, and `fal down`, which reads the announcement."""
         log.info("waiting for %s; a second signal ends at once", message)
         try:
             self._state.announce(replace(running, stopping=message))
@@ -202,7 +202,7 @@ class Controller:
 async def _build(
     *, state: StateDir, settings: Settings, addresses: Addresses, ownership: Ownership | None, stack: AsyncExitStack
 ) -> Parts:
-    """Build every part; when this returns, requests are answered, but no loop runs yet."""
+    """Build every part. When this returns, requests are answered, but no loop runs yet."""
     clock = open_clock(state.clock)
     clock_keeper = ClockKeeper(state.clock, clock)
     storage = await open_storage(
@@ -355,6 +355,6 @@ async def _build(
 
 
 def _trust(certificates: Certificates | None) -> dict[str, str]:
-    """Return the variables that make programs trust the local CA besides the public ones."""
+    """Return variables that make programs trust the local CA besides public ones."""
     bundle = certificates.bundle if certificates else None
     return {} if bundle is None else {"SSL_CERT_FILE": str(bundle)}

@@ -50,7 +50,7 @@ class Execution:
     builder: Builders
 
     async def prepare_containers(self) -> None:
-        """Remove what dead controllers left of their builds, and log how containers run here."""
+        """Remove what dead controllers left of builds. Log how containers run here."""
         await self.images.end_dead_builds()
         log.info("containers: %s", await self.images.report())
 

@@ -1,4 +1,4 @@
-"""The controller's two interfaces: the gRPC server, and the one port that carries gRPC and HTTP."""
+"""The controller's two interfaces. These are the gRPC server, and the one port that carries gRPC and HTTP."""
 
 from __future__ import annotations
 

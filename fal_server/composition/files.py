@@ -1,4 +1,4 @@
-"""Files: /data, the files of apps, public files, and the tokens that name them."""
+"""Files: /data, the files of apps, public files, and their tokens."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def build_files(
 
 
 def socket_variables(socket: Path) -> Mapping[str, str]:
-    """Return the variables that tell runners of a socket on which they store files."""
+    """Return the variables that tell runners where they store files."""
     return {"FAL_USE_LOCAL_UPLOADER": "1", "FAL_API_SOCKET": str(socket)}
 
 

@@ -11,7 +11,7 @@ PRIVATE = 0o077
 
 
 def harden() -> None:
-    """Create files for their owner alone, disable core dumps, and let only root inspect this process.
+    """Create files for their owner alone. Disable core dumps, and let only root inspect this process.
 
     Child programs inherit its umask and its limit of core dumps.
     """

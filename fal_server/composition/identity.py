@@ -1,4 +1,4 @@
-"""The identity of a state directory: distinguishes it from a copy, whose runners belong to the original."""
+"""The identity of a state directory. It tells the directory from a copy, whose runners belong to the original."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> DirectoryIdentity | None:
 
 
 def _filesystem(device: int) -> str:
-    """Return the type of the file system with a device number, such as ext4 or fuse.sshfs; empty if not found."""
+    """Return the type of a device number's file system. It is ext4 or fuse.sshfs, for example; empty if not found."""
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")

@@ -33,7 +33,7 @@ class ChosenIsolation:
 
 
 async def choose_isolation(wanted: str | None, required: str | None) -> ChosenIsolation:
-    """Choose the wanted level, or the strongest that works here in a trial.
+    """Choose the wanted level, or the strongest that works in a trial.
 
     Raises:
         Unavailable: the wanted level does not work here, or the strongest working one is weaker than required.

@@ -56,7 +56,7 @@ def build_live(
     node_answers: Callable[[Runner], Awaitable[bool] | None],
     is_owner: Callable[[], bool],
 ) -> LiveState:
-    """Build the state; it is empty until the catalog and the fleet are loaded.
+    """Build the state. It is empty until the catalog and the fleet are loaded.
 
     Args:
         accounts: by name, which is the first part of the paths of an account's apps.

@@ -1,4 +1,4 @@
-"""The controller's own log: standard error, or a file of limited size with two older ones."""
+"""The controller's own log. This is standard error, or a file of limited size with two older ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEPT = 2
 
 
 class OwnLogFile(RotatingFileHandler):
-    """A log file that is renamed to `.1` when it is full, and `.1` to `.2`.
+    """A log file that becomes `.1` when it is full. The old `.1` becomes `.2`.
 
     Standard output and error of the process follow it, because Python and gRPC write there without `logging`.
 

@@ -126,7 +126,7 @@ class _Reader:
         return InvalidArgument("machine_types", f"{self._path}, line {self._line(name, field)}: {subject} {what}")
 
     def _line(self, name: str, field: str) -> int:
-        """Return the line of a table, or of a field in it, by the usual forms: TOML parsers do not report lines."""
+        """Find the line of a table or field by the usual forms. TOML parsers do not report lines."""
         key = rf"""(?:{re.escape(name)}|"{re.escape(name)}"|'{re.escape(name)}')"""
         begin = re.compile(rf"\s*\[\s*{key}\s*\]|\s*{key}\s*[.=]")
         start = next((number for number, line in enumerate(self._lines, 1) if begin.match(line)), 1)

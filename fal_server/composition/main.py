@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _start_over(arguments: Sequence[str], while_fd: int | None, port: int) -> None:
-    """Replace this process by one with the same options and port, except the options for one start."""
+    """Replace this process by one with the same options and port. The options for one start are left out."""
     kept = [argument for argument in arguments if argument not in _FOR_ONE_START]
     place = next((i for i, argument in enumerate(kept) if argument.startswith("--ready-fd")), None)
     if place is not None:
@@ -163,7 +163,7 @@ async def _serve(
     waiting = ready_fd
 
     def ready(announcement: str) -> None:
-        """Report once: a controller that waited is ready again when it has taken over."""
+        """Report once. A controller that waited is ready again when it has taken over."""
         nonlocal waiting
         waiting, to = None, waiting
         _report_ready(to, announcement)
@@ -174,12 +174,12 @@ async def _serve(
 
 
 def _is_closed(fd: int) -> bool:
-    """Return whether nobody holds the other end of a pipe to which nobody writes."""
+    """Return whether nobody holds the other end of an unwritten pipe."""
     return bool(select.select([fd], [], [], 0)[0])
 
 
 def _report_ready(ready_fd: int | None, line: str) -> None:
-    """Write one line of JSON for the parent process, which may already be gone."""
+    """Write one line of JSON for the parent process. It may already be gone."""
     if ready_fd is None:
         return
     with suppress(OSError):
@@ -208,7 +208,7 @@ def _shared(options: argparse.Namespace, state: StateDir) -> tuple[SharedDirecto
 
 
 def _check_standby(options: argparse.Namespace, database: str | None) -> None:
-    """Refuse a controller that could take over, and then lack the code of the apps.
+    """Refuse a standby that would lack the code of the apps.
 
     Raises:
         InvalidArgument: an option is missing.

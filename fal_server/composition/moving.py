@@ -1,4 +1,4 @@
-"""Moves the database of a state directory to PostgreSQL, or from there into the directory."""
+"""Moves a state directory's database to PostgreSQL, or from there into it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Report = Callable[[CopyProgress], None]
 
 
 def move_out(state_dir: Path, url: str, report: Report) -> tuple[int, Path]:
-    """Copy the directory's SQLite file to an empty database, and rename the file, so that no start uses it by mistake.
+    """Copy the directory's SQLite file to an empty database. Rename the file, so that no start uses it by mistake.
 
     Returns:
         The number of rows, and the file's new path.
@@ -49,7 +49,7 @@ def move_out(state_dir: Path, url: str, report: Report) -> tuple[int, Path]:
 
 
 def move_in(url: str, state_dir: Path, report: Report) -> tuple[int, Path]:
-    """Copy a database into a new SQLite file of the directory; the other one is unchanged.
+    """Copy a database into a new SQLite file of the directory. The database is unchanged.
 
     Returns:
         The number of rows, and the file.
@@ -74,7 +74,7 @@ def move_in(url: str, state_dir: Path, report: Report) -> tuple[int, Path]:
 
 @contextmanager
 def _kept_if_complete(root: Path) -> Generator[None]:
-    """Remove a directory that the block makes if the block fails, with the parents that it made."""
+    """Remove a directory that the block makes if the block fails. The parents that it made go too."""
     made = next((path for path in reversed((root, *root.parents)) if not path.exists()), None)
     try:
         yield

@@ -231,7 +231,7 @@ def _api_socket(state: StateDir) -> ApiSocket:
 
 
 def _data(state: StateDir, account: AccountId) -> Path:
-    """The directory that runners of an account see as /data on this machine."""
+    """The directory that an account's runners see as /data on this machine."""
     directory = state.data_of(account)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory

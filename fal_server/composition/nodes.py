@@ -1,4 +1,4 @@
-"""The other machines of a controller: which joined, and what is to become of the runners of each."""
+"""The other machines of a controller. It knows which joined, and what is to become of the runners of each."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class JoinedNodes:
         return tuple(self._hosts.values())
 
     async def open(self, fleet: Fleet) -> None:
-        """Follow the nodes that joined before, and wait some seconds for the first word of each."""
+        """Follow the nodes that joined before. Wait some seconds for the first word of each."""
         self._fleet = fleet
         for joined in await self._store.all():
             self._add(joined, await self._needed_authority())
@@ -89,7 +89,7 @@ class JoinedNodes:
         self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drained nodes")
 
     def adopted(self) -> None:
-        """Note that the runners of an earlier controller were adopted: who is not known from now on is a stranger."""
+        """Note that the runners of an earlier controller were adopted. An unknown one is a stranger from now on."""
         self._adopted = True
 
     async def close(self) -> None:
@@ -125,7 +125,7 @@ class JoinedNodes:
         return name
 
     async def drain(self, name: str, *, undo: bool) -> None:
-        """Start nothing more on a node, and move its runners elsewhere, one by one; or end that.
+        """Start nothing more on a node, and move its runners elsewhere. They move one by one. `undo` ends that.
 
         Raises:
             NotFound: there is no such node.
@@ -188,11 +188,11 @@ class JoinedNodes:
         ]
 
     def names(self) -> dict[str, str]:
-        """Return the names of the nodes, by the host that each joined with."""
+        """Return the nodes' names, by the host that each joined with."""
         return {joined.host: name for name, joined in self._known.items()}
 
     async def authority_id(self) -> str:
-        """Return what tells the nodes of this controller's database from those of others."""
+        """Return what tells this database's nodes from those of other databases."""
         authority = await self._needed_authority()
         return hashlib.sha256(authority.certificate).hexdigest()[:12]
 
@@ -201,12 +201,12 @@ class JoinedNodes:
         return sorted(name for name, host in self._hosts.items() if host.away)
 
     def answers(self, runner: Runner) -> Awaitable[bool] | None:
-        """Ask the node of a runner whether it answers; return None for a runner of this machine."""
+        """Ask the node of a runner whether it answers. Return None for a runner of this machine."""
         host = self._hosts.get(runner.node)
         return None if host is None else host.answers()
 
     def way(self, address: RunnerAddress) -> AppWay | None:
-        """Return how a runner of another machine is reached; None for one of this machine."""
+        """Return how another machine's runner is reached; None for this machine's."""
         for host in self._hosts.values():
             name = host.way.app_name(address.host, address.port)
             if name is not None:

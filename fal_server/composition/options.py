@@ -1,4 +1,4 @@
-"""The options of a controller, shared by `fal up` and `python -m fal_server`. No third-party package."""
+"""The options of a controller, for `fal up` and `python -m fal_server`. It needs no third-party package."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
 
 
 def node_arguments(options: argparse.Namespace) -> list[str]:
-    """Return the arguments that give another process the same options of a node."""
+    """Return arguments that give another process the same options of a node."""
     return _arguments_of(options, add_node_options)
 
 
@@ -496,7 +496,7 @@ def _shared(text: str) -> str:
 
 
 def database_url(text: str) -> str:
-    """Check a database's URL of the command line without showing it: it may contain a password, and messages are kept.
+    """Check a database's URL of the command line without showing it. It may contain a password, and messages are kept.
 
     Raises:
         ArgumentTypeError: it contains a password, or is not the URL of a PostgreSQL database.

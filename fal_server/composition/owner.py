@@ -1,4 +1,4 @@
-"""The interface for the state directory's owner: a unix socket that requires no key."""
+"""The interface for the state directory's owner. It is a unix socket that requires no key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def listen_for_owner(
         await use_cases.recorder.record(_OWNER, action, target, source=str(path))
 
     async def counts() -> Mapping[str, object]:
-        """Return the counts for every account, without ended runners, and who else is there on the database."""
+        """Return the counts for every account, and who shares the database. Ended runners do not count."""
         states: Counter[str] = Counter()
         for account in accounts.all():
             scope = replace(_OWNER.scope, account=account.id)

@@ -1,4 +1,4 @@
-"""Which of several controllers on one PostgreSQL database is its owner: claims the lease, keeps it, gives it back."""
+"""Decides which of several controllers owns a PostgreSQL database. It claims the lease, keeps it, and gives it back."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Ownership:
         return _since_boot() < self._until
 
     async def successors(self) -> Sequence[str]:
-        """Return the controllers that wait now, for people; none if that cannot be read."""
+        """Return the controllers that wait now, for people. Empty if that cannot be read."""
         try:
             async with asyncio.timeout(TTL_SECONDS):
                 self.waiting = await self._lease.others()
@@ -227,6 +227,6 @@ def _check_version(found: LeaseState) -> None:
 
 
 def peer_address(settings: Settings, port: int) -> str:
-    """Return where other controllers reach this one: its own address, not a name that leads to several."""
+    """Return where other controllers reach this one. It is its own address, not a name that leads to several."""
     host = settings.host if settings.listens_on_one else socket.gethostname()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -35,6 +35,6 @@ def build_ray(
 
 
 async def open_ray(placer: RayPlacer, execution: Execution, stack: AsyncExitStack) -> None:
-    """Start to reserve; the stack ends that, after it let go what no runner needs any more."""
+    """Start to reserve. The stack ends that, after it lets go what no runner needs any more."""
     placer.open(await execution.nodes.authority_id())
     stack.push_async_callback(placer.close)

@@ -94,11 +94,11 @@ class Settings:
 
     @property
     def listens_on_one(self) -> bool:
-        """Whether `host` is one address of this machine, and not all of them."""
+        """Whether `host` is one address of this machine, not all of them."""
         return self.host not in _ANY
 
     def address(self, port: int) -> str:
-        """Return host and port for callers; other machines use the first name in the TLS settings."""
+        """Return host and port for callers. Other machines use the first name in the TLS settings."""
         host = self.host
         if self.tls is not None and self.tls.names and not is_loopback(host):
             host = self.tls.names[0]
@@ -113,5 +113,5 @@ class Settings:
 
     @property
     def file_life(self) -> timedelta | None:
-        """How long a file created by an app is kept; None keeps it."""
+        """How long a file created by an app is kept. None keeps it."""
         return timedelta(days=self.file_retention_days) if self.file_retention_days else None

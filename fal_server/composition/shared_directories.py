@@ -1,4 +1,4 @@
-"""Directories of the machine that the operator shares with every runner, such as one with model weights."""
+"""Directories of the machine that the operator shares with every runner. One may hold model weights, for example."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shared_directory(text: str) -> SharedDirectory:
 
 
 def check_shared(shared: Sequence[SharedDirectory], state: Path) -> None:
-    """Reject directories that no runner may see, or that a sandbox cannot contain.
+    """Reject directories that no runner may see or a sandbox cannot contain.
 
     Args:
         state: the state directory.

@@ -1,4 +1,4 @@
-"""Secrets that lie in a state directory, and that another controller of the database needs when it takes over."""
+"""Secrets in a state directory that the database's next controller needs. It needs them when it takes over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTENT = "content"
 
 
 class SharedSecrets:
-    """The administrator's key, and the local authority of TLS: clients go on to use both with the next controller.
+    """The administrator's key, and the local authority of TLS. Clients go on to use both with the next controller.
 
     Args:
         sealed: the secrets in the database.

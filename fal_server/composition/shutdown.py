@@ -1,4 +1,4 @@
-"""Stops a controller in order: no new requests, open ones finish, runners end, last responses go out."""
+"""Stops a controller in order. New requests are refused, open ones finish, runners end, last responses go out."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Shutdown:
         await self._listener.close(0)
 
     async def _drained(self, until: float) -> None:
-        """Let requests on runners finish; waiting requests may still get a free slot."""
+        """Let requests on runners finish. Waiting requests may still get a free slot."""
 
         def in_flight() -> int:
             return sum(self._fleet.usage(runner.runner_id).in_flight for runner in self._fleet.runners)
@@ -118,7 +118,7 @@ class Shutdown:
         patient_until = loop.time() + _SILENT_SECONDS
 
         def left(phrase: str) -> str:
-            """Describe what is left, for a while with the runners of nodes that do not answer."""
+            """Describe what is left. For a while this includes runners of nodes that do not answer."""
             unreachable = self._unreachable(runner_ids)
             here = sum(not self._reconciler.has_ended(runner_id) for runner_id in runner_ids) - len(unreachable)
             there = ""
@@ -143,13 +143,13 @@ class Shutdown:
             )
 
     def _unreachable(self, runner_ids: Sequence[str]) -> Sequence[Runner]:
-        """Return which of these runners live, as far as is known, on nodes that do not answer."""
+        """Return which runners live on silent nodes, as far as is known."""
         silent = self._silent()
         living = [self._fleet.get(each) for each in runner_ids if not self._reconciler.has_ended(each)]
         return [runner for runner in living if runner is not None and runner.node in silent]
 
     async def _end_one(self, runner_id: str, *, kill: bool = False) -> None:
-        """End a runner, with its grace or at once, even if that cannot be stored."""
+        """End a runner, with its grace or at once. Do so even if that cannot be stored."""
         reason = "the controller was stopped"
         try:
             await (self._fleet.kill(runner_id, reason) if kill else self._fleet.stop(runner_id, reason))
@@ -160,7 +160,7 @@ class Shutdown:
                 await (self._engine.kill(runner) if kill else self._engine.stop(runner, runner.grace_seconds))
 
     async def _wait_for(self, what: Callable[[], str], until: float, *, patient: bool = False) -> bool:
-        """Wait until nothing is left, the time is over, or a second signal arrives (unless `patient`).
+        """Wait until nothing is left or the time is over. A second signal ends the wait, too, unless `patient`.
 
         Args:
             what: returns a description of what is left; empty for nothing.

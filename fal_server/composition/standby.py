@@ -1,4 +1,4 @@
-"""A controller that waits for its database: it passes connections on to the owner until it is the owner itself."""
+"""A controller that waits for its database. It passes connections on to the owner until it is the owner itself."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Standby:
         self._who = ""
 
     async def own(self, stop: asyncio.Event, on_lost: Callable[[], Awaitable[None]]) -> Ownership | None:
-        """Wait until no other controller has the database, and claim it; return None if `stop` was set first.
+        """Wait until no other controller has the database, and claim it. Return None if `stop` was set first.
 
         Raises:
             FailedPrecondition: another controller has it, and this one is not to wait.

@@ -86,7 +86,7 @@ class StateDir:
             raise Unavailable(f"the directory {self.content} cannot be used: {error.strerror}") from error
 
     def _share_content(self) -> None:
-        """Remember where the content is, for a backup; refuse to leave any in the state directory.
+        """Remember where the content is, for a backup. Refuse to leave any in the state directory.
 
         Raises:
             Unavailable: there is some, or the directory cannot be used.
@@ -160,7 +160,7 @@ class StateDir:
         return self.app_files if account == LOCAL else self.content / "accounts" / account / "app-files"
 
     def account(self, account: AccountId) -> Path:
-        """The directory of an account's own files; the first account, which is older than accounts, has none."""
+        """The directory of an account's own files. The first account, which is older than accounts, has none."""
         return self.root / "accounts" / account
 
     @property
@@ -185,7 +185,7 @@ class StateDir:
 
     @property
     def api_socket(self) -> Path:
-        """The socket on which runners call the controller; alone in its directory, which is in every sandbox.
+        """The socket on which runners call the controller. It is alone in its directory, which is in every sandbox.
 
         A later controller creates another socket, and a runner with the directory finds it.
         """
@@ -198,12 +198,12 @@ class StateDir:
 
     @property
     def home(self) -> Path:
-        """The HOME of the first account's runners; those of others have theirs beside it."""
+        """The HOME of the first account's runners. Those of others have theirs beside it."""
         return self.root / "home"
 
     @property
     def admin_key(self) -> Path:
-        """The first key, `id:secret`, readable only by its owner; for `fal up` and `fal env`."""
+        """The first key, `id:secret`, readable only by its owner. It is for `fal up` and `fal env`."""
         return self.root / "admin.key"
 
     @property
@@ -213,7 +213,7 @@ class StateDir:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Lock the directory, because two controllers on one database would undo each other's work.
+        """Lock the directory. Two controllers on one database would undo each other's work.
 
         Raises:
             FailedPrecondition: another controller holds the lock.
@@ -237,7 +237,7 @@ class StateDir:
             os.close(lock)
 
     def trouble(self) -> str:
-        """Return why the directory can no longer be used, or "" while it is in its place."""
+        """Return why the directory can no longer be used. It is "" while the directory is in its place."""
         held = self._lock_status
         try:
             found = (self.root / "controller.lock").stat()

@@ -69,7 +69,7 @@ async def open_storage(
 
 
 def _require_database(state: StateDir) -> None:
-    """Refuse a directory that was in use and has no database: everything would seem to be lost.
+    """Refuse a used directory without a database. Everything would seem to be lost.
 
     Raises:
         Unavailable: the database is missing or empty.

@@ -100,12 +100,12 @@ class Certificates:
 
     @property
     def ca_file(self) -> Path | None:
-        """The CA that clients must trust; None if the certificate is the operator's."""
+        """The CA that clients must trust. None if the certificate is the operator's."""
         return None if self._local is None else self._local.ca_file
 
     @property
     def bundle(self) -> Path | None:
-        """The local and the public CAs in one file, for programs that take one file."""
+        """The local and the public CAs in one file. Some programs take only one file."""
         return None if self._local is None else self._local.bundle
 
     def refresh(self) -> bool:
@@ -181,7 +181,7 @@ class LocalAuthority:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def _trusted_already(self) -> bytes:
-        """Return the CAs in SSL_CERT_FILE, or those that the machine trusts; the public ones if it has none.
+        """Return the CAs in SSL_CERT_FILE, or those that the machine trusts. The public ones if it has none.
 
         The bundle replaces them for builds and apps, and behind a proxy with its own CA only the machine's list has it.
         """
@@ -192,7 +192,7 @@ class LocalAuthority:
         return Path(certifi.where()).read_bytes()
 
     def renew(self) -> None:
-        """Issue another certificate if it is due, or if the names or the CA changed.
+        """Issue another certificate if it is due. It is also due if the names or the CA changed.
 
         Raises:
             Unavailable: it cannot be written.
@@ -269,7 +269,7 @@ class LocalAuthority:
 
 
 def _require_client_certificates(context: ssl.SSLContext, authorities: Path) -> None:
-    """Make the listener refuse connections without a certificate from one of these CAs.
+    """Have the listener require client certificates from one of these CAs.
 
     The handshake admits a client without one, so that the listener can tell it what is missing.
 

@@ -302,7 +302,7 @@ async def build_use_cases(
 
 
 def _remove_files(state: StateDir, storage: Storage, execution: Execution, account: AccountId) -> None:
-    """Delete the files of an account's apps, and its own directories; the first account has none.
+    """Delete the files of an account's apps, and its own directories. The first account has none.
 
     Raises:
         Unavailable: something in them cannot be deleted.

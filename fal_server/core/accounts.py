@@ -51,7 +51,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSecret:
-    """A secret in its stored, encrypted form; only the vault can decrypt it."""
+    """A secret in its stored, encrypted form. Only the vault can decrypt it."""
 
     account: AccountId
     environment: str
@@ -107,7 +107,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedAccount:
-    """A deleted account, which nobody can use, and whose data is not completely removed yet.
+    """A deleted account that nobody can use. Its data is not completely removed yet.
 
     Attributes:
         keys: the ids of its former keys.
@@ -198,7 +198,7 @@ class KnownAccounts:
 
     @property
     def ids_by_nickname(self) -> Mapping[str, AccountId]:
-        """The accounts by the first part of their apps' paths; a live view."""
+        """The accounts by the first part of their apps' paths. This is a live view."""
         return self._ids_by_nickname
 
     def add(self, account: Account) -> None:
@@ -246,7 +246,7 @@ class KnownAccounts:
         return found
 
     def quotas(self, account: AccountId) -> Quotas:
-        """Return the quotas of an account; called for every request to an app."""
+        """Return the quotas of an account. Every request to an app calls this."""
         found = self._accounts.get(account)
         return USUAL if found is None else found.quotas
 

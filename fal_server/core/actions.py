@@ -29,7 +29,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Start a PENDING runner on a node, as a machine type that fits.
+    """Start a PENDING runner on a node, as a fitting machine type.
 
     Attributes:
         gpus: the ids of the GPUs for it, which no other runner holds.
@@ -43,7 +43,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Leave a PENDING runner that fits on no node, say why, and try again later.
+    """Leave a PENDING runner that fits on no node. Say why, and try again later.
 
     Attributes:
         hopeless: whether there are nodes, but none would have room even if it were empty.
@@ -57,7 +57,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Send a runner no more requests; it stops once it has finished its current ones."""
+    """Send a runner no more requests. It stops once it has finished its current ones."""
 
     runner_id: str
     reason: str
@@ -65,21 +65,21 @@ class Drain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmUnrouted:
-    """Let the router confirm that it sends no more requests to a runner that is to stop."""
+    """Let the router confirm that a stopping runner gets no more requests."""
 
     runner_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrouted:
-    """Move a runner that is to stop, but still has requests, to DRAINING."""
+    """Move a stopping runner that still has requests to DRAINING."""
 
     runner_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Send SIGTERM with a grace time; planned until the runner is gone, sent once."""
+    """Send SIGTERM with a grace time. It is planned until the runner is gone, and sent once."""
 
     runner_id: str
     grace_seconds: int
@@ -112,7 +112,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandon:
-    """Give up a rolling deploy whose runner failed to start or fits on no node; the app keeps its revision."""
+    """End a rolling deploy whose runner failed to start or fits nowhere. The app keeps its revision."""
 
     app_id: AppId
     revision_id: str

@@ -29,5 +29,5 @@ def metrics_gate_key_of(token: str) -> str:
 
 
 def gate_key_of(token: str) -> str:
-    """Return the key of a runner's gate; the runner's token cannot be computed from it."""
+    """Return the key of a runner's gate. The runner's token cannot be computed from it."""
     return hashlib.sha256(b"fal runner gate\0" + token.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The events of an app: its runners' changes, its deploys and its settings, in one form and one order."""
+"""The events of an app in one form and one order. They are its runners' changes, deploys and settings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class EventPlace:
-    """The position of an event in time order; no two events of an app share one."""
+    """The position of an event in time order. No two events of an app share one."""
 
     at: datetime
     origin: Origin
@@ -62,7 +62,7 @@ class EventPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppChange:
-    """An entry of a runner's history, with its number there, and the runner's current row."""
+    """An entry of a runner's history. It has its number there, and the runner's current row."""
 
     change: StateChange
     number: int
@@ -71,7 +71,7 @@ class AppChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigChange:
-    """The settings of an app, and who may call it, before and after a change."""
+    """An app's settings and permitted callers before and after a change."""
 
     old: Mapping[str, Json]
     new: Mapping[str, Json]
@@ -81,7 +81,7 @@ class ConfigChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent:
-    """An event that is stored with the app's change, because no other row tells of it.
+    """An event that is stored with the app's change. No other row tells of it.
 
     Attributes:
         called: whether a caller's call made the change; if not, the controller did.
@@ -235,7 +235,7 @@ def recorded_between(
 
 
 def failed_deploy(app_id: AppId, at: datetime, reason: str) -> RecordedEvent:
-    """Return the event of a deploy that did not get as far as a revision."""
+    """Return the event of a deploy that did not become a revision."""
     return RecordedEvent(
         app_id=app_id, at=at, category=Category.DEPLOYMENT_FAILED, called=True, reason=reason[:_LONGEST_REASON]
     )
@@ -246,7 +246,7 @@ def _config(app: App) -> dict[str, Json]:
 
 
 def _caller_of(event: RecordedEvent, calls: Sequence[AuditRow]) -> str | None:
-    """Return the key of the last call before an event that can have caused it."""
+    """Return the key of the last possible cause of an event. This is a call before it."""
     if event.category is Category.DEPLOYMENT_FAILED:
         actions = {_BUILD, DEPLOY}
     elif event.new_revision_id is None:
@@ -280,7 +280,7 @@ def of_revision(revision: Revision, before: Revision | None, key_id: str | None)
 
 
 def app_of(row: AuditRow) -> str:
-    """Return the full name of an audit row's app; empty if it names none."""
+    """Return the full name of an audit row's app; empty without one."""
     named = named_in(row)
     name, environment = named.get("application_name") or named.get("alias") or "", named.get("environment_name", MAIN)
     return name if environment == MAIN or not name else f"{name}{SEPARATOR}{environment}"
@@ -294,7 +294,7 @@ def named_in(row: AuditRow) -> dict[str, str]:
 
 
 def deployer_of(revision: Revision, deploys: list[AuditRow]) -> str | None:
-    """Return the key that deployed a revision: that of its app's last deploy before it was stored.
+    """Return the key that deployed a revision. It made the app's last deploy before the revision was stored.
 
     Args:
         deploys: audit rows of the app's deploys.

@@ -1,4 +1,4 @@
-"""Reads the metrics page of an app, as Prometheus does: one bad line refuses the whole page."""
+"""Reads the metrics page of an app, as Prometheus does. One bad line refuses the whole page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Family:
 
 
 def read_page(page: bytes, labels: Mapping[str, str]) -> list[Metric]:
-    """Return the metrics of a page in the text format 0.0.4, with further labels on each sample.
+    """Return the metrics of a page in the text format 0.0.4. Each sample gets further labels.
 
     The names of our own metrics begin with `fal_`, so an app's such name gets `exported_` in front, as does a label of
     the app that has the name of a further one. Timestamps are left out, and of two samples of one series the first is
@@ -83,7 +83,7 @@ def read_page(page: bytes, labels: Mapping[str, str]) -> list[Metric]:
 
 
 def merged(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
-    """Return the metrics of several pages, each name once; one that has two kinds is `untyped`."""
+    """Return the metrics of several pages, each name once. One that has two kinds is `untyped`."""
     found: dict[str, Metric] = {}
     for page in pages:
         for metric in page:
@@ -98,7 +98,7 @@ def merged(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
 
 
 def _comment(line: str, families: dict[str, _Family]) -> None:
-    """Read `# HELP name text` and `# TYPE name kind`; other comments say nothing."""
+    """Read `# HELP name text` and `# TYPE name kind`. Other comments say nothing."""
     parts = line[1:].split(maxsplit=2)
     if len(parts) < 2 or parts[0] not in ("HELP", "TYPE"):
         return
@@ -138,7 +138,7 @@ def _sample(line: str, labels: Mapping[str, str]) -> tuple[str, dict[str, str], 
 
 
 def _is_number(text: str) -> bool:
-    """Return whether it is a number that Prometheus reads, too; it refuses those beyond the largest one."""
+    """Return whether Prometheus reads it as a number, too. It refuses those beyond the largest one."""
     if len(text) > _MOST_DIGITS or not _VALUE.fullmatch(text):
         return False
     return text.lower().lstrip("+-") == "inf" or abs(float(text)) != math.inf

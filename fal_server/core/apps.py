@@ -1,4 +1,4 @@
-"""An app: the name that users call, its settings, and the revision that serves it."""
+"""An app: its name, its settings, and the revision that serves it. Users call the name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AuthMode(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How an app moves to a new revision: at once, or once a runner of the revision is ready."""
+    """How an app moves to a new revision. It moves at once, or once a runner of the revision is ready."""
 
     RECREATE = "recreate"
     ROLLING = "rolling"
@@ -58,7 +58,7 @@ class App:
 def settled(
     app: App, *, revision_id: str | None = None, scaling: Scaling | None = None, auth_mode: AuthMode | None = None
 ) -> App:
-    """Return the app on a revision, without a deploy in progress; None keeps a setting."""
+    """Return the app on a revision, without a deploy in progress. None keeps a setting."""
     return replace(
         app,
         revision_id=revision_id or app.revision_id,

@@ -1,4 +1,4 @@
-"""The audit log: who changed what, and from where, as a chain that shows any changed or missing row."""
+"""The audit log: who changed what, and from where. It is a chain that shows any changed or missing row."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class AuditRow:
 
 
 def following(secret: bytes, before: AuditRow | None, entry: AuditEntry) -> AuditRow:
-    """Return the row of an entry that follows the last one of its account."""
+    """Return an entry's row, which follows the last one of its account."""
     sequence = 1 if before is None else before.sequence + 1
     previous = NOTHING_BEFORE if before is None else before.digest
     return AuditRow(sequence=sequence, entry=entry, digest=_digest(secret, previous, sequence, entry))
 
 
 def first_break(secret: bytes, before: AuditRow | None, rows: Iterable[AuditRow]) -> int | None:
-    """Return the number of the first row that does not follow its predecessor; None if all do.
+    """Return the number of the first row that breaks the chain. None if each follows its predecessor.
 
     Args:
         before: the row before the first of `rows`.

@@ -1,4 +1,4 @@
-"""Decides how many prewarmed workers each environment gets, based on its recent bursts of starts."""
+"""Decides how many prewarmed workers each environment gets. Its recent bursts of starts determine this."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Wish:
 
 
 def largest_burst(starts: Sequence[float], within_seconds: float) -> int:
-    """Return the most starts that followed each other faster than workers could be replaced.
+    """Return the most starts that came faster than workers could be replaced.
 
     Args:
         starts: their times in seconds, in order.
@@ -38,7 +38,7 @@ def largest_burst(starts: Sequence[float], within_seconds: float) -> int:
 
 
 def shares(wishes: Mapping[K, Wish], budget_mib: float) -> dict[K, int]:
-    """Return the number of workers for each environment: one, and more if needed and the budget allows.
+    """Return each environment's number of workers. It is one, and more if needed and the budget allows.
 
     Args:
         wishes: ordered by last use; the most recent one is served first.

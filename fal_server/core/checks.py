@@ -1,4 +1,4 @@
-"""Checks that constructors share, and naming of the request's field in their faults."""
+"""Checks that constructors share. Faults name the request's field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_bounds(field: str, value: int | None, least: int, most: int | None = N
 
 @contextmanager
 def inside(message: str) -> Generator[None]:
-    """Prefix the field of an InvalidArgument with the message that contains it, as in `files[0].hash`."""
+    """Prefix an InvalidArgument's field with its containing message, as in `files[0].hash`."""
     try:
         yield
     except InvalidArgument as fault:

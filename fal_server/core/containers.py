@@ -1,4 +1,4 @@
-"""A container: an image of an app, and the program that runs it."""
+"""A container: an app's image, and the program that runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONTAINER = "container"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The options that an engine needs to work on a machine, found by a trial.
+    """The options that an engine needs on a machine. A trial finds them.
 
     Attributes:
         engine: come before the verb, such as `--runtime`.

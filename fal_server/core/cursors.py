@@ -16,7 +16,7 @@ def write_cursor(position: Sequence[object]) -> str:
 
 
 def read_cursor(cursor: str) -> list[object]:
-    """Return the position of a cursor, which may consist of any JSON values.
+    """Return a cursor's position, which may consist of any JSON values.
 
     Raises:
         ValueError: it is not a cursor.

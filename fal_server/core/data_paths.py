@@ -11,7 +11,7 @@ _MOST_NAME_BYTES = 255
 
 
 def data_parts(path: str) -> tuple[str, ...]:
-    """Return the names between /data and a file or directory; none for /data itself.
+    """Return the names between /data and a path. There are none for /data itself.
 
     Args:
         path: such as `/data/a/b`; the first slash is optional, and empty names and `.` are ignored.

@@ -1,4 +1,4 @@
-"""Compares a planned deploy with the app's current state, and lists the controller's steps."""
+"""Compares a planned deploy with the current state. It lists the controller's steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Change:
 
 
 def changes(app: App | None, current: Revision | None, after: App, planned: Revision) -> tuple[Change, ...]:
-    """Return the differences, in a fixed order; for a new app, everything that is set.
+    """Return the differences in a fixed order. For a new app, return everything that is set.
 
     Args:
         app, current: the app and its revision; None for a new app.
@@ -55,7 +55,7 @@ def changes(app: App | None, current: Revision | None, after: App, planned: Revi
 
 
 def kept(given: Mapping[str, int | tuple[str, ...]], after: App, planned: Revision) -> str:
-    """Say which scaling settings the app keeps though its code names others; empty if there are none.
+    """Say which scaling settings the app keeps though its code names others. Empty if there are none.
 
     Args:
         given: the settings that the code names; an empty one names nothing.
@@ -107,7 +107,7 @@ def steps(
 
 
 def lack_everywhere(machine_types: Iterable[str], num_gpus: int | None, nodes: Sequence[Node]) -> str:
-    """Return why no node could ever run such a runner; empty if one could, or if no node is known."""
+    """Return why no node could ever run such a runner. Empty if one could, or if no node is known."""
     lacks: list[str] = []
     for node in nodes:
         found, lack = node.machine_types.choose(machine_types, num_gpus, node.total)
@@ -118,7 +118,7 @@ def lack_everywhere(machine_types: Iterable[str], num_gpus: int | None, nodes: S
 
 
 def _described(app: App, revision: Revision) -> dict[str, str]:
-    """Return all settings of an app that a deploy sets, as texts without secrets."""
+    """Return all settings that a deploy sets, as texts without secrets."""
     found: dict[str, str] = {}
     if revision.function is not None:
         found["code"] = f"sha256:{revision.function.blob[:12]}"

@@ -73,7 +73,7 @@ class Target:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "..." if parts.query else "", ""))
 
     def signature_headers(self, body: bytes) -> tuple[tuple[str, str], ...]:
-        """Return the header with the HMAC-SHA256 of a body in hex, if there is a key."""
+        """Return the header with the HMAC-SHA256 of a body in hex. There is none without a key."""
         if self.signing_key is None:
             return ()
         return ((SIGNATURE, hmac.new(self.signing_key.encode(), body, hashlib.sha256).hexdigest()),)
@@ -126,7 +126,7 @@ class LogDrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsent:
-    """What waits for a drain: how many lines, and since when the oldest."""
+    """What waits for a drain. It says how many lines, and since when the oldest."""
 
     lines: int = 0
     oldest_at: datetime | None = None

@@ -12,7 +12,7 @@ Labels: TypeAlias = "Mapping[str, str]"
 
 @dataclass(slots=True, kw_only=True)
 class Metric:
-    """A metric with its samples; mutable, because they are added one by one.
+    """A metric with its samples. It is mutable, because they are added one by one.
 
     Attributes:
         kind: `counter`, `gauge` or `histogram`; an app's may also be a `summary` or `untyped`.

@@ -17,7 +17,7 @@ FOUND_BROKEN = frozenset({StopCause.BROKE_CONNECTION, StopCause.UNAVAILABLE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """The consecutive failed starts of one revision: how many, and when, which and why the last one."""
+    """The consecutive failed starts of one revision. It says how many, and when, which and why the last one failed."""
 
     count: int = 0
     at: datetime | None = None
@@ -30,14 +30,14 @@ NO_FAILURES = Failures()
 
 
 def failed_to_start(runner: Runner) -> bool:
-    """Return whether a runner ended by itself before it was ready or soon after, without a request."""
+    """Return whether a runner ended by itself early, without a request. Early is before it was ready, or soon after."""
     if runner.desired is not Desired.SERVE or runner.ended_at is None or runner.first_byte_at is not None:
         return False
     return runner.ready_at is None or runner.ended_at - runner.ready_at < EARLY_END
 
 
 def failure_of(runner: Runner, at: datetime) -> Failures:
-    """Return the failed starts of a revision when a runner's start is the last one; its row has the count."""
+    """Return a revision's failed starts, of which a runner's is the last. Its row has the count."""
     return Failures(
         count=runner.failed_starts,
         at=at,
@@ -48,7 +48,7 @@ def failure_of(runner: Runner, at: datetime) -> Failures:
 
 
 def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool]) -> dict[tuple[AppId, str], Failures]:
-    """Return the consecutive failed starts by app and revision, from rows, after a restart of the controller.
+    """Return consecutive failed starts by app and revision, from rows. The controller needs this after a restart.
 
     Args:
         runners: the living and the recently ended ones, in any order.

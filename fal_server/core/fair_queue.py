@@ -1,4 +1,4 @@
-"""The queue of one app's waiting requests: normal before low, fair between callers, oldest first."""
+"""The queue of one app's waiting requests. It is normal before low, fair between callers, and oldest first."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class FairQueue:
             insort(self._lanes[entry.priority].setdefault(entry.caller, []), entry.number)
 
     def remove(self, request_id: str) -> QueueEntry | None:
-        """Remove and return a request; None if it is not in the queue."""
+        """Remove and return a request. None if it is not in the queue."""
         entry = self._entries.pop(request_id, None)
         if entry is None:
             return None
@@ -91,7 +91,7 @@ class FairQueue:
         return entry
 
     def take(self, now: datetime) -> QueueEntry | None:
-        """Remove and return the next request; None if there is none, or if all rest."""
+        """Remove and return the next request. None if there is none, or if all rest."""
         self._wake(now)
         for priority in _ORDER:
             lanes = self._lanes[priority]
@@ -114,11 +114,11 @@ class FairQueue:
         return found
 
     def next_change_at(self) -> datetime | None:
-        """Return when the next rest ends or deadline passes; None if there is neither."""
+        """Return when the next rest ends or deadline passes. None if there is neither."""
         return min((heap[0][0] for heap in (self._resting, self._deadlines) if heap), default=None)
 
     def position(self, request_id: str) -> int:
-        """Return how many requests are ahead of this one; 0 if it is not in the queue.
+        """Return how many requests are ahead of this one. It is 0 if this one is not in the queue.
 
         For each other caller, as many requests are ahead as this caller has before this one, and one more if that
         caller's turn comes first.
@@ -143,7 +143,7 @@ class FairQueue:
         return sum(entry.created_at <= created_before for entry in self._entries.values())
 
     def _rank(self, priority: Priority, caller: str | None, first: int) -> _Rank:
-        """Rank a caller: served longest ago first; callers who never were by their first request's number."""
+        """Rank a caller: served longest ago first. Callers never served rank by their first request's number."""
         return self._served[priority].get(caller, 0), first
 
     def _wake(self, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""The controller's errors; gRPC and HTTP map them to their own status codes."""
+"""The controller's errors. HTTP and gRPC map them to their own status codes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TooLarge(ResourceExhausted):
 
 
 class RateLimited(ResourceExhausted):
-    """Requests come faster than a quota allows; unlike for other limits, waiting helps.
+    """Requests come faster than a quota allows. Unlike for other limits, waiting helps.
 
     Args:
         retry_after_seconds: when the next one is allowed.
@@ -129,7 +129,7 @@ class Unavailable(Fault):
 
 
 class NodeTrouble(Unavailable):
-    """The machine cannot do it now, for example because its disk is full; the caller is not to blame."""
+    """The machine cannot do it now. Its disk may be full, and the caller is not to blame."""
 
     @staticmethod
     def explains(error: BaseException) -> bool:
@@ -142,7 +142,7 @@ class StartTimedOut(Unavailable):
 
 
 class StartDelayed(Unavailable):
-    """No runner serves, and the next start is delayed because earlier ones failed.
+    """No runner serves, and the next start is delayed. Earlier ones failed.
 
     Args:
         retry_after_seconds: when it is tried.

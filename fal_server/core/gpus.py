@@ -15,7 +15,7 @@ _SLICE = re.compile(r"\bMIG\s+(\S+)$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A GPU, or a slice of one, which one runner holds at a time.
+    """A GPU or a slice of one. One runner holds it at a time.
 
     Attributes:
         id: its UUID, by which CUDA finds it; a made-up name for a simulated GPU.
@@ -34,7 +34,7 @@ class Gpu:
 
     @property
     def exists(self) -> bool:
-        """Whether it is a real device rather than one simulated by the operator."""
+        """Whether it is a real device, not one that the operator simulates."""
         return self.device is not None
 
 
@@ -88,7 +88,7 @@ def offered(found: Sequence[Gpu], wanted: Mapping[str, int]) -> tuple[Gpu, ...]:
 
 
 def assign(gpus: Iterable[Gpu], held: Collection[str], wanted: Mapping[str, int]) -> tuple[str, ...]:
-    """Choose GPUs for a runner: for each label the first ones that nobody holds.
+    """Choose GPUs for a runner. It gets the first ones of each label that nobody holds.
 
     Args:
         gpus: those of the node.

@@ -64,7 +64,7 @@ def passed(vitals: Vitals) -> Vitals:
 def failed(
     check: HealthCheck, vitals: Vitals, *, started_at: datetime, startup_timeout: int, now: datetime
 ) -> tuple[Vitals, bool]:
-    """Return the state after a failed check, and whether the runner counts as unhealthy.
+    """Return the state after a failed check. Also return whether the runner counts as unhealthy.
 
     In the start period (at least `startup_timeout`, from the runner's start) a failure does not count. If checks are
     only made on an app's request, the app itself has raised the alarm, and one failure is enough.

@@ -1,4 +1,4 @@
-"""A runner's history: the recorded state changes, and the durations of its start's phases."""
+"""A runner's history. It has the recorded state changes, and the durations of its start's phases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartPhases:
-    """The duration of each phase of a start, in seconds; None if it has not ended or did not happen.
+    """The duration of each phase of a start, in seconds. None if it has not ended or did not happen.
 
     Attributes:
         waiting: from the runner's creation until its start on a node is ordered.
@@ -41,7 +41,7 @@ class StartPhases:
 
 
 def change_between(before: Runner | None, after: Runner, now: datetime) -> StateChange | None:
-    """Return the history entry for a change to a runner's row; None if there is none.
+    """Return the history entry for a runner's row change; None without one.
 
     Each new state, the first hold and the order to start have one. So a runner has at most a dozen, however long it
     waits and however often its reason changes.

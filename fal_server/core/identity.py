@@ -16,7 +16,7 @@ LOCAL: Final = AccountId("local")
 
 
 class EveryAccount(Enum):
-    """The type of EVERY_ACCOUNT, so that no account's id can be mistaken for it."""
+    """The type of EVERY_ACCOUNT. No account's id can be mistaken for it."""
 
     EVERY_ACCOUNT = "every account"
 
@@ -28,7 +28,7 @@ Accounts: TypeAlias = "AccountId | EveryAccount"
 
 
 def within(accounts: Accounts, owner: AccountId) -> bool:
-    """Return whether an object of this owner is visible to a call on behalf of these accounts."""
+    """Return whether these accounts' calls may see an object of this owner."""
     return accounts is EVERY_ACCOUNT or accounts == owner
 
 
@@ -55,7 +55,7 @@ class AppId:
 
     @classmethod
     def parse(cls, account: AccountId, full_name: str) -> AppId:
-        """Return the id of an account's app by its full name, the result of `str`."""
+        """Return an account's app id from its full name. The full name is the result of `str`."""
         name, environment = split_app_name(full_name)
         if environment == MAIN:
             name = full_name  # an app in main is not written `name--main`
@@ -122,5 +122,5 @@ class Principal:
 
 
 def membership_of(user: AccountId, team: AccountId) -> str:
-    """Return the name of a user's membership of a team; no key has such an id."""
+    """Return the name of a user's membership of a team. No key has such an id."""
     return f"{user}@{team}"

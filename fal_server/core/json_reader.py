@@ -13,12 +13,11 @@ _LARGE_NUMBER = re.compile(r"\d{300}|\d[eE]\+?\d{3}")
 
 
 def read_json(data: bytes | str) -> object:
-    """Return the value of a JSON document whose texts are all UTF-8 and whose numbers all fit a double.
+    """Return the value of a JSON document with UTF-8 texts. All its numbers fit a double.
 
     Raises:
         ValueError: it is not JSON (RFC 8259), is nested too deeply, or contains anything else. It raises no other
-        error,
-            because readers of foreign data would miss it.
+            error, because readers of foreign data would miss it.
     """
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.encode().decode()
     try:

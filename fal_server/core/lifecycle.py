@@ -1,4 +1,4 @@
-"""The table of allowed state transitions of runners, and the only function that makes one."""
+"""The table of runners' allowed state transitions. The only function that makes one is here, too."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _UNKNOWN = AccountId("")
 
 
 class LogSource(StrEnum):
-    """The origin of a line: the environment's build, the platform, or one of the app's streams."""
+    """The origin of a line. It is the environment's build, the platform, or one of the app's streams."""
 
     BUILD = "build"
     SYSTEM = "system"
@@ -87,7 +87,7 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """A page of lines, the cursor to resume from, and whether there were more lines.
+    """A page of lines, and whether there were more. It has the cursor to resume from.
 
     Attributes:
         reached: the time of the last line read, which may be beyond the last match.

@@ -32,7 +32,7 @@ class Resources:
         )
 
     def lacks_for(self, wanted: Resources) -> str | None:
-        """Return what is missing here for `wanted`, for people; None if it fits."""
+        """Return what is missing here for `wanted`, for people. None if it fits."""
         for label, count in sorted(wanted.gpus.items()):
             if self.gpus.get(label, 0) < count:
                 return f"{count} x {label} asked for, {self.gpus.get(label, 0)} free"
@@ -84,7 +84,7 @@ class MachineType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerLimits:
-    """The limits of one runner, and what its owner can do if they are too low.
+    """The limits of one runner. It also says what its owner can do if they are too low.
 
     Attributes:
         memory_mib, disk_mib: None sets no limit.
@@ -120,7 +120,7 @@ class MachineTypes:
     named: Mapping[str, MachineType] = field(default_factory=_built_in)
 
     def with_own(self, own: Iterable[MachineType]) -> MachineTypes:
-        """Return these with an operator's types, which replace those of the same name."""
+        """Return these with an operator's types. They replace those of the same name."""
         return MachineTypes(named={**self.named, **{machine_type.name: machine_type for machine_type in own}})
 
     def get(self, name: str) -> MachineType:
@@ -197,7 +197,7 @@ class MachineTypes:
         )
 
     def choose(self, names: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
-        """Return the first machine type in the app's order that fits, and ""; otherwise None and why nothing fits."""
+        """Return the first fitting machine type in the app's order, and "". Without one, return None and why."""
         reasons: list[str] = []
         for name in names:
             lack = free.lacks_for(self.resources_of(name, num_gpus))

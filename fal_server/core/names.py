@@ -69,7 +69,7 @@ def app_name(name: str, environment: str, field: str = "application_name") -> st
 
 
 def split_app_name(name: str) -> tuple[str, str]:
-    """Split an app's full name into its name without suffix and its environment."""
+    """Split an app's full name into its bare name and its environment."""
     base, separator, suffix = name.rpartition(SEPARATOR)
     return (base, suffix) if separator else (name, MAIN)
 
@@ -106,7 +106,7 @@ def identifier(value: str, field: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """Return a user's text for a message: quoted, without control characters, at most 80 characters."""
+    """Return a user's text for a message. It is quoted, without control characters, and has at most 80 characters."""
     return repr(value if len(value) <= 80 else value[:77] + "...")
 
 
@@ -129,5 +129,5 @@ def checked_text(value: str, field: str, most: int) -> str:
 
 
 def is_host_name(name: str) -> bool:
-    """Return whether it is a host name without scheme and port (RFC 1123, 2.1); other scripts are written as xn--."""
+    """Return whether it is a bare host name (RFC 1123, 2.1). It has no scheme and port; other scripts are xn--."""
     return len(name) <= _LONGEST_HOST_NAME and _HOST_NAME.fullmatch(name) is not None

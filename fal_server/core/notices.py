@@ -207,7 +207,7 @@ def compared(notice: Notice, known: Iterable[Problem], readings: Iterable[Readin
 
 
 def document(name: str, account: str, problems: Sequence[Problem], now: datetime) -> dict[str, object]:
-    """Return what a webhook gets, for JSON; without problems it is a test."""
+    """Return what a webhook gets, for JSON. Without problems it is a test."""
     return {
         "notice": name,
         "account": account,
@@ -240,7 +240,7 @@ def headline(account: str, problems: Sequence[Problem]) -> str:
 
 
 def lines(problems: Sequence[Problem]) -> list[str]:
-    """Return a line for each problem, for people; the first of many only."""
+    """Return a line for each problem, for people. Of many, only the first ones have one."""
     if not problems:
         return ["This is a test. Problems will be told here."]
     shown = [f"{_state(each)}: {each.condition.value} of {each.subject}: {each.detail}" for each in problems[:_SHOWN]]
@@ -260,7 +260,7 @@ def checked_notice_name(name: str) -> str:
 
 
 def checked_thresholds(given: Mapping[str, float], *, of_controller: bool) -> dict[NoticeCondition, float]:
-    """Check thresholds by condition: 0 means the usual one, and none at all means every condition.
+    """Check thresholds by condition. The value 0 means the usual one, and none at all means every condition.
 
     Args:
         of_controller: whether problems of the controller may be told.

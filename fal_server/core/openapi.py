@@ -8,7 +8,7 @@ from fal_server.core.revisions import Json
 
 
 def takes_post(metadata: Mapping[str, Json], path: str) -> bool | None:
-    """Return whether an app answers POST at a path; None if it has no description.
+    """Return whether an app answers POST at a path. None if it has no description.
 
     Args:
         metadata: the revision's metadata.
@@ -34,12 +34,12 @@ def _fits(described: list[str], asked: list[str]) -> bool:
 
 
 def cancel_path(path: str) -> str:
-    """Return the path on which an app is told that a request was cancelled; `path` may include a query."""
+    """Return the path that tells an app of a request's cancellation. `path` may include a query."""
     return path.partition("?")[0].rstrip("/") + "/cancel"
 
 
 def template_of(metadata: Mapping[str, Json], path: str) -> str | None:
-    """Return the described path that matches a path, with the fewest parameters; None if there is none.
+    """Return the described path that matches a path, with the fewest parameters. None if there is none.
 
     Args:
         metadata: the revision's metadata.

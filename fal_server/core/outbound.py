@@ -1,4 +1,4 @@
-"""Calls of the controller to addresses that callers gave: webhooks, log drains, notices."""
+"""Calls of the controller to addresses from callers. They are webhooks, log drains, and notices."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _PLACE, _REFUSED = "loc", ("input", "ctx")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptPayload:
-    """What a request sent and got; None is a body that is not kept."""
+    """What a request sent and got. None is a body that is not kept."""
 
     account: AccountId
     request_id: str
@@ -38,7 +38,7 @@ class KeptPayload:
 
 
 class EndedPayload(NamedTuple):
-    """What a request sent and got, as it came; None is a body that is too large.
+    """What a request sent and got, as it came. None is a body that is too large.
 
     Attributes:
         ended: seconds of a monotonic clock.
@@ -54,7 +54,7 @@ class EndedPayload(NamedTuple):
 
 
 def redacted(body: bytes | None) -> bytes | None:
-    """Return a JSON body with the texts in fields that hold credentials replaced; None if it is none, or too large.
+    """Return a JSON body with its credentials replaced. None if it is no JSON, or too large.
 
     A field is known by its name, also where a list of pairs or an answer about invalid input names it. Numbers stay,
     because a number of tokens is no token.
@@ -85,7 +85,7 @@ def _without(value: object, *, hides: bool) -> object:
 
 
 def _told_elsewhere(fields: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the fields of which another one says that they hold a credential."""
+    """Return the fields that hold a credential according to another field."""
     place = fields.get(_PLACE)
     if isinstance(place, list) and any(_is_credential(part) for part in cast("list[object]", place)):
         return _REFUSED

@@ -1,4 +1,4 @@
-"""Places PENDING runners, and decides what happens to one for which there is no place."""
+"""Places PENDING runners. It decides what happens to one for which there is no place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plan_launches(
     quotas: QuotasOf = usual_quotas,
     reserve: Reserve = first_fit,
 ) -> list[Placing]:
-    """Placement PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
+    """Place PENDING runners, oldest first. One that does not fit does not block smaller ones behind it.
 
     Args:
         waiting: the runners without a process that are to start, with their requirements.
@@ -62,13 +62,13 @@ def plan_launches(
 
 
 def launch_due_at(runner: Runner, needs: Needs, now: datetime) -> datetime:
-    """Return when the next action for a starting runner is due, which may be now."""
+    """Return when a starting runner's next action is due. It may be now."""
     delayed = needs.delayed or runner.state is not RunnerState.FAILURE_DELAY
     return runner.not_before if delayed and runner.not_before is not None else now
 
 
 def held_gpus(runners: Iterable[Runner]) -> dict[str, dict[str, Runner]]:
-    """Return the holder of each GPU: by node, then by the GPU's id.
+    """Return the holder of each GPU by node, then by id.
 
     A GPU is free once its runner is completely gone.
     """

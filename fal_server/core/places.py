@@ -69,7 +69,7 @@ class Lack:
 
 
 class Room:
-    """Counts the resources that runners with a process hold on each node, and those that accounts may have."""
+    """Counts the resources that runners with a process hold on each node. It also counts what accounts may have."""
 
     def __init__(self) -> None:
         self._taken: dict[str, Counter[tuple[str, int | None]]] = defaultdict(Counter)
@@ -123,7 +123,7 @@ class TakenRoom:
 
     @classmethod
     def of(cls, runners: Iterable[Runner], num_gpus: Callable[[Runner], int | None]) -> TakenRoom:
-        """Return the resources that runners hold; those without a process, and ended ones, hold none.
+        """Return the resources that runners hold. Those without a process, and ended ones, hold none.
 
         Args:
             num_gpus: the number of GPUs of a runner, instead of its machine type's.
@@ -177,7 +177,7 @@ class FreeRoom:
         )
 
     def take(self, node: Node, machine_type: str, num_gpus: int | None) -> Placement:
-        """Take room on a node, even if it has none; the place has as many of the GPUs as are free."""
+        """Take room on a node, even if it has none. The place has as many of the GPUs as are free."""
         taken = node.machine_types.resources_of(machine_type, num_gpus)
         gpus = assign(node.gpus, self._held[node.name], taken.gpus)
         self._free[node.name] = self._free[node.name].minus(taken)
@@ -197,7 +197,7 @@ def may_be_in(region: str, wanted: Collection[str], known: Collection[str]) -> b
 
 
 def elsewhere(wanted: Iterable[str], known: Iterable[str]) -> str:
-    """Return the reason why no machine is in a region that an app allows."""
+    """Explain that no machine is in a region that an app allows."""
     there = ", ".join(sorted(region or "none" for region in known))
     return f"no machine is in a region that the app allows ({', '.join(wanted)}); they are in: {there}"
 

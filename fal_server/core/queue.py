@@ -1,4 +1,4 @@
-"""The queue's requests, and the decision after each attempt: pass on the response, retry, or give up."""
+"""The queue's requests, and the decision after each attempt. It may pass on the response, retry, or give up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class State(StrEnum):
 
 
 class Priority(StrEnum):
-    """A low request starts only if no normal one of the same app can."""
+    """A low request starts only if no normal one can. Both are of the same app."""
 
     NORMAL = "normal"
     LOW = "low"
@@ -129,7 +129,7 @@ class Answer:
     body: bytes = field(repr=False, default=b"")
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header by its lower-case name, or None."""
+        """Return a header's first value by its lower-case name, or None."""
         return next((value for key, value in self.headers if key == name), None)
 
 
@@ -152,13 +152,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """An app's rules for retries: the number by condition, and conditions that are not retried at all."""
+    """An app's rules for retries. They have the number by condition, and conditions that are not retried at all."""
 
     budgets: Mapping[Condition, int] = field(default_factory=dict[Condition, int])
     skipped: frozenset[Condition] = frozenset()
 
     def budget(self, condition: Condition, *, no_retry: bool) -> int:
-        """Return how often a request may be retried; the caller's setting precedes the app's and the platform's."""
+        """Return how often a request may be retried. The caller's setting precedes the app's and the platform's."""
         if no_retry or condition in self.skipped:
             return 0
         return min(self.budgets.get(condition, MOST_ATTEMPTS - 1), MOST_ATTEMPTS - 1)
@@ -191,7 +191,7 @@ class RetryDecision:
 
 
 def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) -> Policy:
-    """Return a revision's settings as a policy; malformed ones fall back to the platform's default."""
+    """Return a revision's settings as a policy. Malformed ones fall back to the platform's default."""
     budgets: dict[Condition, int] = {}
     try:
         given = read_json(retry_config) if retry_config else {}
@@ -207,7 +207,7 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
 
 
 def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> RetryDecision:
-    """Decide the consequences of a request's last attempt, by the rules in docs/reference/calling.md.
+    """Decide the consequences of a request's last attempt. The rules are in docs/reference/calling.md.
 
     Args:
         request: its state at the start of the attempt, so that `attempt` is its number.
@@ -236,18 +236,18 @@ def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy)
 
 
 def switch(value: str | None) -> bool | None:
-    """Return a header's value as a bool: 1 or 0, true or false; None if it is missing or neither."""
+    """Return a header's value as a bool. It is 1 or 0, true or false. None if it is missing or neither."""
     text = (value or "").strip().lower()
     return True if text in _TRUE else False if text in _FALSE else None
 
 
 def lease_until(now: datetime, request_timeout_seconds: float) -> datetime:
-    """Return when an attempt that starts now loses its owner, which cuts it off before that."""
+    """Return when an attempt that starts now loses its owner. The owner cuts it off before that."""
     return now + timedelta(seconds=request_timeout_seconds + 60)
 
 
 def _classify(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
-    """Return the reason to retry (or None), the runner's outcome, and whether to probe it."""
+    """Return the reason to retry, the runner's outcome, and whether to probe. The reason may be None."""
     if isinstance(seen, Failure):
         return (
             seen.condition,

@@ -1,4 +1,4 @@
-"""Compares desired with actual runners, and plans which to start, drain and end."""
+"""Compares desired with actual runners. It plans which to start, drain and end."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class AppInput:
     unproven: frozenset[str] = frozenset()
 
     def scaling_of(self, runner: Runner) -> Scaling:
-        """Return the settings for a runner: one of the next revision already has that revision's."""
+        """Return the settings for a runner. One of the next revision already has that revision's."""
         coming = self.next_scaling is not None and runner.revision_id == self.app.next_revision_id
         return self.next_scaling if coming and self.next_scaling is not None else self.app.scaling
 
@@ -176,7 +176,7 @@ class StandingPlan:
         self._room = Room()
 
     def due(self, now: datetime) -> set[AppId]:
-        """Return the apps that must be examined although nothing about them has changed.
+        """Return apps that must be examined although nothing about them has changed.
 
         Some have only rested for long: this eventually finds changes that were not reported.
         """
@@ -210,18 +210,18 @@ class StandingPlan:
         return actions + examination.launches(nodes, quotas)
 
     def examination(self, now: datetime) -> Examination:
-        """Return a plan that takes one app after another, so that other work may be done between two of them."""
+        """Return a plan that takes one app after another. Other work may be done between two of them."""
         return Examination(self, now)
 
     def note(self, look: Look, due_at: datetime | None, now: datetime, *, active: bool) -> None:
-        """Note what an app holds, and when it must be examined again; at the next plan if it is active."""
+        """Note what an app holds, and when it is next examined. That is at the next plan if the app is active."""
         (self._active.add if active else self._active.discard)(look.app_id)
         self._remember(look, due_at, now)
 
     def launches(
         self, waiting: Sequence[tuple[Runner, Needs]], nodes: Sequence[Node], now: datetime, quotas: QuotasOf
     ) -> list[Action]:
-        """Return where the waiting runners start, considering the resources that all apps hold."""
+        """Return where waiting runners start, considering what all apps hold."""
         self._active |= {runner.app_id for runner, needs in waiting if launch_due_at(runner, needs, now) <= now}
         return [*plan_launches(waiting, self._room, nodes, now, quotas, self._reserve)]
 
@@ -243,7 +243,7 @@ class StandingPlan:
 
 
 class Examination:
-    """One plan of a StandingPlan: first each app's own actions, then the launches of all.
+    """One plan of a StandingPlan. Each app's own actions come first, then the launches of all.
 
     Args:
         plan: notes what is found.
@@ -277,7 +277,7 @@ class Examination:
 
 
 def _plan_look(look: Look, now: datetime) -> tuple[list[Action], datetime | None]:
-    """Return an app's actions without launches; if there are none, also when time alone may bring some."""
+    """Return an app's actions without launches. If there are none, also return when time alone may bring some."""
     given = look.given
     actions: list[Action] = []
     due_at: datetime | None = None
@@ -296,7 +296,7 @@ def _plan_look(look: Look, now: datetime) -> tuple[list[Action], datetime | None
 
 
 def _earliest(one: datetime | None, other: datetime | None, now: datetime) -> datetime | None:
-    """Return the earlier of two times; the second counts only if it is in the future."""
+    """Return the earlier of two times. The second counts only if it is in the future."""
     if other is None or other <= now:
         return one
     return other if one is None or other < one else one
@@ -305,7 +305,7 @@ def _earliest(one: datetime | None, other: datetime | None, now: datetime) -> da
 def _plan_app(
     given: AppInput, runners: list[Runner], usage: Mapping[str, Usage], now: datetime
 ) -> tuple[list[Action], datetime | None]:
-    """Return an app's actions, and when a runner may have been idle for long enough."""
+    """Return an app's actions. Also return when a runner may have been idle for long enough."""
     app = given.app
     serving = [r for r in runners if r.desired is Desired.SERVE]
     current = [r for r in serving if r.revision_id == app.revision_id]
@@ -353,7 +353,7 @@ def _not_before(given: AppInput, now: datetime) -> datetime | None:
 
 
 def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -> list[Action]:
-    """Plan a rolling deploy: a runner of the next revision must be ready before the app moves."""
+    """Plan a rolling deploy. A runner of the next revision must be ready before the app moves."""
     app = given.app
     if app.next_revision_id is None:
         return []
@@ -372,7 +372,7 @@ def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -
 
 
 def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner], now: datetime) -> list[Action]:
-    """Plan `stop --replace` and rollouts, one runner at a time: the old one drains once its replacement is ready."""
+    """Plan `stop --replace` and rollouts, one runner at a time. The old one drains once its replacement is ready."""
     marked = [r for r in counted if r.replace_first]
     if not marked:
         return []
@@ -394,7 +394,7 @@ def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner
 def _victims(
     app: App, counted: list[Runner], usage: Mapping[str, Usage], keep: int, now: datetime
 ) -> tuple[list[tuple[Runner, str]], datetime | None]:
-    """Choose surplus runners: the youngest without a process, then the longest idle past keep_alive.
+    """Choose surplus runners. First come the youngest without a process, then the longest idle past keep_alive.
 
     Ready runners go only while enough ready ones stay; a starting one does not count as ready.
 
@@ -432,7 +432,7 @@ def _leave(runner: Runner, reason: str) -> Action:
 
 
 def _startup_over(given: AppInput | None, runner: Runner) -> datetime | None:
-    """Return when a starting runner exceeds its timeout; None if it is not starting or has no timeout."""
+    """Return when a starting runner exceeds its timeout. None if it is not starting or has no timeout."""
     if given is None or runner.state is not S.SETUP or runner.desired is not Desired.SERVE or runner.started_at is None:
         return None
     return runner.started_at + timedelta(seconds=given.scaling_of(runner).startup_timeout)

@@ -1,4 +1,4 @@
-"""The records of ended requests: a row for each, and statistics for each minute."""
+"""The records of ended requests. They are a row for each, and statistics for each minute."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RequestStatus(StrEnum):
 
 
 def status_of(code: int | None) -> RequestStatus:
-    """Return how a request ended by its status code; None if its caller left."""
+    """Return how a request ended by its status code. None if its caller left."""
     if code is None:
         return RequestStatus.LEFT
     if code < 400:
@@ -38,7 +38,7 @@ def status_of(code: int | None) -> RequestStatus:
 
 
 def in_sample(request_id: str, share: float) -> bool:
-    """Return whether a success gets a row; the result for one request never changes."""
+    """Return whether a success gets a row. The result for one request never changes."""
     return share >= 1.0 or crc32(request_id.encode()) < share * 2**32
 
 
@@ -115,7 +115,7 @@ class RequestRecord:
 
     @property
     def wait_seconds(self) -> float:
-        """The time that it waited for a runner; its whole duration if none got it."""
+        """The time that it waited for a runner. It is the whole duration if none got it."""
         return ((self.started_at or self.ended_at) - self.received_at).total_seconds()
 
     @property
@@ -142,7 +142,7 @@ class QueuedTrace(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class RequestStats:
-    """Statistics of requests, which can be merged; mutable, because they grow with each request.
+    """Statistics of requests, which can be merged. They are mutable, because they grow with each request.
 
     Attributes:
         codes: the number of requests by status code; 0 stands for callers who left.
@@ -198,7 +198,7 @@ class RequestStats:
 
 
 class MinuteKey(NamedTuple):
-    """The subject and the minute of statistics; a request counts in the minute of its end.
+    """The subject and the minute of statistics. A request counts in the minute of its end.
 
     Attributes:
         at: when the minute begins.

@@ -1,4 +1,4 @@
-"""Decides what may be deleted: code, files and environments that are neither needed nor recently used."""
+"""Decides what may be deleted. This is code, files and environments that are neither needed nor recently used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A revision: one immutable version of an app's code, with its runners' requirements."""
+"""A revision: one immutable version of an app's code. It has its runners' requirements."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EnvironmentSpec:
 
     @property
     def env_id(self) -> str:
-        """The hash that names the build; a different password does not change it."""
+        """The hash that names the build. A different password does not change it."""
         what: list[Json] = [self.kind, self._without_passwords()]
         if self.account != LOCAL:  # environments of the first account are older than accounts
             what.append(self.account)
@@ -52,7 +52,7 @@ class EnvironmentSpec:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _without_passwords(self) -> Mapping[str, Json]:
-        """Return the configuration without the image's secrets and passwords, and without the deployer's directory."""
+        """Return the configuration without the image's secrets and passwords. It lacks the deployer's directory."""
         image = self.configuration.get("image")
         if self.kind != "container" or not isinstance(image, Mapping):
             return self.configuration
@@ -64,7 +64,7 @@ class EnvironmentSpec:
         return {**self.configuration, "image": kept}
 
     def with_context(self, files: Sequence[AppFile]) -> EnvironmentSpec:
-        """Return it with the files that a container's Dockerfile copies, because they determine the image."""
+        """Return it with the files that a container's Dockerfile copies. They determine the image."""
         if self.kind != "container":
             return self
         context = [[file.relative_path, file.hash] for file in sorted(files, key=lambda file: file.relative_path)]
@@ -72,14 +72,14 @@ class EnvironmentSpec:
 
     @property
     def runs_itself(self) -> bool:
-        """Whether it is an image that runs unchanged, without code of the app."""
+        """Whether it is an image that runs unchanged, without app code."""
         image = self.configuration.get("image")
         return self.kind == "container" and isinstance(image, Mapping) and image.get("use_isolate") is False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A serialized Python object, stored as a blob and only loaded inside the app's own environment.
+    """A serialized Python object. It is stored as a blob and only loaded inside the app's own environment.
 
     Attributes:
         method: the importable module that loads it, such as `cloudpickle`.
@@ -156,7 +156,7 @@ def check_limits(
     num_gpus: int | None,
     termination_grace_seconds: int | None,
 ) -> None:
-    """Check the numbers that a request with code shares with its revision; None means not set.
+    """Check the numbers that a request with code shares with its revision. None means not set.
 
     Raises:
         InvalidArgument: one is out of range.

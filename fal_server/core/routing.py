@@ -21,7 +21,7 @@ _MOST_LEFT = 64
 
 
 class Outcome(StrEnum):
-    """How a request on a runner ended, which decides what happens to the runner.
+    """How a request on a runner ended. It decides what happens to the runner.
 
     DONE, UNUSED and CLIENT_GONE: it stays. UNUSED: nothing was sent to it, so it was not in use. After CLIENT_GONE it
     may still work on the request. STOP_RUNNER: it asked to be stopped. It is killed after RUNNER_FAILED (its connection
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
 
 
 def error_type_of(status: int) -> str:
-    """Return the published error type for an app's response of 400 or above that names none."""
+    """Return the published error type for an app's response that names none. The response's status is 400 or above."""
     if status < 500:
         return "bad_request"
     return "request_timeout" if status == 504 else "runner_server_error"
@@ -46,7 +46,7 @@ def error_type_of(status: int) -> str:
 
 @dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Slot:
-    """A runner in the router's view; mutable, because it changes with every request.
+    """A runner in the router's view. It is mutable, because it changes with every request.
 
     Attributes:
         host, port, gate_key: see RunnerAddress.
@@ -95,7 +95,7 @@ class Slot:
 
 
 class OpenSlots:
-    """Chooses among runners with room: the one with the fewest requests; of equals, the oldest.
+    """Chooses the runner with the fewest requests among those with room. Of equals, it takes the oldest.
 
     So idle runners stay idle while others have room, and eventually end. The cost of a choice does not grow with the
     number of runners.
@@ -155,7 +155,7 @@ class OpenSlots:
         self._cool(before - slot.hints)
 
     def _cool(self, hints: frozenset[str]) -> None:
-        """Drop a runner's old hints: an app may name new ones with each response."""
+        """Drop a runner's old hints. An app may name new ones with each response."""
         for hint in hints:
             warm = self._warm[hint]
             warm.runners -= 1
@@ -163,7 +163,7 @@ class OpenSlots:
                 del self._warm[hint]
 
     def choose(self, max_multiplexing: int, hint: str | None = None) -> Slot | None:
-        """Return the runner for the next request, preferring one with a matching hint.
+        """Return the runner for the next request, preferring a matching hint.
 
         Returns:
             None if every runner is full. A hint is only a preference: no request waits for it.
@@ -221,6 +221,6 @@ class _ByLoad:
 
 
 def parse_hints(value: str) -> frozenset[str]:
-    """Return the values of an X-Fal-Runner-Hints header, which replace those of earlier responses."""
+    """Return the values of an X-Fal-Runner-Hints header. They replace those of earlier responses."""
     hints = (hint.strip() for hint in value[:MOST_HINT_CHARACTERS].split(","))
     return frozenset(hint for hint in hints if hint)

@@ -1,4 +1,4 @@
-"""How many runners an app had in each state, minute by minute, from the stored rows."""
+"""How many runners an app had in each state, minute by minute. The stored rows tell that."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerCounts:
-    """The number of runners by state; ready ones run requests or are idle."""
+    """The number of runners by state. Ready ones run requests or are idle."""
 
     running: float = 0.0
     idle: float = 0.0

@@ -43,7 +43,7 @@ NO_PROCESS = frozenset({RunnerState.FAILURE_DELAY, RunnerState.PENDING})
 
 
 class Desired(StrEnum):
-    """The desired state of a runner: take requests, finish the current ones, or be gone."""
+    """The desired state of a runner. It is to take requests, finish the current ones, or be gone."""
 
     SERVE = "serve"
     DRAIN = "drain"
@@ -150,7 +150,7 @@ class Runner:
 
     @property
     def metrics_address(self) -> RunnerAddress | None:
-        """The address of its metrics; None if no process of it listens there."""
+        """The address of its metrics. None if no process of it listens there."""
         if not self.metrics_port or self.metrics_access is MetricsAccess.CLOSED:
             return None
         gated = self.metrics_access is MetricsAccess.GATED

@@ -24,7 +24,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """How many runners an app may have, and its timeouts; durations are in whole seconds.
+    """How many runners an app may have, and its timeouts. Durations are in whole seconds.
 
     Raises:
         InvalidArgument: a value is out of range, or no machine type is named; the controller knows which ones exist.

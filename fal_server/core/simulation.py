@@ -1,4 +1,4 @@
-"""Plays a trace of requests through the controller's own rules: plan, step and choose.
+"""Plays a trace of requests through the controller's own rules. These are plan, step and choose.
 
 The simulated nodes have unlimited room. Each start takes the same time and succeeds, unless that time is longer than
 `startup_timeout`. Runners stop as soon as they have nothing to do. There are three kinds of events: a request arrives,
@@ -86,7 +86,7 @@ class SimulationResult:
     unserved: int
 
     def wait_of(self, percent: int) -> float:
-        """Return a percentile of the waiting times, in seconds; 0 if no request was served."""
+        """Return a percentile of the waiting times, in seconds. It is 0 if no request was served."""
         if not self.waits:
             return 0.0
         return self.waits[max(0, -(-len(self.waits) * percent // 100) - 1)]
@@ -102,7 +102,7 @@ class _SimulatedRunner:
 def simulate(
     scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float
 ) -> Generator[None, None, SimulationResult]:
-    """Play a trace; yields from time to time, so that other work can run in between.
+    """Play a trace. It yields from time to time, so that other work can run in between.
 
     Args:
         scaling: the settings to try.
@@ -253,7 +253,7 @@ class _Simulation:
             self._route()
 
     def _apply(self, action: Action) -> bool:
-        """Apply an action; return False if it has no effect on a simulated fleet."""
+        """Apply an action. Return False if it has no effect on a simulated fleet."""
         match action:
             case Create():
                 due = self._now
@@ -275,7 +275,7 @@ class _Simulation:
         return True
 
     def _create(self, due: float) -> None:
-        """Add a runner that starts at `due`; until then it waits because a start has failed."""
+        """Add a runner that starts at `due`. Until then it waits because a start has failed."""
         self._started += 1
         runner_id = f"{self._started:06}"
         started_at = self._time(due)
@@ -315,7 +315,7 @@ class _Simulation:
     # The next time to plan
 
     def _tick_at(self) -> float:
-        """Return when time alone may change something: half a second after a change, or at the end of a delay."""
+        """Return when time alone may change something. It is half a second after a change, or a delay's end."""
         scaling = self._scaling
         times: list[float] = []
         if self._moved_at is not None:

@@ -1,4 +1,4 @@
-"""A mergeable sketch of durations: merging the parts of a span gives the quantiles of the whole."""
+"""A mergeable sketch of durations. Merging the parts of a span gives the quantiles of the whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PER_LOG = 1 / math.log(_GAMMA)
 
 @dataclass(slots=True)
 class DurationSketch:
-    """Counts durations in buckets whose bounds grow by a fixed factor, so that each has the same relative error.
+    """Counts durations in buckets whose bounds grow by a fixed factor. So each has the same relative error.
 
     Attributes:
         counts: the number of durations in each bucket, by its number.
@@ -44,7 +44,7 @@ class DurationSketch:
         self.seconds += other.seconds
 
     def quantile(self, share: float) -> float | None:
-        """Return the duration that this share of all does not exceed, in seconds; None if there are none.
+        """Return the duration that this share of all does not exceed. It is in seconds; None if there are none.
 
         Args:
             share: from 0, the shortest, to 1, the longest.
@@ -57,7 +57,7 @@ class DurationSketch:
         return None
 
     def up_to(self, bounds: Iterable[float]) -> list[int]:
-        """Return the number of durations at or below each bound, in seconds; a bound's own bucket does not count."""
+        """Return the number of durations at or below each bound, in seconds. A bound's own bucket does not count."""
         return [
             sum(count for bucket, count in self.counts.items() if _GAMMA**bucket <= bound * (1 + 1e-9))
             for bound in bounds

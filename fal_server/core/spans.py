@@ -1,4 +1,4 @@
-"""The spans of a request, which follow from its record: where it waited, and how long the app took."""
+"""The spans of a request, which follow from its record. They show where it waited, and how long the app took."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Span:
 
 
 def spans_of(request: TracedRequest) -> list[Span]:
-    """Return the spans of a request: the whole, what it waited for, the start of a runner, and the app."""
+    """Return a request's spans. They are the whole, what it waited for, the start of a runner, and the app."""
     record, trace = request.record, request.trace
     failed = record.code is None or record.code >= 500
     found = [

@@ -1,4 +1,4 @@
-"""Timeframes: the intervals into which statistics of a span are divided, in a time zone."""
+"""Timeframes: intervals into which a span's statistics are divided. They are in a time zone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def usual_timeframe(span: timedelta) -> Timeframe:
 
 
 def begin_of(at: datetime, frame: Timeframe, zone: ZoneInfo = UTC_ZONE) -> datetime:
-    """Return when the interval that contains a time begins, in the zone; weeks begin on Monday."""
+    """Return when the interval that contains a time begins, in the zone. Weeks begin on Monday."""
     local = at.astimezone(zone).replace(second=0, microsecond=0)
     if frame is Timeframe.MINUTE:
         return local
@@ -50,7 +50,7 @@ def begin_of(at: datetime, frame: Timeframe, zone: ZoneInfo = UTC_ZONE) -> datet
 
 
 def end_of(begin: datetime, frame: Timeframe) -> datetime:
-    """Return when the interval that begins at a time ends, in the same zone."""
+    """Return when the interval that begins at a time ends. Both are in the same zone."""
     if frame is Timeframe.MINUTE:
         return (begin.astimezone(UTC_ZONE) + timedelta(minutes=1)).astimezone(begin.tzinfo)
     if frame is Timeframe.HOUR:

@@ -15,12 +15,12 @@ _NOTHING = ("-" + "0" * 32 + "-", "-" + "0" * 16 + "-")
 
 
 def is_traceparent(value: str) -> bool:
-    """Return whether a header field is a valid traceparent; an invalid one must be ignored."""
+    """Return whether a header field is a valid traceparent. An invalid one must be ignored."""
     return _VALID.fullmatch(value) is not None and not any(nothing in value[:55] for nothing in _NOTHING)
 
 
 def new_traceparent(request_id: str) -> str:
-    """Return the traceparent of a new trace whose id is the request's, without the hyphens.
+    """Return the traceparent of a new trace with the request's id. The id has no hyphens.
 
     The span is the platform's, which exports none of its own then. The flag leaves it to the app to record its own.
 
@@ -33,7 +33,7 @@ def new_traceparent(request_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The trace of a request, and the spans of ours that others refer to; all in hex.
+    """The trace of a request, and our spans that others refer to. All is in hex.
 
     Attributes:
         parent_id: the caller's span; "" if the request starts the trace.
@@ -63,7 +63,7 @@ def trace_of(request_id: str, traceparent: str) -> Trace:
 
 
 def traceparent_among(headers: Iterable[tuple[str, str]]) -> str:
-    """Return the traceparent among header fields with lower-case names; "" if there is no valid one."""
+    """Return the traceparent among header fields with lower-case names. It is "" if there is no valid one."""
     return next((value for name, value in headers if name == TRACEPARENT and is_traceparent(value)), "")
 
 
@@ -78,6 +78,6 @@ def traceparent_for_app(request_id: str, traceparent: str, *, exported: bool) ->
 
 
 def continued(request_id: str, traceparent: str) -> str:
-    """Return the traceparent for the app when our spans are exported: its parent is our span; see `trace_of`."""
+    """Return the app's traceparent if our spans are exported. Its parent is our span; see `trace_of`."""
     trace = trace_of(request_id, traceparent)
     return f"00-{trace.trace_id}-{trace.app_span}-{int(trace.sampled):02x}"

@@ -31,7 +31,7 @@ class Delivery:
 
 
 def payload(request_id: str, answer: Answer, error: str | None) -> bytes:
-    """Return the body of a webhook: the response as JSON, and whether it was a success."""
+    """Return the body of a webhook. It is the response as JSON, and whether it was a success."""
     content = b"null"
     problem: str | None = None
     if answer.body:
@@ -54,7 +54,7 @@ def payload(request_id: str, answer: Answer, error: str | None) -> bytes:
 
 
 def message(request_id: str, user_id: str, timestamp: int, body: bytes) -> bytes:
-    """Return the message to sign: request id, user id, Unix time and the body's SHA-256 in hex, one per line."""
+    """Return the message to sign. It is request id, user id, Unix time and the body's SHA-256 in hex, one per line."""
     return "\n".join((request_id, user_id, str(timestamp), hashlib.sha256(body).hexdigest())).encode()
 
 

@@ -1,4 +1,4 @@
-"""Workflows: apps that call one another, as a graph of nodes with references to earlier outputs.
+"""Workflows: apps that call one another, as a graph of nodes. Nodes have references to earlier outputs.
 
 The form is the published one: `$input` is the caller's input, `$node.images.0.url` a part of a node's output.
 """
@@ -63,7 +63,7 @@ class Graph:
     output: Json
 
     def sorter(self) -> TopologicalSorter[str]:
-        """Return a sorter of the nodes in which each comes after those that it needs."""
+        """Return a sorter in which each node comes after those it needs."""
         return TopologicalSorter({node.node_id: node.needs for node in self.nodes.values()})
 
 

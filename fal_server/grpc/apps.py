@@ -1,4 +1,4 @@
-"""Handlers for apps, which the wire calls aliases, and conversions of their settings."""
+"""Handlers for apps, which the wire calls aliases. They convert the apps' settings, too."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class AppHandlers:
 
 
 def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
-    """Return the numeric settings that a message sets, by the field names of core.scaling.Scaling."""
+    """Return the numeric settings that a message sets. The names are those of the fields of core.scaling.Scaling."""
     return {setting: getattr(message, field) for field, setting in _SETTINGS.items() if message.HasField(field)}
 
 
@@ -145,7 +145,7 @@ def alias_info(view: AppView) -> pb.AliasInfo:
 
 
 def put_settings(message: pb.AliasInfo | revision_pb2.ApplicationInfo, scaling: Scaling) -> None:
-    """Write the settings of an app or a revision into its message; both messages use the same field names."""
+    """Write the settings of an app or a revision into its message. Both messages use the same field names."""
     for field, setting in _SETTINGS.items():
         if (value := getattr(scaling, setting)) is not None:
             setattr(message, field, value)

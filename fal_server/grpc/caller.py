@@ -1,4 +1,4 @@
-"""The caller of a call: the key in its metadata, and the handler's view of it."""
+"""The caller of a call: its key, and the handler's view. The key is in the call's metadata."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Caller:
 
 
 def request_id(metadata: Metadata) -> str:
-    """Return the caller's id for the call, or a new one if that is not fit for a log."""
+    """Return the caller's id for the call. It is a new one if that is not fit for a log."""
     given = _texts(metadata).get(REQUEST_ID, "")
     return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
@@ -69,7 +69,7 @@ def credentials(metadata: Metadata) -> tuple[str, str] | str:
 
 
 def acts_for(metadata: Metadata) -> str:
-    """Return the user id of the account that a call acts for; empty if it names none."""
+    """Return the user id of the account that a call acts for. Empty if it names none."""
     return _texts(metadata).get(USER_ID, "")
 
 

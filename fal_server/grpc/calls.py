@@ -1,4 +1,4 @@
-"""Turns a handler into a gRPC method: messages in and out, faults to statuses, one log line per call."""
+"""Turns a handler into a gRPC method. It moves messages, turns faults into statuses, and logs a line per call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ACTIONS = {name.rpartition(".")[2]: name.removeprefix("fal.v1.") for name in RE
 
 
 class Admitted(NamedTuple):
-    """The current call's caller, and a place to record that it has one."""
+    """The current call's caller. It has a place to record that there is one."""
 
     principal: Principal
     open_calls: OpenCalls
@@ -103,7 +103,7 @@ def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -
 
 
 def refusing(name: str, reason: Exception, key_id: str) -> Method:
-    """Return a method that answers every call with an error and reads no message.
+    """Return a method that answers every call with an error. It reads no message.
 
     It is a streaming method: gRPC reads and inflates the request of a unary method before it calls the handler.
 
@@ -128,7 +128,7 @@ async def _call(name: str, context: Context) -> AsyncGenerator[Caller]:
 
 @asynccontextmanager
 async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[str]:
-    """Set the call's id, turn a failure into its status, and log the outcome."""
+    """Set the call's id. Turn a failure into its status, and log the outcome."""
     call_id = request_id(context.invocation_metadata() or ())
     code = grpc.StatusCode.OK
     started = time.monotonic()
@@ -166,7 +166,7 @@ async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[s
 
 
 async def _admit(name: str, request: Message, caller: Caller, context: Context) -> None:
-    """Refuse objects outside the part of the account that a key is for, and record the coming change.
+    """Refuse objects outside the part that a key is for. Record the coming change.
 
     Raises:
         PermissionDenied: the key is for one app or environment, and the request does not name one.
@@ -209,7 +209,7 @@ async def _each(request_type: type[M], requests: AsyncIterator[bytes]) -> AsyncG
 
 
 async def _send_all(responses: AsyncGenerator[Response], caller: Caller, context: Context) -> None:
-    """Write the responses, and close their source before the call ends, whatever ends the stream."""
+    """Write the responses, and close their source before the call ends. This happens whatever ends the stream."""
     async with aclosing(responses) as messages:
         async for message in messages:
             await caller.accept()

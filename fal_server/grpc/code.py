@@ -140,7 +140,7 @@ def _revision_id(text: str) -> str:
 
 
 def _check_callable(request: Code) -> None:
-    """Require a callable, unless there is an image, which can have its own command."""
+    """Require a callable, unless there is an image. An image can have its own command."""
     chosen = request.WhichOneof("callable")
     if chosen is None and not any(environment.kind == "container" for environment in request.environments):
         raise InvalidArgument("function", "neither function nor entrypoint is set: send the code to run, or name it")

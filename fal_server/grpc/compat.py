@@ -1,4 +1,4 @@
-"""The second name of every method, which published clients use, and its description for reflection."""
+"""Every method's second name, and its description for reflection. Published clients use that name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FULL_NAME = f"{PACKAGE}.{SERVICE}"
 
 
 def reflection_pool(services: Iterable[ServiceDescriptor], others: Iterable[bytes]) -> DescriptorPool:
-    """Return the descriptors for reflection: these services, their second name, and other files.
+    """Return the descriptors for reflection. They are of these services, their second name, and other files.
 
     It is not the default pool, in which the published stubs, if a process has loaded them, own the second name.
 

@@ -38,7 +38,7 @@ def time_of(stamp: Timestamp, field: str) -> datetime:
 
 
 def optional_time(message: Message, field: str) -> datetime | None:
-    """Return a field of a message as an aware time, or None if it is not set.
+    """Return a field of a message as an aware time. None if it is not set.
 
     Raises:
         InvalidArgument: it is not a time.
@@ -78,7 +78,7 @@ def named(number: int, names: Mapping[int, E], field: str) -> E:
 
 
 def free_form(struct: Struct, field: str) -> dict[str, Json]:
-    """Return a Struct as plain values; its numbers are doubles, and whole ones become integers again.
+    """Return a Struct as plain values. Its numbers are doubles, and whole ones become integers again.
 
     Raises:
         InvalidArgument: a number is not finite, or a value is not set.
@@ -111,5 +111,5 @@ def _plain(value: Value, field: str) -> Json:
 
 
 def _printable(path: str) -> str:
-    """Return a path into a caller's value in printable form: its keys come from the caller."""
+    """Return a path into a caller's value in printable form. Its keys come from the caller."""
     return re.sub(r"[^\x20-\x7e]", "?", path)[:200]

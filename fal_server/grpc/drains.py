@@ -1,4 +1,4 @@
-"""Handlers for log drains; what may be a credential never leaves the controller."""
+"""Handlers for log drains. What may be a credential never leaves the controller."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class ExecHandlers:
         return pb.GetExecResponse.FromString(found[0])
 
     async def list_execs(self, request: pb.ListExecsRequest, caller: Caller) -> pb.ListExecsResponse:
-        """Return the commands of one runner, or of all, in the order of their start."""
+        """Return the commands of one runner, or of all. They are in the order of their start."""
         data = request.SerializeToString()
         if request.runner_id:
             line = await self._execs.line(caller.scope, request.runner_id)

@@ -1,4 +1,4 @@
-"""Admits calls by the key in their metadata, before a message is read."""
+"""Admits calls by their metadata's key, before a message is read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Return the method's handler, one that refuses the call, or None for a method that is not served."""
+        """Return the method's handler, or one that refuses the call. None for a method that is not served."""
         path = handler_call_details.method
         permission = self._permissions.get(path)
         if permission is None:

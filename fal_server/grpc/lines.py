@@ -1,4 +1,4 @@
-"""Log lines on the wire: the short form that builds, deploys and runs stream, and the stored form."""
+"""Log lines on the wire, in short and in stored form. Builds, deploys and runs stream the short form."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def short_line(entry: LogEntry) -> pb.Log:
 
 
 def stored_lines(entries: Iterable[LogEntry]) -> bytes:
-    """Return stored lines as the serialized field 1 of a message; `FromString` makes the message.
+    """Return stored lines as the serialized field 1 of a message. `FromString` makes the message.
 
     This takes half the time of building a message for each line, because the common part of consecutive lines is
     serialized once.

@@ -95,7 +95,7 @@ def _query(selector: pb.LogSelector) -> LogQuery:
 
 
 def _fitting(entries: Sequence[LogEntry]) -> int:
-    """Return how many of these lines fit into a message of the clients' default limit; at least one."""
+    """Return how many of these lines fit into a message. The clients' default limit applies, but it is at least one."""
     size = 0
     for count, entry in enumerate(entries):
         size += len(entry.message)
@@ -124,7 +124,7 @@ def _without_paging(request: pb.ListLogsRequest) -> pb.ListLogsRequest:
 
 
 def _digest(listing: _Listing) -> str:
-    """Return a digest that identifies a listing on all its pages; it reveals no secret."""
+    """Return a digest that identifies a listing on all its pages. It reveals no secret."""
     return hashlib.sha256(listing.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 

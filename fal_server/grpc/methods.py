@@ -1,4 +1,4 @@
-"""Maps each method of the contract to its handler, by the contract's descriptors."""
+"""Maps each method to its handler by the contract's descriptors."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def generic_handlers(methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> 
 
 
 def handlers_by_path(services: Services) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    """Return the handler of every method by the path of its name in the contract.
+    """Return each method's handler by its path in the contract.
 
     Raises:
         AttributeError: a method has no handler.

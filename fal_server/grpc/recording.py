@@ -1,4 +1,4 @@
-"""The audit log's data about a call: the objects that its request names, and the caller's address."""
+"""The audit log's data about a call. These are the objects that its request names, and the caller's address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fal_server.core.audit import PEER_PREFIX
 
 
 def named_things(request: Message, fields: Sequence[str]) -> str:
-    """Return the fields of a request as `name=value` separated by commas, without unset ones.
+    """Return the fields of a request as comma-separated `name=value`, without unset ones.
 
     Args:
         fields: as in the table RECORDED.

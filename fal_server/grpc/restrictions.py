@@ -1,4 +1,4 @@
-"""Restricts callers whose keys are for one app or environment to requests about it."""
+"""Restricts callers whose keys are for one app or environment. They may only make requests about it."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class RunnerHandlers:
     async def _list(
         self, kind: type[_Listed], request: _Listing, app: str | None, environment: str, caller: Caller
     ) -> bytes:
-        """Return a page of runners, or all of them to callers that ask for no page, like published clients.
+        """Return a page of runners. Callers that ask for no page, like published clients, get all of them.
 
         Only few of them exist as Python objects at a time, so that a garbage collection blocks the event loop for
         milliseconds only.

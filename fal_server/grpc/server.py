@@ -1,4 +1,4 @@
-"""The gRPC server: the contract, health and reflection, on a Unix socket, a loopback port, or both."""
+"""The gRPC server. It serves the contract, health and reflection, on a Unix socket, a loopback port, or both."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ class GrpcServer:
             await self._health.set(name, status)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Refuse new calls, and cancel unfinished ones after the grace; None cancels at once."""
+        """Refuse new calls, and cancel unfinished ones after the grace. None cancels at once."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 
     def _reflection(self) -> list[grpc.GenericRpcHandler]:
-        """Return the handlers of both versions of the protocol, which differ only in name."""
+        """Return the handlers of both versions of the protocol. They differ only in name."""
         pool = compat.reflection_pool(
             SERVICES, (health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
         )

@@ -1,4 +1,4 @@
-"""A command or login shell inside a runner: streams in both directions until the exit code."""
+"""A command or login shell inside a runner. Streams go in both directions until the exit code."""
 
 from __future__ import annotations
 

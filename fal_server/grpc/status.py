@@ -1,4 +1,4 @@
-"""Turns a fault into a gRPC status with ErrorInfo, BadRequest and RetryInfo of google.rpc."""
+"""Turns a fault into a gRPC status. It has ErrorInfo, BadRequest and RetryInfo of google.rpc."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trailers(fault: Fault, request_id: str) -> tuple[tuple[str, str | bytes], ..
 
 
 def shortened(message: str) -> str:
-    """Return a message that fits into trailers: its start and more of its end, where installers state the reason."""
+    """Return a message that fits into trailers. It keeps the start and, for installers' reasons, more of the end."""
     encoded = message.encode(errors="replace")
     if _size(encoded) <= _MOST_ENCODED:
         return encoded.decode()
@@ -62,7 +62,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _size(encoded: bytes) -> int:
-    """Return the bytes of a text in percent-encoding, as gRPC sends a status message."""
+    """Return how many bytes a text has in percent-encoding. In this form gRPC sends a status message."""
     plain = len(_PRINTABLE.findall(encoded))
     return plain + 3 * (len(encoded) - plain)
 

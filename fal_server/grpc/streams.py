@@ -1,4 +1,4 @@
-"""Streams of responses: closes their source at the end, and splits long lists into messages."""
+"""Streams of responses. They close their source at the end, and split long lists into messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_ROWS = 100
 
 @asynccontextmanager
 async def closing(iterator: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
-    """Close the iterator at the end, because a build, a run or a session ends with it."""
+    """Close the iterator at the end. A build, a run or a session ends with it."""
     try:
         yield iterator
     finally:
@@ -26,7 +26,7 @@ async def closing(iterator: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]
 
 
 def pages(changes: Changes[T]) -> Iterator[Changes[T]]:
-    """Split changes into messages; only the last one has the version, the first one says whether it is a snapshot."""
+    """Split changes into messages. Only the last has the version, and the first says whether it is a snapshot."""
     last = max(0, len(changes.rows) - 1) // _MOST_ROWS
     for number in range(last + 1):
         yield replace(

@@ -1,4 +1,4 @@
-"""Calls unary methods of the contract without gRPC's wire, with the same admission as over it."""
+"""Calls unary methods of the contract without gRPC's wire. Admission is the same as over it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""HTTP: the server, calls to apps, the controller's own paths, and calls to other hosts."""
+"""The HTTP server, calls to apps, and calls to other hosts. The controller's own paths are here, too."""

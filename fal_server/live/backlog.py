@@ -54,7 +54,7 @@ class LiveRequest:
     bytes_out: int = 0
 
     def cancel(self) -> None:
-        """Note that its caller asked to cancel it, and tell the runner that has it."""
+        """Note that its caller asked to cancel it. Tell the runner that has it."""
         if not self.cancelled:
             self.cancelled = True
             if self.on_cancel is not None:
@@ -63,7 +63,7 @@ class LiveRequest:
 
 @dataclass(slots=True)
 class Held:
-    """An account's number of live requests, and the total size of their bodies.
+    """An account's number of live requests, and their bodies' total size.
 
     Counted: by the backlog.
     """
@@ -96,7 +96,7 @@ class Backlog:
 
     @contextmanager
     def reserved(self, account: AccountId, size: int, requests: int = 1) -> Generator[None]:
-        """Count requests, with bodies of this size together, while they are being stored."""
+        """Count requests, with bodies of this total size, during their storage."""
         held = self._held[account]
         held.requests += requests
         held.size += size
@@ -107,7 +107,7 @@ class Backlog:
             held.size -= size
 
     def admit(self, live: LiveRequest, size: int) -> None:
-        """Count a new request with a body of this size, without queuing it."""
+        """Count a new request with a body of this size. It is not queued."""
         self._number += 1
         live.number, live.size = self._number, size
         self._live[live.request.request_id] = live
@@ -116,7 +116,7 @@ class Backlog:
         held.size += size
 
     def add(self, request: QueuedRequest, size: int = 0) -> LiveRequest:
-        """Queue a request: a new one with a body of this size, or one whose attempt is repeated."""
+        """Queue a request. It is a new one with a body of this size, or one whose attempt is repeated."""
         live = self._live.get(request.request_id)
         if live is None:
             live = LiveRequest(request)
@@ -142,13 +142,13 @@ class Backlog:
         return self._live.get(request_id)
 
     def of_app(self, app_id: AppId, state: State | None = None) -> Iterable[LiveRequest]:
-        """Return the live requests of an app, all or those in one state."""
+        """Return the live requests of an app, all or in one state."""
         return [
             live for live in self if live.request.app_id == app_id and (state is None or live.request.state is state)
         ]
 
     def take(self, app_id: AppId) -> LiveRequest | None:
-        """Take the next request of an app off its queue; None if there is none now."""
+        """Take the next request of an app off its queue. None if there is none now."""
         line = self._lines.get(app_id)
         now = self._clock.now()
         if line is None or self._paused.get(app_id, now) > now:
@@ -159,7 +159,7 @@ class Backlog:
         return None if entry is None else self._live[entry.request_id]
 
     def pause(self, app_id: AppId, until: datetime) -> None:
-        """Take no request of an app before this time, because none of its runners can start."""
+        """Take no request of an app before this time. None of its runners can start."""
         self._paused[app_id] = until
 
     def withdraw(self, live: LiveRequest) -> bool:
@@ -186,7 +186,7 @@ class Backlog:
         return [self._live[entry.request_id] for entry in found]
 
     def waits(self, app_id: AppId) -> bool:
-        """Return whether a new request of an app would overtake another one if it did not queue."""
+        """Return whether a new request of an app would overtake another one."""
         return app_id in self._lines or self.on_the_way[app_id] > 0
 
     @property
@@ -195,7 +195,7 @@ class Backlog:
         return list(self._lines)
 
     def position(self, live: LiveRequest) -> int:
-        """Return how many requests are ahead of one; 0 if an attempt is in progress."""
+        """Return how many requests are ahead of one. It is 0 if an attempt is in progress."""
         line = self._lines.get(live.request.app_id)
         return 0 if line is None else line.position(live.request.request_id)
 
@@ -210,7 +210,7 @@ class Backlog:
         return bool(self._lines)
 
     def load(self, app: App) -> Load:
-        """Return the load of an app's queue; the dispatcher counts requests in progress."""
+        """Return the load of an app's queue. The dispatcher counts requests in progress."""
         line = self._lines.get(app.app_id)
         if line is None:
             return Load()

@@ -35,7 +35,7 @@ async def existing_environment(
 
 
 class Catalog:
-    """Holds all apps by identity, and the revisions in use; changes apps in the store first.
+    """Holds all apps and the revisions in use. It changes apps in the store first.
 
     Cache: `load` rebuilds it from the store. The ephemeral apps of `fal run` exist only here, and end with their call.
 
@@ -123,7 +123,7 @@ class Catalog:
         return app_id in self._ephemeral and app_id not in self._apps
 
     async def change(self, app_id: AppId, change: Callable[[App], App]) -> App:
-        """Change an app in the store, then here; if `change` raises, nothing changes.
+        """Change an app in the store, then here. If `change` raises, nothing changes.
 
         Raises:
             NotFound: there is no such app.
@@ -136,7 +136,7 @@ class Catalog:
         return await run_to_completion(work())
 
     async def put(self, app_id: AppId, make: Callable[[App | None], App]) -> App:
-        """Write the app that `make` returns; `make` gets the current app or None."""
+        """Write the app that `make` returns. `make` gets the current app or None."""
 
         async def work() -> App:
             async with self._lock:
@@ -145,7 +145,7 @@ class Catalog:
         return await run_to_completion(work())
 
     async def register(self, revision: Revision, make: Callable[[App | None], App]) -> App:
-        """Write a new revision together with its app from `make`, which gets the current app or None."""
+        """Write a new revision together with its app. `make` gets the current app or None, and returns the new one."""
 
         async def work() -> App:
             async with self._lock:
@@ -222,20 +222,20 @@ class Catalog:
             self._touched.add(known.app_id)
 
     def prune(self, in_use: Container[str]) -> None:
-        """Drop revisions that neither an app nor `in_use` names; the store keeps them."""
+        """Drop revisions that neither an app nor `in_use` names. The store keeps them."""
         named = {app.revision_id for app in (*self._apps.values(), *self._ephemeral.values())}
         named |= {app.next_revision_id for app in self._apps.values() if app.next_revision_id}
         if len(self._revisions) > len(named):
             self._revisions = {i: r for i, r in self._revisions.items() if i in named or i in in_use}
 
     def on_revision(self, app: App, revision_id: str) -> App:
-        """Return the app moved to a revision, which must be in memory, with its settings."""
+        """Return the app moved to a revision, with its settings. The revision must be in memory."""
         revision = self._revisions.get(revision_id)
         scaling = app.scaling if revision is None else carried_over(app.scaling, revision.scaling)
         return settled(app, revision_id=revision_id, scaling=app.next_scaling or scaling, auth_mode=app.next_auth_mode)
 
     async def promote(self, app_id: AppId, revision_id: str) -> None:
-        """Move an app to a rolling deploy's target revision, unless a newer deploy replaced it."""
+        """Move an app to a rolling deploy's revision. It does nothing if a newer deploy replaced it."""
         await self.find_revision(EVERY_ACCOUNT, revision_id)
         await self._settle(app_id, revision_id, lambda app: self.on_revision(app, revision_id))
 
@@ -251,15 +251,15 @@ class Catalog:
         await self._settle(app_id, revision_id, stay, reason)
 
     def why_abandoned(self, revision_id: str) -> str | None:
-        """Return why a rolling deploy to this revision was given up, or None."""
+        """Return why a rolling deploy to this revision was given up."""
         return self._abandoned.get(revision_id)
 
     async def record_failed_deploy(self, app_id: AppId, reason: str) -> None:
-        """Record in an app's history that a deploy did not get as far as a revision."""
+        """Record that a deploy of an app did not reach a revision."""
         await self._store.record_event(failed_deploy(app_id, self._clock.now(), reason))
 
     async def _settle(self, app_id: AppId, revision_id: str, change: Callable[[App], App], reason: str = "") -> None:
-        """End a rolling deploy to this revision if it is still in progress."""
+        """End a rolling deploy to this revision if it is in progress."""
 
         async def work() -> None:
             async with self._lock:

@@ -16,7 +16,7 @@ MOST_DECISIONS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A decision, or the unexpected end of a runner, which explains later decisions.
+    """A decision, or a runner's unexpected end, which explains later decisions.
 
     Value: it never changes.
 

@@ -1,4 +1,4 @@
-"""Explains why no runner of an app takes requests, to callers who wait for one."""
+"""Explains to waiting callers why no runner of an app takes requests."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Delays:
         self._clock = clock
 
     def not_in_time(self, app_id: AppId, seconds: float) -> str:
-        """Return the message for a request that no runner took within its start timeout."""
+        """Return the message for a request that no runner took in time."""
         delay = self.of(app_id) or self.of_setup(app_id)
         why = "" if delay is None else f": {delay.reason}"
         return f"no runner of {str(app_id)!r} took the request within {seconds:g} s{why}"
 
     def of(self, app_id: AppId) -> Delay | None:
-        """Return why an app has no runner; None if one serves, or nothing prevents its start."""
+        """Return why an app has no runner. None if one serves, or nothing prevents its start."""
         app = self._catalog.get(app_id)
         if app is None:
             return None
@@ -68,7 +68,7 @@ class Delays:
         return None if held is None else Delay(reason=held.reason, next_try_at=held.not_before)
 
     def of_setup(self, app_id: AppId) -> Delay | None:
-        """Return that the setup of an app's only runners takes long; None if it does not, or another runner serves."""
+        """Return that the setup of an app's only runners takes long. None if it does not, or another runner serves."""
         app = self._catalog.get(app_id)
         runners = [] if app is None else self._serving(app)
         if any(runner.state is RunnerState.IDLE for runner in runners):

@@ -77,7 +77,7 @@ NOWHERE = RoutedApp(
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """A request's right to one slot of a runner, until it is released.
+    """A request's right to one slot of a runner until its release.
 
     Counted: the dispatcher hands each out and takes it back once.
 
@@ -115,7 +115,7 @@ class _WaitingRequest:
 
 
 class Dispatcher:
-    """Assigns runner slots to requests; nothing else does, so its counts are right.
+    """Assigns runner slots to requests. Nothing else does, so its counts are right.
 
     Counted: slots in use, through the fleet. Owned: the waiting requests, by the process that holds their connections.
 
@@ -204,7 +204,7 @@ class Dispatcher:
         return bool(self.waiting_apps)
 
     def try_acquire(self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
-        """Return a lease at once; None if no slot is free or other requests already wait."""
+        """Return a lease at once. None if no slot is free or other requests already wait."""
         app = self._catalog.get(app_id)
         if app is None or self._waiting.get(app_id):
             return None
@@ -297,12 +297,12 @@ class Dispatcher:
         return leases
 
     def send(self, lease: Lease) -> bool:
-        """Note that a request is sent now, later than it got its slot; return whether it still has that."""
+        """Note that a request is sent now. Return whether it still has its slot."""
         lease.sent_at = self._clock.now()
         return self._fleet.holds(lease.slot, lease)
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
-        """Take back a slot, because its request has left the runner; a second call changes nothing."""
+        """Take back a slot, because its request has left the runner. A second call changes nothing."""
         if not self._fleet.holds(lease.slot, lease):
             return
         if outcome is Outcome.CLIENT_GONE and self.on_abandoned is not None and lease.slot.open:
@@ -316,7 +316,7 @@ class Dispatcher:
         self._end_lease(lease, outcome)
 
     async def _blame(self, lease: Lease, asked: Awaitable[bool]) -> None:
-        """Blame a runner for a broken connection only if its node answers; else the way to it broke.
+        """Blame a runner for a broken connection only if its node answers. Otherwise the way to it broke.
 
         In that case the runner may still work on the request, as on one whose caller has left.
         """
@@ -350,7 +350,7 @@ class Dispatcher:
             self._serve_waiting(runner.app_id)
 
     def runner_failed(self, lease: Lease, detail: str) -> asyncio.Task[RunnerFailure]:
-        """Take back at once the slot of a request whose connection broke; then find out how its runner ended.
+        """Take back the slot of a request whose connection broke. Then find out how its runner ended.
 
         Args:
             detail: how the connection broke.
@@ -373,7 +373,7 @@ class Dispatcher:
         return RunnerFailure(detail=_end_in_request(runner), ended_alone=not lease.slot.shared)
 
     async def _end_of(self, runner_id: str, ended: asyncio.Future[Runner | None]) -> Runner | None:
-        """Wait for the end of a runner; return None if that takes too long or cannot be read."""
+        """Wait for the end of a runner. Return None if that takes too long or cannot be read."""
         try:
             if self._fleet.get(runner_id) is None:
                 return await self._fleet.find(EVERY_ACCOUNT, runner_id)
@@ -407,11 +407,11 @@ class Dispatcher:
             self._tasks.spawn(self._first_byte(lease, self._clock.now()), name=f"first byte of {lease.runner_id}")
 
     async def confirm_unrouted(self, runner_id: str) -> None:
-        """Confirm that a runner that should no longer serve gets no further requests."""
+        """Confirm that a runner gets no further requests. The runner should no longer serve."""
         await self._fleet.confirm_unrouted(runner_id)
 
     def serve_waiting(self) -> None:
-        """Serve all waiting requests again, because an app may have moved, been scaled or been deleted."""
+        """Serve all waiting requests again. An app may have moved, been scaled or been deleted."""
         for app_id in list(self._waiting):
             self._serve_waiting(app_id)
 
@@ -420,7 +420,7 @@ class Dispatcher:
         self._fail(app_id, lambda: NotFound(f"app {str(app_id)!r}", "it was deleted"))
 
     def give_up(self, app_id: AppId, reason: str) -> None:
-        """Fail the requests that wait for an app whose runners cannot start, unless one serves or starts."""
+        """Fail the waiting requests of an app whose runners cannot start. It does nothing if one serves or starts."""
         if any(_serves(runner) for runner in self._fleet.of_app(app_id)):
             return
         self._fail(app_id, lambda: Unavailable(f"no runner of {str(app_id)!r} can start here: {reason}"))
@@ -454,7 +454,7 @@ class Dispatcher:
         return lease
 
     def _withdraw(self, app_id: AppId, waiter: _WaitingRequest) -> None:
-        """Remove a waiting request; if it got a slot at the same time, pass that on."""
+        """Remove a waiting request. If it got a slot at the same time, pass that on."""
         line = self._waiting.get(app_id)
         if line is not None and waiter in line:
             line.remove(waiter)
@@ -495,7 +495,7 @@ class Dispatcher:
         return runner is not None and runner.ready_at is not None and runner.ready_at >= at
 
     def _start_delayed(self, app: App) -> StartDelayed | None:
-        """Return the error for a request that only a delayed start could serve; None if another runner may."""
+        """Return the error for a request that waits for a delayed start. None if another runner may serve it."""
         failures = self._fleet.failures(app.app_id, app.revision_id)
         if not failures.count or any(_may_serve_soon(runner) for runner in self._fleet.of_app(app.app_id)):
             return None
@@ -512,7 +512,7 @@ class Dispatcher:
         )
 
     def _fail_waiting_of(self, runner: Runner) -> None:
-        """Fail the waiting requests after a failed start, unless another runner serves or starts."""
+        """Fail an app's waiting requests after a failed start. It does nothing if another runner serves or starts."""
         app = self._catalog.get(runner.app_id)
         if app is None or runner.revision_id != app.revision_id:
             return
@@ -533,7 +533,7 @@ class Dispatcher:
                 waiter.future.set_exception(fault())
 
     def _spawn_end(self, runner_id: str, reason: str, end: Callable[[str, str], Awaitable[Runner | None]]) -> None:
-        """End a runner in the background; it gets no request meanwhile, however long the write takes."""
+        """End a runner in the background. It gets no request meanwhile, however long the write takes."""
         self._fleet.stop_routing(runner_id)
         runner = self._fleet.get(runner_id)
         if runner is not None and runner.desired is Desired.GONE:
@@ -565,6 +565,6 @@ def _serves(runner: Runner) -> bool:
 
 
 def _may_serve_soon(runner: Runner) -> bool:
-    """Return whether a runner serves, is starting, or will be started without a delay."""
+    """Return whether a runner serves, is starting, or can start without delay."""
     waits = runner.state is RunnerState.PENDING and runner.not_before is None
     return _serves(runner) or (waits and runner.desired is Desired.SERVE)

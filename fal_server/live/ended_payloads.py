@@ -1,4 +1,4 @@
-"""Inputs and outputs of ended requests that are not stored yet: a bounded buffer like that of the requests."""
+"""Inputs and outputs of ended requests that are not stored yet. Their buffer is bounded like that of the requests."""
 
 from __future__ import annotations
 

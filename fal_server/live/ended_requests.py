@@ -1,4 +1,4 @@
-"""Ended requests that are not stored yet: a bounded buffer between the calls and the storing task."""
+"""Ended requests that are not stored yet. They are in a bounded buffer between the calls and the storing task."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 
 
 class ChangeNotifier:
-    """Counts changes: a waiter that has seen count N waits until it is higher, so it misses no change.
+    """Counts changes. A waiter that has seen count N waits until it is higher, so it misses no change.
 
     Stateless: it only wakes waiters in this process.
     """
@@ -24,7 +24,7 @@ class ChangeNotifier:
                 waiter.set_result(None)
 
     async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:
-        """Wait until the count exceeds `seen` or the time is over; return the current count.
+        """Wait until the count exceeds `seen`, or until the timeout. Return the current count.
 
         Args:
             seen: the count that the caller knows.

@@ -1,4 +1,4 @@
-"""Streams changes of rows in memory: a snapshot, then the changes since a version."""
+"""Streams changes of rows in memory: a snapshot, then later changes."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ class Changes(Generic[Row]):
 
 
 class Feed(Generic[Key, Row]):
-    """Numbers every change of some rows, so that any reader can ask for the changes since a number.
+    """Numbers every change of some rows. Any reader can ask for the changes since a number.
 
     It looks only while there are readers, once for all of them. It keeps each row's latest state and nothing for a
-    reader:
-    a slow one gets the newest state in fewer messages.
+    reader: a slow one gets the newest state in fewer messages.
 
     Cache: a restart starts with new numbers.
 
@@ -79,7 +78,7 @@ class Feed(Generic[Key, Row]):
         self._rested_at = 0.0
 
     async def follow(self, version: str, mine: Callable[[Row], bool]) -> AsyncGenerator[Changes[Row]]:
-        """Yield a snapshot, or the changes since a version; then changes, at least every two seconds.
+        """Yield a snapshot, or the changes since a version. Then yield changes, at least every two seconds.
 
         Args:
             version: of the last changes that the reader has; "" means none.
@@ -105,7 +104,7 @@ class Feed(Generic[Key, Row]):
                 await self._advance()
 
     def _position(self, version: str) -> int | None:
-        """Return the number of a version, or None if this feed does not know it."""
+        """Return the number of a version. None if this feed does not know it."""
         if not version:
             return None
         try:
@@ -133,7 +132,7 @@ class Feed(Generic[Key, Row]):
         return Changes(snapshot=False, rows=rows[::-1], removed=removed[::-1], version=version)
 
     async def _advance(self) -> None:
-        """Wait for a change, or for some time; the first reader to wake up looks for all."""
+        """Wait for a change, or for some time. The first reader to wake up looks for all."""
         looks, loop = self._looks, asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._rested_at - loop.time()))
         await self._changed.wait(self._seen, _LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Runners that have not ended, with their routing state; the only writer of runner rows."""
+"""Runners that have not ended, with their routing state. Nothing else writes runner rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _ignore(runner: Runner) -> None:
 
 
 class Fleet:
-    """Holds the runners and changes them: in the store first, then in memory, then for subscribers.
+    """Holds the runners and changes them. The store comes first, then memory, then subscribers.
 
     Owned: one owner changes a runner's row. Counted: the leases are the slots in use, and a lost count would send a
     runner more requests than it takes. The rest is a cache that `load` rebuilds.
@@ -71,13 +71,13 @@ class Fleet:
         failed_start: Callable[[Runner], None] = _ignore,
         ended: Callable[[Runner], None] = _ignore,
     ) -> None:
-        """Call back when a runner becomes routable, when a wanted one fails to start, and when one ends."""
+        """Call back when a runner becomes routable, fails to start, or ends. Only a wanted runner counts as failed."""
         self._on_ready.append(ready)
         self._on_failed_start.append(failed_start)
         self._on_ended.append(ended)
 
     async def load(self) -> None:
-        """Read the living runners and the latest failed starts from the store, once at startup."""
+        """Read the living runners and the latest failed starts, once at startup."""
         now = self._clock.now()
         known = await self._store.list_runners(EVERY_ACCOUNT, now - FAILURES_WITHIN)
         for runner in known:
@@ -89,7 +89,7 @@ class Fleet:
         self._starts.load((runner for runner in known if not runner.ephemeral), self._health.must_prove)
 
     def take_touched(self) -> set[AppId]:
-        """Return the apps with changes that matter to a plan since the last call."""
+        """Return the apps with changes that matter to a plan. It covers those since the last call."""
         touched, self._touched = self._touched, set()
         used, self._used = self._used, set()
         touched.update(runner.app_id for i in used if (runner := self._runners.get(i)) is not None)
@@ -143,7 +143,7 @@ class Fleet:
         await run_to_completion(work())
 
     async def observe(self, seen: Observation) -> Runner | None:
-        """Apply an observation; return the runner after it, or None if it is unknown or has ended."""
+        """Apply an observation and return the runner. None if it is unknown or has ended."""
         return await run_to_completion(self._observe(seen))
 
     async def _observe(self, seen: Observation) -> Runner | None:
@@ -183,7 +183,7 @@ class Fleet:
                 ended(moved)
 
     async def change(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
-        """Change the desired state of a runner, never its observed one; return None if it has ended.
+        """Change a runner's desired state, never its observed one. None if it has ended.
 
         A runner that should no longer serve gets no further requests once this is written.
         """
@@ -212,7 +212,7 @@ class Fleet:
         return await self._store.runner_history(account, runner_id)
 
     async def drain(self, runner_id: str, reason: str, grace_seconds: int | None = None) -> Runner | None:
-        """Send a runner no further requests, let it finish its current ones, then stop it.
+        """Send a runner no further requests. Stop it after its current ones.
 
         Args:
             grace_seconds: how long it may then take to end by itself; None keeps its setting.
@@ -246,7 +246,7 @@ class Fleet:
         return await self._take_out(runner_id, killed)
 
     async def fail_start(self, runner_id: str, reason: str) -> None:
-        """Kill a ready runner that never became healthy, and count a failed start."""
+        """Kill a ready runner that never became healthy. Count a failed start."""
         runner = self._runners.get(runner_id)
         if runner is None or runner.desired is not Desired.SERVE:
             return
@@ -269,7 +269,7 @@ class Fleet:
                 failed(rejected)
 
     def record_health(self, runner_id: str, vitals: Vitals) -> None:
-        """Store the result of a health check, unless the runner has ended meanwhile.
+        """Store the result of a health check. It does nothing if the runner has ended meanwhile.
 
         The start of such a runner is only successful once it passes its first check.
         """
@@ -287,11 +287,11 @@ class Fleet:
         self.record_health(runner_id, replace(self._health.vitals(runner_id), asked=True))
 
     def unproven(self, app_id: AppId) -> frozenset[str]:
-        """Return the ready runners of an app that have not passed their health check yet."""
+        """Return an app's ready runners that have not passed a check."""
         return frozenset(runner.runner_id for runner in self.of_app(app_id) if self._health.must_prove(runner))
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
-        """Stop routing to a runner, then write the change; route again if the write fails.
+        """Stop routing to a runner, then write the change. Route again if the write fails.
 
         The row says that the router has confirmed it, because a runner may only be told to stop after that.
         """
@@ -317,7 +317,7 @@ class Fleet:
         return await run_to_completion(work())
 
     def stop_routing(self, runner_id: str) -> bool:
-        """Send a runner no further requests, before anything is written; return False if that was already so."""
+        """Send a runner no further requests, before any write. Return False if that was already so."""
         runner = self._runners.get(runner_id)
         if runner is None or runner_id in self._unrouted:
             return False
@@ -339,15 +339,15 @@ class Fleet:
         self._changed.notify()
 
     async def confirm_unrouted(self, runner_id: str) -> Runner | None:
-        """Record that a runner that should no longer serve gets no further requests."""
+        """Record that a runner gets no further requests. The runner should no longer serve."""
         return await self._take_out(runner_id, lambda r: r)
 
     def slots(self, app_id: AppId) -> Iterable[Slot]:
-        """Return the slots of the runners of an app that may get requests."""
+        """Return the slots of an app's runners that may get requests."""
         return chain.from_iterable(self._open.get(app_id, {}).values())
 
     def places(self, app_id: AppId, revision_id: str) -> OpenSlots | None:
-        """Return the selection order of a revision's runners; None if none of them may get requests."""
+        """Return the selection order of a revision's runners. None if none of them may get requests."""
         return self._open.get(app_id, {}).get(revision_id)
 
     def slot(self, runner_id: str) -> Slot | None:
@@ -390,7 +390,7 @@ class Fleet:
         return frozenset(lease for lease in self._leases.get(runner_id, ()) if lease.sent_at <= at)
 
     async def first_byte(self, runner_id: str, request_at: datetime, answer_at: datetime) -> None:
-        """Record when a runner got its first request and sent the first byte of a response, once."""
+        """Record once when a runner's first request came and its response began."""
         await self.change(
             runner_id,
             lambda r: r if r.first_byte_at else replace(r, first_request_at=request_at, first_byte_at=answer_at),
@@ -411,13 +411,13 @@ class Fleet:
         return self._starts.of(app_id, revision_id)
 
     def forgive(self, app_id: AppId, revision_id: str | None = None) -> None:
-        """Reset the failed starts of an app, or of one revision, because somebody wants another attempt."""
+        """Reset the failed starts of an app or revision. Somebody wants another attempt."""
         self._starts.forgive(app_id, revision_id)
         self._touched.add(app_id)
         self._changed.notify()
 
     def active(self, app_id: AppId, revision_id: str | None = None) -> int:
-        """Return how many runners of an app, or of one revision, have a process that is not ending."""
+        """Return how many runners have a process that is not ending. They are an app's, or one revision's."""
         living = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
         return sum(r.state in living and revision_id in (None, r.revision_id) for r in self.of_app(app_id))
 
@@ -428,7 +428,7 @@ class Fleet:
     async def page_ended(
         self, account: AccountId, since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
     ) -> list[Runner]:
-        """Return runners that ended at or after a time, and after an end and id, in this order."""
+        """Return runners that ended since a time, by end and id. They come after this end and id."""
         return await self._store.page_ended_runners(account, since, app_id, after, limit)
 
     def view(self, runner: Runner, keep_alive_seconds: int | None) -> RunnerView:

@@ -1,4 +1,4 @@
-"""Health checks of runners: the state of each, and the runners that may not get traffic yet."""
+"""Health checks: each runner's state, and which may get no traffic yet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Health:
         self._vitals: dict[str, Vitals] = {}
 
     def check_of(self, runner: Runner) -> HealthCheck | None:
-        """Return the check that a runner must pass; None unless it is ready, serves, and has a port."""
+        """Return the check that a runner must pass. None unless it is ready, serves, and has a port."""
         if runner.state is not RunnerState.IDLE or runner.desired is not Desired.SERVE or runner.port is None:
             return None
         revision = self._catalog.known_revision(runner.revision_id)
@@ -39,5 +39,5 @@ class Health:
         self._vitals.pop(runner_id, None)
 
     def must_prove(self, runner: Runner) -> bool:
-        """Return whether a runner has a health check that it has not passed yet."""
+        """Return whether a runner has yet to pass a health check."""
         return self.check_of(runner) is not None and not self.vitals(runner.runner_id).proven

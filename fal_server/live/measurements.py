@@ -10,7 +10,7 @@ from fal_server.live.fleet import Fleet
 
 
 class Measurements:
-    """Keeps the last sample of each living runner, and its usage between the last two.
+    """Keeps each living runner's last sample and its usage. The usage is that between the last two samples.
 
     Cache: the engine measures again.
     """
@@ -22,7 +22,7 @@ class Measurements:
         fleet.subscribe(ended=self._forget)
 
     def of(self, runner_id: str) -> ResourceUse | None:
-        """Return a runner's usage; None if it was not measured yet, or has ended."""
+        """Return a runner's usage. None if it was not measured yet, or has ended."""
         return self._uses.get(runner_id)
 
     def record(self, runner_id: str, sample: ResourceSample, at: datetime) -> None:

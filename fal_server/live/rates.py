@@ -76,7 +76,7 @@ class Rates:
 
 @lru_cache(maxsize=4096)  # parsing an address takes longer than everything else here
 def network_of(address: str) -> str:
-    """Return the network of one caller: an IPv4 address, or an IPv6 /64, the usual size for one customer."""
+    """Return a caller's network: an IPv4 address, or an IPv6 /64. That is the usual size for one customer."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

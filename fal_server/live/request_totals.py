@@ -1,4 +1,4 @@
-"""How many requests have ended since the controller started, and in the last minute."""
+"""How many requests ended since the controller's start, and last minute."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RequestTotals:
         return {app: numbers for (owner, app), numbers in sorted(self._all.items()) if owner == account}
 
     def last_minute(self, account: AccountId, now: datetime) -> dict[str, AppTotals]:
-        """Return the statistics of an account's apps in the minute before a time."""
+        """Return statistics of an account's apps in the minute before a time."""
         self._prune(now)
         found: dict[str, AppTotals] = {}
         for _, totals in self._recent:

@@ -1,4 +1,4 @@
-"""A runner as shown to people: its row, its requests and its history."""
+"""A runner as people see it: its row, requests and history."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from fal_server.core.runners import Runner
 
 
 class StartFailures:
-    """Counts consecutive failed starts; a success resets the count, unless that runner soon ends.
+    """Counts consecutive failed starts. A success resets the count, unless that runner soon ends.
 
     Cache: `load` rebuilds it from the rows of runners.
     """
@@ -29,7 +29,7 @@ class StartFailures:
         return self._failures.get((app_id, revision_id or ""), NO_FAILURES)
 
     def with_one_more(self, runner: Runner) -> int:
-        """Return the count including this runner's failed start; an early end undoes the runner's own success."""
+        """Return the count with this runner's failed start. An early end undoes the runner's own success."""
         known = self.of(runner.app_id, runner.revision_id)
         return max(known.count, self._before.get(runner.runner_id, NO_FAILURES).count) + 1
 

@@ -12,7 +12,7 @@ from fal_server.live.events import ChangeNotifier
 
 
 class Behind:
-    """The runners whose lines wait for one drain, those that waited longest first.
+    """The runners with lines for one drain, the longest waiting first.
 
     Cache: the store finds them again at the start.
 
@@ -41,7 +41,7 @@ class Behind:
         return dict(islice(self._runners.items(), most))
 
     def passed(self, runners: Mapping[str, int], left: AbstractSet[str]) -> None:
-        """Forget runners whose lines were read, and put those with more of them behind the others.
+        """Forget runners whose lines were read. Put those with more of them behind the others.
 
         Args:
             runners: what `first` returned; those that have written since then stay.
@@ -54,7 +54,7 @@ class Behind:
 
 
 class UnsentLines:
-    """For each drain, the runners that have written since it read their lines.
+    """For each drain, the runners that have written since its last read.
 
     Cache: the store finds them again at the start.
     """

@@ -1,4 +1,4 @@
-"""Keeps slots occupied while runners still work on requests whose callers have left."""
+"""Keeps slots occupied while runners work on requests of callers that left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEGINS_WITHIN = timedelta(seconds=1)
 
 
 class AbandonedRequests:
-    """Holds a slot for each request whose caller has left or whose controller died.
+    """Holds a slot for each request whose caller or controller is gone.
 
     The app may still work on it: if the slot were free, an app that takes one request at a time would have two, and a
     GPU could run out of memory. A slot is held until the runner reports fewer requests, but no longer than the app's
@@ -45,7 +45,7 @@ class AbandonedRequests:
         dispatcher.on_abandoned = self.keep
 
     def hold(self, counts: Mapping[str, int]) -> None:
-        """Take the slots of an earlier controller's requests, before any request is routed.
+        """Take the slots of an earlier controller's requests before any routing.
 
         Args:
             counts: the number of requests on each runner, by its id.
@@ -69,7 +69,7 @@ class AbandonedRequests:
         await Rounds("counting abandoned requests", self.look).run(self._more)
 
     async def look(self) -> float | None:
-        """Release the slots of ended requests; return the seconds until the next look, or None if none is held."""
+        """Release the slots of ended requests. Return the seconds until the next look, or None if none is held."""
         self._set_aside.keep_only(self._held)
         await asyncio.gather(*map(self._look_at, tuple(self._held)))
         return _EVERY_SECONDS if self._held else None
@@ -92,7 +92,7 @@ class AbandonedRequests:
             del self._held[runner_id]
 
     async def _count(self, runner_id: str) -> int | None:
-        """Return a runner's number of requests, or None if it cannot say; on an error, the number of held slots."""
+        """Return a runner's number of requests; None if it cannot say. On an error, return the number of held slots."""
         runner = self._fleet.get(runner_id)
         if runner is None:
             return None

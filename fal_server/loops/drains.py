@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class DrainLoop:
-    """One task for each drain, so that a receiver that is slow or away holds up no other.
+    """One task for each drain. A receiver that is slow or away holds up no other.
 
     Args:
         unsent: tells when a runner of a drain has written.
@@ -30,13 +30,13 @@ class DrainLoop:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send until `stopping` is set; the next controller repeats the deliveries that this cuts off."""
+        """Send until `stopping` is set. The next controller repeats the deliveries that this cuts off."""
         looking = asyncio.create_task(Rounds("log drains", self._look).run(self._drains.changed))
         await stopping.wait()
         await _end([looking, *self._tasks.values()])
 
     async def _look(self) -> None:
-        """Start and end tasks, so that there is one for each drain that is not paused."""
+        """Start and end tasks. Each drain that is not paused has one."""
         drains = {drain.drain_id: drain for drain in await self._drains.every()}
         wanted = {drain_id for drain_id, drain in drains.items() if not drain.paused}
         ended = [self._tasks.pop(drain_id) for drain_id in self._tasks.keys() - wanted]

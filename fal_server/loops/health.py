@@ -26,7 +26,7 @@ MOST_AT_ONCE = 64
 
 
 class HealthLoop:
-    """Checks each runner when its check is due (core.health), one check per runner at a time.
+    """Checks each runner when its check is due (core.health). A runner has one check at a time.
 
     An unhealthy runner gets no further requests, finishes its current ones and stops; the reconciler replaces it. A
     runner that never passed a check has failed to start: it is killed, and the failed start is counted.
@@ -59,7 +59,7 @@ class HealthLoop:
             await self._tasks.close()
 
     async def _start_due(self) -> float:
-        """Start the checks that are due; return the seconds until the next one is."""
+        """Start the due checks. Return the seconds until the next one is due."""
         now = self._clock.now()
         wait = QUIET_SECONDS
         self._set_aside.keep_only([runner.runner_id for runner in self._fleet.runners])
@@ -78,7 +78,7 @@ class HealthLoop:
         return wait
 
     def _start_if_due(self, runner: Runner, now: datetime) -> float:
-        """Start a check if it is due; return when to look again, in seconds."""
+        """Start a check if it is due. Return when to look again, in seconds."""
         check = self._health.check_of(runner)
         if check is None or runner.ready_at is None:
             return QUIET_SECONDS

@@ -22,7 +22,7 @@ RETRIES = Backoff(first_seconds=15.0, longest_seconds=600.0)
 
 
 class NoticeLoop:
-    """Compares values with the thresholds every 15 seconds, and does nothing while there are no notices.
+    """Compares values with the thresholds every 15 seconds. It does nothing while there are no notices.
 
     Problems are stored before anybody is told, so a restart neither forgets one nor tells of it twice; only a receiver
     that took a message just before a crash gets it again.
@@ -38,7 +38,7 @@ class NoticeLoop:
         self._tasks = TaskSet(log)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look until `stopping` is set; the next controller tells of what this one did not."""
+        """Look until `stopping` is set. The next controller tells of what this one did not."""
         looking = asyncio.create_task(Rounds("notices", self.look).run(self._notices.changed))
         await stopping.wait()
         looking.cancel()
@@ -46,7 +46,7 @@ class NoticeLoop:
         await self._tasks.close()
 
     async def look(self) -> float | None:
-        """Find problems once and start to tell of them; return when to look again."""
+        """Find problems once and start to tell of them. Return when to look again."""
         notices = await self._notices.every()
         for gone in self._failures.keys() - {notice.notice_id for notice in notices}:
             del self._failures[gone]

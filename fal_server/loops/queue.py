@@ -1,4 +1,4 @@
-"""Sends queued requests to runners, as many of each app at once as its runners can take."""
+"""Sends queued requests to runners. It sends as many of each app at once as its runners can take."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ACCEPT_SECONDS = 1.0
 
 
 class QueueWorker:
-    """Takes requests from the apps' queues and makes one attempt at each, in a separate task.
+    """Makes an attempt at each request in the apps' queues. Each has a task.
 
     A new request for which a slot is free is never queued: one task stores it as started and makes the attempt.
 
@@ -68,7 +68,7 @@ class QueueWorker:
         self._accepting: set[asyncio.Future[QueueStatus]] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set; the next controller restarts the attempts that this interrupts."""
+        """Work until `stopping` is set. The next controller restarts the attempts that this interrupts."""
         # Not before: the runners of an earlier controller are adopted by now.
         self._queue.start = self._start
         async with asyncio.TaskGroup() as tasks:
@@ -78,7 +78,7 @@ class QueueWorker:
         await self.close()
 
     def stop_taking(self) -> None:
-        """Start nothing more, because the controller is stopping; waiting requests wait for the next one."""
+        """Start nothing more, because the controller is stopping. Waiting requests wait for the next one."""
         self._taking = False
         for task, live in self._requests.items():
             if live.request.state is State.IN_QUEUE and not live.finishing:
@@ -128,7 +128,7 @@ class QueueWorker:
         return await self._store.forget(now - self._retention, now - self._dead_retention)
 
     async def _round(self) -> float | None:
-        """Start the possible attempts; return the seconds until time alone changes something, or None."""
+        """Start the possible attempts. Return the seconds until time alone changes something, or None."""
         self.pump()
         if not self._backlog.busy:
             return None
@@ -138,7 +138,7 @@ class QueueWorker:
         return min(seconds, BUSY_SECONDS) if seconds > 0 else BUSY_SECONDS
 
     def _start(self, request: QueuedRequest, content: Content) -> asyncio.Future[QueueStatus] | None:
-        """Start a new request if no other waits and a slot is free: its start is then stored with it, at no cost."""
+        """Start a new request if none waits and a slot is free. Its start is then stored with it, at no cost."""
         app_id = request.app_id
         if not self._taking or self._backlog.waits(app_id) or app_id in self._set_aside:
             return None
@@ -157,7 +157,7 @@ class QueueWorker:
         return accepted
 
     def _tell_interrupted(self, placed: Placed, accepted: asyncio.Future[QueueStatus]) -> None:
-        """Answer the caller of a request that a stop interrupted while it was stored."""
+        """Answer the caller of a request whose storing a stop interrupted."""
         if not accepted.done():
             self._attempts.give_back(placed)
             accepted.set_exception(
@@ -182,7 +182,7 @@ class QueueWorker:
 
 
 def _most_at_once(app: App | None) -> int:
-    """Return the most concurrent attempts of an app; a deleted app's requests all fail at once."""
+    """Return the most concurrent attempts of an app. A deleted app's requests all fail at once."""
     if app is None:
         return _MOST_AT_ONCE
     return min(max(app.scaling.max_concurrency, 1) * app.scaling.max_multiplexing, _MOST_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Deletes old data: ended runners, log lines, data with its own expiry, and unused content."""
+"""Deletes ended runners, log lines, expired data, and unused content."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Reaper:
             log_store.bound(log_bytes, self._log_bytes_passed.notify)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Delete every ten minutes, and shrink the logs whenever they exceed their limit, until `stopping` is set."""
+        """Delete every ten minutes until `stopping` is set. Shrink the logs whenever they exceed their limit."""
         works: dict[str, Callable[[], Awaitable[object]]] = {
             "old runners": partial(self._forget, self._store.forget_runners),
             "old events of apps": partial(self._forget, self._store.forget_events),

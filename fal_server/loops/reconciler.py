@@ -136,7 +136,7 @@ class Reconciler:
             self._decisions.prune({app.app_id for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
 
     async def planned(self) -> list[Action]:
-        """Plan for the apps that changed or whose time has come, and return the due actions.
+        """Plan for apps that changed or are due. Return the due actions.
 
         After a start these are all apps, so other tasks run in between.
         """
@@ -176,7 +176,7 @@ class Reconciler:
             self._set_aside.remove(key)
 
     def _fail_hopeless(self) -> None:
-        """Fail requests of apps that fit on no node, including requests that arrive after that was detected."""
+        """Fail requests of apps that fit on no node. Requests that arrive after that was detected fail, too."""
         for app_id, hopeless in list(self._hopeless.items()):
             runner = self._fleet.get(hopeless.runner_id)
             waits = runner is not None and runner.state is RunnerState.PENDING
@@ -186,7 +186,7 @@ class Reconciler:
                 del self._hopeless[app_id]
 
     async def watch(self) -> None:
-        """Apply the engine's observations until it is closed; if they break off, start again."""
+        """Apply the engine's observations until it is closed. If they break off, start again."""
         closed = asyncio.Event()
 
         async def follow() -> None:
@@ -211,7 +211,7 @@ class Reconciler:
         self._stopping = True
 
     async def close(self) -> None:
-        """Wait for the starts in progress, so that none is lost between the engine and the store.
+        """Wait for the starts in progress. Then none is lost between the engine and the store.
 
         From now on a failed write is not repeated, because the next start checks each runner.
         """
@@ -219,7 +219,7 @@ class Reconciler:
         await self._tasks.wait()
 
     def has_ended(self, runner_id: str) -> bool:
-        """Return whether a runner's processes have ended, even if that could not be stored."""
+        """Return whether a runner's processes have ended, even if that is unstored."""
         return self._fleet.get(runner_id) is None or runner_id in self._unstored_ends
 
     async def _observed(self, seen: Observation) -> None:
@@ -257,7 +257,7 @@ class Reconciler:
             log.warning("the files of runner %s stay: %s", runner_id, fault.message)
 
     async def _excuse(self, runner: Runner, seen: Observation) -> Observation:
-        """Do not count a failed start against the app if the machine is in trouble."""
+        """Count no failed start against an app whose machine is in trouble."""
         trouble = next((node.trouble for node in self._engine.nodes() if node.name == runner.node), "")
         if not trouble or runner.state is not RunnerState.SETUP or runner.desired is not Desired.SERVE:
             return seen
@@ -270,7 +270,7 @@ class Reconciler:
         return replace(seen, reason=reason)
 
     async def _record(self, seen: Observation) -> bool:
-        """Store an observation; return whether that succeeded, for which only a stop does not wait."""
+        """Store an observation; return whether that succeeded. Only a stop of the controller ends the attempts."""
 
         async def write() -> bool:
             await self._fleet.observe(seen)
@@ -478,7 +478,7 @@ class Reconciler:
         self._changed.notify()
 
     async def _postponed(self, runner_id: str, reason: str) -> Observation | None:
-        """Hold a runner that its machine could not start, without counting it as a failed start of the app.
+        """Hold a runner that its machine could not start. That counts as no failed start of the app.
 
         Returns:
             Its end, if it had left PENDING, to which no runner returns: another runner then takes its place.

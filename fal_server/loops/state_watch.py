@@ -13,7 +13,7 @@ EVERY_SECONDS = 0.5
 
 
 class StateWatch:
-    """Suspends HTTP while accepted data would be lost; the store refuses writes by itself.
+    """Suspends HTTP while accepted data would be lost. The store refuses writes by itself.
 
     Args:
         trouble: returns why the state directory cannot be used, or "".

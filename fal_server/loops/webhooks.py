@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Completed)
 
 
 class WebhookSender(Generic[T]):
-    """Delivers due webhooks, several at once, so that a slow receiver delays no others.
+    """Delivers due webhooks, several at once. A slow receiver delays no others.
 
     Args:
         due: notified whenever there is one more webhook to deliver.
@@ -33,13 +33,13 @@ class WebhookSender(Generic[T]):
         self._tasks = TaskSet(log)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Deliver until `stopping` is set; the next controller repeats the deliveries that this interrupts."""
+        """Deliver until `stopping` is set. The next controller repeats the deliveries that this interrupts."""
         self._tasks.spawn(Rounds("webhooks", self._deliver_due).run(self._due))
         await stopping.wait()
         await self._tasks.close()
 
     async def _deliver_due(self) -> float | None:
-        """Start the due deliveries; return the seconds until more is due, or None."""
+        """Start the due deliveries. Return the seconds until more is due, or None."""
         # Deliveries that end during the search are not reflected in its result, so leave out their requests, too.
         delivering = frozenset(self._delivering)
         found = await self._webhooks.due(2 * _AT_ONCE)

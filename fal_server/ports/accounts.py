@@ -38,11 +38,11 @@ class AccountStore(Protocol):
         ...
 
     async def save_quotas(self, account: AccountId, quotas: Quotas) -> bool:
-        """Replace the quotas of an account; return False if it does not exist."""
+        """Replace an account's quotas. Return False if the account does not exist."""
         ...
 
     async def delete(self, account: AccountId, at: datetime) -> DeletedAccount | None:
-        """Mark an account as deleted, revoke its keys and end its memberships; its nickname becomes free.
+        """Mark an account as deleted, revoke its keys and end its memberships. Its nickname becomes free.
 
         Returns:
             None if it does not exist, or is already deleted.
@@ -54,14 +54,14 @@ class AccountStore(Protocol):
         ...
 
     async def erase(self, account: AccountId) -> int:
-        """Delete all rows of a deleted account except its own, in transactions of some thousands; return how many.
+        """Delete a deleted account's rows except its own, and return how many. Each transaction covers some thousands.
 
         It does nothing if the account is not deleted.
         """
         ...
 
     async def forget(self, account: AccountId) -> bool:
-        """Delete the row of a deleted account; return False if there is none."""
+        """Delete the row of a deleted account. Return False if there is none."""
         ...
 
     async def members(self, team: AccountId) -> Sequence[TeamMember]:

@@ -44,7 +44,7 @@ class AuditStore(Protocol):
         before: tuple[datetime, int] | None,
         limit: int,
     ) -> Sequence[AuditRow]:
-        """Return an account's rows with certain actions, newest first by time and number.
+        """Return an account's rows with certain actions, newest first. The order is by time and number.
 
         Args:
             since: only those at or after this.

@@ -28,7 +28,7 @@ class Bounds(Protocol):
     """Makes groups of processes."""
 
     def bounding(self, name: str, directory: Path, limits: RunnerLimits) -> AbstractAsyncContextManager[Bound]:
-        """Make groups, and end whatever is in them with the block; a later controller ends it if this one is killed.
+        """Make groups, and end what is in them with the block. A later controller ends it if this one is killed.
 
         Args:
             name: letters, digits and hyphens; nobody else uses it.

@@ -1,4 +1,4 @@
-"""The Protocols of the builder of apps' environments, and of the built ones."""
+"""The Protocols of the builder of apps' environments, and of built ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BuildLog: TypeAlias = "Callable[[LogEntry], Awaitable[None]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEnvironment:
-    """A finished environment: its content hash, its interpreter, and the container around it, if any."""
+    """A finished environment: content hash, interpreter, and the container, if any."""
 
     env_id: str
     python: Path
@@ -48,7 +48,7 @@ class EnvironmentStore(Protocol):
 
 
 class Builder(Protocol):
-    """Builds the environments that apps run in, each once, however many callers ask."""
+    """Builds the environments that apps run in. Each is built once, however many callers ask."""
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
         """Build an environment, or find it.
@@ -72,5 +72,5 @@ class Builder(Protocol):
         ...
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Return the build and make sure that it still exists: for images, the container engine is asked."""
+        """Return the build and make sure that it still exists. For images, the container engine is asked."""
         ...

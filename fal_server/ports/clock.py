@@ -1,4 +1,4 @@
-"""The Protocol of the clock: loops and services never read the machine's time themselves."""
+"""The Protocol of the clock. Loops and services never read the machine's time themselves."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class Clock(Protocol):
         ...
 
     def wall(self) -> datetime:
-        """Return the machine's wall clock, for times that other machines compare with theirs."""
+        """Return the machine's wall clock. Other machines compare such times with theirs."""
         ...

@@ -1,4 +1,4 @@
-"""The Protocols of stored content: pickled code, deployed files, and the encryption of secrets."""
+"""The Protocols of stored content: pickled code, deployed files, secrets' encryption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.core.identity import AccountId
 
 
 class Blobs(Protocol):
-    """Immutable bytes, named by the SHA-256 of their content: pickled callables and app files."""
+    """Immutable bytes, named by their SHA-256: pickled callables and app files."""
 
     async def put(self, content: bytes) -> str:
         """Store the content durably and return its hash.
@@ -43,7 +43,7 @@ class ContentStore(Protocol):
     """Content by its hash, which retention deletes once nobody needs it. Blocking."""
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete content that is not needed and was last put or requested before this time; return how many.
+        """Delete unneeded content, last put or requested before this time. Return how many were deleted.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -52,7 +52,7 @@ class ContentStore(Protocol):
 
 
 class DeployedFiles(Protocol):
-    """The files of apps, by the deploy's hash, with the permissions that apps see."""
+    """The files of apps, by the deploy's hash. They have the permissions that apps see."""
 
     def path(self, account: AccountId, file_hash: str, /) -> Path:
         """Return the path of an account's file on this machine. Blocking.

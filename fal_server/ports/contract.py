@@ -1,4 +1,4 @@
-"""The Protocol of the contract's methods, for callers that do not use gRPC."""
+"""The Protocol of the contract's methods for callers that avoid gRPC."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AdmittedCall(Protocol):
         ...
 
     async def answer(self, message: bytes, form: MessageForm) -> bytes:
-        """Make the call, and return the response in the same form as the message.
+        """Make the call. Return the response in the same form as the message.
 
         Raises:
             CallFailed: it failed.

@@ -38,7 +38,7 @@ class DrainStore(Protocol):
         ...
 
     async def behind(self, drain: LogDrain) -> frozenset[str]:
-        """Return the runners with lines that a drain has not read yet; this looks at every runner that has lines."""
+        """Return the runners with lines that a drain has not read. It looks at every runner that has lines."""
         ...
 
     async def next_batch(
@@ -69,5 +69,5 @@ class DrainStore(Protocol):
         ...
 
     async def unsent(self, drain: LogDrain, runners: AbstractSet[str]) -> Unsent:
-        """Return what waits for a drain of some runners, those with lines that it has not read."""
+        """Return what waits for a drain of some runners. These have lines that it has not read."""
         ...

@@ -1,4 +1,4 @@
-"""Where runners run: what a runner is given, what can be done with it, and what is observed of it."""
+"""Where runners run: their inputs, the actions on them, and the observations."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class TerminalSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
-    """A command to run beside a runner's worker; an empty command is a login shell.
+    """A command to run beside a runner's worker. An empty command is a login shell.
 
     Raises:
         InvalidArgument: no process can be started with such a command.
@@ -115,7 +115,7 @@ class ExecRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecOutput:
-    """Bytes from a command (stream 1 stdout, 2 stderr), or its exit code, which comes last and alone."""
+    """Bytes from a command, or its exit code, alone at the end. Stream 1 is stdout, and stream 2 is stderr."""
 
     data: bytes = b""
     stream: int = 1
@@ -142,7 +142,7 @@ class ExecSession(Protocol):
         ...
 
     def output(self) -> AsyncIterator[ExecOutput]:
-        """Yield what it writes, as it comes; the exit code is the last.
+        """Yield what it writes, as it comes. The exit code is the last.
 
         Raises:
             Unavailable: the connection to the runner broke, so the exit code is not known.
@@ -218,11 +218,11 @@ class Engine(Protocol):
     """
 
     def nodes(self) -> Sequence[Node]:
-        """List the machines, what each has in all, and what is wrong with it; every plan asks."""
+        """List the machines, their total resources, and what is wrong with them. Every plan asks."""
         ...
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
-        """Start a runner; return once its shim has taken the order, long before it is ready.
+        """Start a runner. It returns once the runner's shim has taken the order, long before the runner is ready.
 
         Its environment is built if it is missing. A second start with the same token returns the first one.
 
@@ -240,14 +240,14 @@ class Engine(Protocol):
         ...
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
-        """Send SIGTERM now, and SIGKILL to everything of it after the grace; return before it has ended.
+        """Send SIGTERM now, and SIGKILL to everything of it after the grace. It returns before the runner has ended.
 
         A runner that is not there is reported as GONE.
         """
         ...
 
     async def kill(self, runner: Runner) -> None:
-        """Send SIGKILL to everything of it now, and to nothing else; return before it has ended.
+        """Send SIGKILL to everything of it now, and to nothing else. It returns before the runner has ended.
 
         A runner that is not there is reported as GONE.
         """
@@ -262,15 +262,15 @@ class Engine(Protocol):
         ...
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
-        """Return how many requests a runner works on; None if it has ended or cannot say."""
+        """Return how many requests a runner works on. None if it has ended or cannot say."""
         ...
 
     async def resources(self, runner: Runner) -> ResourceSample | None:
-        """Measure what a runner's processes use; None if it cannot be asked now."""
+        """Measure what a runner's processes use. None if it cannot be asked now."""
         ...
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
-        """List the runners that left something here, except these and those that are followed.
+        """List the runners that left something here, except known and followed ones.
 
         Args:
             known: the ids of runners to leave out.
@@ -278,7 +278,7 @@ class Engine(Protocol):
         ...
 
     async def release_strangers(self, known: Sequence[str]) -> None:
-        """End and delete what runners left here, except these and those that are followed."""
+        """End and delete what runners left here. It spares known and followed runners."""
         ...
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
@@ -301,7 +301,7 @@ class Engine(Protocol):
         ...
 
     def observations(self) -> AsyncIterator[Observation]:
-        """Yield what happens to the runners: for each LAUNCHED, READY, STOPPING, GONE, in this order.
+        """Yield what happens to each runner: LAUNCHED, READY, STOPPING, then GONE.
 
         GONE comes once nothing of the runner is alive and its last lines are stored, or that took too long. Ends when
         the engine is closed.
@@ -309,7 +309,7 @@ class Engine(Protocol):
         ...
 
     async def release(self, runner_id: str) -> None:
-        """Delete what is kept for a runner (spool, socket, directory), now that its end is stored.
+        """Delete what is kept for a runner (spool, socket, directory). Its end is stored now.
 
         It lasts until the runner's last log lines are stored.
 

@@ -1,4 +1,4 @@
-"""The port to commands in runners that outlive a connection; the controller forwards their messages unread."""
+"""The port to commands in runners that outlive a connection. The controller forwards their messages unread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Protocols of files: /data, the files of apps, public files, and incomplete uploads."""
+"""The Protocols of files: /data, app files, public files, and incomplete uploads."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Draft(Protocol):
 
     @property
     def md5(self) -> str:
-        """The MD5 of the bytes written so far, in hex, which the published clients compare."""
+        """The MD5 of the bytes so far, in hex. The published clients compare it."""
         ...
 
     def sha256(self, suffix: bytes = b"") -> str:
-        """Return the SHA-256 of the bytes written so far and of `suffix`, in hex."""
+        """Return the SHA-256 of the written bytes and `suffix`, in hex."""
         ...
 
     async def write(self, data: bytes) -> None:
@@ -113,11 +113,11 @@ class DataStore(Protocol):
         ...
 
     def place(self, draft: Path, parts: Sequence[str]) -> None:
-        """Move a finished draft here, replacing an existing file; missing directories are created."""
+        """Move a finished draft here, replacing an existing file. Missing directories are created."""
         ...
 
     def extract(self, archive: Path, parts: Sequence[str], most_bytes: int | None = None) -> bool:
-        """Unpack a zip archive into a directory, which is created if missing; each file appears complete.
+        """Unpack a zip archive into a directory. The directory is created if missing. Each file appears complete.
 
         Returns:
             False, with nothing unpacked, if the files have more than `most_bytes`.
@@ -145,7 +145,7 @@ class AppFileStore(Protocol):
     """The files of apps, by the client's hash: SHA-256 of the content and the decimal mode."""
 
     def path(self, file_hash: str) -> Path:
-        """Return the path of the file, which has the permissions that the app sees.
+        """Return the path of the file. The file has the permissions that the app sees.
 
         Raises:
             NotFound: it was not uploaded.

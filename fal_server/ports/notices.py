@@ -1,4 +1,4 @@
-"""The Protocols of notices: their store, what is read to find problems, and e-mail."""
+"""The Protocols of notices: their store, what is read for problems, e-mail."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class NoticeStore(Protocol):
         ...
 
     async def save(self, notice_id: str, problems: Sequence[Problem]) -> None:
-        """Add problems or replace those with the same key; nothing happens if the notice is gone."""
+        """Add problems or replace those with the same key. It does nothing if the notice is gone."""
         ...
 
     async def told(self, notice_id: str, problems: Sequence[Problem], at: datetime) -> None:
-        """Note that the receiver was told of problems; those that ended are forgotten."""
+        """Note that the receiver was told of problems. Those that ended are forgotten."""
         ...
 
     async def fail(self, notice_id: str, error: str, at: datetime) -> None:

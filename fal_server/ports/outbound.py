@@ -19,5 +19,5 @@ class OutboundClient(Protocol):
         ...
 
     async def why_forbidden(self, host: str, port: int) -> str:
-        """Return why a host may not be called, for people; empty if it may, or has no address now."""
+        """Return why a host may not be called, for people. It is empty if it may, or has no address now."""
         ...

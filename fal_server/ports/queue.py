@@ -1,4 +1,4 @@
-"""The Protocols of the queue: its requests in the database, and the calls to runners and webhooks."""
+"""The Protocols of the queue: its database, calls to runners, and webhooks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class QueueStore(Protocol):
     """
 
     async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
-        """Store a request and return it; if another has the same `idempotency`, return that one instead.
+        """Store a request and return it. If another has the same `idempotency`, return that one instead.
 
         Args:
             request: waiting, or with its first attempt started, for which `begin` is then not called.
@@ -54,11 +54,11 @@ class QueueStore(Protocol):
         ...
 
     async def body_sizes(self) -> Mapping[str, int]:
-        """Return the body sizes of all requests that are not completed, by request id."""
+        """Return the body sizes of all uncompleted requests, by request id."""
         ...
 
     async def sizes_of(self, account: AccountId, request_ids: Sequence[str]) -> Mapping[str, int]:
-        """Return how many bytes the bodies of some of an account's requests have, by the request's id."""
+        """Return the body sizes of an account's requests, in bytes, by id."""
         ...
 
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
@@ -78,11 +78,11 @@ class QueueStore(Protocol):
         ...
 
     async def begin(self, request: QueuedRequest) -> Content | None:
-        """Record the start of an attempt and return the request's content; None if it no longer waits."""
+        """Record the start of an attempt and return the request's content. None if it no longer waits."""
         ...
 
     async def put_back(self, request: QueuedRequest, attempt: int) -> bool:
-        """Record that the request waits again after an attempt; return False if another attempt has started.
+        """Record that the request waits again after an attempt. Return False if another attempt has started.
 
         Args:
             attempt: the stored number of that attempt. The one of the request is less if the attempt does not count.
@@ -90,11 +90,11 @@ class QueueStore(Protocol):
         ...
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
-        """Record the end of a request; return False if it is already completed or another attempt has started."""
+        """Record the end of a request. Return False if it is already completed or another attempt has started."""
         ...
 
     async def complete_all(self, requests: Sequence[QueuedRequest], answer: Answer) -> set[str]:
-        """Record the end of some hundred requests, all with one response, in one transaction.
+        """Record the end of some hundred requests in one transaction. All get one response.
 
         Returns:
             The ids of those for which `complete` would have returned True.
@@ -102,7 +102,7 @@ class QueueStore(Protocol):
         ...
 
     async def revive(self, requests: Sequence[QueuedRequest]) -> Mapping[str, int]:
-        """Queue some hundred completed requests again and delete their responses, in one transaction.
+        """Queue some hundred completed requests again and delete their responses. It uses one transaction.
 
         Returns:
             The body sizes of those that were completed until now, by id; the others stay unchanged.
@@ -110,7 +110,7 @@ class QueueStore(Protocol):
         ...
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
-        """Delete the completed requests of every account that are older than this; return how many.
+        """Delete the completed requests of every account that are older than this. Return how many were deleted.
 
         Args:
             completed_before: for requests that got a response.
@@ -119,11 +119,11 @@ class QueueStore(Protocol):
         ...
 
     async def due_webhooks(self, now: datetime, limit: int) -> list[QueuedRequest]:
-        """Return the requests of every account whose webhook is due, most overdue first."""
+        """Return the requests of every account with due webhooks, most overdue first."""
         ...
 
     async def next_webhook_at(self) -> datetime | None:
-        """Return when the next webhook of any account is due; None if there is none."""
+        """Return when the next webhook of any account is due. None if there is none."""
         ...
 
     async def delivered(self, request: QueuedRequest, delivery: Delivery) -> None:
@@ -158,7 +158,7 @@ class RunnerClient(Protocol):
         ...
 
     async def cancel(self, address: RunnerAddress, request_id: str, path: str) -> int | None:
-        """Tell an app that a request to a path is cancelled; return its response's status, or None.
+        """Tell an app that a request to a path is cancelled. Return its response's status, or None.
 
         Call it once the request is on its way. Our worker delays the cancellation until the app's endpoint has started
         on the request, so that the app knows which one is meant.
@@ -181,5 +181,5 @@ class WebhookSigner(Protocol):
         ...
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
-        """Return the public key as a JSON Web Key Set (RFC 7517, RFC 8037)."""
+        """Return the public key as a JSON Web Key Set. The formats are those of RFC 7517 and RFC 8037."""
         ...

@@ -32,7 +32,7 @@ class RequestStore(Protocol):
     async def minutes(
         self, account: AccountId, app_name: str | None, since: datetime, until: datetime
     ) -> Sequence[tuple[MinuteKey, RequestStats]]:
-        """Return the statistics of the minutes that begin in a span, oldest first.
+        """Return the statistics of minutes that begin in a span, oldest first.
 
         Args:
             app_name: with the environment's suffix; None for all apps of the account.
@@ -46,7 +46,7 @@ class RequestStore(Protocol):
         ...
 
     async def payload(self, account: AccountId, request_id: str) -> KeptPayload | None:
-        """Return what a request sent and got; None if nothing of it is stored.
+        """Return what a request sent and got. None if nothing of it is stored.
 
         Raises:
             Unavailable: it was sealed with another master key, or is damaged.
@@ -54,7 +54,7 @@ class RequestStore(Protocol):
         ...
 
     async def forget(self, before: datetime) -> int:
-        """Delete requests that ended before a time, and statistics of earlier minutes; return how many requests.
+        """Delete requests that ended before a time, and statistics of earlier minutes. Return how many requests.
 
         Their payloads go with them.
         """

@@ -27,11 +27,11 @@ class Store(Protocol):
     """
 
     async def next_epoch(self) -> int:
-        """Count a start of a controller on this data; return its number, which is higher than each before it."""
+        """Count a start of a controller on this data. Return its number, which is higher than each before it."""
         ...
 
     async def register(self, revision: Revision, app: App, events: Sequence[RecordedEvent] = (), /) -> None:
-        """Add a revision, insert or replace its app and add these events to its history, all or nothing.
+        """Add a revision, insert or replace its app, and add these events. Either all of it is written, or nothing.
 
         Raises:
             AlreadyExists: a revision has this id.
@@ -48,7 +48,7 @@ class Store(Protocol):
         ...
 
     async def page_revisions(self, account: Accounts, after: str, limit: int) -> list[Revision]:
-        """Return the next revisions by id, after this one; empty at the end."""
+        """Return the next revisions by id, after this one. It is empty at the end."""
         ...
 
     async def delete_revision(self, account: Accounts, revision_id: str) -> bool:
@@ -60,7 +60,7 @@ class Store(Protocol):
         ...
 
     async def save_app(self, app: App, events: Sequence[RecordedEvent] = (), /) -> None:
-        """Insert or replace an app and add these events to its history, all or nothing.
+        """Insert or replace an app and add these events, all or nothing.
 
         Raises:
             FailedPrecondition: its revision or environment does not exist.
@@ -80,7 +80,7 @@ class Store(Protocol):
         ...
 
     async def record_event(self, event: RecordedEvent) -> None:
-        """Add an event to an app's history, whether or not the app exists."""
+        """Add an event to an app's history. The app need not exist."""
         ...
 
     async def recorded_events(
@@ -97,11 +97,11 @@ class Store(Protocol):
         ...
 
     async def forget_events(self, recorded_before: datetime) -> int:
-        """Delete the recorded events of every account that are older than this; return how many."""
+        """Delete every account's recorded events that are older than this. Return how many were deleted."""
         ...
 
     async def save_runners(self, runners: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:
-        """Insert or replace runners and add these changes to their histories, all or nothing."""
+        """Insert or replace runners and add these changes, all or nothing."""
         ...
 
     async def runner_history(self, account: Accounts, runner_id: str) -> list[StateChange]:
@@ -126,7 +126,7 @@ class Store(Protocol):
         ...
 
     async def list_runners(self, account: Accounts, ended_since: datetime | None) -> list[Runner]:
-        """Return the living runners, and those that ended at or after `ended_since` if given, oldest first.
+        """Return the living runners, and those ended since `ended_since` if given. The oldest come first.
 
         The token of an ended runner is empty here; `get_runner` returns it. A token that cannot be decrypted is empty.
         """
@@ -135,7 +135,7 @@ class Store(Protocol):
     async def page_ended_runners(
         self, account: AccountId, ended_since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
     ) -> list[Runner]:
-        """Return runners that ended at or after a time, by end and id, with empty tokens.
+        """Return runners that ended since a time, by end and id. Their tokens are empty.
 
         Args:
             app_id: only those of this app; None means all.
@@ -145,7 +145,7 @@ class Store(Protocol):
         ...
 
     async def forget_runners(self, ended_before: datetime) -> int:
-        """Delete the runners of every account that ended before this time; return how many."""
+        """Delete the runners of every account that ended before this time. Return how many were deleted."""
         ...
 
     async def add_key(self, key: Key) -> None:
@@ -165,15 +165,15 @@ class Store(Protocol):
         ...
 
     async def revoke_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
-        """Mark a key as revoked; return False if no unrevoked key has this id."""
+        """Mark a key as revoked. Return False if no unrevoked key has this id."""
         ...
 
     async def expire_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
-        """Set a key's expiry; return False if no unrevoked key has this id."""
+        """Set a key's expiry. Return False if no unrevoked key has this id."""
         ...
 
     async def note_key_use(self, account: AccountId, key_id: str, at: datetime) -> bool:
-        """Record a key's last use; return False if no key has this id."""
+        """Record a key's last use. Return False if no key has this id."""
         ...
 
     async def save_secret(self, secret: SealedSecret) -> None:
@@ -193,7 +193,7 @@ class Store(Protocol):
         ...
 
     async def add_environment(self, environment: Environment) -> bool:
-        """Add an environment; return False if the account already has one of this name."""
+        """Add an environment. Return False if the account already has one of this name."""
         ...
 
     async def get_environment(self, account: AccountId, name: str) -> Environment | None:
@@ -205,7 +205,7 @@ class Store(Protocol):
         ...
 
     async def delete_environment(self, account: AccountId, name: str) -> bool:
-        """Delete an environment with its secrets, in one transaction; return False if it does not exist.
+        """Delete an environment with its secrets, in one transaction. Return False if it does not exist.
 
         Raises:
             FailedPrecondition: it still has apps.
@@ -235,7 +235,7 @@ class LogStore(Protocol):
     async def first_unsent(
         self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
     ) -> datetime | None:
-        """Return the time of an app's oldest line that a follower lacks, or None.
+        """Return the time of an app's oldest line that a follower lacks.
 
         Args:
             account: the app's owner.
@@ -254,18 +254,18 @@ class LogStore(Protocol):
         ...
 
     async def forget(self, before: datetime) -> int:
-        """Delete the lines of every account that are older than this time; return how many."""
+        """Delete every account's lines that are older than this time. Return how many were deleted."""
         ...
 
     def bound(self, most_bytes: int, passed: Callable[[], None]) -> None:
-        """Call `passed` whenever lines are stored and the total size exceeds about `most_bytes`.
+        """Call `passed` whenever lines are stored beyond about `most_bytes` in all.
 
         Lines from before the start count after the first call of `shrink`.
         """
         ...
 
     async def shrink(self, most_bytes: int, room_bytes: int = 0) -> int:
-        """Delete the oldest lines of every account if the total size exceeds about `most_bytes`; return how many.
+        """Delete every account's oldest lines beyond a total of about `most_bytes`. Return how many were deleted.
 
         Args:
             most_bytes: the largest total size.

@@ -25,7 +25,7 @@ class WorkflowStore(Protocol):
         ...
 
     async def replace(self, name: str, workflow: Workflow) -> bool:
-        """Replace the workflow of this name, possibly renaming it; return False if there is none.
+        """Replace the workflow of this name, possibly renaming it. Return False if there is none.
 
         Raises:
             AlreadyExists: another workflow has the new name.
@@ -62,17 +62,17 @@ class WorkflowStore(Protocol):
         ...
 
     async def due_webhooks(self, now: datetime, limit: int) -> Sequence[WorkflowRun]:
-        """Return the runs of every account whose webhook is due, most overdue first."""
+        """Return the runs of every account with due webhooks, most overdue first."""
         ...
 
     async def next_webhook_at(self) -> datetime | None:
-        """Return when the next webhook of any account is due; None if there is none."""
+        """Return when the next webhook of any account is due. None if there is none."""
         ...
 
     async def delivered(self, run: WorkflowRun) -> None:
-        """Record the webhook's state after an attempt; do nothing if the run is gone."""
+        """Record the webhook's state after an attempt. Do nothing if the run is gone."""
         ...
 
     async def forget_runs(self, completed_before: datetime) -> int:
-        """Delete the completed runs of every account that are older than this; return how many."""
+        """Delete every account's completed runs that are older than this. Return how many were deleted."""
         ...

@@ -1,1 +1,1 @@
-"""Use cases, one file per noun: core decides, ports carry out the decision."""
+"""Use cases, one file per noun. The core decides, and ports carry out the decision."""

@@ -22,7 +22,7 @@ from fal_server.services.log_bounds import LogBounds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotasView:
-    """The quotas of an account, and its usage of those that are amounts, by the quotas' names."""
+    """An account's quotas, and its usage of amounts by the quotas' names."""
 
     account: Account
     used: Mapping[str, int]
@@ -68,7 +68,7 @@ class AccountQuotas:
         return QuotasView(account=account, used=await self._used(account))
 
     async def of_caller(self, caller: Principal) -> QuotasView:
-        """Return a caller's quotas, with their usage if it may read the whole account."""
+        """Return a caller's quotas. Their usage is included if the caller may read the whole account."""
         account = self._accounts.account_of(caller)
         may_read = allows(caller, "account:read") and not caller.scope.restrictions.limit
         return QuotasView(account=account, used=await self._used(account) if may_read else {})

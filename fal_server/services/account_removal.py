@@ -1,4 +1,4 @@
-"""Deletes accounts: ends everything that runs for one, then removes all its data."""
+"""Deletes accounts. It ends everything that runs for one, then removes all its data."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class AccountRemoval:
         self._removed = ChangeNotifier()
 
     async def delete(self, nickname: str, *, wait_seconds: float = _WAIT_SECONDS) -> bool:
-        """Delete an account; when this returns, nobody can use it, and its calls have ended.
+        """Delete an account. When this returns, nobody can use it, and its calls have ended.
 
         Returns:
             Whether all its data is already removed; the rest is removed in the background.
@@ -108,7 +108,7 @@ class AccountRemoval:
         return True
 
     async def run(self) -> None:
-        """Remove the data of deleted accounts, including those of an earlier controller, until cancelled."""
+        """Remove the data of deleted accounts until cancelled. Those of an earlier controller are included."""
         await Rounds("removal of deleted accounts", self._round).run(self._due)
 
     async def _is_left(self, account: AccountId) -> bool:
@@ -120,7 +120,7 @@ class AccountRemoval:
             self._removed.notify()
 
     async def _remove(self, account: DeletedAccount) -> None:
-        """End everything that runs, then remove all data, and the account's own row last."""
+        """End everything that runs, then remove all data. The account's own row goes last."""
         await self._access.open_calls.ended(account.keys)
         await self._drains.end_account(account.id)
         await self._notices.end_account(account.id)

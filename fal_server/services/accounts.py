@@ -42,7 +42,7 @@ _LONGEST_NAME = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountView:
-    """An account in a caller's view; `role` is None for its own, and for one that it does not belong to."""
+    """An account as a caller sees it. `role` is None for its own, and for one that it does not belong to."""
 
     account: Account
     role: Role | None = None
@@ -77,7 +77,7 @@ class Accounts:
         return self._known.of(caller.scope.account)
 
     async def list(self, caller: Principal, *, everything: bool = False) -> Sequence[AccountView]:
-        """Return the caller's account, then the teams that it belongs to, by nickname.
+        """Return the caller's account, then its teams by nickname.
 
         Args:
             everything: all accounts of the controller.
@@ -95,7 +95,7 @@ class Accounts:
     async def create(
         self, nickname: str, kind: AccountKind, full_name: str | None = None
     ) -> tuple[Account, tuple[str, str]]:
-        """Create an account, its environment `main`, and a key that may do everything in it.
+        """Create an account, its environment `main`, and a key. The key may do everything in it.
 
         Returns:
             The account, and the key's id and secret, which can never be read again.
@@ -125,7 +125,7 @@ class Accounts:
         return account, (key.key_id, secret)
 
     async def rename(self, nickname: str, new_nickname: str, full_name: str | None = None) -> Account:
-        """Rename an account: the paths of its apps change, and its keys stay.
+        """Rename an account. The paths of its apps change, and its keys stay.
 
         Args:
             full_name: None keeps it, unless it was the nickname.
@@ -152,7 +152,7 @@ class Accounts:
         return after
 
     async def end(self, nickname: str) -> DeletedAccount:
-        """Delete an account for its users: none of its keys works any more, and their calls end.
+        """Delete an account for its users. None of its keys works any more, and their calls end.
 
         The account's data still exists.
 
@@ -266,7 +266,7 @@ class Accounts:
         return found
 
     async def _acting(self, caller: Principal, team: Account) -> Principal | None:
-        """Return the caller with its permissions in a team; the controller's owner need not be a member."""
+        """Return the caller with its permissions in a team. The controller's owner need not be a member."""
         if allows(caller, SEE_ALL_ACCOUNTS):
             return caller
         return await self._teams.acting_for(caller, team)
@@ -278,7 +278,7 @@ class Accounts:
         return found
 
     async def _require_role(self, caller: Principal, team: Account, *roles: Role) -> None:
-        """Refuse a caller who gives or takes away a role with more permissions than its own."""
+        """Refuse a caller who assigns or removes a role beyond its own. Such a role has more permissions."""
         acting = await self._acting(caller, team)
         held = frozenset[str]() if acting is None else acting.scope.permissions
         beyond = next((role for role in roles if excess(ROLE_PERMISSIONS[role], held)), None)

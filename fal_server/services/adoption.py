@@ -48,7 +48,7 @@ async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
 
 
 async def give_up(fleet: Fleet) -> None:
-    """End the rows of runners that belong to another state directory, without touching the runners.
+    """End the rows of another state directory's runners without touching the runners.
 
     Raises:
         Unavailable: an end cannot be stored.

@@ -37,7 +37,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineTime:
-    """The total seconds that an app's runners spent on machines of a type."""
+    """The total seconds of an app's runners on machines of a type."""
 
     app_id: AppId
     machine_type: str
@@ -57,7 +57,7 @@ class Analytics:
     async def listed(
         self, scope: Scope, endpoints: Sequence[Endpoint], query: RequestQuery
     ) -> tuple[Sequence[RequestRecord], str | None]:
-        """Return requests to some endpoints, those that ended last first, and the next page's cursor or None.
+        """Return requests to some endpoints, and the next page's cursor or None. Those that ended last come first.
 
         Raises:
             InvalidArgument: the cursor is malformed.
@@ -118,7 +118,7 @@ class Analytics:
         frame: Timeframe,
         zone: ZoneInfo,
     ) -> dict[datetime, dict[Endpoint, RequestStats]]:
-        """Return the statistics of each interval and endpoint, in whole minutes, without empty ones.
+        """Return the statistics of each interval and endpoint, in whole minutes. It leaves out empty ones.
 
         Raises:
             NotFound: there is no such app.
@@ -138,7 +138,7 @@ class Analytics:
     async def machine_time(
         self, scope: Scope, *, since: datetime, until: datetime, frame: Timeframe, zone: ZoneInfo
     ) -> dict[datetime, list[MachineTime]]:
-        """Return the machine time of the account's runners by interval, from each runner's start to its end."""
+        """Return the machine time of the account's runners by interval. Each counts from its start to its end."""
         now = self._clock.now()
         seconds: dict[datetime, dict[tuple[AppId, str], float]] = defaultdict(lambda: defaultdict(float))
         runners = await self._store.list_runners(scope.account, since)
@@ -169,7 +169,7 @@ class Analytics:
         frame: Timeframe,
         aggregation: Aggregation,
     ) -> list[tuple[datetime, RunnerCounts]]:
-        """Return an app's number of runners in each state, by interval, from its first runner on.
+        """Return an app's number of runners in each state, by interval. The first interval is that of its first runner.
 
         Raises:
             NotFound: there is no such app.
@@ -193,7 +193,7 @@ class Analytics:
     async def _minutes(
         self, scope: Scope, app_id: AppId, since: datetime, until: datetime
     ) -> AsyncGenerator[tuple[MinuteKey, RequestStats]]:
-        """Yield an app's minutes one day at a time, so that other tasks can run."""
+        """Yield an app's minutes one day at a time. Other tasks can run in between."""
         await self._requests.settle()
         begin = begin_of(since, Timeframe.MINUTE)
         while begin < until:
@@ -223,7 +223,7 @@ def _in_parts(
 
 
 def _time_of(runner: Runner, since: datetime, until: datetime) -> tuple[datetime, datetime]:
-    """Return the part of a span during which a runner had its machine."""
+    """Return the part of a span when a runner had its machine."""
     begin = runner.started_at or runner.ended_at or until
     return max(begin, since), min(runner.ended_at or until, until)
 

@@ -1,4 +1,4 @@
-"""The history of an app: its events, and the outcome of its revisions."""
+"""An app's history: its events, and the outcome of its revisions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class AppEvents:
         before: EventPlace | None,
         limit: int,
     ) -> tuple[Sequence[AppEvent], EventPlace | None]:
-        """Return events of an app, newest first, and the next page's position; None at the end.
+        """Return an app's events, newest first, and the next page's position. The position is None at the end.
 
         Args:
             categories: only these; empty means all.
@@ -169,7 +169,7 @@ class AppEvents:
         return found[:limit]
 
     async def _calls(self, app_id: AppId, since: datetime) -> list[AuditRow]:
-        """Return the audit rows that caused events; a deploy may have started an hour before its revision's event."""
+        """Return the audit rows that caused events. A deploy may have started an hour before its revision's event."""
         place: tuple[datetime, int] | None = None
         found: list[AuditRow] = []
         while True:
@@ -182,7 +182,7 @@ class AppEvents:
             place = (rows[-1].entry.at, rows[-1].sequence)
 
     async def _starts(self, app_id: AppId, now: datetime) -> tuple[set[str], set[str]]:
-        """Return the revisions that had a ready runner, and those with a failed start, from the kept runners."""
+        """Return the revisions with a ready runner, and those with failed starts. Only kept runners count."""
         runners = [
             runner
             for runner in await self._store.list_runners(app_id.account, now - _DEPLOYS_SHOWN)
@@ -209,7 +209,7 @@ def _is_behind(event: AppEvent, before: EventPlace | None) -> bool:
 
 
 def _until(until: datetime, before: EventPlace | None, origin: Origin) -> datetime:
-    """Return the end of an origin's rows after a position; rows of the same time may follow."""
+    """Return the end of an origin's rows after a position. Rows of the same time may follow."""
     if before is None:
         return until
     return min(until, before.at + _TICK if origin <= before.origin else before.at)

@@ -1,4 +1,4 @@
-"""Collects what the apps of an account measure themselves, from the metrics port of each runner."""
+"""Collects the apps' own measurements from the metrics port of each runner."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _AT_ONCE = 16
 
 
 class AppMetrics:
-    """Asks each runner when a page is asked for; nothing is kept, and an app that is not asked does nothing."""
+    """Asks each runner when a page is asked for. Nothing is kept, and an app that is not asked does nothing."""
 
     def __init__(self, fleet: Fleet, reader: MetricsReader) -> None:
         self._fleet = fleet
         self._reader = reader
 
     async def collect(self, scope: Scope, application: Callable[[str], str]) -> list[Metric]:
-        """Return the metrics of the account's apps, and of which runners there are none.
+        """Return the account's app metrics, and which runners have none.
 
         Args:
             application: the label of an app, by its name.

@@ -57,7 +57,7 @@ class Apps:
         return [self.view(app) async for app in in_slices(apps)]
 
     async def watch(self, scope: Scope, environment: str, version: str) -> AsyncGenerator[Changes[AppView]]:
-        """Yield the apps of an environment, or the changes since a version; then further changes.
+        """Yield the apps of an environment, or the changes since a version. Then yield further changes.
 
         Raises:
             InvalidArgument: the environment's name or the version is not valid.
@@ -84,7 +84,7 @@ class Apps:
         auth_mode: AuthMode | None,
         strategy: Strategy | None,
     ) -> AppView:
-        """Move an app to one of its revisions, usually a rollback; create the app if it does not exist.
+        """Move an app to one of its revisions, usually a rollback. Create the app if it does not exist.
 
         Args:
             strategy: rolling, like None, waits for a ready runner of the revision; recreate moves at once.
@@ -132,7 +132,7 @@ class Apps:
         auth_mode: AuthMode | None = None,
         reset_scale: bool = False,
     ) -> App:
-        """Return the app moved to a revision: at once or, if rolling, once one of its runners is ready.
+        """Return the app moved to a revision. A rolling move waits until one of its runners is ready.
 
         Rolling protects the old revision even while it has no runner, because a revision that never becomes ready never
         gets traffic. A paused app and a revision without a port have no runner to wait for. Settings that come with the
@@ -194,7 +194,7 @@ class Apps:
         return self.view(await self._catalog.change(app_id, scaled))
 
     async def rollout(self, scope: Scope, name: str, environment: str, *, force: bool) -> None:
-        """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
+        """Replace an app's runners one by one, or all with `force`. Without `force` each replacement is ready first.
 
         With `force` a busy runner ends within its grace period, whatever happens to its requests.
 
@@ -214,7 +214,7 @@ class Apps:
                 )
 
     async def delete(self, scope: Scope, name: str, environment: str) -> App:
-        """Delete an app; its runners finish their requests and stop, its revisions are kept.
+        """Delete an app. Its runners finish their requests and stop, and its revisions are kept.
 
         Raises:
             NotFound: there is no such app.

@@ -1,4 +1,4 @@
-"""Makes an attempt at a queued request: gets a slot, sends the request, and decides what follows."""
+"""Makes an attempt at a queued request. It gets a slot, sends the request, and decides what follows."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """A new request that has a slot on a runner before it is stored.
+    """A new request that has a slot before it is stored.
 
     Attributes:
         request: as it was submitted.
@@ -98,7 +98,7 @@ class Placed:
 
 
 class AttemptRunner:
-    """Makes attempts at requests taken from the queue, and at new ones for which a slot is free.
+    """Makes attempts at requests. They are from the queue, or new if a slot is free.
 
     Args:
         store: records the start of an attempt before a byte goes to the runner.
@@ -128,12 +128,12 @@ class AttemptRunner:
         self._clock = clock
 
     async def run_attempt(self, live: LiveRequest) -> None:
-        """Make one attempt and store its result; if interrupted, leave the request to the next controller."""
+        """Make one attempt and store its result. If interrupted, leave the request to the next controller."""
         if not live.cancelled:  # the canceller writes its end
             await self._follow(live, self._attempt(live))
 
     def place(self, request: QueuedRequest) -> Placed | None:
-        """Take a slot for a new request; None if none is free, or if it is too late."""
+        """Take a slot for a new request. None if none is free, or if it is too late."""
         app = self._catalog.get(request.app_id)
         if app is None or (request.start_deadline is not None and request.start_deadline <= self._clock.now()):
             return None
@@ -145,7 +145,7 @@ class AttemptRunner:
         return Placed(request=request, live=LiveRequest(self._started(request, app, lease)), app=app, lease=lease)
 
     async def start(self, placed: Placed, content: Content, accepted: asyncio.Future[QueueStatus]) -> None:
-        """Store a request with the start of its first attempt, and make the attempt.
+        """Make the first attempt at a request. Its start is stored with the request.
 
         Args:
             accepted: gets the request's status once it is stored, or the reason why it is not.
@@ -173,7 +173,7 @@ class AttemptRunner:
         self._dispatcher.release(placed.lease, Outcome.UNUSED)
 
     async def _send(self, placed: Placed, content: Content) -> Done | Retry | Requeue:
-        """Make the first attempt at a request that is stored by now, if it still can."""
+        """Make the first attempt at a stored request, if it still can."""
         live, waiting = placed.live, placed.request
         if waiting.start_deadline is not None and waiting.start_deadline <= self._clock.now():
             self.give_back(placed)

@@ -18,7 +18,7 @@ _USUAL_PAGE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPage:
-    """Some rows, newest first; `next_before` is for the next page, None at the end."""
+    """Some rows, newest first. `next_before` is for the next page, None at the end."""
 
     rows: Sequence[AuditRow]
     next_before: int | None

@@ -1,4 +1,4 @@
-"""Keeps a build's log lines until the build fails or an app is deployed on it, then stores them for the app."""
+"""Keeps a build's log lines until the build fails or is deployed. Then it stores them for the app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AT_ONCE = 1000
 
 
 class BuildLines:
-    """Holds the lines of the latest builds, because a build often ends before its app is known.
+    """Holds the lines of the latest builds. A build often ends before its app is known.
 
     Args:
         logs: stores an app's lines; None stores none.
@@ -33,7 +33,7 @@ class BuildLines:
         self._kept: OrderedDict[str, deque[LogEntry]] = OrderedDict()
 
     def keeping(self, env_id: str, log: BuildLog) -> BuildLog:
-        """Return a build log that keeps a new build's lines and forwards them."""
+        """Return a build log that keeps a build's lines and forwards them."""
         lines: deque[LogEntry] = deque(maxlen=_MOST_LINES)
 
         async def keep(entry: LogEntry) -> None:
@@ -57,7 +57,7 @@ class BuildLines:
         await self._store(lines, build_id, AppId.parse(revision.account, revision.app_name), revision.revision_id)
 
     async def store_failed(self, env_id: str, app: AppId, fault: LogEntry) -> None:
-        """Store the lines of a failed build and its error for the app, because there is no revision for them."""
+        """Store a failed build's lines and its error for the app. There is no revision for them."""
         lines = [*self._kept.pop(env_id, ()), fault]
         try:
             await self._store(lines, f"build-{env_id[:12]}-{uuid.uuid4().hex[:8]}", app, "")

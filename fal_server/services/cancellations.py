@@ -22,7 +22,7 @@ class Cancellations:
         self._client = client
 
     async def tell(self, lease: Lease, request_id: str, path: str) -> None:
-        """Call the app's cancellation endpoint, unless its description says that it has none.
+        """Call the app's cancellation endpoint unless its description has none.
 
         Args:
             path: of the request, with or without the query.

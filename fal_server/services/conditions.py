@@ -48,7 +48,7 @@ class Conditions:
         self._away_since: dict[str, datetime] = {}
 
     async def read(self, account: AccountId, wanted: AbstractSet[NoticeCondition]) -> list[Reading]:
-        """Return the values of some conditions of an account; one without a value is left out."""
+        """Return the values of some conditions of an account. One without a value is left out."""
         found: list[Reading] = []
         apps = [app for app in self._catalog.apps if app.account == account]
         if wanted & {NoticeCondition.STARTUP_FAILURE, NoticeCondition.STARTUP_TIMEOUT}:
@@ -113,7 +113,7 @@ class Conditions:
         return (Reading(condition=NoticeCondition.DISK_FULL, subject="controller", value=used, detail=detail),)
 
     def _nodes_lost_for_long(self) -> list[str]:
-        """Return the nodes that are away for a minute: at its start the controller has reached none yet."""
+        """Return the nodes that are away for a minute. The controller has reached none yet at its start."""
         now = self._clock.now()
         self._away_since = {node: self._away_since.get(node, now) for node in self._controller.lost_nodes()}
         return [node for node, since in self._away_since.items() if now - since >= _LOST_AFTER]

@@ -74,7 +74,7 @@ class Deploys:
         self._deploying: dict[AppId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def build(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
-        """Build an environment; yield its log lines as they are written, then the result.
+        """Build an environment. Yield its log lines as they are written, then the result.
 
         Raises:
             InvalidArgument, Unimplemented, FailedPrecondition: see Builder.build.
@@ -95,7 +95,7 @@ class Deploys:
     async def deploy(
         self, scope: Scope, request: DeployRequest
     ) -> AsyncGenerator[LogEntry | Registered | Deployed, None]:
-        """Check everything, build, store the revision and move the app; one deploy of an app at a time.
+        """Check everything, build, store the revision and move the app. An app has one deploy at a time.
 
         A rolling deploy of an existing app waits until the app has moved, unless the request detaches. The rollout
         continues if the caller disconnects.
@@ -112,7 +112,7 @@ class Deploys:
                 yield event
 
     async def built(self, code: CodeRequest, log: BuildLog) -> BuiltEnvironment:
-        """Return the environment of a request, building it if it does not exist."""
+        """Return the environment of a request. Build it if it does not exist."""
         if not code.environments:
             raise InvalidArgument("environments", "environments is empty: say which environment the code runs in")
         spec = code.environments[0].with_context(code.files)
@@ -125,7 +125,7 @@ class Deploys:
 
     @asynccontextmanager
     async def _recording_failure(self, app_id: AppId | None) -> AsyncGenerator[None]:
-        """Record in the app's history that a deploy, or the build before it, failed."""
+        """Record in an app's history that a deploy or its build failed."""
         try:
             yield
         except Fault as fault:
@@ -137,7 +137,7 @@ class Deploys:
     async def _built_for(
         self, account: AccountId, environment: str, code: CodeRequest, log: BuildLog
     ) -> BuiltEnvironment:
-        """Return the environment of an app, recording for its owner why a build failed."""
+        """Return the environment of an app. Record for its owner why a build failed."""
         try:
             return await self.built(code, log)
         except Fault as fault:
@@ -148,7 +148,7 @@ class Deploys:
             raise
 
     async def missing_secrets(self, account: AccountId, code: CodeRequest, environment: str) -> str:
-        """Return which secrets of the code are not set, and what to do; empty if all are."""
+        """Return which secrets of the code are unset, and what to do. It is empty if all are set."""
         if not code.secret_names:
             return ""
         existing = {secret.name for secret in await self._store.list_secrets(account, environment)}
@@ -180,7 +180,7 @@ class Deploys:
         return scaling
 
     def lack(self, code: CodeRequest, scaling: Scaling) -> str:
-        """Return the code's requirement that no machine satisfies; empty if one satisfies all."""
+        """Return the code's requirement that no machine satisfies. It is empty if one satisfies all."""
         found = lack_everywhere(scaling.machine_types, code.num_gpus, self._nodes())
         return f"no machine can run it: {found}" if found else ""
 
@@ -205,7 +205,7 @@ class Deploys:
         *,
         keep: bool = True,
     ) -> Revision:
-        """Check a request's code and return it as a revision, which is not stored yet.
+        """Check a request's code and return it as an unstored revision.
 
         Args:
             keep: whether to store the code itself; if not, files and secrets may be missing, too.
@@ -305,7 +305,7 @@ class Deploys:
         environment: str,
         log: Callable[[LogEntry | Registered], Awaitable[None]],
     ) -> tuple[Revision, App]:
-        """Build and store a revision, and move the app to it or begin to."""
+        """Build and store a revision. Move the app to it or begin to."""
         code = request.code
         scaling = self.scaling_of(code.scaling)
         built = await self._built_for(account, environment, code, log)
@@ -327,7 +327,7 @@ class Deploys:
     async def _repeated(
         self, account: AccountId, request: DeployRequest, app_name: str, environment: str
     ) -> Revision | None:
-        """Return the revision of a repeated deploy, whose first response was lost; None for a new one.
+        """Return the revision of a repeated deploy, whose first response was lost. None for a new one.
 
         Raises:
             AlreadyExists: the id belongs to another app's revision, or to one with other code or settings.
@@ -359,7 +359,7 @@ class Deploys:
         )
 
     def moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:
-        """Return the app after a deploy: on the revision, or about to roll to it."""
+        """Return the app after a deploy. It is on the revision, or about to roll to it."""
         now = self._clock.now()
         if app is None:
             return App(
@@ -405,7 +405,7 @@ class Deploys:
 
 
 def _app_of(account: AccountId, environment: str, code: CodeRequest) -> AppId | None:
-    """Return the app that a build is for; None if it names no valid one."""
+    """Return the app that a build is for. None if it names no valid one."""
     try:
         return AppId.parse(account, names.app_name(code.application_name or "", environment))
     except InvalidArgument:

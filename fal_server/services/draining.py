@@ -1,4 +1,4 @@
-"""Sends the lines of one log drain: in order, each at least once, the cursor behind what the receiver took."""
+"""Sends one drain's lines in order, each at least once. The cursor stays behind what the receiver took."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Draining:
         self._not_before = clock.now()
 
     async def step(self) -> float | None:
-        """Send the next lines; return the seconds until there is more to do, None if nothing waits.
+        """Send the next lines. Return the seconds until there is more to do, None if nothing waits.
 
         Raises:
             Fault: the store cannot be used; nothing is lost.
@@ -92,14 +92,14 @@ class Draining:
         return 0.0
 
     async def _skip(self, batch: DrainBatch) -> None:
-        """Pass lines that the filter leaves out; the cursor moves with the next delivery, or after many of them."""
+        """Pass lines that the filter leaves out. The cursor moves with the next delivery, or after many of them."""
         self._read |= batch.reached
         self._skipped += batch.read_lines
         if self._skipped >= _MOST_SKIPPED:
             await self._move(0, None)
 
     async def _deliver(self, batch: DrainBatch) -> float | None:
-        """Send a batch and move the cursor; return the seconds to wait if it was not taken."""
+        """Send a batch and move the cursor. Return the seconds to wait if it was not taken."""
         try:
             receipt = await self._send(batch.entries)
         except Fault as fault:

@@ -81,7 +81,7 @@ class Drains:
         headers: Mapping[str, str] | None = None,
         signing_key: str | None = None,
     ) -> DrainView:
-        """Add a drain; it begins with the lines of the last half minute.
+        """Add a drain. It begins with the lines of the last half minute.
 
         Args:
             apps: only lines of these; empty means all.
@@ -147,7 +147,7 @@ class Drains:
         self.changed.notify()
 
     async def pause(self, scope: Scope, name: str, *, paused: bool) -> None:
-        """Pause a drain, or let it go on with the lines that waited.
+        """Pause a drain, or resume it with the lines that waited.
 
         Raises:
             NotFound: there is no such drain.

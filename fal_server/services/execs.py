@@ -1,4 +1,4 @@
-"""Commands in runners: checks whether a runner can be entered, and returns the channel to its commands."""
+"""Checks whether a runner can be entered. It returns the channel to its commands."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def require_there(runner: Runner) -> None:
 
 
 class Execs:
-    """The use cases of commands that survive a broken connection; the runners themselves manage them."""
+    """The use cases of commands that survive a broken connection. The runners themselves manage them."""
 
     def __init__(self, fleet: Fleet, engine: ExecEngine) -> None:
         self._fleet = fleet
         self._engine = engine
 
     async def enter(self, scope: Scope, runner_id: str) -> tuple[ExecChannel, str]:
-        """Return the channel to a runner for starting a command, and a notice for people.
+        """Return the channel for starting a command, and a notice for people.
 
         Raises:
             NotFound: there is no such runner, or it has ended.
@@ -68,7 +68,7 @@ class Execs:
         return self._engine.execs(runner), _NOTICES.get(runner.state, "").format(runner_id)
 
     async def line(self, scope: Scope, runner_id: str) -> ExecChannel:
-        """Return the channel to the commands of a runner that has a process.
+        """Return the channel to the commands of a runner with a process.
 
         Raises:
             NotFound: there is no such runner, or it has ended.
@@ -82,7 +82,7 @@ class Execs:
         return self._engine.execs(runner)
 
     async def everywhere(self, scope: Scope, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> Sequence[T]:
-        """Ask every runner of the account, skipping those that cannot be reached or refuse."""
+        """Ask every runner of the account. Skip those that cannot be reached or refuse."""
         runners = [runner for runner in self._fleet.of_account(scope.account) if runner.state not in WITHOUT_PROCESS]
         answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
         return [answer for answer in answers if answer is not None]

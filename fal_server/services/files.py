@@ -1,4 +1,4 @@
-"""/data, which all runners of an account share, and the files deployed with apps."""
+"""/data and the files deployed with apps. All runners of an account share /data."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Files:
         return await asyncio.to_thread(self._store.open, data_parts(path))
 
     async def put(self, path: str, chunks: AsyncIterable[bytes], *, unzip: bool = False) -> None:
-        """Write a file, completely or not at all, or extract a zip archive into a directory.
+        """Write a file or extract a zip archive into a directory. A file is written completely or not at all.
 
         Raises:
             InvalidArgument: the path is not below /data or cannot be a file, or the archive is not a zip file.
@@ -124,7 +124,7 @@ class Files:
         await asyncio.to_thread(self._store.delete, data_parts(path))
 
     async def has_hash(self, path: str, wanted: str) -> bool:
-        """Return whether the client stored this hash in the directory's `.fal_hash` at its last synchronization."""
+        """Return whether the directory's `.fal_hash` has this hash. The client stores it when it synchronizes."""
         data_parts(path)
         try:
             opened = await self.open(f"{path}/{_HASH_FILE}")
@@ -161,14 +161,14 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppFileAbout:
-    """A client's data about an app's file: its hash, and the mode that is part of the hash."""
+    """A client's data about an app's file: its hash and its mode. The mode is part of the hash."""
 
     hash: str
     mode: int
 
 
 class AppFiles:
-    """The use cases of an account's files that are uploaded before an app is deployed.
+    """The use cases of an account's files uploaded before a deploy.
 
     Args:
         drafts: on the same file system as the store.

@@ -1,4 +1,4 @@
-"""The state of followed logs: each stream's position, and the lines waiting for it."""
+"""The state of followed logs: each stream's position and waiting lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_MICROSECONDS = 2**53
 
 
 class Position:
-    """A stream's position: for each runner the highest sequence that was sent or skipped.
+    """A stream's position: the highest sequence sent or skipped, by runner.
 
     A runner's lines are sent in order, so this is exact. Beyond 256 runners the longest silent one is dropped; for a
     runner without an entry, only lines after the dropped runner's last one count as new.
@@ -110,16 +110,16 @@ class Follower:
         self._characters = 0
 
     def is_behind(self) -> bool:
-        """Return whether the store must be read: the stream is new, or too many lines waited."""
+        """Return whether the store must be read. The stream is new, or too many lines waited."""
         return self._behind
 
     def begin(self) -> None:
-        """Let lines wait here from now on; do not call it while lines are being stored."""
+        """Let lines wait here from now on. Do not call it while lines are being stored."""
         self._behind = False
         self._announced.clear()
 
     def announce(self, runner_id: str, sequence: int) -> None:
-        """Record that a runner's lines from this one on are about to be stored."""
+        """Record a runner's first line that is about to be stored."""
         self._announced.setdefault(runner_id, sequence)
 
     def release(self, entries: Sequence[LogEntry]) -> None:
@@ -145,7 +145,7 @@ class Follower:
         return first is None or entry.sequence < first
 
     def take(self, most: int) -> list[LogEntry]:
-        """Take about this many waiting lines, in the order in which they were stored; `wants` filters them."""
+        """Take about this many waiting lines, in the order of their storage. `wants` filters them."""
         found: list[LogEntry] = []
         while self._waiting and len(found) < most:
             found += self._waiting.popleft()
@@ -159,7 +159,7 @@ class Follower:
 
 
 def _matches(entry: LogEntry, query: LogQuery) -> bool:
-    """Return whether the store would find this line of the query's runner or app."""
+    """Return whether the store would find this line for the query."""
     return (
         (query.since is None or entry.timestamp >= query.since)
         and (not query.sources or entry.source in query.sources)

@@ -1,4 +1,4 @@
-"""The number of GPUs that living runners hold, by app and machine type."""
+"""The number of GPUs of living runners, by app and machine type."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gpus:
         self._catalog = catalog
 
     def gpus_by_app(self, scope: Scope) -> Mapping[str, Mapping[str, int]]:
-        """Return the number of GPUs that each app's living runners hold, by GPU.
+        """Return the number of GPUs of each app's living runners, by GPU.
 
         A CPU machine type counts its runners instead, which published clients exclude from their sums.
         """

@@ -1,4 +1,4 @@
-"""Stores the log lines of all runners that arrive within milliseconds in one transaction."""
+"""Stores lines of all runners together. Those that arrive within milliseconds share one transaction."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Intake:
         self._work: asyncio.Task[None] | None = None
 
     async def put(self, entries: Sequence[LogEntry]) -> None:
-        """Store lines durably; if this is cancelled, they may or may not be stored.
+        """Store lines durably. If this is cancelled, they may or may not be stored.
 
         If a batch cannot be stored, the waiting ones fail, too, because no line may be stored without the earlier lines
         of its runner.
@@ -58,7 +58,7 @@ class Intake:
         await batch.stored
 
     async def _store_all(self) -> None:
-        """Store waiting batches until none is left and the pause after the last one has passed."""
+        """Store waiting batches until none is left. It also waits for the pause after the last one."""
         while self._waiting:
             batches = self._next()
             try:
@@ -107,7 +107,7 @@ class Intake:
                 batch.stored.set_exception(error)
 
     def _next(self) -> list[_Batch]:
-        """Take as many waiting batches as fit into a transaction, at least one."""
+        """Take as many waiting batches as one transaction holds, at least one."""
         lines, count = 0, 0
         for batch in self._waiting:
             lines += len(batch.entries)

@@ -58,7 +58,7 @@ class Keys:
         for_app: str | None = None,
         for_environment: str | None = None,
     ) -> tuple[str, str]:
-        """Create a key with `permissions`, else those of `preset`, else those of `scope`, else all.
+        """Create a key with `permissions`, else those of `preset`, else of `scope`. With none given, it has all.
 
         Args:
             creator: the caller, whose permissions the key cannot exceed; None is the controller itself.
@@ -66,15 +66,14 @@ class Keys:
             expires_at: None means never.
             for_app: the only app, without its environment, that the key is for; None means all.
             for_environment: its environment, or without an app the only environment that the key is for; None means
-            all.
+                all.
 
         Returns:
             (key id, secret); the secret can never be read again.
 
         Raises:
             InvalidArgument: a preset, permission or name is not valid, the note is not valid, or the time has passed;
-            or
-                none of the permissions can be restricted to one app.
+                or none of the permissions can be restricted to one app.
             NotFound: there is no environment of that name.
             PermissionDenied: the creator lacks some of the permissions.
             ResourceExhausted: there are too many keys.
@@ -114,7 +113,7 @@ class Keys:
         return key.key_id, secret
 
     def new_master(self, account: AccountId, alias: str) -> tuple[Key, str]:
-        """Return a key that may do everything in an account, which is not stored yet, and its secret."""
+        """Return a new, unstored key that may do everything, and its secret."""
         secret = secrets.token_hex(32)
         key = Key(
             account=account,
@@ -182,7 +181,7 @@ class Keys:
         return await self._store.list_keys(scope.account)
 
     async def find(self, scope: Scope, key_id: str) -> Key | None:
-        """Return a key, even a revoked one; None for one that is not stored, such as a runner's."""
+        """Return a key, even a revoked one. None for one that is not stored, such as a runner's."""
         return await self._store.get_key(scope.account, key_id)
 
     async def revoke(self, scope: Scope, key_id: str) -> None:
@@ -197,7 +196,7 @@ class Keys:
         await self._revoke(scope.account, key_id)
 
     def has_ended(self, key_id: str) -> None:
-        """Reject calls with a key that the store no longer accepts, and end those in progress."""
+        """Reject calls with a key that the store no longer accepts. End those in progress."""
         self._access.forget(key_id)
 
     async def _revoke(self, account: AccountId, key_id: str) -> None:
@@ -218,7 +217,7 @@ class Keys:
             raise _no_such_key(key_id)
 
     async def replacement_for(self, written: str | None, alias: str) -> str | None:
-        """Return the administrator's key to write to its file as `id:secret`; None if the file may stay.
+        """Return the administrator's key for its file, as `id:secret`. None if the file may stay.
 
         Args:
             written: the content of the file; None if it does not exist.
@@ -240,7 +239,7 @@ class Keys:
         return f"{key_id}:{secret}"
 
     async def bootstrap(self, alias: str = "made at the first start") -> tuple[str, str] | None:
-        """Create the first ADMIN key; return its id and secret, or None if there already is one."""
+        """Create the first ADMIN key and return its id and secret. None if there already is one."""
         if any(EVERYTHING in key.permissions for key in await self._store.list_keys(LOCAL)):
             return None
         return await self.create(None, preset="FULL", alias=alias)
@@ -261,7 +260,7 @@ def _no_such_key(key_id: str) -> NotFound:
 
 
 def coarse_scope(key: Key) -> KeyScope | None:
-    """Return a key's permissions as the older scope; None if no scope is equivalent."""
+    """Return a key's permissions as the older scope. None if no scope is equivalent."""
     for scope, preset in PRESET_OF_SCOPE.items():
         if set(key.permissions) == set(PRESETS[preset]):
             return scope

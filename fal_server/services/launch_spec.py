@@ -1,4 +1,4 @@
-"""Collects the parts of a new runner: code, files, environment, variables and secrets."""
+"""Collects a new runner's parts: code, files, environment, variables, secrets."""
 
 from __future__ import annotations
 

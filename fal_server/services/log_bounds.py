@@ -1,4 +1,4 @@
-"""Limits the log bytes per minute of an account's runners; drops further lines, and logs that."""
+"""Limits the log bytes per minute of an account's runners. It drops further lines, and logs that."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE_BYTES = 64
 
 @dataclass(slots=True)
 class _Minute:
-    """The bytes that an account has written since a time, and each runner's number of dropped lines."""
+    """An account's bytes since a time, and its runners' dropped line counts."""
 
     since: datetime
     size: int = 0

@@ -26,7 +26,7 @@ _LEVELS = tuple(LogLevel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRule:
-    """A condition on a line's label: one of these values, or none of them."""
+    """A condition on a line's label: one of these values, or none."""
 
     label: str
     values: frozenset[str]
@@ -56,7 +56,7 @@ class LogChoice:
     rules: tuple[LabelRule, ...] = ()
 
     def wants(self, entry: LogEntry) -> bool:
-        """Return whether a line matches, as far as its own values can tell."""
+        """Return whether a line matches, as far as its own values tell."""
         if self.least_level is not None and _LEVELS.index(entry.level) < _LEVELS.index(self.least_level):
             return False
         if self.revision_id is not None and entry.revision_id != self.revision_id:
@@ -87,7 +87,7 @@ class LogSearch:
     async def page(
         self, scope: Scope, choice: LogChoice, *, after: str | None, limit: int
     ) -> tuple[Sequence[LogEntry], str | None]:
-        """Return lines, newest first, and the next page's cursor; None at the end.
+        """Return lines, newest first, and the next page's cursor. The cursor is None at the end.
 
         Raises:
             InvalidArgument: the cursor is malformed.

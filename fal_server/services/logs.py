@@ -136,7 +136,7 @@ class Logs:
             self._tell_stored(entries)
 
     async def _new(self, entries: Sequence[LogEntry]) -> list[Sequence[LogEntry]]:
-        """Return the lines that are not stored yet, grouped by runner; each runner's lines are in order."""
+        """Return the lines that are not stored yet, grouped by runner. Each runner's lines are in order."""
         found: list[Sequence[LogEntry]] = []
         for runner_id, group in groupby(entries, _RUNNER_OF):
             lines = list(group)
@@ -153,7 +153,7 @@ class Logs:
         return found
 
     def runner_ended(self, runner: Runner) -> None:
-        """Let streams that follow a runner end, because its end and all its lines are stored."""
+        """Let streams that follow a runner end. Its end and all its lines are stored."""
         self._stored.pop(runner.runner_id, None)
         if self._bounds is not None:
             self._bounds.runner_ended(runner.account, runner.runner_id)
@@ -191,7 +191,7 @@ class Logs:
     async def follow(
         self, scope: Scope, query: LogQuery, cursor: str | None = None, *, from_now: bool = False
     ) -> AsyncGenerator[LogBatch]:
-        """Yield lines as they are written, oldest first; end after the last line of an ended runner.
+        """Yield lines as they are written, oldest first. It ends after the last line of an ended runner.
 
         Args:
             query: selects the lines; `since` None starts with the oldest. Its order, cursor and limit are ignored.
@@ -245,7 +245,7 @@ class Logs:
     async def _catch_up(
         self, scope: Scope, query: LogQuery, position: Position, follower: Follower
     ) -> AsyncGenerator[LogBatch]:
-        """Yield the stored lines after a position, except those that wait in memory."""
+        """Yield the stored lines after a position. It leaves out those that wait in memory."""
         newest = LogQuery(runner_id=query.runner_id, app_name=query.app_name, newest_first=True, limit=1)
         last = (await self._log_store.page(scope.account, newest)).entries
         if not last:
@@ -271,7 +271,7 @@ class Logs:
                 yield LogBatch(entries=entries, cursor=position.cursor())
 
     async def _has_ended(self, scope: Scope, query: LogQuery, follower: Follower) -> tuple[bool, Runner | None]:
-        """Return whether no more lines can come; call it before reading, because lines are stored before the end."""
+        """Return whether no more lines can come. Call it before reading: lines are stored before the end."""
         if query.runner_id is None or not follower.look:
             return False, None
         follower.look = False

@@ -1,4 +1,4 @@
-"""Collects the metrics that a caller may read: of the account's apps and runners, and of the controller."""
+"""Collects the metrics that a caller may read. They are of the account's apps and runners, and the controller."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Metrics:
         self._apps = apps
 
     async def collect(self, scope: Scope) -> Sequence[Metric]:
-        """Return the metrics of the caller's account, including everything that ended before the call."""
+        """Return the metrics of the caller's account. They include everything that ended before the call."""
         await self._recording.store()
         found = [*self._load(scope), *self._last_minute(scope), *self._requests(scope), *self._runners(scope)]
         found += await self._of_drains(scope)

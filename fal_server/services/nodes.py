@@ -1,4 +1,4 @@
-"""Lists the nodes: their resources, the reserved part, and the holder of each GPU."""
+"""Lists nodes: their resources, the reserved part, and the GPUs' holders."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Nodes:
         return {node.name: node.region for node in self._nodes() if node.region}
 
     async def list(self, scope: Scope) -> Sequence[NodeView]:
-        """Return the nodes by name; runners of other accounts count, but are not named."""
+        """Return the nodes by name. Runners of other accounts count, but are not named."""
         held = held_gpus(self._fleet.runners)
         return [
             NodeView(

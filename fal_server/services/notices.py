@@ -179,7 +179,7 @@ class Notices:
         return await self._store.list(EVERY_ACCOUNT)
 
     async def send(self, notice: Notice, problems: Sequence[Problem]) -> None:
-        """Tell a receiver of problems, or send a test if there are none.
+        """Tell a receiver of problems. Send a test if there are none.
 
         Raises:
             OSError: the receiver did not take it.

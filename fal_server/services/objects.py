@@ -64,7 +64,7 @@ class Objects:
 
     @property
     def lifecycle(self) -> str:
-        """The default lifetime of files, in the form of the header that requests another one."""
+        """The default lifetime of files, as the header that requests another one."""
         seconds = "null" if self._life is None else f'"{self._life.total_seconds():.0f}"'
         return f'{{"expiration_duration_seconds": {seconds}}}'
 

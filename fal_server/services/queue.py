@@ -57,7 +57,7 @@ PUBLIC = "public"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """A request, the number of requests ahead of it, and other reasons for its wait."""
+    """A request, how many are ahead of it, and why it waits."""
 
     request: QueuedRequest
     position: int = 0
@@ -65,7 +65,7 @@ class QueueStatus:
 
 
 class Queue:
-    """The use cases of the queue; everything that a call returns is stored.
+    """The use cases of the queue. Everything that a call returns is stored.
 
     Args:
         changed: notified when the number of runners may have to change.
@@ -105,7 +105,7 @@ class Queue:
         self.start: Callable[[QueuedRequest, Content], asyncio.Future[QueueStatus] | None] = _wait
 
     async def load(self) -> None:
-        """Read the requests of an earlier controller, once at startup; interrupted attempts start again.
+        """Read the requests of an earlier controller, once at startup. Interrupted attempts start again.
 
         Only one controller uses the database, so nobody works on an attempt that it has in progress.
         """
@@ -125,7 +125,7 @@ class Queue:
                 self._backlog.add(waiting, size)
 
     async def submit(self, submission: Submission) -> QueueStatus:
-        """Accept a request; when this returns, it is stored and will be completed.
+        """Accept a request. When this returns, it is stored and will be completed.
 
         Raises:
             NotFound: there is no such app, or it has no port.
@@ -176,7 +176,7 @@ class Queue:
             self._backlog.on_the_way[request.app_id] -= 1
 
     def _require_room(self, account: AccountId, size: int, count: int = 1) -> None:
-        """Refuse requests for which there is no room, before any of them is stored."""
+        """Refuse requests that have no room, before any is stored."""
         held, quotas = self._backlog.held(account), self._quotas(account)
         if quotas.queued_requests and held.requests + count > quotas.queued_requests:
             more = "" if count == 1 else f" and cannot take {count} more"
@@ -223,7 +223,7 @@ class Queue:
         return self._delays.of(request.app_id) or failed or self._delays.of_setup(request.app_id)
 
     async def result(self, app_id: AppId, request_id: str) -> tuple[QueuedRequest, Answer | None]:
-        """Return a request and its response, which is None until it is completed.
+        """Return a request and its response. The response is None until the request is completed.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
@@ -233,22 +233,22 @@ class Queue:
         return request, await self._store.answer(app_id.account, request_id) if completed else None
 
     async def payloads(self, app_id: AppId, request_id: str) -> tuple[bytes | None, Answer | None]:
-        """Return the body of a queued request, and the response to it; None if the queue has it no more, or not yet."""
+        """Return a queued request's body and its response. Each is None if the queue has it no more, or not yet."""
         content = await self._store.content(app_id.account, request_id)
         return None if content is None else content.body, await self._store.answer(app_id.account, request_id)
 
     async def finished(self, request_id: str) -> None:
-        """Wait until a request is completed; return at once if it is, or is unknown."""
+        """Wait until a request is completed. Return at once if it is, or is unknown."""
         live = self._backlog.get(request_id)
         if live is not None:
             await live.finished.wait()
 
     def by_idempotency(self) -> Mapping[str, QueuedRequest]:
-        """Return the requests in progress that came with an Idempotency-Key, by their `idempotency`."""
+        """Return the requests in progress with an Idempotency-Key, by their `idempotency`."""
         return {live.request.idempotency: live.request for live in self._backlog if live.request.idempotency}
 
     async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
-        """Return the log lines of the last attempt: the request's, or all if the runner had no other request."""
+        """Return the log lines of the last attempt. They are the request's, or all if the runner had no other one."""
         if request.runner_id is None or request.started_at is None:
             return ()
         query = LogQuery(
@@ -262,7 +262,7 @@ class Queue:
         return [entry for entry in page.entries if entry.request_id in own]
 
     async def cancel(self, app_id: AppId, request_id: str) -> QueuedRequest:
-        """Cancel a waiting request, or ask the app to cancel one in progress.
+        """Cancel a waiting request. Ask the app to cancel one in progress.
 
         An app is asked at the request's path followed by /cancel. Its response to the request is then kept; an app
         without such an endpoint finishes as if nothing had happened.
@@ -327,7 +327,7 @@ class Queue:
         return flushed
 
     async def end_account(self, account: AccountId) -> None:
-        """Cancel every request of an account, even those on runners; return when none is left.
+        """Cancel every request of an account, even on runners. Return when none is left.
 
         A request on a runner ends with the runner, so the runners must end meanwhile.
         """
@@ -343,7 +343,7 @@ class Queue:
             await asyncio.gather(*(live.finished.wait() for live in mine))
 
     def size(self, app_id: AppId) -> Mapping[str, int]:
-        """Return how many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.
+        """Return an app's number of waiting requests, by caller key or PUBLIC.
 
         Raises:
             NotFound: there is no such app.
@@ -367,7 +367,7 @@ class Queue:
         return await self._store.deliveries(account, request_id)
 
     async def redrive(self, app_id: AppId, request_id: str) -> QueuedRequest:
-        """Queue a given-up request again as a new one, under the same id.
+        """Queue a given-up request again as a new one. Its id stays the same.
 
         Raises:
             NotFound: the app has no such request, it has expired, or the app was deleted.
@@ -387,7 +387,7 @@ class Queue:
         return again
 
     async def redrive_all(self, app_id: AppId, request_ids: Sequence[str]) -> list[str]:
-        """Queue those of the given requests again that were given up; return their ids.
+        """Queue given requests again if they were given up. Return their ids.
 
         Raises:
             NotFound: there is no such app.
@@ -403,7 +403,7 @@ class Queue:
         return await self._put_in_line(app_id.account, again)
 
     async def _put_in_line(self, account: AccountId, requests: Sequence[QueuedRequest]) -> list[str]:
-        """Queue requests that were given up again, in groups; return the ids of those that still were."""
+        """Queue given-up requests again in groups. Return the ids of those that still were."""
         if not requests:
             return []
         groups = [requests[start : start + _GROUP] for start in range(0, len(requests), _GROUP)]
@@ -427,7 +427,7 @@ class Queue:
     # Called by the attempts.
 
     async def accept(self, request: QueuedRequest, content: Content, started: LiveRequest | None = None) -> QueueStatus:
-        """Store a new request, or find the one with its Idempotency-Key; return its status.
+        """Store a new request and return its status. One with its Idempotency-Key is returned instead.
 
         Args:
             started: the request as its first attempt starts; None to queue it.
@@ -448,7 +448,7 @@ class Queue:
         return QueueStatus(request=request, position=self._backlog.position(started))
 
     def requeue(self, request: QueuedRequest, pause_seconds: float) -> None:
-        """Return a request to its position, and pause its app, because it can get no runner."""
+        """Return a request to its position and pause its app. It can get no runner."""
         self._backlog.add(request)
         self._backlog.pause(request.app_id, self._clock.now() + timedelta(seconds=pause_seconds))
         self.requests_changed.notify()
@@ -623,7 +623,7 @@ def _is_waiting(live: LiveRequest) -> bool:
 
 
 def _as_new(request: QueuedRequest) -> QueuedRequest:
-    """Return a completed request as a new one; its id and its position in time stay."""
+    """Return a completed request as a new one. Its id and its position in time stay."""
     return replace(
         request,
         state=State.IN_QUEUE,
@@ -647,5 +647,5 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
 
 
 def unknown_request(app_id: AppId, request_id: str) -> NotFound:
-    """Return the error for a request that does not exist, or not for this caller."""
+    """Return the error for a request that does not exist. It may exist for another caller."""
     return NotFound(f"request {request_id[:80]!r} of app {str(app_id)!r}", "it never existed or has expired")

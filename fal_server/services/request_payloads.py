@@ -1,4 +1,4 @@
-"""Stores inputs and outputs of direct requests, if the controller was asked to keep them, and returns them."""
+"""Stores inputs and outputs of direct requests, and returns them. The controller must be asked to keep them."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ class RequestPayloads:
         return [payload for payload in found if payload.input is not None or payload.output is not None]
 
     async def get(self, account: AccountId, request_id: str) -> KeptPayload | None:
-        """Return what a direct request of the history sent and got; None if nothing of it is kept."""
+        """Return what a direct request sent and got. None if nothing of it is kept."""
         return await self._store.payload(account, request_id)

@@ -1,4 +1,4 @@
-"""Stores ended requests: a row for each in the sample, and statistics for each minute."""
+"""Stores ended requests: sampled rows, and statistics for each minute."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class RequestRecording:
         self.lost = 0
 
     async def store(self) -> None:
-        """Store the requests that have ended so far; return when they are stored, or known to be lost."""
+        """Store the requests that have ended so far. Return when they are stored, or known to be lost."""
         async with self._storing:
             taken = self._ended.take()
             for start in range(0, len(taken), _MOST_AT_ONCE):

@@ -1,4 +1,4 @@
-"""The request history: lists ended requests, shows one, and aggregates an app's statistics."""
+"""The request history: ended requests, a single one, and an app's statistics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_STEPS = 1500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsOfSpan:
-    """Statistics of the requests to an app, or to one of its endpoints, that ended in a span.
+    """Statistics of an app's or endpoint's requests that ended in a span.
 
     Attributes:
         app_name: with the environment's suffix.
@@ -90,7 +90,7 @@ class Requests:
         step: timedelta | None = None,
         by_endpoint: bool = False,
     ) -> Sequence[StatsOfSpan]:
-        """Return statistics of the requests that ended in a span, by app, in whole minutes, oldest first.
+        """Return statistics of requests that ended in a span, by app. They are in whole minutes, oldest first.
 
         Args:
             app_name: with the environment's suffix; None for each app of the account.
@@ -131,7 +131,7 @@ class Requests:
         ]
 
     def _require(self, scope: Scope, app_name: str | None) -> None:
-        """Refuse a name that no app has: an empty result would mean that it had no requests."""
+        """Refuse a name that no app has. An empty result would mean that it had no requests."""
         if app_name:
             self._catalog.require(AppId.parse(scope.account, app_name))
 

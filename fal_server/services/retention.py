@@ -100,7 +100,7 @@ class Retention:
         return needed
 
     def _of_runners(self) -> list[Revision] | None:
-        """Return the revisions of living runners and of `fal run`, stored or not; None if one is unknown."""
+        """Return the revisions of living runners and `fal run`, stored or not. None if one is unknown."""
         ids = {runner.revision_id for runner in self._fleet.runners}
         ids |= {app.revision_id for app in self._catalog.ephemeral_apps}
         known = [self._catalog.known_revision(revision_id) for revision_id in ids]

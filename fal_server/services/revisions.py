@@ -23,7 +23,7 @@ _MOST_SOURCE_LINES = 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionComparison:
-    """A revision, and what moving the app to it would change, or what it changed if it is the current one.
+    """A revision, and what moving the app to it would change. For the current revision, it is what the move changed.
 
     Attributes:
         other: the app's current revision, or for the current one its predecessor; None if there is none.
@@ -72,7 +72,7 @@ class Revisions:
         ]
 
     async def metadata(self, scope: Scope, app_name: str) -> Mapping[str, Json]:
-        """Return the deployer's metadata of an app's current revision, such as its `openapi`.
+        """Return the deployer's metadata of an app's current revision. An example is its `openapi`.
 
         Args:
             app_name: the app's full name.
@@ -83,7 +83,7 @@ class Revisions:
         return await self._catalog.metadata(AppId.parse(scope.account, app_name))
 
     async def compare(self, scope: Scope, app_name: str, revision_id: str) -> RevisionComparison:
-        """Compare a revision of an app with its current one, or the current one with its predecessor.
+        """Compare a revision with the app's current one. The current one is compared with its predecessor.
 
         Args:
             app_name: the app's full name.

@@ -1,4 +1,4 @@
-"""Waits for a rolling deploy, and shows the output of the new revision's first runners."""
+"""Waits for a rolling deploy. It shows the output of the new revision's first runners."""
 
 from __future__ import annotations
 

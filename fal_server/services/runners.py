@@ -40,7 +40,7 @@ _age: Callable[[Runner], tuple[datetime, str]] = attrgetter("created_at", "runne
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerPage:
-    """Some runners, and the token of the next page; "" on the last."""
+    """Some runners, and the token of the next page. The token is "" on the last."""
 
     views: Sequence[RunnerView]
     next_token: str
@@ -91,7 +91,7 @@ class Runners:
         size: int,
         token: str,
     ) -> RunnerPage:
-        """Return a page of runners: ended ones, by their end; the last page also has all others.
+        """Return a page of runners: ended ones, by their end. The last page also has all others.
 
         A runner that ends between two pages is on the later one.
 
@@ -173,7 +173,7 @@ class Runners:
     async def stop(
         self, scope: Scope, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None
     ) -> None:
-        """Stop a runner gracefully: no further requests, finish the current ones, then SIGTERM.
+        """Stop a runner gracefully. It gets no further requests, finishes the current ones, then gets SIGTERM.
 
         Stopping a runner twice is not an error.
 
@@ -257,7 +257,7 @@ class Runners:
         return views
 
     def _floor_holds(self, app_id: AppId) -> bool:
-        """Return whether an app has no more ready runners than it keeps, so that none of them expires."""
+        """Return whether an app has no surplus of ready runners. In that case none of them expires."""
         app = self._catalog.get(app_id)
         if app is None:
             return True
@@ -271,7 +271,7 @@ class Runners:
         return view if resources is None else replace(view, resources=resources)
 
     def _keep_alive(self, runner: Runner, *, held: bool) -> int | None:
-        """Return after how many idle seconds a runner ends; None if it does not."""
+        """Return after how many idle seconds a runner ends. None if it does not."""
         app = self._catalog.get(runner.app_id)
         if app is None or held or runner.ephemeral:
             return None
@@ -281,7 +281,7 @@ class Runners:
 
 
 def _alike(before: RunnerView, now: RunnerView) -> bool:
-    """Return whether a watcher need not be notified; uptime and countdown advance by themselves."""
+    """Return whether a watcher need not be notified. Uptime and countdown advance by themselves."""
     return _reported(before) == _reported(now) and _same_end(before, now)
 
 
@@ -291,7 +291,7 @@ def _reported(view: RunnerView) -> tuple[object, ...]:
 
 
 def _same_end(before: RunnerView, now: RunnerView) -> bool:
-    """Return whether two countdowns end at the same time, to the precision of whole seconds."""
+    """Return whether two countdowns end at the same whole second."""
     if before.expires_in_seconds is None or now.expires_in_seconds is None:
         return before.expires_in_seconds is now.expires_in_seconds
     passed = now.uptime_seconds - before.uptime_seconds

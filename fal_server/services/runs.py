@@ -1,4 +1,4 @@
-"""Ephemeral runs: one runner for the duration of one call, and another one if that breaks."""
+"""Ephemeral runs: one runner for one call, and another if it breaks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
 
 
 class Runs:
-    """The use case of `fal run`: builds, starts one runner, returns its logs and its result, ends it.
+    """The use case of `fal run`. It builds, starts one runner, returns its logs and result, and ends it.
 
     Args:
         changed: notified by the fleet at every change.
@@ -132,7 +132,7 @@ class Runs:
                     await run_to_completion(self._engine.release(current.runner_id))
 
     async def _successor(self, runner: Runner, revision: Revision) -> Runner | None:
-        """Return the runner that replaces one that a request found broken; None if the run is over."""
+        """Return the successor of a runner that a request found broken. None if the run is over."""
         ended = await self._fleet.find(runner.account, runner.runner_id)
         if not revision.serves_http or ended is None or ended.stop_cause not in FOUND_BROKEN:
             return None
@@ -155,7 +155,7 @@ class Runs:
         return RunEnded(run_id=run_id, result=result, reason=reason)
 
     async def _ended(self, runner_id: str) -> None:
-        """Wait until the runner has ended; a second cancellation stops the wait, not the end."""
+        """Wait until the runner has ended. A second cancellation stops the wait, not the end."""
         seen = self._changed.count
         while self._fleet.get(runner_id) is not None:
             seen = await self._changed.wait(seen)

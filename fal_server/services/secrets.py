@@ -1,4 +1,4 @@
-"""Secrets: a value is sealed before it is stored, given to runners, and never shown."""
+"""Secrets: a value is sealed, stored, given to runners, and never shown."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Secrets:
 
 
 def _context(account: AccountId, environment: str, name: str) -> str:
-    """Return a secret's identity, so that a sealed value moved to another name cannot be decrypted.
+    """Return a secret's identity. A sealed value moved to another name cannot be decrypted.
 
     No part contains a slash. The first account is left out, because its secrets are older than accounts.
     """

@@ -28,7 +28,7 @@ _LAST_SECONDS = 2.0
 
 
 class SpanExport:
-    """Sends spans about a second after their requests ended, in the order of their ends.
+    """Sends spans about a second after their requests end, in that order.
 
     Owned: by the process that answered them. Those that wait when it is killed are lost.
 
@@ -67,7 +67,7 @@ class SpanExport:
         self._changed.notify()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Export until `stopping` is set, and what then waits for some seconds more."""
+        """Export until `stopping` is set. Then export what waits, for some seconds more."""
         sending = asyncio.create_task(Rounds("exporting spans", self.step).run(self._changed))
         await stopping.wait()
         sending.cancel()
@@ -80,7 +80,7 @@ class SpanExport:
             log.info("the spans of %d requests are lost: the receiver is too slow", len(self._waiting))
 
     async def step(self) -> float | None:
-        """Send the next spans; return the seconds until the next step, None if nothing waits."""
+        """Send the next spans. Return the seconds until the next step, None if nothing waits."""
         if not self._waiting:
             return None
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
@@ -117,7 +117,7 @@ class SpanExport:
         return found
 
     async def _post(self, spans: Mapping[str, Sequence[Span]]) -> tuple[str, bool] | None:
-        """Return why the receiver did not take spans, and whether they may be sent again; None if it did."""
+        """Return why the receiver refused spans, and whether to send them again. None if it took them."""
         content_type, body = await asyncio.to_thread(self._write, spans)
         try:
             receipt = await self._client.post(

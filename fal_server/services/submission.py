@@ -41,7 +41,7 @@ class Submission:
 
 
 def error_answer(status: int, error_type: str, detail: str, *fields: tuple[str, str]) -> Answer:
-    """Return a response by the platform itself, for a request that the app did not answer."""
+    """Return a response by the platform itself. The app did not answer the request."""
     headers = (("content-type", "application/json"), ("x-fal-error-type", error_type), *fields)
     body = json.dumps({"detail": detail, "error_type": error_type}).encode()
     return Answer(status=status, headers=headers, body=body)
@@ -53,7 +53,7 @@ CANCELLED = error_answer(499, "client_cancelled", WAS_CANCELLED)
 
 
 def idempotency(submission: Submission) -> str | None:
-    """Return account and a hash of caller, app and Idempotency-Key, to identify repetitions; None without a key.
+    """Return what identifies repetitions; None without a key. It has the account, and a hash of caller, app and key.
 
     Raises:
         UnusableIdempotencyKey: the key is empty or too long.
@@ -67,7 +67,7 @@ def idempotency(submission: Submission) -> str | None:
 
 
 def fingerprint(submission: Submission) -> str:
-    """Return a hash of the request, to distinguish a repetition from another request with the same key."""
+    """Return a hash of the request. It tells a repetition from another request with the same key."""
     return _hash(submission.method, submission.path, hashlib.sha256(submission.body).hexdigest())
 
 

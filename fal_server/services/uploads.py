@@ -30,7 +30,7 @@ class _Upload(Generic[T]):
 
 
 async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: int | None = None) -> Draft:
-    """Write chunks to a draft, and return it when it is complete and on disk.
+    """Write chunks to a draft. Return it when it is complete and on disk.
 
     Args:
         most_bytes: the largest size; None means no limit.
@@ -88,7 +88,7 @@ class PartUploads(Generic[T]):
         return self._find(upload_id).about
 
     async def part(self, upload_id: str, number: str, chunks: AsyncIterable[bytes]) -> tuple[int, str]:
-        """Store a part, replacing an earlier one of its number; return the number and the part's MD5.
+        """Store a part, replacing an earlier one of its number. Return the number and the part's MD5.
 
         Raises:
             NotFound: there is no such upload.
@@ -113,7 +113,7 @@ class PartUploads(Generic[T]):
         return wanted, draft.md5
 
     async def assembled(self, upload_id: str) -> Draft:
-        """Return all parts in order as one draft; the upload stays until `end`, so that this can be repeated.
+        """Return all parts in order as one draft. The upload stays until `end`, so that this can be repeated.
 
         Raises:
             NotFound: there is no such upload.

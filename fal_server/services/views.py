@@ -30,7 +30,7 @@ class AppView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionView:
-    """A revision, its number of runners, and whether its app is on it."""
+    """A revision, its runner count, and whether its app is on it."""
 
     revision: Revision
     active_runners: int
@@ -39,7 +39,7 @@ class RevisionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRequest:
-    """The code to run and its requirements, shared by deploys, builds and ephemeral runs.
+    """The code to run and its requirements for deploys, builds and runs.
 
     Attributes:
         function: (method, pickled bytes); exactly one of `function` and `entrypoint` is set, or neither for a build.
@@ -100,7 +100,7 @@ class DeployRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Urls:
-    """The URLs of an app; the caller appends a route's path to playground, run and queue."""
+    """The URLs of an app. The caller appends a route's path to playground, run and queue."""
 
     playground: str
     run: str
@@ -118,7 +118,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """The revision is stored and its app moves to it, whether or not the caller waits.
+    """The revision is stored and its app moves to it. The caller may or may not wait.
 
     Attributes:
         previous_id: the app's previous revision; None for a new app.
@@ -150,7 +150,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
-    """The end of an ephemeral run: its result, or None with the reason."""
+    """The end of an ephemeral run: its result, or the reason."""
 
     run_id: str
     result: RunResult | None

@@ -1,4 +1,4 @@
-"""Webhooks: a signed call for each completed request that asked for one, repeated until it succeeds or is given up."""
+"""Webhooks: signed calls for completed requests that asked for them. Each repeats until it succeeds or is given up."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SignedCalls:
     async def post(
         self, account: AccountId, url: str, request_id: str, answer: Answer, error: str | None
     ) -> tuple[int | None, str | None]:
-        """Send a completed request's response; return the receiver's status, and the error, if any."""
+        """Send a completed request's response. Return the receiver's status, and the error, if any."""
         body = payload(request_id, answer, error)
         user_id = self._accounts.of(account).user_id
         timestamp = int(self._clock.wall().timestamp())  # receivers compare it with their own clocks

@@ -1,4 +1,4 @@
-"""Runs workflows: each node is a request to the queue, sent once the nodes that it needs have responses.
+"""Runs workflows. Each node is a request to the queue, sent once the nodes that it needs have responses.
 
 A run is stored before its caller hears of it. Only the queue stores the progress of its nodes: each node's request has
 an Idempotency-Key made from the run and the node, so that the next controller, which starts at the first node, finds
@@ -55,7 +55,7 @@ class _Failed(Exception):
 
 @dataclass(slots=True, eq=False)
 class _LiveRun:
-    """A run that is not completed, owned by the one controller that works on it."""
+    """An uncompleted run, owned by the one controller that works on it."""
 
     run: WorkflowRun
     requests: dict[str, AppId]  # by id; those in progress
@@ -96,7 +96,7 @@ class WorkflowRuns:
         self.webhook_due = ChangeNotifier()
 
     async def load(self) -> None:
-        """Continue the runs of an earlier controller, once at startup, after the queue was loaded."""
+        """Continue an earlier controller's runs, once at startup. The queue was loaded before."""
         runs = await self._store.unfinished_runs()
         queued = self._queue.by_idempotency() if runs else {}
         for run in runs:
@@ -110,7 +110,7 @@ class WorkflowRuns:
         await self._tasks.close()
 
     async def start(self, caller: Principal, name: str, value: Json, *, webhook_url: str | None = None) -> WorkflowRun:
-        """Accept a call of a workflow; when this returns, it is stored and will be completed.
+        """Accept a call of a workflow. When this returns, it is stored and will be completed.
 
         Args:
             webhook_url: called when it is completed.
@@ -159,7 +159,7 @@ class WorkflowRuns:
         return found or run
 
     async def follow(self, run: WorkflowRun) -> AsyncGenerator[Mapping[str, Json] | None]:
-        """Yield the events of a newly started run, and None after a while without any.
+        """Yield the events of a new run, and None after a silence.
 
         The last event has the output, or the error. If the follower leaves, the run continues.
         """
@@ -177,7 +177,7 @@ class WorkflowRuns:
         yield _last_event(ended, None if live is None else live.error_body)
 
     async def cancel(self, scope: Scope, name: str, run_id: str) -> None:
-        """Cancel a run: cancel its waiting nodes, and ask the apps of those in progress to stop.
+        """Cancel a run. Cancel its waiting nodes, and ask the apps of those in progress to stop.
 
         Raises:
             NotFound: there is no such run, or it has expired.
@@ -197,7 +197,7 @@ class WorkflowRuns:
             await asyncio.gather(*(live.finished.wait() for live in mine))
 
     async def forget(self, age: timedelta) -> int:
-        """Delete the runs that were completed longer ago than this; return how many."""
+        """Delete the runs completed longer ago than this. Return how many were deleted."""
         return await self._store.forget_runs(self._clock.now() - age)
 
     async def _accept(self, run: WorkflowRun) -> WorkflowRun:
@@ -222,7 +222,7 @@ class WorkflowRuns:
         self._tasks.spawn(self._carry_out(live), name=f"workflow run {run.run_id}")
 
     async def _carry_out(self, live: _LiveRun) -> None:
-        """Run the nodes and store the end; if cancelled, leave the run to the next controller."""
+        """Run the nodes and store the end. If cancelled, leave the run to the next controller."""
         work = asyncio.create_task(self._nodes(live))
         cancelled = asyncio.create_task(live.cancelled.wait())
         try:
@@ -337,7 +337,7 @@ class WorkflowRuns:
         return found
 
     async def _answer(self, live: _LiveRun, node: GraphNode, body: bytes) -> Answer:
-        """Queue a node's request, unless that was done before, and return its response."""
+        """Queue a node's request unless that was done before. Return its response."""
         submission = self._submission(live.run, node, body)
         app_id = submission.app_id
         request_id = ""
@@ -358,7 +358,7 @@ class WorkflowRuns:
             await asyncio.sleep(_AGAIN_SECONDS)  # it was given up, and queued again meanwhile
 
     def _submissions(self, run: WorkflowRun) -> Iterator[Submission]:
-        """Yield the submissions of a run's nodes, without bodies, and without those to missing apps."""
+        """Yield the submissions of a run's nodes, without bodies. It leaves out those to missing apps."""
         for node in graph_of(run.contents).nodes.values():
             if node.kind is NodeKind.RUN:
                 with suppress(NotFound):
@@ -409,7 +409,7 @@ def _broken(run: WorkflowRun) -> WorkflowRun:
 
 
 def _last_event(run: WorkflowRun, error_body: bytes | None) -> Mapping[str, Json]:
-    """Return the event of a run's end; its error has the app's response, if any."""
+    """Return the event of a run's end. Its error has the app's response, if any."""
     if run.answer is None:
         return {"type": "error", "message": "the run has expired"}
     content = run.answer.body if error_body is None else error_body

@@ -1,4 +1,4 @@
-"""The controller's persistent data: the database behind Store and LogStore, the vault for secrets, the blobs."""
+"""The controller's persistent data: a database, a vault for secrets, and blobs. Store and LogStore use the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of other folders: the platform of the services' tests, and the gRPC server with its keys."""
+"""Fixtures of other folders. They are the platform of the services' tests, and the gRPC server with its keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log: each change has a row before it happens, without values, and the chain shows tampering."""
+"""The audit log has a row for each change before it happens. It holds no values, and its chain shows tampering."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def guard_of(stack) -> Guard:
 
 
 def everything(stack) -> tuple[Starlette, Uploader, Starlette]:
-    """Return all applications with every route, but no services, so that every admitted call fails."""
+    """Return all applications with every route. They have no services, so every admitted call fails."""
     nothing: Any = object()
     guard = guard_of(stack)
     routes = [

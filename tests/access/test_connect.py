@@ -1,4 +1,4 @@
-"""The contract over HTTP: every unary method answers as gRPC does, with the same faults for the same callers."""
+"""The contract over HTTP. Every unary method answers as gRPC does, with the same faults for the same callers."""
 
 from __future__ import annotations
 

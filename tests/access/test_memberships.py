@@ -1,4 +1,4 @@
-"""A member's open calls for a team end with the membership or the role, and no others end."""
+"""A member's open calls for a team end with membership or role. No others end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Following:
 
 
 async def member(stack, role: int) -> tuple[Any, Any]:
-    """Create a team with a log line and a member; return the metadata of both."""
+    """Create a team with a log line and a member. Return the metadata of both."""
     accounts = AccountsStub(stack.channel)
     crew = await accounts.CreateAccount(
         account_pb2.CreateAccountRequest(nickname="crew", kind=account_pb2.ACCOUNT_KIND_TEAM), metadata=stack.metadata

@@ -1,4 +1,4 @@
-"""Permissions and authentication: patterns, presets, and keys that are cached until they are revoked."""
+"""Permissions and authentication: patterns, presets, and keys. Keys are cached until they are revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys for one app or environment: how they are built, and that they reach nothing else over either wire."""
+"""Keys for one app or environment: how they are built. They reach nothing else over either wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens are valid only for their purpose, and until they expire or their key is revoked."""
+"""Tokens are valid only for their purpose. They end when they expire or their key is revoked."""
 
 from __future__ import annotations
 

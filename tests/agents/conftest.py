@@ -1,4 +1,4 @@
-"""A controller with an app, and the MCP SDK's client over both transports."""
+"""A controller with an app, and the MCP SDK's client. The client uses both transports."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def opened(request: pytest.FixtureRequest) -> Open:
 
 @pytest.fixture(scope="session")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """Run a controller whose operator lets tools act, with an app of two revisions."""
+    """Run a controller with an app of two revisions. Its operator lets tools act."""
     folder = tmp_path_factory.mktemp("shop")
     with running(folder / "state", "--mcp-writes") as controller:
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""Tools for agents, called by the SDK's own client over stdio and HTTP, with a real controller behind them."""
+"""Tools for agents, called by the SDK's client over stdio and HTTP. A real controller is behind them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def revisions(controller: Controller) -> list[dict[str, object]]:
 
 
 def failed_request(controller: Controller) -> str:
-    """Let a queued request fail until it is given up; return its id."""
+    """Let a queued request fail until it is given up. Return its id."""
     answer = controller.call("/queue/local/shop/back", {}, key=controller.key, headers={"X-Fal-No-Retry": "1"}).json()
     request_id = str(answer["request_id"])
     path = f"/queue/local/shop/requests/{request_id}/status"

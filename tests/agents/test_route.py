@@ -1,4 +1,4 @@
-"""/v1/mcp/platform in one process: admission, what tools forward, and how errors of routes are reported."""
+"""The route /v1/mcp/platform in one process. It covers admission, what tools forward, and reports of routes' errors."""
 
 from __future__ import annotations
 

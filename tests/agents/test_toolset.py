@@ -1,4 +1,4 @@
-"""The rules of tools: one table of permissions, plans that are used once, limited results."""
+"""The rules of tools: one table of permissions, single-use plans, limited results."""
 
 from __future__ import annotations
 

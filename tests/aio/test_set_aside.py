@@ -1,4 +1,4 @@
-"""An item that fails unexpectedly is set aside for longer each time, until it succeeds."""
+"""An item that fails unexpectedly is set aside. Each failure sets it aside for longer, until it succeeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background tasks are kept until they end, and their failures are reported once."""
+"""Background tasks are kept until they end. Their failures are reported once."""
 
 from __future__ import annotations
 

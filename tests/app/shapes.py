@@ -1,4 +1,4 @@
-"""Shapes of app files: code at the top of a file, and what a function of the file returns about it, as JSON."""
+"""Shapes of app files. Each is code at the top, and what a function returns about it, as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that run their own apps and functions in runners, and that call apps by their names."""
+"""Programs that run their own apps and functions in runners. They call apps by their names, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ContainerImage: what a Dockerfile copies, what is ignored, and that passwords stay out of pickles and reprs."""
+"""ContainerImage: what a Dockerfile copies, and what is ignored. Passwords stay out of pickles and reprs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model over several processes: requests, streams, failures, and the process group of a stand-in of PyTorch."""
+"""A model over several processes: requests, streams, failures, and the process group. PyTorch has a stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apps that are found by an import path, with this project installed beside them."""
+"""Apps that an import path finds, with this project installed beside them."""
 
 from __future__ import annotations
 

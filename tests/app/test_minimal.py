@@ -180,7 +180,7 @@ def test_both_servers_answer_the_same(both: list[object], path: str, options: Ma
 
 
 def _without_context(answer: httpx.Response) -> object:
-    """Return the content without `ctx`, which repeats limits and depends on the JSON parser."""
+    """Return the content without `ctx`. It repeats limits and depends on the JSON parser."""
     if not answer.headers.get("content-type", "").startswith("application/json"):
         return answer.text
     content = answer.json()
@@ -191,7 +191,7 @@ def _without_context(answer: httpx.Response) -> object:
 
 
 def _without_length(answer: httpx.Response) -> dict[str, str]:
-    """Return the headers without the length, which depends on `ctx`, and without FastAPI's missing `vary` for a bug."""
+    """Return the headers that are to agree. The length depends on `ctx`, and FastAPI lacks `vary` after a bug."""
     left = {"content-length", *(["vary"] if answer.status_code >= 500 else [])}
     return {name: value for name, value in answer.headers.items() if name not in left}
 

@@ -1,4 +1,4 @@
-"""The options of apps and functions: what each one becomes, and the errors for wrong ones."""
+"""Options of apps and functions: what each becomes, and wrong ones' errors."""
 
 from __future__ import annotations
 

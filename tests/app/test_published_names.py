@@ -1,4 +1,4 @@
-"""What published apps use besides endpoints: billing declarations, GPU faults, settings as values, workflows."""
+"""What published apps use besides endpoints. It is billing declarations, GPU faults, settings as values, workflows."""
 
 from __future__ import annotations
 

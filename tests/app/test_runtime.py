@@ -1,4 +1,4 @@
-"""An app in an environment that has no `fal`: what it answers, and the order in which it starts and stops."""
+"""An app in an environment without `fal`. It answers, and starts and stops in the right order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code at the top of a file means the same here and in a runner, sent either way, or is refused."""
+"""Code at a file's top means the same here and in runners. It is sent either way, or refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ for name, method, path in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """Return what each shape returns here, sent as a module, and sent by value."""
+    """Return each shape's results here, sent as a module, and by value."""
     with warnings.catch_warnings():
         # Some files open a file or a socket, which lives as long as their module.
         warnings.simplefilter("ignore", ResourceWarning)

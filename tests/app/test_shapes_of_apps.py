@@ -1,4 +1,4 @@
-"""App files that once worked differently in a runner than locally: the right answer, sent either way."""
+"""App files that once worked differently in a runner than locally. Sent either way, they now give the right answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package server on loopback that requires a password and can delay a download."""
+"""A package server on loopback. It requires a password and can delay a download."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def packages() -> Iterator[PackageServer]:
 
 @pytest.fixture(scope="session")
 def environ() -> dict[str, str]:
-    """Return the caller's variables, with uv's cache in the project, and no proxy for loopback."""
+    """Return the caller's variables. They have uv's cache in the project, and no proxy for loopback."""
     cache = os.environ.get("UV_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "uv"))
     chosen = {name: value for name, value in os.environ.items() if name != "UV_LINK_MODE"}  # the Makefile sets it
     return {**chosen, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", **OPERATORS_OWN}

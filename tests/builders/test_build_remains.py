@@ -1,4 +1,4 @@
-"""What builds leave: removed if their controller is dead, and kept while it lives."""
+"""What builds leave is removed if their controller is dead. It is kept while the controller lives."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_an_engine_is_found_while_other_processes_end(memory, other, tmp_p
     stat = os.stat
 
     def gone(path: object, *arguments: object, **options: object) -> os.stat_result:
-        """Fail as for a process that has just ended, whose files are known by name alone."""
+        """Fail as for a process that has just ended. Its files are known by name alone."""
         if str(path).startswith("/proc/") and str(path) != "/proc":
             raise ProcessLookupError(errno.ESRCH, "No such process", str(path))
         return stat(path, *arguments, **options)

@@ -1,4 +1,4 @@
-"""Images: how the engine is called, that secrets stay out of arguments and logs, and the error without an engine."""
+"""Images: calls of the engine, secrets, and the error without an engine. Secrets stay out of arguments and logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that an engine needs are found by trying, once, and reported."""
+"""Trials find the options that an engine needs, once. They report them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_if_nothing_works_the_engines_words_and_a_way_out_are_said(tmp_pat
 
 
 def test_runsc_does_not_see_the_option_that_it_does_not_know(tmp_path, engine):
-    """Its path has a space and a `$`, which mean nothing to the script."""
+    """Its path has a space and a `$`. They mean nothing to the script."""
     add_runsc(tmp_path)
     odd = tmp_path / "b $in"
     odd.mkdir()

@@ -1,4 +1,4 @@
-"""The directories of a build on mounts of their own, in a mount namespace that the test makes."""
+"""The directories of a build on mounts of their own. The test makes their mount namespace."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def index(tmp_path: Path) -> Iterator[str]:
 async def build(
     tmp_path: Path, index: str, code: str, environ: dict[str, str], sandboxes: BuildSandboxes = SANDBOXES
 ) -> Path:
-    """Build an environment with a package whose build runs this code; return the environment."""
+    """Build an environment with a package, and return it. The package's build runs this code."""
     name = write_source(tmp_path / "index", code)
     layers = requirements(tmp_path / "index", index, name)
     spec = EnvironmentSpec(kind="virtualenv", configuration={"requirements": layers})
@@ -231,7 +231,7 @@ PLANTED = {
 @pytest.mark.parametrize("what", PLANTED)
 @pytest.mark.parametrize("name", ["pyvenv.cfg", ".fal-built", ".fal-used"])
 async def test_the_controller_waits_for_nothing_in_an_environment(tmp_path, index, environ, name, what):
-    """As code at the level `none` can leave it there, before a controller with sandboxes starts."""
+    """Code at the level `none` can leave it there. A controller with sandboxes starts later."""
     made = await build(tmp_path, index, "return {}", environ)
     (made / name).unlink(missing_ok=True)
     PLANTED[what](made / name)

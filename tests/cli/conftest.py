@@ -100,7 +100,7 @@ def home(tmp_path, monkeypatch):
 
 
 class RestController:
-    """Answer GET requests by their path, without the query; unknown paths get 404."""
+    """Answer GET requests by their path without the query. Unknown paths get 404."""
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}

@@ -17,7 +17,7 @@ CREATED_AT = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 @pytest.fixture
 def piped(monkeypatch):
-    """Return a function that sets standard input to a text; it is not a terminal."""
+    """Return a function that sets standard input to a text. It is not a terminal."""
 
     def pipe(text: str) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(text))

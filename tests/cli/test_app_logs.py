@@ -67,7 +67,7 @@ def test_jsonl_has_one_object_a_line(two_runners, capsys):
 
 
 def test_the_newest_lines_and_then_new_ones(controller, capsys):
-    """End the stream, which an app never does, with an error that is not retried."""
+    """End the stream, which an app never does. The error is not retried."""
     controller.answers["ListLogs"] = ListLogsResponse(entries=[entry(2, runner_id=FIRST), entry(1, runner_id=FIRST)])
 
     def answer(request, context):

@@ -55,7 +55,7 @@ class Shell:
         self.read_until(lambda text: "ready" in text)
 
     def tab(self, line: str, expected: str) -> None:
-        """Type the beginning of a line and TAB, wait for the completion, then clear the line."""
+        """Type the beginning of a line and TAB. Wait for the completion, then clear the line."""
         self._write(line + "\t")
         words = expected.split()
         # fish redraws the words of the line separately.

@@ -48,7 +48,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def person(controller, monkeypatch):
-    """Return a function that runs a command with a person's answer, and returns the code and the messages."""
+    """Return a function that runs a command with a person's answer. It returns the code and the messages."""
     controller.answers |= {
         "DeleteAlias": app_pb2.DeleteAliasResult(revision="rev-1"),
         "ListAliases": lambda request, _: app_pb2.ListAliasesResult(

@@ -19,7 +19,7 @@ PARTS = st.sampled_from(["a", "b", "..", ".", "", "/", "\\", "..\\..", "a b", "Ã
 
 
 def archive(members: list[tuple[str, bytes, bytes]]) -> io.BytesIO:
-    """Return an archive; each member is a name, a type of tarfile, and its content or target."""
+    """Return an archive. Each member is a name, a type of tarfile, and its content or target."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name, kind, content in members:

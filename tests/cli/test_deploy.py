@@ -1,4 +1,4 @@
-"""`fal deploy` and `fal run`: output and exit codes; the tests of the SDK cover the requests."""
+"""`fal deploy` and `fal run`: output and exit codes. The tests of the SDK cover the requests."""
 
 from __future__ import annotations
 

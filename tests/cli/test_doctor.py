@@ -41,7 +41,7 @@ def test_how_containers_run_is_said(controller, monkeypatch, diagnosis, tmp_path
 
 @pytest.fixture
 def diagnosis(home, capsys):
-    """Return a function that runs the doctor and returns the code and the JSON."""
+    """Return a function that runs the doctor. It returns the code and the JSON."""
 
     def run():
         code = main(["doctor", "--json", "--state-dir", str(home / "state")])

@@ -1,4 +1,4 @@
-"""`fal doctor --bundle`: what it collects, and that no secret is in it."""
+"""`fal doctor --bundle`: what it collects. No secret is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises of all list commands: the same options, and lines that fit the terminal."""
+"""The promises of all list commands. They have the same options, and lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_every_list_has_the_same_options(path: tuple[str, ...]) -> None:
 
 @pytest.fixture
 def filled(controller, monkeypatch, home) -> Callable[[list[str]], None]:
-    """Return a function that has the controller, or the file of profiles, list two items, and then fail."""
+    """Return a function that has two items listed. The controller lists them, or the file of profiles."""
 
     def fill(words: list[str]) -> None:
         if words[0] == "profile":
@@ -145,7 +145,7 @@ def filled(controller, monkeypatch, home) -> Callable[[list[str]], None]:
 
 
 def plain(message: Message, name: str) -> Message:
-    """Fill a message with a name, numbers and a time, each list in another order."""
+    """Fill a message's texts with a name, and its times with LONG_AGO."""
     for field in message.DESCRIPTOR.fields:
         if field.is_repeated:
             continue
@@ -169,7 +169,7 @@ def listed(filled, rest_of, request) -> Callable[[list[str]], None]:
 
 @pytest.fixture
 def rest_of(request) -> Callable[[list[str], list[dict[str, object]]], None]:
-    """Return a function that has a REST controller list items; `{}` is an item without hostile texts."""
+    """Return a function that has a REST controller list items. An item `{}` has no hostile texts."""
 
     def fill(words: list[str], items: list[dict[str, object]]) -> None:
         rest = request.getfixturevalue("rest")
@@ -278,7 +278,7 @@ def words_of_titles(path: tuple[str, ...]) -> set[str]:
 
 
 def check(words: list[str], width: int) -> None:
-    """Compare a list on a terminal of this width with the same list on a very wide one."""
+    """Compare the same list on two terminals: this width, and very wide."""
     wide = shown(words, 10**6)
     text = shown(words, width)
     lines = text.split("\n")

@@ -1,4 +1,4 @@
-"""`fal runners exec` and `fal runners shell`, without a terminal and on one."""
+"""`fal runners exec` and `fal runners shell`, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Session:
 
 @pytest.fixture
 def echo(controller):
-    """Run a command that echoes its input, in upper case on stderr, and exits with 7."""
+    """Run a command that echoes its input and exits with 7. It echoes in upper case on stderr."""
     session = Session()
 
     def answer(requests, _context):
@@ -231,7 +231,7 @@ def terminal():
 
 @pytest.fixture
 def keys(controller):
-    """Run a command that shows each key as a number and the window's size, and exits with 5 at a `q`."""
+    """Run a command that shows keys as numbers and the window's size. It exits with 5 at a `q`."""
     session = Session()
 
     def answer(requests, _context):

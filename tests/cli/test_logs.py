@@ -26,7 +26,7 @@ def entry(number, message="", **fields):
 
 @pytest.fixture
 def stored(controller):
-    """Answer with ten lines, from the requested end, in pages of at most four."""
+    """Answer with ten lines, from the requested end. A page has at most four."""
 
     def answer(request, _context):
         entries = [entry(number) for number in range(1, 11)]

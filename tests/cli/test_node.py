@@ -1,4 +1,4 @@
-"""`fal node` on the controller's machine, with a controller that only has the owner's socket."""
+"""`fal node` on the controller's machine. The controller only has the owner's socket."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[list[tup
 
 @pytest.fixture
 def person(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str], str], tuple[int, str]]:
-    """Provide a function that runs a command with a person's answer, and returns the code and the messages."""
+    """Provide a function that runs a command with a person's answer. It returns the code and the messages."""
 
     def run(arguments: list[str], answer: str) -> tuple[int, str]:
         messages = Terminal()

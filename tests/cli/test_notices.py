@@ -1,4 +1,4 @@
-"""`fal notices`: what is sent for each command, and what is shown of a notice."""
+"""`fal notices`: what each command sends, and what it shows of notices."""
 
 from __future__ import annotations
 

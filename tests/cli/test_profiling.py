@@ -28,7 +28,7 @@ def take_all(requests):
 
 @pytest.fixture
 def runner(controller):
-    """Run the commands that are sent, with the variables that the test sets."""
+    """Run the commands that are sent, with the test's variables."""
     variables = {"PATH": "/usr/bin:/bin"}
 
     def answer(requests, _context):

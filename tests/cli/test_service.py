@@ -1,4 +1,4 @@
-"""`fal up --install` and `fal down --uninstall`: a systemd unit, with a fake systemctl."""
+"""`fal up --install` and `fal down --uninstall`: a systemd unit. The systemctl is a fake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and foreign text in them: nothing acts on the terminal, nothing is lost."""
+"""Tables and foreign text in them. Nothing acts on the terminal, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fal top`: its screen at any size, its keys, and that it restores the terminal."""
+"""`fal top`: its screen at any size, and its keys. It restores the terminal."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Terminal:
             self.shown += os.read(self.own, 65536)
 
     def end(self) -> int:
-        """Return the exit code; the terminal is as before, on its usual screen and with a cursor."""
+        """Return the exit code. The terminal is as before, on its usual screen and with a cursor."""
         code = self.process.wait(60)
         self.until(b"\x1b[?25h\x1b[?1049l")
         after = termios.tcgetattr(self.theirs)

@@ -1,4 +1,4 @@
-"""An empty home for each test, a controller, and both sides of the client."""
+"""An empty home for each test, a controller, and both client sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fake controller: real gRPC on loopback, with both names of each method, and the test's answers."""
+"""A fake controller: real gRPC on loopback, and the test's answers. It has both names of each method."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def serving(
 
 
 class Side:
-    """Makes a call through one side of the client; returns the result, or the whole stream as a list."""
+    """Makes a call through one side of the client. It returns the result, or the whole stream as a list."""
 
     def __init__(self, name: str) -> None:
         self.name = name

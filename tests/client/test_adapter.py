@@ -1,4 +1,4 @@
-"""Conversion of messages: no field is missing, unknown numbers are harmless, pickles are not read by default."""
+"""Conversion of messages. No field is missing, unknown numbers are harmless, and pickles are not read by default."""
 
 from __future__ import annotations
 

@@ -393,7 +393,7 @@ def test_a_call_loads_its_own_noun_alone(fake):
 
 
 def test_a_read_is_fast_enough_for_thousands_of_runners(client, fake):
-    """Check without a clock that no field is converted before it is read."""
+    """Check without a clock: no field is converted before it is read."""
     message = runner_pb2.RunnerInfo(runner_id="r")
     message.external_metadata.update({"leases": []})
     fake.answers["ListRunners"] = runner_pb2.ListRunnersResponse(runners=[message])

@@ -1,4 +1,4 @@
-"""The configuration files: settings, errors, and changes that do not touch the published client's file."""
+"""The configuration files: settings, errors, and changes. Changes do not touch the published client's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every call of a controller, on both sides: method name, request and result."""
+"""Every call of a controller, on both sides. Each has its method name, request and result."""
 
 from __future__ import annotations
 

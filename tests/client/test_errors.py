@@ -1,4 +1,4 @@
-"""Failed calls become errors of one tree, which say what to do and never show a secret."""
+"""Failed calls become errors of one tree. They say what to do and never show a secret."""
 
 from __future__ import annotations
 

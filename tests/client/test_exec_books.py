@@ -1,4 +1,4 @@
-"""The buffer of a command's input: the runner gets every byte once and in order, over broken connections."""
+"""The buffer of a command's input. The runner gets every byte once and in order, over broken connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broken link to a command reconnects soon, not in lockstep, and not forever."""
+"""A broken link to a command reconnects soon. Links do not reconnect in lockstep, and not forever."""
 
 from __future__ import annotations
 

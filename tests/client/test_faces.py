@@ -1,4 +1,4 @@
-"""The blocking and the asyncio side have the same names, signatures and docstrings."""
+"""The blocking and asyncio sides have the same names, signatures and docstrings."""
 
 from __future__ import annotations
 

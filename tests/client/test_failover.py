@@ -47,7 +47,7 @@ def frozen() -> Iterator[str]:
 
 @contextmanager
 def dropping() -> Iterator[str]:
-    """Yield an address whose packets are dropped, because the connections that may wait there do."""
+    """Yield an address whose packets are dropped. All connections that may wait there do so already."""
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The blocking modules are what the generator makes of their asyncio sources; `fal.api` has no import cycle."""
+"""The blocking modules are what the generator makes of their asyncio sources. `fal.api` has no import cycle."""
 
 from __future__ import annotations
 

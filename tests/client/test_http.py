@@ -1,4 +1,4 @@
-"""The HTTP clients of both sides: redirects, large bodies, event streams, and lazy imports."""
+"""HTTP clients of both sides: redirects, large bodies, event streams, lazy imports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def request(host: str, path: str = "/", method: str = "GET", content: bytes | No
 
 
 def both(wanted: HttpRequest):
-    """Send a request through the blocking and the asyncio client; compare the responses."""
+    """Send a request through the blocking and the asyncio client. Compare the responses."""
 
     async def ask():
         client = AsyncHttpClient(ChannelOptions())

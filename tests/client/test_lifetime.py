@@ -1,4 +1,4 @@
-"""The lifetime of a client: one channel that threads share, closing, and cancelled calls."""
+"""The lifetime of a client: one channel that threads share, and closing. Calls can be cancelled."""
 
 from __future__ import annotations
 

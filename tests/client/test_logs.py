@@ -1,4 +1,4 @@
-"""Log lines of a runner: stored and followed, by our rpcs and over HTTP, on both sides."""
+"""Log lines of a runner, stored and followed. Our rpcs and HTTP read them, on both sides."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def entry(number: int) -> log_pb2.LogEntry:
 
 
 def pages(request, context):
-    """Return two of five lines, in the wanted order; the token is the position."""
+    """Return two of five lines, in the wanted order. The token is the position."""
     numbers = [1, 2, 3, 4, 5]
     if request.order == log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST:
         numbers.reverse()
@@ -147,7 +147,7 @@ def test_following_ends_with_the_runner(reader, fake):
 
 
 def test_a_cut_stream_goes_on_where_it_was(reader, fake):
-    """Cut it twice, once with an error and once without: no line is lost or repeated."""
+    """Cut it twice, once with an error and once without. No line is lost or repeated."""
 
     def stream(request, context):
         start = int(request.cursor or 0)
@@ -180,7 +180,7 @@ def test_reconnecting_is_logged(reader, fake, caplog):
 
 
 def test_the_newest_lines_and_then_those_that_come(reader, fake):
-    """Lines 4 and 5 are stored; 4 to 7 are followed, from the timestamp of 4 on."""
+    """Lines 4 and 5 are stored. Lines 4 to 7 are followed, from the timestamp of 4 on."""
     fake.answers["ListLogs"] = pages
     fake.answers["FollowLogs"] = [
         log_pb2.FollowLogsResponse(entries=[entry(4), entry(5), entry(6)], cursor="6"),
@@ -242,7 +242,7 @@ def foreign(monkeypatch):
 
 
 def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options: object) -> list:
-    """Read over HTTP on another port, because the fake controller's port serves only gRPC."""
+    """Read over HTTP on another port. The fake controller's port serves only gRPC."""
 
     class Beside(SyncServerlessClient):
         def rest(self):
@@ -263,7 +263,7 @@ def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options:
 
 
 class History:
-    """Answers with ten lines, three on a page, newest first, as in the published contract."""
+    """Answers with ten lines, three on a page, newest first. The published contract does so."""
 
     started_at = NOW
     lines = tuple(

@@ -26,7 +26,7 @@ Output = runner_pb2.ShellRunnerOutput
 
 
 class Session:
-    """Runs a command through one side of the client; returns its output by stream, and its exit code."""
+    """Runs a command through one side of the client. It returns the output by stream, and the exit code."""
 
     def __init__(self, name: str, fake: FakeController) -> None:
         self.name = name
@@ -61,7 +61,7 @@ def session(request, fake) -> Session:
 
 
 def echo(requests, context):
-    """Answer as a command that writes what it reads, and its first message to standard error."""
+    """Answer as a command that writes what it reads. Write its first message to standard error."""
     first = next(requests)
     yield Output(data=f"{first.runner_id} {list(first.command)} {first.tty}".encode(), stream=2)
     for request in requests:

@@ -1,4 +1,4 @@
-"""Watched apps and runners, on both sides: merging, resuming after a break, and controllers that can only list."""
+"""Watched apps and runners on both sides: merging, and resuming after breaks. Some controllers can only list."""
 
 from __future__ import annotations
 

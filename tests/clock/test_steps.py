@@ -1,4 +1,4 @@
-"""Steps of the wall clock, by hours in both directions, neither shorten nor extend a duration."""
+"""Steps of the wall clock neither shorten nor extend a duration. They go hours in both directions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def sites(folder: Path, clock: MovedClock, program: Sequence[str]) -> Generator[
 
 
 def each(pool: ThreadPoolExecutor, site: Site, act: Callable[[Trial], R], trials: Iterable[Trial]) -> list[R]:
-    """Run a function on all trials at once; if one fails, end the others, and raise its error."""
+    """Run a function on all trials at once. If one fails, end the others, and raise its error."""
     acting = [pool.submit(act, trial) for trial in trials]
     for done in as_completed(acting):
         if (error := done.exception()) is not None:

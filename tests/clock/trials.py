@@ -1,4 +1,4 @@
-"""Trials of all durations on a real controller, which report each start and end."""
+"""Trials of all durations on a real controller. They report each start and end."""
 
 from __future__ import annotations
 

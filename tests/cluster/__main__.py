@@ -13,7 +13,7 @@ from tests.support.controller import ROOT, running
 
 
 def run(tests: Path) -> NoReturn:
-    """Have the cache hold what apps need, because machines reach no registry; then run pytest among them."""
+    """Have the cache hold what apps need. Machines reach no registry. Then run pytest among them."""
     with (
         tempfile.TemporaryDirectory() as directory,
         running(Path(directory) / "controller", "--gpu", "GPU-FAR=1") as local,

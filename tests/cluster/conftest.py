@@ -1,4 +1,4 @@
-"""A controller and its nodes, each on a machine of its own; see tests/support/machines.py."""
+"""A controller and its nodes, each on a machine of its own. For the machines see tests/support/machines.py."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Generator[Cluster]:
-    """Start a controller without nodes; all that a test adds ends with the test."""
+    """Start a controller without nodes. All that a test adds ends with the test."""
     with network(tmp_path / "machines") as machines:
         controller = start(tmp_path / "controller", environment=OFFLINE)
         try:

@@ -1,4 +1,4 @@
-"""Nodes that lose their power, are cut off or are frozen, for less and for more than it takes to give them up."""
+"""Nodes that lose their power, are cut off or are frozen. It is for less and for more than it takes to give them up."""
 
 from __future__ import annotations
 

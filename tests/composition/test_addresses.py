@@ -1,4 +1,4 @@
-"""Sockets are bound before anything is built, all of a host's addresses to one port."""
+"""Sockets are bound before anything is built. All of a host's addresses have one port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backup is a directory that a controller can start from, complete or absent."""
+"""A backup is a directory that a controller can start from. It is complete or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VAULT = AesVault(bytes(range(32)))
 
 @pytest.fixture
 async def state(tmp_path):
-    """Return a state directory with a key, code, files, data, secrets, and files that are not backed up."""
+    """Return a state directory with a key, code, files, data, and secrets. It has files that are not backed up, too."""
     state = StateDir(tmp_path / "state")
     store = await open_store(state.database, VAULT)
     await store.add_key(some.key("k"))

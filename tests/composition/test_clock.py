@@ -1,4 +1,4 @@
-"""Steps of the wall clock change no duration by more than a tenth, in one run or across restarts."""
+"""Steps of the wall clock change no duration by over a tenth. That holds in one run and across restarts."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_a_restart_does_not_take_back_what_the_time_has_followed(tmp_path:
 
 
 def lasted(now: Callable[[], datetime], machine: Machine, seconds: float, by: float) -> float:
-    """Return the length of a duration while the wall clock steps every second; ten times as long means never."""
+    """Return a duration's length while the wall clock steps every second. Ten times as long means never."""
     began, passed = now(), 0
     while (now() - began).total_seconds() < seconds and passed < 10 * seconds:
         machine.uptime += 1

@@ -1,4 +1,4 @@
-"""The socket for runners: in the state directory or, if that path is too long, elsewhere."""
+"""The socket for runners is in the state directory. If that path is too long, it is elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of a state directory is recognized on every kind of file system; a remount does not count as a copy."""
+"""A copy of a state directory is recognized on every file system. A remount does not count as a copy."""
 
 from __future__ import annotations
 

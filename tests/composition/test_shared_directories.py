@@ -1,4 +1,4 @@
-"""Directories that the owner shares with runners: their syntax, and which are refused."""
+"""Directories that the owner shares with runners: syntax, and which are refused."""
 
 from __future__ import annotations
 

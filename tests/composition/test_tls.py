@@ -1,4 +1,4 @@
-"""TLS: the local authority, renewal in time, and the checks of an operator's certificate."""
+"""TLS: the local authority, timely renewal, and checks of an operator's certificate."""
 
 from __future__ import annotations
 

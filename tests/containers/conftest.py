@@ -1,4 +1,4 @@
-"""A controller whose apps run in real containers, with separate storage for the engine.
+"""A controller whose apps run in real containers. The engine has separate storage.
 
 `make test-containers` makes the base image's root file system; .ci/run installs podman and runsc.
 """
@@ -58,7 +58,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Generator[Podman]:
 
 @pytest.fixture(scope="session")
 def controllers(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Generator[list[Controller]]:
-    """Return the controllers that run on one state directory, one after the other; the last one is running."""
+    """Return the controllers that run on one state directory in turn. The last one is running."""
     state_dir = tmp_path_factory.mktemp("controller")
     types = state_dir.with_name("machines.toml")
     types.write_text(MACHINE_TYPES)
@@ -166,14 +166,14 @@ USER 1234
 
 
 def write_app(place: Path) -> Path:
-    """Write the app and the file that its image copies; return the app's path."""
+    """Write the app and the file that its image copies. Return the app's path."""
     (place / "greeting.txt").write_text("good day\n")
     (place / "boxed.py").write_text(APP)
     return place / "boxed.py"
 
 
 def deploy(controller: Controller, path: Path, name: str, token: str = "") -> subprocess.CompletedProcess[str]:
-    """Deploy with a secret for the build in the environment of the command."""
+    """Deploy with a secret for the build. The command's environment has it."""
     return subprocess.run(
         ["fal", "deploy", f"{path}::{name}"],
         env={**controller.environment, "BUILD_TOKEN": token},

@@ -196,7 +196,7 @@ def test_a_runner_that_writes_more_than_its_machine_type_has_ends_and_says_so(co
 
 
 def test_a_runner_that_starts_more_processes_than_its_machine_type_has_ends_alone(controller, runner):
-    """The kernel of runsc ends then, with all of the container; other runtimes refuse one more process."""
+    """The kernel of runsc ends then, with all of the container. Other runtimes refuse one more process."""
     assert controller.call("/local/boxed/crowd", {}).status >= 500
     controller.fal("runners", "kill", runner, check=False)  # other runtimes
     until(lambda: is_over(controller, runner), "the runner ends")

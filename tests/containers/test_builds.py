@@ -56,7 +56,7 @@ def test_a_build_that_fails_is_told_once_with_its_log(controller, tmp_path, podm
 
 
 def sleeping(name: str) -> bool:
-    """Return whether the command of a build runs, which has OWN in its arguments."""
+    """Return whether the command of a build runs. It has OWN in its arguments."""
     return any(
         (process.info["cmdline"] or [])[-1:] == [f"{OWN}-{name}"] for process in psutil.process_iter(["cmdline"])
     )

@@ -1,4 +1,4 @@
-"""A Dockerfile that reaches for what is not its own, where the engine builds in a chroot and this is root."""
+"""A Dockerfile that reaches for what is not its own. The engine builds in a chroot, and this is root."""
 
 from __future__ import annotations
 

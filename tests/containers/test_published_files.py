@@ -1,4 +1,4 @@
-"""App files in the style of published ones that run in containers, deployed unchanged by both clients."""
+"""App files in the style of published ones, run in containers. Both clients deploy them unchanged."""
 
 from __future__ import annotations
 

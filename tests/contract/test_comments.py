@@ -1,4 +1,4 @@
-"""Every part of the .proto files has a comment, and every method names its status codes."""
+"""Every part of the .proto files has a comment. Every method names its status codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compiled() -> descriptor_pb2.FileDescriptorSet:
 
 
 def parts_of(holder: Any, layout: Layout, prefix: str, path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield name and descriptor path of all parts of a file or message, except those that protoc generates."""
+    """Yield the name and descriptor path of a file's or message's parts. Parts that protoc generates are left out."""
     for attribute, number, inner in layout:
         for index, part in enumerate(getattr(holder, attribute)):
             generated = (attribute == "nested_type" and part.options.map_entry) or part.name.startswith("_")
@@ -54,7 +54,7 @@ def parts_of(holder: Any, layout: Layout, prefix: str, path: tuple[int, ...]) ->
 
 
 def comments() -> dict[str, str]:
-    """Return the comment of each part by file and full name, without marks for the linter."""
+    """Return each part's comment by file and full name. Comments have no marks for the linter."""
     found: dict[str, str] = {}
     for file in OWN_FILES:
         comments_at = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}

@@ -1,4 +1,4 @@
-"""The generated stubs: their modules, and one stub class for blocking and for asyncio channels."""
+"""The generated stubs: their modules and classes. One stub class serves blocking and asyncio channels."""
 
 from __future__ import annotations
 

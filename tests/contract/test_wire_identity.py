@@ -1,4 +1,4 @@
-"""fal.v1 is wire-identical to the installed isolate-proto; a failure names what fal.v1 lacks."""
+"""The package fal.v1 is wire-identical to the installed isolate-proto. A failure names what fal.v1 lacks."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def own_methods() -> dict[str, list[MethodDescriptor]]:
 
 
 def plain(item: Descriptor | EnumDescriptor) -> str:
-    """Return a type's name with its outer types, but without its package, which differs on purpose."""
+    """Return a type's name with its outer types. Its package differs on purpose and is left out."""
     package = item.file.package
     return item.full_name if package.startswith("google.") else item.full_name.removeprefix(f"{package}.")
 
 
 def shape(field: FieldDescriptor) -> dict[str, object]:
-    """Return the properties of a field that matter on the wire, in JSON or to a reader."""
+    """Return the properties of a field that matter. They matter on the wire, in JSON or to a reader."""
     oneof = field.containing_oneof
     kind = field.message_type or field.enum_type
     return {
@@ -105,7 +105,7 @@ def shape(field: FieldDescriptor) -> dict[str, object]:
 
 
 class Comparison:
-    """Compares their methods and all messages of these with ours, and collects the differences."""
+    """Compares their methods and all messages of these with ours. It collects the differences."""
 
     def __init__(self) -> None:
         self.differences: list[str] = []
@@ -158,7 +158,7 @@ class Comparison:
                 self.differences.append(f"{name}.{field_name} ({number}): own fields begin at {FIRST_OWN_NUMBER}")
 
     def enum(self, ours: EnumDescriptor, theirs: EnumDescriptor) -> None:
-        """Compare an enum, which may have no values of ours, since older readers fail on them."""
+        """Compare an enum. It may have no values of ours, since older readers fail on them."""
         expected = {value.name: value.number for value in theirs.values}
         actual = {value.name: value.number for value in ours.values}
         if expected != actual:
@@ -186,7 +186,7 @@ def test_the_walk_reaches_the_whole_contract() -> None:
 
 
 def message_of(files: descriptor_pb2.FileDescriptorSet, name: str) -> descriptor_pb2.DescriptorProto:
-    """Return a message of theirs, to change it as a later isolate-proto might."""
+    """Return a message of theirs. The test changes it as a later isolate-proto might."""
     return next(item for file in files.file for item in file.message_type if item.name == name)
 
 
@@ -260,7 +260,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 
 
 def value_of(draw: st.DrawFn, field: FieldDescriptor) -> Any:
-    """Draw a value for one element of a field; an enum may have an unknown number."""
+    """Draw a value for one element of a field. An enum may have an unknown number."""
     if field.enum_type:
         known = st.sampled_from([value.number for value in field.enum_type.values])
         return draw(known | st.integers(-(2**31), 2**31 - 1))
@@ -271,7 +271,7 @@ def value_of(draw: st.DrawFn, field: FieldDescriptor) -> Any:
 
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor) -> Message:
-    """Draw a message with some fields set, at most one of each oneof."""
+    """Draw a message with some fields set. At most one of each oneof is set."""
     message = message_factory.GetMessageClass(descriptor)()
     if descriptor.full_name == "google.protobuf.Struct":
         struct = struct_pb2.Struct()

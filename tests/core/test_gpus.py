@@ -1,4 +1,4 @@
-"""Single GPUs: their labels, and that no two runners ever have the same one."""
+"""Single GPUs: their labels. No two runners ever have the same one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids of apps keep their form; a scope reaches its own account, within its restrictions."""
+"""Ids of apps keep their form. A scope reaches its own account, within its restrictions."""
 
 from __future__ import annotations
 

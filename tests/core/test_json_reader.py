@@ -1,4 +1,4 @@
-"""Foreign JSON: accepted values can be written again, and the only error is ValueError."""
+"""Foreign JSON: accepted values can be written again. The only error is ValueError."""
 
 from __future__ import annotations
 

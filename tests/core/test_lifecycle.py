@@ -1,4 +1,4 @@
-"""The states of a runner: only the table's moves, only forward; late or repeated reports change nothing."""
+"""The states of a runner: only the table's moves, only forward. Late or repeated reports change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machine types: what they reserve, and which one fits first in the app's order."""
+"""Machine types: what they reserve, and which one fits first. The app's order decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users' names: which are accepted, and how an app's full name is split."""
+"""Users' names: which are accepted, and how an app's full name splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When receivers are told: at the beginning, at the end, and rarely in between, however a value jumps."""
+"""When receivers are told: at the beginning and end, rarely in between. That holds however a value jumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of requests without credentials: texts in fields that hold one are replaced, and nothing else changes."""
+"""Bodies of requests without credentials: texts in fields of credentials are replaced. Nothing else changes."""
 
 from __future__ import annotations
 

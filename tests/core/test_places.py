@@ -1,4 +1,4 @@
-"""A placer that takes its time, as a cluster's scheduler does, in the place of the first fit."""
+"""A placer that takes its time, as a cluster's scheduler does. It is in the place of the first fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision after an attempt at a queued request: the table of outcomes, and its limits."""
+"""The decision after an attempt at a queued request: outcomes and limits. The outcomes have a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In the end, everything is deleted that no revision and no living runner needs."""
+"""In the end, only what revisions or living runners need is left."""
 
 from __future__ import annotations
 

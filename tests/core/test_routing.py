@@ -1,4 +1,4 @@
-"""Which runner gets a request: one with room, warm for the hint if possible, with the fewest requests."""
+"""Which runner gets a request: one with room and the fewest requests. If possible it is warm for the hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of runners for each minute, from their phases and from the durations of requests."""
+"""Counts of runners for each minute. They come from their phases and from the durations of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties of all histories of an app: loads, deploys, failures, stops and kills in any order."""
+"""Properties of all histories of an app. Loads, deploys, failures, stops and kills come in any order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ which = st.integers(0, 50)
 
 
 class AppHistory(RuleBasedStateMachine):
-    """Asserts invariants when the world has settled; the world asserts its own rules at every action."""
+    """Asserts invariants when the world has settled. The world asserts its own rules at every action."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class AppHistory(RuleBasedStateMachine):
         assert world.runners == before
 
     def teardown(self) -> None:
-        """Assert that without load and minimum no runner is left and no deploy hangs."""
+        """Assert that without load and minimum no runner is left. Assert that no deploy hangs."""
         world = self.world
         world.arrived.clear()
         world.app = replace(world.app, scaling=Scaling(max_concurrency=3))

@@ -1,4 +1,4 @@
-"""The sketch of durations: its quantiles keep their error, and parts add up to the whole."""
+"""The sketch of durations. Its quantiles keep their error, and parts add up to the whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan over possible changes always has the actions of a full plan."""
+"""A plan over possible changes has all actions of a full plan."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ REVISIONS = ("r1", "r2", "r3")
 
 
 def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
-    """Draw the usual value in most cases: an app with only unusual values never rests."""
+    """Draw the usual value in most cases. An app with only unusual values never rests."""
     return st.sampled_from([usual] * 6 * len(others) + list(others))
 
 
 @st.composite
 def runners(draw: st.DrawFn, now: float) -> Runner:
-    """Draw a runner of any state, with its history before now and its delay after."""
+    """Draw a runner of any state. Its history is before now and its delay after."""
     state = draw(
         mostly(S.IDLE, *[s for s in S if s not in (S.RUNNING, S.TERMINATED)]) | st.sampled_from([S.SETUP, S.PENDING])
     )
@@ -91,7 +91,7 @@ def node(room: int, name: str = "n0") -> Node:
 
 
 class Worlds(RuleBasedStateMachine):
-    """Change anything of any app, and let time pass; report only the changes."""
+    """Change anything of any app, and let time pass. Report only the changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ TestWorlds = pytest.mark.slow(Worlds.TestCase)
 
 
 def rested(count: int) -> tuple[StandingPlan, dict[AppId, Look], list[Action]]:
-    """Return a plan that has looked at this many apps, each with one idle runner that stays."""
+    """Return a plan that has looked at this many apps. Each has one idle runner that stays."""
     looks: dict[AppId, Look] = {}
     for number in range(count):
         name = f"a{number:05}"

@@ -1,4 +1,4 @@
-"""Parts of spans cover each time once, without gaps, in every time zone."""
+"""Parts of spans cover each time once. They leave no gaps in any time zone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header fields of traces, by the examples and rules of the W3C recommendation."""
+"""The header fields of traces. The W3C recommendation has the examples and rules."""
 
 from __future__ import annotations
 

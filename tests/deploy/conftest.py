@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_module_of_an_app() -> Iterator[None]:
-    """Remove an app's modules after each test; a runner would keep them, but this process loads many apps."""
+    """Remove an app's modules after each test. A runner would keep them, but this process loads many apps."""
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

@@ -167,7 +167,7 @@ def test_what_another_thread_imports_meanwhile_stays_its_own(place, monkeypatch)
 
 
 def meet():
-    """Signal that the module is half imported, and wait until the app is loaded."""
+    """Signal that the module is half imported. Wait until the app is loaded."""
     ARRIVED.put(None)
     GO_ON.get()
 

@@ -1,4 +1,4 @@
-"""The pickle of an app: small, without traces of this machine, and with a clear error if it is impossible."""
+"""The pickle of an app: small, and without traces of this machine. If it is impossible, the error is clear."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_module_that_a_runner_would_lack_is_named(place, use, named):
 
 
 def test_this_package_travels_from_wherever_it_is():
-    """The app may be above a checkout of this project that is installed from there."""
+    """The app may be above a checkout of this project. The project is installed from there."""
     assert not pickled(fal.App, [], refuse_modules_in=Path(fal.__file__).parents[1]).missing
 
 

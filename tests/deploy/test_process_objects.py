@@ -1,4 +1,4 @@
-"""Objects of the deployer's process are never sent as data: they are sent by name, or refused with name and line."""
+"""Objects of the deployer's process are never sent as data. They are sent by name, or refused with name and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests of a deploy and of a run, field by field like the published client's."""
+"""The requests of a deploy and a run. They equal the published client's, field by field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule that adds the packages that serve an app to its requirements."""
+"""The rule that adds packages to an app's requirements. They serve the app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundled runtime is complete: all modules that its modules import at the top are in it."""
+"""The bundled runtime is complete. All modules that its modules import at the top are in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fal.deploy.pickling import RUNTIME_MODULES, source_of
 
 
 def imported(name: str) -> Iterator[str]:
-    """Return the modules of this project that a module imports at its top."""
+    """Return this project's modules that a module imports at its top."""
     for node in ast.parse(source_of(name)).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

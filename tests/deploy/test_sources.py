@@ -1,4 +1,4 @@
-"""The bundle of an app's modules: its sources, and how a runner loads it."""
+"""The bundle of an app's modules: its sources, and loading in runners."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def app(place: Path, *, top: str = "", options: str = "", inner: str = "", value
 
 
 def run(place: Path, bundle: bytes, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Call the function of a bundle like the worker, in another directory and environment."""
+    """Call the function of a bundle like the worker. It runs in another directory and environment."""
     there = place / "there"
     (there / "files").mkdir(parents=True, exist_ok=True)
     (there / "bundle").write_bytes(bundle)

@@ -1,4 +1,4 @@
-"""Reads console blocks of the documentation, and compares them with the output of a shell.
+"""Reads console blocks of the documentation. It compares them with the output of a shell.
 
 A line `...` stands for any number of lines. Ids, addresses, times, durations and long numbers may differ, but
 consistently within a page: later commands on the page get the values that earlier commands printed.
@@ -38,7 +38,7 @@ class Step:
 
 
 def steps(page: str) -> list[Step]:
-    """Return the steps of a page in order: the commands of its console blocks, and the files to save."""
+    """Return the steps of a page in order. They are the commands of its console blocks, and the files to save."""
     found: list[Step] = []
     for block in _BLOCK.finditer(page):
         if block["file"]:
@@ -63,7 +63,7 @@ class Names:
         return _VOLATILE.sub(lambda match: self._real.get(match[0], match[0]), shown)
 
     def compare(self, step: Step, printed: str) -> None:
-        """Fail if a command's output differs from its page; otherwise learn the names of this run."""
+        """Fail if a command's output differs from its page. Otherwise learn the names of this run."""
         groups: list[str] = []
 
         def pattern(line: str) -> str:

@@ -1,4 +1,4 @@
-"""Python blocks of the documentation run, and `fal` parses every command line without output to compare."""
+"""Python blocks of the documentation run. `fal` parses every command line without output to compare."""
 
 from __future__ import annotations
 

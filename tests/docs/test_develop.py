@@ -15,7 +15,7 @@ EDITS = ["GREETING =\n", 'GREETING = "Good evening"\n']
 
 
 def pattern(line: str, place: Path) -> str:
-    """Return the pattern of a line of the page: times, durations and ports may differ, paths are those of this run."""
+    """Return the pattern of a line of the page. Times, durations and ports may differ, and paths are this run's."""
     text = re.escape(line).replace(r"/home/ada/hello", re.escape(str(place)))
     text = re.sub(r"\d\d:\d\d:\d\d", r"\\d\\d:\\d\\d:\\d\\d", text)
     text = re.sub(r"127\\\.0\\\.0\\\.1:\d+", r"127\\.0\\.0\\.1:\\d+", text)

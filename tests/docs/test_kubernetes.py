@@ -1,4 +1,4 @@
-"""The manifests say to `fal` what it understands, and refer to one another by names that they have."""
+"""The manifests say to `fal` what it understands. They refer to one another by names that they have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One controller for each test process; each test has its own app names, but those of the dashboard share one."""
+"""One controller for each test process. Each test has its own app names, but those of the dashboard share one."""
 
 from __future__ import annotations
 

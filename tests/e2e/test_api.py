@@ -1,4 +1,4 @@
-"""`fal api` against a real app: queued, direct, streaming and realtime calls, and a cancelled one."""
+"""`fal api` against a real app: queued, direct, streaming and realtime calls. One call is cancelled."""
 
 from __future__ import annotations
 

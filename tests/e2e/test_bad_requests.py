@@ -1,4 +1,4 @@
-"""More than two hundred bad requests to a whole controller: each has its status, and none leaves a traceback."""
+"""More than two hundred bad requests go to a whole controller. Each has its status, and none leaves a traceback."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def credentials(key_id: str, secret: str) -> Metadata:
 
 
 def cases(controller: Controller, small: tuple[str, str]) -> Iterator[Case]:
-    """Return every method with every kind of wrong key and with garbage, and the table of bad messages."""
+    """Return every method with every kind of wrong key and with garbage. Return the table of bad messages, too."""
     key_id, _, secret = controller.key.partition(":")
     good = credentials(key_id, secret)
     for number, method in enumerate(METHODS.values()):

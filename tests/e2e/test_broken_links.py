@@ -1,4 +1,4 @@
-"""A deploy whose connection breaks anywhere ends with one revision, or reports what is known."""
+"""A deploy whose connection breaks anywhere ends with one revision. Otherwise it reports what is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an app moves: at once or when ready, attached or not, with force, and on a full node."""
+"""How an app moves: at once or when ready, attached or not. It also moves with force, and on a full node."""
 
 from __future__ import annotations
 

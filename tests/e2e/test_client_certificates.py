@@ -1,4 +1,4 @@
-"""A controller that requires client certificates admits nobody without one, over any protocol."""
+"""A controller that requires client certificates admits nobody without one. That holds over any protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REASON = "this controller lets in only who shows a client certificate by its aut
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """A controller, and certificates: one that it trusts, and one by another authority."""
+    """A controller, and two certificates. It trusts one, and the other is by another authority."""
 
     controller: Controller
     trusted: tuple[Path, Path]

@@ -1,4 +1,4 @@
-"""Controllers whose code and files are in a bucket, and nothing of it in their state directories."""
+"""Controllers keep code and files in a bucket. Their state directories have nothing of it."""
 
 from __future__ import annotations
 

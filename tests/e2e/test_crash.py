@@ -1,4 +1,4 @@
-"""If a controller dies at any time in any way, its runners keep serving, and the next one reattaches them."""
+"""A controller may die at any time in any way. Its runners keep serving, and the next one reattaches them."""
 
 from __future__ import annotations
 
@@ -359,7 +359,7 @@ def test_down_can_leave_the_runners_serving(site: Site) -> None:
 
 
 def test_a_dead_worker_takes_daemons_without_a_name_along(site: Site) -> None:
-    """A process without its session and environment is found by its parent, because the shim is a subreaper."""
+    """A process without session and environment is found by its parent. The shim is a subreaper."""
     runner_id = site.ask()
     daemons = {p.pid for p in _sleepers()}
     assert site.controller.call("/local/steady/daemon", {}).status == 200

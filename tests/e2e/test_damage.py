@@ -1,4 +1,4 @@
-"""Half-written state directories: the controller repairs them at its start, or reports what is broken."""
+"""Half-written state directories. The controller repairs them at its start, or reports what is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deleting an account ends its work and leaves nothing of it, even if the controller is killed."""
+"""Deleting an account ends its work and leaves nothing of it. That holds even if the controller is killed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Shop(fal.App, name="shop", keep_alive=300, max_multiplexing=20, min_concur
 
 
 class Owner:
-    """An account with one of everything, marked by `mark` unless it is encrypted."""
+    """An account with one of everything. `mark` marks each thing unless it is encrypted."""
 
     def __init__(self, controller: Controller, folder: Path) -> None:
         self.name = f"a{secrets.token_hex(4)}"
@@ -98,7 +98,7 @@ class Owner:
         return connect(f"ws://{self.at.host}/{self.name}/shop/socket", additional_headers=headers)
 
     def places_of_mark(self) -> list[str]:
-        """Return the files of the state directory that hold the mark, in their name or their content."""
+        """Return the files of the state directory that hold the mark. It is in their name or their content."""
         found: list[str] = []
         for path in self.at.state_dir.rglob("*"):
             inside = path.is_file() and not path.is_symlink() and self.mark.encode() in path.read_bytes()

@@ -1,4 +1,4 @@
-"""`fal dev` with a real controller: edits are served, mistakes are shown, and nothing is left."""
+"""`fal dev` with a real controller. Edits are served, mistakes are shown, and nothing is left."""
 
 from __future__ import annotations
 

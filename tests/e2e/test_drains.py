@@ -1,4 +1,4 @@
-"""A log drain with a real controller that is killed while the receiver holds a delivery: no line is missing."""
+"""A log drain with a real controller loses no line. The controller is killed while the receiver holds a delivery."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIGNING_KEY = "signing key of the test, long enough"
 
 
 class Receiver:
-    """An HTTP server that keeps the lines it gets, and can hold its answers."""
+    """An HTTP server that keeps the lines it gets. It can hold its answers."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

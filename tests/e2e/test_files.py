@@ -1,4 +1,4 @@
-"""Files of a whole controller: /data from commands and runners, apps' files, files that apps make, and TLS."""
+"""Files of a whole controller: /data, apps' files, and what apps make. Commands and runners use /data. TLS is on."""
 
 from __future__ import annotations
 

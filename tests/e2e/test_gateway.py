@@ -1,4 +1,4 @@
-"""Direct calls with a real controller and runners: each kind of answer, multiplexing, bodies of any size."""
+"""Direct calls with a real controller and runners. Covers each kind of answer, multiplexing, and bodies of any size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class App:
         return {r["runner_id"]: r["state"] for r in listed if r["alias"] == self.name}
 
     def the_runner(self) -> str:
-        """Return the id of the serving runner; start one if there is none."""
+        """Return the id of the serving runner. Start one if none serves."""
         assert self.call("/answer").status == 200
         (runner_id,) = [one for one, state in self.runners().items() if state in ("IDLE", "RUNNING")]
         return runner_id

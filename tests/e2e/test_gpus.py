@@ -1,4 +1,4 @@
-"""Three runners on four GPUs over deploy, crash, reattachment and scale-down: no GPU has two owners."""
+"""Three runners on four GPUs over deploy, crash, reattachment and scale-down. No GPU has two owners."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAIR = APP.replace("on-gpus", "pair").replace("OnGpus", "Pair").replace("min_con
 
 
 class Machine:
-    """A state directory on a machine with four GPUs, and its current controller."""
+    """A state directory on a machine with four GPUs, and its controller."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""Every line once and in order, with real processes, while controllers, followers and runners end."""
+"""Every line once and in order, with real processes. Controllers, followers and runners end meanwhile."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Talker(fal.App, keep_alive=600, max_concurrency=2, max_multiplexing=8):
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """Run a controller for this file only, because tests kill it, with an app and a secret."""
+    """Run a controller with an app and a secret. Only this file uses it, because its tests kill it."""
     root: Path = tmp_path_factory.mktemp("logs")
     with running(root / "state") as controller:
         controller.fal("secrets", "set", "PLANTED", stdin=SECRET.encode())

@@ -1,4 +1,4 @@
-"""The usual work with a real controller: deploy, call, list, read, enter, stop, kill; nothing is left."""
+"""The usual work with a real controller. It is deploy, call, list, read, enter, stop and kill, and nothing is left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def runners(controller: Controller, app: str) -> list[dict[str, object]]:
 
 
 def processes_of(controller: Controller, runner_id: str) -> list[ProcessInfo]:
-    """Return the living processes of a runner's app, without its shim, which stays until the last lines are stored."""
+    """Return the living processes of a runner's app, without its shim. That stays until the last lines are stored."""
     shim = identity(controller.state_dir, runner_id)["pid"]
     found = [process for process in groups(controller.state_dir)[runner_id] if process.pid != shim]
     assert found

@@ -1,4 +1,4 @@
-"""A controller's move to PostgreSQL, interrupted and complete, and its backups on both databases."""
+"""A controller's move to PostgreSQL, interrupted and complete. Its backups on both databases are here, too."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_move_to_postgresql(server: Postgresql, state_dir: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("way", ["sqlite", "postgresql", "dump"])
 def test_a_backup_goes_back(way: str, server: Postgresql, state_dir: Path, tmp_path: Path) -> None:
-    """A backup of a running controller can be restored to each database, and a dump of PostgreSQL to a new one."""
+    """A backup of a running controller can be restored to each database. A dump of PostgreSQL can go to a new one."""
     environment = {} if way == "sqlite" else variables(server.make(f"before_{way}"))
     controller = start(state_dir, environment=environment)
     controller.fal("deploy", str(ROOT / "examples" / "hello.py"), "--app-name", "kept", "--auth", "private")

@@ -1,4 +1,4 @@
-"""Runners on further machines: a node process of its own, on loopback, with its own directory."""
+"""Runners on further machines. A node process of its own runs on loopback, with its own directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices of a real controller: a failed start is told once, also to a controller that was killed in between."""
+"""Notices of a real controller. A failed start is told once, also to a controller that was killed in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A runner that exceeds the memory of an operator's machine type: every output says why it ended."""
+"""A runner that exceeds the memory of an operator's machine type. Every output says why it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published platform API of a real controller: answers have the described shape and are true."""
+"""The published platform API of a real controller. Answers have the described shape and are true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fal runners port-forward` against a real runner: many connections, half closes, refusals, and both ends."""
+"""`fal runners port-forward` against a real runner. It has many connections, half closes, refusals, and both ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A controller on PostgreSQL: the main job, a crash, a second controller, and no password anywhere."""
+"""A controller on PostgreSQL: the main job, a crash, a second controller. No password is anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fal runners profile` against a real runner: its stacks, and a flame graph."""
+"""`fal runners profile` against a real runner: stacks, and a flame graph."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_ctrl_c_draws_what_there_is_and_other_signals_leave_nothing(
 
 
 def _signaled(controller: Controller, runner_id: str, file: Path, number: int) -> int:
-    """Start a long sampling, send the signal once py-spy samples, and return the exit code."""
+    """Start a long sampling and return the exit code. Send the signal once py-spy samples."""
     command = [str(BIN / "fal"), "runners", "profile", runner_id, "--flame", str(file), "--seconds", "600"]
     with subprocess.Popen(command, env=controller.environment, stderr=subprocess.PIPE, text=True) as process:
         _until_sampled(controller, runner_id)

@@ -1,4 +1,4 @@
-"""The queue with a real controller and real runners: no accepted request is lost, whatever dies."""
+"""The queue with a real controller and real runners. No accepted request is lost, whatever dies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def queue(deployed: Queue, tmp_path: Path) -> Generator[Queue]:
-    """Return the queue of the app, with the test's own records and gate."""
+    """Return the app's queue, with the test's own records and gate."""
     yield Queue(deployed.controller, deployed.app, tmp_path)
     (tmp_path / "gate").touch()
 
@@ -214,7 +214,7 @@ def test_what_was_given_up_is_listed_and_can_be_queued_again(queue: Queue) -> No
 
 @pytest.fixture
 def receiver() -> Generator[tuple[str, Callable[[], list[tuple[dict[str, str], bytes]]]]]:
-    """Run a server that takes webhooks; yield its address and what it received."""
+    """Run a server that takes webhooks. Yield its address and what it received."""
     calls: list[tuple[dict[str, str], bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):

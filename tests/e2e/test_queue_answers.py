@@ -1,4 +1,4 @@
-"""Answers to queued requests with real runners: whether they are retried, and what happens to the runner."""
+"""Answers to queued requests with real runners. They decide about retries, and about what happens to the runner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def app(controller: Controller) -> Generator[Controller]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """An instruction for the app, and its consequences for a request that may not be retried.
+    """An instruction for the app, and its consequences for a request. The request may not be retried.
 
     Attributes:
         dead: whether the answer asks for a retry.

@@ -1,4 +1,4 @@
-"""The queue on PostgreSQL under faults: every accepted request is done and completed."""
+"""The queue on PostgreSQL under faults. Every accepted request is done and completed."""
 
 from __future__ import annotations
 

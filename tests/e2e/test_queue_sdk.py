@@ -21,7 +21,7 @@ def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def queue(deployed: Queue, tmp_path: Path) -> Generator[Queue]:
-    """Return the queue of the app, with the test's own records and gate."""
+    """Return the app's queue, with the test's own records and gate."""
     yield Queue(deployed.controller, deployed.app, tmp_path)
     (tmp_path / "gate").touch()
 

@@ -1,4 +1,4 @@
-"""The history of a real controller: calls, the queue, the command line and the metrics page."""
+"""The history of a real controller: calls, queue, commands and metrics page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app that pins the packages that serve it runs with those versions."""
+"""An app can pin the packages that serve it. It runs with those versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Revoking a key ends its calls in progress, on both wires, and those of no other key."""
+"""Revoking a key ends its calls in progress, on both wires. It ends those of no other key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deploys, rollouts, stops and scaling under load: no direct request fails, no bad revision serves."""
+"""Deploys, rollouts, stops and scaling under load. No direct request fails, and no bad revision serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two controllers on one PostgreSQL database: the one takes over when the other dies, freezes or is stopped."""
+"""Two controllers on one PostgreSQL database. One takes over when the other dies, freezes or is stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
 
 
 def begin(directory: Path, url: str, key: Path) -> Controller:
-    """Start a controller that takes over, or serves if there is no other."""
+    """Start a controller that takes over. It serves if there is no other."""
     return start(
         directory,
         *("--standby", "--content-dir", str(directory.parent / "content")),

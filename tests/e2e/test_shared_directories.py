@@ -1,4 +1,4 @@
-"""A runner in a sandbox reads shared directories, and writes to them only if the owner allows it."""
+"""A runner in a sandbox reads shared directories. It writes to them only if the owner allows it."""
 
 from __future__ import annotations
 

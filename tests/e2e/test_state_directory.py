@@ -1,4 +1,4 @@
-"""A state directory belongs to one controller: copies, missing databases, and moved directories."""
+"""A state directory belongs to one controller: copies, missing databases, moved directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping a controller: requests in flight finish; `fal down` shows its progress, and can stop at once."""
+"""Stopping a controller lets requests in flight finish. `fal down` shows its progress, and can stop at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ APP = ROOT / "tests" / "support" / "gateway_app.py"
 
 
 class Site:
-    """The test's own controller with one app, whose requests wait at a gate."""
+    """The test's own controller with an app. The app's requests wait at a gate."""
 
     def __init__(self, folder: Path) -> None:
         self.controller = start(folder / "state", "--drain-seconds", "600")

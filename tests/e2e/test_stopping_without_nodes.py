@@ -1,4 +1,4 @@
-"""Stopping a controller whose nodes do not answer: it says so, does not wait long, and forgets nothing."""
+"""A controller stops even if its nodes do not answer. It says so, does not wait long, and forgets nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A controller in a temporary folder ends with the process that started it, and leaves nothing."""
+"""A controller in a temporary folder ends with its starting process. It leaves nothing."""
 
 from __future__ import annotations
 

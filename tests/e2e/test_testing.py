@@ -1,4 +1,4 @@
-"""Apps that are served in the process of their caller, without a controller."""
+"""Apps served in the process of their caller, without a controller."""
 
 from __future__ import annotations
 

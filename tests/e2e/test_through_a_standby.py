@@ -1,4 +1,4 @@
-"""Every protocol through a controller that waits, and what becomes of it when the owner dies or freezes."""
+"""Every protocol through a controller that waits. The owner may die or freeze."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ UPLOADED = 64 * 1024 * 1024
 
 @dataclass
 class Door:
-    """A way to the owner: a controller's address, and what it takes to be let in."""
+    """A way to the owner: an address, and what admits a client."""
 
     controller: Controller
     context: ssl.SSLContext | None = None
@@ -141,7 +141,7 @@ class Door:
 
 @dataclass
 class Site:
-    """Two controllers on one database, a node with an app's runner, and doors."""
+    """Two controllers on one database, and a node with an app's runner."""
 
     folder: Path
     url: str
@@ -189,7 +189,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 @contextmanager
 def two(site: Site) -> Iterator[tuple[Door, Door]]:
-    """Run two controllers; yield the doors of the owner and of the one that waits."""
+    """Run two controllers. Yield the doors of the owner and of the one that waits."""
     owner = site.start("first")
     doors = [owner]
     try:

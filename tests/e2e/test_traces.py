@@ -1,4 +1,4 @@
-"""Spans of a real controller, decoded by a receiver of OTLP: direct, queued, of WebSockets, with the app's parent."""
+"""Spans of a real controller, decoded by a receiver of OTLP. Cases: direct, queued, WebSockets, the app's parent."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_spans_of_requests_reach_a_receiver(tmp_path: Path) -> None:
 
 
 def _ask(socket: ClientConnection) -> str:
-    """Send a message; return the parent's id that the app got with it."""
+    """Send a message. Return the parent's id that the app got with it."""
     socket.send("{}")
     _start, body, _end = (socket.recv() for _ in range(3))
     parent: str = json.loads(body)["parent"]

@@ -1,4 +1,4 @@
-"""Two accounts on one controller: every method and path, with the other account's ids.
+"""Two accounts on one controller. Every method and path is called with the other account's ids.
 
 A stranger makes each call twice: with ids of another account, and with ids of the same form that do not exist. Both
 answers must be the same, and must not contain an id that the stranger did not send.
@@ -44,7 +44,7 @@ class Shop(fal.App, name="{name}", keep_alive=300, min_concurrency=1):
 
 @dataclass(frozen=True, kw_only=True)
 class Ids:
-    """The ids that a stranger would have to know; by default ids that do not exist."""
+    """The ids that a stranger has to know. By default they do not exist."""
 
     account: str = field(default_factory=lambda: f"nobody{secrets.token_hex(4)}")
     team: str = field(default_factory=lambda: f"no-team{secrets.token_hex(4)}")
@@ -73,7 +73,7 @@ class Ids:
 
 @dataclass(frozen=True, kw_only=True)
 class Two:
-    """A controller, the data of one account, and the keys of that account and of strangers.
+    """A controller, an account's data, and keys. The keys are of that account and of strangers.
 
     Each test has its own stranger, because a stranger's audit log contains what it sent.
     """
@@ -330,7 +330,7 @@ class Tally:
     hints: list[str] = field(default_factory=list)
 
     def compare(self, what: str, ids: Ids, answers: tuple[str, str], sent: tuple[str, str], nobody: Ids) -> None:
-        """Record a disclosure if the answer about an existing thing differs from that about a missing one."""
+        """Record a disclosure if answers about existing and missing things differ."""
         self.calls += 2
         real, unreal = answers
         for name, text in ids.all().items():
@@ -363,7 +363,7 @@ def _plain(answer: str) -> str:
 def _one_answer(
     channel: grpc.Channel, method: MethodDescriptor, message: Message, key: str, service: str | None = None
 ) -> str:
-    """Call a method; return its status and message, or its answer, for an endless stream the beginning."""
+    """Call a method. Return its status and message, or its answer. Of an endless stream, return the beginning."""
     path = f"/{service or method.containing_service.full_name}/{method.name}"
     key_id, _, secret = key.partition(":")
     call = channel.stream_stream(path) if method.client_streaming else channel.unary_stream(path)
@@ -446,7 +446,7 @@ def test_every_method_by_its_second_name(two: Two) -> None:
 
 
 def test_every_tool(two: Two) -> None:
-    """Each tool for agents, with each argument that names something, and each operation that it finds.
+    """Each tool for agents, with each argument that names something. Each operation that it finds is tested, too.
 
     Those that act are off by default, and call methods that are compared above.
     """

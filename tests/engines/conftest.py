@@ -1,4 +1,4 @@
-"""The local engine with a log store in memory, and apps as cloudpickled callables."""
+"""The local engine with a log store in memory. Apps are cloudpickled callables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NODE = Node(name="here", total=Resources(milli_cpus=2000, memory_mib=4096, gpus=
 
 
 class Lines:
-    """A log store in memory that also remembers how often each line came."""
+    """A log store in memory. It also remembers how often each line came."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[str, int], LogEntry] = {}
@@ -131,7 +131,7 @@ class Uploaded:
 
 
 class Rig:
-    """The engine under test; `restart` ends its controller and starts the next one."""
+    """The engine under test. `restart` ends its controller and starts the next one."""
 
     def __init__(self, root: Path, sandboxes: Sandboxes | None = None) -> None:
         self.root = root
@@ -326,7 +326,7 @@ class Rig:
 
 
 def program_of(pid: int) -> int:
-    """Return the program in a sandbox that a process stands for, or the process itself."""
+    """Return the program in a sandbox that a process stands for. Otherwise return the process itself."""
     children = (process_info(child) for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     return next((child.pid for child in children if child is not None and child.session == child.pid), pid)
 

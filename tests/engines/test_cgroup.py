@@ -1,4 +1,4 @@
-"""Control groups: used if possible, limited by the machine type, and never those of others."""
+"""Control groups are used if possible, and limited by the machine type. They are never those of others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sleeper() -> subprocess.Popen[bytes]:
 
 
 class FakeKernel(GroupFiles):
-    """Version 2 as directories: a new group has the files that its parent delegates."""
+    """Version 2 as directories. A new group has the files that its parent delegates."""
 
     def make(self, group: Path) -> None:
         if group.exists():
@@ -65,7 +65,7 @@ class FakeKernel(GroupFiles):
 
 
 def fake(tmp_path: Path, controllers: str = "", procs: str = "") -> tuple[Path, Path, Path]:
-    """Return a directory that imitates a cgroup2 file system, and the two files of /proc that name it.
+    """Return a directory that imitates a cgroup2 file system. Return the two files of /proc that name it, too.
 
     Args:
         controllers: those that the service's parent delegates.
@@ -190,7 +190,7 @@ def test_where_it_is_refused_the_runner_has_none(tmp_path: Path) -> None:
 
 
 async def test_a_forged_note_ends_nobody(tmp_path: Path) -> None:
-    """Another runner's group, and a directory with the right name that is not a control group."""
+    """One group is another runner's. One is a directory with the right name, but no control group."""
     base, mounts, _ = fake(tmp_path)
     foreign, forged = base / "somebody.slice", tmp_path / f"fal-{MARK}"
     victim = sleeper()
@@ -209,7 +209,7 @@ async def test_a_forged_note_ends_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
-    """A daemon leaves its session and environment by a double fork; then its shim is killed.
+    """A daemon leaves its session and environment by a double fork. Then its shim is killed.
 
     With a control group no process can hide; without one, processes with the tag are found.
     """

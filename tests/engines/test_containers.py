@@ -1,4 +1,4 @@
-"""Runners in containers: the engine's command lines, and a life like any other runner's."""
+"""Runners in containers: the engine's command lines. Their life is like any other runner's."""
 
 from __future__ import annotations
 

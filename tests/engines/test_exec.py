@@ -1,4 +1,4 @@
-"""Commands beside a worker: exit codes, streams, terminals, signals, and callers that vanish."""
+"""Commands beside a worker: exit codes, streams, terminals, signals, and vanishing callers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_shim_of_an_older_version_has_no_socket_for_commands(rig: Any, r
 
 
 async def test_a_signal_during_the_start_is_not_lost(rig: Any, runner: Any) -> None:
-    """The shim ignores SIGINT, and so would a command that is just starting."""
+    """The shim ignores SIGINT. So would a command that is just starting."""
     for _ in range(5):
         session = await rig.engine.exec(runner, ExecRequest(command=("sh", "-c", "exec sleep 77"), tty=False))
         await session.signal(signal.SIGINT)

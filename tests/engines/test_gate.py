@@ -1,4 +1,4 @@
-"""The gate of an app's port: which connections pass, and that no app loses its port."""
+"""The gate of an app's port: which connections pass. No app loses its port."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.gate import address_of, ask, metrics_address_of
 
 
 def serve(exposed_port: int) -> None:
-    """Serve with uvicorn; /self returns what the app gets from itself, /child what its child process gets."""
+    """Serve with uvicorn. `/self` returns what the app gets from itself, and `/child` what its child process gets."""
     import asyncio
     import subprocess
     import sys
@@ -167,7 +167,7 @@ async def test_a_worker_that_waited_has_a_gate(warm: Any) -> None:
 
 
 async def test_children_that_accept_for_their_parent_have_none(rig: Any) -> None:
-    """The parent listens, and its children, forked or new programs, accept without a gate, so there is none."""
+    """The parent listens, and its children accept, so there is no gate. They are forked or new programs."""
 
     def fork_servers(exposed_port: int) -> None:
         import asyncio
@@ -245,7 +245,7 @@ async def test_who_takes_a_dead_runners_port_cannot_answer_for_it() -> None:
 
 
 async def serve_both(exposed_port: int, exposed_metrics_port: int) -> None:
-    """Serve the app and its metrics; with the file `later` the metrics only after GET /open."""
+    """Serve the app and its metrics. With the file `later`, the metrics come only after GET /open."""
     import asyncio
     from pathlib import Path
 
@@ -327,7 +327,7 @@ async def test_metrics_that_threads_serve_have_none_and_the_log_says_so(rig: Any
 
 @asynccontextmanager
 async def relay(at: int, to: int) -> Any:
-    """Take a port; pass what arrives on to another, its first answer back, and then answer as if it were it."""
+    """Take a port, and pass what arrives on to another. Pass its first answer back, and then answer in its place."""
 
     async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
@@ -343,7 +343,7 @@ async def relay(at: int, to: int) -> Any:
 
 
 async def test_who_takes_the_port_of_the_metrics_cannot_answer_there(rig: Any) -> None:
-    """The app serves none, and another program passes the controller's proof on to the app's own port."""
+    """The app serves no metrics. Another program passes the controller's proof on to the app's own port."""
     runner = await rig.start(serve_both, http=True, metrics=True, files={"later": b""})
     ready = await rig.until(runner, Event.READY)
     async with relay(ready.metrics_port, ready.port) as passed_on:

@@ -1,4 +1,4 @@
-"""GPUs are found by NVML, slices in place of their GPU, and a runner sees only its own."""
+"""GPUs are found by NVML. Slices come in place of their GPU, and a runner sees only its own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def part(number: int, index: int) -> Gpu:
 
 
 def found(environment: dict[str, str]) -> tuple[list[Gpu], str]:
-    """Return the GPUs that a process with this environment finds, and its log."""
+    """Return the GPUs that a process with this environment finds. Return its log, too."""
     done = subprocess.run(
         [sys.executable, "-c", _FIND], env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )

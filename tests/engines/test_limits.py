@@ -1,4 +1,4 @@
-"""A runner gets its machine type's memory, processes, and share of the processors."""
+"""A runner gets its machine type's memory, processes, and processor share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAKES_TOO_MUCH = "machine type TINY with 128 MiB ran out of memory: deploy it wi
 
 
 def enforced(controller: str) -> bool:
-    """Return whether this machine's control groups limit it; otherwise the tests assert the opposite."""
+    """Return whether this machine's control groups limit it. Otherwise the tests assert the opposite."""
     return controller in find_places(Path("/proc/self/mounts"), Path("/proc/self/cgroup"), GroupFiles()).bounds
 
 
@@ -33,7 +33,7 @@ def none(root: Path) -> RunnerGroups:
 
 
 def takes(mib: int, *, stays: bool = False) -> Callable[[], int]:
-    """Return a function that takes this much memory, or holds it: a shim measures only now and then."""
+    """Return a function that takes this much memory, or holds it. A shim measures only now and then."""
 
     def app() -> int:
         import threading
@@ -57,7 +57,7 @@ def waits() -> None:
 
 @pytest.fixture(params=["what the machine has", "no groups"])
 async def bounded(request: pytest.FixtureRequest, rig: Any) -> Any:
-    """Return an engine that limits memory by control groups, and one whose shims measure it."""
+    """Return an engine that limits memory. Control groups limit it, or shims measure it."""
     if request.param == "no groups":
         await rig.restart(groups=none(rig.root))
     return rig
@@ -199,7 +199,7 @@ async def test_a_worker_that_was_started_ahead_is_bounded_too(warm: Any) -> None
 
 
 async def test_a_killed_child_is_told_and_the_worker_goes_on(rig: Any) -> None:
-    """Only if the kernel kills: a shim that measures does not know whose memory it is."""
+    """Only the kernel's kills are told. A shim that measures does not know whose memory it is."""
     code = "held = bytearray(300 << 20)\nfor page in range(0, len(held), 4096): held[page] = 1"
 
     def app() -> int:

@@ -1,4 +1,4 @@
-"""A runner's end is reported even if the machine cannot end its remaining processes at once."""
+"""A runner's end is reported. That holds even if the machine cannot end its remaining processes at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fal_server.ports.engine import Observation
 
 
 class DeadShim:
-    """The process of a shim that has died, on a machine that lacks descriptors for a while."""
+    """The process of a dead shim. Its machine lacks descriptors for a while."""
 
     handle = "1"
     ending = ""

@@ -1,4 +1,4 @@
-"""Lines that arrive faster than they are stored are batched: all of them, in order, with errors in place."""
+"""Lines that arrive faster than they are stored are batched. All come in order, with errors in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk is reported as the machine's trouble, and so is a start that fails on it."""
+"""A full disk is reported as the machine's trouble. A start that fails on it is reported so, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prewarming: imports that could differ from a cold start wait for the job, or the job starts cold."""
+"""Prewarming: imports that could differ from a cold start wait. They wait for the job, or the job starts cold."""
 
 from __future__ import annotations
 

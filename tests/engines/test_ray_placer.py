@@ -1,4 +1,4 @@
-"""The placer that asks Ray, against a Ray in memory; tests/ray has the real one."""
+"""The placer that asks Ray, against a Ray in memory. The real one is in tests/ray."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def box(name: str, **changes: object) -> Node:
 
 @dataclass(frozen=True, kw_only=True)
 class CountingTypes(MachineTypes):
-    """The usual machine types, which note those of which the size is asked for."""
+    """The usual machine types, which note whose size is asked for."""
 
     sized: list[str]
 

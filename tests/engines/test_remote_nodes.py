@@ -1,4 +1,4 @@
-"""A node that is away, one that was given up, and who may speak with a node."""
+"""A node that is away, and one that was given up. The tests also cover who may speak with a node."""
 
 from __future__ import annotations
 

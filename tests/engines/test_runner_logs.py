@@ -1,4 +1,4 @@
-"""Every line of a runner reaches the sink once, in order, whatever happens to the controller and the shim."""
+"""Every line of a runner reaches the sink once, in order. It does so whatever happens to controller and shim."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ async def all_acknowledged(rig: Any, runner: Any) -> None:
 
 
 async def test_what_was_stored_does_not_come_again_when_the_store_has_forgotten_it(rig: Any) -> None:
-    """Delete lines as retention does, if a runner was silent for a long time."""
+    """Delete lines as retention does. It does so if a runner was silent for a long time."""
 
     def app() -> None:
         import signal
@@ -364,7 +364,7 @@ def print_much() -> None:
 
 
 class Disk:
-    """A sink that stores nothing until it is free, and refuses the next batches then."""
+    """A sink that stores nothing until it is free. It then refuses the next batches."""
 
     def __init__(self, plain: Any) -> None:
         self.plain = plain

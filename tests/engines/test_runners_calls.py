@@ -1,4 +1,4 @@
-"""Calls that runners of a node make to the controller's socket, over the node's only connection."""
+"""Runners of a node call the controller's socket over its only connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def under(tmp_path: Path) -> AsyncIterator[Remote]:
 
 
 async def call(under: Remote, said: bytes) -> bytes:
-    """Send a line with the length and the bytes, as a runner; return all that comes until the end."""
+    """Send a line with the length and the bytes, as a runner. Return all that comes until the end."""
     reader, writer = await asyncio.open_unix_connection(under.node.root / "api.sock")
     writer.write(b"%d\n%b" % (len(said), said))
     await writer.drain()

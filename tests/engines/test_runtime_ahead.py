@@ -1,4 +1,4 @@
-"""Prewarmed workers import the modules that serve apps, and an app cannot tell."""
+"""Prewarmed workers import the modules that serve apps. An app cannot tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""It is always known whether a shim lives, even if this process may open no more files."""
+"""It is always known whether a shim lives. That holds even if this process may open no more files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TAG = "1" * 32
 
 @contextlib.contextmanager
 def no_free_descriptor() -> Generator[None]:
-    """Use up this process's descriptors; its limit is lowered first, so that few are needed."""
+    """Use up this process's descriptors. Its limit is lowered first, so that few are needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = [os.open(os.devnull, os.O_RDONLY)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened[0] + 10, hard))

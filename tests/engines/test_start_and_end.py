@@ -1,4 +1,4 @@
-"""A runner's life on this machine: start, readiness, answers, and every way to end."""
+"""A runner's life on this machine: start, readiness, answers, and every end."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ async def test_grace_ends_one_that_ignores_sigterm(rig: Any) -> None:
 
 
 def with_daemons(wiped: bool) -> None:
-    """Start a child, and by a double fork a daemon in its own session, with or without the tag."""
+    """Start a child, and by a double fork a daemon. The daemon has its own session, with or without the tag."""
     import os
     import subprocess
     import sys

@@ -1,4 +1,4 @@
-"""Warm shims: one serves a runner like any other shim, and they end with the engine."""
+"""Warm shims. One serves a runner like any other shim, and they end with the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def waiting() -> list[int]:
 
 
 async def warm_pool(size: int = 1) -> list[int]:
-    """Wait for this many warm shims: a new process has no readable environment until its exec is done."""
+    """Wait for this many warm shims. A new process has no readable environment until its exec is done."""
     async with asyncio.timeout(60):
         while len(found := waiting()) != size:  # noqa: ASYNC110 - another process notifies nobody
             await asyncio.sleep(0)

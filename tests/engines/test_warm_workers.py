@@ -1,4 +1,4 @@
-"""Warm workers: an app cannot tell that it runs in one, and none leaves anything."""
+"""An app cannot tell that it runs in a warm worker. The worker leaves nothing."""
 
 from __future__ import annotations
 

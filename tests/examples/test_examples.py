@@ -1,4 +1,4 @@
-"""Every example can be deployed as it says, and works as it says in its own environment."""
+"""Every example can be deployed as it says. It works as it says in its own environment."""
 
 from __future__ import annotations
 

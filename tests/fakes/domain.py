@@ -1,4 +1,4 @@
-"""Plain domain objects with defaults, so that a test names only the relevant fields."""
+"""Plain domain objects with defaults. A test then names only the relevant fields."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_app(name: str = "a", revision_id: str = "r1", **changes: Any) -> App:
 
 
 def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, **changes: Any) -> Runner:
-    """Return a runner in a state, with the fields that it has in it."""
+    """Return a runner in a state, with that state's fields."""
     runner = Runner(
         account=LOCAL,
         runner_id=runner_id,

@@ -1,4 +1,4 @@
-"""An engine in memory: runners are rows of a table, and the test decides what happens to them."""
+"""An engine in memory. Runners are rows of a table, and the test decides what happens to them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class FakeEngine:
         self._told.put_nowait(seen)
 
     def restarted(self) -> FakeEngine:
-        """Return the engine of the next controller, with the same living runners, none of them followed."""
+        """Return the engine of the next controller. It has the same living runners, none of them followed."""
         after = FakeEngine()
         after.builder, after.machines, after.alive, after._history = (
             self.builder,

@@ -1,4 +1,4 @@
-"""An Explainer for tests of the wire: it explains one app, and really simulates."""
+"""An Explainer for tests of the wire. It explains one app, and really simulates."""
 
 from __future__ import annotations
 

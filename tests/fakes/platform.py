@@ -1,4 +1,4 @@
-"""The controller without gRPC and HTTP: real store, services and loops; engine, builder and clock in memory."""
+"""The controller without gRPC and HTTP. Store, services and loops are real. Engine, builder and clock are in memory."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class FakeProber:
 
 
 class FailingStore:
-    """The real store, in which the test can make the next writes of runners fail, as on a full disk."""
+    """The real store, in which the test can make writes fail. The next writes of runners fail, as on a full disk."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""The queue on the in-memory platform: real store, attempts and loop; fake runners and receivers."""
+"""The queue on the in-memory platform. Store, attempts and loop are real, and runners and receivers are fake."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class FakeRunners:
 
 
 class FakeReceivers:
-    """A OutboundClient that answers with these statuses, then 200; it raises an OSError."""
+    """An OutboundClient that answers with these statuses, then 200. It raises an OSError among them."""
 
     def __init__(self) -> None:
         self.calls: list[OutboundCall] = []
@@ -113,7 +113,7 @@ class FakeReceivers:
 
 
 class FailingQueueStore:
-    """The real store, in which the test can make the next calls of a method fail.
+    """The real store. The test can make the next calls of a method fail.
 
     Attributes:
         failures: how many calls fail as on a full disk, by method.
@@ -209,7 +209,7 @@ class Queueing:
         return (await self.queue.status(app_id(app), request_id)).request
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait until a condition holds, looking at every change of the queue or of the runners."""
+        """Wait until a condition holds. Look at every change of the queue or of the runners."""
         async with asyncio.timeout(HANG_SECONDS):
             while not true():
                 waits = [

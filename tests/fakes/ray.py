@@ -1,4 +1,4 @@
-"""A Ray cluster in memory: places each group on the first node that has its labels and room, as Ray would."""
+"""A Ray cluster in memory. It places each group on the first node that has its labels and room, as Ray would."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class FakeRay:
         self.closed = True
 
     def settle(self) -> None:
-        """Place what can be placed, oldest first, and say why the rest waits."""
+        """Place what can be placed, oldest first. Say why the rest waits."""
         for group in self.groups.values():
             if group.node and group.node not in self.nodes:
                 group.node = ""  # Ray places it elsewhere when its node has died

@@ -1,4 +1,4 @@
-"""A world of one app that applies plans step by step, without clock, loop or process."""
+"""A world of one app. It applies plans step by step, without clock, loop or process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ S = RunnerState
 
 
 class World:
-    """The state of the world, and the rules that hold at every step.
+    """The state of the world, and rules that hold at every step.
 
     Args:
         room: how many runners the one node can hold.
@@ -54,7 +54,7 @@ class World:
         return [r for r in self.runners.values() if r.desired is Desired.SERVE and not r.ended]
 
     def extras(self) -> list[Runner]:
-        """Return runners beyond the target: of the next revision, and replacements beside the old runner."""
+        """Return runners beyond the target. They are of the next revision, or replace old runners beside them."""
         there = {r.runner_id for r in self.current()}
         coming = [r for r in self.serving() if r.revision_id == self.app.next_revision_id]
         return coming + [r for r in self.current() if r.replaces in there]
@@ -129,7 +129,7 @@ class World:
         raise AssertionError(f"the plan does not settle: {todo}")
 
     def _sent(self, action: act.Action) -> bool:
-        """Apply Stop and Kill once, though they are planned until the runner is gone."""
+        """Apply Stop and Kill once. They stay planned until the runner is gone."""
         return isinstance(action, act.Stop | act.Kill) and self.runners[action.runner_id].state is S.TERMINATING
 
     def apply(self, action: act.Action) -> None:

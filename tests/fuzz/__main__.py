@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --seconds S --seed N`: send random input to a controller; exit with 1 if it breaks."""
+"""Send a controller random input: `python -m tests.fuzz --seconds S --seed N`. Exit with 1 if it breaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates the fuzzer's cases, each from a seed and its number alone, so that it can be repeated."""
+"""Creates the fuzzer's cases. Each comes from a seed and its number alone, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def case_of(seed: str, number: int, host: str, key: str) -> Case:
 
 
 def _request(chosen: random.Random, host: str, key: str) -> bytes:
-    """Return a complete request to a route of the table, with random values."""
+    """Return a complete request to a route, with random values."""
     method, path = chosen.choice(ROUTES)
     parts = [_segment(chosen) if part.startswith("{") else part for part in path.split("/")]
     target = "/".join(parts).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Sends cases to a controller, and reports internal errors, crashes and memory that is not freed."""
+"""Sends cases to a controller. It reports internal errors, crashes and memory that is not freed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Fuzzer:
         self.report = Report()
 
     async def run(self, seconds: float) -> Report:
-        """Send cases for a time, up to the first that breaks a promise."""
+        """Send cases for a time. Stop at the first that breaks a promise."""
         async with grpc.aio.insecure_channel(self._controller.host) as channel:
             end, before = time.monotonic() + seconds, 0
             while time.monotonic() < end and not self.report.broken:

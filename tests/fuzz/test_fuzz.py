@@ -34,7 +34,7 @@ def test_the_cases_reach_every_method_and_route() -> None:
 
 @pytest.mark.parametrize(("door", "problem"), [(1, "answered b'HTTP/1.1 500"), (None, "a traceback")])
 async def test_what_breaks_is_reported_with_its_case(tmp_path: Path, door: int | None, problem: str) -> None:
-    """A fake controller fails by an answer, or only by a line in its log."""
+    """A fake controller fails by an answer, or only in its log."""
     log = tmp_path / "controller.log"
     log.write_text("")
 

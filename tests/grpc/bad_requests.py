@@ -1,4 +1,4 @@
-"""Bad requests: method, request, expected status, and the field that the answer names."""
+"""Bad requests: method, request, expected status, and the field named in answers."""
 
 # pyright: reportArgumentType=false
 # Wrong values, such as unknown enum numbers, are intended.

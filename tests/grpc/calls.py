@@ -15,7 +15,7 @@ from fal_server.grpc import compat
 async def answers(
     channel: grpc.aio.Channel, method: MethodDescriptor, data: bytes, metadata, *, second: bool = False
 ) -> list[bytes]:
-    """Send one message, and return all answers; `second` calls the method by its other name."""
+    """Send one message, and return all answers. `second` calls the method by its other name."""
     service = compat.FULL_NAME if second else method.containing_service.full_name
     path = f"/{service}/{method.name}"
     if method.client_streaming:

@@ -1,4 +1,4 @@
-"""A real gRPC server on a free loopback port, with a real store; most services are fakes."""
+"""A real gRPC server on a free loopback port. The store is real, and most services are fakes."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ class FakeRunners:
         size: int,
         token: str,
     ) -> RunnerPage:
-        """Return the runner that a token names; without a token, the first one."""
+        """Return the page that a token names. Without a token, it is the first one."""
         if name is None:
             found = list(await self.list(scope, since=since, include_pending=include_pending))
         else:
@@ -362,7 +362,7 @@ class FakeExecs:
 
 
 class FakeSession:
-    """A command that echoes its input in upper case, and exits at the end of its input or at `exit N`."""
+    """A command that echoes its input in upper case. It exits at the end of its input or at `exit N`."""
 
     def __init__(self, *, tty: bool = False) -> None:
         self.written: list[bytes] = []

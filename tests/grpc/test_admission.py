@@ -1,4 +1,4 @@
-"""Calls are admitted by their metadata: a refused call takes no memory for its messages."""
+"""Calls are admitted by their metadata. A refused call takes no memory for its messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def field(name: bytes, value: bytes) -> bytes:
 
 
 class Stream:
-    """A call in bytes, because no client sends the input of these tests."""
+    """A call in bytes. No client sends the input of these tests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -56,7 +56,7 @@ class Stream:
             data = data[16384:]
 
     async def answer(self) -> bytes:
-        """Return the bytes up to the end of the answer's headers, which contain the status."""
+        """Return the bytes up to the end of the answer's headers. The headers contain the status."""
         got = b""
         async with asyncio.timeout(30):
             while True:

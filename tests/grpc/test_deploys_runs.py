@@ -1,4 +1,4 @@
-"""Builds, deploys and runs: the whole request reaches the service, and clients can read the stream."""
+"""Builds, deploys and runs. The whole request reaches the service, and clients can read the stream."""
 
 from __future__ import annotations
 

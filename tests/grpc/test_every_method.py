@@ -25,7 +25,7 @@ def test_every_service_of_the_contract_is_served() -> None:
 async def call(
     channel: grpc.aio.Channel, method: MethodDescriptor, metadata, *, data: bytes | None = None, second: bool = False
 ) -> tuple[grpc.StatusCode, str, list[bytes]]:
-    """Call a method by its path with raw bytes; return its status, message and answers."""
+    """Call a method by its path with raw bytes. Return its status, message and answers."""
     request = data if data is not None else GetMessageClass(method.input_type)().SerializeToString()
     try:
         return grpc.StatusCode.OK, "", await answers(channel, method, request, metadata, second=second)

@@ -1,4 +1,4 @@
-"""Nodes and machine types over a real server, under both names of the method."""
+"""Nodes and machine types over a real server. Each method has both names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans of deploys: the service gets the complete request, and the client the complete plan."""
+"""Plans of deploys. The service gets the complete request, and the client the complete plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults on the wire: their codes and details, and the status of every bad request."""
+"""Faults on the wire: their codes and details. Every bad request has its status."""
 
 from __future__ import annotations
 

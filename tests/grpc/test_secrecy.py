@@ -1,4 +1,4 @@
-"""Secrets appear nowhere: not in logs, answers or the files of the database."""
+"""Secrets appear nowhere. Logs, answers and the files of the database have none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ShellRunner: the order of messages on each side, and the ends of a session."""
+"""ShellRunner: the order of each side's messages, and ends of a session."""
 
 from __future__ import annotations
 

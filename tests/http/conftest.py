@@ -1,4 +1,4 @@
-"""Run every test here on both event loops: asyncio's, and uvloop, which the controller uses."""
+"""Run every test here on both event loops. They are asyncio's, and uvloop, which the controller uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A listener with gateway, in-memory dispatcher and keys, in front of real servers as runners."""
+"""A listener with gateway, in-memory dispatcher and keys. Real servers behind it are the runners."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Place:
 
 
 class Ledger:
-    """A dispatcher with one runner per app; records what was acquired and released."""
+    """A dispatcher with one runner per app. It records what was acquired and released."""
 
     def __init__(self) -> None:
         self.apps: dict[str, App] = {}
@@ -192,7 +192,7 @@ class Keys:
 
 
 async def _plain(scope, receive, send) -> None:
-    """A minimal ASGI application, which answers with the path and the body of the request."""
+    """A minimal ASGI application. It answers with the path and the body of the request."""
     body = b""
     while True:
         message = await receive()
@@ -288,7 +288,7 @@ async def running_server(
 
 @asynccontextmanager
 async def runner(script: Script) -> AsyncGenerator[int, None]:
-    """Run a server that plays the script on each connection; yield its port."""
+    """Run a server that plays the script on each connection. Yield its port."""
     tasks: set[asyncio.Task[None]] = set()
     failures: list[Exception] = []
 
@@ -319,7 +319,7 @@ async def runner(script: Script) -> AsyncGenerator[int, None]:
 
 
 async def read_head(reader: Reader) -> tuple[bytes, dict[bytes, bytes]]:
-    """Read a message's first line and its fields; of a repeated field, the last."""
+    """Read a message's first line and fields. Of a repeated field, the last one counts."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head[:-4].split(b"\r\n")
     return first, {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
@@ -380,7 +380,7 @@ async def ask(server: Server, request: bytes) -> tuple[int, dict[bytes, bytes], 
 
 
 def error_of(fields: dict[bytes, bytes], body: bytes) -> str:
-    """Return the error type, which must be the same in body and header."""
+    """Return the error type. It must be the same in body and header."""
     content = json.loads(body)
     assert content["error_type"].encode() == fields[b"x-fal-error-type"]
     assert content["detail"]

@@ -1,4 +1,4 @@
-"""The bodies of callers without a key share a limit, and small ones are always accepted."""
+"""The bodies of callers without a key share a limit. Small ones are always accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens in place of keys: they open WebSockets of their app, nothing else, and no app sees them."""
+"""Tokens in place of keys. They open WebSockets of their app, nothing else, and no app sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of the dashboard's pages: those of other projects unchanged, and none superfluous."""
+"""The files of the dashboard's pages. Those of other projects are unchanged, and none is superfluous."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files over HTTP: /data, apps' files, public files and the runners' socket, on real servers and a real disk."""
+"""Files over HTTP: /data, apps' files, public files and the runners' socket. Servers and disk are real."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class NoRevisions:
 
 
 class Desk:
-    """Everything about files behind a real server, with a client whose key has every permission."""
+    """Everything about files behind a real server. Its client's key has every permission."""
 
     def __init__(self, root: Path, platform: Platform) -> None:
         self.root, self.platform, self.clock = root, platform, platform.clock
@@ -91,7 +91,7 @@ class Desk:
         return Uploader(self.objects, self.guard, f"http://127.0.0.1:{self.house.port}")
 
     async def key(self, *permissions: str) -> dict[str, str]:
-        """Return the header of a new key, which may do everything if nothing is listed."""
+        """Return the header of a new key. The key may do everything if nothing is listed."""
         key_id, secret = await self.keys.create(None, permissions=permissions or None, alias="")
         return {"authorization": f"Key {key_id}:{secret}"}
 

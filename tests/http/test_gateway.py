@@ -1,4 +1,4 @@
-"""The gateway: the choice of a runner, the forwarded request, and the answer."""
+"""The gateway: the choice of a runner, the forwarded request, the answer."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ async def test_faults_of_the_dispatcher(fault: Exception, status: int, word: str
     [(b"/me/other", 401), (b"/you/hello", 401), (b"/me/%ff", 401), (b"/me//hello", 404), (b"/me/", 404)],
 )
 async def test_what_is_not_there(target: bytes, wanted: int) -> None:
-    """Without a key, a missing app is answered like a private one, so that nobody learns which exist."""
+    """Without a key, a missing app is answered like a private one. Nobody learns which apps exist."""
     async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -397,7 +397,7 @@ async def test_cookies_and_service_workers_of_an_app_stay_in_its_paths(sent: byt
     ],
 )
 async def test_a_name_that_another_site_gave_this_machine_is_not_answered(host: bytes, status: int) -> None:
-    """DNS rebinding: a page of evil.example calls apps here as its own origin."""
+    """DNS rebinding: evil.example's page calls apps here as its own origin."""
     async with running_server(hosts=AllowedHosts(["box.example"])) as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         assert (await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"))[0] == status

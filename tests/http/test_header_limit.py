@@ -1,4 +1,4 @@
-"""The size of a header block of HTTP/2 is limited, for any division into frames and reads."""
+"""The size of a header block of HTTP/2 is limited. That holds for any division into frames and reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listener: gRPC and HTTP/1.1 on one port, with and without TLS, and how it closes."""
+"""The listener: gRPC and HTTP/1.1 on one port, and how it closes. It runs with and without TLS."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def _bidi(requests: AsyncIterator[bytes], context: object) -> AsyncIterato
 
 @asynccontextmanager
 async def grpc_server(address: str) -> AsyncIterator[str]:
-    """Run a gRPC server with one unary and one streaming method of bytes; yield its address."""
+    """Run a gRPC server with a unary and a streaming method. Their messages are bytes. Yield its address."""
     server = grpc.aio.server()
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(_unary),

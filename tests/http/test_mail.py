@@ -1,4 +1,4 @@
-"""E-mail to real SMTP servers: what arrives, what is refused, and that no password leaves without TLS."""
+"""E-mail to real SMTP servers: what arrives, and what is refused. No password leaves without TLS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOPBACK = Destinations([ipaddress.ip_network("127.0.0.0/8")])
 
 
 class Server:
-    """A mail server that keeps what it is told and what it takes.
+    """A mail server that keeps what it is told and takes.
 
     Attributes:
         answers: by command, what it answers in place of the usual.

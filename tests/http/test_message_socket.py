@@ -1,4 +1,4 @@
-"""A WebSocket to an HTTP path of an app: each message is a request, with a `start`, its parts and an `end`."""
+"""A WebSocket to an HTTP path of an app. Each message is a request, with a `start`, its parts and an `end`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POSTS = {
 
 
 async def answering(reader: Reader, writer: Writer) -> None:
-    """Echo the request in two parts; an empty body breaks the connection, "busy" gets a 503."""
+    """Echo the request in two parts. An empty body breaks the connection, and "busy" gets a 503."""
     first, fields = await read_head(reader)
     body = await reader.readexactly(int(fields[b"content-length"]))
     if not body:

@@ -1,4 +1,4 @@
-"""Forms: the file arrives unchanged for any division into reads; anything else is rejected."""
+"""Forms: the file arrives unchanged for any division into reads. Anything else is rejected."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.support.certificates import Authority
 
 @asynccontextmanager
 async def receiver(answer: bytes):
-    """Run a server that reads a request and answers with these bytes; yield its port and the request."""
+    """Run a server that reads a request and answers with these bytes. Yield its port and the request."""
     came: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +136,7 @@ async def test_this_machine_is_not_called(host):
 
 
 async def test_the_address_that_was_checked_is_called_by_the_name_of_the_url():
-    """The name is resolved once, so a second DNS answer, such as 127.0.0.1, is never used."""
+    """The name is resolved once. A second DNS answer, such as 127.0.0.1, is never used."""
 
     class Renamed(Destinations):
         def resolve(self, host, port):
@@ -181,7 +181,7 @@ def test_allowed_networks_may_be_called_and_no_others():
 
 
 def test_an_own_address_is_not_called_although_it_is_public():
-    """This covers all addresses of this machine that are not private; the check works by binding."""
+    """This covers all addresses of this machine that are not private. The check works by binding."""
     from fal_server.http.outbound.destinations import _binds
 
     assert _binds(ipaddress.ip_address("127.0.0.1"))

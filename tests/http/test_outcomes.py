@@ -117,7 +117,7 @@ REQUEST = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
 
 async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the first request of a connection, and break it at the second."""
+    """Answer the first request of a connection. Break it at the second."""
     await read_message(reader)
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     await read_message(reader)
@@ -134,7 +134,7 @@ async def test_a_used_connection_that_breaks_does_not_end_a_runner_that_still_li
 
 
 class _Late(Pool):
-    """Returns a new connection only once the event loop knows that the runner closed it."""
+    """Returns a new connection late. The event loop then knows that the runner closed it."""
 
     def __init__(self) -> None:
         super().__init__(straight)
@@ -257,7 +257,7 @@ async def test_half_of_a_body_takes_no_slot(size: int) -> None:
 
 
 async def test_many_half_bodies_leave_the_slot_to_who_sends_his() -> None:
-    """An attack by anonymous callers on a public app: heads that announce bodies which never come."""
+    """Anonymous callers attack a public app. Their heads announce bodies which never come."""
     async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         for size in (b"2", b"70000"):
@@ -284,7 +284,7 @@ async def test_a_body_that_comes_late_and_whole_is_relayed() -> None:
 
 
 async def test_an_app_that_has_begun_to_answer_waits_for_its_caller() -> None:
-    """A dialogue may pause: the caller sends after it has read something to answer."""
+    """A dialogue may pause. The caller sends after it has read something to answer."""
     seconds = 0.02
 
     async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

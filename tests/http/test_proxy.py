@@ -1,4 +1,4 @@
-"""The endpoint of `proxyUrl`: targets, refusals, and what pages of other origins may read."""
+"""The endpoint of `proxyUrl`: targets, refusals, and what pages may read. The pages are of other origins."""
 
 from __future__ import annotations
 

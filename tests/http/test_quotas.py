@@ -1,4 +1,4 @@
-"""Requests above a rate quota get 429, before they wait for a runner."""
+"""Requests above a rate quota get 429. They do not wait for a runner first."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ CALL = b"POST /me/hello/x?secret=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\
 
 
 async def only(h: Server) -> DirectRequest:
-    """Return the only ended request; wait for it, because the caller may see the end first."""
+    """Return the only ended request. Wait for it, because the caller may see the end first."""
     async with asyncio.timeout(20):
         await h.ended.told.wait()
     (ended,) = h.ended.take()

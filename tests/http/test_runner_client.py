@@ -1,4 +1,4 @@
-"""Queued requests to real runners: the bytes sent, the answers received, and all interruptions."""
+"""Queued requests to real runners: sent bytes, received answers, and all interruptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT = Content(headers=(("host", "here"), ("x-mine", "caf\xe9")), body=b'{"a"
 
 @asynccontextmanager
 async def runner(answer: bytes | None, *, hold: asyncio.Event | None = None):
-    """Run a server that reads one request, answers with these bytes and closes; yield its port and the requests.
+    """Run a server that answers one request with these bytes and closes. Yield its port and the requests.
 
     Args:
         hold: set when the request has arrived; it is not answered before the client is gone.

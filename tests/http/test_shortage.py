@@ -1,4 +1,4 @@
-"""A shortage of this machine is not a runner's fault: no runner is ended, and the caller waits or gets 503."""
+"""A shortage of this machine is not a runner's fault. No runner is ended, and the caller waits or gets 503."""
 
 from __future__ import annotations
 

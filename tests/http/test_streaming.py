@@ -1,4 +1,4 @@
-"""Bodies of any size in both directions, at the slower side's pace, and sides that disconnect."""
+"""Bodies of any size in both directions. They go at the slower side's pace, and sides may disconnect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN_BETWEEN = 24 * len(MEGABYTE)
 
 
 async def write_until_blocked(writer: Writer, parts: int, *, chunked: bool) -> int:
-    """Write until the other side accepts no more for a while; return the number of bytes."""
+    """Write until the other side accepts no more for a while. Return the number of bytes."""
     written = 0
     for _ in range(parts):
         writer.write(b"%x\r\n%b\r\n" % (len(MEGABYTE), MEGABYTE) if chunked else MEGABYTE)

@@ -1,4 +1,4 @@
-"""A caller's trace continues in the app; a request without one starts a trace."""
+"""A caller's trace continues in the app. A request without one starts a trace."""
 
 from __future__ import annotations
 

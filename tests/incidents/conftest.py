@@ -1,4 +1,4 @@
-"""A controller with incidents, and an operator with access to its API only."""
+"""A controller with incidents. The operator has access to its API only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def operator(controller: Controller) -> Operator:
 
 @pytest.fixture
 def deploy(controller: Controller, tmp_path: Path) -> Deploy:
-    """Return a function that deploys an app's source and returns the command's standard error."""
+    """Return a function that deploys an app's source. It returns the command's standard error."""
 
     def run(source: str, *options: str, works: bool = True) -> str:
         (tmp_path / "app.py").write_text(source)

@@ -1,4 +1,4 @@
-"""The API of an operator's program: a key, the contract over HTTP, and the platform API, without the machine."""
+"""The API of an operator's program, without the machine. It has a key, the contract over HTTP, and the platform API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Operator:
     controller: Controller
 
     def ask(self, method: str, **request: object) -> Any:
-        """Call a method of the contract, such as `Runners.GetRunner`, and return its answer."""
+        """Call a method of the contract and return its answer. `Runners.GetRunner` is such a method."""
         answer = self.controller.call(f"/fal.v1.{method.replace('.', '/')}", request, key=self.controller.key)
         assert answer.status == 200, answer.body
         return answer.json()

@@ -40,7 +40,7 @@ _LEFT = 4 << 20
 
 @contextmanager
 def up(controller: Controller, place: Path) -> Iterator[Operator]:
-    """Deploy an app that holds a request while a file `hold` exists; stop the controller at the end."""
+    """Deploy an app that holds a request while a file `hold` exists. Stop the controller at the end."""
     try:
         (place / "app.py").write_text(_SOURCE.format(hold=place / "hold"))
         controller.fal("deploy", str(place / "app.py"))

@@ -1,4 +1,4 @@
-"""The commands of the official packages, with remarks, and the differences between the two clients.
+"""The commands of the official packages, with remarks. The two clients' differences are here, too.
 
 `tests.interop.report` makes docs/reference/compatibility.md from this and from the tests' results.
 """

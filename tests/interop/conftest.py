@@ -1,4 +1,4 @@
-"""Our controller and the official client; collected only if the official client is installed."""
+"""Our controller and the official client. They are collected only if the official client is installed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller
 
 @pytest.fixture(scope="session")
 def official(controller: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """Return the official client with the admin key, in a home that our `fal up` has used."""
+    """Return the official client with the admin key. Our `fal up` has used its home."""
     home = tmp_path_factory.mktemp("official-home")
     official = Official(python=python, home=home, host=controller.host, key=controller.key)
     (home / ".fal" / "config.toml").parent.mkdir()
@@ -75,7 +75,7 @@ def up_was_here(controller: Controller, home: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(official: Official) -> str:
-    """Return the name of an app that the official client deployed, which tests call but do not change."""
+    """Return the name of an app that the official client deployed. Tests call it but do not change it."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny", "--auth", "public")
     return "tiny"
 
@@ -89,7 +89,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
 
 @pytest.fixture(scope="session")
 def client(secure: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """Return the official packages, which trust its authority, with an app deployed over TLS."""
+    """Return the official packages with an app deployed over TLS. The packages trust the controller's authority."""
     authority = str(secure.state_dir / "tls" / "ca.pem")
     extra = {
         "ISOLATE_TEST_MODE": "0",

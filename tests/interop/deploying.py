@@ -13,7 +13,7 @@ from fal.api import SyncServerlessClient
 
 
 def main() -> None:
-    """Deploy the apps one after the other, so that common environments are built once."""
+    """Deploy the apps one after the other. Common environments are then built once."""
     suffix, *paths = sys.argv[1:]
     client = SyncServerlessClient()
     for path in map(Path, paths):

@@ -1,4 +1,4 @@
-"""A foreign controller that records requests: isolate-proto's service, run by the official interpreter.
+"""A foreign controller that records requests. It is isolate-proto's service, run by the official interpreter.
 
 Called as `python foreign.py RECORDS`: prints its port, appends one JSON object a request to the file RECORDS.
 """
@@ -39,7 +39,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 
 def answer(method: Any) -> Any:
-    """Return a message of a method's output type, with the fields that its client needs."""
+    """Return a message of a method's output type. It has the fields that its client needs."""
     message = pb.DESCRIPTOR.pool.FindMessageTypeByName(method.output_type.full_name)
     reply = getattr(pb, message.name)()
     return json_format.ParseDict(ANSWERS.get(method.name, {}), reply, ignore_unknown_fields=True)

@@ -1,4 +1,4 @@
-"""Take the pictures of the dashboard's pages, and write the page of the documentation that shows them.
+"""Take the pictures of the dashboard's pages. Write the page of the documentation that shows them.
 
 Run by `make pictures`. A controller of its own has an app with requests, failures and queued work, so that each page
 has something to show.

@@ -1,4 +1,4 @@
-"""Records the results of the official packages' commands, for the page of compatibility."""
+"""Records the results of the official packages' commands. The page of compatibility uses them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ covers = pytest.mark.covers
 
 @dataclass(eq=False)
 class Recorder:
-    """A pytest plugin that notes for each command whether every test which covers it passed."""
+    """A pytest plugin that notes each command's result. It is whether every test which covers it passed."""
 
     outcomes: dict[str, bool]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Record one phase of one test; with several processes, the first one calls this."""
+        """Record one phase of one test. With several processes, the first one calls this."""
         for name, value in report.user_properties:
             if name == "covers":
                 self.outcomes[str(value)] = self.outcomes.get(str(value), True) and report.passed

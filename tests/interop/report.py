@@ -1,4 +1,4 @@
-"""Write docs/reference/compatibility.md from the last run with the official packages; `--check` only compares.
+"""Write docs/reference/compatibility.md from the official packages' last run. `--check` only compares.
 
 Run by `make compatibility` and `make test-interop`.
 """

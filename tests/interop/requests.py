@@ -1,4 +1,4 @@
-"""Compares the requests of two clients to a foreign controller for the same command."""
+"""Compares the requests of two clients for one command. They go to a foreign controller."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def foreign(python: Path, directory: Path) -> Generator[Foreign]:
 
 
 def comparable(request: dict[str, Any]) -> dict[str, Any]:
-    """Return a request without values that may differ: the bytes of pickles, pinned versions, times."""
+    """Return a request without values that may differ. These are pickles and pinned versions."""
     body = dict(request["request"])
     for name in ("function", "setup_func"):
         if name in body:

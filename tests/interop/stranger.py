@@ -1,4 +1,4 @@
-"""A client with only the .proto files: lists runners, then follows a runner's logs to their end.
+"""A client with only the .proto files. It lists runners, then follows a runner's logs to their end.
 
 Called as `python stranger.py STUBS HOST KEY_ID RUNNER_ID MESSAGE`, with the key on standard input; STUBS is the folder
 of protoc's output. Prints a line for the list, when it follows, for the message, and at the end.

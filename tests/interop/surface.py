@@ -10,7 +10,7 @@ Surface = Mapping[str, Mapping[str, Described] | None]
 
 
 def differences(theirs: Surface, ours: Surface) -> Iterator[tuple[str, str, str]]:
-    """Yield (module, name, difference) for each name that programs for theirs miss in ours.
+    """Yield (module, name, difference) for each name that ours lacks or changes. Programs for theirs miss it.
 
     Additional names in ours do not count, because they break no program. A class or function in several modules is
     compared once: in its own module if that is compared, otherwise in the first one.
@@ -85,5 +85,5 @@ def _parameters(their: list[Any], our: list[Any] | None) -> Iterator[str]:
 
 
 def _equal(their: list[Any], our: list[Any]) -> bool:
-    """Return whether callers of theirs can use ours; an additional default in ours is allowed."""
+    """Return whether callers of theirs can use ours. An additional default in ours is allowed."""
     return their == our or our == ["default", "?"] or (their[0] == "required" and our[0] == "default")

@@ -1,4 +1,4 @@
-"""Print the importable names of modules as JSON; run by the interpreter of each package.
+"""Print the importable names of modules as JSON. The interpreter of each package runs this.
 
 Called as `python surface_dump.py MODULE...`. Prints {module: {name: description}}, or {module: null} if there is no
 such module. A module's names are those that its own text defines; a package's also those that it imports from the
@@ -32,7 +32,7 @@ def own(name: str | None) -> bool:
 
 
 def shown(value: object) -> object:
-    """Return a comparable value: the value itself if it is plain, otherwise the name of its type."""
+    """Return a comparable value. A plain one is itself, and any other is the name of its type."""
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, SIMPLE):
@@ -83,7 +83,7 @@ def unpacked(function: object, name: str) -> list[str]:
 
 
 def fields_of(kind: type) -> dict[str, object] | None:
-    """Return the fields of a dataclass or model with their defaults, and the schemas of a model's."""
+    """Return a dataclass's or model's fields with their defaults. Return the schemas of a model's fields, too."""
     if dataclasses.is_dataclass(kind):
         return {field.name: default_of(field) for field in dataclasses.fields(kind) if not field.name.startswith("_")}
     models = getattr(kind, "model_fields", None)
@@ -121,7 +121,7 @@ def schema(value: object) -> object:
 
 
 def members_of(kind: type) -> dict[str, object]:
-    """Return the methods and plain attributes that a class has from the package."""
+    """Return a class's methods and plain attributes that the package defines."""
     found: dict[str, object] = {}
     known = fields_of(kind) or {}
     for base in reversed(kind.__mro__):
@@ -178,12 +178,12 @@ def describe(value: object) -> dict[str, object]:
 
 
 def counts(base: type) -> bool:
-    """Return whether a base class matters to users: the package's own, and the standard exceptions."""
+    """Return whether a base class matters to users. The package's own matter, and the standard exceptions."""
     return own(base.__module__) or (issubclass(base, Exception) and base is not Exception)
 
 
 def called(kind: type) -> set[str]:
-    """Return the names of a class: its own, and those in modules of the package."""
+    """Return a class's own name, and its names in the package's modules."""
     modules = [module for name, module in [*sys.modules.items()] if own(name)]
     return {kind.__name__, *(name for module in modules for name, value in vars(module).items() if value is kind)}
 
@@ -194,14 +194,14 @@ def identity(value: Any) -> str:
 
 
 def names_of(module: types.ModuleType) -> list[str]:
-    """Return the public names that a module's text defines, or that a package exports."""
+    """Return a module's public names. Its text defines them, or a package exports them."""
     declared = getattr(module, "__all__", None)
     found = set(declared) if declared is not None else set(defined(module))
     return sorted(name for name in found if not name.startswith("_") and hasattr(module, name))
 
 
 def defined(module: types.ModuleType) -> Iterator[str]:
-    """Return the names that the top level of a module's text binds, also under `if` and `try`."""
+    """Return the names that a module's top level binds. `if` and `try` count, too."""
     if module.__file__ is None:  # a folder without a source file
         return
     tree = ast.parse(inspect.getsource(module))

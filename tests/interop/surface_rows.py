@@ -1,4 +1,4 @@
-"""The rows of a table: names of the published package that ours lacks, and why.
+"""The rows of a table. Each is a name of the published package that ours lacks, and why.
 
 `tests.interop.test_surface` fails for a difference without a row, and for a row without a difference.
 """

@@ -1,4 +1,4 @@
-"""App files in the style of published ones, deployed unchanged by both clients, and called.
+"""App files in the style of published ones. Both clients deploy them unchanged and call them.
 
 The files are in `apps`. Each is a small complete app: models with fake weights, streams, sessions, files and errors.
 Each client deploys all of them with one program, `deploying`; they need the same packages, so there is one build for

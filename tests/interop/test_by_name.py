@@ -1,4 +1,4 @@
-"""fal_client without host variables: a proxy directs the cloud's host names to this controller, over TLS."""
+"""Tests fal_client without host variables. A proxy directs the cloud's host names to this controller, over TLS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def proxy(secure: Controller) -> Generator[Proxy]:
 
 @pytest.fixture(scope="module")
 def client(secure: Controller, python: Path, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """Return the official packages with a deployed app, a proxy, and no address."""
+    """Return the official packages with an app and proxy, but no address."""
     home = tmp_path_factory.mktemp("named-home")
     authority = str(secure.state_dir / "tls" / "ca.pem")
     extra = {"ISOLATE_TEST_MODE": "0", "SSL_CERT_FILE": authority, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": authority}
@@ -80,7 +80,7 @@ show([url.startswith("https://"), ran["text"], got == again, kind, streamed, spo
 
 
 def fetched(secure: Controller, url: str) -> tuple[bytes, str]:
-    """Return the content at an address, without proxy and key, and its type."""
+    """Return the content at an address, and its type. No proxy or key is used."""
     trusting = ssl.create_default_context(cafile=str(secure.state_dir / "tls" / "ca.pem"))
     with urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting)

@@ -45,7 +45,7 @@ class Shop(fal.App, name="shop", keep_alive=300):
 
 @pytest.fixture(scope="module")
 def page(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """Return a logged-in browser, with a controller and an app that has a failed request."""
+    """Return a logged-in browser. Its controller has an app that has a failed request."""
     path = tmp_path_factory.mktemp("shop") / "shop.py"
     path.write_text(APP)
     controller.fal("deploy", str(path))

@@ -1,4 +1,4 @@
-"""The official client's deploys and runs: class apps, functions, entry points; and its commands on apps."""
+"""The official client's deploys and runs: class apps, functions, entry points. Its commands on apps are here, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site at /docs in headless Chromium: scripts run under its policy, search works, no other host is called."""
+"""The site at /docs in headless Chromium. Scripts run under its policy, search works, and no other host is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command of the published command line has a row in the tables, and is run.
+"""Every command of the published command line is run. It has a row in the tables.
 
 Most commands have tests in the files of their nouns. Here they run one after another in a home that our `fal up` has
 used. The test compares exit codes and first lines, with the published client and with ours.
@@ -40,7 +40,7 @@ REVISION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command, its exit code, and a pattern of its first lines; {names} are replaced in both.
+    """A command, its exit code, and a pattern of its first lines. The {names} in both are replaced.
 
     Attributes:
         says: the output of both clients; `published` and `ours` if they differ.
@@ -127,7 +127,7 @@ WALK = (
 def walker(
     request: pytest.FixtureRequest, client: Official, secure: Controller, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Official]:
-    """Return a client by its name, in its own home, which our `fal up` has used."""
+    """Return a client by its name, in its own home. Our `fal up` has used the home."""
     found = replace(client, home=tmp_path_factory.mktemp("walked"))
     if request.param == "ours":
         found = replace(found, python=BIN / "python", extra={**client.extra, "FAL_GRPC_TLS": "1"})

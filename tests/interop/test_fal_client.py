@@ -1,4 +1,4 @@
-"""fal_client, blocking and asyncio, over TLS with the controller's own authority; and the `fal` command over TLS."""
+"""The client fal_client over TLS, blocking and asyncio, and the `fal` command. The authority is the controller's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`@fal-ai/client` in Node, as in a page: it reaches this controller only by `proxyUrl`."""
+"""`@fal-ai/client` in Node, as in a page. It reaches this controller only by `proxyUrl`."""
 
 from __future__ import annotations
 

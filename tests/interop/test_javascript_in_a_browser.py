@@ -1,4 +1,4 @@
-"""`@fal-ai/client` in a page of another origin, in Chromium: it reaches this controller only by `proxyUrl`."""
+"""`@fal-ai/client` in Chromium, in a page of another origin. It reaches this controller only by `proxyUrl`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of another web server, with a page that has the published package."""
+    """Return the address of another web server. A page there has the published package."""
     place = tmp_path_factory.mktemp("page")
     (place / "index.html").write_text(HTML)
     bundle(place / "client.js")
@@ -66,7 +66,7 @@ def bundle(target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(controller: Controller, official: Official, origin: str) -> Iterator[Page]:
-    """Return a page whose client has the controller's proxy address and a key, with a private app."""
+    """Return a page whose client has the controller's proxy address and key. It has a private app."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "browsed", "--auth", "private")
     settings = {
         "proxyUrl": f"http://{controller.host}/proxy",

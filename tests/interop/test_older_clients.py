@@ -1,4 +1,4 @@
-"""Older published clients deploy apps, list them and stop their runners; the oldest with its own commands."""
+"""Older published clients deploy apps, list them and stop their runners. The oldest uses its own commands."""
 
 from __future__ import annotations
 

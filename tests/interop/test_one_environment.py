@@ -14,7 +14,7 @@ from tests.support.controller import ROOT
 
 
 def installed_in_turn(folder: Path, *sources: Path) -> Path:
-    """Install both packages `fal` into one folder like pip: later files replace earlier ones."""
+    """Install both packages `fal` into one folder like pip. Later files replace earlier ones."""
     for source in sources:
         shutil.copytree(source / "fal", folder / "fal", dirs_exist_ok=True)
         for metadata in source.glob("fal-*.dist-info"):

@@ -1,4 +1,4 @@
-"""The official packages share a home with `fal up`, which changes nothing that they read."""
+"""The official packages share a home with `fal up`. It changes nothing that they read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def home(official: Official) -> Path:
 
 
 def bare(python: Path, home: Path, *command: str) -> str:
-    """Run a program of the official environment without variables of fal, like a user of the cloud."""
+    """Run a program of the official environment without variables of fal. A user of the cloud does so, too."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "COLUMNS": "200"}
     done = subprocess.run(
         [python.parent / command[0], *command[1:]],

@@ -1,4 +1,4 @@
-"""The official client's commands on runners: lists, logs, stopping, killing, exec and shell."""
+"""The official client's runner commands: lists, logs, stopping, killing, exec, shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that use the SDK print the same with the published package and with ours."""
+"""Programs that use the SDK print the same with both packages. The packages are the published one and ours."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def test_a_program_prints_the_same_with_both_packages(client: Official, ours: Of
 
 
 def printed(package: Official, program: Path, name: str) -> list[str]:
-    """Run a program with the deployed app and a unique name; return its own output lines."""
+    """Run a program with the deployed app and a unique name. Return its own output lines."""
     output = package.run("python", program, "tiny", name).stdout
     return [line for line in output.splitlines() if line.startswith("> ")]

@@ -1,4 +1,4 @@
-"""Both clients send the same requests, field by field, to a foreign controller."""
+"""Both clients send a foreign controller the same requests, field by field."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def called(request: dict[str, Any]) -> str:
 
 
 def unexplained(command: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
-    """Return the differences that no entry of the list explains, without requests that only they make."""
+    """Return the differences that no listed entry explains. Requests that only they make do not count."""
     extra = [known.extra for known in DIFFERENCES if known.extra and re.match(known.commands, command)]
     kept, other = (
         [request for request in sent if not any(re.fullmatch(one, called(request)) for one in extra)]

@@ -22,7 +22,7 @@ SERVICES = {"Apps", "Environments", "Keys", "Logs", "Revisions", "Runners", "Run
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return protoc's output for protos/, from an environment with only grpcio and protoc."""
+    """Return protoc's output for protos/. It comes from an environment with only grpcio and protoc."""
     out = tmp_path_factory.mktemp("stubs")
     protos = ROOT / "protos"
     files = sorted(protos.glob("fal/v1/*.proto"))

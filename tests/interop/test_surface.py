@@ -1,4 +1,4 @@
-"""The importable names of the published package and ours: each difference has a row with its reason."""
+"""The importable names of the published package and ours. Each difference has a row with its reason."""
 
 from __future__ import annotations
 

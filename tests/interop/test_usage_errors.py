@@ -1,4 +1,4 @@
-"""Wrong command lines have the exit code of the official client, before any call."""
+"""Wrong command lines have the official client's exit code before any call."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextmanager
 def served(folder: Path, package: str, sources: Mapping[str, str]) -> Generator[str]:
-    """Build a wheel of a package, version 1.0, in a folder; yield its loopback address.
+    """Build a wheel of a package, version 1.0, in a folder. Yield its loopback address.
 
     Args:
         sources: the text of each file, by its name in the package.

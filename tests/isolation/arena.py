@@ -38,7 +38,7 @@ _IPC_CREAT, _IPC_RMID = 0o1000, 0
 
 
 async def neighbor(exposed_port: int, exposed_metrics_port: int) -> None:
-    """Another runner's app, with a secret in its variables and in its directory."""
+    """Another runner's app, with a secret in its variables and directory."""
     import asyncio
     from pathlib import Path
 
@@ -89,7 +89,7 @@ def machine(state: Path) -> Iterator[Targets]:
 
 
 async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
-    """Run the attacks from the hostile app, and from a command in its runner; return the successful ones."""
+    """Run the attacks from the hostile app and from its runner's command. Return the successful ones."""
     harden()
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     state = place / "state"

@@ -29,7 +29,7 @@ _OTHER = AccountId("other")
 
 
 async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
-    """Build the hostile package; return the attacks that succeeded in the build, and at the start of its Python."""
+    """Build the hostile package. Return the attacks that succeeded in the build, and at the start of its Python."""
     harden()
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     state = place / "state"

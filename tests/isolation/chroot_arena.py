@@ -1,4 +1,4 @@
-"""Tries what a step of a Dockerfile can do in a chroot, as an ordinary user: `python -m tests.isolation.chroot_arena`.
+"""Tries what a step of a Dockerfile can do in a chroot. The user is ordinary: `python -m tests.isolation.chroot_arena`.
 
 This process is the controller, of the same user. The attacks run where the step would, without an image: in the
 namespaces that the engine gets for such a build. It prints the successful ones as JSON, without and with these.

@@ -64,7 +64,7 @@ def threads_and_stay() -> None:
 
 
 async def look(level: Isolation) -> dict[str, dict[str, object]]:
-    """Run an app in a cold and in a waiting worker, then a command beside one; return what was started and said."""
+    """Run an app in a cold and in a waiting worker. Run a command beside one, and return what was started and said."""
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     environment = Environment(place / "environment")
     state = place / "state"

@@ -43,7 +43,7 @@ def show_and_stay() -> None:
 
 
 async def look(level: Isolation) -> dict[str, dict[str, object]]:
-    """Start the runners; return what the app of each sees, what a command in it does, and whether its worker waited."""
+    """Start the runners. Return what each app sees, what a command in it does, and whether its worker waited."""
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     environment = Environment(place / "environment")
     state = place / "state"

@@ -172,7 +172,7 @@ def opens_a_gpu(targets: Targets) -> bool:
 
 
 def makes_a_device(targets: Targets) -> bool:
-    """Make a device file of the kind that leads to that GPU, and open it."""
+    """Make a device file of the kind that leads to that GPU. Open it."""
     path = Path("device")
     os.mknod(path, stat.S_IFCHR | 0o600, targets["gpu_number"])
     try:

@@ -1,4 +1,4 @@
-"""A package that attacks while it is built, and when its environment's Python first starts.
+"""A package that attacks while it is built. It attacks when its environment's Python first starts, too.
 
 It imports only the standard library and hostile.py beside it. The arena looks for what it leaves: LEFT.
 """
@@ -55,7 +55,7 @@ def sees_passwords(targets: Targets) -> bool:
 
 
 def leaves_a_process(targets: Targets) -> bool:
-    """Start a daemon that the arena finds by its arguments after the build."""
+    """Start a daemon. The arena finds it by its arguments after the build."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -122,7 +122,7 @@ def attack(targets: Targets) -> dict[str, bool]:
 
 
 def packaged(targets: Targets) -> dict[str, str]:
-    """Attack now, and return the files of a package that attacks again whenever its environment's Python starts."""
+    """Attack now, and return the files of a package. It attacks again whenever its environment's Python starts."""
     here = Path(__file__).parent
     again = "import hostile_build; hostile_build.start()\n"
     return {

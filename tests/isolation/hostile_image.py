@@ -24,7 +24,7 @@ def reads_what_is_its_own(_: Targets) -> bool:
 
 
 def leaves_the_chroot(targets: Targets) -> bool:
-    """Climb out, as a process can that may change its root once more."""
+    """Climb out as a process that may change its root again can."""
 
     def climb() -> bool:
         Path("/below").mkdir(exist_ok=True)

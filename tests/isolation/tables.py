@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/security: the success of each attack, by level and user."""
+"""The tables of docs/explanation/security. They have the success of each attack, by level and user."""
 
 from __future__ import annotations
 

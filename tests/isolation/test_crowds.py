@@ -1,4 +1,4 @@
-"""A runner in a sandbox has the processes and threads of its machine type, however its controller runs."""
+"""A runner in a sandbox has its machine type's processes and threads. That holds however its controller runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A runner sees the device files of its own GPUs, and a runner without GPUs sees none."""
+"""A runner sees the device files of its own GPUs. A runner without GPUs sees none."""
 
 from __future__ import annotations
 

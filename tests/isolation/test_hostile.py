@@ -1,4 +1,4 @@
-"""A hostile app at every level of isolation, as root and as a user, against docs/explanation/security.
+"""A hostile app at every level of isolation, as root and user. The results agree with docs/explanation/security.
 
 `python -m tests.isolation.test_hostile` writes the table there.
 """

@@ -50,7 +50,7 @@ def test_the_documentation_promises_no_more(level: Isolation, user: str) -> None
 
 
 def test_the_attacks_are_real() -> None:
-    """An attack that succeeds nowhere proves nothing; another test of the builder shows that the variable exists."""
+    """An attack that succeeds nowhere proves nothing. Another test of the builder shows that the variable exists."""
     tame = {says for says, cells in TABLE.documented().items() if "**yes**" not in cells}
     assert tame == {ATTACKS[NOWHERE][1]}
 

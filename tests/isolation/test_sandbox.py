@@ -1,4 +1,4 @@
-"""The list of a sandbox's entries, without any path that an app chooses."""
+"""The list of a sandbox's entries. No path in it comes from an app."""
 
 from __future__ import annotations
 

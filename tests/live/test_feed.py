@@ -1,4 +1,4 @@
-"""A reader of a feed has the current rows, whenever it joins, stops and resumes."""
+"""A reader of a feed has the current rows. It may join, stop and resume at any time."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_who_is_too_far_behind_gets_a_snapshot() -> None:
 
 
 async def test_a_new_reader_does_not_wait_for_those_that_wait() -> None:
-    """Nothing changes, so a waiting reader that blocked a look would block it for long."""
+    """Nothing changes here. A waiting reader that blocked a look would block it for long."""
     table = Table()
     table.changed = notices = Patient()
     feed = table.feed()

@@ -1,4 +1,4 @@
-"""Request rates: at most the limit in any second, separate for each caller, with few counters."""
+"""Request rates: at most the limit in any second. They are separate for each caller, with few counters."""
 
 from __future__ import annotations
 

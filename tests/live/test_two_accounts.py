@@ -1,4 +1,4 @@
-"""Two accounts with the same app name: each sees, calls, queues and scales only its own."""
+"""Two accounts have the same app name. Each sees, calls, queues and scales only its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delays after failed starts: 30, 60, 90 seconds ..., for every kind of failure, and across restarts."""
+"""Delays after failed starts are 30, 60, 90 seconds and more. They hold for every failure, and across restarts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def delayed(platform: Platform) -> Runner | None:
 
 
 async def never_healthy(platform: Platform) -> float:
-    """Let a runner become ready but never healthy; return how many seconds the next one waits."""
+    """Let a runner become ready but never healthy. Return how many seconds the next one waits."""
     last = delayed(platform)
     if last is not None:
         assert last.not_before is not None

@@ -1,4 +1,4 @@
-"""Health checks: runners get no traffic before they pass one, and unhealthy ones are replaced."""
+"""Health checks: runners get no traffic before they pass one. Unhealthy ones are replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under load, deploys, rollouts, stops and scaling in any order lose or break no request."""
+"""Under load, no request is lost or broken. Deploys, rollouts, stops and scaling come in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine in trouble, such as a full disk: starts wait, report why, and do not count as failed."""
+"""A machine in trouble, such as a full disk. Starts wait, report why, and do not count as failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An item with an unexpected error is set aside, and does not stop others."""
+"""An item with an unexpected error is set aside. It does not stop others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reconciler: failing starts, timeouts, a failing store, and restarts of the controller."""
+"""The reconciler: failing starts, timeouts, a failing store, and the controller's restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A runner that cannot be measured is set aside, and does not stop others."""
+"""A runner that cannot be measured is set aside. It does not stop others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In every history of a platform, its reconciler's plan equals a full plan."""
+"""In every platform's history, its reconciler's plan equals a full plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 60
 
 @pytest.fixture
 async def followed(idle: Platform) -> AsyncIterator[Platform]:
-    """Return a platform that gets its engine's observations, and plans on the test's command."""
+    """Return a platform that gets its engine's observations. It plans on the test's command."""
     watch = asyncio.create_task(idle.reconciler.watch())
     yield idle
     idle.reconciler.stop_starting()

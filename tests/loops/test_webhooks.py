@@ -1,4 +1,4 @@
-"""A webhook whose delivery ends during a search for due ones is not delivered again at once."""
+"""A webhook is not delivered again at once after its delivery. The delivery may end during a search for due ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fal_server.loops.webhooks import WebhookSender
 
 
 class Receiver:
-    """One webhook that is due until its delivery is stored, with searches whose duration the test controls."""
+    """One webhook that is due until its delivery is stored. The test controls how long its searches last."""
 
     def __init__(self) -> None:
         self.tries = 0

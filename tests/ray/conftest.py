@@ -1,4 +1,4 @@
-"""A controller whose runners Ray places, and two machines of the same Ray cluster with nodes that joined."""
+"""A controller whose runners Ray places. Two machines of the same Ray cluster have nodes that joined."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RayCluster(Cluster):
         until(lambda: self.ray()["nodes"] and all(self.joined().values()), "Ray's nodes")
 
     def joined(self) -> Mapping[str, str]:
-        """Return the node on each of Ray's machines of this cluster, by address."""
+        """Return the node on each Ray machine of this cluster, by address."""
         nodes = {each["address"]: each["node"] for each in self.ray()["nodes"]}
         return {box.machine.address: nodes.get(box.machine.address, "") for box in self.boxes}
 

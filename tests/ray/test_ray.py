@@ -30,7 +30,7 @@ def serving(cluster: RayCluster, count: int) -> Sequence[dict[str, str]]:
 
 
 def waiting(cluster: RayCluster, words: str) -> str:
-    """Wait until a runner says in these words why it waits; return its id."""
+    """Wait until a runner says these words about its wait. Return its id."""
 
     def found() -> str:
         for each in cluster.runners():

@@ -1,4 +1,4 @@
-"""A cancellation reaches the app's code after its request, whichever is read first."""
+"""A cancellation reaches the app's code after its request. It does so whichever is read first."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OrderedApp:
         self.stop.set()
 
     async def post(self, path: str, *fields: tuple[bytes, bytes]) -> int:
-        """Send a request with the id R; return the status of its answer."""
+        """Send a request with the id R. Return the status of its answer."""
         answer: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a worker writes to its two pipes arrives in the journal completely and in the order of its times."""
+"""What a worker writes to its two pipes arrives in the journal. It is complete, and in the order of its times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STDOUT, _STDERR = log_pb2.LogEntry.SOURCE_STDOUT, log_pb2.LogEntry.SOURCE_STDER
 
 
 async def captured(directory: Path, write: Callable[[RequestWriter, RequestWriter], None]) -> list[log_pb2.LogEntry]:
-    """Return the journal's entries of what a worker writes to standard output and error."""
+    """Return the journal's entries of what a worker writes. It writes to standard output and error."""
     mark = new_mark()
     journal = Journal(directory)
     pipes = [os.pipe(), os.pipe()]

@@ -1,4 +1,4 @@
-"""The output of a command is kept by offset; only the oldest is dropped."""
+"""The output of a command is kept by offset. Only the oldest is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Framed output arrives in the shim as it was printed, with the request that printed it."""
+"""Framed output arrives in the shim as it was printed. It has the request that printed it."""
 
 from __future__ import annotations
 

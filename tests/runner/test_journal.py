@@ -1,4 +1,4 @@
-"""A runner's log: it numbers entries, reports lost lines, and waits for more."""
+"""A runner's log numbers entries and reports lost lines. It waits for more."""
 
 from __future__ import annotations
 

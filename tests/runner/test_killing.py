@@ -33,7 +33,7 @@ end_as(os.waitpid(program, 0)[1])
 
 @contextmanager
 def standing_for(program: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start a process that stands for a program, and yield it with the program's process id."""
+    """Start a process that stands for a program. Yield it with the program's process id."""
     source = STANDS_FOR.format(program=program)
     with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Messages over a socket: complete, in order, with backpressure; an end is not a break."""
+"""Messages over a socket are complete and in order, with backpressure. An end is not a break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A runner's view has /data and /app, commands share it, and the machine's root is unchanged."""
+"""A runner's view has /data and /app, and commands share it. The machine's root is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports for apps are free, reserved across shims, and their listener can be found."""
+"""Ports for apps are free and reserved across shims. Their listener can be found."""
 
 from __future__ import annotations
 

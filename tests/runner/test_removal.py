@@ -1,4 +1,4 @@
-"""Directories that code of others has filled are deleted, whatever is in them, and nothing outside is."""
+"""Directories that others' code has filled are deleted, whatever is in them. Nothing outside is deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shim's process: it checks the token, writes shim.json, and ends when it is not needed."""
+"""The shim's process checks the token and writes shim.json. It ends when it is not needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spool keeps numbered records on disk, within a limit, and counts lost ones."""
+"""The spool keeps numbered records on disk, within a limit. It counts lost ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_all(spool: Spool, after: int, at_a_time: int = 1 << 30) -> list[Record]
 
 @contextmanager
 def full_disk(room: int) -> Generator[None]:
-    """Refuse what a file would have beyond some bytes; new files can be made, as on a full disk."""
+    """Refuse what a file would have beyond some bytes. New files can be made, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
@@ -35,7 +35,7 @@ def full_disk(room: int) -> Generator[None]:
 
 
 def test_a_disk_that_refuses_even_to_truncate_a_file_raises_nothing(tmp_path: Path) -> None:
-    """A read-only disk refuses both: records are counted, and later ones are kept once the disk works again."""
+    """A read-only disk refuses both. Records are counted, and later ones are kept once the disk works again."""
     spool = Spool(tmp_path)
     spool.append([b"before"])
     (segment,) = tmp_path.iterdir()
@@ -49,7 +49,7 @@ def test_a_disk_that_refuses_even_to_truncate_a_file_raises_nothing(tmp_path: Pa
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Append, acknowledge and reopen in any order: each record is read once, or counted as dropped."""
+    """Append, acknowledge and reopen in any order. Each record is read once, or counted as dropped."""
 
     @initialize(max_bytes=st.sampled_from([600, 4000, 1 << 20]))
     def begin(self, max_bytes: int) -> None:
@@ -161,7 +161,7 @@ def test_a_full_disk_loses_records_but_not_count_of_them(tmp_path: Path) -> None
 
 
 def test_a_disk_that_is_full_for_long_takes_and_shows_records_again(tmp_path: Path) -> None:
-    """A new file can be made on a full disk, but has no record: no reader may stumble over it."""
+    """A full disk takes a new file, but no record in it. No reader may stumble over it."""
     spool = Spool(tmp_path)
     spool.append([b"before"])
     reader = spool.reader(0)

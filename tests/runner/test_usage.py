@@ -36,7 +36,7 @@ def test_processor_time_outlives_its_process_and_memory_does_not() -> None:
 
 
 class Nvml:
-    """Two devices: the driver reports the memory of each, and the load of the first."""
+    """Two devices. The driver reports the memory of each, and the load of the first."""
 
     class NVMLError(Exception):
         """As in the library."""

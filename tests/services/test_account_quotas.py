@@ -1,4 +1,4 @@
-"""Quotas of accounts: who may see and set them, and that they survive a restart."""
+"""Quotas of accounts: who may see and set them. They survive a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts: who may create them, and what members of a team may do."""
+"""Accounts: who may create them, and what a team's members may do."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def world() -> AsyncIterator[World]:
 
 @pytest.fixture
 async def three(world: World) -> tuple[Principal, Principal, Principal]:
-    """Return alice, bob and the team crew, of which alice is an admin and bob is not a member."""
+    """Return alice, bob and the team crew. In it alice is an admin, and bob is no member."""
     alice, bob = await world.make("alice", AccountKind.USER), await world.make("bob", AccountKind.USER)
     crew = await world.make("crew", AccountKind.TEAM)
     await world.accounts.save_member(crew, "crew", "alice", Role.ADMIN)

@@ -1,4 +1,4 @@
-"""Runners of an earlier controller: reattached, started again, ended or recorded as ended."""
+"""Earlier controllers' runners: reattached, started again, ended or recorded as ended."""
 
 from __future__ import annotations
 

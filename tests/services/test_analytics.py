@@ -1,4 +1,4 @@
-"""Statistics over time: requests and machine time have the same sums for any division of a span."""
+"""Statistics over time. Requests and machine time have the same sums for any division of a span."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app's events from four kinds of rows: ordered, in pages of any size, each once."""
+"""An app's events from four kinds of rows. They are ordered, in pages of any size, each once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def row(number: int, seconds: int, action: str, target: str, key_id: str = "k") 
 
 
 class Rows:
-    """A store and an audit log of rows in memory, with the order and the limits of the real ones."""
+    """A store and an audit log of rows in memory. They have the order and the limits of the real ones."""
 
     def __init__(
         self,

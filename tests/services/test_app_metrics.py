@@ -1,4 +1,4 @@
-"""Apps' own metrics on the page, from real servers on the runners' metrics ports."""
+"""Apps' own metrics on the page. They come from real servers on the runners' metrics ports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnectio
 
 @asynccontextmanager
 async def metrics_port(answer: bytes, *, then: Callable[[asyncio.StreamWriter], object] | None = None):
-    """Serve one answer to each request; yield the port and the heads of the requests."""
+    """Serve one answer to each request. Yield the port and the heads of the requests."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,7 +44,7 @@ async def metrics_port(answer: bytes, *, then: Callable[[asyncio.StreamWriter], 
 
 @pytest.fixture
 async def one(platform: Platform) -> Callable[[int], Awaitable[None]]:
-    """Deploy an app with a runner; return a function that sets its metrics port."""
+    """Deploy an app with a runner. Return a function that sets its metrics port."""
     await platform.deploy("a")
     await platform.get()
 

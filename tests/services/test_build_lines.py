@@ -1,4 +1,4 @@
-"""A build's lines are stored for the app that is deployed on it."""
+"""A build's lines are stored for the app deployed on it."""
 
 from __future__ import annotations
 

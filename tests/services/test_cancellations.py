@@ -1,4 +1,4 @@
-"""An app is told of cancelled requests unless it has no endpoint for that."""
+"""An app is told of cancelled requests. It is not told if it has no endpoint for that."""
 
 from __future__ import annotations
 

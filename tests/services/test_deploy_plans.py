@@ -1,4 +1,4 @@
-"""Plans of deploys: a deploy then does what they say, and they change nothing."""
+"""Plans of deploys. A deploy then does what they say, and they change nothing."""
 
 from __future__ import annotations
 

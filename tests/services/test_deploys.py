@@ -1,4 +1,4 @@
-"""Deploys: checks before any change, kept settings, and the move of an app."""
+"""Deploys: checks before any change, kept settings, and an app's move."""
 
 from __future__ import annotations
 

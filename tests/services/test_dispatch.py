@@ -1,4 +1,4 @@
-"""Requests to runners: order, limits, hopeless waits, and that no slot is ever lost."""
+"""Requests to runners: order, limits and hopeless waits. No slot is ever lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log drains: each line at least once and in order, the cursor after accepted lines, drains independent."""
+"""Log drains: each line at least once and in order. The cursor follows accepted lines, and drains are independent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Receiver:
 
 
 class CrashingStore:
-    """The real store of drains, which fails before it moves a cursor if the test sets it."""
+    """The real store of drains. It fails before it moves a cursor if the test sets that."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store.drains
@@ -136,7 +136,7 @@ class Desk:
 
 
 async def send_all(work: Draining) -> float | None:
-    """Step until there is nothing to do, or a wait; return its seconds."""
+    """Step until nothing is left to do, or there is a wait. Return the wait's seconds."""
     while (pause := await work.step()) == 0:
         pass
     return pause

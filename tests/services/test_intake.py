@@ -30,7 +30,7 @@ def line(runner_id: str, sequence: int) -> LogEntry:
 
 
 class Disk:
-    """Stores lines when the test allows it, and fails for lines that the test names."""
+    """Stores lines when the test allows it. It fails for lines that the test names."""
 
     def __init__(self) -> None:
         self.transactions: list[list[tuple[str, int]]] = []

@@ -39,7 +39,7 @@ class Clock:
 
 
 class MovingClock:
-    """A clock that the test moves; `step` is the change of its wall clock."""
+    """A clock that the test moves. `step` is the change of its wall clock."""
 
     def __init__(self) -> None:
         self.at = NOON

@@ -1,4 +1,4 @@
-"""The quota of log bytes: dropped lines, the note in the log, and the end of a window."""
+"""The quota of log bytes: dropped lines and the log's note. The end of a window is here, too."""
 
 from __future__ import annotations
 

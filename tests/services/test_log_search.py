@@ -1,4 +1,4 @@
-"""Log lines of several apps: ordered, in pages of any size, each once, and only selected ones."""
+"""Log lines of several apps. They are ordered, in pages of any size, each once, and only selected ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following logs: every line once, in spite of faults between store and stream."""
+"""Following logs gives every line once. Faults between store and stream change nothing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def keys(entries: Sequence[LogEntry]) -> list[tuple[str, int]]:
 
 
 class Interrupted:
-    """A log store that calls the test at each read and each write."""
+    """A log store that calls the test at each read and write."""
 
     def __init__(self, inner: LogStore, *, before_page=None, after_page=None, before_append=None) -> None:
         self._inner = inner
@@ -185,7 +185,7 @@ async def test_deleted_lines_cause_no_gap_and_no_repetition(logs: Logs, store: S
 
 
 async def test_a_late_line_arrives_too(logs: Logs) -> None:
-    """Runners send independently: an older line of one may arrive after a newer one of another."""
+    """Runners send independently. An older line of one may arrive after a newer one of another."""
     await logs.ingest([line("a", 1, after=10)])
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
@@ -247,7 +247,7 @@ async def test_too_many_waiting_lines_are_read_from_the_store(logs: Logs, monkey
 
 
 async def test_a_write_with_an_unknown_result(store: SqlStore) -> None:
-    """The lines are stored and then the call fails, as if it were cancelled in between."""
+    """The lines are stored and then the call fails. It is as if it were cancelled in between."""
 
     class Broken(Interrupted):
         async def append(self, entries: Sequence[LogEntry]) -> None:
@@ -379,7 +379,7 @@ async def test_a_cursor_keeps_the_runners_that_wrote_last(logs: Logs, monkeypatc
 async def test_every_line_arrives_once_through_any_cuts(
     arrivals: list[tuple[str, int, int]], batch: int, cuts: list[int], before: int
 ) -> None:
-    """Two runners send batches, some late, while a follower reads, is cut off, and resumes from its cursor."""
+    """Two runners send batches, some late. A follower reads, is cut off, and resumes from its cursor."""
     store = await open_store(None, AesVault(bytes(32)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fal_server.services.logs._BATCH", batch)

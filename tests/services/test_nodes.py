@@ -1,4 +1,4 @@
-"""A caller's view of nodes: reserved resources and holders of GPUs, without other accounts' names."""
+"""A caller's view of nodes. It has reserved resources and holders of GPUs, without other accounts' names."""
 
 from __future__ import annotations
 

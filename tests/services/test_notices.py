@@ -1,4 +1,4 @@
-"""Notices: who is told of what, and once; what survives a restart or a receiver that is away; what is secret."""
+"""Notices: who is told of what, and that it is once. The tests cover restarts, receivers that are away, and secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIGNING_KEY = "k" * 64
 
 
 class Receiver:
-    """An OutboundClient and a MailClient that keep what they take; `trouble` comes first."""
+    """An OutboundClient and a MailClient that keep what they take. `trouble` comes first."""
 
     def __init__(self) -> None:
         self.calls: list[OutboundCall] = []
@@ -108,7 +108,7 @@ class Desk:
             await self.look()
 
     def restart(self) -> None:
-        """Have what a controller that has just started has: it knows nothing but the store."""
+        """Have what a controller that has just started has. It knows nothing but the store."""
         conditions = Conditions(
             self.platform.catalog,
             self.platform.fleet,

@@ -1,4 +1,4 @@
-"""The queue's use cases on a real store, with runners that give the test's answers."""
+"""The queue's use cases on a real store. Its runners give the test's answers."""
 
 from __future__ import annotations
 

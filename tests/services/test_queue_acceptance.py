@@ -1,4 +1,4 @@
-"""Requests for which a slot is free are stored together with the start of their attempt."""
+"""Requests for a free slot are stored with their start."""
 
 from __future__ import annotations
 

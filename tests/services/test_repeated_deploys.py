@@ -1,4 +1,4 @@
-"""A deploy that is repeated under its revision's id is answered, but not repeated."""
+"""A deploy repeated under its revision's id is answered, but not repeated."""
 
 from __future__ import annotations
 

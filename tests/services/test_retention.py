@@ -1,4 +1,4 @@
-"""Retention: content for revisions and runners stays; other content is deleted when it is old."""
+"""Retention: content for revisions and runners stays. Other content is deleted when it is old."""
 
 from __future__ import annotations
 

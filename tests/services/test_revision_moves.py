@@ -1,4 +1,4 @@
-"""Moving to a revision with its settings, and ending runners in two phases."""
+"""Moving to a revision with its settings. Runners end in two phases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runners: how users see and end them, and how the fleet stores them."""
+"""Runners: how users see and end them. The fleet stores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ephemeral runs: one runner for one call, its result or the reason, and nothing left."""
+"""Ephemeral runs: one runner for one call, its result or the reason. Nothing is left."""
 
 from __future__ import annotations
 

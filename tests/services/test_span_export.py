@@ -1,4 +1,4 @@
-"""The export of spans: what a receiver of OTLP gets, and what is lost and counted."""
+"""The export of spans: what a receiver of OTLP gets. Lost spans are counted."""
 
 from __future__ import annotations
 

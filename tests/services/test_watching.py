@@ -1,4 +1,4 @@
-"""A watcher of apps and runners always has the same as the lists."""
+"""A watcher of apps and runners always has what the lists have."""
 
 from __future__ import annotations
 

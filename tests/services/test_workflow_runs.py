@@ -1,4 +1,4 @@
-"""Runs of workflows over the real queue and store, with fake answers of apps."""
+"""Runs of workflows over the real queue and store. The answers of apps are fake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHAIN = {"one": node(), "two": node("one"), "show": {"type": "display", "fields"
 
 
 class BreakableRuns:
-    """The real store, in which storing some ends of runs raises an unexpected error.
+    """The real store. Storing some ends of runs raises an unexpected error.
 
     Attributes:
         broken: how many.
@@ -55,7 +55,7 @@ class BreakableRuns:
 
 
 class Running:
-    """Workflows over a queue, with an app that extends its input's text by one character."""
+    """Workflows over a queue. Its app extends its input's text by one character."""
 
     def __init__(self, q: Queueing) -> None:
         self.q = q
@@ -91,7 +91,7 @@ class Running:
 
 
 def echoing(client: Any) -> None:
-    """Let the app answer with the text that it gets and a `+`."""
+    """Let the app answer with the text that it gets. It appends a `+`."""
     plain = client.send
 
     async def send(address: RunnerAddress, request: QueuedRequest, content: Content, *rest: Any) -> Any:
@@ -147,7 +147,7 @@ async def test_a_reference_to_nothing_names_the_node(w: Running) -> None:
 
 
 async def test_what_the_next_controller_does(w: Running) -> None:
-    """The first one dies while the second node runs: the first node is not repeated, and nothing is lost."""
+    """The first one dies while the second node runs. The first node is not repeated, and nothing is lost."""
     w.q.client.held.clear()
     run = await w.start()
     await w.q.until(lambda: w.q.client.under_way == 1)
@@ -167,7 +167,7 @@ async def test_what_the_next_controller_does(w: Running) -> None:
 
 @pytest.mark.parametrize("died", [False, True])
 async def test_a_cancelled_run(w: Running, died: bool) -> None:
-    """An acknowledged cancellation is final, even if the controller dies right after it."""
+    """An acknowledged cancellation is final. That holds even if the controller dies right after it."""
     w.q.client.held.clear()
     run = await w.start()
     await w.q.until(lambda: w.q.client.under_way == 1)
@@ -186,7 +186,7 @@ async def test_a_cancelled_run(w: Running, died: bool) -> None:
 
 
 async def test_a_run_that_is_cancelled_before_its_nodes_start_again(w: Running) -> None:
-    """The nodes' requests to an earlier controller are cancelled, although no node has found them again."""
+    """The nodes' requests to an earlier controller are cancelled. No node has found them again yet."""
     w.q.client.on_cancel = lambda: None
     w.q.client.held.clear()
     nodes = {"a": node(app="me/a/left"), "b": node(app="me/a/right"), "gone": {"type": "display", "fields": []}}

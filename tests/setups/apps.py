@@ -69,7 +69,7 @@ class Deployed:
 
 
 def deploy(platform: Platform, name: str, directory: Path, *, least: int) -> Deployed:
-    """Set the secret and deploy the app, through the controller that may have to pass this on.
+    """Set the secret and deploy the app. The controller may have to pass this on.
 
     Args:
         least: how many runners it always has.

@@ -1,4 +1,4 @@
-"""The platform of a test, in each of the ways to run one; those that need machines are marked `cluster`."""
+"""The platform of a test, in each way to run one. Those that need machines are marked `cluster`."""
 
 from __future__ import annotations
 

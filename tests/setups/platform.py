@@ -1,4 +1,4 @@
-"""The ways to run a platform, and what a client needs to know of one."""
+"""The ways to run a platform, and what clients need to know."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Platform:
     nodes: frozenset[str]
 
     def runners(self, app: str) -> Sequence[dict[str, str]]:
-        """Return the living runners of an app, as the other controller knows them."""
+        """Return an app's living runners, as the other controller knows them."""
         listed: list[dict[str, str]] = json.loads(self.other.fal("runners", "list", "--json").stdout)["runners"]
         return [runner for runner in listed if runner["alias"] == app]
 
     def serving(self, app: str, count: int) -> Sequence[dict[str, str]]:
-        """Wait until an app has so many runners, all of which serve; return them."""
+        """Wait until an app has so many runners that serve. Return them."""
 
         def ready() -> Sequence[dict[str, str]] | None:
             found = self.runners(app)
@@ -74,7 +74,7 @@ def postgresql_local(directory: Path) -> Generator[Platform]:
 
 @contextmanager
 def postgresql_nodes(directory: Path) -> Generator[Platform]:
-    """Run two controllers on a database server, and two machines with a node each."""
+    """Run two controllers on a database server, and two nodes."""
     with network(directory / "machines") as machines, _two_controllers(directory) as (owner, other):
         boxes = [Box.start(machines.add(name), GPUS) for name in _MACHINES]
         _join(owner, boxes)

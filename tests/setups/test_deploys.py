@@ -1,4 +1,4 @@
-"""What a deploy brings to runners, what they make, and the next revision."""
+"""What a deploy brings to runners, and the next revision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runners: where they are, what they print, commands in them, and how they end."""
+"""Where runners are, what they print, and how they end."""
 
 from __future__ import annotations
 

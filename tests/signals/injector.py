@@ -1,4 +1,4 @@
-"""Runs `fal`, and sends it a signal at the Nth step of its main thread: a call or return of any function.
+"""Runs `fal`, and sends a signal at its main thread's Nth step. A step is a call or return of any function.
 
 Steps are counted from when `fal` handles signals; before that only Python itself starts.
 

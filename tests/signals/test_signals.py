@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP at any time of a command: the right exit code, no traceback, nothing left.
+"""SIGINT, SIGTERM and SIGHUP come at any time of a command. The exit code is right, with no traceback and nothing left.
 
 FAL_SIGNAL_TIMES is the number of times in each command's life at which each signal is sent. Without it there are 6 for
 each command, with alternating signals. The times are spread over the steps of the main thread, not over seconds.
@@ -64,7 +64,7 @@ class Command:
 
 
 def no_process(_place: Place, mark: str) -> bool:
-    """Return whether no process, except the tests' own, has the mark in its arguments."""
+    """Return whether no process has the mark in its arguments. The tests' own do not count."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if mark in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
@@ -155,7 +155,7 @@ class Runs:
         return str(self.folder / f"m{self.number}")
 
     def run(self, step: int, number: signal.Signals) -> Outcome:
-        """Run it, and send the signal at a step, or from outside when the command only waits."""
+        """Run it, and send the signal at a step. If the command only waits, send it from outside."""
         self.number += 1
         report = self.folder / f"report{self.number}"
         places = {"runner": self.place.runner_id, "mark": self.mark(), "folder": str(self.folder)}
@@ -185,7 +185,7 @@ class Runs:
         )
 
     def _watch(self, process: subprocess.Popen[bytes], source: int, number: signal.Signals) -> bytes:
-        """Read the output to the end of the process; send the signal when it is ready."""
+        """Read the output to the end of the process. Send the signal when it is ready."""
         output = b""
         handle = os.pidfd_open(process.pid)
         sent = self.command.ready is None

@@ -1,4 +1,4 @@
-"""/data: files are complete, and no name or link leads out of it."""
+"""Files of /data are complete. No name or link leads out of it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_drafts_are_nobodys_business(data: DataDirectory) -> None:
 
 
 def plant(place: Path, kind: str, outside: Path) -> None:
-    """Put something of an app's in the place of what is the controller's."""
+    """Put something of an app's in the place of the controller's."""
     if place.is_symlink() or place.is_file():
         place.unlink()
     elif place.is_dir():

@@ -1,4 +1,4 @@
-"""Opening a database: its file, version and master key, and what is readable without the key."""
+"""Opening a database: its file, version and master key. The tests also cover what is readable without the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of a transaction that run together: each gets its own answers, and alike statements cross at once."""
+"""Parts of a transaction run together. Each gets its own answers, and alike statements cross at once."""
 
 from __future__ import annotations
 

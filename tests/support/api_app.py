@@ -1,4 +1,4 @@
-"""An app for tests of calls: it answers, streams, fails, waits, and notices when its caller leaves."""
+"""An app for tests of calls. It answers, streams, fails, waits, and notices when its caller leaves."""
 
 import asyncio
 import os

@@ -44,7 +44,7 @@ print("RESULT", repr(result), flush=True)
 
 @pytest.fixture(scope="session")
 def runner_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build an environment with the packages of a deploy and cloudpickle; return its interpreter."""
+    """Build an environment with a deploy's packages and cloudpickle. Return its interpreter."""
     place = tmp_path_factory.mktemp("runner-env")
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert uv is not None
@@ -163,7 +163,7 @@ class Starter:
         environment: Mapping[str, str] | None = None,
         way: Literal["value", "source"] = "source",
     ) -> Runner:
-        """Start a runner of an app, from source or from a file; `way` is how the app is sent."""
+        """Start a runner of an app, from source or a file. `way` is how the app is sent."""
         if isinstance(source, str):
             (self._place / "sample.py").write_text(source)
             source = self._place / "sample.py"
@@ -184,7 +184,7 @@ class Starter:
 
 @pytest.fixture(scope="module")
 def start_shared(runner_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Return a starter of runners that the tests of a module share and do not stop."""
+    """Return a starter of runners. The tests of a module share them and do not stop them."""
     starter = Starter(runner_python, tmp_path_factory.mktemp("shared"))
     yield starter
     starter.close()

@@ -64,7 +64,7 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, condition: str) -> None:
-        """Wait until a condition of the page is true, checked at each frame; fail if the page hangs."""
+        """Wait until a condition of the page is true. Check it at each frame, and fail if the page hangs."""
         self.run(
             f"new Promise((done, fail) => {{ setTimeout(() => fail(new Error('it hangs')), {_HANG_SECONDS * 1000});"
             f" const look = () => ({condition}) ? done() : requestAnimationFrame(look); look(); }})"
@@ -93,7 +93,7 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path) -> None:
-        """Write a picture of the whole page, in the format that the name says."""
+        """Write a picture of the whole page, in its name's format."""
         size = self.send("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         kind = path.suffix.removeprefix(".")

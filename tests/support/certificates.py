@@ -26,7 +26,7 @@ class Authority:
         self.file = self._write(name, self._made(self._name, self._key, ca=True), self._key)[0]
 
     def issue(self, name: str, *, address: str = "") -> tuple[Path, Path]:
-        """Return the files of a client's certificate and of its key, or of a server's if its address is given."""
+        """Return the files of a client's certificate and key. If a server's address is given, return the server's."""
         key = ec.generate_private_key(ec.SECP256R1())
         return self._write(name, self._made(_named(name), key, ca=False, address=address), key)
 

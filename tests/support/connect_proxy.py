@@ -1,4 +1,4 @@
-"""A proxy from the cloud's host names to a controller on this machine."""
+"""A proxy from the cloud's host names to a local controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real controller in its own process, for tests of the whole product."""
+"""A real controller in its own process. It is for tests of the whole product."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Controller:
     def fal(
         self, *arguments: str, stdin: bytes = b"", check: bool = True, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
-        """Run the `fal` command against this controller; the timeout only guards against hanging."""
+        """Run the `fal` command against this controller. The timeout only guards against hanging."""
         done = subprocess.run(
             [str(BIN / "fal"), *arguments],
             env=self.environment,

@@ -14,7 +14,7 @@ Direction = Literal["to the controller", "to the client"]
 
 @dataclass
 class Cutter:
-    """A proxy that cuts every connection after a number of bytes in one direction.
+    """A proxy that cuts every connection after some bytes in one direction.
 
     Attributes:
         at: the number of bytes of a direction; None forwards everything.

@@ -1,4 +1,4 @@
-"""A browser without JavaScript for the dashboard: pages, forms and a cookie; and an app to look at."""
+"""A browser without JavaScript for the dashboard: pages, forms and a cookie. An app to look at is here, too."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Shown:
 
 @dataclass
 class Browser:
-    """A browser, which like any other sends headers about the origin of a request.
+    """A browser. Like any other, it sends headers about a request's origin.
 
     Attributes:
         context: how it knows the server by TLS; None for plaintext.

@@ -1,4 +1,4 @@
-"""Ends servers under test with their parent process, even if the tests are killed."""
+"""Ends servers under test with their parent process. They end even if the tests are killed."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _CODE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); o
 
 
 def ends_with_us(number: signal.Signals) -> list[str]:
-    """Return a prefix for a command (by path) that sends it a signal when the starting thread ends."""
+    """Return a prefix for a command (by path). It sends the command a signal when the starting thread ends."""
     return [sys.executable, "-c", _CODE, str(int(number))]

@@ -1,6 +1,4 @@
-"""A fake podman or docker that records its calls and runs commands on this machine.
-
-It replaces mounted paths by their sources."""
+"""A fake podman or docker. It records its calls, runs commands here, and replaces mounted paths by their sources."""
 
 import json
 import os
@@ -56,7 +54,7 @@ def main() -> int:
 
 
 def probe(arguments: list[str], tried: Path) -> int:
-    """Work only with all words of CONTAINERS_NEED_BUILD or CONTAINERS_NEED_RUN; enforce limits if told to."""
+    """Work only with all words of CONTAINERS_NEED_BUILD or CONTAINERS_NEED_RUN. Enforce limits if told to."""
     with tried.open("a") as lines:
         lines.write(json.dumps(arguments) + "\n")
     verb = "BUILD" if "build" in arguments else "RUN"
@@ -80,7 +78,7 @@ def build(arguments: list[str], dockerfile: str, secrets: list[str]) -> int:
 
 
 def plant_links(shared: Path, target: str) -> None:
-    """Do what a hostile image's program can do before it reads its job."""
+    """Do what a hostile image's program can before it reads its job."""
     for name in ("function", "setup"):
         (shared / name).unlink(missing_ok=True)
         (shared / name).symlink_to(target)

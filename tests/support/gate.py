@@ -1,4 +1,4 @@
-"""Calls a runner's app like the controller, through the gate of its port."""
+"""Calls a runner's app like the controller. It goes through the gate of its port."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def metrics_address_of(runner: Runner, ready: Observation, access: MetricsAccess
 
 
 def ask(address: RunnerAddress, method: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
-    """Send a request without a body; return the body of the answer, whose status must be 200."""
+    """Send a request without a body. Return the body of the answer, whose status must be 200."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
     connection.connect()
     if address.gate_key:

@@ -1,4 +1,4 @@
-"""An app for tests of the gateway, which answers, streams, waits, disconnects and dies on request."""
+"""An app for tests of the gateway. It answers, streams, waits, disconnects and dies on request."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/held")
     def held(self, request: Held) -> dict:
-        """Wait for a file; record this process, and the number of its requests."""
+        """Wait for a file. Record this process, and the number of its requests."""
         self.running.append(request.entered)
         if request.counts:
             with Path(request.counts).open("a") as counts:

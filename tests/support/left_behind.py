@@ -15,7 +15,7 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 
 
 def groups(state_dir: Path) -> dict[str, list[ProcessInfo]]:
-    """Return the living processes of every runner of a state directory, by runner id (or tag, if it has none yet).
+    """Return every runner's living processes in a state directory, by runner id. A tag stands for a missing id.
 
     They are found by working directory and environment, not by files.
     """
@@ -59,7 +59,7 @@ def rows(state_dir: Path, query: str, *values: object) -> list[tuple[object, ...
 
 
 def sequence_faults(state_dir: Path) -> list[str]:
-    """Return runners whose stored log has a gap; the key (runner, sequence) excludes repeated lines."""
+    """Return runners whose stored log has a gap. The key (runner, sequence) excludes repeated lines."""
     query = "select runner_id, count(*), min(sequence), max(sequence) from log_lines group by runner_id"
     return [
         f"{runner_id}: {count} lines from {first} to {last}"

@@ -1,4 +1,4 @@
-"""Machines of a test: network, mount and process namespaces, joined by a bridge, without a way out.
+"""Machines of a test: network, mount and process namespaces. A bridge joins them, without a way out.
 
 `python -m tests.support.machines COMMAND...` runs a command in a network namespace of its own, in which a test makes
 its network. Nothing that listens there is reached from the real one, and everything ends with the command.
@@ -105,7 +105,7 @@ class Machine:
             subprocess.run(["nsenter", "--target", str(self._pid), "--net", "ip", *words], check=True)
 
     def power_off(self) -> None:
-        """End everything on it at once; nobody on the network hears of it."""
+        """End everything on it at once. Nobody on the network hears of it."""
         if self._outer is None:
             return
         self.cut()
@@ -217,7 +217,7 @@ def main(command: list[str]) -> NoReturn:
 
 
 def _child(pid: int) -> int:
-    """Return the only child of a process, as soon as it has one that is not about to be replaced."""
+    """Wait for the first child of a process, and return it."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     return int(until(lambda: children.read_text().split(), f"the child of process {pid}")[0])
 

@@ -1,4 +1,4 @@
-"""A wall clock that a test moves, for its child processes; monotonic clocks stay unchanged."""
+"""A wall clock that a test moves, for its child processes. Monotonic clocks stay unchanged."""
 
 from __future__ import annotations
 

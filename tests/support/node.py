@@ -1,4 +1,4 @@
-"""A node in the test's own process, behind a real door on loopback."""
+"""A node in the test's process, behind a real door on loopback."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class TestNode:
         lost: float,
         port: int | None = None,
     ) -> RemoteHost:
-        """Return the controller's side of it, which is to be opened and closed.
+        """Return the controller's side of it. It is to be opened and closed.
 
         Args:
             port: leads to it, if not its own.

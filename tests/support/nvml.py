@@ -1,4 +1,4 @@
-"""Fake GPUs: a library with NVML's symbols, and a fake `pynvml` for machines without a compiler."""
+"""Fake GPUs: a library with NVML's symbols, and a fake `pynvml`. The latter is for machines without a compiler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SOURCE = Path(__file__).with_name("nvml.c")
 
 
 def built_library(directory: Path, settings: str = "") -> Path | None:
-    """Build the library with the system's C compiler, if any; nvml.c describes its environment variables.
+    """Build the library with the system's C compiler, if any. Its environment variables are in nvml.c.
 
     Args:
         settings: for processes without the tests' environment, as `NAME=VALUE NAME=VALUE`.

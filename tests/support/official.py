@@ -1,4 +1,4 @@
-"""The published `fal` command and packages, in their own environment, against our controller.
+"""The published `fal` command and packages, against our controller. They have their own environment.
 
 Nothing of them is imported here: each use is a process that imports them itself, as for a user.
 """
@@ -75,7 +75,7 @@ class Official:
     def run(
         self, *command: str | Path, stdin: bytes | None = b"", check: bool = True, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the official environment; the timeout only guards against hanging."""
+        """Run a program of the official environment. The timeout only guards against hanging."""
         done = subprocess.run(
             [self.python.parent / command[0], *command[1:]],
             env=self.environment,
@@ -104,11 +104,11 @@ class Official:
         return _checked([script, *arguments], done, check=check)
 
     def json(self, *arguments: str | Path, cwd: Path | None = None) -> Any:
-        """Run the official `fal` command; return the JSON in the last line of its output."""
+        """Run the official `fal` command. Return the JSON in the last line of its output."""
         return json.loads(self.fal(*arguments, "--json", cwd=cwd).stdout.strip().splitlines()[-1])
 
     def script(self, source: str, *arguments: str) -> Any:
-        """Run Python with the official packages; return its last line, read as JSON."""
+        """Run Python with the official packages. Return its last line, read as JSON."""
         return json.loads(self.run("python", "-c", source, *arguments).stdout.strip().splitlines()[-1])
 
     def terminal(self, *arguments: str, cwd: Path | None = None) -> Terminal:
@@ -137,7 +137,7 @@ def _checked(
 
 
 def _as_a_terminal_does() -> None:
-    """Give the new process its own terminal, and let Ctrl-C end it; a background job would ignore it."""
+    """Give the new process its own terminal, and let Ctrl-C end it. A background job would ignore it."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -175,7 +175,7 @@ class Terminal:
         os.write(self._terminal, text.encode())
 
     def wait_for(self, pattern: str, seconds: float = 60) -> re.Match[str]:
-        """Read its screen until a pattern appears; the timeout only guards against hanging."""
+        """Read its screen until a pattern appears. The timeout only guards against hanging."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, plain(self.seen))):
             ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))

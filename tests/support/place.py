@@ -18,7 +18,7 @@ from tests.support.controller import BIN, ROOT, Controller, start
 
 @dataclass
 class Place:
-    """A controller that a test may kill, and a runner that survives it."""
+    """A controller that a test may kill. A runner survives it."""
 
     controller: Controller
     runner_id: str = ""

@@ -1,4 +1,4 @@
-"""Checks answers against the shapes of the published platform API, which a file has without prose."""
+"""Checks answers against the published platform API's shapes. A file has them without prose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _is_uuid(value: object) -> bool:
 
 
 def faults_of(operation: str, status: int, content_type: str | None, body: bytes) -> list[str]:
-    """Return the differences between an answer and the description; empty if there are none."""
+    """Return the differences between an answer and the description. The list is empty if there are none."""
     shape = OPERATIONS[operation]
     if status >= 400:
         return [*_unlike(_SHAPES["error"], json.loads(body))]

@@ -1,4 +1,4 @@
-"""A PostgreSQL server on a socket in a directory, which ends with its parent process."""
+"""A PostgreSQL server on a socket in a directory. It ends with its parent process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a program's copies in processes that have its packages loaded, except those whose own work is under test.
+"""Run a program's copies in processes that have its packages loaded. Those whose own work is under test are not loaded.
 
 The published command takes two seconds of CPU time to import what it stands on. A process imports that once, and each
 run is a fork of it that imports the published packages themselves, with its own environment, folder and arguments.
@@ -131,7 +131,7 @@ def _answer(link: socket.socket, run: int) -> None:
 
 
 def _load(script: str, without: tuple[str, ...]) -> None:
-    """Import what the script's packages import to print their help, and not those packages."""
+    """Import what the script's packages import to print their help. Leave those packages out."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)

@@ -1,4 +1,4 @@
-"""An app for tests of the queue: it records requests, and waits or fails on request."""
+"""An app for tests of the queue. It records requests, and waits or fails on request."""
 
 import os
 import select
@@ -23,7 +23,7 @@ class Queued(fal.App, name="queued", keep_alive=300):
 
     @fal.endpoint("/note")
     def note(self, asked: Asked, request: Request) -> dict[str, str | None]:
-        """Record the request; then wait for a file, or fail, as the request says."""
+        """Record the request. Then wait for a file, or fail, as the request says."""
         with Path(asked.notes).open("a") as notes:
             print(asked.word, request.headers["x-fal-request-id"], os.getpid(), file=notes, flush=True)
         print("noted", asked.word, flush=True)

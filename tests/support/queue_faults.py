@@ -1,4 +1,4 @@
-"""Faults of a queue on PostgreSQL, and the numbers of lost, left and repeated jobs."""
+"""Faults of a queue on PostgreSQL. They give the numbers of lost, left and repeated jobs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Noting(fal.App, name="noting", keep_alive=600, max_concurrency=1, max_mult
 
 
 class Side(Protocol):
-    """A queue with a worker, whose jobs finally write their numbers to a ledger.
+    """A queue with a worker. Its jobs finally write their numbers to a ledger.
 
     Attributes:
         database: its name.
@@ -203,7 +203,7 @@ def _numbers(side: Side) -> list[int]:
 
 
 def _wait_for_more(side: Side, more: int) -> None:
-    """Wait until some more jobs are done, for half a minute at most."""
+    """Wait until more jobs are done, for half a minute at most."""
     wanted, began = len(_numbers(side)) + more, time.monotonic()
     while len(_numbers(side)) < wanted and time.monotonic() - began < 30:
         threading.Event().wait(0.05)
@@ -222,7 +222,7 @@ def cut_off(side: Side, server: Postgresql) -> None:
 
 
 def blocked(side: Side, server: Postgresql) -> None:
-    """Lock the jobs' table for three seconds, so that all connections of a pool wait."""
+    """Lock the jobs' table for three seconds. All connections of a pool then wait."""
     server.ask(f"begin; lock table {side.table} in access exclusive mode; select pg_sleep(3); commit", side.database)
 
 

@@ -36,7 +36,7 @@ _STARTED = "Ray runtime started"
 
 
 class RayProcess:
-    """The processes of Ray on one machine; what started them waits for their end."""
+    """The processes of Ray on one machine. What started them waits for their end."""
 
     def __init__(self, command: list[str], log: Path) -> None:
         self._command = command
@@ -44,7 +44,7 @@ class RayProcess:
         self.process = self._start()
 
     def wait(self) -> None:
-        """Wait until Ray runs; start it again if it gives up, as a service manager does."""
+        """Wait until Ray runs. Start it again if it gives up, as a service manager does."""
         for _ in range(_TRIES):
             until(lambda: _STARTED in self._log.read_text() or self.process.poll() is not None, "the start of Ray", 300)
             if self.process.poll() is None:

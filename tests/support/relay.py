@@ -1,4 +1,4 @@
-"""A connection that goes silent without breaking, as that to a machine without power."""
+"""A connection that goes silent without breaking. One to a machine without power does so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class Relay:
-    """Passes on what comes to its port, until it is told to be silent. Make and use it in one event loop.
+    """Passes on what comes to its port, until told to be silent. Make and use it in one event loop.
 
     Args:
         target: the port on loopback that it leads to.

@@ -85,7 +85,7 @@ class Load:
         self._over.set()
 
     def comes_from(self, version: str) -> None:
-        """Wait until this version answers as many requests as are in flight at a time."""
+        """Wait until this version answers as many requests as run at once."""
         before = self.answers.get(version, 0)
         until(lambda: self.answers.get(version, 0) >= before + 8 or self.failures, f"{version} answers")
 

@@ -1,4 +1,4 @@
-"""Migrates one SQLite database in each process, and copies it for the next ones."""
+"""Migrates one SQLite database in each process. It copies that for the next ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Migrate = Callable[[Connection, str], None]
 
 
 class OnceMigrated:
-    """Runs the migrations on the first database, and copies its tables and rows to later empty ones."""
+    """Runs the migrations on the first database. It copies the tables and rows to later empty ones."""
 
     def __init__(self, migrate: Migrate) -> None:
         self._migrate = migrate
@@ -48,7 +48,7 @@ _ONCE = OnceMigrated(migrations.bring_up_to_date)
 
 @pytest.fixture(scope="module", autouse=True)
 def schema() -> Iterator[None]:
-    """Copy a migrated schema for a folder's tests, because migrations take most of the time of opening a store.
+    """Copy a migrated schema for a folder's tests. Migrations take most of the time of opening a store.
 
     The folder's conftest imports this. The tests of the store itself run every migration.
     """

@@ -1,4 +1,4 @@
-"""A reader's shell: bash on a terminal, without the tests' environment on its PATH."""
+"""A reader's shell: bash on a terminal. The tests' environment is not on its PATH."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Shell:
         os.close(theirs)
 
     def run(self, command: str) -> tuple[str, int]:
-        """Run a command; return the terminal's output, as plain lines, and the exit code."""
+        """Run a command. Return the terminal's output, as plain lines, and the exit code."""
         os.write(self._commands, base64.b64encode(command.encode()) + b"\n")
         shown = b""
         while not (end := re.search(rb"\0(\d+)\0$", shown)):

@@ -1,4 +1,4 @@
-"""Becomes a controller whose runners' directory is a separate disk of a few MiB, which ends with it.
+"""Becomes a controller whose runners' directory is a separate disk. It has a few MiB, and ends with it.
 
 Other processes see that disk only through `/proc/PID/root`.
 """
@@ -24,7 +24,7 @@ def checked(result: int) -> None:
 
 
 def alone() -> None:
-    """Unshare the mount namespace, as root or, if that is not allowed, in a user namespace."""
+    """Unshare the mount namespace as root. If that is not allowed, do it in a user namespace."""
     try:
         checked(_libc.unshare(_CLONE_NEWNS))
     except PermissionError:

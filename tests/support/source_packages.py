@@ -1,4 +1,4 @@
-"""Source packages whose build runs a test's code, and a server for them."""
+"""Source packages whose build runs a test's code. A server has them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_source(directory: Path, code: str, files: Mapping[str, str] | None = N
 
 
 def requirements(directory: Path, index: str, name: str) -> list[list[str]]:
-    """Return two layers: this distribution, and empty packages in place of the standard ones."""
+    """Return two layers. They are this distribution, and empty packages in place of the standard ones."""
     stubs: list[str] = []
     for package in ALWAYS:
         wheel, info = f"{package}-1.0-py3-none-any.whl", f"{package}-1.0.dist-info"

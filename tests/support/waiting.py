@@ -1,4 +1,4 @@
-"""Waits for something in another process by polling; the timeout only guards against hanging."""
+"""Waits for something in another process by polling. The timeout only guards against hanging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fal runners shell` in a real terminal, tmux, by its keys and its screen."""
+"""`fal runners shell` in a real terminal, tmux. Its keys and screen are used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 
 class Screen:
-    """Drive a terminal of 30 rows and 100 columns with a local shell."""
+    """Drive a terminal of 30 rows and 100 columns. It has a local shell."""
 
     def __init__(self, place: Place, directory: Path) -> None:
         self._socket = f"fal-{secrets.token_hex(4)}"
@@ -73,7 +73,7 @@ class Screen:
         self.run("stty -g | diff - before && echo the-$((40 + 2))-same", "the-42-same")
 
     def prompt(self, *signs: str) -> None:
-        """Wait for the prompt, because an ending program may still read typed keys."""
+        """Wait for the prompt. An ending program may still read typed keys."""
         until(lambda: self.shown().rstrip().endswith(signs or ("#", "$")), "the prompt is back")
 
     def fal(self) -> psutil.Process:

@@ -15,7 +15,7 @@ from fal.toolkit.file.uploading import by_rest
 
 
 class House(ThreadingHTTPServer):
-    """A server that keeps the headers of each request, and redirects if it has a target."""
+    """A server that keeps each request's headers. It redirects if it has a target."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)

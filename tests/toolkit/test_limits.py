@@ -1,4 +1,4 @@
-"""Limits in schemas, typed addresses, decoded images, and the safety checker with a fake model."""
+"""Limits in schemas, typed addresses and decoded images. The safety checker has a fake model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of fal.toolkit that published apps import besides files: stores, archives, models and form fields."""
+"""Names of fal.toolkit that published apps import, besides files. They are stores, archives, models and form fields."""
 
 from __future__ import annotations
 

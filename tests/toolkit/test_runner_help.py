@@ -1,4 +1,4 @@
-"""Helpers of runners and calls: compile caches, retries, ONNX Runtime's threads, cancelled callers."""
+"""Helpers of runners and calls. They are compile caches, retries, ONNX Runtime's threads and cancelled callers."""
 
 from __future__ import annotations
 

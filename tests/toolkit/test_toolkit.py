@@ -1,4 +1,4 @@
-"""fal.toolkit: files are stored by the socket or over HTTP, downloads are kept, and inputs may be addresses."""
+"""The toolkit stores files by the socket or over HTTP. It keeps downloads, and its inputs may be addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tests.torture --seed N --minutes M`: torture a controller and check its promises."""
+"""Torture a controller and check its promises: `python -m tests.torture`. The options are `--seed N --minutes M`."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _faults(text: str) -> tuple[str, ...]:
 
 
 def become_alone(arguments: list[str]) -> NoReturn:
-    """Restart Python in a new mount namespace, or without one if that is impossible.
+    """Restart Python in a new mount namespace. If that is impossible, do it without one.
 
     This replaces the process: a waiting parent would kill the run when Ctrl-C reaches both, before runners are ended.
     """

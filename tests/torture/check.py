@@ -1,4 +1,4 @@
-"""Checks the promises over a history: a pure function from events to broken promises.
+"""Checks the promises over a history. It is a pure function from events to broken promises.
 
 Events, each with `kind` and `at`:
 
@@ -19,7 +19,7 @@ Events, each with `kind` and `at`:
     left       groups, directories, rows          what was left at the end
     copy       until, adopted, refused, said, foreign
                a start on a copy of the state directory, with --adopt-copy or without; foreign: the original's runners
-               that it takes for its own
+               that it takes for its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def check(events: Sequence[Event]) -> list[str]:
 
 
 def one_outcome(events: Sequence[Event]) -> Iterator[str]:
-    """Every accepted request has exactly one outcome, and a direct one starts at most once."""
+    """Every accepted request has exactly one outcome. A direct one starts at most once."""
     begins = Counter(event["tag"] for event in of_kind(events, "begin"))
     outcomes: dict[str, list[str]] = defaultdict(list)
     for event in of_kind(events, "outcome"):
@@ -57,7 +57,7 @@ def one_outcome(events: Sequence[Event]) -> Iterator[str]:
 
 
 def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
-    """A direct request gets an answer, unless the controller died or was stopped meanwhile."""
+    """A direct request gets an answer. It may get none if the controller died or was stopped meanwhile."""
     dead = [event for event in of_kind(events, "fault") if event["what"].startswith("controller")]
     for event in of_kind(events, "request"):
         excused = any(fault["at"] <= event["done_at"] and event["at"] <= fault["until"] for fault in dead)
@@ -66,7 +66,7 @@ def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
 
 
 def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
-    """A request answered with 200 started on the named runner: its log has the line, or reports lost lines."""
+    """A request answered with 200 started on the named runner. Its log has the line, or reports lost lines."""
     started = {(event["tag"], event["runner"]) for event in of_kind(events, "begin")}
     # The last output of a runner may die with its shim, before it is on disk.
     lost = {event["runner"] for event in of_kind(events, "fault") if event.get("loses_lines")}
@@ -85,7 +85,7 @@ def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
 
 
 def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
-    """No request sent after a runner's drain was acknowledged starts on that runner."""
+    """A request sent after a runner's acknowledged drain never starts on it."""
     sent = {event["tag"]: event["at"] for event in of_kind(events, "request") if event["mode"] == "direct"}
     steps = [event for event in of_kind(events, "fault") if event["what"] == "clock stepped"]
     acknowledged: dict[str, float] = {}
@@ -102,7 +102,7 @@ def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _drift(step: Event, at: float) -> float:
-    """Return how far the controller's time may differ from ours: it follows a step by a tenth of the elapsed time."""
+    """Return how far the controller's time may differ from ours. It follows a step by a tenth of the elapsed time."""
     lasted = float(step["until"] - step["at"])
     return SLEW * lasted if step["at"] <= at <= step["until"] + 2 * lasted + 1 else 0.0
 
@@ -151,7 +151,7 @@ def calm_loses_nothing(events: Sequence[Event]) -> Iterator[str]:
 
 
 def deploys_last(events: Sequence[Event]) -> Iterator[str]:
-    """An acknowledged deploy is never forgotten, and a revision whose runners cannot start never serves."""
+    """An acknowledged deploy is never forgotten. A revision whose runners cannot start never serves."""
     deploys = list(of_kind(events, "deploy"))
     broken = {(event["app"], event["revision"]) for event in deploys if event["fails"]}
     good = [event for event in deploys if event["ok"] and not event["fails"]]
@@ -182,7 +182,7 @@ def logs_have_no_gap(events: Sequence[Event]) -> Iterator[str]:
 
 
 def copies_are_refused(events: Sequence[Event]) -> Iterator[str]:
-    """A controller on a copy is refused, or starts without the original's runners if it is allowed."""
+    """A controller on a copy is refused. If it is allowed, it starts without the original's runners."""
     for event in of_kind(events, "copy"):
         if event["adopted"]:
             if event["foreign"]:
@@ -195,7 +195,7 @@ def copies_are_refused(events: Sequence[Event]) -> Iterator[str]:
 
 
 def nothing_is_left(events: Sequence[Event]) -> Iterator[str]:
-    """At the end no process, directory or open row of a runner is left."""
+    """At the end no runner's process, directory or open row is left."""
     left = list(of_kind(events, "left"))
     if not left:
         yield "the run did not come to its end"

@@ -1,4 +1,4 @@
-"""Chooses faults so that each is drawn once before any is drawn again."""
+"""Chooses faults. Each is drawn once before any is drawn again."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Driver:
             assert await self._deploy(kind, "rolling"), f"{kind.name} could not be deployed at the beginning"
 
     async def round(self, storm_seconds: float, calm_seconds: float, least_faults: int) -> None:
-        """Run a storm with at least this many faults, settle, then run a calm phase."""
+        """Run a storm with at least this many faults. Settle, then run a calm phase."""
         self._round += 1
         harm = [(self._harm, least_faults)] if self._faults else []
         await self._phase("storm", storm_seconds, (self._change_anything, 0), *harm)
@@ -111,7 +111,7 @@ class Driver:
                 await pause(0.5)
 
     async def _waits(self, app: str) -> bool:
-        """Return whether a runner of the app is ending, or waits after a failed start."""
+        """Return whether a runner of the app is ending or waits. It may wait after a failed start."""
         return any(r["state"] not in ("IDLE", "RUNNING", "SETUP") for r in await self._runners(app))
 
     async def finish(self) -> None:
@@ -183,7 +183,7 @@ class Driver:
         return code
 
     async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False, cut: Cut | None = None) -> bool:
-        """Deploy the next revision; `cut` cuts the connection after a number of bytes in a direction."""
+        """Deploy the next revision. `cut` cuts the connection after a number of bytes in a direction."""
         self._revisions[kind.name] += 1
         revision = self._revisions[kind.name]
         path = sources.write(self._world.folder, kind, revision, fails=fails)

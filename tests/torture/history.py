@@ -1,4 +1,4 @@
-"""The events of a run, written to a file line by line for the checker."""
+"""The events of a run. They are written to a file line by line for the checker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Event: TypeAlias = Mapping[str, Any]
 
 
 class History:
-    """Events in the order of recording; each has `kind` and `at`, in seconds since 1970.
+    """Events in the order of recording. Each has `kind` and `at`, in seconds since 1970.
 
     Args:
         path: gets each event at once as a line of JSON, so that an interrupted run can be checked, too.

@@ -1,4 +1,4 @@
-"""Clients that call the apps without pause, and record the outcome of each request."""
+"""Clients that call the apps without pause. They record the outcome of each request."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The size of a run: seconds, minimum of faults in a storm, faults, clients for each app, apps, level."""
+    """The size of a run. It is seconds, minimum of faults in a storm, faults, clients for each app, apps, and level."""
 
     seconds: float
     storm_seconds: float

@@ -47,7 +47,7 @@ class Tortured(
 
 @dataclass(frozen=True, kw_only=True)
 class AppKind:
-    """An app: maximum of runners, requests on each, seconds of a request, and the share that crashes it."""
+    """An app. It has a maximum of runners, requests on each, seconds of a request, and the share that crashes it."""
 
     name: str
     most: int

@@ -1,4 +1,4 @@
-"""The checker finds every kind of broken promise, and none in a correct run."""
+"""The checker finds every kind of broken promise. It finds none in a correct run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short `make torture` with a seed that kills the controller, and a shim while no controller watches."""
+"""A short `make torture` with a seed that kills the controller. It also kills a shim while no controller watches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples the database and /proc during the run, and reads the runners' logs at the end."""
+"""Samples the database and /proc during the run. It reads the runners' logs at the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Watch:
             await pause(_EVERY_SECONDS)
 
     async def look(self) -> None:
-        """Take a sample: rows first, then processes, so that runners that had ended must be dead."""
+        """Take a sample, rows first, then processes. Runners that had ended must then be dead."""
         query = "select runner_id, app_name, state, desired from runners order by created_at"
         try:
             found = await asyncio.to_thread(rows, self._world.state_dir, query)

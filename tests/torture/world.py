@@ -1,4 +1,4 @@
-"""The controller under torture, with faults of the controller, its runners and its disk."""
+"""The controller under torture. Faults are of the controller, its runners and its disk."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class World:
         return self.state_dir / "filler"
 
     async def up(self) -> None:
-        """Start the controller unless one runs, repeatedly, because a full disk may prevent it."""
+        """Start the controller unless one runs. Try repeatedly, because a full disk may prevent it."""
         async with self._changing:
             for attempt in range(5):
                 if self.controller is not None and self.controller.process.poll() is None:
@@ -81,7 +81,7 @@ class World:
         )
 
     async def step_clock(self, by: float, seconds: float) -> None:
-        """Move the wall clock of the controller and its child processes, for some seconds."""
+        """Move the wall clock of the controller for some seconds. Its child processes see it, too."""
         started_at = time.time()
         try:
             self._clock.step(by)
@@ -91,7 +91,7 @@ class World:
         self.history.note("fault", what="clock stepped", at=started_at, until=time.time(), by=by)
 
     async def start_copy(self, *, adopt: bool) -> None:
-        """Copy the state directory while it is in use, and start a controller on the copy for some seconds.
+        """Copy the state directory while it is in use. Start a controller on the copy for some seconds.
 
         Args:
             adopt: whether to start it with `--adopt-copy`; otherwise it must be refused.
@@ -128,7 +128,7 @@ class World:
         await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
 
     async def few_descriptors(self, more: int, seconds: float) -> bool:
-        """Let the controller open only a few more files, for some seconds; return whether there was one."""
+        """Let the controller open only a few more files, for some seconds. Return whether there was a controller."""
         controller, started_at = self.controller, time.time()
         if controller is None:
             return False
@@ -144,7 +144,7 @@ class World:
         return True
 
     async def die(self, seconds: float, meanwhile: Callable[[], Awaitable[object]]) -> bool:
-        """Kill the controller, and start another after some seconds; `meanwhile` runs without a controller.
+        """Kill the controller, and start another after some seconds. `meanwhile` runs without a controller.
 
         Returns:
             Whether there was a controller.
@@ -163,7 +163,7 @@ class World:
         return True
 
     async def restart(self, number: int) -> bool:
-        """Stop it properly (SIGTERM, or SIGUSR1: runners go on), and start another; return whether there was one."""
+        """Stop it properly, and start another; return whether there was one. With SIGUSR1, runners go on."""
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
             return False
@@ -176,7 +176,7 @@ class World:
         return True
 
     async def fal(self, *arguments: str, port: int | None = None) -> tuple[int, str]:
-        """Run a command, optionally with another port; return its exit code and output."""
+        """Run a command, optionally with another port. Return its exit code and output."""
         controller = self.controller
         if controller is None:
             return 1, "no controller"
@@ -271,7 +271,7 @@ async def pause(seconds: float) -> None:
 
 
 def _is_worker(pid: int) -> bool:
-    """Return whether it runs the app, and is not only its launcher or a process of its sandbox."""
+    """Return whether it runs the app. Its launcher and the processes of its sandbox do not count."""
     try:
         command = psutil.Process(pid).cmdline()
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""An upgrade of two controllers one after the other, under a steady load: no request fails.
+"""An upgrade of two controllers in turn, under load. No request fails.
 
 No release that is kept can wait for another, so the earlier version is a copy of this one without the newest migration.
 """
@@ -40,7 +40,7 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
 
 
 def earlier_version(folder: Path) -> tuple[Path, str]:
-    """Make a copy of this version without the newest migration; return it, and what its database has."""
+    """Make a copy of this version without the newest migration. Return it, and what its database has."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     newest = max((folder / _MIGRATIONS / "versions").glob("m*.py"))
@@ -66,7 +66,7 @@ def begin(folder: Path, name: str, url: str, version: Path | None = None) -> Con
 
 
 class Load:
-    """Direct and queued requests, one after another, to the controllers in turn that are there."""
+    """Direct and queued requests, in turn to the controllers that are there."""
 
     def __init__(self, doors: list[Controller]) -> None:
         self.doors = doors

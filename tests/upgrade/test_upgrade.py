@@ -1,4 +1,4 @@
-"""An upgrade from the newest release to this version, with the release's state directory and runners."""
+"""An upgrade from the newest release to this version. The release's state directory and runners stay."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Site:
         assert str(release) in Path(f"/proc/{self._warm_shim()}/environ").read_text()
 
     def _warm_shim(self) -> int:
-        """Return the pid of a process that the controller started for the next runner."""
+        """Return the pid of a process started for the next runner. The controller started it."""
         children = Path(f"/proc/{self.controller.process.pid}/task/{self.controller.process.pid}/children")
         return int(until(children.read_text, "a shim is started ahead").split()[0])
 
@@ -78,7 +78,7 @@ class Site:
 
     @contextmanager
     def queueing(self) -> Iterator[list[str]]:
-        """Queue requests one after another while the block runs; yield the ids of accepted ones."""
+        """Queue requests one after another while the block runs. Yield the ids of accepted ones."""
         accepted: list[str] = []
         ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""`fal audit`: shows who changed what, and verifies that the log is unchanged."""
+"""`fal audit`: shows who changed what, and whether the log is unchanged."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def read() -> str:
 
 
 def sections(text: str) -> list[tuple[str, str]]:
-    """Return the versions of a changelog with their texts, newest first, without empty ones."""
+    """Return the versions of a changelog with their texts, newest first. Empty ones are left out."""
     starts = list(_HEADING.finditer(text))
     ends = [*(start.start() for start in starts[1:]), len(text)]
     found = [(start[1], text[start.start() : end].strip()) for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""`fal curl`: calls an app with curl, supplying its address and the key."""
+"""`fal curl`: calls an app with curl. It supplies the app's address and the key."""
 
 from __future__ import annotations
 

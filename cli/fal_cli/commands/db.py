@@ -1,4 +1,4 @@
-"""`fal db`: backs up a controller's data, and moves its database to PostgreSQL or back."""
+"""`fal db`: backs up a controller's data. It also moves its database to PostgreSQL or back."""
 
 from __future__ import annotations
 

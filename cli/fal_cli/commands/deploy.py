@@ -1,4 +1,4 @@
-"""`fal deploy`: builds an app's environment and registers the app, so that it can be called."""
+"""`fal deploy`: builds an app's environment and registers the app. It can then be called."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _planned(client: SyncServerlessClient, args: argparse.Namespace) -> DeployPl
 
 
 def _describe_interrupt(registered: list[RegisteredRevision], *, sent: bool) -> str:
-    """Say what happens to the interrupted deploy, which continues without this command once it is stored."""
+    """Say what happens to the interrupted deploy. It continues without this command once it is stored."""
     if not registered and sent:
         return "\nInterrupted: it is not known whether there is a new revision. `fal apps list-rev` shows it."
     if not registered:
@@ -213,7 +213,7 @@ def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
 
 
 def _summary(client: SyncServerlessClient, args: argparse.Namespace) -> str:
-    """Return the known facts about a deploy if the controller makes no plan."""
+    """Return a deploy's known facts if the controller makes no plan."""
     from fal.deploy.preparation import prepare
 
     app = prepare(args.app_ref, app_name=args.app_name, auth=args.auth)

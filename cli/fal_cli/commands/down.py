@@ -1,4 +1,4 @@
-"""`fal down`: stops the controller on this machine and, unless told to keep them, its runners."""
+"""`fal down`: stops the controller on this machine. It also stops its runners, unless told to keep them."""
 
 from __future__ import annotations
 

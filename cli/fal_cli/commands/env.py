@@ -1,4 +1,4 @@
-"""`fal env`: prints the shell exports that point fal clients at the controller on this machine."""
+"""`fal env`: prints shell exports. They point fal clients at the controller on this machine."""
 
 from __future__ import annotations
 

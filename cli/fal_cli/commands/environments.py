@@ -1,4 +1,4 @@
-"""`fal environments`: lists, creates and deletes the separate sets of apps and secrets."""
+"""`fal environments`: lists, creates and deletes separate sets of apps and secrets."""
 
 from __future__ import annotations
 

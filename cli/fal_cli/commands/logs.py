@@ -1,4 +1,4 @@
-"""`fal logs`: shows the merged logs of all apps whose names match a pattern."""
+"""`fal logs`: shows merged logs of apps whose names match a pattern."""
 
 from __future__ import annotations
 

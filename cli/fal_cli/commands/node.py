@@ -147,7 +147,7 @@ def _nodes(controller: ControllerProcess) -> list[dict[str, object]]:
 
 
 def _names() -> list[str]:
-    """Return the nodes of the controller on the usual directory; none if it does not answer."""
+    """Return the nodes of the controller on the usual directory. There are none if it does not answer."""
     controller = find_controller(default_state_dir())
     try:
         return [] if controller is None else [str(node["name"]) for node in _nodes(controller)]

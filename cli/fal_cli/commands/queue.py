@@ -186,7 +186,7 @@ def _redrive(args: argparse.Namespace) -> None:
 
 
 def _redrive_all(queue: QueueNamespace, app_name: str) -> None:
-    """Queue all given-up requests again, each once, even if one is given up again meanwhile."""
+    """Queue all given-up requests again, each once. This holds even if one is given up again meanwhile."""
     from fal.queue import MAX_LISTED, MAX_REDRIVEN
 
     seen: set[str] = set()

@@ -119,7 +119,7 @@ def _run_here(args: argparse.Namespace) -> object:
 
 
 def _frames_of(error: Exception, path: str | Path) -> TracebackType | None:
-    """Return the traceback from the first frame in a file on; None if there is none."""
+    """Return the traceback from a file's first frame on; None without one."""
     trace = error.__traceback__
     file = str(Path(path).resolve())
     while trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()) != file:

@@ -1,4 +1,4 @@
-"""`fal secrets`: sets, lists and unsets the values that apps get as environment variables."""
+"""`fal secrets`: sets, lists and unsets values. Apps get them as environment variables."""
 
 from __future__ import annotations
 

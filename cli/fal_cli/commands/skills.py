@@ -1,4 +1,4 @@
-"""`fal skills`: texts that teach an agent to write, deploy, debug and scale apps."""
+"""`fal skills`: texts that teach an agent about apps. It learns to write, deploy, debug and scale them."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
 
 
 def _count(controller: ControllerProcess) -> tuple[dict[str, object], Sequence[NodeInfo]]:
-    """Return how many apps and runners all accounts have, without needing a key, and the nodes."""
+    """Return how many apps and runners all accounts have, and the nodes. The count needs no key."""
     from fal.api import FalError, SyncServerlessClient
 
     try:

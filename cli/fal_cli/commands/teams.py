@@ -1,4 +1,4 @@
-"""`fal teams`: lists and creates accounts, and shows and changes their members and quotas."""
+"""`fal teams`: lists and creates accounts. It also shows and changes their members and quotas."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def _remove(args: argparse.Namespace) -> None:
 
 
 def _removal(client: SyncServerlessClient, args: argparse.Namespace) -> str:
-    """Return the question; nobody is asked about a user who is not a member."""
+    """Return the question. Nobody is asked about a user who is not a member."""
     if args.user not in {member.user for member in client.accounts.members(args.nickname)}:
         shows = f"`fal teams members {args.nickname}` shows who is"
         raise CommandError(f"'{args.user}' is not a member of {args.nickname}: {shows}")

@@ -1,4 +1,4 @@
-"""`fal top`: shows apps and runners on the whole terminal, and updates them."""
+"""`fal top`: shows apps and runners on the whole terminal. It keeps them up to date."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _stop(client: SyncServerlessClient, runner_id: str) -> str:
 
 
 def _call(args: argparse.Namespace, words: Sequence[str]) -> None:
-    """Run another `fal` command on the terminal; if it ends by itself, wait for a key, so that it can be read."""
+    """Run another `fal` command on the terminal. If it ends by itself, wait for a key, so that it can be read."""
     options = [f"--{name}={value}" for name in ("host", "team") if (value := getattr(args, name))]
     # A child does not inherit a handler, but would inherit an ignored signal.
     before = signal.signal(signal.SIGINT, _leave_to_the_command)

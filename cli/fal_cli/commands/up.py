@@ -1,4 +1,4 @@
-"""`fal up`: starts a controller on this machine, in the foreground or in the background."""
+"""`fal up`: starts a controller on this machine. It runs in the foreground or in the background."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _require_extra() -> None:
 
 
 def _foreground(state_dir: Path, arguments: list[str]) -> int:
-    """Run the controller in this process; a thread prints the greeting once it answers."""
+    """Run the controller in this process. A thread prints the greeting once it answers."""
     from fal_server.composition.main import main as serve
 
     reader, writer = os.pipe()
@@ -184,7 +184,7 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
 
 
 def _spawn(state_dir: Path, arguments: list[str], log: Path) -> tuple[subprocess.Popen[bytes], TextIO, int]:
-    """Start the process; return it, its pipe for "ready", and the start of its lines in the log."""
+    """Start the process. Return it, its pipe for "ready", and the start of its lines in the log."""
     reader, writer = os.pipe()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "ab") as log_file:
@@ -254,7 +254,7 @@ def _greet_standby(controller: ControllerProcess, ending: str, profile: str) -> 
 
 
 def _ask(controller: ControllerProcess) -> tuple[Sequence[NodeInfo], str]:
-    """Return the nodes, and why the stored key does not work, for example because it was revoked or lost."""
+    """Return the nodes, and why the stored key does not work. It may have been revoked or lost, for example."""
     from fal.api import FalError, SyncServerlessClient, UnauthenticatedError
 
     try:

@@ -1,1 +1,1 @@
-"""The presentation of results: tables, color, charts and text that is safe to print."""
+"""The presentation of results: tables, color, charts and safely printable text."""

@@ -1,4 +1,4 @@
-"""The addresses of a deployed app, and a line to copy that calls it."""
+"""The addresses of a deployed app. It also has a line to copy that calls the app."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CALLERS = {
 
 
 def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[str, str]]:
-    """Yield each address once, and a line to copy that calls the app.
+    """Yield each address once, and a line to call the app.
 
     Args:
         result: the deploy's result.

@@ -1,4 +1,4 @@
-"""Shows apps and revisions: as JSON with the keys of the published client, or as tables."""
+"""Shows apps and revisions. They are JSON with the keys of the published client, or tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 
 
 def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
-    """Write apps to standard output, and notes on rollouts and failing starts to standard error."""
+    """Write apps to standard output. Notes on rollouts and failing starts go to standard error."""
     write_items(args, APPS, apps)
     if args.output in {"pretty", "wide"}:
         for app in apps:
@@ -47,7 +47,7 @@ def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
 
 
 def write_failures(apps: Iterable[AliasInfo]) -> None:
-    """Report on standard error the apps without runners because their starts fail, and why."""
+    """Report apps without runners because their starts fail, and why. It goes to standard error."""
     for app in apps:
         if app.failed_starts and not app.active_runners:
             starts = (

@@ -1,4 +1,4 @@
-"""Draws a simulation in the terminal, with block characters or in plain ASCII."""
+"""Draws a simulation in the terminal. It uses block characters or plain ASCII."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def _cell(filled: float, *, blocks: bool) -> str:
 
 
 def _stretched(values: Sequence[int], width: int) -> list[int]:
-    """Return one value for every column: the greatest of the values that share it."""
+    """Return one value for every column. It is the greatest of the values that share it."""
     count = len(values)
     edges = [column * count // width for column in range(width + 1)]
     return [max(values[begin : max(end, begin + 1)]) for begin, end in pairwise(edges)]
 
 
 def _axis(end: float, width: int) -> str:
-    """Return the axis: a mark under each labeled time, and its label if there is room."""
+    """Return the axis. It has a mark under each labeled time, and its label if there is room."""
     marks, labels = [" "] * width, [" "] * (width + _LABEL)
     free = 0
     for at, name in ticks(end, max(2, width // 10)):
@@ -86,7 +86,7 @@ def _axis(end: float, width: int) -> str:
 
 
 def ticks(end: float, most: int) -> list[tuple[float, str]]:
-    """Return round times from 0 to the end, in the greatest unit that fits their distance.
+    """Return round times from 0 to the end. They are in the greatest unit that fits their distance.
 
     Args:
         end: the last time, in seconds.

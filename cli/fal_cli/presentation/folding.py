@@ -1,4 +1,4 @@
-"""Breaks text into lines that fit a terminal: between words, and within a word only if it is longer than a line."""
+"""Breaks text into lines that fit a terminal. A break is within a word only if the word is longer than a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff")
 
 
 def display_width(text: str) -> int:
-    """Return the most terminal cells that `text` takes: two for a wide character, none for a combining one."""
+    """Return the most terminal cells that `text` takes. A wide character takes two, a combining one none."""
     if text.isascii():
         return len(text)
     width = last = 0
@@ -28,7 +28,7 @@ def _cells(char: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Return as much of a text as fits `width` cells; a shortened text ends with an ellipsis."""
+    """Return as much of a text as fits `width` cells. A shortened text ends with an ellipsis."""
     if display_width(text) <= width:
         return text
     kept = ""
@@ -40,12 +40,12 @@ def cut(text: str, width: int) -> str:
 
 
 def fold_lines(text: str, width: int) -> str:
-    """Break the lines of `text` between words, so that they fit `width` cells if each word does."""
+    """Break the lines of `text` between words. They fit `width` cells if each word does."""
     return "\n".join("\n".join(fold(line, width)) for line in text.split("\n"))
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text at possible line breaks; a short remark in parentheses, such as `(2 min ago)`, stays together."""
+    """Split a text at possible line breaks. A short remark in parentheses, such as `(2 min ago)`, stays together."""
     words: list[str] = []
     for word in text.split(" "):
         if words and words[-1].startswith("(") and not words[-1].endswith(")") and len(words[-1] + word) < _REMARK:
@@ -56,7 +56,7 @@ def split_words(text: str) -> list[str]:
 
 
 def fold(text: str, width: int, *, cut: bool = False) -> list[str]:
-    """Break a text between words into lines; continuation lines keep the indentation, unless `cut` is set.
+    """Break a text between words into lines. Continuation lines keep the indentation, unless `cut` is set.
 
     Args:
         text: one line.
@@ -81,7 +81,7 @@ def fold(text: str, width: int, *, cut: bool = False) -> list[str]:
 
 
 def _cut(word: str, width: int) -> list[str]:
-    """Cut a word into pieces of at most `width` cells; combining characters stay with theirs."""
+    """Cut a word into pieces of at most `width` cells. Combining characters stay with theirs."""
     pieces = [""]
     for char in word:
         grown = pieces[-1] + char

@@ -1,4 +1,4 @@
-"""Lists: a noun's columns, and how its rows are selected, sorted and written."""
+"""Lists of a noun. Says which columns they have, and how rows are selected, sorted and written."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _show_each(lists: Iterable[Fetched], write: Callable[[Fetched], None], how: 
 
 
 def _polled(fetch: Callable[[], Fetched], seconds: float) -> Iterator[Fetched]:
-    """Yield the results of `fetch` repeatedly; after the first one, wait for a controller that is away."""
+    """Yield the results of `fetch` repeatedly. After the first one, wait for a controller that is away."""
     import time
 
     from fal.api import UnavailableError

@@ -62,7 +62,7 @@ def write_entries(form: str, entries: Iterable[LogEntry], *, prefixed: bool = Fa
 def searched(
     read: Callable[[Callable[[datetime], None] | None], Iterable[LogEntry]], *, subject: str, oldest: bool
 ) -> Iterable[LogEntry]:
-    """Return stored lines; on a terminal, a live line on standard error shows the progress of a long search.
+    """Return stored lines. On a terminal, a live line on standard error shows the progress of a long search.
 
     Args:
         read: returns the lines, given a callback for the time that the search has reached.
@@ -96,7 +96,7 @@ def _with_progress(
 
 
 def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = False) -> None:
-    """Write lines as they arrive; a note on standard error reports a lost controller."""
+    """Write lines as they arrive. A note on standard error reports a lost controller."""
     write = _printer(prefixed=prefixed) if form == "pretty" else _write_document
     with notes_on_stderr():
         for batch in _batches(entries):
@@ -106,14 +106,14 @@ def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = F
 
 
 def _batches(entries: Iterable[LogEntry]) -> Iterable[Sequence[LogEntry]]:
-    """Return the lines in batches as they arrived, to flush once for each."""
+    """Return the lines in batches as they arrived. The output is flushed once for each."""
     from fal.api.log_reading import LogLines
 
     return entries.batches() if isinstance(entries, LogLines) else ((entry,) for entry in entries)
 
 
 def _document(entry: LogEntry) -> Mapping[str, object]:
-    """Return a line as JSON values: the published keys in their form, plus our own."""
+    """Return a line as JSON values. It has the published keys in their form, plus our own."""
     return {
         "timestamp": entry.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "level": entry.level.value,
@@ -133,7 +133,7 @@ def _write_document(entry: LogEntry) -> None:
 
 
 def _write_json(items: Iterable[Mapping[str, object]]) -> None:
-    """Write `{"logs": [...]}` line by line, because a long history may not fit into memory."""
+    """Write `{"logs": [...]}` line by line. A long history may not fit into memory."""
     import json
 
     separator = '{"logs": ['
@@ -144,7 +144,7 @@ def _write_json(items: Iterable[Mapping[str, object]]) -> None:
 
 
 def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
-    """Return a writer of `[RUNNER] TIME LEVEL message`, in local time; a pipe gets the message unchanged."""
+    """Return a writer of `[RUNNER] TIME LEVEL message`, in local time. A pipe gets the message unchanged."""
     color = wants_color(sys.stdout)
     terminal = sys.stdout.isatty()
     prefixes: dict[str, str] = {}
@@ -233,7 +233,7 @@ def _short(runner_id: str) -> str:
 
 
 def write_deploy_logs(logs: Iterable[Log]) -> None:
-    """Write the lines of a deploy or run to standard error, except those below INFO and those of the build."""
+    """Write the lines of a deploy or run to standard error. Those below INFO and those of the build are left out."""
     color = wants_color(sys.stderr)
     terminal = sys.stderr.isatty()
     for log in logs:

@@ -1,4 +1,4 @@
-"""Shows the machines that runners run on, their GPUs, and the machine types."""
+"""Shows the machines that runners run on, their GPUs and machine types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows the SDK's progress reports, for example that the controller was lost and is back."""
+"""Shows the SDK's progress reports. One says that the controller was lost and is back."""
 
 from __future__ import annotations
 

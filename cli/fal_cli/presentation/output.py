@@ -24,7 +24,7 @@ LIST_FORMATS = (*FORMATS, "wide", "name")
 
 
 def print_last_words(message: str) -> None:
-    """Write a message to standard error from a signal handler, which may have interrupted another write."""
+    """Write a message to standard error from a signal handler. The handler may have interrupted another write."""
     os.write(_STDERR, f"{visible(message)}\n".encode(errors="replace"))
 
 
@@ -65,14 +65,14 @@ def write_line(item: object) -> None:
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table that fits the terminal; a pipe gets one line for each row."""
+    """Write a table that fits the terminal. A pipe gets one line for each row."""
     from fal_cli.presentation.table import render
 
     sys.stdout.write(render(columns, rows, width=terminal_width(), color=wants_color(sys.stdout)))
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal on standard output; None if there is no terminal."""
+    """Return the terminal's columns; None if standard output is no terminal."""
     if not sys.stdout.isatty():
         return None
     from shutil import get_terminal_size
@@ -81,7 +81,7 @@ def terminal_width() -> int | None:
 
 
 def shown_time(at: datetime | None) -> str:
-    """Return a time for people: local and relative on a terminal, ISO in UTC in a pipe."""
+    """Return a time for people. It is local and relative on a terminal, and ISO in UTC in a pipe."""
     if at is None:
         return ""
     from fal_cli.times import describe_time, iso_utc
@@ -90,7 +90,7 @@ def shown_time(at: datetime | None) -> str:
 
 
 def shown_clock(at: datetime) -> str:
-    """Return an event's time for people: like `shown_time`, but without the date on a terminal."""
+    """Return an event's time for people. It is like `shown_time`, but without the date on a terminal."""
     from fal_cli.times import iso_utc
 
     if sys.stdout.isatty():
@@ -99,12 +99,12 @@ def shown_clock(at: datetime) -> str:
 
 
 def shown_cores(cores: float | None) -> str:
-    """Return processors or GPUs as percent, like `top`: 100% is one that is always busy; empty if unknown."""
+    """Return processors or GPUs as percent, like `top`; empty if unknown. One that is always busy has 100%."""
     return "" if cores is None else f"{cores:.0%}"
 
 
 def shown_bytes(count: float | None) -> str:
-    """Return a number of bytes for people, such as `512 MiB`; empty if unknown."""
+    """Return a number of bytes for people, such as `512 MiB`. It is empty if unknown."""
     if count is None:
         return ""
     size, unit = count, "B"
@@ -116,18 +116,18 @@ def shown_bytes(count: float | None) -> str:
 
 
 def print_line(message: str) -> None:
-    """Write a message that is the result to standard output, broken between words on a terminal."""
+    """Write a message that is the result to standard output. It is broken between words on a terminal."""
     sys.stdout.write(fitted(visible(message), sys.stdout) + "\n")
 
 
 def print_facts(facts: Iterable[tuple[str, str]], width: int) -> None:
-    """Write a line for each title and text; texts begin at the same column."""
+    """Write a line for each title and text. The texts begin at the same column."""
     for title, text in facts:
         print_line(f"{title + ':':<{width}}{text}")
 
 
 def print_reasons(messages: Iterable[str]) -> None:
-    """Write remarks below a list, a line each, broken like the list on a terminal."""
+    """Write remarks below a list, a line each. They are broken like the list on a terminal."""
     lines, width = [one_line(message) for message in messages], terminal_width()
     if width is not None and lines:
         from fal_cli.presentation.folding import fold
@@ -148,7 +148,7 @@ def print_error(message: str) -> None:
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """Return a text with lines broken between words, so that a terminal does not break words."""
+    """Return a text with lines broken between words. A terminal then does not break words."""
     if len(text) < _NARROW or not stream.isatty():
         return text
     from shutil import get_terminal_size

@@ -1,4 +1,4 @@
-"""Draws a simulation as a picture: one layout, written as SVG or, with Pillow, as PNG."""
+"""Draws a simulation as a picture. One layout is written as SVG or, with Pillow, as PNG."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Picture:
 
 
 def layout(simulation: AppSimulation, title: str) -> Picture:
-    """Lay out three panels over one time axis; the first also shows how many runners are ready."""
+    """Lay out three panels over one time axis. The first also shows how many runners are ready."""
     panels = series(simulation)
     end = simulation.points[-1].at_seconds or 1.0
     foot = TOP + len(panels) * (PANEL + GAP) - GAP
@@ -94,7 +94,7 @@ def _steps(
 
 
 def write(picture: Picture, path: Path) -> None:
-    """Write a picture in the format of the file's ending, .svg or .png.
+    """Write a picture in the file ending's format, .svg or .png.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Makes foreign text safe to print: it cannot move the cursor, retitle the window or reorder the line."""
+"""Makes foreign text safe to print. It cannot move the cursor, retitle the window or reorder the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One live line on a terminal for work that takes a while; plain lines elsewhere."""
+"""One live line on a terminal for work that takes a while. Elsewhere there are plain lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEPT_LINES = 25
 
 
 class LiveLine:
-    """Shows a task and its duration in a line that is redrawn, and erased at the end or by a signal.
+    """Shows a task and its duration in a redrawn line. It is erased at the end or by a signal.
 
     Without a terminal it shows each new text as a line.
 
@@ -81,7 +81,7 @@ class LiveLine:
         self._last_words.close()
 
     def _erase_at_once(self) -> None:
-        """Erase the line before a signal ends the process; the drawing thread finishes its current frame."""
+        """Erase the line before a signal ends the process. The drawing thread finishes its current frame."""
         self._cut_off = True
         self._drawing.acquire(timeout=2 * _FRAME_SECONDS)
         os.write(sys.stderr.fileno(), _ERASE.encode())
@@ -113,7 +113,7 @@ class LiveLine:
 
 
 class BuildProgress:
-    """Shows a build: on a terminal a live line, and its log only if it fails; otherwise each line."""
+    """Shows a build. On a terminal it is a live line, with the log only if it fails; elsewhere it is each line."""
 
     def __init__(self) -> None:
         self._line: LiveLine | None = None

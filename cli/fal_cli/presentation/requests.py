@@ -61,7 +61,7 @@ def stats_document(stats: RequestStats) -> dict[str, object]:
 
 
 def shown_length(length: timedelta | None) -> str:
-    """Return a duration in three digits, such as `12.3 ms` or `1.50 s`; empty if there is none."""
+    """Return a duration in three digits. It is like `12.3 ms` or `1.50 s`, and empty if there is none."""
     if length is None:
         return ""
     seconds = length.total_seconds()

@@ -1,4 +1,4 @@
-"""Shows runners: as JSON with the keys of the published client, or for people."""
+"""Shows runners. They are JSON with the keys of the published client, or a form for people."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _write_counts(states: Counter[str]) -> None:
 
 
 def _document(runner: RunnerInfo) -> Mapping[str, object]:
-    """Return a runner with the keys of the published client, and its `reason` if there is one."""
+    """Return a runner with the published client's keys. It also has its `reason`, if there is one."""
     document: dict[str, object] = {
         "alias": runner.alias,
         "machine_type": runner.machine_type,
@@ -212,12 +212,12 @@ def _uptime(runner: RunnerInfo) -> str:
 
 
 def _used(what: str) -> Callable[[RunnerInfo], float | None]:
-    """Return a function that returns a number of a runner's usage; None sorts last."""
+    """Return a function that returns a number of a runner's usage. None sorts last."""
     return lambda runner: None if runner.usage is None else getattr(runner.usage, what)
 
 
 def _shown(what: str) -> Callable[[RunnerInfo], str]:
-    """Return a function that returns a number of a runner's usage for people."""
+    """Return a function that shows people a number of a runner's usage."""
     used, shown = _used(what), shown_bytes if what.endswith("_bytes") else shown_cores
     return lambda runner: shown(used(runner))
 

@@ -1,4 +1,4 @@
-"""Colors text if the stream is a terminal; NO_COLOR turns that off, FORCE_COLOR on."""
+"""Colors text if the stream is a terminal. NO_COLOR turns that off, FORCE_COLOR on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wants_color(stream: TextIO) -> bool:
 
 
 def paint(text: str, *styles: str, color: bool) -> str:
-    """Return `text` in these styles (bold, dim, or a color); unchanged if `color` is false."""
+    """Return `text` in these styles (bold, dim, or a color). It is unchanged if `color` is false."""
     if not color or not text:
         return text
     return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"

@@ -1,4 +1,4 @@
-"""Lays out rows as a table, or as blocks of lines if the terminal is too narrow for the table."""
+"""Lays out rows as a table. They are blocks of lines if the terminal is too narrow for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Column:
 def render(
     columns: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None = None, color: bool = False
 ) -> str:
-    """Return the table, or a block for each row if a table does not fit; each line ends with a newline.
+    """Return the table. If it does not fit, it is a block for each row; each line ends with a newline.
 
     A table that is too wide is narrowed in this order: words wrap, ids become prefixes, rows become blocks.
 
@@ -81,7 +81,7 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 def _narrowed(
     columns: Sequence[Column], by_column: Sequence[Sequence[str]], widths: list[int], width: int
 ) -> list[int]:
-    """Narrow the widest folding columns, at most to their longest word, until the line fits."""
+    """Narrow the widest folding columns until the line fits. None becomes narrower than its longest word."""
     least: list[int] = []
     for column, texts, natural in zip(columns, by_column, widths, strict=True):
         heads = column.title.split(" ")
@@ -114,7 +114,7 @@ def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Se
 
 
 def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, color: bool) -> str:
-    """Return a block of `Title: text` lines for each row, without empty texts, separated by empty lines.
+    """Return a block of `Title: text` lines for each row. Empty lines separate blocks, and empty texts are left out.
 
     A text with a word that does not fit beside the title begins on the next line.
     """

@@ -1,4 +1,4 @@
-"""The screen of `fal top`, without I/O: its content, and the effects of keys."""
+"""The screen of `fal top`, without I/O. Has its content, and the effects of keys."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class AppRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The total usage of some runners; None for a number that no controller reports."""
+    """The total usage of some runners. None stands for a number that no controller reports."""
 
     cpu_cores: float | None
     memory_bytes: int | None
@@ -215,7 +215,7 @@ class TopScreen:
         return found
 
     def key(self, key: str) -> Action | None:
-        """Handle a key: a character, or a name such as `up` or `escape`."""
+        """Handle a key. It is a character, or a name such as `up` or `escape`."""
         self.message = ""
         if self._asking:
             runner_id, self._asking = self._asking, ""
@@ -274,7 +274,7 @@ class TopScreen:
         self._selected = runners[min(max(index, 0), len(runners) - 1)].runner_id
 
     def lines(self, height: int, width: int, *, color: bool) -> list[str]:
-        """Return the lines of the screen: at most `height`, none longer than `width` cells."""
+        """Return the screen's lines. There are at most `height`, and none is longer than `width` cells."""
         title = f"fal top: {summary(self.apps, self.runners)} ({one_line(self._target)})"
         body = max(0, height - 2)
         head = [paint(cut(title, width), "bold", color=color)]
@@ -301,7 +301,7 @@ class TopScreen:
         return [*head, *tables, *[""] * (body - len(tables)), *foot]
 
     def _first(self, runners: Sequence[RunnerInfo], room: int) -> int:
-        """Return the first runner to show, so that the selected one is visible."""
+        """Return the first runner to show. The selected one is then visible."""
         current = self._current()
         index = 0 if current is None else next(n for n, r in enumerate(runners) if r.runner_id == current.runner_id)
         return max(0, min(index - room // 2, len(runners) - room))

@@ -1,4 +1,4 @@
-"""Runs a command in a runner with this process's input, output, window size and exit code."""
+"""Runs a command in a runner for this process. It has this process's input, output, window size and exit code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _require_raw_mode() -> None:
 
 
 def start(args: argparse.Namespace) -> str:
-    """Start a command in the runner `args.id` without reading it, and return its id."""
+    """Start a command in the runner `args.id`, and return its id. It is not read."""
     with open_client(args) as client:
         started = client.runners.exec(
             resolve(client, RUNNERS, args.id, args),
@@ -88,7 +88,7 @@ def start(args: argparse.Namespace) -> str:
 
 
 def attach(args: argparse.Namespace) -> int:
-    """Follow a running or recently ended command, and return its exit code; raises the errors of `run`."""
+    """Follow a running or recently ended command; return its exit code. Raises the errors of `run`."""
     with open_client(args) as client:
         if args.runner:
             args.runner = resolve(client, RUNNERS, args.runner, args)
@@ -119,7 +119,7 @@ class Collected(NamedTuple):
 
 
 def collect(args: argparse.Namespace, command: Sequence[str], *, timeout: float) -> Collected:
-    """Run a command without input in the runner `args.id`, and return its output.
+    """Run a command in the runner `args.id`, and return its output. It has no input.
 
     Signals and errors are handled as in `run`.
     """
@@ -191,7 +191,7 @@ def _relay(
 
 
 def _close(started: Started[ExecSession | ShellSession]) -> None:
-    """End the command, even if a signal arrived while it was being started."""
+    """End the command. A signal may have arrived while it was being started."""
     session = started.settled()
     if session is not None:
         session.close()
@@ -231,7 +231,7 @@ def _next(outputs: Queue[ShellOutput | BaseException | None]) -> ShellOutput | B
 
 @contextmanager
 def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
-    """Send Ctrl-C to the command as SIGINT; the third one, or one that cannot be sent, ends the session."""
+    """Send Ctrl-C to the command as SIGINT. The third one, or one that cannot be sent, ends the session."""
     from fal.api import ExecSession, FalError
 
     if not isinstance(session, ExecSession):
@@ -283,7 +283,7 @@ def _ignore() -> None:
 
 
 def _notice(*, raw: bool) -> Callable[[str], None]:
-    """Return a writer of link notices to standard error; on a raw terminal lines need a CR, too."""
+    """Return a writer of link notices to standard error. On a raw terminal, lines need a CR, too."""
     before, after = ("\r\n", "\r\n") if raw else ("", "\n")
 
     def notify(message: str) -> None:

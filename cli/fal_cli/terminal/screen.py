@@ -1,4 +1,4 @@
-"""A full screen on this process's terminal: draws lines, reads keys, and restores the terminal."""
+"""A full screen on this process's terminal. Draws lines, reads keys, and restores the terminal."""
 
 from __future__ import annotations
 

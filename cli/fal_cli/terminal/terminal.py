@@ -1,4 +1,4 @@
-"""This process's terminal while a remote command uses it: raw mode, size and input.
+"""This process's terminal for a remote command: raw mode, size and input.
 
 Other systems than POSIX have no raw mode, and there a blocking thread reads the input.
 """
@@ -34,7 +34,7 @@ def has_raw_mode() -> bool:
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
-    """Return the rows and columns of the terminal, or 24 and 80 if they are unknown."""
+    """Return the terminal's rows and columns; 24 and 80 if unknown."""
     try:
         size = os.get_terminal_size(descriptor)
     except OSError:
@@ -61,7 +61,7 @@ def raw_mode(descriptor: int) -> Generator[None]:
 
 
 class InputPump:
-    """Sends the input, and the terminal's size when it changes, in a thread.
+    """Sends the input, and the terminal's changed sizes, in a thread.
 
     Args:
         descriptor: the input; None counts as an input at its end.

@@ -39,7 +39,7 @@ class AsyncAccountsNamespace:
     async def create(
         self, nickname: str, *, kind: AccountKind | str = AccountKind.TEAM, full_name: str | None = None
     ) -> NewAccount:
-        """Create an account and its first key, which may do everything in it. Only the controller's owner may.
+        """Create an account and its first key, which may do everything. Only the controller's owner may create one.
 
         Args:
             nickname: the first part of the paths of its apps: 1 to 40 lower-case letters, digits and hyphens.
@@ -72,7 +72,7 @@ class AsyncAccountsNamespace:
         return await controller.add_member(team, user, role=role)
 
     async def remove_member(self, team: str, user: str) -> None:
-        """Remove a user from a team; the user's login tokens then no longer act for the team."""
+        """Remove a user from a team. The user's login tokens then no longer act for the team."""
         controller = await self.client.controller()
         await controller.remove_member(team, user)
 

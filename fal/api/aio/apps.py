@@ -58,7 +58,7 @@ class AsyncAppsNamespace:
         filter: str | None = None,  # noqa: A002
         environment_name: str | None = None,
     ) -> AsyncGenerator[builtins.list[AliasInfo], None]:
-        """Yield the list of apps at each change, and about every two seconds.
+        """Yield the list of apps at each change. It is also yielded about every two seconds.
 
         If the controller is unreachable for a while, it continues with the list at that time. Close it to stop.
 
@@ -116,7 +116,7 @@ class AsyncAppsNamespace:
         regions: builtins.list[str] | None = None,
         environment_name: str | None = None,
     ) -> AliasInfo:
-        """Change how an app scales; None or an empty list leaves a setting unchanged.
+        """Change how an app scales. None or an empty list leaves a setting unchanged.
 
         Args:
             app_name: the app.
@@ -156,7 +156,7 @@ class AsyncAppsNamespace:
         )
 
     async def rollout(self, app_name: str, *, force: bool = False, environment_name: str | None = None) -> None:
-        """Replace the runners of an app with new ones of the same revision, one after another.
+        """Replace an app's runners with new ones of the same revision. They are replaced one after another.
 
         Args:
             app_name: the app.
@@ -181,7 +181,7 @@ class AsyncAppsNamespace:
         environment_name: str | None = None,
         on_progress: Callable[[datetime], None] | None = None,
     ) -> AsyncGenerator[LogEntry, None]:
-        """Read the log lines of all runners of an app, past and present, merged by time.
+        """Read an app's log lines from all runners, past and present. They are merged by time.
 
         Args:
             app_name: the app.
@@ -220,7 +220,7 @@ class AsyncAppsNamespace:
         return log_reading.read(self.client, query, follow=follow, on_progress=on_progress)
 
     async def gpus(self, app_name: str) -> GpuUsage:
-        """Count the GPUs of an app's runners, by model: {"gpus": {"H100": 2}, "total": 2}.
+        """Count the GPUs of an app's runners, by model. The result is like {"gpus": {"H100": 2}, "total": 2}.
 
         Args:
             app_name: the app, with or without its owner.
@@ -235,7 +235,7 @@ class AsyncAppsNamespace:
         return usage_of_app(await rest.ask("GET", METRICS_PATH), name)
 
     async def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
-        """Explain why an app has the runners that it has: load, arithmetic and recent decisions.
+        """Explain why an app has its runners: load, arithmetic and recent decisions.
 
         Args:
             app_name: the app.

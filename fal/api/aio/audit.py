@@ -55,6 +55,6 @@ class AsyncAuditNamespace:
         return found
 
     async def verify(self) -> AuditCheck:
-        """Check that no entry was changed, and that none between the first and the last is missing."""
+        """Check that no entry was changed. It also checks that none between the first and the last is missing."""
         controller = await self.client.controller()
         return await controller.verify_audit()

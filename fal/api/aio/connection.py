@@ -1,4 +1,4 @@
-"""Resolves the controller and credentials of an asyncio client once, at first use."""
+"""Resolves a client's controller and credentials once, at first use, for asyncio."""
 
 # The source of fal/api/connection.py: run `make gen` after a change.
 
@@ -48,7 +48,7 @@ class AsyncClientConnection:
         return for_team(settings, rest.teams()).credentials
 
     async def ready(self) -> Settings:
-        """Return the settings for calls, in which a login token acts for the team.
+        """Return the settings for calls. In them, a login token acts for the team.
 
         Raises:
             ClientClosedError: `close` was called.

@@ -1,4 +1,4 @@
-"""`client.environments` for asyncio: separate sets of apps and secrets, such as "main" and "staging"."""
+"""`client.environments` for asyncio: separate sets of apps and secrets. Examples are "main" and "staging"."""
 
 # The source of fal/api/environments.py: run `make gen` after a change.
 

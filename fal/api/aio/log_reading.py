@@ -23,7 +23,7 @@ _Batches: TypeAlias = "AsyncGenerator[Sequence[LogEntry], None]"
 
 
 class AsyncLogLines(AsyncGenerator["LogEntry", None]):
-    """Log lines, one by one or in the batches in which they arrive.
+    """Log lines, one by one or in the batches that arrive.
 
     Args:
         batches: the lines.

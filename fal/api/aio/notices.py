@@ -77,7 +77,7 @@ class AsyncNoticesNamespace:
         return await controller.get_notice(name)
 
     async def test(self, name: str) -> None:
-        """Send a test now; the error says why the receiver did not take it."""
+        """Send a test now. The error says why the receiver did not take it."""
         controller = await self.client.controller()
         await controller.test_notice(name)
 

@@ -41,7 +41,7 @@ class AsyncQueueNamespace:
         return answers.count(await self._ask("GET", app_name), "size")
 
     async def size_by_user(self, app_name: str) -> dict[str, int]:
-        """Return how many requests wait for an app, by user: the id of the caller's key, or "public".
+        """Return how many requests wait for an app, by user. A user is the id of the caller's key, or "public".
 
         Raises:
             NotFoundError: there is no such app.
@@ -90,7 +90,7 @@ class AsyncQueueNamespace:
         return answers.queued_requests(await self._ask("GET", app_name, "requests", query=parameters))
 
     async def get(self, app_name: str, request_id: str) -> QueuedRequest:
-        """Return one request, with its position in the queue and the deliveries of its webhook.
+        """Return one request, its position in the queue and its webhook's deliveries.
 
         Raises:
             NotFoundError: there is no such request of this app.
@@ -98,7 +98,7 @@ class AsyncQueueNamespace:
         return answers.queued_request(await self._ask("GET", app_name, "requests", _id(request_id)))
 
     async def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
-        """Cancel a request, even in progress: its app then sees the caller disconnect.
+        """Cancel a request, even in progress. Its app then sees the caller disconnect.
 
         Returns:
             The request after the call.
@@ -122,7 +122,7 @@ class AsyncQueueNamespace:
         return answers.queued_request(await self._ask("POST", app_name, "requests", _id(request_id), "redrive"))
 
     async def redrive_many(self, app_name: str, request_ids: Iterable[str]) -> builtins.list[str]:
-        """Queue those of the given requests again that were given up, under the same ids.
+        """Queue the given requests again that were given up. They keep their ids.
 
         Repeating it is safe.
 

@@ -1,4 +1,4 @@
-"""`client.requests` for asyncio: how requests to apps ended, and how long they took."""
+"""`client.requests` for asyncio: how requests to apps ended, and their duration."""
 
 # The source of fal/api/requests.py: run `make gen` after a change.
 
@@ -24,7 +24,7 @@ _LONGEST_STEP = timedelta(days=366)
 
 
 class AsyncRequestsNamespace:
-    """The requests that have ended, direct and queued; `fal requests` on the command line. Use it as `client.requests`.
+    """The requests that have ended, direct and queued. Use `client.requests`, or `fal requests` on the command line.
 
     Example:
         async with AsyncServerlessClient() as client:
@@ -108,7 +108,7 @@ class AsyncRequestsNamespace:
         since: datetime | None = None,
         environment_name: str | None = None,
     ) -> AsyncGenerator[RequestRecord, None]:
-        """Yield requests as they end, each once; wait if the controller is unreachable for a while.
+        """Yield requests as they end, each once. Wait if the controller is unreachable for a while.
 
         Args:
             app: only requests to this app; None means all of the account.
@@ -152,7 +152,7 @@ class AsyncRequestsNamespace:
         by_endpoint: bool = False,
         environment_name: str | None = None,
     ) -> builtins.list[RequestStats]:
-        """Return statistics of the requests that ended in a span, by app, in whole minutes.
+        """Return statistics of the requests that ended in a span, by app. The span is in whole minutes.
 
         Args:
             app: only requests to this app; None means each app of the account.

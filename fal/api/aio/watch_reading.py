@@ -26,7 +26,7 @@ async def read(
     stream: Callable[[AsyncController, str], AsyncGenerator[Changes[T], None]],
     fetch: Callable[[AsyncController], Awaitable[list[T]]],
 ) -> AsyncGenerator[list[T], None]:
-    """Yield the complete list at each change, and at least about every two seconds.
+    """Yield the complete list at each change. It is also yielded at least about every two seconds.
 
     Args:
         client: opens the controller.

@@ -79,7 +79,7 @@ def get_builtin_repository(id: FileRepository | RepositoryId) -> FileRepository:
 
 
 def request_lifecycle_preference(request: HasHeaders) -> dict[str, str] | None:
-    """Return how long to keep a request's files, as its caller asked; None if the caller did not ask."""
+    """Return how long to keep a request's files, as its caller asked. None if the caller did not ask."""
     return lifecycle_preference(request.headers.get(LIFECYCLE_HEADER))
 
 
@@ -240,7 +240,7 @@ class File(BaseModel):
         repository: FileRepository | RepositoryId = DEFAULT_REPOSITORY,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PendingFile:
-        """Reserve an address for later content, so that a caller can have it at once.
+        """Reserve an address for later content. A caller can have it at once.
 
         Args:
             content_type, file_name, request, repository: as in `from_bytes`.

@@ -86,7 +86,7 @@ class FileRepository:
         multipart_max_concurrency: int | None = None,
         object_lifecycle_preference: Mapping[str, object] | None = None,
     ) -> tuple[str, FileData | None]:
-        """Store a file from disk, and return its address, with its content if it was read completely."""
+        """Store a file from disk, and return its address. Its content is included if it was read completely."""
         path = Path(file_path)
         data = FileData(path.read_bytes(), content_type, path.name)
         url = self.save(

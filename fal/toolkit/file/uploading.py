@@ -1,4 +1,4 @@
-"""Stores files on the platform: through its socket in a runner, or over HTTPS."""
+"""Stores files on the platform. It uses the platform's socket in a runner, or HTTPS."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def reserve_by_rest(file_name: str, content_type: str, extra: Mapping[str, str],
 
 
 def about_request(request: HasHeaders | None, lifecycle: Mapping[str, object] | None) -> dict[str, str]:
-    """Return the headers that name a file's request and how long to keep the file.
+    """Return the headers that name a file's request. They also say how long to keep the file.
 
     Args:
         request: the request; None means the current one, if there is one.
@@ -175,7 +175,7 @@ def _failing(file_name: str) -> Generator[None]:
 
 
 def _answered(answer: tuple[int, bytes, str]) -> dict[str, object]:
-    """Return the JSON object of a response; an empty one if it has none.
+    """Return a response's JSON object; an empty one if it has none.
 
     Raises:
         FileUploadException: the platform refused.

@@ -55,7 +55,7 @@ class Sized(Protocol):
 
 
 def filter_by(has_nsfw_concepts: Iterable[bool], images: Sequence[Sized]) -> list[object]:
-    """Return the images, replacing each flagged one with a black image of the same size.
+    """Return the images. Each flagged one is replaced by a black image of the same size.
 
     Args:
         has_nsfw_concepts: whether each image is flagged, in the order of the images.
@@ -67,7 +67,7 @@ def filter_by(has_nsfw_concepts: Iterable[bool], images: Sequence[Sized]) -> lis
 
 
 def preprocess_image(image_pil: object, convert_to_rgb: bool = True, fix_orientation: bool = True) -> PillowImage:
-    """Return the first picture of a Pillow image, in RGB and turned upright by its EXIF data.
+    """Return the first picture of a Pillow image. It is in RGB and turned upright by its EXIF data.
 
     Args:
         image_pil: the image; some files have several pictures.

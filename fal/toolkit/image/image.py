@@ -37,7 +37,7 @@ _SAVING: dict[str, dict[str, int]] = {"png": {"compress_level": 1}, "jpeg": {"qu
 
 
 class PillowImage(Protocol):
-    """The subset of `PIL.Image.Image` that is used here; Pillow is an app's requirement, not this project's."""
+    """The subset of `PIL.Image.Image` that is used here. Pillow is an app's requirement, not this project's."""
 
     width: int
     height: int

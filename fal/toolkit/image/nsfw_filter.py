@@ -1,4 +1,4 @@
-"""Estimates how likely an image is not safe for work, with Falconsai's classifier. Needs torch and transformers."""
+"""Estimates how likely an image is not safe for work. Uses Falconsai's classifier; needs torch and transformers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def get_model() -> tuple[object, object]:
 
 
 def check_nsfw_content(pil_image: object) -> float:
-    """Return the probability, 0 to 1, that a Pillow image is not safe for work.
+    """Return how likely a Pillow image is not safe for work. It is a probability from 0 to 1.
 
     Raises:
         ValueError: the model has no such class.

@@ -43,7 +43,7 @@ def download_file(
     request_headers: Mapping[str, str] | None = None,
     filesize_limit: int | None = None,
 ) -> Path:
-    """Download a file into a directory, unless it is already there with the server's size.
+    """Download a file into a directory. It is skipped if already there with the server's size.
 
     The file appears under its name only when it is complete.
 
@@ -173,7 +173,7 @@ def read_url(url: str, *, most_bytes: int | None = None) -> bytes:
 
 @contextmanager
 def _opened(url: str, headers: Mapping[str, str] | None) -> Generator[tuple[str, int | None, IO[bytes]]]:
-    """Open an address, and yield its name, its size if known, and its content."""
+    """Open an address. Yield its name, its size if known, and its content."""
     scheme = urlsplit(url).scheme
     if scheme == "data":
         with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as file:
@@ -203,7 +203,7 @@ def _data(url: str) -> bytes:
 
 
 def _name(url: str, headers: Message) -> str:
-    """Return the server's name for the file, or the address's; never one that leaves the directory."""
+    """Return the server's name for the file, or the address's. It never leaves the directory."""
     given = headers.get_filename() or unquote(Path(urlsplit(url).path).name)
     name = Path(given.replace("\0", "")).name
     return hashlib.sha256(url.encode()).hexdigest() if name in ("", ".", "..") else name
@@ -230,7 +230,7 @@ def _keep(source: IO[bytes], target: Path, size: int | None, limit: int | None, 
 
 @contextmanager
 def _locked(directory: Path) -> Generator[None]:
-    """Hold a lock against the same work in other runners of this machine."""
+    """Hold a lock against the same work in this machine's other runners."""
     import fcntl  # imported here, because code for runners, which run Linux, must be importable anywhere
 
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

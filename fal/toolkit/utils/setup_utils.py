@@ -9,7 +9,7 @@ from importlib import import_module
 def patch_onnx_runtime(
     inter_op_num_threads: int = 16, intra_op_num_threads: int = 16, omp_num_threads: int = 16
 ) -> None:
-    """Limit ONNX Runtime to these numbers of threads, instead of one for each core of the machine.
+    """Limit ONNX Runtime to these numbers of threads. By default it takes one for each core of the machine.
 
     Call it before anything else imports onnxruntime. It changes the options of sessions that specify none.
 

@@ -1,4 +1,4 @@
-"""Gives each runner its own control groups, which limit its resources and end its processes.
+"""Gives each runner its own control groups. They limit its resources and end its processes.
 
 Usually a runner's processes are found by the tag in their environment, or by the shim as their subreaper. A daemon that
 clears its environment, leaves its session and loses its shim has neither, but it cannot leave its control group.
@@ -61,7 +61,7 @@ class RunnerGroup:
     processes: Path | None = None
 
     def admit(self, shim: int, started: Sequence[int]) -> None:
-        """Move a shim into its group, and its prewarmed worker into the worker's groups.
+        """Move a shim into its group. Also move its prewarmed worker into the worker's groups.
 
         Raises:
             OSError: the kernel refuses, or one of the processes has ended.
@@ -107,14 +107,14 @@ class RunnerGroups:
 
     @property
     def enforced(self) -> Mapping[str, str]:
-        """What enforces the limits of memory, processes and cpu, for people; unenforced ones are missing."""
+        """What enforces the limits of memory, processes and cpu, for people. Unenforced ones are missing."""
         named = {"memory": MEMORY, "processes": PROCESSES, "cpu": CPU}
         places = {subject: self._places.bounds.get(controller) for subject, controller in named.items()}
         by_group = {subject: f"cgroup v{place.version}" for subject, place in places.items() if place is not None}
         return {"memory": "measured by each runner's shim", **by_group}
 
     def make(self, tag: str, directory: Path, limits: RunnerLimits | None) -> RunnerGroup:
-        """Create the groups of a runner; log and omit those that the machine refuses.
+        """Create the groups of a runner. Log and omit those that the machine refuses.
 
         Args:
             tag: the runner's tag.
@@ -172,7 +172,7 @@ class RunnerGroups:
             self._bounding.discard(name)
 
     async def end_others(self, alive: Collection[str]) -> None:
-        """Kill the processes in groups that earlier controllers left, and remove the groups.
+        """Kill processes in groups that earlier controllers left, and remove the groups.
 
         Args:
             alive: the tags of runners whose groups stay.
@@ -201,12 +201,12 @@ def _value(controller: str, name: str, version: int, limits: RunnerLimits) -> st
 
 
 def shares_of(limits: RunnerLimits) -> int:
-    """Return a runner's share of the processors in the unit of cgroup v1."""
+    """Return a runner's share of processors in the unit of cgroup v1."""
     return max(2, limits.cpu_weight * _SHARES_OF_A_CORE // 100)
 
 
 async def end_group(directory: Path, tag: str, mounts: Path = _MOUNTS) -> None:
-    """Kill everything in a runner's groups and remove them; do nothing if it has none.
+    """Kill all in a runner's groups, and remove them. Do nothing if it has none.
 
     Args:
         mounts: the file systems, as in proc(5).
@@ -230,7 +230,7 @@ async def _end(groups: Sequence[Path]) -> None:
 
 
 def _kill(group: Path) -> None:
-    """Kill the processes of a group; version 1 cannot kill a group, so signal each process while it is in the group."""
+    """Kill the processes of a group. Version 1 cannot kill a group, so signal each process while it is in the group."""
     if (group / "cgroup.kill").exists():
         with contextlib.suppress(OSError):
             GroupFiles().write(group / "cgroup.kill", "1")
@@ -257,7 +257,7 @@ def _processes(group: Path) -> list[int]:
 
 
 def _noted(directory: Path, tag: str, mounts: Path) -> list[Path]:
-    """Return the note's groups that are the runner's, so that a forged note cannot end other processes."""
+    """Return the note's groups that are the runner's. So a forged note cannot end other processes."""
     try:
         noted = [Path(line) for line in (directory / _NOTE).read_text().splitlines()]
         lines = mounts.read_text().splitlines()

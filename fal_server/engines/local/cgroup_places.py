@@ -1,4 +1,4 @@
-"""Finds out, by trying, where this process may create control groups, and what they can limit."""
+"""Finds out, by trying, where this process may create control groups. It also finds out what they can limit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GroupFiles:
         group.rmdir()
 
     def write(self, file: Path, text: str) -> None:
-        """Write to an existing file of a group; `Path.write_text` would create a missing one.
+        """Write to an existing file of a group. `Path.write_text` would create a missing one.
 
         Raises:
             OSError: there is no such file, or the kernel refuses.
@@ -111,7 +111,7 @@ def find_places(mounts: Path, own: Path, files: GroupFiles) -> Places:
 
 
 def _bounds_of_version_2(mount: Path, own: Path, files: GroupFiles) -> dict[str, Place]:
-    """Find where version 2 limits resources: beside this process's group, or below it if it holds nothing else.
+    """Find where version 2 limits resources. This is beside this process's group, or below it if it holds nothing else.
 
     A group that holds processes cannot limit groups below it, so this process moves into a new one.
     """

@@ -1,5 +1,4 @@
-"""Prepares the directory of a runner in a container: a note for the engine, and a program in place of the
-interpreter."""
+"""Prepares a container runner's directory. It gets a note for the engine, and a program in place of the interpreter."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ _ENGINES_OWN = re.compile(
 
 
 def interpreter(directory: Path) -> Path:
-    """Return the program that the shim starts in place of an interpreter, with the same arguments."""
+    """Return the program that replaces an interpreter, with the same arguments. The shim starts it."""
     return directory / _INTERPRETER
 
 
@@ -41,7 +40,7 @@ def container_variables(directory: Path) -> Mapping[str, str]:
 
 
 def lay_out_container(directory: Path, container: Container, launch: LaunchSpec, variables: Mapping[str, str]) -> None:
-    """Write the note on how to run the container, which holds no secret.
+    """Write the note on how to run the container. It holds no secret.
 
     Args:
         directory: the runner's existing directory.
@@ -78,7 +77,7 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
 
 
 def _limits(limits: RunnerLimits) -> list[str]:
-    """Return the options for its limits; swap is off, because it would extend the memory."""
+    """Return the options for its limits. Swap is off, because it would extend the memory."""
     most = f"{limits.memory_mib}m"
     memory = [] if limits.memory_mib is None else ["--memory", most, "--memory-swap", most]
     return ["--pids-limit", str(limits.processes), "--cpu-shares", str(shares_of(limits)), *memory]

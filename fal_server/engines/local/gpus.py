@@ -1,4 +1,4 @@
-"""Finds the GPUs of this machine, and shows each runner only its own."""
+"""Finds this machine's GPUs, and shows each runner only its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_ANY_GPU = ("nvidia", "dri", "kfd", "dxg")
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """Ask the driver for its GPUs; the slices of a GPU replace it."""
+    """Ask the driver for its GPUs. The slices of a GPU replace it."""
     try:
         nvml = open_nvml()
     except NvmlUnavailable as error:
@@ -51,7 +51,7 @@ def gpus_of(nvml: Nvml, minors: Path = _MINORS) -> tuple[Gpu, ...]:
 
 
 def gpu_variables(gpus: Sequence[Gpu], held: Sequence[str]) -> dict[str, str]:
-    """Return the variables that show CUDA only the runner's own GPUs, or none.
+    """Return variables that show CUDA only the runner's own GPUs, or none.
 
     Args:
         gpus: those of the machine; without any there is nothing to hide.
@@ -65,7 +65,7 @@ def gpu_variables(gpus: Sequence[Gpu], held: Sequence[str]) -> dict[str, str]:
 
 
 def devices_of(gpus: Sequence[Gpu], held: Sequence[str], devices: Path = _DEVICES) -> tuple[str, ...]:
-    """Return the device files, below /dev, by which a runner reaches its own GPUs; none for a runner without GPUs.
+    """Return the device files, below /dev, of a runner's own GPUs. There are none for a runner without GPUs.
 
     Args:
         gpus: those of the machine. If the operator alone names them, nobody knows whose each file is, and a runner with
@@ -97,7 +97,7 @@ def _of_device(nvml: Nvml, device: object, minors: Path) -> Iterator[Gpu]:
 
 
 def _capabilities(nvml: Nvml, part: object, number: int, listed: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the device files that let a program use a slice: of its GPU instance, and of its compute instance."""
+    """Return the device files that let a program use a slice. They are of its GPU instance and compute instance."""
     instance = f"gpu{number}/gi{nvml.nvmlDeviceGetGpuInstanceId(part)}"
     compute = f"{instance}/ci{nvml.nvmlDeviceGetComputeInstanceId(part)}"
     minors = (listed.get(f"{each}/access") for each in (instance, compute))
@@ -105,7 +105,7 @@ def _capabilities(nvml: Nvml, part: object, number: int, listed: Mapping[str, st
 
 
 def _listed(minors: Path) -> Mapping[str, str]:
-    """Read the numbers of the device files of slices; a driver that guards slices by files of /proc has none."""
+    """Read the numbers of the device files of slices. A driver that guards slices by files of /proc has none."""
     try:
         return dict(_MINOR.findall(minors.read_text()))
     except OSError:

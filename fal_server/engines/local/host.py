@@ -1,4 +1,4 @@
-"""Runs shims on this machine; finds them again by directory, process and token."""
+"""Runs shims on this machine. It finds them again by directory, process and token."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class LocalHost:
         return Shim(process=LocalShimProcess(directory, identity), client=client)
 
     async def _begin(self, directory: Path, launch: PreparedLaunch) -> Shim:
-        """Start a shim and its worker, or use a shim whose start an earlier controller did not finish."""
+        """Start a shim and its worker. If an earlier controller did not finish a shim's start, use that."""
         token = launch.spec.token
         identity = find_shim(directory, token)
         warm_key = warm_key_of(launch, self.sandboxes, self._imports) if self._imports is not None else None
@@ -235,7 +235,7 @@ class LocalHost:
 
 
 async def end_all(runners_dir: Path, groups: RunnerGroups) -> None:
-    """End every runner of a directory: another controller gave them up, and nobody else can reach them."""
+    """End every runner of a directory. Another controller gave them up, and nobody else can reach them."""
     for entry in await asyncio.to_thread(lambda: sorted(runners_dir.iterdir())):
         await _end(entry)
     await groups.end_others(())

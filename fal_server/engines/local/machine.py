@@ -1,4 +1,4 @@
-"""Checks what this machine has left for runners: disk space and open files."""
+"""Checks the disk space and open files that this machine has left."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def raise_descriptor_limit() -> None:
 
 
 def few_files() -> str:
-    """Return a warning that this process may open few files, and how to change that; empty if it may open enough."""
+    """Return a warning that this process may open few files, with advice. Empty if it may open enough."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard >= _USUAL:
         return ""
@@ -49,12 +49,12 @@ def few_files() -> str:
 
 
 def restore_descriptor_limit(pid: int) -> None:
-    """Restore the limits that this process was started with, for a child: programs depend on them."""
+    """Restore the limits that this process was started with, for a child. Programs depend on them."""
     resource.prlimit(pid, resource.RLIMIT_NOFILE, _inherited)
 
 
 def disk_trouble(directory: Path, least_free_mib: int = LEAST_FREE_MIB) -> str:
-    """Return why the disk of a directory cannot be written to; empty if it can.
+    """Return why a directory's disk cannot be written to. Empty if it can.
 
     A start on a full disk fails, and the app is not to blame.
     """

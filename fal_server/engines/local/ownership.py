@@ -1,4 +1,4 @@
-"""Finds a runner's processes without the help of its shim, and ends them."""
+"""Finds a runner's processes without its shim's help, and ends them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST_PAUSE_SECONDS = 0.1
 
 
 def find_shim(directory: Path, token: str) -> ShimIdentity | None:
-    """Find the living shim of a runner: pid, start time, boot and tag must match.
+    """Find a runner's living shim. Its pid, start time, boot and tag must match.
 
     Raises:
         OSError: the machine lacks something, so the answer is not known.
@@ -55,7 +55,7 @@ def living_shim(directory: Path) -> ShimIdentity | None:
 
 
 def tags_in(directory: Path) -> set[str]:
-    """Return the tags of this directory's runner: the one that its shim recorded, and those of its processes.
+    """Return the tags of this directory's runner. These are the one that its shim recorded, and those of its processes.
 
     A power cut can lose the record. But shim and worker always have the directory, or one inside it, as their working
     directory.
@@ -70,7 +70,7 @@ def tags_in(directory: Path) -> set[str]:
 
 
 async def reap(identity: ShimIdentity) -> None:
-    """Reap a dead shim if it is a child of this process, and not another child with its pid."""
+    """Reap a dead shim if it is a child of this process. Leave another child with its pid."""
     found = process_info(identity.pid)
     if found is not None and found.started_ticks == identity.started_ticks:
         with contextlib.suppress(ChildProcessError):
@@ -78,7 +78,7 @@ async def reap(identity: ShimIdentity) -> None:
 
 
 async def sweep(tag: str, directory: Path) -> None:
-    """Kill a runner's group, its container, and every process with its tag; return once none is alive.
+    """Kill a runner's group, container, and every process with its tag. Return once none is alive.
 
     A single listing may miss a process: during its exec it has no readable environment, and it may be forked meanwhile.
     So several listings in a row must find nothing, with pauses between them. One that fails because the machine lacks

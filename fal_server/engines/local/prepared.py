@@ -1,4 +1,4 @@
-"""Prepares a launch on this machine: builds its environment, finds its code and files."""
+"""Prepares a launch on this machine. It builds the environment, and finds code and files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Preparer:
         self._files = files
 
     async def prepare(self, spec: LaunchSpec, building: Building | None) -> PreparedLaunch:
-        """Find all parts; build the environment if it is missing, although the deploy built it.
+        """Find all parts. Build the environment if it is missing, although the deploy built it.
 
         Raises:
             FailedPrecondition: a part of the code is missing, or the environment cannot be built.
@@ -83,4 +83,4 @@ class Preparer:
 
 
 async def _drop(entry: LogEntry) -> None:
-    """Ignore a line of the build's log; if the build fails, the fault says why."""
+    """Ignore a line of the build's log. If the build fails, the fault says why."""

@@ -17,7 +17,7 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 def keep_runtime(bundle: Path, imports_file: Path) -> None:
-    """Keep the bundle's archive of modules beside the list of imports, if it differs from the last one.
+    """Keep the bundle's archive of modules beside the list of imports. Write it only if it differs from the last one.
 
     Args:
         bundle: the code of an app; other code than a bundle has no archive.

@@ -33,7 +33,7 @@ _WORKER = Path(fal_runner.__file__).parent / "worker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandboxes:
-    """Describes what a runner sees; no path of this machine comes from an app.
+    """Describes what a runner sees. No path of this machine comes from an app.
 
     Attributes:
         isolation: the level of every runner that does not run in a container.
@@ -87,7 +87,7 @@ class Sandboxes:
 
 
 def lay_out_sandbox(directory: Path, launch: PreparedLaunch) -> None:
-    """Create the parts of a sandbox in a runner's directory, with the code that the worker loads."""
+    """Create a sandbox's parts in a runner's directory. They include the code that the worker loads."""
     for name in PARTS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
     (directory / TEMPORARY).chmod(0o1777)
@@ -96,7 +96,7 @@ def lay_out_sandbox(directory: Path, launch: PreparedLaunch) -> None:
 
 
 def code_paths(directory: Path, launch: PreparedLaunch, sandbox: str) -> Mapping[str, Path]:
-    """Return the paths of the worker's pickles: beside its files if it has a sandbox."""
+    """Return the paths of the worker's pickles. They are beside its files if it has a sandbox."""
     found = _code(launch)
     return {name: directory / CODE / name for name in found} if has_sandbox(sandbox) else found
 
@@ -107,7 +107,7 @@ def _code(launch: PreparedLaunch) -> dict[str, Path]:
 
 
 def _link(path: Path, to: Path) -> None:
-    """Link a file; the sandbox has it read-only, so it need not be a copy."""
+    """Link a file. The sandbox has it read-only, so it need not be a copy."""
     try:
         os.link(path.resolve(), to)
     except OSError:  # on another file system, or one without hard links

@@ -89,5 +89,5 @@ class LocalShimProcess:
 
 
 def handle_of(identity: ShimIdentity) -> str:
-    """Return the handle of a shim's process: pid and start time, because a pid alone is reused."""
+    """Return the handle of a shim's process. It is pid and start time, because a pid alone is reused."""
     return f"{identity.pid}/{identity.started_ticks}"

@@ -1,4 +1,4 @@
-"""Starts a runner on this machine: its directory, its shim, and its worker's specification."""
+"""Starts a runner on this machine. It makes its directory, its shim, and its worker's specification."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Orphans:
 
 
 def app_directory(directory: Path) -> Path:
-    """Return the worker's working directory, with the app's files at their relative paths."""
+    """Return the worker's working directory. It has the app's files at their relative paths."""
     return directory / APP
 
 
 def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_shim: WarmShim | None = None) -> None:
-    """Create the runner's directory, with a copy of the app's files, because the app may write to them.
+    """Create the runner's directory. It has a copy of the app's files, because the app may write to them.
 
     Args:
         warm_shim: its shim; the directory of a prewarmed worker becomes that of the app's files.
@@ -114,7 +114,7 @@ async def spawn_shim(
     make_group: Callable[[], RunnerGroup],
     warm_shim: WarmShim | None = None,
 ) -> ShimIdentity:
-    """Start a shim in its own session and control group; wait until it listens.
+    """Start a shim in its own session and control group. Wait until it listens.
 
     By then its worker is starting, or failed to; Start returns why.
 
@@ -144,7 +144,7 @@ async def spawn_shim(
 async def _assign(
     warm_shim: WarmShim, directory: Path, spec: shim_pb2.RunnerSpec, group: RunnerGroup
 ) -> ShimIdentity | None:
-    """Assign the runner to a shim, and wait until that listens; if it does not, end it and return None."""
+    """Assign the runner to a shim, and wait until that listens. If it does not, end it and return None."""
     try:
         # In a thread, because the kernel takes some ten milliseconds to move a process.
         await asyncio.to_thread(lambda: group.admit(warm_shim.pid, measure_descendants(warm_shim.pid).pids))
@@ -199,7 +199,7 @@ def spec_of(
     group: RunnerGroup | None = None,
     orphans: Orphans | None = None,
 ) -> shim_pb2.RunnerSpec:
-    """Describe the worker to the shim; the variables, secrets among them, are nowhere else.
+    """Describe the worker to the shim. The variables, secrets among them, are nowhere else.
 
     Args:
         group: its control groups; None if it has none.
@@ -278,7 +278,7 @@ def _limits_of(launch: PreparedLaunch, group: RunnerGroup) -> shim_pb2.ResourceL
 
 
 def variables_of(launch: PreparedLaunch, home: Path) -> dict[str, str]:
-    """Return the environment of a worker and its children, without any variable of the controller.
+    """Return the environment of a worker and its children. It has no variable of the controller.
 
     All runners of an account share one HOME, so that the next runner finds what libraries keep there (models, compiled
     kernels). The files of the controller's user stay out of reach.
@@ -299,7 +299,7 @@ def _common(python: Path, home: Path) -> dict[str, str]:
 
 
 def keep_imports(imports: Path) -> None:
-    """Create the directory of import lists; delete the lists of environments that no longer exist."""
+    """Create the directory of import lists. Delete the lists of environments that no longer exist."""
     imports.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in imports.iterdir():
         try:
@@ -315,7 +315,7 @@ def keep_imports(imports: Path) -> None:
 
 
 def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> WarmKey | None:
-    """Return how to prewarm a worker for the next such runner; None if that is not possible.
+    """Return how to prewarm a worker for the next such runner. None if that is not possible.
 
     Args:
         imports: the directory of import lists.
@@ -351,7 +351,7 @@ def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> 
 
 
 def start_process(handshake: socket.socket) -> int:
-    """Start a shim that waits on a socket for directory and token; return its pid."""
+    """Start a shim that waits on a socket for directory and token. Return its pid."""
     package_root = Path(fal_runner.__file__).parent.parent
     library = os.environ.get(LIBRARY_VARIABLE)
     environment = {

@@ -1,4 +1,4 @@
-"""Keeps warm shims for later runners and, for recently used environments, shims with a warm worker.
+"""Keeps warm shims for later runners. For recently used environments it keeps shims with a warm worker.
 
 A warm shim has loaded Python and gRPC; a warm worker has imported what its environment's last runs imported. Each is
 used once, and replaced in the background. After a burst the pool grows to the size of the burst, if memory allows.
@@ -50,7 +50,7 @@ _READY = "ready"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmKey:
-    """Names the runners that a warm worker suits, and how to start it; it holds no secret.
+    """Names the runners that a warm worker suits. It also says how to start the worker, and holds no secret.
 
     Attributes:
         python: the environment's interpreter; its path changes with each build.
@@ -71,7 +71,7 @@ class WarmKey:
 
 
 class WarmShim:
-    """A shim that waits on a socket for its runner; it ends when the socket closes.
+    """A shim that waits on a socket for its runner. It ends when the socket closes.
 
     Args:
         pid: its process id.
@@ -208,7 +208,7 @@ class WarmPool:
         self._fill()
 
     def take(self, warm_key: WarmKey | None) -> WarmShim | None:
-        """Take a warm shim, with a worker if there is one for this key; None if there is none. It may be dead."""
+        """Take a warm shim, with a worker if this key has one. It may be dead. None if there is no shim."""
         self._use(warm_key, rest_seconds=self._rest_seconds)
         if warm_key is not None and self._workers:
             now = asyncio.get_running_loop().time()
@@ -222,7 +222,7 @@ class WarmPool:
         return self._plain.popleft() if self._plain else None
 
     def learn(self, warm_key: WarmKey) -> None:
-        """Note that a start has finished, and that its environment's list of imports may have grown."""
+        """Note that a start has finished. Its environment's list of imports may have grown."""
         self._learned.add(warm_key.key)
         self._use(warm_key, rest_seconds=min(self._rest_seconds, READY_REST_SECONDS))
 
@@ -259,7 +259,7 @@ class WarmPool:
         self._timer = asyncio.get_running_loop().call_at(when, self._fill)
 
     def _fill(self) -> None:
-        """End surplus shims, start missing ones, and have workers import what lists have gained."""
+        """End surplus shims, and start missing ones. Have workers import what lists have gained."""
         self._timer, self._due = None, float("inf")
         oldest = asyncio.get_running_loop().time() - self._idle_seconds
         used = [key for key, (_, at) in self._used.items() if at > oldest]
@@ -300,7 +300,7 @@ class WarmPool:
         return shares(wishes, _MEMORY_SHARE * (self._free_mib() + more_mib))
 
     def _keep(self, key: Key, count: int) -> None:
-        """Keep this many waiting shims of an environment; end the others, and drop dead ones."""
+        """Keep this many waiting shims of an environment. End the others, and drop dead ones."""
         waiting = sorted(self._warm[key], key=lambda warm_shim: warm_shim.worker is None)
         kept = [warm_shim for warm_shim in waiting if warm_shim.alive][:count]
         for warm_shim in waiting:

@@ -1,1 +1,1 @@
-"""The node process: lets a controller on another machine run runners on this one."""
+"""The node process. It lets a controller on another machine run runners on this one."""

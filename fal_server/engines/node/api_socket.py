@@ -1,4 +1,4 @@
-"""The socket on which runners of a node call the controller, as if they were on its machine."""
+"""The socket on which runners of a node call the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one port of a node: takes TLS connections and leads each to what its server name asks for."""
+"""The one port of a node. It takes TLS connections and leads each to what its server name asks for."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Entrance:
             raise FileNotFoundError(f"{port!r} is no port")
 
     def _admit(self, transport: asyncio.Transport, epoch: Epoch) -> bool:
-        """Let a connection in, unless a later controller came; the first one of a later controller cuts all others."""
+        """Let a connection in, unless a later controller came. The first one of a later controller cuts all others."""
         before = self._fence.latest
         if not self._fence.admits(epoch):
             return False

@@ -1,4 +1,4 @@
-"""Keeps earlier controllers out of a node: one that was frozen, or that runs on an old copy of the database."""
+"""Keeps earlier controllers out of a node. Such a one was frozen, or runs on an old copy of the database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Fence:
             raise Unavailable(f"which controller this node obeys cannot be read in {path}: {error}") from error
 
     def admits(self, epoch: Epoch) -> bool:
-        """Return whether connections of an epoch are let in; a later one is kept before it is.
+        """Return whether an epoch's connections are let in. A later epoch is kept before they are.
 
         Of two starts with one number the first that came stays: a copy of a database is no successor.
 
@@ -55,6 +55,6 @@ class Fence:
         return True
 
     def forget(self) -> None:
-        """Start again, because another controller has joined this node, which counts for itself."""
+        """Start again, because another controller has joined this node. That one counts for itself."""
         self._path.unlink(missing_ok=True)
         self.latest = None

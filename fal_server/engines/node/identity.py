@@ -1,4 +1,4 @@
-"""Who a node is: its name, its key, and what the controller signed for it. All of it is in the node's directory."""
+"""Who a node is. It has a name, a key, and what the controller signed for it, all in the node's directory."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class NodeIdentity:
         return certificate.not_valid_after_utc if self._authority.exists() else None
 
     def context(self) -> ssl.SSLContext:
-        """Return how the door speaks TLS: with the controller alone once the node has joined."""
+        """Return how the door speaks TLS. It speaks with the controller alone once the node has joined."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(["h2"])
@@ -95,7 +95,7 @@ class NodeIdentity:
             raise PermissionDenied("this is not the token that `fal node up` printed on that machine")
 
     def leave(self) -> None:
-        """Forget the controller, so that another may take this machine; prints another token.
+        """Forget the controller, so that another may take this machine. It prints another token.
 
         Raises:
             Unavailable: the disk does not allow it.
@@ -167,13 +167,13 @@ class NodeIdentity:
         return found
 
     def _new_token(self) -> str:
-        """Return a secret, and by what the controller knows that it speaks with this machine."""
+        """Return a secret, and what identifies this machine to the controller."""
         certificate = x509.load_pem_x509_certificate(self._own_certificate().read_bytes())
         digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
         return f"{secrets.token_hex(16)}.{digest}"
 
     def _own_certificate(self) -> Path:
-        """The certificate of a node that has not joined yet, which is signed by itself."""
+        """The certificate of a node that has not joined yet. The node signs it itself."""
         path = self._directory / "own.pem"
         if path.exists() and x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > self._now():
             return path
@@ -191,7 +191,7 @@ class NodeIdentity:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file, whole or not at all, so that it survives a power cut; mode 0600."""
+    """Replace a file, whole or not at all; its mode is 0600. So it survives a power cut."""
     draft = path.with_name(f".{path.name}.new")
     draft.touch(mode=0o600)
     with draft.open("wb") as file:

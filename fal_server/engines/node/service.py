@@ -70,7 +70,7 @@ class NodeFiles(Protocol):
 
 
 class Enrolment:
-    """What a node that has not joined yet answers, to whoever knows its token.
+    """What a node that has not joined answers. It answers whoever knows its token.
 
     Args:
         joined: called once a controller has signed the node's certificate.
@@ -96,7 +96,7 @@ class Enrolment:
 
 
 class HostService(host_pb2_grpc.HostServicer):
-    """What a node that has joined does for its controller; nobody else reaches it.
+    """What a joined node does for its controller. Nobody else reaches it.
 
     Args:
         host: this machine.
@@ -326,7 +326,7 @@ async def _spliced(
 
 
 def serve(path: Path, service: HostService | Enrolment) -> grpc.aio.Server:
-    """Return a server of these calls on a unix socket, which the caller starts."""
+    """Return a server of these calls on a unix socket. The caller starts it."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", -1),
@@ -343,12 +343,12 @@ def serve(path: Path, service: HostService | Enrolment) -> grpc.aio.Server:
 
 
 def _bind(server: grpc.aio.Server, path: Path) -> None:
-    """Bind a server to a socket; the directory of a path that gRPC cannot read stays open until the process ends."""
+    """Bind a server to a socket. The directory of a path that gRPC cannot read stays open until the process ends."""
     server.add_insecure_port(SocketPath(path).target)
 
 
 def refuse_all(path: Path, fence: Fence) -> grpc.aio.Server:
-    """Return a server that tells an earlier controller that it is one; the caller starts it."""
+    """Return a server that tells an earlier controller that it is one. The caller starts it."""
 
     async def refuse(_requests: object, context: Context) -> None:
         await context.abort(

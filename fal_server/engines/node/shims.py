@@ -38,7 +38,7 @@ class LivingShims:
                 self.add(directory.name)
 
     def add(self, runner_id: str) -> int:
-        """Watch a runner's shim; return from which version on it is among those that live."""
+        """Watch a runner's shim. Return from which version on it is among those that live."""
         known = self._processes.get(runner_id)
         directory = self._runners_dir / runner_id
         identity = ShimIdentity.read(directory)

@@ -1,1 +1,1 @@
-"""Ray decides on which machine a runner starts; node processes run it there."""
+"""Ray decides on which machine a runner starts. Node processes run it there."""

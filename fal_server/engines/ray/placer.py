@@ -79,7 +79,7 @@ class _Seen:
 
 
 class RayPlacer:
-    """Reserves a place for each runner, as a placement group of Ray, and lets it go when the runner has ended.
+    """Reserves a placement group of Ray for each runner. It lets the group go when the runner has ended.
 
     Args:
         connection: to Ray.
@@ -147,7 +147,7 @@ class RayPlacer:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="reservations in Ray")
 
     async def close(self) -> None:
-        """Let go what runners do not need any more, and end the connection."""
+        """Let go what runners no longer need, and end the connection."""
         if self._task is not None:
             self._closing = True
             if self._trouble:
@@ -250,11 +250,11 @@ class RayPlacer:
         return Lack(reason=f"Ray has no room for it now ({why})", again_seconds=0)
 
     def _grows(self, runner_id: str) -> datetime:
-        """Return until when a runner waits for a machine that the cluster lacks."""
+        """Return until when a runner waits for the cluster to grow."""
         return self._grows_until.setdefault(runner_id, self._now() + self._grows_for)
 
     def _unjoined(self, ask: Wanted) -> str:
-        """Name the machines that could hold a runner, if a node of theirs had joined."""
+        """Name the machines that could hold a runner if their node joined."""
         found = [
             node.address
             for node in self._seen.nodes.values()
@@ -285,7 +285,7 @@ class RayPlacer:
                     await self._wake.wait()
 
     async def _round(self) -> None:
-        """Have Ray make and remove what is to change, and what its answer shows to be changed, too."""
+        """Have Ray make and remove what is to change. Do the same for what its answer shows to be changed."""
         order = self._order() if not self._trouble else _NOTHING
         calm = not self._trouble and order == _NOTHING and not self._asks and not self._closing
         self._calm_rounds = (self._calm_rounds + 1) % _CALM_ROUNDS if calm else 0
@@ -348,7 +348,7 @@ class RayPlacer:
         }
 
     def _regions(self) -> Mapping[str, str]:
-        """Return the region of each of Ray's nodes: what `fal node up` said, else Ray's label."""
+        """Return the regions of Ray's nodes. What `fal node up` said goes before Ray's label."""
         said = {node.name: node.region for node in self._nodes()}
         return {each.id: said.get(each.node) or each.label for each in self._seen.nodes.values()}
 
@@ -356,7 +356,7 @@ class RayPlacer:
         return {regions[each.id] for each in self._seen.nodes.values() if each.node}
 
     def _wanted(self, runner_id: str, living: Mapping[str, Runner]) -> Wanted | None:
-        """Return what a runner has reserved, or is to have; None if it is not asked for."""
+        """Return what a runner has reserved, or is to have. None means that it is not asked for."""
         runner = living.get(runner_id)
         if runner is None or not runner.node:
             return self._asks.get(runner_id)
@@ -423,7 +423,7 @@ class RayPlacer:
 
 
 def _joined(node: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Return the name of the node that joined on a machine of Ray; empty if none did."""
+    """Return the name of the node that joined on Ray's machine. Empty if none did."""
     label = node["labels"].get(NODE_LABEL)
     if label in names.values():
         return str(label)

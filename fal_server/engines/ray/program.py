@@ -1,4 +1,4 @@
-"""Speaks with Ray, in an interpreter that has the cluster's version of it, and needs nothing else.
+"""Speaks with Ray in an interpreter that has the cluster's version. It needs nothing else.
 
 `python program.py ADDRESS` reads orders, a line of JSON each, and answers each with a line, which says what there is
 once the order was carried out. It does nothing by itself, and ends with its standard input.
@@ -91,7 +91,7 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_tried(group: dict[str, Any]) -> bool:
-    """Return whether Ray has said where a group is or why it waits, or has it no more."""
+    """Return whether Ray has tried a group. It has placed it, says why it waits, or has it no more."""
     return not group or group["state"] == "CREATED" or group["stats"]["scheduling_state"] in _TRIED
 
 

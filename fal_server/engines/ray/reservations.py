@@ -1,4 +1,4 @@
-"""Compares the runners that want a place with the placement groups that Ray has."""
+"""Compares the runners that want a place with Ray's placement groups."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _Made:
 
 
 class Reservations:
-    """Plans which placement groups are made and removed: one for each runner that has a place or wants one.
+    """Plans which placement groups are made and removed. Each runner that has a place or wants one gets one group.
 
     Args:
         prefix: what the names of this controller's groups start with, and of no other's on the same cluster.
@@ -162,7 +162,7 @@ class Reservations:
                 made.waits[made.choice] = group.waits
 
     def waits(self, runner_id: str, ask: Wanted) -> Sequence[str]:
-        """Return why a runner has no place, for each of its choices; nothing while one was not tried."""
+        """Return why a runner has no place, for each of its choices. Nothing while one was not tried."""
         made = self._made.get(runner_id)
         if made is None or made.choices != ask.choices or len(made.waits) < len(ask.choices):
             return ()
@@ -177,7 +177,7 @@ class Reservations:
         return int(name.rpartition(":")[2].partition(".")[0])
 
     def is_for(self, name: str, group: Group, ask: Wanted) -> bool:
-        """Return whether a group reserves what its runner asks for now, which can have changed since it was made."""
+        """Return whether a group reserves what its runner asks for now. That may have changed since it was made."""
         made, choice = self._made.get(self.runner_of(name)), self.choice_of(name)
         if made is not None and made.name == name:
             return made.choices == ask.choices

@@ -1,4 +1,4 @@
-"""Carries the calls of a node's runners to the controller's own socket, because a node connects to nobody."""
+"""Carries the calls of a node's runners to the controller's own socket. A node connects to nobody."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ApiCalls:
                 await asyncio.sleep(_RETRIES.pause(failures))
 
     async def _pass_on(self, call: grpc.aio.StreamStreamCall[pb.AcceptRequest, pb.AcceptResponse]) -> None:
-        """Carry bytes until the runner has closed its connection, or this controller's side broke."""
+        """Carry bytes until the runner closes or this controller's side breaks."""
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket)
         except OSError as error:
@@ -93,7 +93,7 @@ async def _said(call: grpc.aio.StreamStreamCall[pb.AcceptRequest, pb.AcceptRespo
 async def _answer(
     reader: asyncio.StreamReader, call: grpc.aio.StreamStreamCall[pb.AcceptRequest, pb.AcceptResponse]
 ) -> None:
-    """Carry what the controller says; the node closes the connection once it has all of that."""
+    """Carry what the controller says. The node closes the connection once it has all of that."""
     while data := await reader.read(_CHUNK_BYTES):
         await call.write(pb.AcceptRequest(data=data))
     await call.done_writing()

@@ -1,4 +1,4 @@
-"""The controller's own authority for its nodes: signs their certificates, and has one of the controller's."""
+"""The controller's own authority for its nodes. It signs their certificates, and has one of the controller's."""
 
 from __future__ import annotations
 

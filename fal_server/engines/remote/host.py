@@ -182,7 +182,7 @@ class RemoteHost:
         await self._ask(self._stub.SweepOthers(request, timeout=_SWEEP_SECONDS))
 
     def observed(self, observation: Observation) -> None:
-        """Tell the node of a runner that serves; it knows of the end of each by itself."""
+        """Tell the node of a runner that serves. It knows of the end of each by itself."""
         if observation.event is Event.READY:
             self._telling.spawn(self._tell_ready(observation.runner_id), name=f"a runner serves on {self.way.node}")
 
@@ -202,7 +202,7 @@ class RemoteHost:
         await self._channel.close()
 
     async def leave(self, reason: str) -> None:
-        """End what is on the node, if it answers, and give up its runners."""
+        """End what is on the node, if it answers. Give up its runners."""
         try:
             await self.sweep_others([], [])
         except Unavailable as fault:
@@ -213,7 +213,7 @@ class RemoteHost:
         return not self._away
 
     async def answers(self) -> bool:
-        """Ask the node whether it answers now, which may be known of it a little later otherwise."""
+        """Ask the node whether it answers now. Without asking, this may be known a little later."""
         try:
             await self._stub.ListHost(pb.ListHostRequest(), timeout=self._silent_seconds)
         except grpc.aio.AioRpcError:
@@ -221,7 +221,7 @@ class RemoteHost:
         return True
 
     def opened(self, app_host: str, connection: socket.socket) -> None:
-        """Shut a connection to the app of a runner down once that is given up, unless it is closed by then."""
+        """Shut down an app's connection once its runner is given up. Leave it if it is closed by then."""
         self._connections.setdefault(app_host, WeakSet()).add(connection)
 
     async def _send_content(self, spec: LaunchSpec) -> None:
@@ -240,7 +240,7 @@ class RemoteHost:
             await self._stub.Put(_parts(content, paths[content.hash, content.account]), timeout=_SWEEP_SECONDS)
 
     def _paths(self, spec: LaunchSpec) -> dict[tuple[str, str], Path]:
-        """Return the paths of a launch's code and files, by hash and account."""
+        """Return the paths of a launch's content, by hash and account."""
         paths: dict[tuple[str, str], Path] = {}
         for payload in (spec.function, spec.setup):
             if payload is not None:
@@ -325,7 +325,7 @@ class RemoteHost:
             call.cancel()
 
     async def _return(self, state: pb.WatchHostResponse) -> None:
-        """End what nobody wants any more, before anything is started on the node again."""
+        """End what nobody wants any more. Do so before anything is started on the node again."""
         for process in self._processes:
             process.version = 0  # it was started before this state
         wanted = self._wanted()

@@ -1,4 +1,4 @@
-"""Has a machine join: speaks with it before either knows the other's certificate."""
+"""Has a machine join. It speaks with it before either knows the other's certificate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = 15.0
 
 
 async def join(authority: NodeAuthority, host: str, port: int, token: str) -> str:
-    """Sign the certificate of the machine that printed this token; return its name.
+    """Sign the certificate of the machine that printed this token. Return its name.
 
     Raises:
         InvalidArgument: the token is not one.
@@ -70,7 +70,7 @@ async def _certify(stub: host_pb2_grpc.HostAsyncStub, authority: NodeAuthority, 
 
 
 async def _shown_certificate(host: str, port: int) -> bytes:
-    """Return the certificate that a machine shows; nothing is believed of it yet."""
+    """Return the certificate that a machine shows. Nothing is believed of it yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""The names by which a node's door is asked where a connection is to lead."""
+"""The names by which a node's door is asked for a connection. They say where it is to lead."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_port(runner_id: str, port: int) -> str:
 
 
 def parse(name: str) -> tuple[DoorTarget, str] | None:
-    """Return where a name leads; None if it is not one of ours."""
+    """Return where a name leads; None if it is not ours."""
     who, _, rest = name.partition(".")
     target, _, _node = rest.partition(".")
     try:
@@ -47,7 +47,7 @@ def with_epoch(epoch: Epoch, who: str) -> str:
 
 
 def split_epoch(who: str) -> tuple[Epoch | None, str]:
-    """Return of which start a connection is, None if it does not say so, and the rest of its name."""
+    """Return a connection's epoch, and the rest of its name. The epoch is None if the name does not say it."""
     first, separator, rest = who.partition("--")
     epoch = Epoch.parse(first) if separator else None
     return (None, who) if epoch is None else (epoch, rest)

@@ -1,4 +1,4 @@
-"""The process of a shim on another machine, as its node tells of it."""
+"""A shim's process on another machine, as its node tells of it."""
 
 from __future__ import annotations
 

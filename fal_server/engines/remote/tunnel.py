@@ -1,4 +1,4 @@
-"""Carries the bytes of a connection over a call, with the end of each direction."""
+"""Carries a connection's bytes over a call, with each direction's end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def splice_socket(
     end: Callable[[], Awaitable[None]],
     until_incoming_ends: bool = True,
 ) -> None:
-    """Carry bytes both ways until the other side has ended, or the connection is closed; then close it.
+    """Carry bytes both ways until the other side or connection ends. Then close the connection.
 
     Args:
         connection: a connected stream socket, which is closed.

@@ -1,4 +1,4 @@
-"""How a controller reaches a node: its address, and what both prove who they are by."""
+"""How a controller reaches a node. This is its address, and what both prove who they are by."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPTIONS: list[tuple[str, int | str]] = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What the controller shows to nodes, and by which authority it knows them.
+    """What the controller shows to nodes. It also says by which authority it knows them.
 
     Attributes:
         authority, certificate, key: in PEM.
@@ -84,7 +84,7 @@ class Way:
         return server_name(self.node, DoorTarget.HTTP, runner_id)
 
     def app_name(self, host: str, port: int) -> str | None:
-        """Return the name to ask the door for to reach a port of a runner; None if it is on another machine."""
+        """Return the name to ask the door for a runner's port. None if it is on another machine."""
         found = parse(host)
         if found is None or host != self.app_host(found[1]):
             return None

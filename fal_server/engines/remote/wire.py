@@ -1,4 +1,4 @@
-"""Conversions of launches and machines for the way between a controller and its nodes."""
+"""Converts launches and machines for the way between controller and nodes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def machine(node: Node, *, version: str, isolation: str) -> pb.Machine:
 
 
 def node_of(name: str, found: pb.Machine, machine_types: MachineTypes) -> Node:
-    """Return a machine from the wire, whose runners can be what this controller offers."""
+    """Return a machine from the wire. Its runners can be what this controller offers."""
     gpus = tuple(
         Gpu(id=gpu.id, label=gpu.label, model=gpu.model, memory_bytes=gpu.memory_bytes, device=_device(gpu))
         for gpu in found.gpus

@@ -1,1 +1,1 @@
-"""What every engine needs that starts shims: calls, events, log lines and commands."""
+"""What every engine that starts shims needs. These are calls, events, log lines and commands."""

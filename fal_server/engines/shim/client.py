@@ -71,7 +71,7 @@ class ShimClient:
         return response.status
 
     async def resources(self) -> ResourceSample | None:
-        """Measure the runner's resource usage; None if its shim does not answer soon, or cannot measure."""
+        """Measure the runner's resource usage. None if its shim does not answer soon, or cannot measure."""
         try:
             used = await self._stub.GetUsage(
                 shim_pb2.GetUsageRequest(), timeout=_MEASURE_SECONDS, metadata=self._metadata

@@ -1,4 +1,4 @@
-"""Runs runners on any machines: starts a shim for each, and follows it."""
+"""Runs runners on any machines. It starts a shim for each, and follows it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class ShimEngine:
         return None
 
     async def _adopt(self, host: NodeHost, shim: Shim, runner: Runner) -> Adopted | None:
-        """Follow a living shim; None if it does not answer, or is another runner's."""
+        """Follow a living shim. None if it does not answer, or is another runner's."""
         link = self._link(host, shim, runner.token, _names(runner))
         if not host.reachable():
             self._follow(host, link, runner.runner_id)
@@ -202,7 +202,7 @@ class ShimEngine:
         self._observations.put_nowait(None)
 
     def _at(self, name: str) -> list[NodeHost]:
-        """Return the machine of this name; without a name, all: the start was interrupted before it had one."""
+        """Return the machine of this name. Without a name, return all: the start was interrupted before it had one."""
         return [host for host in self._hosts() if name in {"", host.node().name}]
 
     def _followed(self, runner: Runner) -> RunnerLink:
@@ -246,7 +246,7 @@ class ShimEngine:
         )
 
     async def _end_unfollowed(self, runner: Runner) -> None:
-        """End what is left of a runner that is not followed, and report its end."""
+        """End what is left of an unfollowed runner, and report its end."""
         for host in self._at(runner.node):
             await host.sweep(runner)
         self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=runner.node))

@@ -1,4 +1,4 @@
-"""Runs a command for a caller, and ends it with the caller's stream."""
+"""Runs a command for a caller. It ends the command with the caller's stream."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class ShimExecSession:
         await self._links.aclose()
 
     async def _connect(self) -> None:
-        """Start to read its output; open one connection for input and one for acknowledgements.
+        """Start to read its output. Open one connection for input and one for acknowledgements.
 
         With one for both, input that the command does not read would delay the acknowledgement that it waits for.
         """

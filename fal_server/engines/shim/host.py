@@ -34,7 +34,7 @@ class NodeHost(Protocol):
         ...
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
-        """Build what is missing, then start a shim and its worker, or continue an interrupted start.
+        """Build what is missing, then start a shim and its worker. If a start was interrupted, continue it.
 
         Raises:
             NodeTrouble: the machine cannot start it now, which is not the app's fault; nothing is left of it.

@@ -1,4 +1,4 @@
-"""Follows one runner through its shim: events, log lines and the end, across broken connections."""
+"""Follows one runner through its shim. It gets events, log lines and the end, across broken connections."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class RunnerLink:
 
     @property
     def finished(self) -> bool:
-        """Whether no process of it is alive and all its lines are stored."""
+        """Whether no process of it lives and all its lines are stored."""
         return bool(self._tasks) and all(task.done() for task in self._tasks)
 
     def follow(self) -> None:
@@ -99,11 +99,11 @@ class RunnerLink:
         self._tasks = [pump, loop.create_task(self._watch(pump), name=f"watch of {self._runner_id}")]
 
     async def stop(self, grace_seconds: float) -> None:
-        """Send SIGTERM, and SIGKILL after the grace; if the shim does not answer, kill it and all processes."""
+        """Send SIGTERM, and SIGKILL after the grace. If the shim does not answer, kill it and all processes."""
         await self._ask(self.client.stop(max(0.0, grace_seconds)))
 
     async def kill(self) -> None:
-        """Send SIGKILL to all processes, without the shim if that does not answer."""
+        """Send SIGKILL to all processes. Do so without the shim if that does not answer."""
         await self._ask(self.client.kill())
 
     async def result(self) -> RunResult:
@@ -115,7 +115,7 @@ class RunnerLink:
         return await asyncio.shield(self._result)
 
     async def release(self) -> None:
-        """End the shim once its last lines are stored; call this when the runner's end is stored.
+        """End the shim once its last lines are stored. Call this when the runner's end is stored.
 
         This waits for the lines, because they are deleted afterwards.
 
@@ -136,7 +136,7 @@ class RunnerLink:
         await self.close()
 
     async def _all_stored(self, pump: asyncio.Task[None]) -> None:
-        """Wait until all lines are stored; read them from disk if the shim sends none."""
+        """Wait until all lines are stored. Read them from disk if the shim sends none."""
         before = None
         while not pump.done():
             if before == self._batches_stored:
@@ -207,7 +207,7 @@ class RunnerLink:
         )
 
     async def _watch(self, pump: asyncio.Task[None]) -> None:
-        """Follow the events to the last one, or to the end of the shim."""
+        """Follow the events to the last one, or the shim's end."""
         position = failures = 0
 
         async def follow() -> None:
@@ -229,7 +229,7 @@ class RunnerLink:
         await self._finish(pump)
 
     async def _while_it_may_answer(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do something with its shim, but not for long once that is dead; return whether it was done.
+        """Work with its shim, but not for long once that is dead. Return whether the work was done.
 
         The connection to a machine that has lost its power, or was cut off, does not break.
         """
@@ -273,7 +273,7 @@ class RunnerLink:
                 return
 
     async def _finish(self, pump: asyncio.Task[None]) -> None:
-        """Report the end once nothing is alive and the last lines are stored."""
+        """Report the end once nothing lives and the last lines are stored."""
         if self._exited is None:
             reason = self.process.ending or "its shim ended before it did; all of its processes were killed"
             log.warning("runner %s: %s", self._runner_id, reason)
@@ -286,7 +286,7 @@ class RunnerLink:
         self._observe(Event.GONE, reason=reason)
 
     async def _sweep(self) -> None:
-        """Kill what the shim left; try again while the machine lacks descriptors to list processes."""
+        """Kill what the shim left. Try again while the machine lacks descriptors to list processes."""
         failures = 0
         while True:
             try:

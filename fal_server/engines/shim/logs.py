@@ -68,7 +68,7 @@ def entries_from_wire(
 
 
 class LogAcknowledger:
-    """Acknowledges stored lines to a shim, so that its spool may delete them.
+    """Acknowledges stored lines to a shim. So its spool may delete them.
 
     A lost acknowledgement does no harm: the spool keeps the lines longer.
 
@@ -85,7 +85,7 @@ class LogAcknowledger:
         self._sending: asyncio.Task[None] | None = None
 
     def stored(self, sequence: int) -> None:
-        """Note that lines up to this one are durable; otherwise a power cut could lose them on both sides."""
+        """Note that lines up to this one are durable. Otherwise a power cut could lose them on both sides."""
         self._stored = sequence
         if sequence - self._sent >= _ACK_LINES:
             self._due.set()
@@ -104,7 +104,7 @@ class LogAcknowledger:
             self._sending.cancel()
 
     async def _send_when_due(self) -> None:
-        """Send at once after a silence, otherwise after a second or a number of lines."""
+        """Send at once after a silence. Otherwise send after a second or a number of lines."""
         while self._sent < self._stored:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._next_at):
@@ -129,7 +129,7 @@ async def batched(
     batches: AsyncIterable[shim_pb2.StreamLogsResponse],
     convert: Callable[[Iterable[log_pb2.LogEntry]], list[LogEntry]],
 ) -> AsyncGenerator[list[LogEntry]]:
-    """Yield batches of a shim's lines: all that arrived while the last batch was stored.
+    """Yield batches of a shim's lines. Each has all that arrived while the last batch was stored.
 
     Each message is converted on arrival, while earlier lines are written.
     """

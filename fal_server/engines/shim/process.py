@@ -24,7 +24,7 @@ class ShimProcess(Protocol):
 
     @property
     def ending(self) -> str:
-        """Why its machine was given up, and it with it; empty as long as that is not so."""
+        """Why its machine was given up, and it with it. Empty as long as that is not so."""
         ...
 
     def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Connections to a runner: to its shim, to its commands, and to its ports."""
+"""Connections to a runner: to its shim, its commands and its ports."""
 
 from __future__ import annotations
 

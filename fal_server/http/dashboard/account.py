@@ -1,4 +1,4 @@
-"""The pages of an account: keys, secrets, environments, drains, notices, the accounts themselves, and the audit log."""
+"""The pages of an account. They are about keys, secrets, environments, drains, notices, accounts, and the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI application of the dashboard: its routes, its login, and its error pages."""
+"""The ASGI application of the dashboard: routes, login, and error pages."""
 
 from __future__ import annotations
 

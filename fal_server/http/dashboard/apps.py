@@ -1,4 +1,4 @@
-"""The pages of apps: the list, one app with all its details, and a revision compared with the current one."""
+"""The pages of apps. They are the list, one app with all its details, and a revision compared with the current one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 async def form_of(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form, which is read once and kept with the request.
+    """Return the fields of a form. It is read once and kept with the request.
 
     Raises:
         InvalidArgument: it is not a form.
@@ -44,7 +44,7 @@ async def form_of(request: Request) -> Mapping[str, str]:
 
 
 def whole_number(fields: Mapping[str, str], name: str) -> int | None:
-    """Return a field that contains a whole number; None if it is empty or missing.
+    """Return a field that contains a whole number. None if it is empty or missing.
 
     Raises:
         InvalidArgument: it contains anything else.
@@ -58,7 +58,7 @@ def whole_number(fields: Mapping[str, str], name: str) -> int | None:
 
 
 def decimal(fields: Mapping[str, str], name: str, usual: float) -> float:
-    """Return a field that contains a positive number; `usual` if it is empty or missing.
+    """Return a field that contains a positive number. It is `usual` if the field is empty or missing.
 
     Raises:
         InvalidArgument: it contains anything else.

@@ -1,4 +1,4 @@
-"""Log lines on pages: the latest of a runner, an app or a request, searched, and followed."""
+"""Log lines on pages, searched and followed. They are the latest of a runner, an app or a request."""
 
 from __future__ import annotations
 

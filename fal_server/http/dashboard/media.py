@@ -1,4 +1,4 @@
-"""An app's response on a page: text, and the images, audio and video that it links to."""
+"""An app's response on a page. It is text, and the images, audio and video that it links to."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _named(value: object, kind: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _ending(url: str) -> str:
-    """Return the file name's ending in a URL of an app's answer; "" if it has none, or is malformed."""
+    """Return the ending of a file name in an answer's URL. It is "" if the URL has none, or is malformed."""
     try:
         return urlsplit(url).path.rpartition(".")[2].lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""The overview and the page of nodes: running apps, waiting requests, failures, and the machines under them."""
+"""The overview and the page of nodes. They show running apps, waiting requests, failures, and their machines."""
 
 from __future__ import annotations
 

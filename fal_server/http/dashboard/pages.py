@@ -1,4 +1,4 @@
-"""Renders the dashboard's pages, with the data that each needs and protective headers."""
+"""Renders the dashboard's pages, with each one's data and protective headers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Pages:
         return ago(self.now(), at)
 
     def nickname(self, caller: Principal) -> str:
-        """Return the nickname of a caller's account, the first part of its apps' paths."""
+        """Return the nickname of a caller's account. It is the first part of its apps' paths."""
         return self._accounts.of(caller.scope.account).nickname
 
     def text(self, template: str, **values: object) -> str:
@@ -115,7 +115,7 @@ class Pages:
     def show(
         self, request: Request, template: str, *, status: int = 200, external: bool = False, **values: object
     ) -> Response:
-        """Render a page for the caller, if the guard admitted one, with what is wrong in its form.
+        """Render a page, with what is wrong in its form. It is for the caller, if the guard admitted one.
 
         Args:
             external: whether it may contain images, audio and video from anywhere.
@@ -146,13 +146,13 @@ class Pages:
 
 
 def _place_of(fault: Fault, form: Mapping[str, str]) -> str:
-    """Return the field that a fault is about; "" if the form has no such field."""
+    """Return the field that a fault is about. It is "" if the form has no such field."""
     field = fault.field.partition("[")[0] if isinstance(fault, InvalidArgument) else ""
     return field if field in form else ""
 
 
 def may(caller: Principal | None, method: str, path: str) -> bool:
-    """Return whether a caller may use a route of the table, so that pages offer only permitted actions."""
+    """Return whether a caller may use a route of the table. So pages offer only permitted actions."""
     needed = ROUTE_PERMISSIONS[method, path]
     return caller is not None and isinstance(needed, str) and allows(caller, needed)
 

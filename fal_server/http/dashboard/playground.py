@@ -1,4 +1,4 @@
-"""The playground: calls an app from a form, shows its response, and the same call for other programs.
+"""The playground: calls an app from a form, and shows its response. It shows the same call for other programs, too.
 
 Streamed calls and realtime sessions go from the page's script to the app itself, over a WebSocket with a token.
 """
@@ -46,7 +46,7 @@ class CallKind(StrEnum):
 
 @routes.action(f"{_PLACE}/token")
 async def _token(ui: Ui, request: Request, caller: Principal) -> Response:
-    """Return a token with which the page's script opens a WebSocket to the app."""
+    """Return a token for the page's script to open an app's WebSocket."""
     app_id = app_of(request, caller)
     require_app(caller, app_id)
     token = ui.tokens.for_calls(caller, [str(app_id)], _TOKEN_SECONDS).text
@@ -141,7 +141,7 @@ def _texts(sent: object) -> dict[str, str]:
 
 
 def snippets(urls: Urls, name: str, path: str, body: object, kind: CallKind) -> Mapping[str, tuple[str, str, str, str]]:
-    """Return the same call for other programs: text before the body, its format, the body, and text after it."""
+    """Return the same call for other programs. It is text before the body, its format, the body, and text after it."""
     text, short = json.dumps(body, indent=2, ensure_ascii=False), pformat(body, sort_dicts=False, width=76)
     fields = "".join(
         f' \\\n  -H "{field}"' for field in ("Authorization: Key $FAL_KEY", "Content-Type: application/json")

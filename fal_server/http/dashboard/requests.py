@@ -1,4 +1,4 @@
-"""The pages of requests: ended ones with charts, and one with its times, log and response."""
+"""The pages of requests. Ended ones have charts, and a single one has its times, log and response."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _list(ui: Ui, request: Request, caller: Principal) -> Response:
 
 
 async def _chart(ui: Ui, caller: Principal, app: str | None, span: timedelta, step: timedelta) -> str:
-    """Return the statistics of each step as columns: time, good, bad, and the quantiles of the duration."""
+    """Return each step's statistics as columns. They are time, good, bad, and the quantiles of the duration."""
     now = ui.pages.now()
     first = (now - span).replace(second=0, microsecond=0)
     sums: dict[datetime, RequestStats] = {}
@@ -84,7 +84,7 @@ async def _show(ui: Ui, request: Request, caller: Principal) -> Response:
 async def _bodies(
     ui: Ui, app_id: AppId, request_id: str, record: RequestRecord | None
 ) -> tuple[ShownAnswer | None, ShownAnswer | None]:
-    """Return what a request sent and got, as far as the queue or the history keep it."""
+    """Return a request's input and output, as far as they are kept. The queue or the history keep them."""
     body, answer = await ui.queue.payloads(app_id, request_id)
     kept = await ui.payloads.get(app_id.account, request_id) if record and not record.queued else None
     if record and kept:

@@ -1,4 +1,4 @@
-"""The pages of runners: the list, and one runner with its start, its requests, its history and its log."""
+"""The pages of runners. They are the list, and one runner with its start, requests, history and log."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def _kill(ui: Ui, request: Request, caller: Principal) -> str:
 
 
 def _shares(phases: StartPhases | None) -> list[tuple[str, float, int]]:
-    """Return the parts of a start: name, seconds, and the share of the whole in percent."""
+    """Return the parts of a start. Each has its name, seconds, and share of the whole in percent."""
     if phases is None:
         return []
     parts = {"waited": phases.waiting, "environment": phases.environment, "setup": phases.setup}

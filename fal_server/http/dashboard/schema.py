@@ -1,4 +1,4 @@
-"""Turns an endpoint's OpenAPI description into form fields, and the input into JSON."""
+"""Turns an endpoint's OpenAPI description into form fields. It also turns the input into JSON."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def endpoints(description: Json) -> list[str]:
 
 
 def is_realtime(description: Json, path: str) -> bool:
-    """Return whether a path takes messages over a WebSocket; the POST described beside it is not served then."""
+    """Return whether a path takes messages over a WebSocket. The POST described beside it is not served then."""
     item = _mapping(_mapping(_mapping(description).get("paths")).get(path))
     return _mapping(item.get("x-fal-protocol")).get("type") == "realtime"
 
 
 def fields_of(description: Json, path: str) -> list[Field]:
-    """Return the inputs of an endpoint; none if its description has no object."""
+    """Return the inputs of an endpoint. There are none if its description has no object."""
     whole = _mapping(description)
     operation = _mapping(_mapping(_mapping(whole.get("paths")).get(path)).get("post"))
     content = _mapping(_mapping(operation.get("requestBody")).get("content"))
@@ -122,7 +122,7 @@ def _field(name: str, schema: Mapping[str, Json], required: bool) -> Field:
 
 
 def _resolved(whole: Mapping[str, Json], schema: Json) -> Mapping[str, Json]:
-    """Resolve references, and choices of one type and null, to the schema with the type."""
+    """Resolve references to the schema with the type. Do the same with choices of one type and null."""
     found = _mapping(schema)
     for _ in range(_MOST_STEPS):
         options = [each for each in _sequence(found.get("anyOf")) if _mapping(each).get("type") != "null"]

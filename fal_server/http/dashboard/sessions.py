@@ -1,4 +1,4 @@
-"""Sessions of the dashboard: logged-in browsers, and checks that a request comes from a page."""
+"""Sessions of the dashboard: logged-in browsers. They check that a request comes from a page."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Sessions:
         authenticator.open_calls.on_end(self._end_of_key)
 
     async def begin(self, key: str) -> tuple[str, Principal]:
-        """Begin a session for the holder of a key; return its cookie and the caller.
+        """Begin a session for the holder of a key. Return its cookie and the caller.
 
         Args:
             key: as `ID:SECRET`.
@@ -105,7 +105,7 @@ class Sessions:
 
 
 class PageGuard(Guard):
-    """The guard of the dashboard's routes: a session's cookie stands for its key.
+    """The guard of the dashboard's routes. A session's cookie stands for its key.
 
     A browser adds the cookie by itself, so requests from other sites are refused by their origin. Pages of apps share
     the dashboard's origin: only opening a page needs no page token, and those pages cannot read the opened one.
@@ -156,7 +156,7 @@ def require_same_origin(request: Request) -> None:
 
 
 def _host_of(origin: str) -> str | None:
-    """Return the host and port of an Origin header; None if it is malformed."""
+    """Return the host and port of an Origin header. None if it is malformed."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -164,7 +164,7 @@ def _host_of(origin: str) -> str | None:
 
 
 def _navigates(request: Request) -> bool:
-    """Return whether a browser opens a page in its own window; scripts cannot set these headers."""
+    """Return whether a browser opens a page in its own window. Scripts cannot set these headers."""
     mode, kind = request.headers.get("sec-fetch-mode", "navigate"), request.headers.get("sec-fetch-dest", "document")
     return mode == "navigate" and kind == "document"
 

@@ -1,4 +1,4 @@
-"""The page with a shell in a runner, and the WebSocket that carries its terminal.
+"""The page with a shell in a runner. A WebSocket carries its terminal.
 
 Binary messages hold what is typed and what the shell writes. Text messages hold JSON: the page sends the terminal's
 size, and gets the exit code or what went wrong.
@@ -51,7 +51,7 @@ async def _open(ui: Ui, request: Request, caller: Principal) -> Response:
 
 
 class _ShellResponse(Response):
-    """A response that becomes a WebSocket, and lasts as long as the shell."""
+    """A response that becomes a WebSocket. It lasts as long as the shell."""
 
     def __init__(self, exchange: Exchange, request_id: str, session: ExecSession, ended: asyncio.Event) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ def _size_of(message: bytes) -> TerminalSize | None:
 
 
 def _size(columns: str | None, rows: str | None) -> TerminalSize:
-    """Return a terminal's size within its bounds; the usual one for anything that is no number."""
+    """Return a terminal's size within its bounds. Anything that is no number becomes the usual one."""
     usual = TerminalSize()
     width, height = (
         min(max(int(text), 1), _MOST_CELLS) if text is not None and text.isdecimal() else other

@@ -1,4 +1,4 @@
-"""The page that tries other settings of an app under a load, without changing it."""
+"""The page that tries other settings of an app under load. It does not change the app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the handlers of pages share: the use cases, and the routes that lead to the handlers."""
+"""What page handlers share. These are the use cases, and the routes that lead to the handlers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Routes:
         return keep
 
     def action(self, path: str, then: str = "", again: Page | None = None) -> Callable[[Action], Action]:
-        """Let a handler answer POST at a path; it returns a response, or what to say on the next page.
+        """Let a handler answer POST at a path. It returns a response, or what to say on the next page.
 
         Args:
             then: the next page, with the path's parameters in braces.

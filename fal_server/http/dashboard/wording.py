@@ -45,7 +45,7 @@ def span(seconds: float | None) -> str:
 
 
 def ago(now: datetime, at: datetime | None) -> str:
-    """Return how long ago a time was, with the exact time as a tooltip."""
+    """Return how long ago a time was. The exact time is a tooltip."""
     if at is None:
         return "never"
     seconds = (now - at).total_seconds()

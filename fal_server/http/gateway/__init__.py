@@ -1,1 +1,1 @@
-"""Calls to apps: relays a request to a runner and the response back."""
+"""Relays calls to apps: a request to a runner, the response back."""

@@ -1,4 +1,4 @@
-"""Parses a request to an app: the app, the key, and the head for the runner."""
+"""Parses a request to an app. It finds the app, the key, and the head for the runner."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class AppRequest:
         self.fields = b"".join(fields)
 
     def _kept(self, trace: list[tuple[bytes, bytes]]) -> list[bytes]:
-        """Return the header lines of the trace context; none if there is no valid one."""
+        """Return the trace context's header lines; none without a valid one."""
         parent = next((value for name, value in trace if name == b"traceparent"), b"")
         if not is_traceparent(parent.decode("latin-1")):
             return []
@@ -131,13 +131,13 @@ class AppRequest:
         self.fields = before + line + after if own and self.traceparent else self.fields + line
 
     def set_default(self, name: bytes, line: bytes) -> None:
-        """Add a header line for the runner, unless the caller has sent this field."""
+        """Add a header line for the runner unless the caller sent it."""
         if not self.fields.startswith(name + b":") and b"\r\n" + name + b":" not in self.fields:
             self.fields += line
 
 
 def split_target(target: bytes) -> tuple[str, str, bytes]:
-    """Split a request's target into owner, app, and the path for the app.
+    """Split a request's target into owner, app, and the app's path.
 
     Raises:
         HttpError: it does not name an owner and an app.
@@ -156,7 +156,7 @@ _split_cached = lru_cache(maxsize=1024)(split_target)
 
 
 def without_token(path: bytes) -> tuple[bytes, str | None]:
-    """Remove `fal_jwt_token` from a path with a query; return the rest and the token."""
+    """Remove `fal_jwt_token` from a path with a query. Return the rest and the token."""
     if _TOKEN not in path:
         return path, None
     before, _, query = path.partition(b"?")
@@ -168,17 +168,17 @@ def without_token(path: bytes) -> tuple[bytes, str | None]:
 
 
 def segment(raw: bytes) -> str:
-    """Return a decoded path segment; bytes that are not UTF-8 match no name."""
+    """Return a decoded path segment. Bytes that are not UTF-8 match no name."""
     return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
 
 
 def _nominated(value: bytes) -> list[bytes]:
-    """Return the tokens of a Connection field, except those for keeping the connection."""
+    """Return a Connection field's tokens, except those that keep the connection."""
     return [] if value in _NOMINATES_NONE else tokens(value)
 
 
 def _without(fields: list[bytes], nominated: list[bytes]) -> list[bytes]:
-    """Return header lines without those that Connection names, which must not be forwarded (RFC 9110, 7.6.1)."""
+    """Return header lines without those that Connection names. Those must not be forwarded (RFC 9110, 7.6.1)."""
     ending = tuple(token + b":" for token in nominated if token not in (b"close", b"keep-alive", b"upgrade", b"host"))
     return [line for line in fields if not line.startswith(ending)]
 

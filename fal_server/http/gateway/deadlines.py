@@ -1,4 +1,4 @@
-"""Many deadlines with few timers: requests with equal timeouts are due in the order of their start."""
+"""Many deadlines with few timers. Requests with equal timeouts are due in the order of their start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Deadlines:
             self._timers[seconds] = self._loop.call_at(due, self._sweep, seconds)
 
     def discard(self, member: Timed, seconds: float) -> None:
-        """Remove a deadline; the timer keeps running and checks what is due when it fires."""
+        """Remove a deadline. The timer keeps running and checks what is due when it fires."""
         queue = self._queues.get(seconds)
         if queue is not None:
             queue.pop(member, None)

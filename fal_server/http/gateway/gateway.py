@@ -1,4 +1,4 @@
-"""Answers requests to apps: finds the app, checks the key, gets a runner, and relays the request."""
+"""Answers requests to apps. It finds the app, checks the key, gets a runner, and relays the request."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Gateway:
         self._tasks = TaskSet(_log)
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer now or later; a task is only created if the request must wait."""
+        """Answer now or later. A task is only created if the request must wait."""
         request_id = self._ids.next()
         try:
             request = AppRequest(exchange)
@@ -155,7 +155,7 @@ class Gateway:
         authenticated: bool,
         caller: str | None,
     ) -> None:
-        """Continue in a task, because the key must be looked up or no runner is free."""
+        """Continue in a task. The key must be looked up, or no runner is free."""
         waiting = WaitingDriver(exchange, request.length)
         exchange.driver = waiting
         waiting.task = self.spawn(
@@ -260,7 +260,7 @@ class Gateway:
         )
 
     async def _answers_messages(self, exchange: Exchange, request: AppRequest, app: RoutedApp) -> bool:
-        """Return whether a WebSocket carries requests to an HTTP endpoint: by its host, or by its path."""
+        """Return whether a WebSocket carries requests to an HTTP endpoint. Its host or its path tells that."""
         if is_socket_host(exchange.host.decode("latin-1")):
             return True
         path = request.path.partition(b"?")[0].decode("latin-1")
@@ -283,7 +283,7 @@ class Gateway:
         )
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
-        """Tell the app that a complete request on a runner is cancelled, because its caller has left."""
+        """Tell the app that a complete request on a runner is cancelled. Its caller has left."""
         self.spawn(self._cancellations.tell(lease, request_id, path.decode("latin-1")))
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -298,7 +298,7 @@ class Gateway:
 
 
 def _http_error(error: Fault | HttpError) -> HttpError:
-    """Return the error to answer with; two faults have special messages when they end a call."""
+    """Return the error to answer with. Two faults have special messages when they end a call."""
     if isinstance(error, HttpError):
         return error
     answer = http_error(error)

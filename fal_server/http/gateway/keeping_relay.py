@@ -1,4 +1,4 @@
-"""Relays a request like any other, and keeps what it sent and got, for controllers that were asked to."""
+"""Relays a request like any other. It keeps what it sent and got, for controllers that were asked to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fal_server.live.ended_payloads import EndedPayloads
 
 
 class KeepingRelay(Relay):
-    """Keeps both bodies up to a size; a class of its own, so that other controllers do not pay for it.
+    """Keeps both bodies up to a size. It is a class of its own, so that other controllers do not pay for it.
 
     Args:
         kept: receives the bodies at the end.

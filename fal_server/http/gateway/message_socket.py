@@ -1,4 +1,4 @@
-"""Calls an HTTP endpoint of an app over a WebSocket: each message is the body of a request.
+"""Calls an app's HTTP endpoint over a WebSocket. Each message is the body of a request.
 
 The response to a request is a `start` message with its id, the status and the header fields, then the parts of the body
 as they arrive, then an `end` message. Requests of one connection are answered in order.
@@ -39,7 +39,7 @@ _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-stop-runner", b"x-fal-run
 
 
 def is_socket_host(host: str) -> bool:
-    """Return whether a host, with or without its port, is for WebSockets to HTTP endpoints."""
+    """Return whether a host is for WebSockets to HTTP endpoints. It may have its port."""
     return host[:3].lower() == "ws."
 
 
@@ -53,7 +53,7 @@ class SocketContext(Protocol):
     ended: EndedRequests | None
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
-        """Handle the disconnect of a caller whose complete request is on a runner."""
+        """Handle a caller's disconnect while its complete request is on a runner."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -265,7 +265,7 @@ class MessageSocket(WebSocketProtocol):
         return _outcome_of(upstream)
 
     def _traceparent(self, request_id: str) -> str:
-        """Return the trace context for the app; the caller's, of the connection, is the parent of each message."""
+        """Return the trace context for the app. The caller's, of the connection, is the parent of each message."""
         request = self._request
         return traceparent_for_app(
             request_id, request.traceparent.decode("latin-1"), exported=request.trace is not None
@@ -328,7 +328,7 @@ class _AnswerParts:
         self._broken: HttpError | None = None
 
     async def next(self) -> tuple[bytes, bool]:
-        """Return the next part once it arrives, and whether it is the last.
+        """Return the next part once it arrives. Also return whether it is the last.
 
         Raises:
             HttpError: the connection broke before the response started.

@@ -1,4 +1,4 @@
-"""Reads the metrics pages of apps, each with one request on a separate connection."""
+"""Reads the metrics pages of apps. Each takes one request on a separate connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which header fields pass between callers and apps, for calls and for the queue."""
+"""Decides which header fields pass between callers and apps. This holds for calls and for the queue."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def withheld(name: bytes) -> bool:
 
 
 def has_key(name: bytes, value: bytes) -> bool:
-    """Return whether a field contains the caller's platform key, which apps must not get."""
+    """Return whether a field contains the caller's platform key. Apps must not get it."""
     return name == b"authorization" and key_of(value.decode("latin-1")) is not None
 
 
 def kept_in_app(name: bytes, value: bytes, base: bytes) -> bytes | None:
-    """Return the value of an app's response field, restricted to the app's own paths in a browser.
+    """Restrict an app's response field to its own paths in a browser.
 
     All apps share one origin. A cookie for `/` would reach every app, and a service worker with such a scope would
     answer for every app.

@@ -1,4 +1,4 @@
-"""Relays one request to a runner, and the response back to the client."""
+"""Relays one request to a runner and the response back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RelayContext(Protocol):
     ended: EndedRequests | None
 
     def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
-        """Handle the disconnect of a caller whose complete request is on a runner."""
+        """Handle a caller's disconnect while its complete request is on a runner."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -50,7 +50,7 @@ class RelayContext(Protocol):
 
 
 class Relay:
-    """Relays one request; holds the lease from `start` to the end, and releases it once with the outcome."""
+    """Relays one request. It holds the lease from `start` to the end, and releases it once with the outcome."""
 
     __slots__ = (
         "_app_id",
@@ -147,7 +147,7 @@ class Relay:
                 self._send(upstream)
 
     def _send(self, upstream: Upstream) -> None:
-        """Write the request's head, with the part of the body that has arrived."""
+        """Write the request's head with the body's part that has arrived."""
         exchange = self._exchange
         self._upstream = upstream
         upstream.start_request(self, bodyless=exchange.method == b"HEAD")
@@ -228,7 +228,7 @@ class Relay:
     # Called by the runner's connection.
 
     def on_runner_slow(self) -> None:
-        """Leave the body in the exchange, which pauses reading when it is full."""
+        """Leave the body in the exchange. That pauses reading when it is full."""
         self._runner_slow = True
 
     def on_runner_ready(self) -> None:
@@ -261,7 +261,7 @@ class Relay:
         exchange.send(body, end=True)
 
     def on_broken(self, detail: str) -> None:
-        """Try once more if that is safe; otherwise fail, so that the client does not see a complete response."""
+        """Try once more if that is safe. Otherwise fail, so that the client does not see a complete response."""
         upstream = self._upstream
         assert upstream is not None
         if upstream.reused and not upstream.answered and self._sent and self._exchange.method in _IDEMPOTENT:
@@ -315,14 +315,14 @@ class Relay:
         return b"".join(fields), length
 
     def _kept(self, name: bytes, value: bytes) -> bytes:
-        """Return the line of a field restricted to the app's own paths, or nothing."""
+        """Return a field's line, restricted to the app's own paths, or nothing."""
         target = self._exchange.target
         path = (target if target.startswith(b"/") else origin_form(target)).partition(b"?")[0]
         kept = kept_in_app(name, value, b"/".join(path.split(b"/", 3)[:3]))
         return b"" if kept is None else b"%b: %b\r\n" % (name, kept)
 
     def _switch(self, upstream: Upstream) -> None:
-        """Join the two connections, so that client and app exchange WebSocket frames directly."""
+        """Join the two connections. Client and app exchange WebSocket frames directly."""
         exchange = self._exchange
         if not exchange.upgrade:
             self._fail("runner_connection_error", "the runner answered 101 to a request without Upgrade")
@@ -350,7 +350,7 @@ class Relay:
         self._exchange.end()
 
     def _record(self) -> None:
-        """Record how the request ended; on the path of every call, so most of the work is deferred."""
+        """Record how the request ended. This is on the path of every call, so most of the work is deferred."""
         exchange, lease, ended = self._exchange, self._lease, self._context.ended
         assert ended is not None
         left = not exchange.finished and exchange.error_type is None
@@ -376,7 +376,7 @@ class Relay:
         )
 
     def time_out(self) -> None:
-        """Fail a request that took too long, which ends the runner unless the caller caused the delay."""
+        """Fail a request that took too long. This ends the runner unless the caller caused the delay."""
         limit = f"within the app's request_timeout of {self._seconds:g} s"
         with_runner = self._upstream is None or self._runner_slow or self._sent_end or self._exchange.complete
         if self._paused or not with_runner:
@@ -403,7 +403,7 @@ class Relay:
             self._body_clock.stop()
 
     def _fail(self, error_type: str, detail: str) -> None:
-        """Fail because of the runner; the caller learns how it ended, which is only known a little later."""
+        """Fail because of the runner. The caller learns how it ended, which is only known a little later."""
         error = HttpError(503, error_type, detail)
         if self._exchange.undo_start():
             self._finish()
@@ -413,7 +413,7 @@ class Relay:
             self._send_failure(Outcome.RUNNER_FAILED, error)
 
     def _fail_if_gone(self, error_type: str, detail: str) -> None:
-        """Fail because of the connection; the runner ends only if it accepts no other."""
+        """Fail because of the connection. The runner ends only if it accepts no other."""
         error = HttpError(503, error_type, detail)
         self._exchange.undo_start()
         self._finish()
@@ -478,20 +478,20 @@ class Relay:
             task.cancel()
 
     def _end_by_probe(self) -> None:
-        """Release the connection to the runner, and the lease once a probe shows whether the runner still listens."""
+        """Release the connection, and the lease after a probe. The probe shows whether the runner still listens."""
         self._over = True
         self._stop_clocks()
         self._drop()
         self._context.spawn(self._probe())
 
     def _drop(self) -> None:
-        """Break the connection to the runner, unless it was returned to the pool."""
+        """Break the connection to the runner unless the pool has it back."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.end_request(reusable=False)
 
     async def _probe(self) -> None:
-        """Release the lease, which ends the runner if it no longer accepts connections."""
+        """Release the lease. This ends the runner if it no longer accepts connections."""
         outcome = Outcome.RUNNER_FAILED
         try:
             if await self._listens():
@@ -500,7 +500,7 @@ class Relay:
             self._context.dispatcher.release(self._lease, outcome)
 
     async def _listens(self) -> bool:
-        """Return whether the runner accepts connections, as far as this can be determined."""
+        """Return whether the runner accepts connections, as far as can be determined."""
         try:
             upstream = await self._context.pool.connect(
                 self._lease.runner_id, self._lease.address, seconds=self._context.connect_seconds

@@ -29,7 +29,7 @@ _NO_BODY_END = (b"content-length", b"transfer-encoding")
 
 
 def knock_and_proof(gate_key: str) -> tuple[bytes, bytes]:
-    """Return the bytes that open a gate, and its expected answer; see fal_runner.worker.gate."""
+    """Return the bytes that open a gate, and its expected answer. See fal_runner.worker.gate."""
     nonce = os.urandom(NONCE_BYTES)
     secret = gate_key.encode()
     return KNOCK + nonce + prove(secret, CALLER, nonce), prove(secret, APP, nonce)
@@ -66,7 +66,7 @@ class ResponseListener(Protocol):
     """Has sent a request, and receives the runner's response."""
 
     def on_response(self) -> None:
-        """Handle a head, a part of the body, or the end of the response."""
+        """Handle a head, a body's part, or the end of a response."""
         ...
 
     def on_broken(self, detail: str) -> None:
@@ -148,7 +148,7 @@ class Upstream(asyncio.Protocol):
         self._head_bytes = 0
 
     def start_request(self, listener: ResponseListener, *, bodyless: bool) -> None:
-        """Reserve the connection for a request, which the caller then writes to `transport`.
+        """Reserve the connection for a request. The caller then writes it to `transport`.
 
         Args:
             bodyless: the response has no body, whatever its head says (HEAD).
@@ -158,7 +158,7 @@ class Upstream(asyncio.Protocol):
         self._bodyless = bodyless
 
     def alive(self) -> bool:
-        """Return whether it is open, asking the kernel, because the event loop may not have noticed a close yet."""
+        """Return whether it is open, asking the kernel. The event loop may not have noticed a close yet."""
         if self.lost or self.transport.is_closing():
             return False
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
@@ -221,7 +221,7 @@ class Upstream(asyncio.Protocol):
         listener.on_response()
 
     def _checked(self, data: bytes) -> bytes:
-        """Check the gate's proof at the start of the data, and return the rest; a wrong one ends the connection."""
+        """Check the gate's proof at the start of the data. Return the rest. A wrong proof ends the connection."""
         proof, rest = data[: len(self._proof)], data[len(self._proof) :]
         if not self._proof.startswith(proof):
             if self.listener is not None:
@@ -305,12 +305,12 @@ class Upstream(asyncio.Protocol):
 
 
 def _node_silent(why: object) -> NodeTrouble:
-    """Return the fault of a runner behind the door of a node that does not answer."""
+    """Return the fault of a runner whose node does not answer."""
     return NodeTrouble(f"the node of the runner does not answer ({why}): try again later")
 
 
 async def stays_open(upstream: Upstream) -> bool:
-    """Return whether a new connection is still open after a short time; close it.
+    """Return whether a new connection is still open after a short time. Close it.
 
     A process that ends may close a request's connection before the port on which it listens. Connections made in
     between are reset.

@@ -1,4 +1,4 @@
-"""Waits for request bodies: a caller gets a slot only after sending its part, and only while it sends."""
+"""Waits for request bodies. A caller gets a slot only after sending its part, and only while it sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_BYTES = 4 * 1024
 
 
 def body_is_here(exchange: Exchange, length: int | None) -> bool:
-    """Return whether a body is complete, or buffered up to the limit; one of unknown length may be a dialogue."""
+    """Return whether a body is complete, or buffered up to the limit. One of unknown length may be a dialogue."""
     return exchange.complete or length is None or exchange.buffered >= min(length, _HELD_BYTES)
 
 
@@ -75,7 +75,7 @@ class Receiving(Protocol):
     """A request whose body is forwarded to a runner as it arrives."""
 
     def waits_for_caller(self) -> bool | None:
-        """Return whether only the caller delays the body; None if no more of it is needed."""
+        """Return whether only the caller delays the body. None if no more of it is needed."""
         ...
 
     def body_too_slow(self, seconds: float) -> None:

@@ -66,7 +66,7 @@ class HttpOutboundClient:
             raise OSError(f"{type(error).__name__}: {error}") from error
 
     async def _post(self, client: httpx.AsyncClient, call: OutboundCall) -> Receipt:
-        """Call a checked address of the host, under the name in the URL."""
+        """Call a host's checked address, under the name in the URL."""
         import httpx
 
         url = httpx.URL(call.url)
@@ -110,7 +110,7 @@ class HttpOutboundClient:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); None if there is none, or it is not one."""
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3). None if there is none, or it is not one."""
     if retry_after is None:
         return None
     if retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= _MOST_DIGITS:

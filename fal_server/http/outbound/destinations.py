@@ -1,4 +1,4 @@
-"""Decides which addresses the controller calls for a caller: no local or private ones, unless allowed."""
+"""Decides which addresses the controller calls for a caller. It calls no local or private ones, unless allowed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Destinations:
 
 
 def _plain(address: Address) -> Address:
-    """Return the IPv4 address embedded in an IPv6 address, or the address itself."""
+    """Return an IPv6 address's embedded IPv4 address, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:

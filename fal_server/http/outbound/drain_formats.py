@@ -30,12 +30,12 @@ def written(form: DrainFormat, account: str, entries: Sequence[LogEntry]) -> tup
 
 
 def to_ndjson(entries: Sequence[LogEntry]) -> bytes:
-    """Return an object a line, with the names that fal publishes; what is not known is left out."""
+    """Return an object a line, with the names that fal publishes. What is not known is left out."""
     return "".join(f"{json.dumps(_object(entry), separators=(',', ':'))}\n" for entry in entries).encode()
 
 
 def to_loki(account: str, entries: Sequence[LogEntry]) -> bytes:
-    """Return the body of a call of Loki's push API: a stream for each app, level and source."""
+    """Return the body of a call of Loki's push API. It has a stream for each app, level and source."""
     streams: dict[tuple[str, LogLevel, str], list[list[object]]] = {}
     for entry in entries:
         values = streams.setdefault((entry.app_name, entry.level, entry.source.value), [])
@@ -53,7 +53,7 @@ def to_loki(account: str, entries: Sequence[LogEntry]) -> bytes:
 
 
 def to_otlp(account: str, entries: Sequence[LogEntry]) -> bytes:
-    """Return the body of a call of OTLP over HTTP: a resource for each runner, in the order of its lines."""
+    """Return the body of an OTLP call over HTTP. It has a resource for each runner, in the order of its lines."""
     # Loading the messages takes a tenth of a second: only whoever has such a drain pays for it.
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue

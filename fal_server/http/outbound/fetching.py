@@ -25,7 +25,7 @@ _AT_ONCE = 8
 
 
 class UrlFetcher:
-    """Implements the port Fetcher with the standard library in threads: follows redirects, uses no proxies.
+    """Implements the port Fetcher with the standard library in threads. It follows redirects, and uses no proxies.
 
     It has its own threads, so that slow servers delay no other work of the controller.
 
@@ -102,7 +102,7 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
-        """Return the context, loaded by the first thread that needs it: a controller starts sooner without it."""
+        """Return the context, loaded by the first thread that needs it. A controller starts sooner without it."""
         return trusting_context()
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:

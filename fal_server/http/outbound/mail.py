@@ -73,7 +73,7 @@ class SmtpMailClient:
 
 
 class _Connection(smtplib.SMTP):
-    """A connection to a checked address of the server, under its own name."""
+    """A connection to a server's checked address, under its own name."""
 
     def __init__(
         self,

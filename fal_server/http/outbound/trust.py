@@ -1,4 +1,4 @@
-"""The authorities that calls to other hosts trust: the public ones, and those of this machine."""
+"""The authorities that calls to other hosts trust. They are the public ones, and those of this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.core.authorities import SYSTEM_AUTHORITIES
 
 
 def trusting_context(files: Sequence[Path] = SYSTEM_AUTHORITIES) -> ssl.SSLContext:
-    """Return a context that trusts the public authorities and those in the first of these files that exists.
+    """Return a context that trusts the public authorities and a file's. The file is the first of these that exists.
 
     A company's own authority is in that file, and a slim image has none. If it is damaged, the public ones remain.
     Loading takes a tenth of a second.

@@ -1,1 +1,1 @@
-"""The paths that the controller answers itself: runners and logs, the account, queue, files, tokens."""
+"""The paths that the controller answers itself. They are runners and logs, the account, queue, files, tokens."""

@@ -1,4 +1,4 @@
-"""The account over REST: its identity, its teams, its apps' metadata, and its runners' GPUs."""
+"""The account over REST: identity, teams, apps' metadata, and runners' GPUs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AccountRoutes:
         return JSONResponse({**_names(view.account), "is_paying": True, "members": [], "quotas": quotas})
 
     async def _teams(self, request: Request, caller: Principal) -> Response:
-        """Answer with the account too, as a team of one, because clients look up their own user here."""
+        """Answer with the account too, as a team of one. Clients look up their own user here."""
         views = await self._accounts.list(caller)
         return JSONResponse([{**_names(view.account), "is_org": False} for view in views])
 
@@ -63,7 +63,7 @@ class AccountRoutes:
         )
 
     async def _metadata(self, request: Request, caller: Principal) -> Response:
-        """Answer with the app's metadata; `openapi` is there if our or the published package serves it."""
+        """Answer with the app's metadata. `openapi` is there if our or the published package serves it."""
         self._known.own(caller.scope.account, request.path_params["owner"])
         return JSONResponse(dict(await self._revisions.metadata(caller.scope, request.path_params["app"])))
 

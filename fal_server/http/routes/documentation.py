@@ -64,7 +64,7 @@ class _File:
 
 
 class DocumentationRoutes:
-    """The routes of the site, which is read once, at the first request.
+    """The routes of the site. It is read once, at the first request.
 
     Args:
         site: the folder of the built site, which need not exist.
@@ -104,7 +104,7 @@ class DocumentationRoutes:
 
 
 def _read(site: Path) -> Mapping[str, _File]:
-    """Return the files of a site by their paths, ignoring other kinds of files."""
+    """Return a site's files by their paths, ignoring other kinds of files."""
     found: dict[str, _File] = {}
     for path in sorted(site.rglob("*")) if site.is_dir() else ():
         kind = _KINDS.get(path.suffix)

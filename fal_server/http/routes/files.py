@@ -1,4 +1,4 @@
-"""/files over REST: the content of /data, and the files of apps before a deploy."""
+"""Serves /files over REST: /data, and apps' files before a deploy."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def form_file(request: Request) -> AsyncIterator[bytes]:
 
 
 async def check_parts(request: Request) -> None:
-    """Check the form of a body that completes an upload; the controller already knows the parts.
+    """Check the form of a body that completes an upload. The controller already knows the parts.
 
     Raises:
         InvalidArgument: `parts` is not a list.

@@ -1,4 +1,4 @@
-"""Admits callers of the controller's own routes by their keys' permissions, before a body is read."""
+"""Admits callers of the controller's own routes by their keys' permissions. It does so before a body is read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Guard:
         return Route(path, admitted, methods=[method])
 
     def open_route(self, method: str, path: str, endpoint: OpenEndpoint) -> Route:
-        """Return a route that needs no permission, or whose endpoint checks the caller itself.
+        """Return a route that needs no permission or whose endpoint checks callers.
 
         Raises:
             KeyError: the table has no row for it.
@@ -73,7 +73,7 @@ class Guard:
         return Route(path, endpoint, methods=[method])
 
     async def caller_of_app(self, request: Request, app: RoutedApp) -> Principal | None:
-        """Return the caller of an app; None is a caller without a valid key, which only public apps admit.
+        """Return the caller of an app. None is a caller without a valid key, which only public apps admit.
 
         Raises:
             Unauthenticated: the app is private, and the key is missing or wrong.
@@ -101,7 +101,7 @@ class Guard:
             return None
 
     async def known_holder(self, request: Request) -> Principal:
-        """Return the caller of a route that checks each of its calls itself: any valid key suffices.
+        """Return the caller of a route that checks each call itself. Any valid key suffices.
 
         Raises:
             Unauthenticated: there is no valid key or token.
@@ -111,7 +111,7 @@ class Guard:
         return caller
 
     async def is_of(self, caller: Principal | None, key_id: str | None, app: RoutedApp) -> bool:
-        """Return whether a caller may see an object that was created with a key at an app.
+        """Return whether a caller may see this object. It was created with a key at an app.
 
         Other keys of the app's account may see it if they could call the app as a private one; other keys of the
         creating account may, if they may call apps and are not restricted.
@@ -183,7 +183,7 @@ class Guard:
 
 
 def _hold_to_part(request: Request, caller: Principal, path: str) -> None:
-    """Refuse a caller whose key is for one app or environment, unless the route is about that.
+    """Refuse a caller whose key is for one app or environment. A route about that is allowed.
 
     Raises:
         PermissionDenied: the route is about the whole account.
@@ -199,7 +199,7 @@ def _hold_to_part(request: Request, caller: Principal, path: str) -> None:
 
 
 def names_key(request: Request) -> bool:
-    """Return whether a request names its caller itself, by a key or a token."""
+    """Return whether a request names its caller by a key or token."""
     return "authorization" in request.headers
 
 

@@ -1,4 +1,4 @@
-"""Allowed hosts of requests, and the prefix `queue.`, by which the published clients address the queue."""
+"""Allowed hosts of requests, and the prefix `queue.`. Published clients address the queue by it."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ class AllowedHosts:
 
 
 def is_cloud_host(host: str) -> bool:
-    """Return whether a host, with or without its port, leads here only through a proxy."""
+    """Return whether a host leads here only through a proxy. It may have its port."""
     return host.partition(":")[0].lower() in CLOUD_HOSTS
 
 
 def is_queue_host(host: str) -> bool:
-    """Return whether a host, with or without its port, is the queue's: its name starts with `queue.`."""
+    """Return whether a host, with or without its port, is the queue's. Its name starts with `queue.`."""
     return host[: len(_QUEUE_LABEL)].lower() == _QUEUE_LABEL
 
 
 def queue_base(scheme: str, host: str) -> str:
-    """Return the base of the queue's addresses, for a caller of this host."""
+    """Return the base of the queue's addresses for this host's caller."""
     return f"{scheme}://{host}" + ("" if is_queue_host(host) else QUEUE_PREFIX)
 
 
 def folder_of(request: Request, path: str, scheme: str = "") -> str:
-    """Return a content security policy's source for a folder of the controller's own pages.
+    """Return a folder's source for a content security policy. The folder has the controller's own pages.
 
     Apps have the same origin, so the origin alone would allow their files.
 

@@ -18,12 +18,12 @@ async def line_events(
     comment_seconds: float = COMMENT_SECONDS,
     seconds: float | None = None,
 ) -> AsyncGenerator[bytes]:
-    """Yield the events of lines until the runner has ended or the controller drains.
+    """Yield lines' events until the runner ends or the controller drains.
 
     Args:
         line: returns the event of a line.
         comment_seconds: a stream without lines sends a comment at this interval, because proxies close silent
-        connections.
+            connections.
         seconds: end after this time; None means never.
     """
     pending: asyncio.Task[LogBatch | None] | None = None

@@ -1,4 +1,4 @@
-"""Tools for agents over streamable HTTP, which call the controller's own routes, and a guide for agents."""
+"""Tools for agents over streamable HTTP, and a guide for them. The tools call the controller's own routes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class _RouteAnswer:
 
 
 class _OwnRoutes:
-    """Implements the port Platform: calls the controller's own routes on behalf of a request's caller."""
+    """Implements the port Platform. It calls the controller's own routes on behalf of a request's caller."""
 
     def __init__(self, app: ASGIApp, scope: Scope, caller: Principal) -> None:
         self._app = app

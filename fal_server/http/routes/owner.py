@@ -1,4 +1,4 @@
-"""Actions of the state directory's owner, without a key, on a unix socket that nobody else can reach."""
+"""Actions of the state directory's owner, without a key. They go over a unix socket that nobody else can reach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OwnedNodes(Protocol):
         ...
 
     async def drain(self, name: str, *, undo: bool) -> None:
-        """Start nothing more on a node and move its runners elsewhere, or end that."""
+        """Start nothing more on a node and move its runners elsewhere. A request may also end that."""
         ...
 
     async def remove(self, name: str, *, force: bool) -> None:

@@ -13,7 +13,7 @@ _MOST_DIGITS = 9
 
 
 def number(request: Request, name: str, *, usual: int, most: int) -> int:
-    """Return a number from 1 to `most`, or `usual` if it is missing.
+    """Return a number from 1 to `most`. It is `usual` if it is missing.
 
     Raises:
         InvalidArgument: it is anything else.
@@ -46,7 +46,7 @@ def given_time(request: Request, name: str, zone: tzinfo = UTC) -> datetime | No
 
 
 def one_of(request: Request, name: str, possible: Sequence[str]) -> str | None:
-    """Return one of the possible words, in any case, or None if it is missing.
+    """Return one of the possible words, or None if it is missing. Its case does not matter.
 
     Raises:
         InvalidArgument: it is another word.

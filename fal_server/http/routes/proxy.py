@@ -1,4 +1,4 @@
-"""The endpoint for `proxyUrl` in `@fal-ai/client`: this controller answers requests for the cloud's hosts.
+"""The endpoint for `proxyUrl` in `@fal-ai/client`. This controller answers requests for the cloud's hosts.
 
 The client sends each request of a page to one address, and names the real address in a header. Only addresses of the
 cloud's hosts are accepted, and they lead only to this controller: nothing is fetched. The page's own key authorizes the

@@ -1,4 +1,4 @@
-"""The queue over HTTP, in the published clients' form: submit, status, result, cancel, and a status stream."""
+"""The queue over HTTP, in the published clients' form. It has submit, status, result, cancel, and a status stream."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class QueueRoutes:
             return await self._queue.submit(await submission_of(request, app, path, None, take))
 
     async def _check_reader(self, caller: Principal | None, app: RoutedApp, request_id: str) -> None:
-        """Allow access to a request made with a key only to the key's account and the app's.
+        """Allow only a key's account and the app's to access a request. The request was made with the key.
 
         Raises:
             NotFound: there is no such request for this caller.
@@ -196,7 +196,7 @@ def document(status: QueueStatus, base: str) -> dict[str, object]:
 
 
 def waits(status: QueueStatus) -> dict[str, object]:
-    """Return why a request waits, as additional keys; none if others are ahead or it is its turn."""
+    """Return why a request waits, as additional keys. There are none if others are ahead or it is its turn."""
     delay = status.delay
     if delay is None:
         return {}
@@ -211,7 +211,7 @@ def _metrics(request: QueuedRequest) -> dict[str, float]:
 
 
 def scheme_of(request: Request) -> str:
-    """Return the scheme for addresses in responses; a TLS proxy names it, and a liar only misleads itself."""
+    """Return the scheme for addresses in responses. A TLS proxy names it, and a liar only misleads itself."""
     forwarded = request.headers.get("x-forwarded-proto", "")
     return forwarded if forwarded in ("http", "https") else request.url.scheme
 

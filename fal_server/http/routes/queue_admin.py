@@ -1,4 +1,4 @@
-"""The owner's view of the queue: its size, its requests, flushing, cancelling and redriving."""
+"""The owner's view of the queue. It shows size and requests, and offers flushing, cancelling and redriving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI application of the controller's own routes, including two that describe the controller."""
+"""The ASGI application of the controller's own routes. Two of them describe the controller."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _RESERVED = frozenset(name.encode() for name in RESERVED_NICKNAMES)
 
 
 class Router:
-    """Sends each exchange to the gateway or to the controller's own ASGI application.
+    """Sends exchanges to the gateway or the controller's own ASGI application.
 
     On a queue host, the path of an app means the queue, as if it were below /queue. Pages of other origins may call the
     controller's own paths, so preflights for them are answered here.

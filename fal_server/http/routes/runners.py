@@ -49,7 +49,7 @@ class RunnerRoutes:
         return JSONResponse(_runner_item(view.runner))
 
     async def _history(self, request: Request, caller: Principal) -> Response:
-        """Answer with a page, newest first; `next_until` is the `until` of the next page, or null."""
+        """Answer with a page, newest first. `next_until` is the `until` of the next page, or null."""
         query = LogQuery(
             runner_id=_job_id(request),
             since=given_time(request, "since"),
@@ -67,7 +67,7 @@ class RunnerRoutes:
         )
 
     async def _page_of_whole_times(self, scope: Scope, query: LogQuery) -> tuple[Sequence[LogEntry], datetime | None]:
-        """Return a page that does not end between two lines of the same time, because the next page starts at a time.
+        """Return a page that does not split lines of the same time. The next page starts at a time.
 
         If some lines of the last time are missing, they are left to the next page; a time that fills the page alone is
         read to its end.
@@ -91,7 +91,7 @@ class RunnerRoutes:
         return found, None
 
     async def _stream(self, request: Request, caller: Principal) -> Response:
-        """Answer with lines as server-sent events, until the runner has ended or the controller drains."""
+        """Answer with lines as server-sent events. They end when the runner has ended or the controller drains."""
         draining: asyncio.Event = request.scope["state"]["draining"]
         batches = self._logs.follow(
             caller.scope, LogQuery(runner_id=_job_id(request), since=given_time(request, "since"))
@@ -100,7 +100,7 @@ class RunnerRoutes:
 
 
 def log_item(entry: LogEntry) -> dict[str, str | int | None]:
-    """Return a line as JSON values: the published keys in their form, plus our own."""
+    """Return a line as JSON values. It has the published keys in their form, plus our own."""
     return {
         "timestamp": entry.timestamp.isoformat().replace("+00:00", "Z"),
         "level": entry.level.value,

@@ -1,4 +1,4 @@
-"""Files with a public address: /storage and /files/upload, in the published clients' form."""
+"""Files with a public address, in the published clients' form. They are at /storage and /files/upload."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class StorageRoutes:
         return JSONResponse({"access_url": self._address(request, reserved), "uploadId": upload_id})
 
     def _address(self, request: Request, reserved: Reserved) -> str:
-        """Return the address of a file, which runners, without the caller's proxy, must reach, too."""
+        """Return the address of a file. Runners, without the caller's proxy, must reach it, too."""
         base = self._base_url if is_cloud_host(request.headers.get("host", "")) else base_of(request)
         return base + reserved.path
 
@@ -131,7 +131,7 @@ def lifecycle_of(request: Request) -> str | None:
 
 
 def reserved_by_headers(objects: Objects, request: Request, caller: Principal) -> Reserved:
-    """Reserve an address for a body whose name and type are in the headers."""
+    """Reserve an address for a body. Its name and type are in the headers."""
     headers = request.headers
     return objects.reserve(
         caller.scope.account, headers.get("x-fal-file-name"), headers.get("content-type"), lifecycle_of(request)
@@ -139,7 +139,7 @@ def reserved_by_headers(objects: Objects, request: Request, caller: Principal) -
 
 
 def base_of(request: Request) -> str:
-    """Return the scheme, host and port by which the caller reached this controller.
+    """Return scheme, host and port by which the caller reached this controller.
 
     Raises:
         InvalidArgument: the Host header is malformed.
@@ -158,7 +158,7 @@ def _opened(path: Path, stored: StoredObject) -> OpenFile:
 
 
 def _headers(stored: StoredObject) -> dict[str, str]:
-    """Return the headers of a file; one that a browser would run as a page gets no rights on this origin."""
+    """Return the headers of a file. One that a browser would run as a page gets no rights on this origin."""
     age = _LONGEST_CACHE
     if stored.expires_at is not None:
         age = max(0, min(age, int((stored.expires_at - stored.created_at).total_seconds())))

@@ -1,4 +1,4 @@
-"""Reads a request to the queue: its options, the headers for the app, and the complete body."""
+"""Reads a request to the queue. It has options, headers for the app, and the complete body."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _READ = frozenset({b"accept-encoding", b"idempotency-key", b"x-fal-no-retry", b"
 
 
 class BodyRoom:
-    """Limits the total memory for bodies of callers without a key, until each body is stored."""
+    """Limits the total memory for bodies of callers without a key. A body counts until it is stored."""
 
     def __init__(self, most_bytes: int = MOST_BODY_BYTES) -> None:
         self._left = most_bytes
 
     @contextmanager
     def share(self) -> Generator[Callable[[int], None]]:
-        """Yield a function that reserves the size of a body so far; the reservation ends with the block.
+        """Yield a function that reserves the size of a body so far. The reservation ends with the block.
 
         Raises:
             ResourceExhausted: other bodies use the room.

@@ -1,4 +1,4 @@
-"""POST /tokens/: short-lived tokens that let a browser open WebSockets to some apps without a key."""
+"""Serves POST /tokens/. Short-lived tokens let a browser open WebSockets to some apps without a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads by runners over a unix socket, so that apps' files never leave the machine."""
+"""Uploads by runners over a unix socket. So apps' files never leave the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workflows over HTTP, in the published clients' form: publish, change and call them, directly or through the queue."""
+"""Workflows over HTTP, in the published clients' form. It publishes, changes and calls them, directly or by queue."""
 
 from __future__ import annotations
 

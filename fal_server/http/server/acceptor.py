@@ -60,7 +60,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept who has connected, and stop listening: the kernel would reset what it has not handed out."""
+        """Accept who has connected, and stop listening. The kernel would reset what it has not handed out."""
         if self._listening.fileno() < 0:
             return
         if self._again is None:
@@ -89,7 +89,7 @@ class Acceptor:
             self._tasks.spawn(self._connect(connection))
 
     def _wait(self, error: OSError) -> None:
-        """Accept again after a pause, during which the reader would otherwise be called all the time."""
+        """Accept again after a pause. During it the reader would otherwise be called all the time."""
         if not self._lacking:
             self._lacking = True
             _log.warning("new connections wait: %s", error.strerror)

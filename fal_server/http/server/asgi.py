@@ -1,4 +1,4 @@
-"""Runs an ASGI application on exchanges, for routes that need no special speed."""
+"""Runs an ASGI application on exchanges. It is for routes that need no special speed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class _AsgiRun:
         self._may_write.set()
 
     async def run(self, app: ASGIApp) -> None:
-        """Call the application; the client gets a complete response or a broken connection."""
+        """Call the application. The client gets a complete response or a broken connection."""
         exchange = self._exchange
         try:
             await app(self._scope(), self._receive, self._send)
@@ -148,7 +148,7 @@ class _AsgiRun:
                 self._give_up()
 
     def _give_up(self) -> None:
-        """Answer a client that stopped sending its body; to the application it has left."""
+        """Answer a client that stopped sending its body. To the application it has left."""
         exchange = self._exchange
         self._given_up = True
         if exchange.started:
@@ -188,7 +188,7 @@ class _AsgiRun:
 
 
 def _host_and_port(address: object) -> tuple[str, int] | None:
-    """Return an address in ASGI's form; that of a unix socket has neither host nor port."""
+    """Return an address in ASGI's form. That of a unix socket has neither host nor port."""
     match address:
         case (str(host), int(port), *_):
             return host, port

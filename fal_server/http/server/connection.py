@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: parses requests, answers them in order, limits time and memory."""
+"""One HTTP/1.1 connection. It parses requests, answers them in order, and limits time and memory."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ class HttpConnection(asyncio.Protocol):
     # Answering.
 
     def _pump(self) -> None:
-        """Hand the next request to the handler; in a loop, because recursion could overflow with pipelined requests."""
+        """Hand the next request to the handler. Loop, because recursion could overflow with pipelined requests."""
         if self._pumping or self._lost:
             return
         self._pumping = True
@@ -348,14 +348,14 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
 
     def _close(self) -> None:
-        """Close once everything written is sent, or if the client takes too long to read it."""
+        """Close once everything written is sent. Also close if the client takes too long to read it."""
         self._closing = self._stop = True
         self.transport.close()
         if not self._lost:
             self._wait_at_most(self._limits.idle_seconds)
 
     def _linger(self) -> None:
-        """Close, but keep reading for a while: a close with unread bytes resets the connection, which may lose data."""
+        """Close, but keep reading for a while. A close with unread bytes resets the connection, which may lose data."""
         if self._lost or not self.transport.can_write_eof():
             self._close()
             return

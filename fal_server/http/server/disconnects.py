@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class DisconnectWatcher:
-    """Watches sockets for their end, which the event loop's transports only notice while reading.
+    """Watches sockets for their end. The event loop's transports only notice it while reading.
 
     It detects a reset, a host that stopped answering, and a closed side. If a client dies in the middle of a large
     upload, the close is detected only once the app has taken the bytes before it.
@@ -20,7 +20,7 @@ class DisconnectWatcher:
         self._watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, transport: asyncio.Transport, gone: Callable[[], None]) -> int:
-        """Call `gone` once when the other side ends the connection; return a handle for `forget`."""
+        """Call `gone` once when the other side ends the connection. Return a handle for `forget`."""
         if self._epoll is None:
             self._epoll = select.epoll()
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look)

@@ -38,7 +38,7 @@ def send_error(exchange: Exchange, request_id: str, error: HttpError) -> None:
 
 
 def answer_preflight(exchange: Exchange, request_id: str) -> bool:
-    """Answer a CORS preflight to a private app or the controller itself; return False for other requests.
+    """Answer a CORS preflight to a private app or the controller. Return False for other requests.
 
     A preflight carries no key, so it can reach neither; a public app answers it itself. A caller with a key may call
     from any page, and the response says whether the page may read it.
@@ -60,5 +60,5 @@ def answer_preflight(exchange: Exchange, request_id: str) -> bool:
 
 
 def _date() -> bytes:
-    """Return the time for a Date field (RFC 9110, 6.6.1); apps' servers add it to their own responses."""
+    """Return the time for a Date field (RFC 9110, 6.6.1). Apps' servers add it to their own responses."""
     return formatdate(usegmt=True).encode()

@@ -14,14 +14,14 @@ _JOIN_LIMIT = 16 * 1024
 
 
 class ResponseDriver(Protocol):
-    """Produces the response of an exchange; the connection notifies it of the client's actions."""
+    """Produces the response of an exchange. The connection notifies it of the client's actions."""
 
     def on_body(self) -> None:
-        """Handle that more of the request's body is available, or that it is complete."""
+        """Handle more of the request's body, or that it is complete."""
         ...
 
     def on_client_gone(self) -> None:
-        """Handle that the client closed the connection, so that nothing more can be sent."""
+        """Handle that the client closed the connection. Nothing more can be sent."""
         ...
 
     def on_client_slow(self) -> None:
@@ -154,12 +154,12 @@ class Exchange:
         self._bodyless = False
 
     def address(self) -> str:
-        """Return the address of the connection's other end, without a port; empty if it has none."""
+        """Return the address of the connection's other end, without a port. Empty if it has none."""
         peer = self.connection.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
     def take_body(self) -> bytes:
-        """Return the part of the body that has arrived, which lets reading continue."""
+        """Return the part of the body that has arrived. This lets reading continue."""
         chunks = self.chunks
         if not chunks:
             return b""
@@ -169,14 +169,14 @@ class Exchange:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def accept_body(self) -> None:
-        """Send `100 Continue` to a client that waits for it before it sends the body."""
+        """Send `100 Continue` to a client that waits for it. The client then sends the body."""
         if self.expects_continue:
             self.expects_continue = False
             if not self.gone and not self.complete and not self.started:
                 self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def start(self, status: int, fields: bytes, length: int | None, *, phrase: bytes | None = None) -> None:
-        """Start the response; its head is sent with the first part of the body.
+        """Start the response. Its head is sent with the first part of the body.
 
         Args:
             fields: header lines, each ended by CRLF, without those about framing and connection.
@@ -213,7 +213,7 @@ class Exchange:
         )
 
     def undo_start(self) -> bool:
-        """Undo `start` if nothing was sent yet; return False if it is too late."""
+        """Undo `start` if nothing was sent yet. Return False if it is too late."""
         if not self._head:
             return not self.started
         self._head = b""
@@ -221,7 +221,7 @@ class Exchange:
         return True
 
     def send(self, body: bytes, *, end: bool) -> None:
-        """Write a part of the body, after the head if that was not sent yet; `end` completes the response."""
+        """Write a part of the body, and before it an unsent head. `end` completes the response."""
         if self.gone or self.finished:
             return
         out = self._head
@@ -258,7 +258,7 @@ class Exchange:
             self.connection.exchange_done(self)
 
     def respond(self, status: int, fields: bytes, body: bytes) -> None:
-        """Send a whole response at once, without waiting for the rest of the request's body."""
+        """Send a whole response at once. Do not wait for the rest of the request's body."""
         if self.started:
             self.abort()
             return
@@ -268,14 +268,14 @@ class Exchange:
         self.send(body, end=True)
 
     def switch(self, fields: bytes, protocol: asyncio.Protocol) -> None:
-        """Answer 101 with these header lines and hand the connection to another protocol."""
+        """Answer 101 with these header lines. Hand the connection to another protocol."""
         self.started = self.finished = True
         self.code = 101
         self.connection.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
         self.connection.release_transport(protocol)
 
     def abort(self) -> None:
-        """Break the connection, so that the client does not mistake a part for the complete response."""
+        """Break the connection. So the client does not mistake a part for the complete response."""
         self.driver = None
         if not self.gone:
             self.gone = True

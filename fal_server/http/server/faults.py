@@ -1,4 +1,4 @@
-"""The HTTP status of every fault, in one table for the gateway and all routes."""
+"""The HTTP status of every fault. One table serves the gateway and all routes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def status_of(kind: type[Fault]) -> int:
 
 
 def http_error(fault: Fault) -> HttpError:
-    """Return the error to answer with; an internal fault's message stays in the log."""
+    """Return the error to answer with. An internal fault's message stays in the log."""
     status = status_of(type(fault))
     error_type = _ERROR_TYPES.get(type(fault), "bad_request" if status < 500 else "internal_error")
     fields = b"www-authenticate: Key\r\n" if status == 401 else b""

@@ -1,4 +1,4 @@
-"""Passes connections on to the controller that owns the database, as they are: TLS stays between its ends."""
+"""Passes connections on to the controller that owns the database. TLS stays between its ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HTTP2 = b"PRI"
 
 
 class Forwarder:
-    """Joins each connection with one to the owner; while there is none, connections wait for the next.
+    """Joins each connection with one to the owner. While there is none, connections wait for the next.
 
     Args:
         owner: returns host and port of the owner; None while there is none.
@@ -60,12 +60,12 @@ class Forwarder:
             acceptor.start()
 
     def stop_accepting(self) -> None:
-        """Leave new connections to whoever listens next on the sockets; those that are open go on."""
+        """Leave new connections to whoever listens next on the sockets. Open ones go on."""
         for acceptor in self._acceptors:
             acceptor.close()
 
     def cut_off(self) -> None:
-        """End the connections to an owner that is not the owner any more: it may be frozen, and never answer."""
+        """End the connections to a former owner. It may be frozen, and never answer."""
         owner = self._owner()
         for client, joined_to in list(self._joined.items()):
             if joined_to != owner and not client.transport.is_closing():  # else it has its answer, and only reads it
@@ -113,7 +113,7 @@ class Forwarder:
 
 
 async def _connected(host: str, port: int) -> Splice | None:
-    """Connect to the owner; return None if it has just ended, or the way to it is cut."""
+    """Connect to the owner. Return None if it has just ended, or the way to it is cut."""
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, inner = await asyncio.get_running_loop().create_connection(Splice, host, port)
@@ -142,7 +142,7 @@ class _Client(Splice):
 
 
 class _TroubleAnswer(asyncio.Protocol):
-    """Says why nothing is passed on; a client of TLS is only disconnected, because its handshake is with the owner."""
+    """Says why nothing is passed on. A client of TLS is only disconnected, because its handshake is with the owner."""
 
     def __init__(self, registry: Registry, reason: str) -> None:
         self._registry = registry

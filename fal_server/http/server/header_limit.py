@@ -1,4 +1,4 @@
-"""Limits the header blocks that a client sends over HTTP/2, before the gRPC server parses them."""
+"""Limits the header blocks that a client sends over HTTP/2. It acts before the gRPC server parses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END_HEADERS = 4
 
 
 class HeaderLimit:
-    """Follows the frames of one connection; a block of HEADERS and CONTINUATION frames must end within the limit."""
+    """Follows the frames of one connection. A block of HEADERS and CONTINUATION frames must end within the limit."""
 
     __slots__ = ("_block", "_head", "_skip")
 
@@ -21,7 +21,7 @@ class HeaderLimit:
         self._block = 0
 
     def admits(self, data: bytes) -> bool:
-        """Add the next bytes of the connection; return whether they keep the limit."""
+        """Add the next bytes of the connection. Return whether they keep the limit."""
         position = 0
         while True:
             if self._skip:

@@ -11,7 +11,7 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 async def json_object(request: Request) -> dict[str, object]:
-    """Return the body, a JSON object; an empty body is an empty object.
+    """Return the body, a JSON object. An empty body is an empty object.
 
     Raises:
         InvalidArgument: it is anything else.
@@ -24,7 +24,7 @@ async def json_object(request: Request) -> dict[str, object]:
 
 
 async def json_array(request: Request) -> list[object]:
-    """Return the body, a JSON array; an empty body is an empty array. Raises the errors of `json_object`."""
+    """Return the body, a JSON array. An empty body is an empty array. This raises the errors of `json_object`."""
     parsed = await _json(request, b"[]")
     if not isinstance(parsed, list):
         raise InvalidArgument("body", "the body is not a JSON array")

@@ -1,4 +1,4 @@
-"""One port for gRPC and HTTP/1.1, distinguished by a connection's first bytes or by ALPN."""
+"""One port for gRPC and HTTP/1.1. A connection's first bytes or ALPN distinguish them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NO_CERTIFICATE_HTTP = (
 
 
 class Listener:
-    """Accepts connections on one port and hands each to the gRPC server or to HTTP/1.1.
+    """Accepts connections on one port. It hands each to the gRPC server or to HTTP/1.1.
 
     Args:
         handler: answers requests in HTTP/1.1.
@@ -96,7 +96,7 @@ class Listener:
             acceptor.start()
 
     def drain(self) -> None:
-        """Stop listening, and close each HTTP connection after its request; gRPC keeps its connections."""
+        """Stop listening, and close each HTTP connection after its request. The gRPC server keeps its connections."""
         for acceptor in self._acceptors:
             acceptor.close()
         self.handler.drain()
@@ -168,7 +168,7 @@ async def bind(host: str, port: int) -> tuple[socket.socket, ...]:
 
 
 def _enable_keepalive(listening: socket.socket) -> None:
-    """Let the kernel probe silent clients, because one that lost power never closes and keeps its runner.
+    """Let the kernel probe silent clients. One that lost power never closes and keeps its runner.
 
     Connections inherit this from their listening socket (tcp(7)).
     """
@@ -230,7 +230,7 @@ class _ProtocolSniffer(asyncio.Protocol):
         self._leave()
 
     def drain(self) -> None:
-        """Leave a client that has just connected a little time to send its request, which is answered."""
+        """Leave a newly connected client a little time to send its request. It is answered."""
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._transport.close)
 

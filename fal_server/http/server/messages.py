@@ -22,7 +22,7 @@ _BATCH: Final = 256
 
 
 def reason(status: int) -> bytes:
-    """Return the phrase of a status line; empty for a number without one."""
+    """Return the phrase of a status line. It is empty for a number without one."""
     return REASONS.get(status, b"")
 
 
@@ -37,7 +37,7 @@ def error_body(detail: str, error_type: str) -> bytes:
 
 
 class RequestIds:
-    """Generates ids in the form of a version 4 UUID, cheaply: 48 random bits each, and the same end for a whole batch.
+    """Generates ids in the form of a version 4 UUID, cheaply. Each has 48 random bits and its batch's end.
 
     They only identify requests, so they need not be unguessable.
     """

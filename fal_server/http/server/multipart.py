@@ -1,4 +1,4 @@
-"""Extracts the file in a multipart/form-data body (RFC 7578), piece by piece as it arrives."""
+"""Extracts the file in a multipart/form-data body (RFC 7578). It works piece by piece as the body arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address of a connection's other end: as text, and forwarded to the gRPC server behind the shared port."""
+"""The address of a connection's other end. It is text, and goes to the gRPC server behind the shared port."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.core.audit import PEER_PREFIX
 
 
 def address_of(peername: object) -> str:
-    """Return the address of a caller in text; empty if there is none, as on a unix socket."""
+    """Return the address of a caller in text. Empty if there is none, as on a unix socket."""
     match peername:
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""Answers gRPC calls on a connection that may not reach the gRPC server, so that their callers learn why."""
+"""Answers gRPC calls on connections that may not reach the gRPC server. So their callers learn why."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def _literal(name: str) -> bytes:
-    """Return a name in the form of HPACK (RFC 7541) for a field that is not indexed."""
+    """Return a name in the form of HPACK (RFC 7541). It is for a field that is not indexed."""
     return b"\0" + _text(name)
 
 

@@ -1,4 +1,4 @@
-"""The open connections of a listener, so that it can end them in order."""
+"""The open connections of a listener, which it can end in order."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Registry:
             member.drain()
 
     def end_calls(self, name: str) -> None:
-        """Close the connections with a current call that this key or membership admitted."""
+        """Close connections with a current call that this key or membership admitted."""
         for member in tuple(self._members):
             member.end_calls(name)
 

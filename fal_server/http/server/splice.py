@@ -1,4 +1,4 @@
-"""Joins two connections: copies bytes from one to the other, at the pace of the slower."""
+"""Joins two connections. It copies bytes from one to the other, at the pace of the slower."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Splice(asyncio.Protocol):
             on_end()
 
     def drain(self) -> None:
-        """Do nothing: the gRPC server or the app behind this connection ends it."""
+        """Do nothing: the gRPC server or app behind this connection ends it."""
 
     def abort(self) -> None:
         """Close both ends at once."""
@@ -123,7 +123,7 @@ class Splice(asyncio.Protocol):
 
 
 class GrpcClient(Splice):
-    """The end of a gRPC client, which is disconnected if one of its header blocks never ends."""
+    """The end of a gRPC client. It is disconnected if one of its header blocks never ends."""
 
     __slots__ = ("_limit",)
 

@@ -1,4 +1,4 @@
-"""The controller's end of a WebSocket, which takes over the connection of its request."""
+"""The controller's end of a WebSocket. It takes over the connection of its request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """Passes on whole messages; a subclass says what they mean, and how the connection ends in order.
+    """Passes on whole messages. A subclass says what they mean, and how the connection ends in order.
 
     Args:
         exchange: the request for it.
@@ -50,7 +50,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @abstractmethod
     def read_on(self) -> None:
-        """Pause reading if many messages wait; called after each part of what arrives."""
+        """Pause reading if many messages wait. It is called after each part of what arrives."""
 
     @abstractmethod
     def drain(self) -> None:
@@ -67,7 +67,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.data_received(early)
 
     def flush(self) -> None:
-        """Write the parser's output; an empty part means that it wants to close."""
+        """Write the parser's output. An empty part means that it wants to close."""
         for data in self.socket.data_to_send():
             if self.transport.is_closing():
                 return

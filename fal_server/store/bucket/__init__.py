@@ -1,1 +1,1 @@
-"""Content in a bucket of S3, or of what speaks it, with copies on this machine."""
+"""Content in a bucket of S3, with copies on this machine."""

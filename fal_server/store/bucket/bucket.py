@@ -33,7 +33,7 @@ class Refused(Unavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An object of a listing; `name` is the last part of its key."""
+    """An object of a listing. `name` is the last part of its key."""
 
     key: str
     name: str
@@ -122,7 +122,7 @@ class Bucket:
             raise trouble or self._fault(error) from error
 
     def read(self, key: str, target: IO[bytes]) -> dict[str, str | int | None]:
-        """Write an object's bytes to a file; return what was put about it.
+        """Write an object's bytes to a file. Return what was put about it.
 
         Raises:
             NotFound: there is none.

@@ -19,7 +19,7 @@ MOST_BYTES = 50 * 1024**3
 
 
 class Copies:
-    """Files named by key; those used last stay, up to a total size.
+    """Files named by key. Those used last stay, up to a total size.
 
     Args:
         directory: used by one controller; created (mode 0700) if missing.

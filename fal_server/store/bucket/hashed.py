@@ -1,4 +1,4 @@
-"""Content in the bucket by its hash, and when it was used last."""
+"""Content in the bucket by its hash, with its last use."""
 
 from __future__ import annotations
 

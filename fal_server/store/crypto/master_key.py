@@ -1,4 +1,4 @@
-"""Finds the master key in the environment or a file, or creates one at the first start."""
+"""Finds the master key in the environment or a file. It creates one at the first start."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _read(path: Path) -> bytes:
 
 
 def _create(path: Path) -> bytes:
-    """Create a key under another name, then link it, so that a crash leaves no partial key and none is replaced.
+    """Create a key under another name, then link it. A crash then leaves no partial key, and none is replaced.
 
     Raises:
         FileExistsError: another process was faster.

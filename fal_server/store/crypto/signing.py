@@ -1,4 +1,4 @@
-"""The ED25519 key that signs webhooks; it is created once for a database and sealed in it."""
+"""The ED25519 key that signs webhooks. It is created once for a database and sealed in it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EdSigner:
 
 
 async def load_signer(database: Database, vault: Vault) -> EdSigner:
-    """Return the signer of a database; its key is created at the first call.
+    """Return the signer of a database. Its key is created at the first call.
 
     Raises:
         Unavailable: the database cannot be written, or the vault cannot decrypt the key.

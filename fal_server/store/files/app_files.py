@@ -37,7 +37,7 @@ class DiskAppFiles:
         make_directory(directory)
 
     def has(self, file_hash: str) -> bool:
-        """Return whether it was uploaded, and record its use, because the caller is about to deploy it."""
+        """Return whether it was uploaded and record its use. The caller is about to deploy it."""
         return _HASH.fullmatch(file_hash) is not None and self._uses.touch(self._place(file_hash))
 
     def path(self, file_hash: str) -> Path:
@@ -75,7 +75,7 @@ class KeptAppFiles(AppFileStore, ContentStore, Protocol):
 
 
 class AppFilesOfAccounts:
-    """The files of each account's apps, separately: knowing the hash of another account's file gives no access to it.
+    """The files of each account's apps, separately. The hash of another account's file gives no access to it.
 
     Args:
         files_of: returns an account's files.

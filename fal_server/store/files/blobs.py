@@ -17,7 +17,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class FileBlobs:
-    """Implements the port Blobs in a directory with 256 subdirectories, one file for each blob.
+    """Implements the port Blobs in a directory, with one file per blob. The directory has 256 subdirectories.
 
     A file gets its name only when it is complete and on disk, and is never written again, so readers need not check its
     content. The constructor removes the leftovers of killed uploads.

@@ -1,4 +1,4 @@
-"""Files named by a hash, in 256 subdirectories: their last use, and their deletion."""
+"""Files named by a hash, in 256 subdirectories: their use and deletion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ContentDirectory:
         self._lock = threading.Lock()
 
     def touch(self, path: Path) -> bool:
-        """Record the use of a file, so that it is not deleted soon; return False if it does not exist."""
+        """Record the use of a file, and return whether it exists. The file is then not deleted soon."""
         with self._lock:
             if not path.is_file():
                 return False
@@ -34,7 +34,7 @@ class ContentDirectory:
             return True
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete files that are not needed and were not used since `before`; return how many.
+        """Delete unneeded files that were not used since `before`. Return how many were deleted.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -49,7 +49,7 @@ class ContentDirectory:
         return count
 
     def discard(self, path: Path, before: datetime) -> None:
-        """Delete a file, unless it is already gone or was used since `before`.
+        """Delete a file unless it is gone or was used since `before`.
 
         Raises:
             Unavailable: the disk cannot be written.

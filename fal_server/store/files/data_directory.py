@@ -45,7 +45,7 @@ class DataDirectory:
         self.drafts = StagingDirectory(directory / DRAFTS)
 
     def entries(self, parts: Sequence[str]) -> list[DataEntry]:
-        """Return a directory's entries, or a file itself, which published clients rely on."""
+        """Return a directory's entries, or a file itself. Published clients rely on the latter."""
         found: list[DataEntry] = []
         with _errors(parts):
             status = self._status(parts)
@@ -172,7 +172,7 @@ class DataDirectory:
             os.close(descriptor)
 
     def _find(self, parts: Sequence[str], *, create: bool = False, follow_last: bool = False) -> tuple[int, str]:
-        """Return the open parent directory and the last name, which is "" for the directory itself."""
+        """Return the open parent directory and the last name. The name is "" for the directory itself."""
         with _Walk(self.directory, parts) as walk:
             while walk.pending:
                 name = walk.pending.pop()
@@ -190,7 +190,7 @@ class DataDirectory:
 
 
 class _Walk:
-    """A walk from /data to a name that keeps every directory on the way open.
+    """A walk from /data to a name. It keeps every directory on the way open.
 
     Attributes:
         stack: /data and the directories below it.

@@ -13,7 +13,7 @@ DRAFT_PREFIX = ".draft-"
 
 
 def make_directory(directory: Path, *, leftovers: str = "") -> None:
-    """Create a private directory if missing, and remove a dead controller's incomplete files.
+    """Create a private directory if missing. Remove a dead controller's incomplete files.
 
     Args:
         leftovers: a pattern of the files to delete in it.
@@ -30,7 +30,7 @@ def make_directory(directory: Path, *, leftovers: str = "") -> None:
 
 
 def remove_tree(directory: Path) -> None:
-    """Delete a directory with everything below it; do nothing if it does not exist.
+    """Delete a directory with everything below it. Do nothing if it does not exist.
 
     Raises:
         Unavailable: something below it cannot be deleted.
@@ -44,7 +44,7 @@ def remove_tree(directory: Path) -> None:
 
 
 def write_draft(directory: Path, content: bytes) -> Path:
-    """Write bytes durably to a new file (mode 0600), which the caller renames.
+    """Write bytes durably to a new file (mode 0600). The caller renames it.
 
     Raises:
         OSError: it cannot be written; no part of it is left.

@@ -1,4 +1,4 @@
-"""Public files, each in its own directory with the content and its description."""
+"""Public files. Each has its own directory with the content and its description."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DiskObjects:
         return found, self._place(object_id) / _CONTENT
 
     def forget(self, now: datetime) -> int:
-        """Delete expired files; one with an unreadable description is left for a person."""
+        """Delete expired files. One with an unreadable description is left for a person."""
         deleted = 0
         for place in self._directory.glob("*/*"):
             found = self._read(place)

@@ -1,4 +1,4 @@
-"""Uploads on disk, written in large pieces by another thread and hashed meanwhile."""
+"""Uploads on disk. Another thread writes them in large pieces, and they are hashed meanwhile."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class StagedFile:
         await asyncio.to_thread(self._copy, path)
 
     def fill(self, source: IO[bytes]) -> None:
-        """Write all of a file in this thread, without a wait until it is on disk."""
+        """Write all of a file in this thread. It does not wait until the file is on disk."""
         while piece := source.read(_PIECE_BYTES):
             self.size += len(piece)
             self._append([piece])
@@ -164,7 +164,7 @@ class StagingDirectory:
 
 @contextmanager
 def _made(name: str, parent: int) -> Generator[int]:
-    """Open a directory in an open one; make it if it is missing, or is none."""
+    """Open a directory in an open one. Make it if it is missing, or is none."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
     if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):

@@ -24,7 +24,7 @@ _OF_ACCOUNTS = [table for table in reversed(METADATA.sorted_tables) if "account"
 
 
 class SqlAccountStore:
-    """Implements the port AccountStore in the database of a Store, which closes it."""
+    """Implements the port AccountStore in a Store's database. The Store closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

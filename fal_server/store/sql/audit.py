@@ -15,7 +15,7 @@ from fal_server.store.sql.tables import AUDIT, owned_by
 
 
 class SqlAuditStore:
-    """Implements the port AuditStore in the database of a Store, which closes it."""
+    """Implements the port AuditStore in a Store's database. The Store closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Inserts many rows into one SQLite file in few steps, on a separate connection and thread.
+"""Inserts many rows into one SQLite file in few steps. It uses a separate connection and thread.
 
 The usual way switches between the event loop and a thread for each of BEGIN, INSERT and COMMIT, and takes and releases
 the interpreter's lock for every row. Here a transaction is one visit to the thread, a statement has hundreds of rows,

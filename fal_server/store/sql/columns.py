@@ -1,4 +1,4 @@
-"""Column types of our own: timestamps, and text that every database can hold."""
+"""Our own column types: timestamps, and text that every database can hold."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def with_nul(text: str) -> str:
 
 
 class _Processor(Protocol[Given, Made]):
-    """Converts one value on its way into the database, or out of it."""
+    """Converts one value on its way into the database or out."""
 
     def __call__(self, value: Given | None) -> Made | None: ...
 
 
 class UtcTimestamp(TypeDecorator[datetime]):
-    """An aware datetime, stored as microseconds since 1970: exact, ordered, and the same in every database."""
+    """An aware datetime, stored as microseconds since 1970. It is exact, ordered, and the same in every database."""
 
     impl = BigInteger
     cache_ok = True
@@ -68,7 +68,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
 
 
 class Text(TypeDecorator[str]):
-    """Any text; a NUL is marked if the database cannot store one (SQLite can)."""
+    """Any text. A NUL is marked if the database cannot store one (SQLite can)."""
 
     impl = String
     cache_ok = True

@@ -1,4 +1,4 @@
-"""Lets only one controller write to a PostgreSQL database: two would undo each other's work."""
+"""Lets only one controller write to a PostgreSQL database. Two would undo each other's work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PAUSE_SECONDS = 0.05
 
 
 async def take_lock(connection: AsyncConnection, epoch: int | None = None) -> None:
-    """Lock the database until the connection ends: what writes through it cannot have lost the lock.
+    """Lock the database until the connection ends. What writes through it cannot have lost the lock.
 
     Args:
         epoch: of the controller, which holds the lease; None for whoever works on the database without one.
@@ -62,5 +62,5 @@ async def _check_epoch(connection: AsyncConnection, epoch: int | None) -> None:
 
 
 async def end_lock_of_others(connection: AsyncConnection) -> None:
-    """Cut the connections that hold the lock: what they have not committed is undone."""
+    """Cut the connections that hold the lock. What they have not committed is undone."""
     await connection.execute(_END_OTHERS, {"high": _NUMBER >> 32, "low": _NUMBER & 0xFFFFFFFF})

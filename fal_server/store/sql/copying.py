@@ -1,4 +1,4 @@
-"""Copies a database to another one, possibly of another kind, completely or not at all."""
+"""Copies a database to another one, completely or not at all. The other may be of another kind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def copy_database(
     snapshot: bool = False,
     report: Callable[[CopyProgress], None] | None = None,
 ) -> int:
-    """Copy every row, read the copy back and compare it, in one transaction of the target.
+    """Copy every row, read the copy back and compare it. It is one transaction of the target.
 
     An older source is migrated first, as at the start of a controller. No controller may use either.
 
@@ -148,7 +148,7 @@ async def _count(connection: AsyncConnection, table: Table) -> int:
 
 
 async def back_up_file(source: Path, target: Path) -> None:
-    """Copy a SQLite file in its current state, even while a controller writes to it, and check the copy.
+    """Copy a SQLite file in its current state and check the copy. A controller may write to it meanwhile.
 
     Args:
         target: a file that does not exist.

@@ -1,4 +1,4 @@
-"""A database: transactions that survive a cancelled caller, with faults instead of driver errors."""
+"""A database. Its transactions survive a cancelled caller, and it raises faults instead of driver errors."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Database:
             return await self._writes.run(work)  # to its end, even if the caller is cancelled
 
     async def insert_missing(self, table: Table, rows: Callable[[], Sequence[Row]]) -> None:
-        """Insert rows whose key does not exist, in one transaction; columns are in the table's order.
+        """Insert rows whose key does not exist, in one transaction. Columns are in the table's order.
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
@@ -96,7 +96,7 @@ class Database:
         await self._whole(self._insert(writer, rows))
 
     async def give_back(self) -> None:
-        """Return the space of deleted rows to the disk, letting writers run between the steps.
+        """Return the space of deleted rows to the disk. Writers run between the steps.
 
         Only SQLite needs it, and only a database created with incremental auto_vacuum shrinks.
 
@@ -122,7 +122,7 @@ class Database:
         await self._engine.dispose()
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
-        """Run a transaction to its end, because a cancelled one would leave a connection inside a statement."""
+        """Run a transaction to its end. A cancelled one would leave a connection inside a statement."""
         try:
             self._check_open()
         except Unavailable:
@@ -149,7 +149,7 @@ class Database:
                 return await run_each(works, connection)
 
     async def _maintain(self, pragma: str) -> int:
-        """Run a pragma outside of a transaction; return the number of free pages after it."""
+        """Run a pragma outside of a transaction. Return the number of free pages after it."""
         with driver_faults():
             async with self._write_turn or nullcontext(), self._engine.connect() as connection:
                 self._check_in_place()

@@ -34,7 +34,7 @@ _WANTED = "a database is given as postgresql://user:password@host/name, or a fil
 
 
 def create_engine(target: str | Path | None) -> AsyncEngine:
-    """Return an engine for a database; a missing SQLite file is created, readable only by its owner.
+    """Return an engine for a database. A missing SQLite file is created, readable only by its owner.
 
     Args:
         target: the path of a SQLite file, a URL (`scheme://...`), or None for a private database in memory.
@@ -62,7 +62,7 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
 
 
 def create_writer(path: Path) -> Engine:
-    """Return an engine that writes to an existing SQLite file from one thread."""
+    """Return an engine that writes an existing SQLite file from one thread."""
     url = _sqlite_url(path).set(drivername="sqlite+pysqlite")
     engine = sqlalchemy.create_engine(url, hide_parameters=True, poolclass=NullPool)
     _listen(engine)
@@ -70,12 +70,12 @@ def create_writer(path: Path) -> Engine:
 
 
 def single_connection(engine: AsyncEngine) -> bool:
-    """Return whether there is only one connection (a database in memory), so that transactions take turns."""
+    """Return whether there is only one connection (a database in memory). Transactions then take turns."""
     return engine.dialect.name == SQLITE and engine.url.database in {None, "", ":memory:"}
 
 
 def sqlite_file(engine: AsyncEngine) -> Path | None:
-    """Return the file of a SQLite database; None for other databases and one in memory."""
+    """Return a SQLite database's file. None for other databases and one in memory."""
     database = engine.url.database
     return Path(database) if database and engine.dialect.name == SQLITE and not single_connection(engine) else None
 
@@ -86,7 +86,7 @@ def upsert(connection: AsyncConnection, table: Table) -> Executable:
 
 
 def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | None = None) -> Executable:
-    """Return an insert that does nothing if a row has the same primary key; it waits for a concurrent one.
+    """Return an insert that does nothing if its primary key exists. It waits for a concurrent one.
 
     Args:
         unique: a column with a unique constraint to compare instead; NULL equals nothing.
@@ -118,7 +118,7 @@ def _insert_missing(dialect: str, table: Table, unique: str | None) -> Executabl
 
 
 def contains(connection: AsyncConnection, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
-    """Return whether a column contains a text, ignoring case; no character of the text is special."""
+    """Return whether a column contains a text, ignoring case. No character of the text is special."""
     if connection.dialect.name != SQLITE:
         return func.strpos(func.lower(column), literal(text.lower(), column.type)) > 0
     # SQLite's lower() only supports ASCII, but is several times faster than a call to Python.
@@ -128,7 +128,7 @@ def contains(connection: AsyncConnection, column: ColumnElement[str], text: str)
 
 
 def _postgresql(url: URL) -> AsyncEngine:
-    """Return an engine that tests connections before use, because the server may have restarted."""
+    """Return an engine that tests connections before use. The server may have restarted."""
     if unknown := sorted(url.query.keys() - _PARAMETERS):
         raise Unavailable(f"the database's URL has a parameter {unknown[0]!r}: known are {', '.join(_PARAMETERS)}")
     ssl = {"ssl": url.query["sslmode"]} if "sslmode" in url.query else {}  # libpq's name for it, and asyncpg's

@@ -1,4 +1,4 @@
-"""Log drains in the database, the cursor of each, and the lines that it has not read yet."""
+"""Log drains in the database, their cursors, and their unread lines."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class SqlDrainStore:
 
 
 async def count_lost(connection: AsyncConnection, deleted: ColumnElement[bool]) -> None:
-    """Count, for each drain, those lines of what is about to be deleted that it has not sent."""
+    """Count each drain's unsent lines among what is about to be deleted."""
     for drain in await _all(connection, EVERY_ACCOUNT):
         of_drain = and_(_POSITIONS.drain_id == drain.drain_id, _POSITIONS.runner_id == _LINES.runner_id)
         conditions = [
@@ -189,7 +189,7 @@ async def count_lost(connection: AsyncConnection, deleted: ColumnElement[bool]) 
 
 
 async def forget_positions(connection: AsyncConnection) -> None:
-    """Delete what cursors say of runners without lines: whatever such a runner still writes is new."""
+    """Delete what cursors say of runners without lines. Whatever such a runner still writes is new."""
     lines = select(_LINES.sequence).where(_LINES.runner_id == _POSITIONS.runner_id)
     await connection.execute(delete(DRAIN_POSITIONS).where(~exists(lines.correlate(DRAIN_POSITIONS))))
 
@@ -215,7 +215,7 @@ def _is_sent(drain: LogDrain) -> ColumnElement[bool]:
 
 
 def _merged(found: Mapping[str, list[LogEntry]], each: int, most_bytes: int) -> tuple[list[LogEntry], set[str]]:
-    """Return lines by time, each runner's in its own order, and the runners that have no more than was read.
+    """Return lines by time, and the runners without further lines. Each runner's lines are in its own order.
 
     A runner that may have more lines ends the result with its last one, because they may be older than others'.
     """

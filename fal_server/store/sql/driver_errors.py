@@ -1,4 +1,4 @@
-"""The errors of database drivers: which are bugs of ours, and what the others mean to an operator."""
+"""The errors of database drivers. It says which are our bugs, and what the others mean to an operator."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def unavailable(cause: Exception) -> Unavailable:
 
 
 def names_missing_row(error: IntegrityError) -> bool:
-    """Return whether a write failed because of a foreign key: a row is missing or still referenced."""
+    """Return whether a write failed because of a foreign key. A row is missing or still referenced."""
     name = getattr(error.orig, "sqlite_errorname", "")
     return name == "SQLITE_CONSTRAINT_FOREIGNKEY" or _code(error.orig) == "23503"
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that drivers raise, bypassing SQLAlchemy, if a server is unreachable or rejects us."""
+    """Return driver errors that bypass SQLAlchemy. Drivers raise them if a server is unreachable or rejects us."""
     if "asyncpg" not in sys.modules:
         return (OSError,)
     import asyncpg
@@ -53,7 +53,7 @@ def connection_errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def driver_faults() -> Generator[None]:
-    """Turn the errors of a driver into faults, except those that show a bug here.
+    """Turn driver errors into faults, except those that show a bug.
 
     Raises:
         Unavailable: the database cannot be used or reached.
@@ -76,7 +76,7 @@ def driver_faults() -> Generator[None]:
 
 @contextmanager
 def sqlite_faults() -> Generator[None]:
-    """Turn the errors of SQLite's own driver into faults, except those that show a bug here.
+    """Turn SQLite's driver errors into faults, except those that show a bug.
 
     Raises:
         Unavailable: the database cannot be used.

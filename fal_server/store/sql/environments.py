@@ -33,7 +33,7 @@ def from_row(row: RowMapping) -> Environment:
 
 
 async def add(connection: AsyncConnection, environment: Environment) -> bool:
-    """Insert an environment; return False if the account already has one of this name."""
+    """Insert an environment. Return False if the account already has one of this name."""
     result = await connection.execute(insert_missing(connection, ENVIRONMENTS), to_row(environment))
     return result.rowcount > 0
 
@@ -53,7 +53,7 @@ async def list_all(connection: AsyncConnection, account: AccountId) -> list[Envi
 
 
 async def remove(connection: AsyncConnection, account: AccountId, name: str) -> bool:
-    """Delete an environment with its secrets; return False if it does not exist.
+    """Delete an environment with its secrets. Return False if it does not exist.
 
     Raises:
         FailedPrecondition: it still has apps.

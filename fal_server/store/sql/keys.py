@@ -70,18 +70,18 @@ async def list_valid(connection: AsyncConnection, account: Accounts) -> list[Key
 
 
 async def revoke(connection: AsyncConnection, account: AccountId, key_id: str, at: datetime) -> bool:
-    """Mark a key as revoked; return False if no valid key has this id."""
+    """Mark a key as revoked. Return False if no valid key has this id."""
     valid = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None))
     return (await connection.execute(valid.values(revoked_at=at))).rowcount > 0
 
 
 async def expire(connection: AsyncConnection, account: AccountId, key_id: str, at: datetime) -> bool:
-    """Set a key's expiry; return False if no valid key has this id."""
+    """Set a key's expiry. Return False if no valid key has this id."""
     valid = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None))
     return (await connection.execute(valid.values(expires_at=at))).rowcount > 0
 
 
 async def note_use(connection: AsyncConnection, account: AccountId, key_id: str, at: datetime) -> bool:
-    """Record a key's last use; return False if no key has this id."""
+    """Record a key's last use. Return False if no key has this id."""
     used = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id)
     return (await connection.execute(used.values(last_used_at=at))).rowcount > 0

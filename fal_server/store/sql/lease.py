@@ -1,4 +1,4 @@
-"""The lease of a PostgreSQL database: which of several controllers is its owner, and which others wait."""
+"""The lease of a PostgreSQL database. It says which of several controllers is the owner, and which wait."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _WAITING = text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A controller that is the owner of a database, or waits to be.
+    """A controller that owns a database, or waits to own it.
 
     Attributes:
         directory: the id of its state directory, which one process at a time holds.
@@ -78,7 +78,7 @@ class LeaseState:
     newer: bool = False
 
     def open_to(self, directory: str) -> bool:
-        """Return whether a controller may claim it now; the directory's former process has ended."""
+        """Return whether a controller may claim it now. The directory's former process has ended."""
         return self.holder in ("", directory) or self.left_seconds < 0
 
 
@@ -117,7 +117,7 @@ class OwnerLease:
         )
 
     async def claim(self, seen: LeaseState) -> int | None:
-        """Take the lease, and cut the connection with which a dead or frozen owner could still write.
+        """Take the lease, and cut the former owner's connection. A dead or frozen owner could still write with it.
 
         Returns:
             The new epoch; None if another controller was faster.
@@ -144,7 +144,7 @@ class OwnerLease:
                 return renewed.rowcount > 0
 
     async def release(self, epoch: int) -> None:
-        """Give the lease back, so that whoever waits need not wait for its end."""
+        """Give the lease back. Whoever waits need not wait for its end."""
         with driver_faults():
             async with self._engine.begin() as connection:
                 await connection.execute(_RELEASE, {"epoch": epoch, "me": self._me.directory})
@@ -163,7 +163,7 @@ class OwnerLease:
                 await connection.execute(_LEAVE, {"me": self._me.directory})
 
     async def others(self) -> Sequence[str]:
-        """Return machine and address of the other controllers that were there lately, for people."""
+        """Return machine and address of other recent controllers, for people."""
         with driver_faults():
             async with self._engine.connect() as connection:
                 rows = await connection.execute(_WAITING, {"me": self._me.directory})

@@ -18,7 +18,7 @@ _SOURCES = {source.value: source for source in LogSource}
 
 
 def to_rows(entries: Iterable[LogEntry]) -> list[LogRow]:
-    """Return lines as rows; a lone surrogate is replaced, because its whole batch could not be stored."""
+    """Return lines as rows. A lone surrogate is replaced, because its whole batch could not be stored."""
     rows: list[LogRow] = []
     # Lines that are read together share their time, and mostly their level and source: each is converted once.
     timestamp, at = None, 0
@@ -75,7 +75,7 @@ def from_rows(rows: Iterable[LogRow]) -> list[LogEntry]:
 
 
 def runners_with_lines() -> CTE:
-    """Return the ids of all runners with lines, and NULL, one after the other in the primary key, reading few lines."""
+    """Return the ids of all runners with lines, and NULL. It goes along the primary key, and reads few lines."""
     other = LOG_LINES.alias()
     first = select(func.min(LOG_LINES.c.runner_id).label("runner_id")).cte("runners", recursive=True)
     following = select(func.min(other.c.runner_id)).where(other.c.runner_id > first.c.runner_id).scalar_subquery()

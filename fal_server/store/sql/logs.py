@@ -34,7 +34,7 @@ _APP_ORDER = (LOG_LINES.c.timestamp, LOG_LINES.c.runner_id, LOG_LINES.c.sequence
 
 
 class SqlLogStore:
-    """Implements the port LogStore in the database of a Store, which closes it."""
+    """Implements the port LogStore in a Store's database. The Store closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -114,7 +114,7 @@ class SqlLogStore:
         return LogPage(entries=entries, cursor=cursor, more=len(found) > limit, reached=reached)
 
     async def forget(self, before: datetime) -> int:
-        """Delete old lines, in transactions of some thousands, so that writers get their turn."""
+        """Delete old lines in transactions of some thousands. Writers get their turn in between."""
         old = select(*_APP_ORDER).where(LOG_LINES.c.timestamp < to_microseconds(before))
         old = old.order_by(*_APP_ORDER).limit(_FORGET_BATCH)
 
@@ -166,7 +166,7 @@ class SqlLogStore:
 
 
 def cursor_after(entry: LogEntry) -> str:
-    """Return the cursor directly after a line, which stays valid when the line is deleted."""
+    """Return the cursor directly after a line. It stays valid when the line is deleted."""
     return write_cursor([to_microseconds(entry.timestamp), entry.runner_id, entry.sequence])
 
 
@@ -195,7 +195,7 @@ async def _delete_up_to(connection: AsyncConnection, last: tuple[object, ...]) -
 
 
 async def _place_after(connection: AsyncConnection, account: AccountId, query: LogQuery, count: int) -> _Place | None:
-    """Return the position of the `count`-th next line in the range, matching or not; None if there are fewer."""
+    """Return the position of the `count`-th next line, matching or not. None if the range has fewer."""
     in_range = replace(query, search=None, sources=(), request_id=None)
     place = _chosen(connection, in_range).where(owned_by(LOG_LINES, account)).with_only_columns(*_APP_ORDER)
     row = (await connection.execute(place.offset(count - 1).limit(1))).one_or_none()
@@ -203,7 +203,7 @@ async def _place_after(connection: AsyncConnection, account: AccountId, query: L
 
 
 def _up_to(query: LogQuery, end: _Place) -> ColumnElement[bool]:
-    """Return whether a line lies before a position, in the query's order, or is the one there."""
+    """Return whether a line is at or before a position. The order is the query's."""
     if query.runner_id is not None:
         return LOG_LINES.c.sequence >= end[2] if query.newest_first else LOG_LINES.c.sequence <= end[2]
     return tuple_(*_APP_ORDER) >= end if query.newest_first else tuple_(*_APP_ORDER) <= end
@@ -249,7 +249,7 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
 
 
 def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
-    """Return a query's times as sequence numbers of a runner, which are found faster and increase with time."""
+    """Return a query's times as a runner's sequence numbers. They are found faster and increase with time."""
     lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
     of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
     conditions: list[ColumnElement[bool]] = []

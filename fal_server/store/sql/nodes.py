@@ -1,4 +1,4 @@
-"""Nodes in the database: which machines joined, and the authority that signs their certificates."""
+"""Nodes in the database: joined machines, and the authority for their certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens a store: creates or migrates the database, and checks the master key against it."""
+"""Opens a store. It creates or migrates the database, and checks the master key against it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALAS = "put a backup of it back, or move it away and start once with --new-data
 
 
 async def open_store(target: str | Path | None, vault: Vault, *, epoch: int | None = None) -> SqlStore:
-    """Open a database; a missing one is created and an older one migrated.
+    """Open a database. A missing one is created, and an older one is migrated.
 
     Args:
         target: the path of a SQLite file (mode 0600), a URL (`scheme://...`), or None for a private one in memory.
@@ -59,7 +59,7 @@ async def open_store(target: str | Path | None, vault: Vault, *, epoch: int | No
 
 @asynccontextmanager
 async def sealed_settings(target: str, vault: Vault) -> AsyncGenerator[SealedSettings]:
-    """Read the secrets of a database that another controller may use; one without a proof fits any master key.
+    """Read the secrets of a database that another controller may use. One without a proof fits any master key.
 
     Raises:
         Unavailable: the vault's master key is not its own, or it cannot be read.
@@ -73,7 +73,7 @@ async def sealed_settings(target: str, vault: Vault) -> AsyncGenerator[SealedSet
 
 
 async def _check_proof(connection: AsyncConnection, vault: Vault, name: str) -> bool:
-    """Return whether there is a proof of the master key, which this one fits then.
+    """Return whether there is a proof of the master key. This one then fits it.
 
     Raises:
         Unavailable: it is another one's.
@@ -98,7 +98,7 @@ async def _prove_master_key(connection: AsyncConnection, vault: Vault, name: str
 
 
 def shown_target(target: str | Path) -> str:
-    """Return a path or a URL without the password that it may contain."""
+    """Return a path, or a URL without the password it may contain."""
     text = str(target)
     scheme, separator, rest = text.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else text

@@ -1,4 +1,4 @@
-"""Writes to a PostgreSQL database through one connection, which also holds the controller's lock on it."""
+"""Writes to a PostgreSQL database through one connection. The connection also holds the controller's lock on it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class WriterConnection:
         return results
 
     async def close(self) -> None:
-        """Close the connection, and with it the lock: the pool would keep both."""
+        """Close the connection, and with it the lock. The pool would keep both."""
         connection, self._connection, self._parts_use = self._connection, None, None
         if connection is not None:
             with suppress(*_failures()):  # the server is gone, and the connection with it
@@ -97,7 +97,7 @@ class WriterConnection:
 
 
 class InTransaction(Direct):
-    """The methods of an AsyncConnection that the parts of a group call, inside a transaction."""
+    """The methods of an AsyncConnection that the parts of a group call."""
 
     def __init__(self, connection: AsyncConnection, driver: asyncpg.Connection[asyncpg.Record]) -> None:
         self._connection = connection
@@ -140,7 +140,7 @@ class InTransaction(Direct):
         return await self._connection.run_sync(work, *arguments)
 
     async def answers(self, asks: Sequence[Ask]) -> Sequence[object]:
-        """Execute a statement for several parts in one round trip, or for one; see `run_together`."""
+        """Execute a statement for one or several parts in one round trip. See `run_together`."""
         statement = asks[0].statement
         if len(asks) == 1 or statement is None or statement.row is None:
             return [await ask.alone(self) for ask in asks]
@@ -157,7 +157,7 @@ class InTransaction(Direct):
 
 
 async def _run_all(works: Sequence[Work[object]], connection: InTransaction) -> list[object]:
-    """Run the parts of a group in order, and neighbors together if they may; return each part's result.
+    """Run the parts of a group in order, and return their results. Neighbors run together if they may.
 
     Raises:
         WorkFailed: one raised.
@@ -177,7 +177,7 @@ async def _run_all(works: Sequence[Work[object]], connection: InTransaction) -> 
 
 @contextmanager
 def _driver_faults(sql: str) -> Generator[None]:
-    """Raise the driver's errors like SQLAlchemy; without the values, which may be secrets."""
+    """Raise the driver's errors like SQLAlchemy. It leaves out the values, which may be secrets."""
     import asyncpg
 
     try:
@@ -194,5 +194,5 @@ def _driver_faults(sql: str) -> Generator[None]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what a command raises if the connection or the server cannot carry it out."""
+    """Return what a command raises if the connection or the server fails."""
     return (DBAPIError, *connection_errors())

@@ -28,7 +28,7 @@ Row: TypeAlias = "Mapping[str, object]"
 
 
 class Direct(ABC):
-    """A connection for the parts of a group, which sends prepared statements to its driver without SQLAlchemy.
+    """A connection for the parts of a group. It sends prepared statements to its driver without SQLAlchemy.
 
     Attributes:
         dialect: SQLAlchemy's, of the database.
@@ -42,7 +42,7 @@ class Direct(ABC):
 
     @abstractmethod
     async def change_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
-        """Execute an insert, update or delete once for each set of parameters, of which there is at least one."""
+        """Execute an insert, update or delete for each set of parameters. There is at least one set."""
 
     @abstractmethod
     async def rows(self, statement: Prepared, parameters: Parameters) -> Sequence[Row]:
@@ -99,7 +99,7 @@ class Prepared:
         return [{str(name): value for name, value in row.items()} for row in found]
 
     def compiled(self, dialect: Dialect, parameters: Parameters, *, returning: bool = False) -> Compiled:
-        """Return the SQL for a database; `returning` has a change return the column of `row` of what it changed."""
+        """Return the SQL for a database. With `returning` a change returns the column of `row` of what it changed."""
         key = (dialect.name, returning)
         found = self._compiled.get(key)
         if found is None:
@@ -125,7 +125,7 @@ def prepared(statement: Executable, *, row: tuple[str, ColumnElement[str]] | Non
 
 
 class Compiled:
-    """The SQL of a statement, with the conversions of its parameters and columns.
+    """A statement's SQL, with the conversions of its parameters and columns.
 
     Attributes:
         sql: for the driver.

@@ -55,7 +55,7 @@ _CONTENT = Prepared(
 
 
 class SqlQueueStore:
-    """Implements the port QueueStore in the database of a Store, which closes it.
+    """Implements the port QueueStore in a Store's database. The Store closes it.
 
     Args:
         vault: seals headers, bodies and webhooks' addresses.
@@ -218,7 +218,7 @@ class SqlQueueStore:
         return await self._database.write(work)
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
-        """Delete old requests, in transactions of some hundreds, so that writers get their turn."""
+        """Delete old requests in transactions of some hundreds. Writers get their turn in between."""
         rows = REQUESTS.c
         old = or_(
             and_(rows.dead.is_(False), rows.completed_at < completed_before),
@@ -298,7 +298,7 @@ class SqlQueueStore:
         return Content(headers=headers, body=body, webhook_url=url)
 
     async def _add_parts(self, connection: AsyncConnection, request_id: str, body: bytes) -> None:
-        """Write a body part by part, so that no second copy of it is in memory."""
+        """Write a body part by part. No second copy of it is in memory."""
         for number, start in enumerate(range(0, len(body), _PART_BYTES)):
             part = self._seal_bytes(request_id, f"body part {number}", body[start : start + _PART_BYTES])
             await _ADD_PART.change(connection, {"request_id": request_id, "number": number, "sealed": part})
@@ -357,14 +357,14 @@ def from_row(row: RowMapping) -> QueuedRequest:
 async def _change(
     connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int, columns: tuple[str, ...]
 ) -> bool:
-    """Write columns of a request if it is in this state (None: not completed) and at this attempt."""
+    """Write columns of a request in this state (None: not completed). It must be at this attempt."""
     row = {**to_row(request, columns), "changed_id": request.request_id, "before": attempt}
     return await _change_from(state, columns).change(connection, row) > 0
 
 
 @cache
 def _change_from(state: State | None, columns: tuple[str, ...]) -> Prepared:
-    """Return the statement that writes these columns of a request in this state, at the attempt `before`."""
+    """Return the statement that writes columns of a request in this state. It must be at the attempt `before`."""
     rows = REQUESTS.c
     return Prepared(
         update(REQUESTS).where(
@@ -375,7 +375,7 @@ def _change_from(state: State | None, columns: tuple[str, ...]) -> Prepared:
 
 
 async def _change_all(connection: AsyncConnection, requests: Sequence[QueuedRequest], state: State | None) -> set[str]:
-    """Write those requests that are in this state (None: not completed, and at this attempt); return their ids."""
+    """Write those requests that are in this state, and return their ids. None: not completed, and at this attempt."""
     rows = REQUESTS.c
     wanted = {request.request_id: request for request in requests}
     # Rows are locked in one order: transactions that lock them in different orders could deadlock.

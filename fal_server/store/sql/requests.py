@@ -1,4 +1,4 @@
-"""The request history in the database: a row for each request, for each kept payload, and for each app's minute."""
+"""The request history in the database. It has rows for requests, kept payloads, and each app's minutes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SKETCHES = ("wait", "run", "total", "cold")
 
 
 class SqlRequestStore:
-    """Implements the port RequestStore in the database of a Store, which closes it.
+    """Implements the port RequestStore in a Store's database. The Store closes it.
 
     Args:
         vault: seals payloads.
@@ -131,7 +131,7 @@ class SqlRequestStore:
         return None if sealed is None else self._vault.open_bytes(f"payload/{request_id}/{part}", sealed)
 
     async def forget(self, before: datetime) -> int:
-        """Delete them in transactions of some thousands, so that writers get their turn."""
+        """Delete them in transactions of some thousands. Writers get their turn in between."""
         rows = REQUEST_RECORDS.c
         key = (rows.account, rows.ended_at, rows.request_id)
 
@@ -162,7 +162,7 @@ class SqlRequestStore:
 
 
 async def _add_minute(connection: AsyncConnection, key: MinuteKey, numbers: RequestStats) -> None:
-    """Add statistics to a row, which may exist: an endpoint's minute is written about sixty times."""
+    """Add statistics to a row, which may exist. An endpoint's minute is written about sixty times."""
     here = [column == value for column, value in zip(_KEY, key, strict=True)]
     before = (await connection.execute(select(REQUEST_MINUTES.c.numbers).where(*here))).scalar_one_or_none()
     merged = RequestStats() if before is None else from_numbers(cast("_Numbers", before))

@@ -87,7 +87,7 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
 
 
 def from_row(row: Sequence[object], vault: Vault, *, ended_too: bool = True) -> Runner:
-    """Return a row as a runner; a token that cannot be decrypted is empty.
+    """Return a row as a runner. A token that cannot be decrypted is empty.
 
     Args:
         row: of `select(RUNNERS)`.
@@ -111,7 +111,7 @@ def _from_values(values: dict[Any, Any], vault: Vault, *, opened: bool) -> Runne
 async def save(
     connection: AsyncConnection, runners: Sequence[Runner], changes: Sequence[StateChange], vault: Vault
 ) -> None:
-    """Insert or replace runners and add to their histories; of two with the same id, the last one counts."""
+    """Insert or replace runners and add to their histories. Of two with the same id, the last one counts."""
     rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
     write = prepared(upsert(connection, RUNNERS))
     # in one order, because transactions that lock rows in different orders could deadlock
@@ -186,7 +186,7 @@ async def get(connection: AsyncConnection, account: Accounts, runner_id: str, va
 async def list_all(
     connection: AsyncConnection, account: Accounts, ended_since: datetime | None, vault: Vault
 ) -> list[Runner]:
-    """Return the living runners, and those that ended at or after a time if given, oldest first."""
+    """Return living runners, and those ended since a time if given. The oldest come first."""
     wanted = _LIVING if ended_since is None else or_(_LIVING, and_(_ENDED, RUNNERS.c.ended_at >= ended_since))
     query = (
         select(RUNNERS).where(owned_by(RUNNERS, account), wanted).order_by(RUNNERS.c.created_at, RUNNERS.c.runner_id)
@@ -203,7 +203,7 @@ async def page_ended(
     limit: int,
     vault: Vault,
 ) -> list[Runner]:
-    """Return runners that ended at or after a time, and after an end and id, in this order."""
+    """Return runners that ended since a time, by end and id. They come after this end and id."""
     ended_at, order = RUNNERS.c.ended_at, (RUNNERS.c.ended_at, RUNNERS.c.runner_id)
     behind = or_(ended_at > after[0], and_(ended_at == after[0], RUNNERS.c.runner_id > after[1]))
     query = select(RUNNERS).where(_ENDED, ended_at >= max(ended_since, after[0]), behind, owned_by(RUNNERS, account))
@@ -219,7 +219,7 @@ async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
 
 
 async def _in_slices(connection: AsyncConnection, query: Select[tuple[object, ...]], vault: Vault) -> list[Runner]:
-    """Return the rows of a query as runners, letting other tasks run between two slices."""
+    """Return the rows of a query as runners. Other tasks run between two slices."""
     found: list[Runner] = []
     async for rows in (await connection.stream(query)).partitions(_SLICE):
         found += [from_row(row, vault, ended_too=False) for row in rows]

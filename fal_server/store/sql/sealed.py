@@ -1,4 +1,4 @@
-"""Secrets of the controller itself: each is made once for a database, and sealed in it."""
+"""Secrets of the controller itself. Each is made once for a database, and sealed in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fal_server.store.sql.tables import SETTINGS
 
 
 class SealedSettings:
-    """The secrets of a database by name, for the controllers that have the database one after another."""
+    """The secrets of a database by name. Its controllers, one after another, share them."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database

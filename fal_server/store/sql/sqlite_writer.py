@@ -62,7 +62,7 @@ class WriterThread:
 
 
 class InThread(Direct):
-    """The methods of an AsyncConnection that the parts of a group call, without a loop: nothing here waits for one."""
+    """The methods of an AsyncConnection that parts call, without a loop. Nothing here waits for one."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -98,7 +98,7 @@ class InThread(Direct):
 
     @contextmanager
     def _faults(self, compiled: Compiled) -> Generator[None]:
-        """Raise the driver's errors like SQLAlchemy; without the values, which may be secrets."""
+        """Raise the driver's errors like SQLAlchemy. It leaves out the values, which may be secrets."""
         try:
             yield
         except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""Implements the port Store: each method is one transaction over the functions of the nouns' modules."""
+"""Implements the port Store. Each method is one transaction over the functions of the nouns' modules."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class SqlStore:
         return await self._database.write(lambda connection: environments.remove(connection, account, name))
 
     async def webhook_signer(self) -> EdSigner:
-        """Return the signer of webhooks; its key is created at the first call."""
+        """Return the signer of webhooks. Its key is created at the first call."""
         return await load_signer(self._database, self._vault)
 
     @property

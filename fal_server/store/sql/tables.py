@@ -524,5 +524,5 @@ NODES = Table(
 
 
 def owned_by(table: Table, account: Accounts | BindParameter[str]) -> ColumnElement[bool]:
-    """Restrict a query to the rows of an account: this alone decides what an account can see."""
+    """Restrict a query to an account's rows. This alone decides what an account can see."""
     return true() if account is EVERY_ACCOUNT else table.c.account == account

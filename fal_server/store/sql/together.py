@@ -1,4 +1,4 @@
-"""Runs parts of a transaction together, so that statements of several parts share a round trip to the server.
+"""Runs parts of a transaction together. Statements of several parts share a round trip to the server.
 
 A part runs until it waits for a statement. When all parts wait, those that wait for the same statement with other
 values are answered at once: 32 parts of two statements take 2 round trips instead of 64.
@@ -24,7 +24,7 @@ Answers: TypeAlias = "Callable[[Sequence[Ask]], Awaitable[Sequence[object]]]"
 
 @dataclass(frozen=True, slots=True)
 class Together(Generic[T]):
-    """A part of which each statement concerns rows that no other such part of the same time does.
+    """A part whose rows no other such part touches at that time.
 
     Their statements may therefore be sent in any order.
     """
@@ -89,7 +89,7 @@ async def run_together(works: Sequence[Work[object]], dialect: Dialect, answers:
 
 
 def _alike(asks: dict[int, Ask]) -> list[list[int]]:
-    """Return the numbers of those that wait for the same statement and different rows together, the first one first."""
+    """Return the numbers of those that wait together, the first one first. They share a statement, but not a row."""
     found: list[list[int]] = []
     latest: dict[tuple[Prepared, bool], tuple[list[int], set[object]]] = {}
     for number, ask in asks.items():

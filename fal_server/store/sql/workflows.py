@@ -1,4 +1,4 @@
-"""Workflows and their runs in the database; inputs and outputs of runs are sealed."""
+"""Workflows and their runs in the database. Inputs and outputs of runs are sealed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fal_server.store.sql.tables import WORKFLOW_RUNS, WORKFLOWS, owned_by
 
 
 class SqlWorkflowStore:
-    """Implements the port WorkflowStore in the database of a Store, which closes it.
+    """Implements the port WorkflowStore in a Store's database. The Store closes it.
 
     Args:
         vault: seals inputs and responses.

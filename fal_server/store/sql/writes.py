@@ -1,4 +1,4 @@
-"""Writes transactions in groups: those that arrive during a write form the next group, and share its commit."""
+"""Writes transactions in groups. Those that arrive during a write form the next group, and share its commit."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _fail(group: Sequence[_Waiting], error: Exception) -> None:
 
 
 async def run_each(works: Sequence[Work[object]], connection: AsyncConnection) -> list[object]:
-    """Run the parts of a group in order, and return each part's result.
+    """Run the parts of a group in order. Return each part's result.
 
     Raises:
         WorkFailed: one raised; the rest did not run.

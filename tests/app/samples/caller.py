@@ -1,4 +1,4 @@
-"""Apps whose endpoints call another app by its name, with the address and the key of their runner."""
+"""Apps whose endpoints call another app by its name. They use their runner's address and key."""
 
 import fal
 from pydantic import BaseModel

@@ -1,4 +1,4 @@
-"""A plain dataclass as the request body: no runner starts."""
+"""A plain dataclass as the request body."""
 
 from dataclasses import dataclass, field
 import fal

@@ -1,4 +1,4 @@
-"""Two endpoints at one path are accepted; one is silently unreachable."""
+"""Two endpoints at one path, which a deploy refuses."""
 
 import fal
 class Dup(fal.App, name="dup"):

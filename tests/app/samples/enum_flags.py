@@ -1,4 +1,4 @@
-"""IntFlag with multi-bit members cannot be loaded; combinations lose their names."""
+"""An IntFlag with members of several bits, whose combinations have names."""
 
 import enum
 import fal

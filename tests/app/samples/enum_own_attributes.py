@@ -1,4 +1,4 @@
-"""Enum members lose the attributes that their __new__/__init__ gave them."""
+"""Enum members with attributes that their `__new__` or `__init__` gave them."""
 
 from enum import Enum
 import fal

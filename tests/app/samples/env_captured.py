@@ -1,4 +1,4 @@
-"""From os import environ sends the deployer's whole environment and hides the runner's."""
+"""An app that imports `environ` from os. It must see the runner's environment, not the deployer's."""
 
 from os import environ
 import os

@@ -1,4 +1,4 @@
-"""A forked child of an app ignores SIGTERM."""
+"""A forked child of an app that is ended by SIGTERM."""
 
 import multiprocessing
 import fal

@@ -1,4 +1,4 @@
-"""One annotation under TYPE_CHECKING turns the body into a query parameter."""
+"""An annotation under TYPE_CHECKING beside a request body."""
 
 from __future__ import annotations
 from typing import TYPE_CHECKING

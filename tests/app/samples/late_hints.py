@@ -1,4 +1,4 @@
-"""Type hints of the app's own classes cannot be resolved in a runner."""
+"""An app that resolves type hints of its own classes late."""
 
 from __future__ import annotations
 import dataclasses

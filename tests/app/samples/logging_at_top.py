@@ -1,4 +1,4 @@
-"""Logging.basicConfig / setLevel at the top of the file has no effect in a runner."""
+"""An app that configures logging at the top of its file."""
 
 import logging
 import fal

@@ -1,4 +1,4 @@
-"""A program with an app and a function, which calls them and prints the results by subject."""
+"""A program with an app and a function. It calls them and prints the results by subject."""
 
 import asyncio
 import json

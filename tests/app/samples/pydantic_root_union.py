@@ -1,4 +1,4 @@
-"""RootModel over a discriminated union kills every runner at start."""
+"""A RootModel over a discriminated union as the request body."""
 
 from typing import Annotated, Literal, Union
 import fal

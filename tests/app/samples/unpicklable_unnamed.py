@@ -1,4 +1,4 @@
-"""Httpx.Client() at the top: the error names something that is not in the file."""
+"""An `httpx.Client()` at the top, which cannot be pickled. The error must name it."""
 
 import fal, httpx
 client = httpx.Client(timeout=5)

@@ -60,7 +60,7 @@ class EngineUnderTest(ABC):
 
     @abstractmethod
     def code(self, *, ends: bool) -> Payload:
-        """Return a function that serves HTTP, or one that exits at once with code 3."""
+        """Return a function that serves HTTP, or one that exits at once. The exit code is 3."""
 
     @abstractmethod
     def packages(self) -> EnvironmentSpec:
@@ -207,7 +207,7 @@ class Remote(Local):
         await self.way.close()
 
     def later(self, wanted: list[str]) -> RemoteHost:
-        """Return the node as a controller of a later start reaches it; to be opened and closed."""
+        """Return the node as a controller of a later start reaches it. It is to be opened and closed."""
         epoch = Epoch(number=2, holder="two")
         return self.node.host(self._content, wanted=lambda: wanted, silent=5.0, lost=60.0, epoch=epoch)
 
@@ -220,7 +220,7 @@ class Remote(Local):
 
 
 class Fake(EngineUnderTest):
-    """The in-memory engine of other tests, which must behave like a real one."""
+    """The in-memory engine of other tests. It must behave like a real one."""
 
     def __init__(self) -> None:
         self._fake = FakeEngine()

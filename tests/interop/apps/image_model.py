@@ -1,4 +1,4 @@
-"""An image model with sizes, limits in the schema, and a safety checker that can be switched off."""
+"""An image model with sizes, and limits in the schema. Its safety checker can be switched off."""
 
 import fal
 from fal.toolkit import Image, ImageSizeConstraints, ImageSizeField, ImageSizeInput, get_image_size

@@ -1,4 +1,4 @@
-"""A model with adapters, which reports the loaded ones and returns trained ones as files."""
+"""A model with adapters. It reports the loaded ones and returns trained ones as files."""
 
 import json
 

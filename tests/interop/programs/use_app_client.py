@@ -1,4 +1,4 @@
-"""Runs an app for the duration of a block, and calls its endpoints by name."""
+"""Runs an app during a block, and calls its endpoints by name."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Calls an app: directly, through the queue, as a stream, and with wrong input."""
+"""Calls an app directly, through the queue, and as a stream. One call has wrong input."""
 
 import sys
 from functools import partial

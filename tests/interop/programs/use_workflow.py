@@ -1,4 +1,4 @@
-"""Creates a workflow, runs it locally, publishes it, and runs it on the controller."""
+"""Creates a workflow, runs it locally and publishes it. It then runs it on the controller."""
 
 import sys
 from functools import partial

@@ -1,4 +1,4 @@
-"""Functions as users of the published package write them: one served, one that is called once, one that raises."""
+"""Functions as users of the published package write them. One is served, one is called once, and one raises."""
 
 import fal
 

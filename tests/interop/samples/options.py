@@ -1,4 +1,4 @@
-"""Apps with every option that a class or a function can have, as both packages understand them."""
+"""Apps with every option of a class or a function. Both packages understand them."""
 
 from pydantic import BaseModel
 

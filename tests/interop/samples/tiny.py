@@ -1,4 +1,4 @@
-"""An app as users of the published package write it: a model, a setup, several paths, a stream."""
+"""An app as users of the published package write it. It has a model, a setup, several paths, and a stream."""
 
 import asyncio
 import json

@@ -19,7 +19,7 @@ DURABLE = ["file", "postgresql"]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgresql]:
-    """Run a PostgreSQL server for this process's tests, from the first one that needs it."""
+    """Run a PostgreSQL server for this process's tests. The first test that needs it starts it."""
     with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory)) as running:
         yield running
 
@@ -49,7 +49,7 @@ def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None
 
 @pytest.fixture
 def contents(request: pytest.FixtureRequest, durable: Path | str | None) -> Callable[[], bytes]:
-    """Return the content of a durable database, as its files or its dump."""
+    """Return a durable database's content, as its files or its dump."""
     if isinstance(durable, Path):
         return lambda: b"".join(file.read_bytes() for file in durable.parent.rglob("*") if file.is_file())
     return lambda: request.getfixturevalue("server").dump(make_url(str(durable)).database)
@@ -64,7 +64,7 @@ async def store(database: Path | str | None) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture
 async def beside(database: Path | str | None, store: SqlStore) -> AsyncIterator[SqlStore]:
-    """Return another store on the same database, or the same one if the database allows one controller."""
+    """Return another store on the same database. If the database allows one controller, return the same store."""
     if not isinstance(database, Path):
         yield store
         return

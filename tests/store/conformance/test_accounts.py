@@ -1,4 +1,4 @@
-"""Two accounts in one database: each call shows only what belongs to its account."""
+"""Two accounts in one database. Each call shows only what belongs to its account."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ OTHERWISE = {"page", "first_unsent"}
 
 
 async def fill(store, account):
-    """Give an account one of each noun, under names that both have and under unique names."""
+    """Give an account one of each noun. Some names are those that both accounts have, and some are unique."""
     for name in ("main", f"env-{account}"):
         await store.add_environment(replace(some.environment(name), account=account))
     for number, name in enumerate(("hello", f"only-{account}")):

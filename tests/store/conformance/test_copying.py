@@ -37,7 +37,7 @@ def way(request, tmp_path):
 
 
 def value(column, row):
-    """Return a value of the column's type; all texts of a row are equal, so that references are valid."""
+    """Return a value of the column's type. All texts of a row are equal, so that references are valid."""
     if row == 0 and column.nullable and not column.primary_key:
         return None
     kinds = {

@@ -1,4 +1,4 @@
-"""A deleted account leaves nothing in any table, and deletes nothing of others."""
+"""A deleted account leaves nothing in any table. It deletes nothing of others."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def give(store, account):
 
 @pytest.fixture
 async def one(store):
-    """Return a store with one account, and its content before another one is created."""
+    """Return a store with one account, and its content. The test creates another one later."""
     await give(store, STAYS)
     return store, await everything(store)
 

@@ -48,7 +48,7 @@ def line(sequence, runner="r1", after=0, level=LogLevel.INFO, app="a", account=L
 
 
 async def read_all(store, chosen, most_lines=1000, most_bytes=10**6):
-    """Return the batches of a drain up to the last one; each moves the cursor."""
+    """Return the batches of a drain up to the last one. Each moves the cursor."""
     behind = await store.drains.behind(chosen)
     batches = []
     while behind:

@@ -1,4 +1,4 @@
-"""PostgreSQL only: who of several controllers owns a database, and what a former owner can still do."""
+"""PostgreSQL only: who of several controllers owns a database. The tests also cover what a former owner can do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def claimed(lease: OwnerLease) -> int:
 
 
 def end(server, name) -> None:
-    """Let the lease be over, as if its owner had not renewed it."""
+    """Let the lease end, as if its owner had not renewed it."""
     server.ask("update epochs set expires_at = 0", name)
 
 

@@ -28,7 +28,7 @@ VAULT = AesVault(bytes(range(32)))
 
 
 def other_type(_context, _inspected, _column, inspected_type, wanted):
-    """Return whether a column differs from the type behind ours; None leaves SQLAlchemy's types to Alembic."""
+    """Return whether a column has another type than the one behind ours. None leaves SQLAlchemy's types to Alembic."""
     if isinstance(wanted, UtcTimestamp):
         return not isinstance(inspected_type, BigInteger)
     return not isinstance(inspected_type, String) if isinstance(wanted, Text) else None
@@ -110,7 +110,7 @@ ROWS_OF_0004 = Path(__file__).with_name("rows_of_0004.json")
 
 
 def fill(connection):
-    """Insert rows like the code of version 0004, at least one of each noun."""
+    """Insert rows like version 0004's code, at least one of each noun."""
     brought_to("0004")(connection)
     tables = MetaData()
     tables.reflect(connection)

@@ -1,4 +1,4 @@
-"""Statements that go to the driver directly mean what SQLAlchemy makes of them."""
+"""Statements sent to the driver directly mean what SQLAlchemy makes of them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_row_is_read_as_it_was_written_by_either_way(
 
 
 async def test_parts_that_run_together_are_as_one_after_another(things: Database) -> None:
-    """Thirty add a row each, ten of them one that is there already; each then looks at its row and renames it."""
+    """Thirty add a row each, ten of them one that exists. Each then looks at its row and renames it."""
     for number in range(10):
         await add(things, {**_THING, "name": f"n{number}", "number": 7})
 

@@ -67,7 +67,7 @@ async def test_an_idempotency_is_one_requests(store):
 
 
 async def test_of_many_at_once_with_one_idempotency_one_is_accepted(store, beside):
-    """Two stores on one database represent two controllers, or one that is being replaced."""
+    """Two stores on one database represent two controllers. One may replace the other."""
     stores = (store, beside)
     made = [request(f"q{n}", idempotency=f"i{n % 4}", fingerprint=str(n)) for n in range(40)]
     took = await asyncio.gather(*(stores[n // 4 % 2].queue.add(one, CONTENT) for n, one in enumerate(made)))

@@ -1,4 +1,4 @@
-"""A PostgreSQL server that refuses says what to do about it, in place of what helps with a disk."""
+"""A PostgreSQL server that refuses says what to do about it. It does not say what helps with a disk."""
 
 from __future__ import annotations
 

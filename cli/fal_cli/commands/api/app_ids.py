@@ -1,4 +1,4 @@
-"""Splits app ids into the path of a call and the app whose queue holds the requests."""
+"""Splits app ids. The parts are the path of a call and the app whose queue holds the requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEGACY = re.compile(r"(\d+)-(.+)")
 
 
 def split_id(model_id: str, nickname: str | None) -> tuple[str, str]:
-    """Split an app's id into the path of a call and the app whose queue holds the requests.
+    """Split an app's id. The parts are the path of a call and the app whose queue holds the requests.
 
     Args:
         model_id: `owner/app`, optionally with a longer path; `app` alone belongs to the caller.

@@ -1,4 +1,4 @@
-"""`fal api`: calls an app through its queue, directly, as a stream, or message by message."""
+"""`fal api`: calls an app. It does so through its queue, directly, as a stream, or message by message."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 
 class _Calls:
-    """Makes the HTTP calls of one `fal api` with the settings' key, over a kept connection."""
+    """Makes the HTTP calls of one `fal api`. It uses the settings' key and a kept connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._headers = settings.credentials.headers()
@@ -55,7 +55,7 @@ class _Calls:
     def open(
         self, method: str, url: str, fields: JSON = None, headers: Mapping[str, str] | None = None
     ) -> AbstractContextManager[HttpStream]:
-        """Call without a time limit, because apps may work for long; the caller reads the response.
+        """Call without a time limit, because apps may work for long. The caller reads the response.
 
         Args:
             fields: the arguments of a POST.
@@ -137,7 +137,7 @@ def _api(args: argparse.Namespace) -> int:
 
 
 def _naming_app(client: SyncServerlessClient, model_id: str, error: CallError) -> Exception:
-    """Name the app in an error; if an unknown id starts with one of the caller's apps, suggest that."""
+    """Name the app in an error. If an unknown id starts with one of the caller's apps, suggest that."""
     if error.http_status is None:
         return error
     request = f" (request {error.request_id})" if error.request_id else ""
@@ -149,7 +149,7 @@ def _naming_app(client: SyncServerlessClient, model_id: str, error: CallError) -
 
 
 def _owner_of(client: SyncServerlessClient, app: str) -> str | None:
-    """Return the caller's nickname if the app is theirs; None if it is not, or if that is unknown."""
+    """Return the caller's nickname if the app is theirs. None if it is not, or if that is unknown."""
     try:
         return nickname_of(client) if app in {found.alias for found in client.apps.list()} else None
     except FalError:
@@ -230,7 +230,7 @@ def _follow(calls: _Calls, url: str) -> None:
 
 
 def _waits(reason: str, next_try_at: JSON) -> str:
-    """Return why a request waits, as a sentence with the time until the next try."""
+    """Return why a request waits. It is a sentence with the time until the next try."""
     from fal.rest_messages import parse_time
 
     at = parse_time(next_try_at)

@@ -1,4 +1,4 @@
-"""`fal api --realtime`: sends lines of JSON to an app as messages, and prints its responses as lines of JSON."""
+"""`fal api --realtime`: sends lines of JSON to an app as messages. It prints the responses as lines of JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUIET_SECONDS = 1.0
 
 
 def converse(settings: Settings, hosts: Hosts, path: str) -> int:
-    """Run the session until the app ends it or all input has a response, and return the exit code.
+    """Run the session, and return the exit code. It ends if the app ends it or all input has a response.
 
     Raises:
         CommandError: the session could not start, the app reported an error, or the link broke.
@@ -78,7 +78,7 @@ def converse(settings: Settings, hosts: Hosts, path: str) -> int:
 
 
 def _handle_text(message: str, *, ended: bool) -> bool:
-    """Handle a text message, which comes from the platform, and return whether the session continues."""
+    """Handle a text message, which comes from the platform. Return whether the session continues."""
     try:
         found = json.loads(message)
     except ValueError:
@@ -94,7 +94,7 @@ def _handle_text(message: str, *, ended: bool) -> bool:
 
 
 class _Sender(threading.Thread):
-    """Sends the lines of standard input, in a thread that ends with the process.
+    """Sends the lines of standard input. Its thread ends with the process.
 
     Attributes:
         sent: how many messages were sent.

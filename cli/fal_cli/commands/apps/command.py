@@ -1,4 +1,4 @@
-"""`fal apps`: lists, scales, rolls out and deletes apps, and moves them between revisions."""
+"""`fal apps`: lists, scales, rolls out and deletes apps. It also moves them between revisions."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _delete(args: argparse.Namespace) -> None:
 
 
 def _require_app(client: SyncServerlessClient, args: argparse.Namespace) -> str:
-    """Return the app's name, which may end in its environment; raise an error if the app does not exist."""
+    """Return the app's name, which may end in its environment. Raise an error if the app does not exist."""
     name, _, environment = args.app_name.partition("--")
     require(client, APP_NAMES, name, argparse.Namespace(env=environment or args.env))
     return str(args.app_name)
@@ -232,5 +232,5 @@ def _gpus(args: argparse.Namespace) -> None:
 
 
 def _write_changed(app: AliasInfo) -> None:
-    """Show an app after a change of its settings, with all of them."""
+    """Show an app after a change of its settings. It shows all of them."""
     write_apps(argparse.Namespace(output="wide", columns=None, sort=None), [app])

@@ -77,7 +77,7 @@ def _fetch(args: argparse.Namespace, client: SyncServerlessClient) -> _Details:
 
 
 def _if_possible(ask: Callable[[], Found]) -> Found | None:
-    """Return a controller's response; None if it lacks the call, or the key lacks the permission."""
+    """Return a controller's response. None if it lacks the call, or the key lacks the permission."""
     from fal.api import NotFoundError, PermissionDeniedError, UnimplementedError
 
     try:
@@ -87,7 +87,7 @@ def _if_possible(ask: Callable[[], Found]) -> Found | None:
 
 
 def _addresses(client: SyncServerlessClient, alias: str) -> dict[str, str]:
-    """Return the app's addresses; none if the controller does not name the owner."""
+    """Return the app's addresses; none if the controller names no owner."""
     from fal.api import FalError
     from fal.hosts import find_hosts
 

@@ -1,4 +1,4 @@
-"""`fal apps logs`: shows the merged log of all runners of an app."""
+"""`fal apps logs`: shows the merged log of an app's runners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fal apps explain` and `fal apps simulate`: explain and predict the number of runners."""
+"""`fal apps explain` and `fal apps simulate`. They explain and predict the number of runners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads traces of requests for `fal apps simulate`, as CSV or JSON lines."""
+"""Reads requests' traces for `fal apps simulate`, as CSV or JSON lines."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`fal dev`: serves an app, and again after each edit of its files."""
+"""`fal dev`: serves an app. It does so again after each edit of its files."""

@@ -101,7 +101,7 @@ async def _serve(client: AsyncServerlessClient, args: argparse.Namespace) -> int
 
 @contextmanager
 def _controller(args: argparse.Namespace) -> Generator[AsyncServerlessClient]:
-    """Yield a client of the chosen controller, of the local one, or of a new temporary one."""
+    """Yield a client of a controller. It is the chosen one, the local one, or a new temporary one."""
     from fal.api import AsyncServerlessClient
 
     if args.host or any(os.environ.get(name) for name in _CHOICES):

@@ -1,4 +1,4 @@
-"""The life of `fal dev`: serve an app, watch its files, and move to each edit once it is ready."""
+"""The life of `fal dev`. It serves an app, watches its files, and moves to each edit once it is ready."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _READY = frozenset({"IDLE", "RUNNING"})
 
 
 class NotReadyError(DeployError):
-    """The first version of an app did not become ready; the message says why."""
+    """The first version of an app did not become ready. The message says why."""
 
 
 class DevSession:
@@ -222,7 +222,7 @@ class DevSession:
             self._view.beside(f"The app's lines cannot be shown: {error}")
 
     async def _until_ready(self, result: DeploymentResult) -> None:
-        """Wait for the first runner, which a deploy without an earlier revision does not.
+        """Wait for the first runner. A deploy without an earlier revision does not.
 
         Raises:
             NotReadyError: it failed to start.
@@ -238,7 +238,7 @@ class DevSession:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _watch(self, app: PreparedApp | None) -> None:
-        """Watch the files of an app, or those it may consist of while it cannot be loaded."""
+        """Watch the files of an app. While it cannot be loaded, watch those it may consist of."""
         if app is not None:
             code = [path for part in (app.function, app.setup) if part is not None for path in part.paths]
             self._watcher.watch({*code, *(file.path for file in app.files), *_project_files()})
@@ -284,7 +284,7 @@ class DevSession:
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    """Call in a thread that cannot keep this process from ending: an app's file may do anything."""
+    """Call in a thread that cannot keep this process from ending. An app's file may do anything."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -334,6 +334,6 @@ def _holder() -> str:
 
 
 def _is_alive(mark: str) -> bool:
-    """Return whether the process of a mark runs, as far as it can be checked here."""
+    """Return whether the process of a mark runs. It is checked as far as possible here."""
     host, _, pid = mark.rpartition(":")
     return host == socket.gethostname() and pid.isdigit() and Path(f"/proc/{pid}").exists()

@@ -1,4 +1,4 @@
-"""The output of `fal dev`: the app's lines on standard output, the state of each edit on standard error."""
+"""The output of `fal dev`. The app's lines are on standard output, and the state of each edit is on standard error."""
 
 from __future__ import annotations
 

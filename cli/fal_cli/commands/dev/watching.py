@@ -36,7 +36,7 @@ class Watcher:
         return tuple(self._states)
 
     def watch(self, paths: Iterable[Path]) -> None:
-        """Watch these files instead of the earlier ones; edits since the last look still count."""
+        """Watch these files instead of the earlier ones. Edits since the last look still count."""
         self._states = {path: self._states[path] if path in self._states else _state(path) for path in paths}
 
     def look(self) -> list[Path]:
@@ -47,7 +47,7 @@ class Watcher:
         return changed
 
     async def changed(self) -> list[Path]:
-        """Wait for an edit; return the files, some of which an editor may still be writing."""
+        """Wait for an edit; return the files. An editor may still be writing some."""
         while True:
             found, self._late = [*self._late, *self.look()], []
             if found:
@@ -56,14 +56,14 @@ class Watcher:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def is_complete(self) -> bool:
-        """Wait for the last edit to be complete; return False if it continues, which `changed` then reports."""
+        """Wait for the last edit to be complete. Return False if it continues; `changed` then reports it."""
         await asyncio.sleep(max(0.0, self._complete_at - asyncio.get_running_loop().time()))
         self._late += self.look()
         return not self._late
 
 
 def sources_below(directory: Path) -> list[Path]:
-    """Return at most 2,000 Python files below a directory, which an app that cannot be loaded may import."""
+    """Return at most 2,000 Python files below a directory. An app that cannot be loaded may import them."""
     found: list[Path] = []
     for parent, directories, files in os.walk(directory):
         directories[:] = [name for name in directories if name not in NOT_SOURCES and not name.startswith(".")]

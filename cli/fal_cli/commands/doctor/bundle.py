@@ -1,4 +1,4 @@
-"""Writes a report without secrets that can be shared: the doctor's results, settings and the controller's log."""
+"""Writes a report without secrets that can be shared. It has the doctor's results, settings and controller's log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PATTERNS = (
 
 
 def write_bundle(path: Path, report: Mapping[str, object], state_dir: Path) -> list[str]:
-    """Write the report as a .tar.gz that only its owner can read, and return the names of its files.
+    """Write the report as a .tar.gz, and return its files' names. Only its owner can read it.
 
     Raises:
         CommandError: the file exists or cannot be written.
@@ -95,7 +95,7 @@ def _read(path: Path) -> str | None:
 
 
 def _without_values(toml: str) -> str:
-    """Return a configuration file with all names, but only the values of hosts, places and profiles."""
+    """Return a configuration file with all names. Only the values of hosts, places and profiles are kept."""
     kept = re.compile(
         r"\s*(\[.*\]|(host|state_dir|ca_file|client_cert_file|client_key_file|profile|team)\s*=.*)?\s*(#.*)?"
     )
@@ -125,14 +125,14 @@ def _secrets(state_dir: Path) -> Iterator[str]:
 
 
 def _password(value: str) -> str:
-    """Return the password in an address, with or without a scheme; "" if there is none."""
+    """Return the password in an address, with or without a scheme. It is "" if there is none."""
     authority = value.rpartition("://")[2].partition("/")[0]
     user, _, host = authority.rpartition("@")
     return unquote(user.partition(":")[2]) if host else ""
 
 
 def _forms(values: Iterable[str]) -> set[str]:
-    """Return the spellings of secrets: complete, the secret half of a key, in a URL, in base64."""
+    """Return the spellings of secrets: plain, for URLs, in JSON, in base64. The secret half of a key is one, too."""
     found: set[str] = set()
     for value in values:
         for part in {value, value.rpartition(":")[2], *value.split()}:

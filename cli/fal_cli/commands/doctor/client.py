@@ -1,4 +1,4 @@
-"""Checks the client: its installation, the settings, and the controller that they name."""
+"""Checks the client: its installation, settings, and the controller they name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_installation() -> Iterator[Check]:
 
 
 def find_settings() -> Mapping[str, object]:
-    """Return host, key id and profile with their sources, the state directory, and a problem if one is malformed."""
+    """Return host, key id and profile, with their sources. Add the state directory, and a problem if one is wrong."""
     from fal.api import FalError, KeyCredentials, MissingCredentialsError
     from fal.config import config_path, load
     from fal.settings import find_credentials, find_profile, find_target
@@ -117,7 +117,7 @@ def check_settings(settings: Mapping[str, object]) -> Iterator[Check]:
 
 
 def _check_published_settings() -> Iterator[Check]:
-    """Check for settings that prevent importing the published client; an earlier version wrote them."""
+    """Check for settings that prevent importing the published client. An earlier version wrote them."""
     import tomllib
 
     from fal.config import INTERNAL, config_path
@@ -139,7 +139,7 @@ def _check_published_settings() -> Iterator[Check]:
 
 
 def _how_to_start(settings: Settings) -> str:
-    """Name the command for the state directory of the profile in use; `fal up` stays in the foreground."""
+    """Name the command for the state directory of the profile in use. `fal up` stays in the foreground."""
     start = settings.options.start_command
     return "`fal up -d` starts a controller here." if start == "fal up" else f"`{start}` starts it."
 
@@ -190,7 +190,7 @@ def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
 
 
 def _cannot_connect(target: Target) -> str | None:
-    """Return why no connection is possible; gRPC would take long and say less."""
+    """Return why no connection is possible. An answer of gRPC would take long and say less."""
     import socket
 
     try:
@@ -217,7 +217,7 @@ def _check_proxy(target: Target) -> Iterator[Check]:
 
 
 def _check_answer(settings: Settings) -> Iterator[Check]:
-    """Compare version and clock with the controller's HTTP side; a foreign one may report neither."""
+    """Compare version and clock with the controller's HTTP side. A foreign one may report neither."""
     from fal.api import FalError
     from fal.http import HttpClient
     from fal.http_messages import HttpRequest
@@ -260,7 +260,7 @@ def _check_answer(settings: Settings) -> Iterator[Check]:
 
 
 def _check_client_certificate(settings: Settings) -> Check | None:
-    """Report whether the controller accepts this client's certificate; None if there is none, and none is required."""
+    """Report whether the controller accepts this client's certificate. None if there is none, and none is required."""
     import socket
 
     from fal.api import FalError

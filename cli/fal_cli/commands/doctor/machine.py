@@ -33,7 +33,7 @@ _FEW_FREE_BYTES = 10 << 30
 
 
 def check_machine(state_dir: Path) -> Iterator[Check]:
-    """Check the requirements of a controller on this machine, if one can run here."""
+    """Check a controller's requirements on this machine, if one can run here."""
     if sys.platform != "linux":
         yield Check(
             name="controller here", status=Status.NOTE, detail="a controller needs Linux; the client works here"
@@ -101,7 +101,7 @@ def _check_content(content: Mapping[str, object]) -> Check:
 
 
 def _check_ray(ray: Mapping[str, object]) -> Check:
-    """Say whether Ray answers, whether it is closed to others, and whether it has a machine for runners."""
+    """Say whether Ray answers, and whether it is closed to others. Also say whether it has a machine for runners."""
     if ray.get("trouble"):
         fix = "Runners go on, and none starts. `ray status` on this machine says what is wrong."
     elif not ray.get("authenticated"):
@@ -119,7 +119,7 @@ def _check_ray(ray: Mapping[str, object]) -> Check:
 
 
 def _check_lease(lease: Mapping[str, object]) -> Check:
-    """Say whether the lease of the database is held, and which other controllers wait for it."""
+    """Say whether the lease of the database is held. Also say which other controllers wait for it."""
     waiting = lease.get("waiting")
     others = ", ".join(map(str, waiting)) if isinstance(waiting, list) and waiting else "no other controller"
     return Check(
@@ -133,7 +133,7 @@ def _check_lease(lease: Mapping[str, object]) -> Check:
 
 
 def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
-    """Report what enforces machine types' limits on runners, and which GPUs there are."""
+    """Report what enforces machine types' limits on runners. Also report which GPUs there are."""
     from fal.api import FalError, SyncServerlessClient
 
     try:
@@ -156,7 +156,7 @@ def _check_limits(controller: ControllerProcess) -> Iterator[Check]:
 
 
 def _check_node(node: NodeInfo) -> Check:
-    """Say whether runners can be started on a node; what follows is about it."""
+    """Say whether runners can be started on a node. What follows is about it."""
     return Check(
         name=f"node {node.name}",
         status=Status.NOTE if node.trouble else Status.OK,
@@ -188,7 +188,7 @@ def _check_port() -> Check:
 
 
 def _check_isolation(controller: ControllerProcess | None) -> Check:
-    """Report what isolates apps from each other and this machine: the running controller's answer, or a trial's."""
+    """Report what isolates apps from each other and this machine. The running controller says so, or a trial."""
     import json
 
     if controller is not None and controller.isolation:
@@ -225,7 +225,7 @@ def _check_uv() -> Check:
 
 
 def _check_container_engine(state_dir: Path) -> Check:
-    """Report how containers run here, by a trial unless a running controller already knows."""
+    """Report how containers run here. A trial finds out, unless a running controller already knows."""
     import json
     import tempfile
 

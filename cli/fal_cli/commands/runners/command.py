@@ -112,7 +112,7 @@ def _stop(args: argparse.Namespace) -> None:
 
 
 def _progress(client: SyncServerlessClient, runner_id: str) -> str:
-    """Return the progress of a stop, as far as the controller reports it."""
+    """Return a stop's progress, as far as the controller reports it."""
     from fal.api import FalError
 
     try:

@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class _Connection:
-    """One connection of this end: a socket, and the data received for it."""
+    """One connection of this end. It has a socket, and the data received for it."""
 
     def __init__(self, forwarder: Forwarder, number: int) -> None:
         self.number = number
@@ -136,7 +136,7 @@ class Forwarder:
             await self._write(_HEAD.pack(kind, number, len(data) if length is None else length) + data)
 
     async def forward(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Connect to a port at the other end, and relay a local connection to it until it ends.
+        """Connect to a port at the other end. Relay a local connection to it until it ends.
 
         Raises:
             Refused: the other end could not connect; the local connection is closed.
@@ -194,7 +194,7 @@ def _reason(error: OSError) -> str:
 
 
 async def _connect_here(port: int) -> Streams:
-    """Connect to a port of this runner; the app's ports may have been mapped to others."""
+    """Connect to a port of this runner. The app's ports may have been mapped to others."""
     given = os.environ.get(PORTS_VARIABLE)
     moved: dict[str, int] = json.loads(given or "{}")
     if port == APP_PORT:
@@ -234,7 +234,7 @@ def _listens_here(port: int) -> bool:
 
 
 def _listening(port: int) -> list[str]:
-    """Return the inodes of the sockets that listen on a port, see proc(5)."""
+    """Return the inodes of the sockets that listen on a port. See proc(5)."""
     found: list[str] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:

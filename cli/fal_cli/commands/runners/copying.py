@@ -1,4 +1,4 @@
-"""`fal runners cp`: copies files and folders to and from a runner, over a command in it."""
+"""`fal runners cp`: copies files and folders to and from a runner. It uses a command in the runner."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _copy(args: argparse.Namespace) -> None:
 
 
 def _place(text: str) -> tuple[str, str] | None:
-    """Return the runner and path that a text names; None for a local path, which may be written `./a:b`."""
+    """Return the runner and path that a text names. None for a local path, which may be written `./a:b`."""
     runner_id, colon, path = text.partition(":")
     if not colon or not runner_id or "/" in runner_id or "." in runner_id:
         return None

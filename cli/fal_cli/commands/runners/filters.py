@@ -1,4 +1,4 @@
-"""Selects runners for a list by --since and --state, and finds apps whose starts fail."""
+"""Selects runners for a list by --since and --state. It also finds apps whose starts fail."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_runner_filters(parser: FalParser) -> None:
 
 
 def of_states(runners: Sequence[RunnerInfo], states: Sequence[str] | None) -> list[RunnerInfo]:
-    """Return the runners in one of these states; all for None or `all`."""
+    """Return the runners in one of these states. Return all for None or `all`."""
     if not states or "all" in states:
         return list(runners)
     wanted = {_SAME.get(state, state) for state in states}
@@ -57,7 +57,7 @@ def of_states(runners: Sequence[RunnerInfo], states: Sequence[str] | None) -> li
 
 
 def since_for(args: argparse.Namespace) -> datetime | None:
-    """Return --since; without it, ended runners are listed as far back as the controller allows."""
+    """Return --since. Without it, ended runners are listed as far back as the controller allows."""
     if args.since is None and args.state and not {"terminated", "dead"}.isdisjoint(args.state):
         print_note("Runners that ended within the last 24 hours are listed; --since says otherwise.")
         return datetime.now(UTC) - HISTORY
@@ -71,7 +71,7 @@ def failing_apps(
     app: str | None = None,
     environment_name: str | None = None,
 ) -> list[AliasInfo]:
-    """Return the apps without runners because their starts fail, for the notes below a list.
+    """Return the apps without runners because their starts fail. They are for the notes below a list.
 
     Only a person gets them, so that a script causes no request that the published client would not send.
 

@@ -1,4 +1,4 @@
-"""Relays connections from local ports to ports of a runner, over a command in it."""
+"""Relays connections from local ports to a runner's ports. They go over a command in it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PYTHON = ("python", "-I", "-S", "-c")
 
 
 def forward(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
-    """Relay connections to the runner `args.id` until it ends, or until a signal arrives.
+    """Relay connections to the runner `args.id`. This ends with the runner, or if a signal arrives.
 
     Raises:
         CommandError: it ended, or a local port is in use; the message says which.
@@ -52,7 +52,7 @@ def forward(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
 
 
 class _LoopThread:
-    """Runs the forwarding in a thread, because a signal's exception must not hit an event loop."""
+    """Runs the forwarding in a thread. A signal's exception must not hit an event loop."""
 
     def __init__(self, args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
         self._args = args
@@ -77,7 +77,7 @@ class _LoopThread:
             raise self._error
 
     def stop(self) -> None:
-        """Stop it, and wait until the command in the runner has ended, too."""
+        """Stop it, and wait for the end of the runner's command."""
         if not self._over.is_set() and self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
@@ -149,7 +149,7 @@ def _named(port: int) -> str:
 
 
 async def _why(client: AsyncServerlessClient, runner_id: str, code: int, said: bytes) -> str:
-    """Return why the command in the runner that relays the connections has ended."""
+    """Return why the command in the runner has ended. It relays the connections."""
     from fal.api import FalError
 
     # The controller learns of a runner's end a little later than its commands end.

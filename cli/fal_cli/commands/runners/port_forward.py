@@ -25,7 +25,7 @@ APP_PORT = 0
 
 
 class Ports(NamedTuple):
-    """A local port, or 0 for any free one, and the runner's port that it leads to."""
+    """A local port, or 0 for any free one. It leads to the runner's port."""
 
     local: int
     remote: int

@@ -1,4 +1,4 @@
-"""`fal runners profile`: shows the activity of a runner's Python, with py-spy on the runner's machine."""
+"""`fal runners profile`: shows the activity of a runner's Python. It uses py-spy on the runner's machine."""
 
 from __future__ import annotations
 

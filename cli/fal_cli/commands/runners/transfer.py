@@ -83,7 +83,7 @@ class Place(NamedTuple):
 
 
 class _Archive:
-    """The file object for an archive's writer: chunks for a stream, and their digest."""
+    """The file object for an archive's writer. It has chunks for a stream, and their digest."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -191,7 +191,7 @@ class _Arriving:
         return True
 
     def finish(self) -> None:
-        """Wait until everything is unpacked; raise the error if it failed, unless nothing arrived."""
+        """Wait until everything is unpacked. Raise the error if it failed, unless nothing arrived."""
         self._pipe.close()
         self._thread.join()
         if self._failed and self._came:
@@ -208,7 +208,7 @@ class _Arriving:
 
 
 def _put(found: Path, target: Path) -> None:
-    """Move the copy to its destination; if that is an existing folder, into it."""
+    """Move the copy to its destination. If that is an existing folder, move it into it."""
     if found.is_dir() and target.is_dir():
         shutil.copytree(found, target, dirs_exist_ok=True)
     elif found.is_dir() != target.is_dir() and target.exists():
@@ -218,7 +218,7 @@ def _put(found: Path, target: Path) -> None:
 
 
 def unpack(stream: IO[bytes], directory: Path) -> int:
-    """Unpack files and folders below a directory; return the total size of the files.
+    """Unpack files and folders below a directory. Return the total size of the files.
 
     Raises:
         CommandError: a name leads out of the directory, since a runner's code is not trusted.
@@ -249,6 +249,6 @@ def _reason(stderr: bytes, place: Place) -> str:
 
 
 def _last_line(output: bytes) -> str:
-    """Return the last line; Python may have printed others before it, such as warnings."""
+    """Return the last line. Python may have printed others before it, such as warnings."""
     lines = output.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

@@ -1,1 +1,1 @@
-"""Repositories for files: the platform, S3, R2, Google Cloud Storage, or the response itself."""
+"""Repositories for files. They are the platform, S3, R2, Google Cloud Storage, and the response itself."""

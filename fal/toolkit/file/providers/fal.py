@@ -17,7 +17,7 @@ READ_WHOLE_BYTES = 100 * 1024 * 1024
 
 
 class FalFileRepositoryBase(FileRepository):
-    """Stores files on the platform over HTTPS, in one piece whatever `multipart` says."""
+    """Stores files on the platform over HTTPS. Each is in one piece whatever `multipart` says."""
 
     _storage: ClassVar[str] = "gcs"
 
@@ -65,7 +65,7 @@ class FalFileRepositoryBase(FileRepository):
         object_lifecycle_preference: Mapping[str, object] | None = None,
         wait_for_completion: bool = False,
     ) -> tuple[str, FileData | None]:
-        """Store a file from disk; one above the threshold is read in chunks, and its content not returned.
+        """Store a file from disk. One above the threshold is read in chunks, and its content not returned.
 
         Raises:
             FileUploadException: the platform refused, or cannot be reached.

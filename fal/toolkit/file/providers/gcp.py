@@ -72,7 +72,7 @@ class GoogleStorageRepository(FileRepository):
         multipart_max_concurrency: int | None = None,
         object_lifecycle_preference: Mapping[str, object] | None = None,
     ) -> str:
-        """Store a file, and return its address; `multipart` and the lifecycle are ignored."""
+        """Store a file and return its address; `multipart` and lifecycle are ignored."""
         blob = self._bucket.blob(object_name(self.folder, data))  # type: ignore[attr-defined]
         blob.upload_from_string(data.data, content_type=data.content_type)
         if self.url_expiration is None:

@@ -87,7 +87,7 @@ def s3_client(key_id: str, secret: str, endpoint_url: str | None = None) -> obje
 
 
 def put(client: object, bucket: str, name: str, data: FileData, seconds: int) -> str:
-    """Store a file under a name, and return an address that is valid for `seconds`."""
+    """Store a file under a name. Return an address that is valid for `seconds`."""
     sent = {"ContentType": data.content_type}
     client.upload_fileobj(io.BytesIO(data.data), bucket, name, ExtraArgs=sent)  # type: ignore[attr-defined]
     place = {"Bucket": bucket, "Key": name}

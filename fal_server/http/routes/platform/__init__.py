@@ -1,1 +1,1 @@
-"""The published platform API, below /v1: its responses, paging and errors over the shared services."""
+"""The published platform API, below /v1. It has its responses, paging and errors over the shared services."""

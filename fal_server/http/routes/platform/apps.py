@@ -1,4 +1,4 @@
-"""Apps of the platform API: the list, and one app's queue, events and revisions."""
+"""Apps of the platform API. These are the list, and one app's queue, events and revisions."""
 
 from __future__ import annotations
 

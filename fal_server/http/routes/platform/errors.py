@@ -25,7 +25,7 @@ _WORDS = {
 
 
 def _in_its_form(handler: ExceptionHandler) -> ExceptionHandler:
-    """Return a handler that answers like `handler`, but below /v1 in the platform API's form."""
+    """Return a handler that answers like `handler`. Below /v1 it answers in the platform API's form."""
 
     def answer(request: Request, error: Exception) -> Response:
         usual = handler(request, error)  # type: ignore[arg-type]  # no route of ours is a WebSocket's

@@ -18,7 +18,7 @@ from fal_server.services.files import Files
 
 
 class PlatformFileRoutes:
-    """The routes of /data, whose paths may or may not begin with `/data`."""
+    """The routes of /data. Their paths may or may not begin with `/data`."""
 
     def __init__(self, files: EachAccount[Files], guard: Guard) -> None:
         self._files = files
@@ -32,7 +32,7 @@ class PlatformFileRoutes:
         ]
 
     async def _list(self, request: Request, caller: Principal) -> Response:
-        """List a directory; a missing one is empty, as in the other file routes."""
+        """List a directory. A missing one is empty, as in the other file routes."""
         try:
             entries = await self._of(caller).list(_path(request))
         except NotFound:

@@ -19,7 +19,7 @@ _LONGEST_ALIAS = 255
 
 
 class PlatformKeyRoutes:
-    """The routes of keys, which only support the scope API, and of the platform's metadata."""
+    """The routes of keys, and of the platform's metadata. Keys only support the scope API."""
 
     def __init__(self, keys: Keys, accounts: KnownAccounts, guard: Guard) -> None:
         self._keys = keys
@@ -62,7 +62,7 @@ class PlatformKeyRoutes:
         return JSONResponse(content, 201, headers={"cache-control": "no-store"})
 
     async def _delete(self, request: Request, caller: Principal) -> Response:
-        """Revoke a key; a missing one counts as revoked, so that a client may repeat it."""
+        """Revoke a key. A missing one counts as revoked, so that a client may repeat it."""
         key_id = request.path_params["key_id"]
         key = await self._keys.find(caller.scope, key_id)
         if key is not None and key.scope is not KeyScope.API:
@@ -75,5 +75,5 @@ class PlatformKeyRoutes:
         return Response(status_code=204)
 
     async def _meta(self, request: Request) -> Response:
-        """Answer without addresses: a controller does not know its host's addresses for others."""
+        """Answer without addresses. A controller does not know its host's addresses for others."""
         return JSONResponse({"webhook_ip_ranges": []})

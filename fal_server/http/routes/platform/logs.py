@@ -1,4 +1,4 @@
-"""Log lines in the platform API: pages of old ones, and a stream."""
+"""Log lines in the platform API. They come as pages of old ones, and as a stream."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PlatformLogRoutes:
         )
 
     async def _stream(self, request: Request, caller: Principal) -> Response:
-        """Answer with lines from `start` on; without an `end`, the stream never ends."""
+        """Answer with lines from `start` on. Without an `end`, the stream never ends."""
         choice, now = await self._choice(request, caller), self._clock.now()
         draining: asyncio.Event = request.scope["state"]["draining"]
         if "end" not in request.query_params:

@@ -1,4 +1,4 @@
-"""Requests with an Idempotency-Key, which take effect once however often a client repeats them."""
+"""Requests with an Idempotency-Key. They take effect once however often a client repeats them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Once:
 
     @asynccontextmanager
     async def first(self, request: Request, caller: Principal, what: str) -> AsyncGenerator[bool]:
-        """Yield whether to carry out a request; if it fails, it may be repeated.
+        """Yield whether to carry out a request. If it fails, it may be repeated.
 
         Raises:
             UnusableIdempotencyKey: the key is empty or too long.

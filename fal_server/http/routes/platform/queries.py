@@ -43,7 +43,7 @@ def span(
     usual: timedelta = _DAY,
     zone: tzinfo = UTC,
 ) -> tuple[datetime, datetime]:
-    """Return the times from `start` to before `end`; by default the last 24 hours.
+    """Return the times from `start` to before `end`. By default they are the last 24 hours.
 
     Args:
         most: the longest span.
@@ -164,7 +164,7 @@ def iso(time: datetime) -> str:
 
 
 def own_app(name: str, text: str, caller: Principal, accounts: KnownAccounts) -> tuple[AppId, str]:
-    """Return the app in a text of the form `owner/name`, and the rest after a further slash.
+    """Return the app in a text of the form `owner/name`. Also return the rest after a further slash.
 
     Args:
         name: the parameter, for the error.

@@ -1,4 +1,4 @@
-"""Requests in the platform API, and statistics of them and of runners: analytics, usage, counts of runners."""
+"""Requests in the platform API, and statistics of them and runners. They are analytics, usage and counts of runners."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class PlatformRequestRoutes:
         return item
 
     async def _bodies(self, record: RequestRecord) -> tuple[bytes | None, bytes | None]:
-        """Return a request's input and output, as far as the queue or the history keep them."""
+        """Return a request's input and output, as far as they are kept. The queue or the history keep them."""
         if record.queued:
             body, answer = await self._queue.payloads(AppId.parse(record.account, record.app_name), record.request_id)
             return body, None if answer is None else answer.body
@@ -229,7 +229,7 @@ class PlatformRequestRoutes:
         rows_of: Callable[[T], list[dict[str, object]]],
         content: dict[str, object],
     ) -> Response:
-        """Answer with a page of intervals, and with the content of every page."""
+        """Answer with a page of intervals and every page's content."""
         limit, after = number(request, "limit", usual=_MOST_BUCKETS, most=_MOST_BUCKETS), _time(position(request))
         behind: list[object] | None = None
         if found is not None:
@@ -294,7 +294,7 @@ def _sorted(found: Mapping[Endpoint, RequestStats]) -> list[tuple[Endpoint, Requ
 
 
 def _payload(body: bytes | None) -> list[object]:
-    """Return the value of a body that is JSON and not too large to show; nothing for any other."""
+    """Return a JSON body's value if it is small enough to show. Return nothing for any other."""
     if not body or len(body) > MOST_BYTES:
         return []
     try:

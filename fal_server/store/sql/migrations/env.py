@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs the migrations on the connection and in the transaction of `bring_up_to_date`."""
+"""Alembic's entry point. It runs the migrations on the connection and in the transaction of `bring_up_to_date`."""
 
 from __future__ import annotations
 

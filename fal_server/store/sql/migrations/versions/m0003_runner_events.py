@@ -1,4 +1,4 @@
-"""Histories and start times of runners, and the settings that an app takes over with its next revision."""
+"""Histories and start times of runners, and settings for the next revision. An app takes the settings over with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number of starts that failed in a row, so that waits after failures survive a restart."""
+"""The number of consecutive failed starts. With it, waits after failures survive a restart."""
 
 from __future__ import annotations
 

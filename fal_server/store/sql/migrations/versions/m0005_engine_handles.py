@@ -1,4 +1,4 @@
-"""A runner's process as a text that only its engine reads, and the host at which the runner is reached."""
+"""A runner's process as text, and the host of the runner. Only its engine reads the text."""
 
 from __future__ import annotations
 

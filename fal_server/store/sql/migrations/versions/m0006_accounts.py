@@ -14,7 +14,7 @@ _LOCAL = "local"
 
 
 def upgrade() -> None:
-    """Add the column; names of environments, apps and secrets become unique in an account."""
+    """Add the column. Names of environments, apps and secrets become unique in an account."""
     for table in ("revisions", "runners", "keys", "requests", "log_lines"):
         op.add_column(table, sa.Column("account", sa.String(), nullable=False, server_default=_LOCAL))
     _replace_index("revisions", "app_name", "created_at", with_account=("account", "app_name", "created_at"))
@@ -33,7 +33,7 @@ def _replace_index(table: str, *columns: str, with_account: tuple[str, ...]) -> 
 
 
 def _make_names_unique_in_an_account() -> None:
-    """Create three tables again with other primary keys, because SQLite cannot change those.
+    """Create three tables again with other primary keys. SQLite cannot change those.
 
     Copies without constraints keep their rows meanwhile. Tables that refer to others are dropped first, because SQLite
     deletes the rows of a dropped table, and foreign keys would delete those that refer to them.

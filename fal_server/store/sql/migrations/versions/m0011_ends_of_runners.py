@@ -1,4 +1,4 @@
-"""Why a runner was ended, and how it ended by itself, apart from the reason that people read."""
+"""Why a runner was ended, and how it ended by itself. Both are apart from the reason that people read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the columns; of the runners that are there, only a start that is being given up has a cause to keep."""
+    """Add the columns. Of the present runners, only a start that is being given up has a cause to keep."""
     op.add_column("runners", sa.Column("stop_cause", sa.Text(), nullable=True))
     op.add_column("runners", sa.Column("own_end", sa.Text(), nullable=False, server_default=""))
     op.execute(

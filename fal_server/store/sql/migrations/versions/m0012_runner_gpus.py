@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; which GPUs the runners that there are use is not known."""
+    """Add the column. It is not known which GPUs present runners use."""
     op.add_column("runners", sa.Column("gpus", sa.JSON(), nullable=False, server_default="[]"))

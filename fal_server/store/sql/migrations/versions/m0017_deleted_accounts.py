@@ -1,4 +1,4 @@
-"""When an account was deleted whose things are not all removed yet, and how large queued bodies are."""
+"""When a half-removed account was deleted, and the sizes of queued bodies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the columns; no account that there is was deleted, and the size of a body that there is shows about."""
+    """Add the columns. No present account was deleted, and the size of a present body is roughly known."""
     op.add_column("accounts", sa.Column("deleted_at", sa.BigInteger(), nullable=True))
     op.add_column("request_contents", sa.Column("body_bytes", sa.BigInteger(), nullable=True))

@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; every program can connect to the metrics of the runners that there are."""
+    """Add the column. Every program can connect to the metrics of present runners."""
     op.add_column("runners", sa.Column("metrics_access", sa.Text(), nullable=False, server_default="open"))

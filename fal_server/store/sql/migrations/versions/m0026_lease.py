@@ -1,4 +1,4 @@
-"""What several controllers share: nodes, who of them is the owner, and which others wait."""
+"""What several controllers share: nodes, the owner, and those that wait."""
 
 from __future__ import annotations
 
