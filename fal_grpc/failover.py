@@ -48,7 +48,7 @@ def grpc_addresses(target: Target) -> str:
     for each in (target, *target.others):
         try:
             answers = socket.getaddrinfo(each.host, each.port, socket.AF_INET, socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):
             continue  # another one may have an address
         found += [f"{address[0]!s}:{each.port}" for *_, address in answers]
     if not found:
@@ -96,5 +96,5 @@ def _look(target: Target, roots: Path | None) -> _Found:
             return _Found.ANSWERS
     except ssl.SSLCertVerificationError:
         return _Found.DISTRUSTED  # a call says what is wrong, if no other answers
-    except OSError:
+    except (OSError, ValueError):  # no host can have some names
         return _Found.NOTHING

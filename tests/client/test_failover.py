@@ -102,6 +102,15 @@ def test_one_that_does_not_answer_is_passed_over(first, fake, tmp_path):
             assert list(controller.list_runners()) == []
 
 
+@pytest.mark.parametrize("nobodys", ["a..b", f"{'a' * 64}.invalid", "nowhere.invalid", ".x"])
+def test_a_name_that_no_host_can_have_is_passed_over(nobodys, fake):
+    assert choose(parse_targets(f"http://{nobodys},http://{fake.host}")).authority == fake.host
+    for scheme in ("http", "https"):
+        target = choose(parse_targets(f"{scheme}://{nobodys}:1,{scheme}://{nobodys}:2"))
+        with pytest.raises(FalError), Controller(target, KEY) as controller:
+            controller.list_runners()
+
+
 def test_one_with_a_wrong_certificate_is_passed_over(fake, tmp_path, monkeypatch):
     ours = Authority(tmp_path, "ours")
     monkeypatch.setenv("SSL_CERT_FILE", str(ours.file))
