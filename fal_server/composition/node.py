@@ -95,7 +95,7 @@ class KeptFiles:
         self._drafts.mkdir(mode=0o700, exist_ok=True)
 
     def has(self, account: AccountId, file_hash: str) -> bool:
-        return self._files.of(account).has(file_hash)
+        return not self._files.missing(account, [file_hash])
 
     def keep(self, account: AccountId, file_hash: str, content: bytes, mode: int) -> None:
         self._files.of(account).place(write_draft(self._drafts, content), file_hash, mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fal_server.ports.bounds import Bound, Bounds
 from fal_server.ports.builder import Builder, BuildLog, BuiltEnvironment, EnvironmentStore
 from fal_server.ports.clock import Clock
-from fal_server.ports.content import Blobs, ContentStore, DeployedFiles, Vault
+from fal_server.ports.content import Blobs, ContentStore, DeployedFiles, UploadedFiles, Vault
 from fal_server.ports.engine import (
     Adopted,
     Building,
@@ -49,5 +49,6 @@ __all__ = [
     "RunResult",
     "Store",
     "TerminalSize",
+    "UploadedFiles",
     "Vault",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +47,18 @@ class ContentStore(Protocol):
 
         Raises:
             Unavailable: the disk cannot be read.
+        """
+        ...
+
+
+class UploadedFiles(Protocol):
+    """What was uploaded of the files of apps, by the deploy's hash."""
+
+    def missing(self, account: AccountId, hashes: Sequence[str], /) -> Sequence[str]:
+        """Return the hashes of those that an account did not upload. Blocking, but no file is fetched.
+
+        Raises:
+            Unavailable: they are elsewhere, and it does not answer.
         """
         ...
 

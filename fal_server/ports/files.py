@@ -152,8 +152,12 @@ class AppFileStore(Protocol):
         """
         ...
 
-    def has(self, file_hash: str) -> bool:
-        """Return whether it was uploaded."""
+    def missing(self, hashes: Sequence[str]) -> Sequence[str]:
+        """Return those that were not uploaded; note the use of the others. Blocking.
+
+        Raises:
+            Unavailable: they are elsewhere, and it does not answer.
+        """
         ...
 
     def place(self, draft: Path, file_hash: str, mode: int) -> None:

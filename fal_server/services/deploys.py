@@ -22,7 +22,7 @@ from fal_server.core.machines import MachineTypes, Node
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.scaling import Scaling
 from fal_server.live.catalog import Catalog, existing_environment
-from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
+from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, Store, UploadedFiles
 from fal_server.services.apps import Apps
 from fal_server.services.build_lines import BuildLines
 from fal_server.services.logs import Logs
@@ -54,7 +54,7 @@ class Deploys:
         clock: Clock,
         urls: Callable[[AppId], Urls],
         *,
-        files: DeployedFiles,
+        files: UploadedFiles,
         logs: Logs | None = None,
         nodes: Callable[[], Sequence[Node]] = tuple,
         machine_types: MachineTypes | None = None,
@@ -384,13 +384,11 @@ class Deploys:
     async def _check_content(self, account: AccountId, code: CodeRequest, environment: str) -> None:
         if missing := await self.missing_secrets(account, code, environment):
             raise FailedPrecondition(missing)
+        hashes = list(dict.fromkeys(file.hash for file in code.files))
+        absent = await asyncio.to_thread(self._files.missing, account, hashes)
         for file in code.files:
-            try:
-                self._files.path(account, file.hash)
-            except NotFound:
-                raise FailedPrecondition(
-                    f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"
-                ) from None
+            if file.hash in absent:
+                raise FailedPrecondition(f"file {file.relative_path!r} was not uploaded: upload it, then deploy again")
 
     async def _payload(self, pickled: tuple[str, bytes] | None, field: str, *, keep: bool) -> Payload | None:
         if pickled is None:

@@ -186,7 +186,7 @@ class AppFiles:
         """
         if len(hashes) > _MOST_HASHES:
             raise InvalidArgument("hashes", f"{len(hashes)} hashes are too many: at most {_MOST_HASHES}")
-        return await asyncio.to_thread(lambda: [name for name in dict.fromkeys(hashes) if not self._store.has(name)])
+        return list(await asyncio.to_thread(self._store.missing, list(dict.fromkeys(hashes))))
 
     def begin(self, file_hash: str, mode: str) -> str:
         """Start an upload; return its id.

@@ -42,7 +42,7 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
 from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
-from fal_server.store.files.app_files import AppFilesOfAccounts, DiskAppFiles
+from fal_server.store.files.app_files import AppFilesOfAccounts, DiskAppFiles, KeptAppFiles
 from tests.fakes.domain import SCOPE, START, app_id
 from tests.fakes.engine import FakeEngine
 
@@ -172,6 +172,9 @@ class Platform:
         self.builder = FakeBuilder()
         self.engine.builder = self.engine.builder or self.builder
         self.blobs = FileBlobs(directory / "blobs")
+        self.app_files_of: Callable[[AccountId], KeptAppFiles] = lambda account: DiskAppFiles(
+            directory / "app-files" / account
+        )
         self.catalog = Catalog(shown, self.clock, self.changed)
         self.health = Health(self.catalog)
         self.fleet = Fleet(shown, self.clock, self.changed, self.health)
@@ -201,9 +204,7 @@ class Platform:
             self.blobs,
             self.clock,
             _urls,
-            files=AppFilesOfAccounts(
-                lambda account: DiskAppFiles(directory / "app-files" / account), lambda: _ACCOUNTS.values()
-            ),
+            files=AppFilesOfAccounts(lambda account: self.app_files_of(account), lambda: _ACCOUNTS.values()),
             logs=self.logs,
             nodes=self.engine.nodes,
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import RunnerState
 from fal_server.services.views import Built, Deployed, Registered
+from fal_server.store.files.app_files import DiskAppFiles
 from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request, deploy_request
@@ -98,6 +102,23 @@ async def test_invalid_requests_change_nothing(
     assert message in raised.value.message
     assert platform.app() == before
     assert len(await platform.store.list_revisions(LOCAL, None, None)) == 1
+
+
+async def test_files_are_looked_for_beside_the_event_loop(platform: Platform, tmp_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    class SlowFiles(DiskAppFiles):
+        def missing(self, hashes: Sequence[str]) -> Sequence[str]:
+            threads.append(threading.current_thread())
+            return []
+
+        def path(self, file_hash: str) -> Path:
+            raise AssertionError("a deploy fetches a file")
+
+    platform.app_files_of = lambda _: SlowFiles(tmp_path / "slow")
+    await platform.deploy(files=(AppFile(hash="0" * 64, relative_path="x"),))
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_failed_build_changes_nothing(platform: Platform) -> None:

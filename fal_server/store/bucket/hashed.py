@@ -7,7 +7,8 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # A use is noted in the bucket once in this time, which is less than the least age of what is deleted.
 _NOTED_SECONDS = 1800.0
 _CHUNK_BYTES = 1024 * 1024
+# The bucket is asked about so many at once.
+_AT_ONCE = 16
 
 
 class HashedContent:
@@ -171,9 +174,10 @@ class BucketAppFiles:
             lambda file, mode: _digest(file, str(mode).encode()),
         )
 
-    def has(self, file_hash: str) -> bool:
-        """Return whether it was uploaded, and note its use."""
-        return self._content.has(file_hash)
+    def missing(self, hashes: Sequence[str]) -> Sequence[str]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = pool.map(self._content.has, hashes)
+            return [file_hash for file_hash, there in zip(hashes, found, strict=True) if not there]
 
     def path(self, file_hash: str) -> Path:
         return self._content.path(file_hash)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -36,12 +36,11 @@ class DiskAppFiles:
         self._uses = ContentDirectory(directory)
         make_directory(directory)
 
-    def has(self, file_hash: str) -> bool:
-        """Return whether it was uploaded and record its use. The caller is about to deploy it."""
-        return _HASH.fullmatch(file_hash) is not None and self._uses.touch(self._place(file_hash))
+    def missing(self, hashes: Sequence[str]) -> Sequence[str]:
+        return [file_hash for file_hash in hashes if not self._has(file_hash)]
 
     def path(self, file_hash: str) -> Path:
-        if not self.has(file_hash):
+        if not self._has(file_hash):
             raise NotFound(f"file with the hash {file_hash[:80]!r}", "upload it, then try again")
         return self._place(file_hash)
 
@@ -65,6 +64,9 @@ class DiskAppFiles:
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
         return self._uses.forget(needed, before)
+
+    def _has(self, file_hash: str) -> bool:
+        return _HASH.fullmatch(file_hash) is not None and self._uses.touch(self._place(file_hash))
 
     def _place(self, file_hash: str) -> Path:
         return self._directory / file_hash[:2] / file_hash
@@ -90,6 +92,9 @@ class AppFilesOfAccounts:
 
     def of(self, account: AccountId) -> KeptAppFiles:
         return self._each.of(account)
+
+    def missing(self, account: AccountId, hashes: Sequence[str]) -> Sequence[str]:
+        return self.of(account).missing(hashes)
 
     def path(self, account: AccountId, file_hash: str) -> Path:
         return self.of(account).path(file_hash)

@@ -108,7 +108,7 @@ async def test_another_machine_finds_what_was_stored(opened: Callable[[str], Sto
     one.objects.place(draft(tmp_path, b"png"), stored(expires_at=FUTURE))
     for stores in (one, opened("two"), opened("two")):
         assert [stores.blobs.path(blob).read_bytes() for blob in blobs] == [b"", b"code", large]
-        assert stores.app_files.has(app_file(b"file"))
+        assert stores.app_files.missing([app_file(b"file"), app_file(b"other")]) == [app_file(b"other")]
         path = stores.app_files.path(app_file(b"file"))
         assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"file", 0o750)
         found, content = stores.objects.get("a" * 32)
@@ -123,7 +123,14 @@ def test_what_was_not_stored_is_not_found(stores: Stores, name: str) -> None:
         stores.app_files.path(name)
     with pytest.raises(NotFound):
         stores.objects.get(name)
-    assert not stores.app_files.has(name)
+    assert stores.app_files.missing([name]) == [name]
+
+
+def test_a_look_for_files_fetches_none(opened: Callable[[str], Stores], tmp_path: Path) -> None:
+    opened("one").app_files.place(draft(tmp_path, b"file"), app_file(b"file"), MODE)
+    before = files_below(tmp_path)
+    assert opened("two").app_files.missing([app_file(b"file")]) == []
+    assert files_below(tmp_path) == before
 
 
 def test_a_wrong_hash_is_refused(stores: Stores, tmp_path: Path) -> None:
@@ -142,7 +149,7 @@ async def test_what_nobody_needs_is_deleted_once_it_is_old(opened: Callable[[str
     for each in (stores, opened("two")):
         with pytest.raises(NotFound):
             each.blobs.path(other)
-        assert not each.app_files.has(app_file(b"file"))
+        assert each.app_files.missing([app_file(b"file")])
     assert await stores.blobs.put(b"other") == other
     assert opened("three").blobs.path(other).read_bytes() == b"other"
 
