@@ -100,14 +100,12 @@ def build_execution(
             isolation=isolation,
             home=state.home,
             data=lambda account: storage.data.of(account).directory,
+            calls=socket_path(state.api_socket).parent,
             readable=[
                 *(Path(path) for path in trust.values()),
                 *(each.path for each in settings.shared if not each.writable),
             ],
-            writable=[
-                socket_path(state.api_socket).parent,
-                *(each.path for each in settings.shared if each.writable),
-            ],
+            writable=[each.path for each in settings.shared if each.writable],
         ),
         warm_shims=settings.warm_shims,
         warm_workers=settings.warm_workers,

@@ -213,7 +213,7 @@ def _host(
             isolation=isolation,
             home=state.home,
             data=lambda account: _data(state, account),
-            writable=[socket_path(state.api_socket).parent],
+            calls=socket_path(state.api_socket).parent,
         ),
         warm_shims=options.warm_shims,
         warm_workers=options.warm_workers,

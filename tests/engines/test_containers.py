@@ -118,6 +118,16 @@ async def test_an_image_cannot_have_its_job_written_elsewhere(rig, fake, monkeyp
     assert outside.read_text() == "the operator's"
 
 
+async def test_the_socket_to_the_controller_is_mounted_with_its_directory_to_read(rig, fake, tmp_path):
+    socket, data = tmp_path / "api" / "api.sock", tmp_path / "data"
+    variables = {"FAL_API_SOCKET": str(socket), "FAL_DATA_DIR": str(data)}
+    runner = await rig.start_launch(rig.launch(lambda: None, variables=variables, **contained(fake)))
+    await rig.until(runner, Event.GONE)
+    given = fake.calls("run")[0]["arguments"]
+    volumes = [given[place + 1] for place, word in enumerate(given) if word == "--volume"]
+    assert volumes[:2] == [f"{data}:/data", f"{socket.parent}:{socket.parent}:ro"]
+
+
 @pytest.mark.parametrize("limits", [True, False])
 async def test_the_engine_bounds_a_runner_or_else_the_shim_bounds_its_memory(rig, fake, limits):
     def eat():

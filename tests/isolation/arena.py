@@ -65,7 +65,15 @@ def machine(state: Path) -> Iterator[Targets]:
     secret = ctypes.create_string_buffer(f"in memory {secrets.token_hex()}".encode())
     ours, theirs = pty.openpty()
     shared = _libc.shmget(0, 4096, _IPC_CREAT | 0o600)
-    with socket.socket(socket.AF_UNIX) as abstract, socket.create_server(("127.0.0.1", 0)) as port:
+    api = state / "api" / "api.sock"
+    with (
+        socket.socket(socket.AF_UNIX) as called,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.create_server(("127.0.0.1", 0)) as port,
+    ):
+        called.bind(str(api))
+        called.listen()
+        called.settimeout(0)
         name = f"fal-arena-{secrets.token_hex(8)}"
         abstract.bind(f"\0{name}")
         abstract.listen()
@@ -77,12 +85,14 @@ def machine(state: Path) -> Iterator[Targets]:
             "address": ctypes.addressof(secret),
             "terminal": os.ttyname(theirs),
             "shared_memory": shared,
+            "api_socket": str(api),
             "abstract": name,
             "port": port.getsockname()[1],
             "data": "/data",
             "gpu": f"/dev/{WHOLE[0].nodes[0]}",
             "gpu_number": NUMBER,
         }
+        called.accept()[0].close()  # a runner reaches the controller at every level
     _libc.shmctl(shared, _IPC_RMID, None)
     os.close(ours)
     os.close(theirs)
@@ -93,11 +103,16 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     harden()
     place = Path(tempfile.mkdtemp(prefix="fal-arena-"))
     state = place / "state"
-    (state / "data").mkdir(parents=True)
+    for name in ("data", "api"):
+        (state / name).mkdir(parents=True)
     environment = place / "environment"
     shutil.copytree(ROOT / "tests" / "isolation", environment / "code")
     sandboxes = Sandboxes(
-        isolation=level, home=state / "home", data=lambda _: state / "data", readable=[ROOT, environment, *_packages()]
+        isolation=level,
+        home=state / "home",
+        data=lambda _: state / "data",
+        calls=state / "api",
+        readable=[ROOT, environment, *_packages()],
     )
     rig = Rig(state, sandboxes)
     await rig.restart(node=replace(NODE, total=replace(NODE.total, gpus=counts_of(WHOLE)), gpus=WHOLE))

@@ -134,6 +134,24 @@ def said_by(port: int, knock: bytes) -> int:
             return int(answer.readline().split()[1])
 
 
+def replaces_the_socket_to_the_controller(targets: Targets) -> bool:
+    """Take the controller's place. Other runners would send their keys there."""
+    path = Path(targets["api_socket"])
+    connects(socket.AF_UNIX, str(path))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+    return True
+
+
+def closes_the_socket_to_the_controller(targets: Targets) -> bool:
+    """Change who may connect to it; everybody may as before."""
+    path = Path(targets["api_socket"])
+    path.chmod(path.stat().st_mode)
+    return True
+
+
 def attaches_shared_memory(targets: Targets) -> bool:
     libc.shmat.restype = ctypes.c_ssize_t
     return bool(libc.shmat(targets["shared_memory"], None, _SHM_RDONLY) != -1)
@@ -245,6 +263,8 @@ ATTACKS: dict[str, tuple[Callable[[Targets], bool], str]] = {
         (calls_an_app_with_a_key_of_its_own, "call it with the key of another gate"),
         (reads_an_apps_metrics, "read another runner's metrics"),
         (reads_an_apps_metrics_with_a_key_of_its_own, "read them with the key of another gate"),
+        (closes_the_socket_to_the_controller, "change who may connect to the controller's socket"),
+        (replaces_the_socket_to_the_controller, "replace the controller's socket"),
         (attaches_shared_memory, "attach shared memory of the machine"),
         (opens_a_terminal, "open a terminal of the machine"),
         (writes_the_environment, "write to the environment that runners share"),

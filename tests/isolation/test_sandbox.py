@@ -26,9 +26,7 @@ from fal_server.engines.local.sandboxes import Sandboxes
 def sandboxes(tmp_path: Path, level: Isolation = Isolation.PROCESS) -> Sandboxes:
     for name in ("home", "data", "api"):
         (tmp_path / name).mkdir(exist_ok=True)
-    return Sandboxes(
-        isolation=level, home=tmp_path / "home", data=lambda _: tmp_path / "data", writable=[tmp_path / "api"]
-    )
+    return Sandboxes(isolation=level, home=tmp_path / "home", data=lambda _: tmp_path / "data", calls=tmp_path / "api")
 
 
 def environment(root: Path, base: Path) -> Path:

@@ -84,9 +84,13 @@ def _limits(limits: RunnerLimits) -> list[str]:
 
 
 def _volumes(launch: LaunchSpec) -> list[str]:
-    """Return the volumes: /data, and the socket to which apps upload files."""
+    """Return the volumes: /data, and the directory of the controller's socket.
+
+    A socket alone would be lost when a later controller makes another one.
+    """
     data, socket = launch.variables.get(DATA_VARIABLE), launch.variables.get(_SOCKET_VARIABLE)
-    return [*([f"{data}:/data"] if data else []), *([f"{socket}:{socket}"] if socket else [])]
+    calls = None if socket is None else Path(socket).parent
+    return [*([f"{data}:/data"] if data else []), *([f"{calls}:{calls}:ro"] if calls else [])]
 
 
 def remove_container(directory: Path) -> None:

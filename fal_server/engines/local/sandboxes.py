@@ -40,12 +40,15 @@ class Sandboxes:
         home: the HOME of runners of the machine's own account; other accounts' HOMEs are beside it.
         data: returns the directory that is an account's /data; None if there is none.
         readable: further paths to read, such as a file of trusted authorities.
-        writable: further paths to write, such as the directory of the controller's socket.
+        calls: the directory of the socket on which runners call the controller. It can only be read: who may write
+            there can replace the socket, and gets the keys of all accounts' runners.
+        writable: further paths to write.
     """
 
     isolation: Isolation
     home: Path
     data: Callable[[AccountId], Path] | None = None
+    calls: Path | None = None
     readable: Sequence[Path] = ()
     writable: Sequence[Path] = ()
 
@@ -82,7 +85,8 @@ class Sandboxes:
         for path in self.writable:
             yield place(WRITE, path)
         profiler = Path(sys.executable).with_name("py-spy")
-        read = [_WORKER, *self.readable, profiler, *([imports_file.parent] if imports_file is not None else [])]
+        calls = [] if self.calls is None else [self.calls]
+        read = [_WORKER, *calls, *self.readable, profiler, *([imports_file.parent] if imports_file is not None else [])]
         yield from needed([*of_interpreter(python), *(place(READ, path) for path in read)])
 
 
