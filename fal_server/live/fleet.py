@@ -56,6 +56,7 @@ class Fleet:
         self._last_request_at: dict[str, datetime] = {}
         self._unrouted: set[str] = set()
         self._silent_nodes: set[str] = set()
+        self._withheld: set[str] = set()
         # Since the last call of `take_touched`: the changed apps, and the runners whose requests changed.
         self._touched: set[AppId] = set()
         self._used: set[str] = set()
@@ -169,9 +170,7 @@ class Fleet:
         self._touched.add(moved.app_id)
         if moved.state is RunnerState.IDLE and not self._health.must_prove(moved):
             self._starts.succeeded(moved)
-        if moved.routable:
-            for ready in self._on_ready:
-                ready(moved)
+        self._tell_routable(moved)
         if moved.ended:
             if moved.failed_starts and failed:
                 self._starts.failed(moved, moved.ended_at or self._clock.now())
@@ -333,10 +332,37 @@ class Fleet:
             self._silent_nodes.add(node)
         for runner in [runner for runner in self.runners if runner.node == node]:
             self._put(runner)
-            if answers and runner.routable:
-                for ready in self._on_ready:
-                    ready(runner)
+            if answers:
+                self._tell_routable(runner)
         self._changed.notify()
+
+    def is_silent(self, node: str) -> bool:
+        """Return whether a node does not answer."""
+        return node in self._silent_nodes
+
+    def withhold(self, runner_id: str) -> None:
+        """Send a runner no request until `route_again`. It is not known yet what it works on."""
+        self._withheld.add(runner_id)
+        if (runner := self._runners.get(runner_id)) is not None:
+            self._put(runner)
+
+    def route_again(self, runner_id: str, hold: Callable[[], None]) -> None:
+        """End what `withhold` began.
+
+        Args:
+            hold: takes the slots of what the runner works on, before any other request gets one.
+        """
+        self._withheld.discard(runner_id)
+        if (runner := self._runners.get(runner_id)) is not None:
+            self._put(runner)
+            hold()
+            self._tell_routable(runner)
+        self._changed.notify()
+
+    def _tell_routable(self, runner: Runner) -> None:
+        if runner.routable:
+            for ready in self._on_ready:
+                ready(runner)
 
     async def confirm_unrouted(self, runner_id: str) -> Runner | None:
         """Record that a runner gets no further requests. The runner should no longer serve."""
@@ -464,6 +490,7 @@ class Fleet:
             self._leases.pop(runner_id, None)
             self._last_request_at.pop(runner_id, None)
             self._unrouted.discard(runner_id)
+            self._withheld.discard(runner_id)
             self._health.forget(runner_id)
             if (mine := self._of_app.get(runner.app_id)) is not None:
                 mine.pop(runner_id, None)
@@ -473,7 +500,8 @@ class Fleet:
             self._runners[runner_id] = runner
             self._of_app.setdefault(runner.app_id, {})[runner_id] = runner
         slot = self._slots.get(runner_id)
-        reachable = runner_id not in self._unrouted and runner.node not in self._silent_nodes
+        closed = runner_id in self._unrouted or runner_id in self._withheld
+        reachable = not closed and runner.node not in self._silent_nodes
         if runner.routable and runner.port is not None and reachable:
             if slot is None:
                 slot = Slot(

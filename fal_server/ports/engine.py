@@ -161,12 +161,14 @@ class Adopted:
     Attributes:
         exited: its worker has ended.
         requests_in_flight: what it still works on; None if it cannot say.
+        silent: its node does not answer. It counts as living, and could not be asked what it works on.
     """
 
     node: str
     handle: str
     exited: bool = False
     requests_in_flight: int | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +264,11 @@ class Engine(Protocol):
         ...
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
-        """Return how many requests a runner works on. None if it has ended or cannot say."""
+        """Return how many requests a runner works on. None if it has ended or cannot say.
+
+        Raises:
+            Unavailable: it may live, but does not answer, or its node does not.
+        """
         ...
 
     async def resources(self, runner: Runner) -> ResourceSample | None:

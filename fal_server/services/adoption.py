@@ -18,13 +18,13 @@ _UNREADABLE = "its token in the database is damaged, so that the controller coul
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 
-async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
+async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int | None]:
     """Adopt every living runner, and end everything else of an earlier controller.
 
     Call it before anything is planned or routed.
 
     Returns:
-        How many requests of the earlier controller each runner still works on, if any.
+        How many requests of the earlier controller each runner still works on, if any. None if its node is silent.
 
     Raises:
         Unavailable: the result cannot be stored; adopted runners continue.
@@ -32,7 +32,7 @@ async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
     runners = fleet.runners
     places = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(runner: Runner) -> int:
+    async def one(runner: Runner) -> int | None:
         async with places:
             return await _reattach(fleet, engine, runner)
 
@@ -44,7 +44,7 @@ async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
         if ended is not None and ended.token and await engine.adopt(ended) is not None:
             await engine.kill(ended)
     await engine.release_strangers([runner.runner_id for runner in fleet.runners])
-    return {runner.runner_id: count for runner, count in zip(runners, counts, strict=True) if count}
+    return {runner.runner_id: count for runner, count in zip(runners, counts, strict=True) if count != 0}
 
 
 async def give_up(fleet: Fleet) -> None:
@@ -58,7 +58,7 @@ async def give_up(fleet: Fleet) -> None:
         await fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=_COPIED))
 
 
-async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
+async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int | None:
     runner_id = runner.runner_id
     if not runner.token:
         await fleet.drain(runner_id, _UNREADABLE)
@@ -83,4 +83,4 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
         fleet.stop_routing(runner_id)  # GONE follows; until then it gets no requests
     if runner.ephemeral:
         await fleet.kill(runner_id, _CALLER_GONE)
-    return adopted.requests_in_flight or 0
+    return None if adopted.silent else adopted.requests_in_flight or 0

@@ -7,7 +7,8 @@ import json
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -20,16 +21,19 @@ from hypothesis import strategies as st
 
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
-from fal_server.core.faults import NodeTrouble, PermissionDenied
+from fal_server.core.faults import NodeTrouble, PermissionDenied, Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.core.runners import Runner
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
 from fal_server.engines.remote.authority import NODE_LIFE, NodeAuthority, make_authority
 from fal_server.engines.remote.epoch import Epoch
+from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join, renew
 from fal_server.engines.remote.names import DoorTarget, server_name, split_epoch, with_epoch, with_port
 from fal_server.engines.remote.way import Way
+from fal_server.engines.shim.client import ShimClient
+from fal_server.ports import Adopted
 from tests.engines.conformance.conftest import Remote
 from tests.support.node import EPOCH, now
 
@@ -38,6 +42,15 @@ from tests.support.node import EPOCH, now
 async def under(tmp_path: Path) -> AsyncIterator[Remote]:
     """A node that is given up after a second without a word."""
     engine = Remote(tmp_path, silent=0.5, lost=1.0)
+    await engine.join()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def under_for_long(tmp_path: Path) -> AsyncIterator[Remote]:
+    """A node that is never given up."""
+    engine = Remote(tmp_path, lost=600.0)
     await engine.join()
     yield engine
     await engine.close()
@@ -124,6 +137,128 @@ async def test_the_same_process_serves_again_if_the_node_is_back_in_time(tmp_pat
         await under.until(runner, Event.GONE)
     finally:
         await under.close()
+
+
+async def adopted_while(
+    under: Remote, monkeypatch: pytest.MonkeyPatch, where: object, call: str, fault: Callable[[], Awaitable[None]]
+) -> tuple[Runner, Adopted | None]:
+    """Return a runner, and how the next controller adopted it. One call of that met a fault."""
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    under.wanted = [runner.runner_id]
+    await under.restart()
+    with monkeypatch.context() as patch:
+        meet(patch, under.host if where is RemoteHost else where, call, fault)
+        # Without its handle the node has to be asked whether it lives.
+        return runner, await under.engine.adopt(replace(runner, handle="") if call == "find" else runner)
+
+
+def meet(patch: pytest.MonkeyPatch, where: object, call: str, fault: Callable[[], Awaitable[None]]) -> None:
+    """Have the first call of a method meet a fault."""
+    original, met = getattr(where, call), []
+
+    async def started(*arguments: object) -> object:
+        if met:
+            return await original(*arguments)
+        met.append(call)
+        if where is ShimClient:  # it is connected, and its question is on the way
+            await original(*arguments)
+            await fault()
+            raise Broken
+        await fault()
+        return await original(*arguments)
+
+    patch.setattr(where, call, started)
+
+
+class Broken(grpc.aio.AioRpcError):
+    """What a call raises whose connection broke."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "Socket closed")
+
+
+@pytest.mark.parametrize(("where", "call"), [(RemoteHost, "find"), (ShimClient, "status")])
+async def test_a_node_that_goes_away_in_an_adoption_keeps_its_runner(
+    under_for_long: Remote, monkeypatch: pytest.MonkeyPatch, where: object, call: str
+) -> None:
+    under = under_for_long
+    runner, adopted = await adopted_while(under, monkeypatch, where, call, under.node.close)
+    assert adopted is not None
+    assert adopted.silent
+    await under.host.silent.wait()
+    with pytest.raises(Unavailable, match="does not answer"):
+        await under.engine.requests_in_flight(runner)
+    await back(under)
+    assert await under.engine.requests_in_flight(runner) == 0
+    await under.engine.stop(runner, 5)
+    await under.until(runner, Event.GONE)
+
+
+async def test_an_adoption_whose_connection_breaks_ends_no_runner(
+    under_for_long: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under = under_for_long
+    runner, adopted = await adopted_while(under, monkeypatch, ShimClient, "status", under.way.break_off)
+    assert adopted is not None
+    assert adopted.handle == runner.handle
+    assert await said(under, runner) == 0
+    await under.engine.stop(runner, 5)
+    await under.until(runner, Event.GONE)
+
+
+async def test_a_node_that_goes_away_before_a_dead_runner_is_swept_tells_of_its_end_when_it_is_back(
+    under_for_long: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under = under_for_long
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    await under.restart()
+    await under.host.sweep(runner)
+    with monkeypatch.context() as patch:
+        meet(patch, under.host, "sweep", under.node.close)
+        adopted = await under.engine.adopt(replace(runner, handle=""))
+    assert adopted is not None
+    assert adopted.silent
+    await back(under)
+    await under.until(runner, Event.GONE)
+
+
+@pytest.mark.parametrize("call", ["list", "sweep_others"])
+async def test_a_node_that_goes_away_while_strangers_are_ended_ends_them_when_it_is_back(
+    under_for_long: Remote, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    under = under_for_long
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    await under.restart()
+    meet(monkeypatch, under.host, call, under.node.close)
+    assert set(await under.engine.left_behind([])) <= {runner.runner_id}
+    await under.engine.release_strangers([])
+    under.wanted = []
+    await back(under)
+    assert not living(under, runner)
+    under.started.clear()
+
+
+async def test_a_runner_whose_connection_breaks_may_still_work_on_what_it_had(
+    under_for_long: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under = under_for_long
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    with monkeypatch.context() as patch:
+        meet(patch, ShimClient, "status", under.way.break_off)
+        with pytest.raises(Unavailable, match="does not answer"):
+            await under.engine.requests_in_flight(runner)
+    assert await said(under, runner) == 0
+
+
+async def said(under: Remote, runner: Runner) -> int | None:
+    """Return what a runner works on, once its node answers."""
+    async with asyncio.timeout(30):
+        await under.host.heard.wait()
+    return await under.engine.requests_in_flight(runner)
 
 
 async def test_a_worker_waits_on_the_node_for_its_next_runner(under: Remote) -> None:

@@ -42,6 +42,7 @@ class FakeEngine:
         crash: how runners end by themselves before they are killed; empty if they do not.
         hold_start: start() waits until this is set.
         unstored: runners that cannot be released, because their last lines are not stored yet.
+        silent: runners whose node does not answer.
         poisoned: runners for which most calls raise an unexpected error.
         blind: how many more times observations() fails.
         measured: the usage of runners, by runner id; others have that of a start.
@@ -67,6 +68,7 @@ class FakeEngine:
         self.killed: list[str] = []
         self.released: list[str] = []
         self.unstored: set[str] = set()
+        self.silent: set[str] = set()
         self.poisoned: set[str] = set()
         self.blind = 0
         self.measured: dict[str, ResourceSample] = {}
@@ -164,7 +166,8 @@ class FakeEngine:
             node=self.machines[0].name,
             handle=_handle(runner.runner_id),
             exited=runner.runner_id in self.exited,
-            requests_in_flight=self.busy.get(runner.runner_id),
+            requests_in_flight=None if runner.runner_id in self.silent else self.busy.get(runner.runner_id),
+            silent=runner.runner_id in self.silent,
         )
 
     async def resources(self, runner: Runner) -> ResourceSample | None:
@@ -175,6 +178,8 @@ class FakeEngine:
     async def requests_in_flight(self, runner: Runner) -> int | None:
         if runner.runner_id in self.poisoned:
             raise RuntimeError("poison")
+        if runner.runner_id in self.silent:
+            raise Unavailable("its node does not answer")
         return self.busy.get(runner.runner_id)
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:

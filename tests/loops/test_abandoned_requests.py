@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
 from fal_server.loops.abandoned_requests import AbandonedRequests
@@ -115,3 +118,56 @@ async def test_a_runner_that_cannot_be_asked_keeps_its_slots_and_stops_no_other(
     idle.clock.advance(idle.app().scaling.request_timeout)
     await abandoned.look()
     assert idle.fleet.usage("x").in_flight == 0
+
+
+async def silent(platform: Platform) -> AbandonedRequests:
+    """Return a restarted platform with one runner, whose node is silent."""
+    platform.engine.silent = {"x"}
+    platform.fleet.node_answers("here", False)
+    abandoned = await busy(platform, 1)
+    await abandoned.look()
+    assert place(platform) is None
+    platform.fleet.node_answers("here", True)
+    return abandoned
+
+
+async def test_a_runner_of_a_node_that_was_silent_gets_no_request_until_it_has_said_what_it_works_on(
+    idle: Platform,
+) -> None:
+    abandoned = await silent(idle)
+    await abandoned.look()
+    assert place(idle) is None
+    idle.engine.silent = set()
+    idle.clock.advance(2)
+    await abandoned.look()
+    assert (place(idle), idle.fleet.usage("x").in_flight) == (None, 1)
+    idle.engine.busy["x"] = 0
+    idle.clock.advance(2)
+    await abandoned.look()
+    assert place(idle) is not None
+    assert await abandoned.look() is None
+
+
+async def test_who_waits_is_served_once_the_runner_of_a_silent_node_has_answered(idle: Platform) -> None:
+    abandoned = await silent(idle)
+    waits = asyncio.ensure_future(
+        idle.dispatcher.acquire(app_id("a"), request_id="new", caller=None, hint=None, start_timeout=None)
+    )
+    idle.engine.silent = set()
+    idle.engine.busy["x"] = 0
+    await abandoned.look()
+    assert (await waits).runner_id == "x"
+
+
+async def test_a_runner_is_asked_no_longer_than_its_requests_may_last(idle: Platform) -> None:
+    abandoned = await silent(idle)
+    idle.clock.advance(idle.app().scaling.request_timeout)
+    await abandoned.look()
+    assert place(idle) is not None
+    assert await abandoned.look() is None
+
+
+async def test_a_runner_that_ends_unasked_is_not_asked_any_more(idle: Platform) -> None:
+    abandoned = await silent(idle)
+    await idle.fleet.observe(Observation(runner_id="x", event=Event.GONE))
+    assert await abandoned.look() is None

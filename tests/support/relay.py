@@ -37,6 +37,10 @@ class Relay:
         """End all connections."""
         if self._server is not None:
             self._server.close()
+        await self.break_off()
+
+    async def break_off(self) -> None:
+        """End the connections that are open, and take new ones."""
         for task in self._joining:
             task.cancel()
         await asyncio.gather(*self._joining, return_exceptions=True)

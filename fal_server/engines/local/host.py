@@ -102,6 +102,9 @@ class LocalHost:
     def reachable(self) -> bool:
         return True
 
+    async def answers(self) -> bool:
+        return True
+
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
         directory = self._directory(spec.runner_id)
         try:

@@ -111,6 +111,7 @@ class RemoteHost:
         self._connections: dict[str, WeakSet[socket.socket]] = {}
         self._node = Node(name=way.node, total=Resources(gpus={}), machine_types=machine_types)
         self._away = "it was not reached yet"
+        self._since = datetime.now(UTC)
         self._living: dict[str, str] = {}
         self._version = 0
         self._following: asyncio.Task[None] | None = None
@@ -213,10 +214,11 @@ class RemoteHost:
         return not self._away
 
     async def answers(self) -> bool:
-        """Ask the node whether it answers now. Without asking, this may be known a little later."""
         try:
             await self._stub.ListHost(pb.ListHostRequest(), timeout=self._silent_seconds)
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
+            if not self._away:  # without asking, this may be known a little later
+                self._count_as_away(error.details() or str(error.code()))
             return False
         return True
 
@@ -282,7 +284,7 @@ class RemoteHost:
     async def _follow(self) -> None:
         """Follow the node until this is closed."""
         loop = asyncio.get_running_loop()
-        heard_at, since, failures = loop.time(), datetime.now(UTC), 0
+        heard_at, failures = loop.time(), 0
         while True:
             try:
                 async with contextlib.aclosing(self._states()) as states:
@@ -290,27 +292,31 @@ class RemoteHost:
                         if self._away:
                             await self._return(state)
                         self._take(state)
-                        heard_at, since, failures = loop.time(), datetime.now(UTC), 0
+                        heard_at, self._since, failures = loop.time(), datetime.now(UTC), 0
                         await self._renew(state)
             except (grpc.aio.AioRpcError, TimeoutError, Fault) as error:
                 overtaken = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.ABORTED
                 why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-                if not self._away:
-                    log.warning("node %s does not answer: %s", self.way.node, why or "nothing came")
-                self.heard.clear()
-                self.silent.set()
-                if not self._away:
-                    self._noted(False)
-                self._away = f"it does not answer since {since:%H:%M:%S} UTC ({why or 'nothing came'})"
+                self._count_as_away(why or "nothing came")
                 if overtaken:
                     self._away = f"it takes no orders of this controller: {why}"
                     self._give_up(f"node {self.way.node} takes no orders of this controller: {why}")
             except Exception:
                 log.exception("node %s: what it said could not be handled", self.way.node)
             if loop.time() - heard_at >= self._lost_seconds:
-                self._give_up(f"node {self.way.node} was lost: it did not answer since {since:%H:%M:%S} UTC")
+                self._give_up(f"node {self.way.node} was lost: it did not answer since {self._since:%H:%M:%S} UTC")
             failures += 1
             await asyncio.sleep(_RETRIES.pause(failures))
+
+    def _count_as_away(self, why: str) -> None:
+        """Note that the node does not answer. Its next word, which `_follow` hears, ends that."""
+        known = bool(self._away)
+        self._away = f"it does not answer since {self._since:%H:%M:%S} UTC ({why})"
+        self.heard.clear()
+        self.silent.set()
+        if not known:
+            log.warning("node %s does not answer: %s", self.way.node, why)
+            self._noted(False)
 
     async def _states(self) -> AsyncGenerator[pb.WatchHostResponse]:
         call = self._stub.WatchHost(pb.WatchHostRequest())

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _SILENT_SECONDS = 30.0
 # How often to try to delete an ended runner's files, over half a minute, while the machine lacks something.
 _MOST_DELETIONS = 12
+# How often to ask a shim to which the connection breaks, although its machine answers.
+_MOST_QUESTIONS = 3
 _PAUSES = Backoff(first_seconds=0.25, longest_seconds=5.0)
 
 
@@ -100,36 +102,60 @@ class ShimEngine:
         if link is not None:
             return Adopted(node=link.node, handle=link.process.handle)
         for host in self._at(runner.node):
-            shim = await host.find(runner)
-            adopted = None if shim is None else await self._adopt(host, shim, runner)
+            adopted = await self._adopt_on(host, runner)
             if adopted is not None:
                 return adopted
-            await host.sweep(runner)
-            await self._store_remains(host, runner)
-            await host.delete(runner.runner_id)
         return None
+
+    async def _adopt_on(self, host: NodeHost, runner: Runner) -> Adopted | None:
+        """Follow what lives of a runner on a machine. Else end and store what is left of it."""
+        while True:
+            try:
+                shim = await host.find(runner)
+                adopted = None if shim is None else await self._adopt(host, shim, runner)
+                if adopted is None and host.reachable():
+                    await host.sweep(runner)
+                    await self._store_remains(host, runner)
+                    await host.delete(runner.runner_id)
+            except (Unavailable, grpc.aio.AioRpcError):
+                if await host.answers():
+                    raise
+            else:
+                return adopted
 
     async def _adopt(self, host: NodeHost, shim: Shim, runner: Runner) -> Adopted | None:
         """Follow a living shim. None if it does not answer, or is another runner's."""
         link = self._link(host, shim, runner.token, _names(runner))
-        if not host.reachable():
+        status = await self._status(host, link, runner.runner_id) if host.reachable() else None
+        if status is not None and status.runner_id == runner.runner_id:
             self._follow(host, link, runner.runner_id)
-            return Adopted(node=link.node, handle=link.process.handle)
-        try:
-            status = await link.client.status()
-        except grpc.aio.AioRpcError as error:
-            log.warning("runner %s: its shim does not answer (%s): ended", runner.runner_id, error.details())
-        else:
-            if status.runner_id == runner.runner_id:
-                self._follow(host, link, runner.runner_id)
-                return Adopted(
-                    node=link.node,
-                    handle=link.process.handle,
-                    exited=status.HasField("exited"),
-                    requests_in_flight=_in_flight(status),
-                )
+            return Adopted(
+                node=link.node,
+                handle=link.process.handle,
+                exited=status.HasField("exited"),
+                requests_in_flight=_in_flight(status),
+            )
+        # One whose end is stored is not followed: it ends when its machine is back, because nobody wants it.
+        if status is None and not host.reachable() and not runner.ended:
+            self._follow(host, link, runner.runner_id)
+            return Adopted(node=link.node, handle=link.process.handle, silent=True)
         await link.close()
         return None
+
+    async def _status(self, host: NodeHost, link: RunnerLink, runner_id: str) -> shim_pb2.ShimStatus | None:
+        """Ask a shim for its status. None if it does not answer, or if its machine does not."""
+        tries = 0
+        while True:
+            try:
+                return await link.client.status()
+            except grpc.aio.AioRpcError as error:
+                if not await host.answers():
+                    return None
+                tries += 1
+                broke_off = error.code() is grpc.StatusCode.UNAVAILABLE and link.process.alive()
+                if not broke_off or tries == _MOST_QUESTIONS:
+                    log.warning("runner %s: its shim does not answer (%s): ended", runner_id, error.details())
+                    return None
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
         link = self._reachable(runner)
@@ -138,9 +164,10 @@ class ShimEngine:
         try:
             return _in_flight(await link.client.status())
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            # While its process may live, so may what it works on: perhaps only the way to it broke.
+            if link.process.alive():
                 raise Unavailable(f"the shim of runner {runner.runner_id} does not answer") from error
-            return None  # its shim is ending
+            return None
 
     async def resources(self, runner: Runner) -> ResourceSample | None:
         link = self._links.get(runner.runner_id)
@@ -181,13 +208,23 @@ class ShimEngine:
             await asyncio.sleep(_PAUSES.pause(tries))
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
-        names = [name for host in self._hosts() for name in await host.list()]
+        names: list[str] = []
+        for host in self._hosts():
+            try:
+                names += await host.list()
+            except Unavailable:
+                if await host.answers():
+                    raise
         return [name for name in names if name not in known and name not in self._links]
 
     async def release_strangers(self, known: Sequence[str]) -> None:
         for host in self._hosts():
             followed = {name: link.token for name, link in self._links.items() if self._hosts_of[name] is host}
-            await host.sweep_others([*known, *followed], list(followed.values()))
+            try:
+                await host.sweep_others([*known, *followed], list(followed.values()))
+            except Unavailable:
+                if await host.answers():
+                    raise
 
     async def close(self) -> None:
         self._closing = True
@@ -255,8 +292,10 @@ class ShimEngine:
         shim = await host.remains(runner)
         if shim is not None:
             link = self._link(host, shim, runner.token, _names(runner))
-            await link.store_leftover()
-            await link.close()
+            try:
+                await link.store_leftover()
+            finally:
+                await link.close()
 
 
 def _names(runner: Runner) -> tuple[AccountId, str, str, str]:

@@ -33,6 +33,10 @@ class NodeHost(Protocol):
         """Whether the machine answers; if not, `find` returns what may be there."""
         ...
 
+    async def answers(self) -> bool:
+        """Ask the machine whether it answers now. If not, it is not reachable from now on."""
+        ...
+
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> Shim:
         """Build what is missing, then start a shim and its worker. If a start was interrupted, continue it.
 
