@@ -7,12 +7,14 @@ import hashlib
 import logging
 import shutil
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fal_server.composition.state import StateDir
+from fal_server.core.faults import NotFound
 from fal_server.core.identity import AccountId
 from fal_server.ports.content import Blobs, ContentStore
 from fal_server.ports.files import ObjectStore
@@ -21,6 +23,7 @@ from fal_server.store.files.blobs import FileBlobs
 from fal_server.store.files.objects import DiskObjects
 
 log = logging.getLogger(__name__)
+_SAID_SECONDS = 10.0
 
 
 class KeptBlobs(Blobs, ContentStore, Protocol):
@@ -47,23 +50,22 @@ class StoredContent:
 
 
 async def open_content(state: StateDir, url: str | None, accounts: Callable[[], Sequence[AccountId]]) -> StoredContent:
-    """Open the content; move what is on disk into a bucket.
+    """Open the content.
 
     Raises:
         Unavailable: a directory cannot be used, or the bucket does not exist or refuses the credentials.
     """
-    on_disk = StoredContent(
+    return _on_disk(state, accounts) if url is None else await asyncio.to_thread(_open_bucket, url, state, accounts)
+
+
+def _on_disk(state: StateDir, accounts: Callable[[], Sequence[AccountId]]) -> StoredContent:
+    return StoredContent(
         blobs=FileBlobs(state.blobs),
         app_files=AppFilesOfAccounts(lambda account: DiskAppFiles(state.app_files_of(account)), accounts),
         objects=DiskObjects(state.objects),
         where=str(state.content),
         trouble=lambda: "",
     )
-    if url is None:
-        return on_disk
-    in_bucket = await asyncio.to_thread(_open_bucket, url, state, accounts)
-    await _move(state, on_disk, in_bucket, accounts())
-    return in_bucket
 
 
 def _open_bucket(url: str, state: StateDir, accounts: Callable[[], Sequence[AccountId]]) -> StoredContent:
@@ -93,17 +95,23 @@ def _open_bucket(url: str, state: StateDir, accounts: Callable[[], Sequence[Acco
     )
 
 
-async def _move(state: StateDir, source: StoredContent, target: StoredContent, accounts: Sequence[AccountId]) -> None:
-    """Move what is on disk. An interrupted move is continued.
+async def move_content(state: StateDir, target: StoredContent, accounts: Sequence[AccountId]) -> None:
+    """Move what is on disk into a bucket. An interrupted move is continued.
+
+    What is not whole is named in the log, and left.
 
     Raises:
         Unavailable: the bucket does not take it.
     """
-    count = 0
+    source, progress = _on_disk(state, lambda: accounts), _Progress(target.where)
     for path in _files_of(state.blobs):
-        await target.blobs.put(path.read_bytes())
+        content = await asyncio.to_thread(path.read_bytes)
+        if hashlib.sha256(content).hexdigest() != path.name:
+            log.warning("%s is not what its name says, and is left", path)
+            continue
+        await target.blobs.put(content)
         path.unlink()
-        count += 1
+        progress.moved()
     for account in accounts:
         for path in _files_of(state.app_files_of(account)):
             mode = await asyncio.to_thread(_mode_of, path)
@@ -112,14 +120,54 @@ async def _move(state: StateDir, source: StoredContent, target: StoredContent, a
                 continue
             await asyncio.to_thread(target.app_files.of(account).place, path, path.name, mode)
             path.unlink(missing_ok=True)
-            count += 1
+            progress.moved()
     for place in sorted(state.objects.glob("*/*")):
-        stored, path = source.objects.get(place.name)
-        await asyncio.to_thread(target.objects.place, path, stored)
-        shutil.rmtree(place)
-        count += 1
-    if count:
-        log.info("moved %d files to %s", count, target.where)
+        if await asyncio.to_thread(_move_object, place, source.objects, target.objects):
+            progress.moved()
+    progress.end()
+
+
+class _Progress:
+    """The progress of a move, in the log. Who waits for the start looks there."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._count = 0
+        self._said_at = time.monotonic()
+
+    def moved(self) -> None:
+        self._count += 1
+        if time.monotonic() - self._said_at >= _SAID_SECONDS:
+            self._said_at = time.monotonic()
+            log.info("moving files to %s: %d so far", self._where, self._count)
+
+    def end(self) -> None:
+        if self._count:
+            log.info("moved %d files to %s", self._count, self._where)
+
+
+def _move_object(place: Path, source: ObjectStore, target: ObjectStore) -> bool:
+    """Move a public file with its description. Return False if it is left."""
+    try:
+        stored, path = source.get(place.name)
+    except NotFound:
+        log.warning("%s has no description that can be read, and is left", place)
+        return False
+    if path.is_file():
+        target.place(path, stored)
+    elif not _has(target, place.name):  # else an earlier start was interrupted after it had stored it
+        log.warning("%s lacks its content, and is left", place)
+        return False
+    shutil.rmtree(place)
+    return True
+
+
+def _has(objects: ObjectStore, object_id: str) -> bool:
+    try:
+        objects.get(object_id)
+    except NotFound:
+        return False
+    return True
 
 
 def _files_of(directory: Path) -> Sequence[Path]:

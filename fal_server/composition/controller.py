@@ -28,7 +28,7 @@ from fal_server.composition.owner import listen_for_owner
 from fal_server.composition.ownership import Ownership
 from fal_server.composition.ray import build_ray, open_ray
 from fal_server.composition.settings import Settings
-from fal_server.composition.shared_secrets import SharedSecrets, check_content
+from fal_server.composition.shared_secrets import SharedSecrets
 from fal_server.composition.shutdown import Shutdown
 from fal_server.composition.standby import Standby
 from fal_server.composition.state import Running, StateDir
@@ -214,7 +214,6 @@ async def _build(
     )
     shared = None if ownership is None else SharedSecrets(storage.store.sealed)
     if shared is not None:
-        await check_content(state, settings.content, storage.store.sealed, claim=True)
         await shared.restore(state)
     certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)

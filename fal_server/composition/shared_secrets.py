@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from fal_server.composition.state import StateDir, write_private
 from fal_server.core.faults import Unavailable
 from fal_server.store.sql.sealed import SealedSettings
 
+log = logging.getLogger(__name__)
 _ADMIN_KEY = "administrators-key"
 _AUTHORITY, _AUTHORITY_KEY = "local-authority", "local-authority-key"
 _CONTENT = "content"
@@ -49,23 +51,45 @@ class SharedSecrets:
                 await self._sealed.put(name, path.read_text())
 
 
-async def check_content(state: StateDir, url: str | None, sealed: SealedSettings, *, claim: bool = False) -> None:
-    """Check that code and files are where all controllers have them.
+async def check_content(
+    state: StateDir, url: str | None, sealed: SealedSettings, *, claim: bool = False, alone: bool = False
+) -> None:
+    """Check that code and files are where the database says.
 
     Args:
         url: of the bucket; None if they are in a directory.
-        claim: make it that place, if they share none yet.
+        claim: make it that place, if there is none yet.
+        alone: no other controller can have the database, so a place that is named counts.
 
     Raises:
         Unavailable: it is another one.
     """
+    found = await sealed.get(_CONTENT)
+    bucket = found if found is not None and "://" in found else None
+    if url is None and bucket is not None:
+        raise Unavailable(
+            f"the code and files of this database are in {bucket}, and no bucket is named: start it with "
+            f"--content {bucket}"
+        )
     if url is not None:
-        await _check_bucket(url, sealed, claim=claim)
-        return
-    if state.content == state.root:
-        return
+        if found == url:
+            return
+        if alone and bucket is not None:
+            log.warning("the code and files of this database were in %s until now: %s needs a copy", bucket, url)
+        elif not alone and found is not None:
+            raise Unavailable(
+                f"{url} is not where the other controllers of this database have code and files: that is "
+                f"{bucket or 'a directory'}. Give all of them the same --content or --content-dir"
+            )
+        if claim:
+            await sealed.put(_CONTENT, url)
+    elif not alone and state.content != state.root:
+        await _check_directory(state, found, sealed, claim=claim)
+
+
+async def _check_directory(state: StateDir, found: str | None, sealed: SealedSettings, *, claim: bool) -> None:
     path = state.content / "content-id"
-    found, own = await sealed.get(_CONTENT), path.read_text().strip() if path.exists() else None
+    own = path.read_text().strip() if path.exists() else None
     if claim and found is None:
         found = own = own or secrets.token_hex(16)
         write_private(path, f"{own}\n")
@@ -74,19 +98,6 @@ async def check_content(state: StateDir, url: str | None, sealed: SealedSettings
         raise Unavailable(
             f"{state.content} is not the directory that the other controllers of this database share: give all of them "
             f"the same --content-dir. If it was moved here, move its file {path.name} with it"
-        )
-
-
-async def _check_bucket(url: str, sealed: SealedSettings, *, claim: bool) -> None:
-    found = await sealed.get(_CONTENT)
-    if claim and found is None:
-        found = url
-        await sealed.put(_CONTENT, url)
-    if found is not None and found != url:
-        where = found if "://" in found else "a directory"
-        raise Unavailable(
-            f"{url} is not where the other controllers of this database have code and files: that is {where}. Give all "
-            "of them the same --content or --content-dir"
         )
 
 

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fal_server.composition.content import StoredContent, open_content
+from fal_server.composition.content import StoredContent, move_content, open_content
 from fal_server.composition.settings import Settings
+from fal_server.composition.shared_secrets import check_content
 from fal_server.composition.state import StateDir
 from fal_server.core.accounts import EachAccount, KnownAccounts
 from fal_server.core.faults import Unavailable
@@ -48,7 +49,8 @@ async def open_storage(
         epoch: of this controller, if it holds the lease of a PostgreSQL database.
 
     Raises:
-        Unavailable: the database, the master key or a directory cannot be used.
+        Unavailable: the database, the master key, a directory or the bucket cannot be used, or the code and files of
+            the database are elsewhere.
     """
     master_key = load_master_key(state.root, os.environ)
     vault = AesVault(master_key)
@@ -58,11 +60,15 @@ async def open_storage(
     stack.push_async_callback(store.close)
     for account in await store.accounts.all():
         accounts.add(account)
+    content = await open_content(state, settings.content, lambda: [account.id for account in accounts.all()])
+    await check_content(state, settings.content, store.sealed, claim=True, alone=epoch is None)
+    if settings.content is not None:
+        await move_content(state, content, [account.id for account in accounts.all()])
     return Storage(
         master_key=master_key,
         vault=vault,
         store=store,
-        content=await open_content(state, settings.content, lambda: [account.id for account in accounts.all()]),
+        content=content,
         data=EachAccount(lambda account: DataDirectory(state.data_of(account))),
         staging=StagingDirectory(state.incoming),
     )

@@ -95,7 +95,8 @@ def test_what_is_on_disk_moves_into_the_bucket(s3: S3Server, tmp_path: Path) -> 
     deploy(controller, tmp_path / "app")
     path = upload(controller, content)
     assert controller.stop() == 0
-    controller = start(tmp_path / "state", "--content", f"s3://{s3.bucket()}", environment={**s3.environment})
+    url = f"s3://{s3.bucket()}"
+    controller = start(tmp_path / "state", "--content", url, environment={**s3.environment})
     try:
         for name in ("blobs", "app-files", "objects"):
             assert [found for found in (tmp_path / "state" / name).rglob("*") if found.is_file()] == []
@@ -104,6 +105,14 @@ def test_what_is_on_disk_moves_into_the_bucket(s3: S3Server, tmp_path: Path) -> 
         works(controller, path, content)
     finally:
         controller.stop()
+    refused = subprocess.run(
+        [sys.executable, "-m", "fal_server", "--state-dir", str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert f"start it with --content {url}" in refused.stderr
 
 
 def test_without_its_bucket_a_controller_goes_on_and_says_so(s3: S3Server, tmp_path: Path) -> None:
