@@ -70,6 +70,7 @@ class JoinedNodes:
         self._hosts: dict[str, RemoteHost] = {}
         self._adopted = False
         self._draining: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()  # of rows
 
     @property
     def hosts(self) -> Sequence[RemoteHost]:
@@ -130,9 +131,10 @@ class JoinedNodes:
         Raises:
             NotFound: there is no such node.
         """
-        joined = replace(self._require(name), drained=not undo)
-        await self._store.save(joined)
-        self._known[name] = joined
+        async with self._changing:
+            joined = replace(self._require(name), drained=not undo)
+            await self._store.save(joined)
+            self._known[name] = joined
         self._hosts[name].draining = not undo
 
     async def remove(self, name: str, *, force: bool) -> None:
@@ -161,8 +163,9 @@ class JoinedNodes:
         except TimeoutError:
             host.draining = joined.drained
             raise Unavailable(f"the runners of node {name} do not end yet: try again in some seconds") from None
-        await self._store.remove(name)
-        del self._known[name]
+        async with self._changing:
+            await self._store.remove(name)
+            del self._known[name]
         del self._hosts[name]
         self._note(name, True)
         await host.close()
@@ -231,6 +234,8 @@ class JoinedNodes:
             wanted=self._wanted,
             api_socket=self._api_socket,
             own_variables=_OWN_VARIABLES,
+            region=joined.region,
+            located=partial(self._locate, joined.name),
             certify=partial(renew, authority, joined.name),
             noted=partial(self._note, joined.name),
         )
@@ -244,6 +249,20 @@ class JoinedNodes:
     def _note(self, name: str, answers: bool) -> None:
         if self._fleet is not None:
             self._fleet.node_answers(name, answers)
+
+    async def _locate(self, name: str, region: str) -> None:
+        """Keep where a node is. A later controller needs that before the node answers."""
+        if (known := self._known.get(name)) is None or known.region == region:
+            return
+        async with self._changing:
+            if (known := self._known.get(name)) is None:
+                return
+            try:
+                await self._store.save(replace(known, region=region))
+            except Unavailable as fault:  # its next word tries again
+                log.warning("the region of node %s could not be stored: %s", name, fault.message)
+                return
+            self._known[name] = replace(known, region=region)
 
     async def _needed_authority(self) -> NodeAuthority:
         if self._authority is None:

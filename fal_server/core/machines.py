@@ -223,6 +223,7 @@ class Node:
         bounds: what enforces memory, processes and cpu of machine types, for people; empty if nothing does.
         trouble: why nothing can be started on it now, for people; empty if something can.
         region: where it is, as its operator calls it; empty if that was not said.
+        described: whether it has said what it has, so that `total` is true.
     """
 
     name: str
@@ -232,6 +233,7 @@ class Node:
     bounds: Mapping[str, str] = field(default_factory=dict[str, str])
     trouble: str = ""
     region: str = ""
+    described: bool = True
 
     def __post_init__(self) -> None:
         if not self.gpus:

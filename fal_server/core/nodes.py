@@ -16,6 +16,7 @@ class JoinedNode:
         name: what the machine calls itself, from its own directory.
         host, port: where its door is.
         drained: whether nothing is started on it.
+        region: where it said last that it is; empty if it did not say.
     """
 
     name: str
@@ -23,3 +24,4 @@ class JoinedNode:
     port: int
     joined_at: datetime
     drained: bool = False
+    region: str = ""

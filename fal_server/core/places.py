@@ -173,7 +173,7 @@ class FreeRoom:
             lacks.append(lack)
         return Lack(
             reason="; ".join(dict.fromkeys(lacks)) or "there is no node",
-            hopeless=bool(nodes) and all(_choose(needs, node.machine_types, node.total)[0] is None for node in nodes),
+            hopeless=bool(nodes) and not any(_could_hold(node, needs) for node in nodes),
         )
 
     def take(self, node: Node, machine_type: str, num_gpus: int | None) -> Placement:
@@ -209,6 +209,11 @@ Reserve: TypeAlias = Callable[[Runner, Needs, FreeRoom], Placement | Lack | None
 def first_fit(_runner: Runner, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
     """Take the first node that has room: a static placer."""
     return free.fit(needs)
+
+
+def _could_hold(node: Node, needs: Needs) -> bool:
+    """Return whether an empty node may hold a runner. One that has said nothing yet may."""
+    return not node.described or _choose(needs, node.machine_types, node.total)[0] is not None
 
 
 def _choose(wanted: Needs, types: MachineTypes, room: Resources) -> tuple[str | None, str]:

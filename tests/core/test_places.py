@@ -132,6 +132,18 @@ def test_regions_say_nothing_if_no_machine_has_one() -> None:
     assert isinstance(fitted(Needs(machine_types=("XS",)), "us-west"), Placement)
 
 
+def test_a_node_that_has_said_nothing_yet_may_hold_anything() -> None:
+    unheard = Node(
+        name="away", total=Resources(gpus={}), region="us-east", trouble="it was not reached yet", described=False
+    )
+    free = FreeRoom([replace(GPU_NODE, name="local"), unheard], Room())
+    for needs in (Needs(machine_types=("XS",), regions=("us-east",)), Needs(machine_types=("GPU-Y",))):
+        lack = free.fit(needs)
+        assert isinstance(lack, Lack)
+        assert "nothing can be started on node 'away': it was not reached yet" in lack.reason
+        assert not lack.hopeless
+
+
 def test_what_is_too_large_for_its_region_is_hopeless() -> None:
     needs = Needs(machine_types=("GPU-Y",), regions=("us-east",))
     lack = fitted(needs, "us-east", "us-west")

@@ -63,6 +63,8 @@ class RemoteHost:
         wanted: returns the ids of all runners that may be there; None while that is not known yet.
         api_socket: where this machine's runners call the controller, to which calls of the node's are carried.
         own_variables: names of variables that mean something on the controller's machine alone.
+        region: where the node was when it was last heard, which holds until its first word.
+        located: is told each time that the node says where it is.
         certify: renews the node's certificate.
         noted: is told each time that the node answers again, or does not any more.
         silent_seconds: after so long without a word the node is away, and nothing is started on it.
@@ -85,6 +87,8 @@ class RemoteHost:
         wanted: Callable[[], Sequence[str] | None],
         api_socket: Path,
         own_variables: frozenset[str] = frozenset(),
+        region: str = "",
+        located: Callable[[str], Awaitable[None]] | None = None,
         certify: Callable[[host_pb2_grpc.HostAsyncStub, datetime], Awaitable[None]] | None = None,
         noted: Callable[[bool], None] = lambda _answers: None,
         silent_seconds: float = SILENT_SECONDS,
@@ -101,6 +105,7 @@ class RemoteHost:
         self._wanted = wanted
         self._api_socket = api_socket
         self._own_variables = own_variables
+        self._located = located
         self._certify = certify
         self._noted = noted
         self._silent_seconds = silent_seconds
@@ -109,7 +114,9 @@ class RemoteHost:
         self._stub: host_pb2_grpc.HostAsyncStub = host_pb2_grpc.HostStub(self._channel)
         self._processes: set[NodeShimProcess] = set()
         self._connections: dict[str, WeakSet[socket.socket]] = {}
-        self._node = Node(name=way.node, total=Resources(gpus={}), machine_types=machine_types)
+        self._node = Node(
+            name=way.node, total=Resources(gpus={}), machine_types=machine_types, region=region, described=False
+        )
         self._away = "it was not reached yet"
         self._since = datetime.now(UTC)
         self._living: dict[str, str] = {}
@@ -293,6 +300,8 @@ class RemoteHost:
                             await self._return(state)
                         self._take(state)
                         heard_at, self._since, failures = loop.time(), datetime.now(UTC), 0
+                        if self._located is not None:
+                            await self._located(state.machine.region)
                         await self._renew(state)
             except (grpc.aio.AioRpcError, TimeoutError, Fault) as error:
                 overtaken = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.ABORTED

@@ -520,6 +520,7 @@ NODES = Table(
     Column("port", Integer, nullable=False),
     Column("joined_at", UtcTimestamp, nullable=False),
     Column("drained", Boolean, nullable=False),
+    Column("region", Text, nullable=False, server_default=""),
 )
 
 
