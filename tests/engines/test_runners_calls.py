@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fal_server.engines.remote.api_calls import MOST_CALLS
 from tests.engines.conformance.conftest import Remote
 
 MEBIBYTE = 1024 * 1024
@@ -79,3 +80,33 @@ async def test_a_runner_that_hangs_up_is_told_to_the_controller(under: Remote) -
         writer.close()
         await writer.wait_closed()
         assert await asyncio.wait_for(ended.get(), 30) == b"half a"
+
+
+async def test_a_node_has_so_many_calls_at_once_and_further_ones_wait(under: Remote) -> None:
+    taken: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    here = most = 0
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal here, most
+        here += 1
+        most = max(most, here)
+        await taken.put(writer)
+        await reader.read()
+        here -= 1
+        writer.close()
+        await writer.wait_closed()
+
+    further = 32
+    async with asyncio.timeout(60), await asyncio.start_unix_server(hold, under.node.api_socket):
+        path = under.node.root / "api.sock"
+        callers: list[asyncio.StreamWriter] = []
+        for _ in range(MOST_CALLS):
+            callers.append((await asyncio.open_unix_connection(path))[1])
+            await taken.get()
+        callers += [(await asyncio.open_unix_connection(path))[1] for _ in range(further)]
+        for each in callers[:further]:
+            each.close()
+            await taken.get()
+        assert most == MOST_CALLS
+        for each in callers:
+            each.close()

@@ -20,6 +20,8 @@ from fal_server.aio.tasks import TaskSet
 log = logging.getLogger(__name__)
 _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
 _CHUNK_BYTES = 128 * 1024
+MOST_CALLS = 256
+"""Of one node at once; further ones wait on the node. Each takes two descriptors of the controller."""
 
 
 class ApiCalls:
@@ -36,6 +38,7 @@ class ApiCalls:
         self._socket = socket
         self._heard = heard
         self._open = TaskSet(log)
+        self._room = asyncio.Semaphore(MOST_CALLS)
         self._taking = asyncio.get_running_loop().create_task(self._take(), name="calls of a node's runners")
 
     async def close(self) -> None:
@@ -47,6 +50,7 @@ class ApiCalls:
     async def _take(self) -> None:
         failures = 0
         while True:
+            await self._room.acquire()
             await self._heard.wait()
             call = self._stub.Accept()
             try:
@@ -56,8 +60,10 @@ class ApiCalls:
                 connected = False
             if connected:
                 failures = 0
-                self._open.spawn(self._pass_on(call), name="a call of a node's runner")
+                passing = self._open.spawn(self._pass_on(call), name="a call of a node's runner")
+                passing.add_done_callback(lambda _: self._room.release())
             else:
+                self._room.release()
                 failures += 1
                 await asyncio.sleep(_RETRIES.pause(failures))
 
