@@ -158,6 +158,8 @@ class LocalHost:
             if name in known:
                 continue
             await _end(self._runners_dir / name)
+            self._warm_keys.pop(name, None)  # nobody observes its end
+            self._bundles.pop(name, None)
         others = [identity for name in known if (identity := ShimIdentity.read(self._runners_dir / name)) is not None]
         await self._groups.end_others({tag_of(token) for token in followed} | {identity.tag for identity in others})
 
