@@ -22,7 +22,8 @@ from fal.toolkit.utils.retry import retry
 
 if TYPE_CHECKING:
     import httpx
-    from websockets.sync.client import ClientConnection
+
+    from fal.websocket import WebSocket
 
 _POLL_SECONDS = 0.2
 _READ_SECONDS = 60.0
@@ -205,7 +206,7 @@ def stream(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> I
 class WebSocketCall:
     """Calls an HTTP endpoint repeatedly over one WebSocket; created by `ws`."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: WebSocket) -> None:
         self._connection = connection
         self._held: str | bytes | None = None
 
@@ -244,11 +245,13 @@ def ws(app_id: str, *, path: str = "") -> Generator[WebSocketCall]:
     Args:
         app_id, path: as in `run`.
     """
-    from websockets.sync.client import connect
+    from websockets.asyncio.client import connect
+
+    from fal.websocket import WebSocket
 
     place = f"{find_app_hosts().ws}/{_path(app_id, path)}"
     options = websocket_arguments(place, _Caller().headers())
-    with connect(websocket_url(place), open_timeout=_OPEN_SECONDS, **options) as connection:
+    with WebSocket(connect(websocket_url(place), open_timeout=_OPEN_SECONDS, **options)) as connection:
         yield WebSocketCall(connection)
 
 

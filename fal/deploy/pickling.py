@@ -95,6 +95,7 @@ RUNTIME_MODULES = (
     "fal.toolkit.utils.retry",
     "fal.toolkit.utils.setup_utils",
     "fal.toolkit.video",
+    "fal.websocket",
     "fal.workflows",
     "fal_grpc",
     "fal_grpc.channel",

@@ -17,9 +17,10 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
+from fal.websocket import WebSocket
 from tests.e2e.test_nodes import NodeProcess, end, start_node
 from tests.support.certificates import Authority
 from tests.support.controller import BIN, Controller, start
@@ -134,9 +135,9 @@ class Door:
         assert answer.status == 200, text
         return json.loads(text)
 
-    def socket(self, path: str) -> ClientConnection:
+    def socket(self, path: str) -> WebSocket:
         scheme, fields = ("wss" if self.context else "ws"), {"Authorization": f"Key {self.controller.key}"}
-        return connect(f"{scheme}://{self.host}{path}", ssl=self.context, additional_headers=fields)
+        return WebSocket(connect(f"{scheme}://{self.host}{path}", ssl=self.context, additional_headers=fields))
 
 
 @dataclass
@@ -161,9 +162,6 @@ class Site:
         roots = controller.state_dir / "tls" / "ca.pem"
         context = ssl.create_default_context(cafile=str(roots))
         context.load_cert_chain(*self.client)
-        # With 1.3 about 1 in 600 WebSockets of `websockets.sync` never gets an answer: its thread reads the server's
-        # tickets while another one writes.
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
         files = {"FAL_CLIENT_CERT_FILE": str(self.client[0]), "FAL_CLIENT_KEY_FILE": str(self.client[1])}
         return Door(controller, context, {"SSL_CERT_FILE": str(roots), **files})
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlencode
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
+from fal.websocket import WebSocket
 from tests.support.controller import Controller
 
 SHOP = """
@@ -118,13 +119,13 @@ class Browser:
         return shown
 
     @contextmanager
-    def shell(self, runner: str, **more: str) -> Iterator[ClientConnection]:
+    def shell(self, runner: str, **more: str) -> Iterator[WebSocket]:
         """Open a shell as the page of a runner does."""
         query = urlencode({"page": self.token, "columns": "100", "rows": "30", **more})
         place = f"{self._address('ws')}/ui/runners/{runner}/shell/socket?{query}"
         fields = {"Cookie": self.cookie, "Sec-Fetch-Mode": "websocket", "Sec-Fetch-Dest": "empty"}
         origin = Origin(self._address("http"))
-        with connect(place, origin=origin, ssl=self.context, additional_headers=fields) as shell:
+        with WebSocket(connect(place, origin=origin, ssl=self.context, additional_headers=fields)) as shell:
             yield shell
 
     def _address(self, scheme: str) -> str:

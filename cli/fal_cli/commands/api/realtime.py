@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fal.http_messages import tls_context, user_agent
+from fal.websocket import WebSocket
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.presentation.output import print_error, write_line
 
 if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
-
     from fal.hosts import Hosts
     from fal.settings import Settings
 
@@ -30,21 +29,22 @@ def converse(settings: Settings, hosts: Hosts, path: str) -> int:
     """
     try:
         import msgpack  # type: ignore[import-untyped]  # it has no types
+        from websockets.asyncio.client import connect
         from websockets.exceptions import ConnectionClosed, WebSocketException
-        from websockets.sync.client import connect
     except ModuleNotFoundError as error:
         raise CommandError(
             f"--realtime needs the app extra ({error.name} is missing): pip install 'fal-grpc[app]'"
         ) from None
     url = f"{hosts.realtime}/{path}" + ("" if path.endswith("/realtime") else "/realtime")
     try:
-        socket = connect(
+        opening = connect(
             url,
             additional_headers=settings.credentials.headers(),
             user_agent_header=user_agent(),
             ssl=tls_context(settings.options) if url.startswith("wss:") else None,
             max_size=None,
         )
+        socket = WebSocket(opening)
     except (OSError, WebSocketException) as error:
         raise CommandError(f"a session with {url} could not start: {error}") from None
     with socket:
@@ -102,7 +102,7 @@ class _Sender(threading.Thread):
         wrong: the input's error; empty if there is none.
     """
 
-    def __init__(self, socket: ClientConnection, pack: Callable[[object], bytes | None]) -> None:
+    def __init__(self, socket: WebSocket, pack: Callable[[object], bytes | None]) -> None:
         super().__init__(daemon=True)
         self._socket = socket
         self._pack = pack

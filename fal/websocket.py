@@ -1,0 +1,87 @@
+"""Gives threads a WebSocket that only one thread touches.
+
+Two threads may not use one TLS connection of OpenSSL. The blocking client of the websockets library reads in a thread
+of its own: what another thread writes while that reads a session ticket of TLS 1.3 is lost, and no answer comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine
+from concurrent.futures import wait
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection, connect
+
+T = TypeVar("T")
+
+_STEP_SECONDS = 1.0
+
+
+class WebSocket:
+    """A WebSocket for threads; its errors are those of the websockets library.
+
+    Args:
+        opening: the library's description of the connection, which is opened here.
+    """
+
+    def __init__(self, opening: connect) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=_run, args=(self._loop,), name="fal-websocket", daemon=True).start()
+        # The loop outlives `close`: other threads may still send, and need to be told that the WebSocket is closed.
+        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        self._connection = self._wait(_open(opening))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message; text as text, bytes as binary."""
+        self._wait(self._connection.send(message))
+
+    def recv(self, timeout: float | None = None) -> str | bytes:
+        """Return the next message.
+
+        Raises:
+            TimeoutError: none came within `timeout` seconds.
+        """
+        return self._wait(_receive(self._connection, timeout))
+
+    def close(self) -> None:
+        """Close the WebSocket, and wait until it is closed."""
+        self._wait(self._connection.close())
+
+    def _wait(self, work: Coroutine[object, object, T]) -> T:
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            while not running.done():  # in steps, since a signal does not surely end an unlimited wait
+                wait((running,), _STEP_SECONDS)
+            return running.result()
+        except BaseException:
+            running.cancel()  # a signal's exception: nobody would get what the work returns
+            raise
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+async def _open(opening: connect) -> ClientConnection:
+    return await opening
+
+
+async def _receive(connection: ClientConnection, seconds: float | None) -> str | bytes:
+    async with asyncio.timeout(seconds):
+        return await connection.recv()
