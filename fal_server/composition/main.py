@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from fal_server.composition.controller import EXIT_IN_USE, Controller
+from fal_server.composition.files import socket_path
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
@@ -203,7 +204,7 @@ def _shared(options: argparse.Namespace, state: StateDir) -> tuple[SharedDirecto
         Unavailable: one cannot be shared.
     """
     shared = tuple(map(shared_directory, options.share_directory))
-    check_shared(shared, state.root)
+    check_shared(shared, state.root, state.content, socket_path(state.api_socket).parent)
     return shared
 
 

@@ -46,6 +46,9 @@ def test_what_is_no_path(text: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("{home}/state", "would show the state directory"),
         ("{home}/state/blobs", "would show the state directory"),
         ("{home}/link", "would show the state directory"),
+        ("{home}/content", "with the code and files of all accounts"),
+        ("{home}/content/objects", "with the code and files of all accounts"),
+        ("{home}/short", "with the controller's socket"),
         ("{home}/missing", "is not a directory"),
         ("{home}/file", "is not a directory"),
         ("/usr/share", "is in every sandbox already"),
@@ -57,10 +60,12 @@ def test_what_is_no_path(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_no_runner_may_see_is_refused(path: str, said: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     (state / "blobs").mkdir(parents=True)
-    (tmp_path / "beside").mkdir()
+    for name in ("beside", "short", "content/objects"):
+        (tmp_path / name).mkdir(parents=True)
+    others = (tmp_path / "content", tmp_path / "short")
     (tmp_path / "link").symlink_to(state)
     (tmp_path / "file").write_text("")
     directory = Path(path.format(home=tmp_path))
     with pytest.raises(Unavailable, match=said):
-        check_shared([SharedDirectory(MODELS), SharedDirectory(directory, writable=True)], state)
-    check_shared([SharedDirectory(MODELS)], state)
+        check_shared([SharedDirectory(MODELS), SharedDirectory(directory, writable=True)], state, *others)
+    check_shared([SharedDirectory(MODELS)], state, *others)
