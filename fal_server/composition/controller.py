@@ -44,7 +44,6 @@ from fal_server.engines.local.machine import few_files
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.live.unsent_lines import UnsentLines
 from fal_server.loops.state_watch import StateWatch
-from fal_server.services.adoption import give_up, reattach
 from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
 
@@ -297,10 +296,9 @@ async def _build(
     await execution.nodes.open(live.fleet)
     stack.push_async_callback(execution.nodes.close)
     if settings.adopt_runners:
-        loops.abandoned_requests.hold(await reattach(live.fleet, execution.engine))
+        await loops.adoption.begin([host.node().name for host in execution.nodes.hosts])
     else:
-        await give_up(live.fleet)
-    execution.nodes.adopted()
+        await loops.adoption.give_up()
     if ray is not None:
         await open_ray(ray, execution, stack)
     await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
@@ -325,6 +323,7 @@ async def _build(
         ownership=ownership,
         shared=shared,
         ray=ray,
+        adoption=loops.adoption,
         content=storage.content,
         request_payloads=settings.request_payloads,
         stack=stack,

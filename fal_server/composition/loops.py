@@ -12,6 +12,7 @@ from fal_server.aio.rounds import every
 from fal_server.composition.execution import Execution
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
+from fal_server.composition.nodes import JoinedNodes
 from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
 from fal_server.composition.tls import Certificates
@@ -36,6 +37,7 @@ from fal_server.loops.resources import ResourceLoop
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.ports import Clock
 from fal_server.services.account_removal import AccountRemoval
+from fal_server.services.adoption import Adoption
 from fal_server.services.attempts import AttemptRunner
 from fal_server.services.draining import Draining
 from fal_server.services.launch_spec import LaunchSpecs
@@ -59,6 +61,8 @@ class Loops:
     reaper: Reaper
     key_expiry: KeyExpiry
     abandoned_requests: AbandonedRequests
+    adoption: Adoption
+    nodes: JoinedNodes
     resources: ResourceLoop
     recording: RequestRecording
     removal: AccountRemoval
@@ -92,13 +96,18 @@ class Loops:
         if self.spans is not None:
             tasks.create_task(self.spans.run(stopping))
         endless = (
-            self.reconciler.run(),
+            self._plan(),
             self.reconciler.watch(),
             self.health.run(),
             self.abandoned_requests.run(),
             self.removal.run(),
         )
         return [tasks.create_task(loop) for loop in endless]
+
+    async def _plan(self) -> None:
+        await self.adoption.run()
+        self.nodes.adopted()
+        await self.reconciler.run()
 
     async def _record_requests(self, stopping: asyncio.Event) -> None:
         await every("storing requests that have ended", EVERY_SECONDS, self.recording.store).run_until(stopping)
@@ -157,6 +166,10 @@ def build_loops(
         clock,
         exports_spans=exports_spans,
     )
+    abandoned_requests = AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock)
+    adoption = Adoption(
+        live.fleet, execution.engine, hold=abandoned_requests.hold, first_word=execution.nodes.first_word
+    )
     retention = timedelta(days=settings.retention_days)
     results = timedelta(hours=RESULT_HOURS)
     return Loops(
@@ -203,7 +216,9 @@ def build_loops(
             settings.log_bytes,
         ),
         key_expiry=KeyExpiry(use_cases.access),
-        abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
+        abandoned_requests=abandoned_requests,
+        adoption=adoption,
+        nodes=execution.nodes,
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
         recording=use_cases.recording,
         removal=use_cases.removal,

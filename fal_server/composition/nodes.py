@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -78,16 +79,17 @@ class JoinedNodes:
         return tuple(self._hosts.values())
 
     async def open(self, fleet: Fleet) -> None:
-        """Follow the nodes that joined before. Wait some seconds for the first word of each."""
+        """Follow the nodes that joined before."""
         self._fleet = fleet
         for joined in await self._store.all():
             self._add(joined, await self._needed_authority())
-        if self._hosts:
-            waiting = [asyncio.ensure_future(host.heard.wait()) for host in self._hosts.values()]
-            await asyncio.wait(waiting, timeout=_FIRST_SECONDS)
-            for task in waiting:
-                task.cancel()
         self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drained nodes")
+
+    async def first_word(self, name: str) -> None:
+        """Wait for a node's first word. After some seconds it counts as silent."""
+        if (host := self._hosts.get(name)) is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(host.heard.wait(), _FIRST_SECONDS)
 
     def adopted(self) -> None:
         """Note that the runners of an earlier controller were adopted. An unknown one is a stranger from now on."""

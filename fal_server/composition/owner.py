@@ -25,6 +25,7 @@ from fal_server.engines.ray.placer import RayPlacer
 from fal_server.http.routes.owner import owner_app
 from fal_server.http.routes.uploader import UnixListener
 from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.services.adoption import Adoption
 
 _OWNER = Principal(key_id="owner", scope=Scope(account=LOCAL, permissions=frozenset({"*"})))
 
@@ -39,6 +40,7 @@ async def listen_for_owner(
     ownership: Ownership | None,
     shared: SharedSecrets | None,
     ray: RayPlacer | None,
+    adoption: Adoption,
     content: StoredContent,
     request_payloads: bool,
     stack: AsyncExitStack,
@@ -74,6 +76,7 @@ async def listen_for_owner(
             "apps": apps,
             "runners": sum(states.values()),
             "runners_by_state": dict(states),
+            "to_adopt": adoption.left,
             "lease": None if ownership is None else ownership.described(),
             "request_payloads": request_payloads,
             "ray": None if ray is None else ray.described(),

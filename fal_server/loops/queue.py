@@ -69,7 +69,7 @@ class QueueWorker:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set. The next controller restarts the attempts that this interrupts."""
-        # Not before: the runners of an earlier controller are adopted by now.
+        # Not before: the runners of an earlier controller are adopted by now, or get no request until they are.
         self._queue.start = self._start
         async with asyncio.TaskGroup() as tasks:
             taking = tasks.create_task(Rounds("queue", self._round).run(self._queue.requests_changed))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 
+from fal_server.aio.rounds import Rounds
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Engine
+
+log = logging.getLogger(__name__)
 
 # Each runner's shim has some seconds to answer, and on a busy machine a thousand at once take longer.
 _AT_ONCE = 64
@@ -18,44 +24,135 @@ _UNREADABLE = "its token in the database is damaged, so that the controller coul
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 
-async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int | None]:
-    """Adopt every living runner, and end everything else of an earlier controller.
+class Adoption:
+    """Adopts every living runner, and ends everything else of an earlier controller.
 
-    Call it before anything is planned or routed.
+    Runners of this machine are adopted before anything is routed. Those of nodes get no request until they have said
+    what they work on, or their node counts as silent. Nothing may be planned before all have: a plan would end a runner
+    that nobody follows yet, and what it starts would be taken for a stranger.
 
-    Returns:
-        How many requests of the earlier controller each runner still works on, if any. None if its node is silent.
+    Args:
+        hold: takes the slots of what runners work on, by their ids; None if one is to be asked once its node answers.
+        first_word: waits for a node's first word, but not for long.
 
-    Raises:
-        Unavailable: the result cannot be stored; adopted runners continue.
+    Attributes:
+        done: set once plans may be made.
     """
-    runners = fleet.runners
-    places = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(runner: Runner) -> int | None:
-        async with places:
-            return await _reattach(fleet, engine, runner)
+    def __init__(
+        self,
+        fleet: Fleet,
+        engine: Engine,
+        *,
+        hold: Callable[[Mapping[str, int | None]], None],
+        first_word: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._fleet = fleet
+        self._engine = engine
+        self._hold = hold
+        self._first_word = first_word
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._left: dict[str, Runner] = {}
+        self.done = asyncio.Event()
 
-    counts = await asyncio.gather(*map(one, runners))
-    # A runner without a token is ended as a stranger.
-    for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
-        ended = await fleet.find(EVERY_ACCOUNT, runner_id)
-        # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
-        if ended is not None and ended.token and await engine.adopt(ended) is not None:
-            await engine.kill(ended)
-    await engine.release_strangers([runner.runner_id for runner in fleet.runners])
-    return {runner.runner_id: count for runner, count in zip(runners, counts, strict=True) if count != 0}
+    @property
+    def left(self) -> int:
+        """How many runners are still to be adopted."""
+        return len(self._left)
+
+    async def begin(self, nodes: Collection[str]) -> None:
+        """Adopt the runners of this machine. Call it before anything is planned or routed.
+
+        Args:
+            nodes: the other machines; without any, all is done when this returns.
+
+        Raises:
+            Unavailable: the result cannot be stored; adopted runners continue.
+        """
+        for runner in self._fleet.runners:
+            self._left[runner.runner_id] = runner
+            self._fleet.withhold(runner.runner_id)
+        if nodes:
+            # One without a node may be on any of them, because its start was interrupted.
+            await self._adopt(runner for runner in self._left.values() if runner.node and runner.node not in nodes)
+        else:
+            await self._finish()
+
+    async def give_up(self) -> None:
+        """End the rows of another state directory's runners without touching the runners.
+
+        Raises:
+            Unavailable: an end cannot be stored.
+        """
+        for runner in self._fleet.runners:
+            await self._fleet.drain(runner.runner_id, _COPIED)
+            await self._fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=_COPIED))
+        self.done.set()
+
+    async def run(self) -> None:
+        """Adopt the runners of nodes. What cannot be stored is tried again."""
+        if self.done.is_set():
+            return
+        telling = asyncio.get_running_loop().create_task(self._tell())
+        try:
+            await Rounds("adopting runners", self._round).run_until(self.done)
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _tell(self) -> None:
+        """Log how many runners are left, if that takes long."""
+        total, seconds = self.left, 1.0
+        while True:
+            await asyncio.sleep(seconds)
+            log.info("%d of %d runners are still to be adopted; nothing starts until then", self.left, total)
+            seconds *= 2
+
+    async def _round(self) -> None:
+        of_nodes: dict[str, list[Runner]] = {}
+        for runner in self._left.values():
+            if runner.node:
+                of_nodes.setdefault(runner.node, []).append(runner)
+        await _all(self._adopt_on(node, runners) for node, runners in of_nodes.items())
+        await self._finish()
+
+    async def _adopt_on(self, node: str, runners: Iterable[Runner]) -> None:
+        await self._first_word(node)
+        await self._adopt(runners)
+
+    async def _finish(self) -> None:
+        await self._adopt(self._left.values())
+        known = [runner.runner_id for runner in self._fleet.runners]
+        # A runner without a token is ended as a stranger.
+        for runner_id in await self._engine.left_behind(known):
+            ended = await self._fleet.find(EVERY_ACCOUNT, runner_id)
+            # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
+            if ended is not None and ended.token and await self._engine.adopt(ended) is not None:
+                await self._engine.kill(ended)
+        await self._engine.release_strangers([runner.runner_id for runner in self._fleet.runners])
+        self.done.set()
+
+    async def _adopt(self, runners: Iterable[Runner]) -> None:
+        await _all(map(self._adopt_one, tuple(runners)))
+
+    async def _adopt_one(self, runner: Runner) -> None:
+        runner_id = runner.runner_id
+        async with self._places:
+            # What was written meanwhile, such as that it is to stop, counts.
+            current = self._fleet.get(runner_id)
+            count = 0 if current is None else await _reattach(self._fleet, self._engine, current)
+        if count is None:
+            self._hold({runner_id: None})
+        else:
+            self._fleet.route_again(runner_id, partial(self._hold, {runner_id: count}))
+        del self._left[runner_id]
 
 
-async def give_up(fleet: Fleet) -> None:
-    """End the rows of another state directory's runners without touching the runners.
-
-    Raises:
-        Unavailable: an end cannot be stored.
-    """
-    for runner in fleet.runners:
-        await fleet.drain(runner.runner_id, _COPIED)
-        await fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=_COPIED))
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    """Wait for the end of all, and raise the first failure then."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from fal_server.live.measurements import Measurements
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
+from fal_server.services.adoption import Adoption
 from fal_server.services.apps import Apps
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
@@ -239,6 +240,23 @@ class Platform:
         )
         self.prober = FakeProber()
         self.health_loop = HealthLoop(self.health, self.catalog, self.fleet, self.prober, self.clock, self.changed)
+
+    def adoption(self, hold: Callable[[Mapping[str, int | None]], None], *silent: str) -> Adoption:
+        """Return what adopts the runners of an earlier controller.
+
+        Args:
+            silent: the nodes that do not say a word before the test ends.
+        """
+
+        async def first_word(node: str) -> None:
+            if node in silent:
+                await asyncio.Event().wait()
+
+        return Adoption(self.fleet, self.engine, hold=hold, first_word=first_word)
+
+    async def reattach(self, hold: Callable[[Mapping[str, int | None]], None] = lambda counts: None) -> None:
+        """Adopt the runners of an earlier controller, before anything is routed."""
+        await self.adoption(hold).begin([])
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until a condition holds."""

@@ -10,7 +10,6 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
 from fal_server.loops.abandoned_requests import AbandonedRequests
-from fal_server.services.adoption import reattach
 from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import Platform
 
@@ -23,7 +22,7 @@ async def busy(platform: Platform, count: int, **scaling: int) -> AbandonedReque
     platform.engine.alive["x"] = None
     platform.engine.busy["x"] = count
     earlier = AbandonedRequests(platform.catalog, platform.fleet, platform.dispatcher, platform.engine, platform.clock)
-    earlier.hold(await reattach(platform.fleet, platform.engine))
+    await platform.reattach(earlier.hold)
     platform.clock.advance(2)
     return earlier
 

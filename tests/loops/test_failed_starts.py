@@ -13,7 +13,6 @@ import pytest
 from fal_server.core.failures import failures_of
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Desired, Runner, RunnerState
-from fal_server.services.adoption import reattach
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import KEY, Platform, running
@@ -114,7 +113,7 @@ async def test_runners_that_end_soon_after_ready_wait_longer_each_time(store: Sq
 async def test_a_kill_by_startup_timeout_counts_even_if_the_controller_dies(store: SqlStore, tmp_path: Path) -> None:
     platform = Platform(store, tmp_path)
     await platform.fleet.add([make_runner("x", S.TERMINATING, reason="not ready within startup_timeout 1 s")])
-    await reattach(platform.fleet, platform.engine)
+    await platform.reattach()
     assert platform.fleet.failures(app_id("a"), "r1").count == 1
 
 

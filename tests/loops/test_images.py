@@ -10,7 +10,6 @@ from fal_server.core.history import StateChange
 from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.core.runners import Runner, RunnerState
-from fal_server.services.adoption import reattach
 from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.platform import Platform
 
@@ -80,7 +79,7 @@ async def test_a_controller_that_dies_meanwhile_starts_another_runner(platform: 
     await after.catalog.load()
     await after.fleet.load()
     assert after.the_runner().state is S.DOCKER_PULL
-    await reattach(after.fleet, after.engine)
+    await after.reattach()
     assert after.fleet.runners == []
     assert after.fleet.failures(app_id("a"), runner.revision_id).count == 0
     assert platform.builder.hold is not None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
+from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL
+from fal_server.core.lifecycle import Observation
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
-from fal_server.services.adoption import reattach
+from fal_server.loops.abandoned_requests import AbandonedRequests
 from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import Platform
 
@@ -22,7 +25,7 @@ async def after(platform: Platform, runner: Runner, *, lives: bool, exited: bool
         platform.engine.alive[runner.runner_id] = None
     if exited:
         platform.engine.exited.add(runner.runner_id)
-    await reattach(platform.fleet, platform.engine)
+    await platform.reattach()
     found = await platform.fleet.find(LOCAL, runner.runner_id)
     assert found is not None
     return found
@@ -86,12 +89,84 @@ async def test_one_whose_token_cannot_be_opened_is_ended(idle: Platform, state: 
 
 async def test_unknown_runners_are_ended(idle: Platform) -> None:
     idle.engine.alive["stranger"] = None
-    await reattach(idle.fleet, idle.engine)
+    await idle.reattach()
     assert idle.engine.alive == {}
 
 
 async def test_a_runner_whose_end_is_stored_is_ended_and_its_last_lines_are_read(idle: Platform) -> None:
     await idle.store.save_runners([make_runner(state=S.TERMINATED, ended_at=START)])
     idle.engine.alive["x"] = None
-    await reattach(idle.fleet, idle.engine)
+    await idle.reattach()
     assert idle.engine.killed == ["x"]
+
+
+async def on_two_nodes(platform: Platform) -> AbandonedRequests:
+    """Deploy an app with an earlier runner on each of two nodes."""
+    await platform.deploy(scaling={"max_concurrency": 2})
+    revision = platform.app().revision_id
+    for name, node in (("x", "n1"), ("y", "n2")):
+        runner = make_runner(name, state=S.IDLE, ready_at=START, revision_id=revision, node=node)
+        await platform.fleet.add([runner])
+        platform.engine.alive[name] = None
+    return AbandonedRequests(platform.catalog, platform.fleet, platform.dispatcher, platform.engine, platform.clock)
+
+
+def place(platform: Platform) -> str | None:
+    lease = platform.dispatcher.try_acquire(app_id("a"), request_id="new", caller=None, hint=None)
+    return None if lease is None else lease.runner_id
+
+
+async def test_each_runner_of_a_node_is_routed_to_once_it_has_answered(
+    idle: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+    monkeypatch.setattr("fal_server.services.adoption.log.info", lambda text, *values: said.put_nowait(text % values))
+    abandoned = await on_two_nodes(idle)
+    adoption = idle.adoption(abandoned.hold, "n2")
+    await adoption.begin(["n1", "n2"])
+    assert (place(idle), adoption.left) == (None, 2)
+    waits = asyncio.ensure_future(
+        idle.dispatcher.acquire(app_id("a"), request_id="waits", caller=None, hint=None, start_timeout=None)
+    )
+    adopting = asyncio.ensure_future(adoption.run())
+    assert (await waits).runner_id == "x"
+    assert (place(idle), adoption.left, adoption.done.is_set()) == (None, 1, False)
+    assert (await said.get()).startswith("1 of 2 runners are still to be adopted")
+    adopting.cancel()
+
+
+async def test_a_runner_of_a_node_is_routed_to_after_its_earlier_requests_have_their_slots(idle: Platform) -> None:
+    abandoned = await on_two_nodes(idle)
+    idle.engine.busy["x"] = 1
+    adoption = idle.adoption(abandoned.hold)
+    await adoption.begin(["n1", "n2"])
+    waiting = [
+        asyncio.ensure_future(
+            idle.dispatcher.acquire(app_id("a"), request_id=name, caller=None, hint=None, start_timeout=None)
+        )
+        for name in ("first", "second")
+    ]
+    await adoption.run()
+    [served], [waits] = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert served.result().runner_id == "y"
+    assert adoption.done.is_set()
+    waits.cancel()
+
+
+async def test_an_adoption_that_cannot_be_stored_goes_on(idle: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned = await on_two_nodes(idle)
+    idle.engine.busy = {"x": 1, "y": 1}
+    observe, failed = idle.fleet.observe, []
+
+    async def fails_once(seen: Observation) -> Runner | None:
+        if not failed:
+            failed.append(seen)
+            raise Unavailable("the database does not answer")
+        return await observe(seen)
+
+    monkeypatch.setattr(idle.fleet, "observe", fails_once)
+    adoption = idle.adoption(abandoned.hold)
+    await adoption.begin(["n1", "n2"])
+    await adoption.run()
+    assert (failed != [], adoption.left) == (True, 0)
+    assert (idle.fleet.usage("x").in_flight, idle.fleet.usage("y").in_flight) == (1, 1)

@@ -58,6 +58,8 @@ def _status(args: argparse.Namespace) -> int:
     if document["apps"] is not None:
         lines.append(f"Apps:        {document['apps']}")
         lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
+    if to_adopt := document.get("to_adopt"):
+        lines.append(f"To adopt:    {to_adopt} runners of nodes, which get no requests yet")
     lines += _shown_settings(document)
     for node in nodes:
         if len(nodes) > 1:

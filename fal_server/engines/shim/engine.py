@@ -100,7 +100,9 @@ class ShimEngine:
     async def adopt(self, runner: Runner) -> Adopted | None:
         link = self._links.get(runner.runner_id)
         if link is not None:
-            return Adopted(node=link.node, handle=link.process.handle)
+            silent = not self._hosts_of[runner.runner_id].reachable()
+            count = None if silent else await self.requests_in_flight(runner)
+            return Adopted(node=link.node, handle=link.process.handle, requests_in_flight=count, silent=silent)
         for host in self._at(runner.node):
             adopted = await self._adopt_on(host, runner)
             if adopted is not None:
@@ -126,7 +128,11 @@ class ShimEngine:
     async def _adopt(self, host: NodeHost, shim: Shim, runner: Runner) -> Adopted | None:
         """Follow a living shim. None if it does not answer, or is another runner's."""
         link = self._link(host, shim, runner.token, _names(runner))
-        status = await self._status(host, link, runner.runner_id) if host.reachable() else None
+        try:
+            status = await self._status(host, link, runner.runner_id) if host.reachable() else None
+        except BaseException:
+            await link.close()
+            raise
         if status is not None and status.runner_id == runner.runner_id:
             self._follow(host, link, runner.runner_id)
             return Adopted(
