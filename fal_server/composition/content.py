@@ -49,13 +49,20 @@ class StoredContent:
     trouble: Callable[[], str]
 
 
-async def open_content(state: StateDir, url: str | None, accounts: Callable[[], Sequence[AccountId]]) -> StoredContent:
+async def open_content(
+    state: StateDir, url: str | None, accounts: Callable[[], Sequence[AccountId]], certain: Callable[[], bool]
+) -> StoredContent:
     """Open the content.
+
+    Args:
+        certain: returns whether no other controller can have the database.
 
     Raises:
         Unavailable: a directory cannot be used, or the bucket does not exist or refuses the credentials.
     """
-    return _on_disk(state, accounts) if url is None else await asyncio.to_thread(_open_bucket, url, state, accounts)
+    if url is None:
+        return _on_disk(state, accounts)
+    return await asyncio.to_thread(_open_bucket, url, state, accounts, certain)
 
 
 def _on_disk(state: StateDir, accounts: Callable[[], Sequence[AccountId]]) -> StoredContent:
@@ -68,7 +75,9 @@ def _on_disk(state: StateDir, accounts: Callable[[], Sequence[AccountId]]) -> St
     )
 
 
-def _open_bucket(url: str, state: StateDir, accounts: Callable[[], Sequence[AccountId]]) -> StoredContent:
+def _open_bucket(
+    url: str, state: StateDir, accounts: Callable[[], Sequence[AccountId]], certain: Callable[[], bool]
+) -> StoredContent:
     # Only here: the package that speaks S3 belongs to an extra.
     from fal_server.store.bucket.bucket import Bucket, Refused
     from fal_server.store.bucket.copies import Copies
@@ -87,8 +96,8 @@ def _open_bucket(url: str, state: StateDir, accounts: Callable[[], Sequence[Acco
         return "" if found is None else found.message
 
     return StoredContent(
-        blobs=BucketBlobs(bucket, copies),
-        app_files=AppFilesOfAccounts(lambda account: BucketAppFiles(bucket, account, copies), accounts),
+        blobs=BucketBlobs(bucket, copies, certain),
+        app_files=AppFilesOfAccounts(lambda account: BucketAppFiles(bucket, account, copies, certain), accounts),
         objects=BucketObjects(bucket, copies),
         where=url,
         trouble=message,

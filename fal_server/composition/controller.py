@@ -209,6 +209,7 @@ async def _build(
         settings=settings,
         accounts=addresses.accounts,
         epoch=None if ownership is None else ownership.epoch,
+        certain=(lambda: True) if ownership is None else ownership.certain,
         stack=stack,
     )
     shared = None if ownership is None else SharedSecrets(storage.store.sealed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +41,20 @@ class Storage:
 
 
 async def open_storage(
-    *, state: StateDir, settings: Settings, accounts: KnownAccounts, epoch: int | None, stack: AsyncExitStack
+    *,
+    state: StateDir,
+    settings: Settings,
+    accounts: KnownAccounts,
+    epoch: int | None,
+    certain: Callable[[], bool],
+    stack: AsyncExitStack,
 ) -> Storage:
     """Open every store; the stack closes the database.
 
     Args:
         accounts: gets the stored accounts.
         epoch: of this controller, if it holds the lease of a PostgreSQL database.
+        certain: returns whether no other controller can have the database.
 
     Raises:
         Unavailable: the database, the master key, a directory or the bucket cannot be used, or the code and files of
@@ -60,7 +68,7 @@ async def open_storage(
     stack.push_async_callback(store.close)
     for account in await store.accounts.all():
         accounts.add(account)
-    content = await open_content(state, settings.content, lambda: [account.id for account in accounts.all()])
+    content = await open_content(state, settings.content, lambda: [account.id for account in accounts.all()], certain)
     await check_content(state, settings.content, store.sealed, claim=True, alone=epoch is None)
     if settings.content is not None:
         await move_content(state, content, [account.id for account in accounts.all()])

@@ -307,7 +307,7 @@ def _remove_files(state: StateDir, storage: Storage, execution: Execution, accou
     Raises:
         Unavailable: something in them cannot be deleted.
     """
-    storage.content.app_files.of(account).forget((), datetime.now(UTC))
+    storage.content.app_files.of(account).forget((), datetime.max.replace(tzinfo=UTC))  # whatever a bucket's clock says
     cache = execution.virtualenvs.cache_of(account)
     shared = state.content / "accounts" / account
     for directory in (state.account(account), shared, execution.host.sandboxes.home_of(account), cache):

@@ -68,7 +68,7 @@ def described() -> str:
 
 
 async def moved(state: StateDir, url: str) -> StoredContent:
-    content = await open_content(state, url, lambda: [LOCAL])
+    content = await open_content(state, url, lambda: [LOCAL], lambda: True)
     await move_content(state, content, [LOCAL])
     return content
 
@@ -126,5 +126,7 @@ async def test_nothing_moves_before_the_place_is_checked(s3: S3Server, state: St
     settings = Settings(content=f"s3://{s3.bucket()}/two")
     async with AsyncExitStack() as stack:
         with pytest.raises(Unavailable, match="that is s3://box/one"):
-            await open_storage(state=state, settings=settings, accounts=KnownAccounts([]), epoch=1, stack=stack)
+            await open_storage(
+                state=state, settings=settings, accounts=KnownAccounts([]), epoch=1, certain=lambda: True, stack=stack
+            )
     assert code.path(blob).read_bytes() == b"code"

@@ -32,13 +32,22 @@ class HashedContent:
     Args:
         kind: the first part of the keys.
         digest: returns the hash of a file's content, given the mode that was kept with it.
+        certain: returns whether no other controller can have the database, and accept what this one deletes.
     """
 
-    def __init__(self, bucket: Bucket, kind: str, copies: Copies, digest: Callable[[IO[bytes], int], str]) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        kind: str,
+        copies: Copies,
+        digest: Callable[[IO[bytes], int], str],
+        certain: Callable[[], bool],
+    ) -> None:
         self._bucket = bucket
         self._kind = kind
         self._copies = copies
         self._digest = digest
+        self._certain = certain
         self._lock = threading.Lock()
         # Since these times it must not be deleted, and is known to be there.
         self._used_at: dict[str, datetime] = {}
@@ -84,32 +93,48 @@ class HashedContent:
         used = {each.name: each.changed_at for each in self._bucket.entries(f"used/{self._kind}")}
         count = 0
         for each in self._bucket.entries(self._kind):
-            if each.name not in needed and max(each.changed_at, used.get(each.name, each.changed_at)) < before:
+            used_at = used.pop(each.name, each.changed_at)
+            if each.name not in needed and max(each.changed_at, used_at) < before:
                 count += self._delete(each.name, before)
+        for name, used_at in used.items():  # an earlier deletion was cut off, or one of another process is in progress
+            if used_at < before:
+                self._delete(name, before)
         with self._lock:
             self._used_at = {name: at for name, at in self._used_at.items() if at >= before}
+            recent = time.monotonic() - _NOTED_SECONDS
+            self._noted = {name: at for name, at in self._noted.items() if at >= recent}
         self._copies.tidy()
         return count
 
     def discard(self, name: str, before: datetime) -> None:
         """Delete one, unless it was used since `before`."""
-        put_at, used_at = (self._bucket.changed_at(key) for key in (self._key(name), f"used/{self._key(name)}"))
-        if put_at is not None and max(put_at, used_at or put_at) < before:
-            self._delete(name, before)
+        self._delete(name, before)
 
     def _guard(self, name: str) -> None:
         with self._lock:  # not between a check for the last use and the deletion
             self._used_at[name] = datetime.now(UTC)
 
     def _delete(self, name: str, before: datetime) -> bool:
+        """Delete one that was not used since `before`; return whether it was there.
+
+        Raises:
+            Unavailable: another controller may have the database now, or the bucket does not answer.
+        """
+        keys = [self._key(name), f"used/{self._key(name)}"]
         with self._lock:
             used_at = self._used_at.get(name)
             if used_at is not None and used_at >= before:
                 return False
-            self._bucket.delete([self._key(name), f"used/{self._key(name)}"])
+            # A list is old once its end is reached, and another controller may have accepted this since.
+            times = [self._bucket.changed_at(key) for key in keys]
+            if any(at is not None and at >= before for at in times):
+                return False
+            if not self._certain():
+                raise Unavailable("another controller may have the database, and need this")
+            self._bucket.delete(keys)
             self._noted.pop(name, None)
-            self._copies.drop(self._key(name))
-            return True
+            self._copies.drop(keys[0])
+            return times[0] is not None
 
     def _fetched(self, name: str) -> Path:
         key = self._key(name)
@@ -134,10 +159,14 @@ class HashedContent:
 
 
 class BucketBlobs:
-    """Implements the ports Blobs and ContentStore in a bucket."""
+    """Implements the ports Blobs and ContentStore in a bucket.
 
-    def __init__(self, bucket: Bucket, copies: Copies) -> None:
-        self._content = HashedContent(bucket, "blobs", copies, lambda file, _: _digest(file))
+    Args:
+        certain: see `HashedContent`.
+    """
+
+    def __init__(self, bucket: Bucket, copies: Copies, certain: Callable[[], bool]) -> None:
+        self._content = HashedContent(bucket, "blobs", copies, lambda file, _: _digest(file), certain)
 
     async def put(self, content: bytes) -> str:
         return await asyncio.to_thread(self._put, content)
@@ -164,14 +193,16 @@ class BucketAppFiles:
 
     Args:
         account: the part of the keys that keeps the files of accounts apart.
+        certain: see `HashedContent`.
     """
 
-    def __init__(self, bucket: Bucket, account: str, copies: Copies) -> None:
+    def __init__(self, bucket: Bucket, account: str, copies: Copies, certain: Callable[[], bool]) -> None:
         self._content = HashedContent(
             bucket,
             f"app-files/{account}",
             copies,
             lambda file, mode: _digest(file, str(mode).encode()),
+            certain,
         )
 
     def missing(self, hashes: Sequence[str]) -> Sequence[str]:

@@ -18,7 +18,7 @@ import pytest
 from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.ports.files import StoredObject
-from fal_server.store.bucket.bucket import Bucket, Refused
+from fal_server.store.bucket.bucket import Bucket, Entry, Refused
 from fal_server.store.bucket.copies import Copies
 from fal_server.store.bucket.hashed import BucketAppFiles, BucketBlobs
 from fal_server.store.bucket.objects import BucketObjects
@@ -26,6 +26,7 @@ from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.blobs import FileBlobs
 from fal_server.store.files.objects import DiskObjects
 from tests.support.s3 import SECRET, S3Server, s3_server
+from tests.support.waiting import until
 
 PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
 MODE = stat.S_IFREG | 0o750
@@ -62,11 +63,11 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return lambda machine: in_bucket(Bucket(url), tmp_path / machine)
 
 
-def in_bucket(bucket: Bucket, directory: Path) -> Stores:
+def in_bucket(bucket: Bucket, directory: Path, certain: Callable[[], bool] = lambda: True) -> Stores:
     copies = Copies(directory)
     return Stores(
-        blobs=BucketBlobs(bucket, copies),
-        app_files=BucketAppFiles(bucket, "local", copies),
+        blobs=BucketBlobs(bucket, copies, certain),
+        app_files=BucketAppFiles(bucket, "local", copies, certain),
         objects=BucketObjects(bucket, copies),
     )
 
@@ -161,6 +162,69 @@ async def test_a_use_keeps_content(stores: Stores) -> None:
     await asyncio.to_thread(stores.blobs.discard, [blob, "0" * 64], FUTURE)
     with pytest.raises(NotFound):
         stores.blobs.path(blob)
+
+
+async def test_what_another_controller_accepts_during_a_sweep_stays(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with environment(s3, monkeypatch):
+        url = f"s3://{s3.bucket()}/x"
+        two = in_bucket(Bucket(url), tmp_path / "two")
+        before: list[datetime] = []
+
+        class Frozen(Bucket):
+            """A bucket whose lists end only after another controller has accepted the same code."""
+
+            def entries(self, prefix: str) -> Iterator[Entry]:
+                found = list(super().entries(prefix))
+                if not before or prefix.startswith("used/"):
+                    return iter(found)
+                asyncio.run(two.blobs.put(b"code"))
+                return iter(found)
+
+        frozen = Frozen(url)
+        one = in_bucket(frozen, tmp_path / "one")
+        blob = await one.blobs.put(b"code")
+        put_at = frozen.changed_at(f"blobs/{blob}")
+        assert put_at is not None
+        # S3 knows whole seconds
+        until(lambda: datetime.now(UTC) > put_at + timedelta(seconds=1.1), "the next second")
+        before.append(put_at + timedelta(seconds=1))
+        again = in_bucket(frozen, tmp_path / "one")
+        assert await asyncio.to_thread(again.blobs.forget, (), before[0]) == 0
+        assert in_bucket(Bucket(url), tmp_path / "three").blobs.path(blob).read_bytes() == b"code"
+
+
+async def test_a_controller_that_may_be_replaced_deletes_no_code(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with environment(s3, monkeypatch):
+        stores = in_bucket(Bucket(f"s3://{s3.bucket()}/x"), tmp_path, certain=lambda: False)
+        blob = await stores.blobs.put(b"code")
+        with pytest.raises(Unavailable, match="another controller may have the database"):
+            stores.blobs.forget((), FUTURE)
+        with pytest.raises(Unavailable, match="another controller may have the database"):
+            stores.blobs.discard([blob], FUTURE)
+        assert stores.blobs.path(blob).read_bytes() == b"code"
+
+
+async def test_a_deletion_that_was_cut_off_is_ended(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with environment(s3, monkeypatch):
+        bucket = Bucket(f"s3://{s3.bucket()}/x")
+        blob = await in_bucket(bucket, tmp_path / "one").blobs.put(b"code")
+        two = in_bucket(bucket, tmp_path / "two")
+        assert await two.blobs.put(b"code") == blob  # which notes the use
+        bucket.delete([f"blobs/{blob}"])
+        assert list(bucket.entries("used")) != []
+        assert in_bucket(bucket, tmp_path / "three").blobs.forget((), FUTURE) == 0
+        assert list(bucket.entries("used")) == []
+
+
+def test_all_files_of_an_account_are_deleted_whatever_the_clock_says(stores: Stores, tmp_path: Path) -> None:
+    stores.app_files.place(draft(tmp_path, b"file"), app_file(b"file"), MODE)
+    assert stores.app_files.forget((), datetime.max.replace(tzinfo=UTC)) == 1
 
 
 def test_expired_files_and_those_of_an_account_are_deleted(stores: Stores, tmp_path: Path) -> None:
