@@ -84,7 +84,11 @@ def _open_bucket(
     from fal_server.store.bucket.hashed import BucketAppFiles, BucketBlobs
     from fal_server.store.bucket.objects import BucketObjects
 
-    bucket, copies = Bucket(url), Copies(state.root / "content-copies")
+    def may_be(key: str) -> bool:
+        kind, account, *_ = key.split("/")
+        return kind != "app-files" or account in accounts()
+
+    bucket, copies = Bucket(url), Copies(state.root / "content-copies", may_be=may_be)
     trouble = bucket.check()
     if isinstance(trouble, Refused):
         raise trouble

@@ -24,24 +24,28 @@ class Copies:
     Args:
         directory: used by one controller; created (mode 0700) if missing.
         most_bytes: beyond this, `tidy` deletes what was not used for some time.
+        may_be: returns whether there can be something by a key; `tidy` deletes other copies.
 
     Raises:
         Unavailable: the directory cannot be created or read.
     """
 
-    def __init__(self, directory: Path, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, directory: Path, *, most_bytes: int = MOST_BYTES, may_be: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
+        self._may_be = may_be
         make_directory(directory, leftovers=f"{DRAFT_PREFIX}*")
 
-    def find(self, key: str) -> Path | None:
-        """Return the path of a copy; None if there is none."""
+    def find(self, key: str, is_whole: Callable[[Path], bool]) -> Path | None:
+        """Return the path of a whole copy; None if there is none."""
         path = self._directory / key
         try:
             os.utime(path)
+            return path if is_whole(path) else None
         except OSError:
             return None
-        return path
 
     def fill(self, key: str, write: Callable[[IO[bytes]], int]) -> Path:
         """Make a copy of what a function writes; none if it raises.
@@ -58,6 +62,8 @@ class Copies:
             try:
                 with os.fdopen(descriptor, "w+b") as file:
                     mode = write(file)
+                    file.flush()
+                    os.fsync(descriptor)
                 return self.take(key, draft, mode)
             finally:
                 draft.unlink(missing_ok=True)
@@ -65,7 +71,7 @@ class Copies:
             raise Unavailable(f"a copy cannot be kept in {self._directory}: {error.strerror}") from error
 
     def take(self, key: str, draft: Path, mode: int) -> Path:
-        """Move a file here as a copy.
+        """Move a file here as a copy. It is on disk already.
 
         Raises:
             OSError: the disk cannot be written.
@@ -82,14 +88,19 @@ class Copies:
             (self._directory / key).unlink()
 
     def tidy(self) -> None:
-        """Delete the least recently used copies beyond the total size."""
+        """Delete the oldest copies beyond the total size, and unknown ones."""
         found: list[tuple[float, int, Path]] = []
+        before = time.time() - _KEPT_SECONDS
         for path in self._directory.rglob("*"):
             with suppress(FileNotFoundError):
                 status = path.stat()
-                if path.is_file():
-                    found.append((status.st_mtime, status.st_size, path))
-        total, before = sum(size for _, size, _ in found), time.time() - _KEPT_SECONDS
+                if not path.is_file():
+                    continue
+                if status.st_mtime < before and not self._may_be(str(path.relative_to(self._directory))):
+                    path.unlink()
+                    continue
+                found.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in found)
         for used_at, size, path in sorted(found):
             if total <= self._most_bytes or used_at >= before:
                 return

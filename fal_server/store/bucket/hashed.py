@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -52,6 +54,7 @@ class HashedContent:
         # Since these times it must not be deleted, and is known to be there.
         self._used_at: dict[str, datetime] = {}
         self._noted: dict[str, float] = {}
+        self._whole: set[str] = set()
 
     def has(self, name: str) -> bool:
         """Return whether it is there; a use keeps it from deletion."""
@@ -86,7 +89,7 @@ class HashedContent:
         """
         if _HASH.fullmatch(name) is None:
             raise NotFound(f"content with the hash {name[:80]!r}", "upload it, then try again")
-        return self._copies.find(self._key(name)) or self._fetched(name)
+        return self._copies.find(self._key(name), lambda path: self._is_whole(name, path)) or self._fetched(name)
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
         """Delete what nobody needs or used since `before`; return how much."""
@@ -110,12 +113,25 @@ class HashedContent:
         """Delete one, unless it was used since `before`."""
         self._delete(name, before)
 
+    def _is_whole(self, name: str, path: Path) -> bool:
+        """Compare a copy's hash, once in this process. Its owner may read it in any case."""
+        if name in self._whole:
+            return True
+        with path.open("rb") as file:
+            kept = stat.S_IFREG | stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            for mode in (kept, kept & ~stat.S_IRUSR):
+                file.seek(0)
+                if self._digest(file, mode) == name:
+                    self._whole.add(name)
+                    return True
+        return False
+
     def _guard(self, name: str) -> None:
         with self._lock:  # not between a check for the last use and the deletion
             self._used_at[name] = datetime.now(UTC)
 
     def _delete(self, name: str, before: datetime) -> bool:
-        """Delete one that was not used since `before`; return whether it was there.
+        """Delete one, unless used since `before`; return whether that was done.
 
         Raises:
             Unavailable: another controller may have the database now, or the bucket does not answer.
@@ -134,6 +150,7 @@ class HashedContent:
             self._bucket.delete(keys)
             self._noted.pop(name, None)
             self._copies.drop(keys[0])
+            self._whole.discard(name)
             return times[0] is not None
 
     def _fetched(self, name: str) -> Path:
@@ -149,10 +166,12 @@ class HashedContent:
             return _shown(mode)
 
         try:
-            return self._copies.fill(key, write)
+            path = self._copies.fill(key, write)
         except NotFound:
             self._noted.pop(name, None)
             raise
+        self._whole.add(name)
+        return path
 
     def _key(self, name: str) -> str:
         return f"{self._kind}/{name}"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from fal_server.core.faults import NotFound
+from fal_server.core.faults import NotFound, Unavailable
 from fal_server.core.identity import AccountId
 from fal_server.ports.files import StoredObject
 from fal_server.store.bucket.bucket import Bucket, Entry
@@ -61,10 +61,10 @@ class BucketObjects:
         while len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
         key = _key(object_id)
-        path = self._copies.find(key)
+        path = self._copies.find(key, lambda path: path.stat().st_size == stored.size)
         if path is None:
             try:
-                path = self._copies.fill(key, lambda file: self._filled(key, file))
+                path = self._copies.fill(key, lambda file: self._filled(key, file, stored.size))
             except NotFound:
                 self._known.pop(object_id, None)
                 raise _missing() from None
@@ -93,8 +93,10 @@ class BucketObjects:
         self._known.pop(entry.name, None)
         self._copies.drop(_key(entry.name))
 
-    def _filled(self, key: str, file: IO[bytes]) -> int:
+    def _filled(self, key: str, file: IO[bytes], size: int) -> int:
         self._bucket.read(key, file)
+        if file.tell() != size:
+            raise Unavailable(f"{key} in {self._bucket.url} was changed: delete it there, then upload it again")
         return 0o600
 
     def _read(self, object_id: str) -> StoredObject:

@@ -173,7 +173,7 @@ async def test_what_another_controller_accepts_during_a_sweep_stays(
         before: list[datetime] = []
 
         class Frozen(Bucket):
-            """A bucket whose lists end only after another controller has accepted the same code."""
+            """Its lists end only after another controller accepted the same code."""
 
             def entries(self, prefix: str) -> Iterator[Entry]:
                 found = list(super().entries(prefix))
@@ -235,7 +235,8 @@ def test_expired_files_and_those_of_an_account_are_deleted(stores: Stores, tmp_p
         ("l" * 32, FUTURE + timedelta(days=9), LOCAL),
         ("o" * 32, None, other),
     ):
-        stores.objects.place(draft(tmp_path, b"x"), stored(object_id, expires_at=expires_at, account=account))
+        about = stored(object_id, expires_at=expires_at, account=account, size=1)
+        stores.objects.place(draft(tmp_path, b"x"), about)
     assert stores.objects.forget(FUTURE) == 1
     assert stores.objects.forget_account(other) == 1
     assert stores.objects.forget(FUTURE) == 0
@@ -333,14 +334,64 @@ async def test_an_answer_that_is_cut_off_leaves_no_copy(
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("damaged", [b"", b"eodc"])
+async def test_a_copy_that_was_damaged_is_fetched_again(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bytes
+) -> None:
+    with environment(s3, monkeypatch):
+        bucket = Bucket(f"s3://{s3.bucket()}/x")
+        stores = in_bucket(bucket, tmp_path / "one")
+        blob = await stores.blobs.put(b"code")
+        stores.app_files.place(draft(tmp_path, b"file"), app_file(b"file", stat.S_IFREG | 0o050), stat.S_IFREG | 0o050)
+        stores.objects.place(draft(tmp_path, b"png"), stored())
+        for path in files_below(tmp_path / "one"):
+            path.unlink()
+            path.write_bytes(damaged)
+        stores = in_bucket(bucket, tmp_path / "one")
+        assert stores.blobs.path(blob).read_bytes() == b"code"
+        assert stores.app_files.path(app_file(b"file", stat.S_IFREG | 0o050)).read_bytes() == b"file"
+        assert stores.objects.get("a" * 32)[1].read_bytes() == b"png"
+
+
+async def test_a_whole_copy_is_used_by_the_next_process(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with environment(s3, monkeypatch):
+        bucket = Bucket(f"s3://{s3.bucket()}/x")
+        modes = [stat.S_IFREG | mode for mode in (0o750, 0o050)]
+        for mode in modes:
+            in_bucket(bucket, tmp_path / "one").app_files.place(draft(tmp_path, b"f"), app_file(b"f", mode), mode)
+        bucket.delete([f"app-files/local/{app_file(b'f', mode)}" for mode in modes])
+        stores = in_bucket(bucket, tmp_path / "one")
+        assert [stores.app_files.path(app_file(b"f", mode)).read_bytes() for mode in modes] == [b"f", b"f"]
+
+
+def test_copies_of_deleted_accounts_go(tmp_path: Path) -> None:
+    copies = Copies(tmp_path, may_be=lambda key: not key.startswith("app-files/gone/"))
+    for key in ("app-files/gone/1", "app-files/gone/2", "app-files/local/1"):
+        path = copies.take(key, draft(tmp_path, b"x"), 0o600)
+        if not key.endswith("2"):  # which was used just now
+            os.utime(path, (0, 0))
+    copies.tidy()
+    assert sorted(str(path.relative_to(tmp_path)) for path in files_below(tmp_path)) == [
+        "app-files/gone/2",
+        "app-files/local/1",
+    ]
+
+
 def test_copies_stay_within_their_size(tmp_path: Path) -> None:
     copies = Copies(tmp_path, most_bytes=25)
     for number in range(4):
         path = copies.take(f"some/{number}", draft(tmp_path, b"0123456789"), 0o600)
         os.utime(path, (number, number))
-    assert copies.find("some/1")
+    assert copies.find("some/1", lambda _: True)
     copies.tidy()
-    assert [copies.find(f"some/{number}") is not None for number in range(4)] == [False, True, False, True]
+    assert [copies.find(f"some/{number}", lambda _: True) is not None for number in range(4)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 @contextmanager
