@@ -161,7 +161,7 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         process, announcements, start = _spawn(state_dir, arguments, log)
         try:
             with interrupts.interruptible(), announcements:
-                ready = select.select([announcements], [], [], _START_SECONDS)[0]
+                ready = says_something(announcements, log, start)
                 controller = find_controller(state_dir) if ready and announcements.readline() else None
                 if controller is not None:
                     _greet(controller, f"`fal down{controller.option}` stops it.")
@@ -181,6 +181,21 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
     # The controller keeps running; Popen must not warn about it.
     process.returncode = 0
     return 0
+
+
+def says_something(announcements: TextIO, log: Path, size: int, *, seconds: float = _START_SECONDS) -> bool:
+    """Wait while a start gets on; return whether it has ended. It gets on while its log grows.
+
+    Args:
+        size: of the log before the start.
+        seconds: within which the log has to grow.
+    """
+    while not select.select([announcements], [], [], seconds)[0]:
+        if (grown := log.stat().st_size) == size:
+            return False
+        size = grown
+        print_note(f"The controller is still starting: {log} says what it does.")
+    return True
 
 
 def _spawn(state_dir: Path, arguments: list[str], log: Path) -> tuple[subprocess.Popen[bytes], TextIO, int]:
