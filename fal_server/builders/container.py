@@ -26,7 +26,7 @@ from fal_server.builders.process import failure
 from fal_server.builders.watch import Watch
 from fal_server.core.builds import BuildLimits
 from fal_server.core.containers import Container, EngineOptions
-from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, Unavailable
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, NotFound, Unavailable
 from fal_server.core.identity import AccountId
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
@@ -253,7 +253,7 @@ class ContainerBuilder:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copy(self._files.path(account, digest), target)
-            except Fault as fault:
+            except NotFound as fault:
                 raise FailedPrecondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
         for directory, _, _ in os.walk(context):
             Path(directory).chmod(0o755)  # COPY keeps modes, but an image may run as another user

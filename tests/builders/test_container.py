@@ -13,7 +13,7 @@ import pytest
 
 from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.core.builds import BuildLimits
-from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unavailable, Unimplemented
 from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile, EnvironmentSpec, Json
@@ -237,6 +237,15 @@ async def test_files_outside_of_the_context_and_missing_ones(builder, files, lin
     with pytest.raises(InvalidArgument, match="outside"):
         await build(builder, outside, lines)
     with pytest.raises(FailedPrecondition, match="not uploaded"):
+        await build(builder, spec().with_context([AppFile(hash="0" * 64, relative_path="x.txt")]), lines)
+
+
+async def test_files_that_cannot_be_fetched_now_are_not_called_missing(builder, files, lines, monkeypatch):
+    def path(account: AccountId, digest: str) -> Path:
+        raise Unavailable("the content in s3://box cannot be used")
+
+    monkeypatch.setattr(files, "path", path)
+    with pytest.raises(Unavailable, match="s3://box cannot be used"):
         await build(builder, spec().with_context([AppFile(hash="0" * 64, relative_path="x.txt")]), lines)
 
 

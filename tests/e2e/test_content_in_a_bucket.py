@@ -139,6 +139,8 @@ def test_without_its_bucket_a_controller_goes_on_and_says_so(s3: S3Server, tmp_p
         (["--content", "s3://not-made"], "s3://not-made cannot be used; there is no such bucket: create it"),
         (["--content", "s3://not-made", "--content-dir", "/tmp"], "two places for the same"),
         (["--content", "s3://key:secret@bucket"], "is no URL of a bucket without credentials"),
+        (["--content", "s3://bucket/a//b"], "is no URL of a bucket without credentials"),
+        (["--content", "s3://bucket/a/../b"], "is no URL of a bucket without credentials"),
     ],
 )
 def test_a_wrong_place_is_refused(s3: S3Server, tmp_path: Path, arguments: list[str], said: str) -> None:

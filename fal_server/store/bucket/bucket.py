@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -22,7 +24,9 @@ _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _REFUSALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 # Where a machine of AWS would have credentials, if none are in the environment.
 _OF_THE_MACHINE = ("169.254.169.254", "169.254.170.2")
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 _CONNECT_SECONDS = 5
+_CHECK_SECONDS = 5.0
 _RETRIES = 3
 _CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -48,13 +52,17 @@ class Bucket:
     Args:
         url: `s3://bucket/prefix`.
         silent_seconds: how long a call waits for the next byte of an answer.
+
+    Raises:
+        Refused: a variable of AWS is wrong.
     """
 
     def __init__(self, url: str, *, silent_seconds: float = 20) -> None:
         self.url = url
-        self._silent = timedelta(seconds=silent_seconds)
-        self._store = self._opened(retries=_RETRIES)
-        self._once = self._opened(retries=0)
+        self._check_endpoint()
+        self._store = self._opened(retries=_RETRIES, silent_seconds=silent_seconds)
+        # Somebody waits for a check. It says no more than whether there is an answer.
+        self._once = self._opened(retries=0, silent_seconds=min(silent_seconds, _CHECK_SECONDS))
 
     def check(self) -> Unavailable | None:
         """Return why the bucket cannot be used now; None if it can."""
@@ -170,17 +178,31 @@ class Bucket:
                 if not self._is_missing(error):
                     raise self._trouble(error) from error
 
-    def _opened(self, *, retries: int) -> S3Store:
-        return S3Store.from_url(
-            self.url,
-            client_options={
-                "allow_http": True,
-                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                "read_timeout": self._silent,
-                "timeout": timedelta(hours=6),  # of a whole file
-            },
-            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=30)},
-        )
+    def _check_endpoint(self) -> None:
+        for name in _ENDPOINTS:
+            if (value := os.environ.get(name)) and not _is_endpoint(value):
+                raise Refused(
+                    f"the content in {self.url} cannot be used; {name} is no URL without credentials: set it to one "
+                    "such as https://s3.example"
+                )
+
+    def _opened(self, *, retries: int, silent_seconds: float) -> S3Store:
+        try:
+            return S3Store.from_url(
+                self.url,
+                client_options={
+                    "allow_http": True,
+                    "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+                    "read_timeout": timedelta(seconds=silent_seconds),
+                    "timeout": timedelta(hours=6),  # of a whole file
+                },
+                retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=30)},
+            )
+        except BaseError as error:
+            why = str(error).partition("\n\nDebug source")[0].rpartition("error: ")[2][:200]
+            raise Refused(
+                f"the content in {self.url} cannot be used; a variable AWS_... is wrong ({why}): correct or unset it"
+            ) from error
 
     def _fault(self, error: Exception) -> NotFound | Unavailable:
         return NotFound("content", "upload it, then try again") if self._is_missing(error) else self._trouble(error)
@@ -208,6 +230,14 @@ class Bucket:
             kind = Unavailable
             why = f"it does not answer ({cause}): try again; if that goes on, see AWS_ENDPOINT_URL and the network"
         return kind(f"the content in {self.url} cannot be used; {why}")
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and "@" not in url.netloc and url.port != 0
+    except ValueError:
+        return False
 
 
 def _about(found: obstore.GetResult) -> dict[str, str | int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ _INDEX = "objects-of"
 _NEVER = "never"
 _EXPIRY = "%Y%m%dT%H%M%S.%fZ"
 _MOST_KNOWN = 10_000
+_LONGEST_UPLOAD = timedelta(hours=12)
 
 
 class BucketObjects:
@@ -71,11 +72,14 @@ class BucketObjects:
         return stored, path
 
     def forget(self, now: datetime) -> int:
-        """Delete expired files, and copies beyond their total size."""
+        """Delete expired files, leftovers of failed uploads, and copies beyond their size."""
         count = 0
+        stored = {entry.name for entry in self._bucket.entries("objects")}
         for entry in self._bucket.entries(_INDEX):
             expires_at = entry.key.split("/")[-2]
-            if expires_at != _NEVER and datetime.strptime(expires_at, _EXPIRY).replace(tzinfo=UTC) <= now:
+            if entry.name not in stored and entry.changed_at < now - _LONGEST_UPLOAD:
+                self._delete(entry)
+            elif expires_at != _NEVER and datetime.strptime(expires_at, _EXPIRY).replace(tzinfo=UTC) <= now:
                 self._delete(entry)
                 count += 1
         self._copies.tidy()

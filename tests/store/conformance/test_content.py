@@ -246,6 +246,19 @@ def test_expired_files_and_those_of_an_account_are_deleted(stores: Stores, tmp_p
     assert {stores.objects.get(left * 32)[0].object_id for left in "kl"} == {"k" * 32, "l" * 32}
 
 
+def test_what_a_failed_upload_left_goes(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with environment(s3, monkeypatch):
+        bucket = Bucket(f"s3://{s3.bucket()}/x")
+        stores = in_bucket(bucket, tmp_path)
+        stores.objects.place(draft(tmp_path, b"png"), stored())
+        stores.objects.place(draft(tmp_path, b"png"), stored("b" * 32))
+        bucket.delete([f"objects/{'b' * 32}"])
+        assert stores.objects.forget(datetime.now(UTC)) == 0
+        assert len(list(bucket.entries("objects-of"))) == 2, "it may be an upload in progress"
+        assert stores.objects.forget(FUTURE) == 0
+        assert [entry.name for entry in bucket.entries("objects-of")] == ["a" * 32]
+
+
 async def test_a_missing_bucket_is_named(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with environment(s3, monkeypatch):
         bucket = Bucket("s3://not-made/x")
@@ -260,6 +273,28 @@ async def test_a_missing_bucket_is_named(s3: S3Server, tmp_path: Path, monkeypat
             call()
     with pytest.raises(Unavailable, match="there is no such bucket"):
         await stores.blobs.put(b"x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "s3.example", "AWS_ENDPOINT_URL is no URL"),
+        ("AWS_ENDPOINT_URL", "http://", "AWS_ENDPOINT_URL is no URL"),
+        ("AWS_ENDPOINT_URL", "http://s3.example:port", "AWS_ENDPOINT_URL is no URL"),
+        ("AWS_ENDPOINT_URL", "http://user:hunter2@s3.example", "AWS_ENDPOINT_URL is no URL without credentials"),
+        ("AWS_ENDPOINT", "s3.example", "AWS_ENDPOINT is no URL"),
+        ("AWS_CHECKSUM_ALGORITHM", "md5", r'a variable AWS_\.\.\. is wrong \("md5" is not a valid checksum'),
+        ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "maybe", r'is wrong \(failed to parse "maybe" as boolean\): correct'),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    with environment(s3, monkeypatch):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(Refused, match=said) as raised:
+            Bucket("s3://box/x")
+    assert "hunter2" not in raised.value.message
 
 
 async def test_refused_credentials_are_said_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
