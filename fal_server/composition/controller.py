@@ -278,6 +278,8 @@ async def _build(
             "FAL_GRPC_HOST": addresses.base,
             "FAL_RUN_HOST": addresses.base,
             "FAL_QUEUE_RUN_HOST": addresses.queue,
+            # Else a file that cannot be stored here would be offered to the cloud, with the key of this controller.
+            "FAL_REST_HOST": addresses.base,
             # For our client, which otherwise uses plaintext on this machine.
             **({"FAL_GRPC_TLS": "1"} if addresses.tls else {}),
         },

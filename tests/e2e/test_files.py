@@ -43,6 +43,10 @@ class Filing(fal.App, name="filing"):
     @fal.endpoint("/file")
     def file(self) -> File:
         return File.from_bytes(b"made by an app", file_name="made.txt")
+
+    @fal.endpoint("/by-rest")
+    def by_rest(self) -> File:
+        return File.from_bytes(b"made by an app", file_name="made.txt", repository="fal")
 """
 
 
@@ -96,6 +100,9 @@ def test_an_app_has_its_files_and_the_accounts_and_makes_some(controller: Contro
     assert (made["file_name"], made["file_size"], made["content_type"]) == ("made.txt", 14, "text/plain")
     with urllib.request.urlopen(made["url"]) as file:
         assert file.read() == b"made by an app"
+    # What a runner falls back to is this controller as well: nobody else gets the runner's key.
+    stored = controller.call("/local/filing/by-rest", {}, key=controller.key)
+    assert (stored.status, stored.json()["url"].split("/")[2]) == (200, controller.host)
     controller.fal("apps", "delete", "filing")
 
 
