@@ -20,6 +20,7 @@ _LEVELS = [level.value for level in Isolation]
 _ENGINES = ("local", "ray")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MOST_DIGITS = 15
+_MOST_GPUS = 1000
 _DATABASES = {"postgresql", "postgres"}
 
 
@@ -523,4 +524,6 @@ def _gpu(text: str) -> str:
     label, separator, count = text.partition("=")
     if not label.upper().startswith("GPU") or (separator and not (count.isascii() and count.isdigit())):
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form GPU-<model>=<count>, such as GPU-H100=2")
+    if separator and (len(count) > _MOST_DIGITS or int(count) > _MOST_GPUS):
+        raise argparse.ArgumentTypeError(f"'{text}' has too many GPUs: use a number from 0 to {_MOST_GPUS}")
     return text

@@ -66,6 +66,8 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         "--port=x",
         "--gpu=A100",
         "--gpu=GPU-A100=x",
+        "--gpu=GPU-A100=1001",
+        "--gpu=GPU-A100=99999999999999",
         "--warm-shims=-1",
         "--retention-days=week",
         "--retention-days=-1",
