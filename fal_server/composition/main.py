@@ -25,7 +25,7 @@ from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
 from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.machine_types import read_machine_types
-from fal_server.composition.options import add_options, gpu_counts, is_loopback
+from fal_server.composition.options import add_options, gpu_counts, is_loopback, path_option
 from fal_server.composition.settings import Settings
 from fal_server.composition.shared_directories import SharedDirectory, check_shared, shared_directory
 from fal_server.composition.state import StateDir
@@ -283,7 +283,7 @@ def _tls(options: argparse.Namespace) -> TlsSettings | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fal_server", description="Run a fal controller in the foreground.")
-    parser.add_argument("--state-dir", type=Path, required=True, help="where the controller keeps its data")
+    parser.add_argument("--state-dir", type=path_option, required=True, help="where the controller keeps its data")
     add_options(parser)
     parser.add_argument(
         "--ready-fd", type=int, help="a file descriptor that gets one JSON line when the controller answers"
@@ -294,6 +294,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--temporary", action="store_true", help="remove the state directory if the other end of --while-fd was closed"
     )
-    parser.add_argument("--log-file", type=Path, help="log to this file, of bounded size, instead of to standard error")
+    parser.add_argument(
+        "--log-file", type=path_option, help="log to this file, of bounded size, instead of to standard error"
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
     return parser

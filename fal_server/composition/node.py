@@ -22,7 +22,7 @@ from fal_server.composition.execution import build_limits, describe_machine
 from fal_server.composition.files import socket_path, socket_variables
 from fal_server.composition.isolation import choose_isolation
 from fal_server.composition.logging_setup import set_up_logging
-from fal_server.composition.options import add_node_options, gpu_counts
+from fal_server.composition.options import add_node_options, gpu_counts, path_option
 from fal_server.composition.state import StateDir
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.identity import AccountId
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 after an orderly stop, 3 if the directory is in use, 1 if it could not start.
     """
     parser = argparse.ArgumentParser(prog="fal node up", description="Run runners of a controller elsewhere.")
-    parser.add_argument("--state-dir", type=Path, required=True, help="where the node keeps its data")
+    parser.add_argument("--state-dir", type=path_option, required=True, help="where the node keeps its data")
     add_node_options(parser)
     options = parser.parse_args(arguments)
     set_up_logging(None, debug=False)

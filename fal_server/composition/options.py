@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
     parser.add_argument(
         "--machine-types",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="Your own machine types, as TOML, beside the usual ones.",
     )
@@ -171,7 +171,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
     parser.add_argument(
         "--content-dir",
-        type=Path,
+        type=path_option,
         metavar="DIR",
         help="Where code and files are, on a file system that every controller of the database has; --standby needs it "
         "or --content (defaults to the state directory).",
@@ -199,7 +199,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
     parser.add_argument(
         "--ray-python",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="The Python that has the cluster's version of Ray (defaults to the controller's).",
     )
@@ -267,8 +267,8 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
-    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="Your own certificate with its chain, PEM.")
-    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="Its key, PEM.")
+    tls.add_argument("--tls-cert", type=path_option, metavar="FILE", help="Your own certificate with its chain, PEM.")
+    tls.add_argument("--tls-key", type=path_option, metavar="FILE", help="Its key, PEM.")
     tls.add_argument(
         "--tls-name",
         action="append",
@@ -278,7 +278,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     )
     tls.add_argument(
         "--tls-client-ca",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="Let in only who has a certificate by this authority, PEM, beside a key.",
     )
@@ -389,6 +389,13 @@ def _arguments(action: argparse.Action, value: object) -> Iterable[str]:
     if isinstance(value, list):
         return [f"{flag}={one}" for one in value]
     return (f"{flag}={value.absolute() if isinstance(value, Path) else value}",)
+
+
+def path_option(text: str) -> Path:
+    """Parse a path that is not empty. An empty one, as of an unset variable, would be the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: give one, or leave the option out")
+    return Path(text)
 
 
 def _port(text: str) -> int:

@@ -96,6 +96,25 @@ def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
     assert wrong.partition("=")[2] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["up", "--content-dir="],
+        ["up", "--machine-types="],
+        ["up", "--ray-python="],
+        ["up", "--tls-cert="],
+        ["up", "--tls-key="],
+        ["up", "--tls-client-ca="],
+        ["node", "up", "--node-dir="],
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(given, capsys):
+    with pytest.raises(SystemExit) as ended:
+        build_parser(given).parse_args(given)
+    assert ended.value.code == 2
+    assert f"{given[-1][:-1]}: the path is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wrong", ["127.0.0.1:4318", "ftp://x/", "http://me:secret@127.0.0.1:4318/v1/traces"])
 def test_a_receiver_of_spans_is_an_address_without_a_password(wrong, capsys):
     parser = argparse.ArgumentParser()

@@ -41,14 +41,14 @@ _COLUMNS = (
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal node` and its sub-commands."""
-    from fal_server.composition.options import add_node_options
+    from fal_server.composition.options import add_node_options, path_option
 
     commands = add_commands(parser)
     up = add_command(commands, "up", "Let a controller elsewhere run runners on this machine.", _up)
     up.epilog = _UP_EPILOG
     up.add_argument(
         "--node-dir",
-        type=Path,
+        type=path_option,
         metavar="DIR",
         default=Path(os.environ.get("FAL_NODE_DIR") or "~/.fal/node").expanduser(),
         help="Where the node keeps its data (defaults to FAL_NODE_DIR, else ~/.fal/node).",
