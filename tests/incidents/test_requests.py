@@ -72,7 +72,8 @@ def test_a_timeout(controller: Controller, operator: Operator, deploy: Deploy) -
     request = operator.requests("studio")[0]
     assert (request["statusCode"], request["errorType"], request["endpoint"]) == (504, "request_timeout", "/wait")
     spent = when(request["endedAt"]) - when(request["startedAt"])
-    assert spent >= timedelta(seconds=operator.app("studio")["requestTimeout"])
+    # Timers count milliseconds.
+    assert round(spent / timedelta(milliseconds=1)) >= 1000 * operator.app("studio")["requestTimeout"]
     until(
         lambda: "waiting for a lock" in operator.lines_of_request("studio", request["requestId"]), "its line is stored"
     )
