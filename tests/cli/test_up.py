@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from fal.api import NodeInfo
 from fal.config import edit, load
+from fal_cli.commands.up import machine_lines
 from fal_cli.controller_process import find_controller, stop
 from fal_cli.main import main
 
@@ -182,6 +184,14 @@ def test_what_an_earlier_version_wrote_leaves_the_published_client_s_file(state_
     assert "profile    local (current)" in again.stdout
     assert config.path.read_text().strip() == ""
     assert fal("keys", "list").returncode == 0
+
+
+def test_each_of_several_machines_is_named():
+    node = NodeInfo(
+        name="box2", trouble="", cores=1, memory_bytes=1, reserved_bytes=0, gpus=(), bounds={"memory": "cgroup v2"}
+    )
+    assert machine_lines(node, named=False) == "  limits     memory: cgroup v2\n"
+    assert machine_lines(node, named=True) == "  limits     box2: memory: cgroup v2\n"
 
 
 def test_in_the_foreground_until_ctrl_c(state_dir):

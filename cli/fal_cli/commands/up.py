@@ -226,10 +226,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         _greet_standby(controller, ending, f"{profile.name}{use}")
         return
     nodes, no_key = _ask(controller)
-    machine = "".join(
-        f"  limits     {shown_bounds(node.bounds)}\n" + (f"  GPUs       {shown_gpus(node.gpus)}\n" if node.gpus else "")
-        for node in nodes
-    )
+    machines = "".join(machine_lines(node, named=len(nodes) > 1) for node in nodes)
     address = controller.url if controller.tls else controller.host
     print_line(
         f"The controller is up (pid {controller.pid}). {ending}\n"
@@ -237,7 +234,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         f"  dashboard  {controller.url}/ui/, for a browser{'' if no_key else '; admin.key has the key'}\n"
         f"  state      {controller.state_dir}\n"
         f"  profile    {profile.name}{use}\n"
-        f"{machine}"
+        f"{machines}"
         f"  isolation  {controller.isolation or 'view'}\n"
         f"{trust}"
         "Try next:\n"
@@ -255,6 +252,13 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
             f"There is no key for you: {no_key}\n"
             f"`fal up --new-key{controller.option}` makes one; the controller runs on."
         )
+
+
+def machine_lines(node: NodeInfo, *, named: bool) -> str:
+    """Return the lines about a machine. Where there are several, each line has the name."""
+    name = f"{node.name}: " if named else ""
+    gpus = f"  GPUs       {name}{shown_gpus(node.gpus)}\n" if node.gpus else ""
+    return f"  limits     {name}{shown_bounds(node.bounds)}\n{gpus}"
 
 
 def _greet_standby(controller: ControllerProcess, ending: str, profile: str) -> None:
