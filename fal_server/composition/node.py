@@ -22,7 +22,7 @@ from fal_server.composition.execution import build_limits, describe_machine
 from fal_server.composition.files import socket_path, socket_variables
 from fal_server.composition.isolation import choose_isolation
 from fal_server.composition.logging_setup import set_up_logging
-from fal_server.composition.options import add_node_options, gpu_counts, path_option
+from fal_server.composition.options import add_node_options, gpu_counts, is_unspecified, path_option
 from fal_server.composition.state import StateDir
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.identity import AccountId
@@ -107,9 +107,10 @@ class KeptFiles:
 class RunningNode:
     """A node that listens."""
 
-    def __init__(self, identity: NodeIdentity, address: str) -> None:
+    def __init__(self, identity: NodeIdentity, host: str, port: int) -> None:
         self._identity = identity
-        self._address = address
+        self._host = host
+        self._port = port
 
     @classmethod
     async def open(cls, state: StateDir, options: argparse.Namespace, stack: AsyncExitStack) -> RunningNode:
@@ -174,22 +175,23 @@ class RunningNode:
             path.chmod(0o600)
             stack.push_async_callback(server.stop, _STOP_SECONDS)
         await entrance.open(context)
-        address = (
-            f"[{options.host}]:{bound.getsockname()[1]}"
-            if ":" in options.host
-            else (f"{options.host}:{bound.getsockname()[1]}")
-        )
-        return cls(identity, address)
+        return cls(identity, options.host, bound.getsockname()[1])
 
     @property
     def greeting(self) -> str:
         """What is printed once it listens."""
-        first = f"Node {self._identity.name} listens on {self._address}."
+        address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        first = f"Node {self._identity.name} listens on {address}."
         if self._identity.joined:
             return f"{first} It has joined a controller."
+        which = ""
+        if is_unspecified(self._host):
+            address = f"ADDRESS:{self._port}"
+            which = " (ADDRESS: one of this machine's that the controller's reaches)"
         return (
-            f"{first} On the controller's machine, this has it join, and asks for the token, which is good for once:\n"
-            f"  fal node join {self._address}\n"
+            f"{first} On the controller's machine, this has it join, and asks for the token, which is good for once"
+            f"{which}:\n"
+            f"  fal node join {address}\n"
             f"token: {self._identity.token}"
         )
 

@@ -380,6 +380,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_unspecified(host: str) -> bool:
+    """Return whether an address means all of a machine's. To a caller elsewhere, it means the caller's own machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def _arguments(action: argparse.Action, value: object) -> Iterable[str]:
     (flag,) = action.option_strings
     if value is None or value is False:
