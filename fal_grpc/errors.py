@@ -287,6 +287,8 @@ class RpcFailure(Protocol):
 DOMAIN = "fal.v1"
 """The domain of the ErrorInfo that this project's controllers send."""
 
+_NO_TLS = "it does not speak TLS"
+
 # Text in gRPC's lower-cased message if there was no connection, and the cause to show. The first match wins.
 _UNREACHABLE = (
     ("connection refused", "connection refused"),
@@ -296,6 +298,7 @@ _UNREACHABLE = (
     ("could not contact dns", "the name cannot be resolved"),
     ("errors resolving", "the name cannot be resolved"),
     ("address lookup failed", "the name cannot be resolved"),
+    ("wrong_version_number", _NO_TLS),  # before "certificate", which gRPC adds to each failed handshake
     ("certificate", "its TLS certificate is not trusted"),
     ("handshake", "the TLS handshake failed"),
     ("ssl_error", "the TLS handshake failed"),
@@ -350,7 +353,13 @@ def not_running(start: str) -> str:
 
 
 def _unreachable(cause: str, *, target: str, local: bool, start: str) -> str:
-    if "TLS" in cause:
+    if cause == _NO_TLS:
+        advice = (
+            "Write http:// before the host, which means plaintext."
+            if local
+            else "Plaintext goes to this machine only: give that controller a certificate (`fal up --tls`)."
+        )
+    elif "TLS" in cause:
         advice = (
             "SSL_CERT_FILE names the certificates to trust; http:// before the host means plaintext (loopback only)."
         )

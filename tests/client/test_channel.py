@@ -228,6 +228,11 @@ def test_tls_with_an_unknown_authority(side, authority):
         assert fake.calls == []
 
 
+def test_tls_towards_a_controller_without_it(fake, side):
+    with pytest.raises(UnreachableError, match=r"it does not speak TLS\. Write http:// before the host"):
+        side.call(f"https://{fake.host}", "kill_runner", "r")
+
+
 def test_certificates_that_cannot_be_read(side, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     with pytest.raises(ConfigError, match=r"SSL_CERT_FILE names /nowhere/ca\.pem"):
