@@ -16,7 +16,7 @@ from fal.deploy.serving import WayToServe
 from fal_grpc.adapter.log import Log, LogLevel, LogSource
 from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, ServiceURLs
-from fal_grpc.errors import UnavailableError
+from fal_grpc.errors import DOMAIN, UnavailableError
 
 _SHOWN_LINES = 20
 # Every app answers this path; an endpoint written by its author is a POST.
@@ -183,17 +183,27 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
 
 
 def broken_deploy(request: RegisterRequest, *, stored: str | None, error: UnavailableError) -> DeployError:
-    """Return the error for a deploy whose connection broke. It has the known state and how to see the rest.
+    """Return the error for a deploy that came to no end. It has the known state and how to see the rest.
 
     Args:
         request: the deploy.
         stored: the revision, if the controller confirmed that it is stored.
-        error: how the connection broke.
+        error: how the connection broke, or why the controller cannot deploy now.
     """
-    app, cause = request.application_name, f"the connection broke ({error.details})"
+    app, refused = request.application_name, error.domain == DOMAIN
+    cause = (
+        f"the controller cannot follow it now ({error.details})"
+        if refused
+        else f"the connection broke ({error.details})"
+    )
     if stored is not None:
         return DeployError(
             f"{cause}, and the deploy of {app} to revision {stored} goes on: `fal apps get {app}` shows how far it is"
+        )
+    if refused:
+        return DeployError(
+            f"the controller cannot deploy {app} now: {error.details}\nTry again soon; `fal apps list-rev {app}` shows "
+            "the revisions that it has"
         )
     revision = f"revision {request.revision_id}" if request.revision_id else "a new revision"
     return DeployError(

@@ -11,10 +11,11 @@ import pytest
 from fal.deploy import aio, build, deploy, deployment_aio, prepare, run
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.requests import checked_notes
+from fal.deploy.results import broken_deploy
 from fal_grpc.adapter.log import Log, LogLevel, LogSource
-from fal_grpc.adapter.revision import BuildResult, RegisterResult
-from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
-from fal_grpc.errors import FalError
+from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
+from fal_grpc.adapter.run import MachineRequirements, ReturnValue, RunResult, RunState, ServiceURLs
+from fal_grpc.errors import DOMAIN, FalError, UnavailableError
 
 CODE = """
 import fal
@@ -345,3 +346,17 @@ def test_an_exception_runs_no_code_of_its_sender(calls, capsys):
         run(calls, "app.py::twice")
     assert caught.value.__cause__ is None
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("stored", [None, "rev-1"])
+def test_a_controller_that_cannot_deploy_is_not_told_as_a_broken_connection(stored):
+    request = RegisterRequest(
+        environments=(), machine=MachineRequirements(), application_name="hello", revision_id="rev-1"
+    )
+    answered = UnavailableError("the bucket refuses: 403", details="the bucket refuses: 403", domain=DOMAIN)
+    told = str(broken_deploy(request, stored=stored, error=answered))
+    assert "the bucket refuses: 403" in told
+    assert "connection" not in told
+    assert "is not known" not in told
+    lost = UnavailableError("", details="Socket closed")
+    assert "the connection broke (Socket closed)" in str(broken_deploy(request, stored=stored, error=lost))
