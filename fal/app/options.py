@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
@@ -138,6 +139,8 @@ def check_options(options: Mapping[str, object], owner: str) -> None:
     for name, value in options.items():
         if name not in Options.__annotations__:
             raise ValueError(f"{owner} has no option {name!r}{_nearest(name)}")
+        if inspect.isroutine(value) and name != "setup_function":
+            raise ValueError(f"{owner}: {name} is a setting, and a function has its name: give the function another")
         problem = None if value is None else _problem(name, value)
         if problem:
             raise ValueError(f"{owner}: {name} is {value!r}: {problem}")

@@ -272,3 +272,12 @@ def test_retry_config_as_json():
     from fal.app.retries import retry_config_json
 
     assert retry_config_json(fal.RetryConfig(server_error=3)) == '{"server_error": {"retries": 3}}'
+
+
+@pytest.mark.parametrize("name", ["image", "keep_alive", "requirements", "regions", "private_logs"])
+def test_a_method_with_the_name_of_a_setting_is_told_to_take_another(name):
+    with pytest.raises(ValueError) as caught:
+        type("Three", (fal.App,), {name: fal.endpoint(f"/{name}")(lambda self: {})})
+    assert str(caught.value) == (
+        f"class Three: {name} is a setting, and a function has its name: give the function another"
+    )
