@@ -95,8 +95,10 @@ def parse_targets(text: str, *, plaintext: bool | None = None, source: str = "ho
     """Parse the addresses of one or several controllers, between commas; see `parse_target`.
 
     Raises:
-        ConfigError: one is malformed, or only some use TLS.
+        ConfigError: one is malformed or empty, or only some use TLS.
     """
+    if "," in text and not all(each.strip() for each in text.split(",")):
+        raise ConfigError(f"{source}: {text!r} has a comma too many; write HOST or HOST:PORT between commas")
     found = [parse_target(each, plaintext=plaintext, source=source) for each in text.split(",")]
     if len({each.plaintext for each in found}) > 1:
         raise ConfigError(f"{source}: {text!r} has addresses with TLS and others without; write https:// before each")
