@@ -171,7 +171,9 @@ def test_flush_and_list(queue: Queue) -> None:
     assert queue.controller.fal("queue", "flush", "queued").stdout == "Nothing waits for 'queued'.\n"
     listed = json.loads(queue.controller.fal("queue", "list", "queued", "--state", "in_progress", "--json").stdout)
     assert [request["request_id"] for request in listed["requests"]] == [first]
-    assert waiting in queue.controller.fal("queue", "list", "queued", "--limit", "1").stdout
+    limited = queue.controller.fal("queue", "list", "queued", "--limit", "1")
+    assert waiting in limited.stdout
+    assert "There may be more than the newest 1; --limit lists at most 1000." in limited.stderr
     told = queue.controller.fal("queue", "cancel", "queued", first).stdout
     assert told == f"Asked the app to cancel {first}: its answer decides\n"
     queue.gate.touch()

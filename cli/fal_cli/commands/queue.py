@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -48,7 +49,9 @@ def add_arguments(parser: FalParser) -> None:
     list_parser.add_argument(
         "--dead", action="store_true", help="Only requests that were given up, though another attempt might help."
     )
-    list_parser.add_argument("--limit", type=_limit, default=100, help="How many to list at most (1 to 1000).")
+    list_parser.add_argument(
+        "--limit", type=_limit, default=100, metavar="N", help="How many at most, 1 to 1000 (default: %(default)s)."
+    )
     add_list_options(list_parser, REQUESTS)
     get = add_command(commands, "get", "Show a request and the deliveries of its webhook.", _get)
     _add_app(get)
@@ -135,8 +138,14 @@ def _list(args: argparse.Namespace) -> None:
     run_list(
         args,
         lambda client: client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit),
-        lambda found: write_items(args, REQUESTS, found),
+        lambda found: _write(args, found),
     )
+
+
+def _write(args: argparse.Namespace, found: Sequence[QueuedRequest]) -> None:
+    write_items(args, REQUESTS, found)
+    if len(found) == args.limit:
+        print_note(f"There may be more than the newest {args.limit}; --limit lists at most 1000.")
 
 
 def _get(args: argparse.Namespace) -> None:
