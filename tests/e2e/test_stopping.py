@@ -52,14 +52,15 @@ def site(tmp_path: Path) -> Generator[Site]:
     site.close()
 
 
-def wait_for(down: subprocess.Popen[str], words: str) -> None:
-    """Read the output of `fal down` up to some words."""
+def wait_for(down: subprocess.Popen[str], words: str) -> str:
+    """Return the output of `fal down` up to some words."""
     assert down.stderr is not None
     seen = ""
     while words not in seen:
         line = down.stderr.readline()
         assert line, f"no {words!r} in {seen!r}"
         seen += line
+    return seen
 
 
 def test_requests_and_uploads_finish_and_fal_down_says_what_it_waits_for(site: Site) -> None:
@@ -106,7 +107,7 @@ def test_it_can_be_ended_at_once(site: Site) -> None:
 def test_at_once_from_the_start_and_the_runners_stay(site: Site) -> None:
     held = site.hold()
     down = site.down("--now", "--keep-runners")
-    wait_for(down, "Stopped.")
+    assert "waits for" not in wait_for(down, "Stopped.")
     assert (down.wait(60), site.controller.process.wait(60)) == (0, 0)
     with pytest.raises((OSError, http.client.HTTPException)):
         held.result(60)

@@ -59,7 +59,7 @@ def _down(args: argparse.Namespace) -> None:
         timeout_seconds=args.timeout,
         keep_runners=args.keep_runners,
         at_once=args.now,
-        report=lambda what: print_note(f"It waits for {what} ..."),
+        report=None if args.now else lambda what: print_note(f"It waits for {what} ..."),
     )
     if not gone:
         raise CommandError(
