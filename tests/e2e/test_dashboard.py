@@ -129,6 +129,13 @@ def test_a_deploy_prints_the_page_that_tries_the_app(shop: Controller, owner: Br
     assert Browser(shop.host).get(place).place.startswith("/ui/login")
 
 
+@pytest.mark.parametrize("page", ["/ui/apps", "/ui/apps/shop"])
+def test_a_slash_at_the_end_leads_to_the_same_page(owner: Browser, page: str) -> None:
+    found = owner.get(f"{page}/")
+    assert (found.status, found.headers["location"]) == (307, page)
+    assert owner.get(page).status == 200
+
+
 def test_an_app_is_called_from_its_form(shop: Controller, owner: Browser) -> None:
     form = owner.get("/ui/apps/shop/playground")
     for text in (

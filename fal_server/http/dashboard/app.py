@@ -123,6 +123,8 @@ class _Problems:
 
     async def of_no_page(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.NOT_FOUND and request.method == "GET" and request.url.path.endswith("/"):
+            return RedirectResponse(request.url.path.rstrip("/"), 307)
         detail = f"{request.method} {request.url.path} is not a page of the dashboard"
         return self._show(request, error.status_code, detail)
 
