@@ -131,7 +131,7 @@ class AppsNamespace:
             request_start_timeout: seconds that a request may wait for a runner; 0 removes the limit.
             startup_timeout: seconds that a runner has to become ready.
             machine_types: acceptable types, the preferred one first.
-            regions: acceptable regions.
+            regions: acceptable regions; [""] means any.
             environment_name: the environment; None means the default one.
 
         Returns:

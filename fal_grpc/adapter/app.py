@@ -183,7 +183,7 @@ def update_request(
     regions: Sequence[str] | None = None,
     environment_name: str | None = None,
 ) -> app_pb2.UpdateApplicationRequest:
-    """Return a request to change settings. None and an empty list change nothing, but 0 is sent.
+    """Return a request to change settings. None and an empty list change nothing, but 0 and [""] are sent.
 
     Raises:
         ArgumentError: a number is negative or not whole, or a list contains something else than text.
@@ -203,7 +203,7 @@ def update_request(
         request_start_timeout=count("request_start_timeout", request_start_timeout),
         startup_timeout=count("startup_timeout", startup_timeout),
         machine_types=None if machine_types is None else texts("machine_types", machine_types),
-        valid_regions=None if regions is None else texts("regions", regions),
+        valid_regions=None if regions is None else texts("regions", regions, empty=True),
         environment_name=environment(environment_name),
     )
 

@@ -86,7 +86,8 @@ class AppHandlers:
         if request.machine_types:
             changes["machine_types"] = tuple(request.machine_types)
         if request.valid_regions:
-            changes["regions"] = tuple(request.valid_regions)
+            # An empty list is one that was not sent, so an empty name means any region.
+            changes["regions"] = () if list(request.valid_regions) == [""] else tuple(request.valid_regions)
         view = await self._apps.update(
             caller.scope, request.application_name, request.environment_name or MAIN, changes
         )

@@ -103,6 +103,13 @@ async def test_a_revision_shows_all_its_settings(stack) -> None:
     ]
 
 
+async def test_an_empty_region_means_any(stack) -> None:
+    stack.apps.add()
+    request = app_pb2.UpdateApplicationRequest(application_name="hello", valid_regions=[""])
+    await AppsStub(stack.channel).UpdateApplication(request, metadata=stack.metadata)
+    assert stack.apps.calls == [("hello", "main", {"regions": ()})]
+
+
 async def test_only_what_is_set_is_changed_and_zero_is_a_value(stack) -> None:
     stack.apps.add()
     request = app_pb2.UpdateApplicationRequest(

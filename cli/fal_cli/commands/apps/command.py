@@ -104,7 +104,7 @@ def _add_scale(commands: Commands) -> None:
     for name, text in _SCALE_NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int_type, metavar="N", help=text)
     parser.add_argument("--machine-types", nargs="+", metavar="TYPE", help="Machine types it may run on.")
-    parser.add_argument("--regions", nargs="+", metavar="REGION", help="Regions it may run in.")
+    parser.add_argument("--regions", nargs="+", metavar="REGION", help="Regions it may run in; '' means any.")
 
 
 def _list(args: argparse.Namespace) -> None:
