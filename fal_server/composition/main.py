@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_standby(options, database)
         _check_ray(options)
         _check_content(options)
+        _check_ports(options)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)
             settings = Settings(
@@ -236,6 +237,20 @@ def _check_content(options: argparse.Namespace) -> None:
         raise InvalidArgument("content", "--content and --content-dir are two places for the same: leave one out")
     if find_spec("obstore") is None:
         raise InvalidArgument("content", "--content needs a package that speaks S3: pip install 'fal-grpc[s3]'")
+
+
+def _check_ports(options: argparse.Namespace) -> None:
+    """Refuse one port for both listeners.
+
+    Raises:
+        InvalidArgument: they are the same, and not 0.
+    """
+    if options.port == options.grpc_port != 0:
+        raise InvalidArgument(
+            "grpc_port",
+            f"--port and --grpc-port are both {options.port}: --port answers gRPC, too; leave --grpc-port out, or "
+            "choose another",
+        )
 
 
 def _check_ray(options: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     """
     parser.add_argument(
         "--host",
+        type=_address,
         default=LOOPBACK,
         metavar="ADDRESS",
         help=f"The address to listen on (defaults to {LOOPBACK}). One that other machines reach needs TLS.",
@@ -288,6 +289,7 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
     """Add every option of `fal node up`."""
     parser.add_argument(
         "--host",
+        type=_address,
         default=LOOPBACK,
         metavar="ADDRESS",
         help=f"The address to listen on, which the controller's machine reaches (defaults to {LOOPBACK}).",
@@ -406,6 +408,17 @@ def path_option(text: str) -> Path:
     return Path(text)
 
 
+def _address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not is_host_name(text):
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is not an address such as 10.0.0.5; --port has the port"
+            ) from None
+    return text
+
+
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"'{text}' is not a port; use 0 to 65535, 0 for a free one")
@@ -468,9 +481,11 @@ def _traces_url(text: str) -> str:
 
 
 def _region(text: str) -> str:
+    if text == "none":
+        raise argparse.ArgumentTypeError("'none' is how a machine without a region is shown: use another name")
     if re.fullmatch(r"[0-9a-z]([0-9a-z-]{0,61}[0-9a-z])?", text) is None:
         raise argparse.ArgumentTypeError(
-            f"'{text[:80]}' is not a name such as us-east: small letters, digits and hyphens"
+            f"'{text[:80]}' is not a name such as us-east: at most 63 small letters, digits and hyphens"
         )
     return text
 
@@ -499,9 +514,12 @@ def _host_name(text: str) -> str:
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a network such as 10.0.0.0/8: {error}") from None
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a network such as 10.0.0.0/8") from None
+    if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
+        raise argparse.ArgumentTypeError(f"'{text}' is an address within a network: use {network} for all of it")
+    return network
 
 
 def _shared(text: str) -> str:

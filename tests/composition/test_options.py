@@ -68,6 +68,11 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         "--gpu=GPU-A100=x",
         "--gpu=GPU-A100=1001",
         "--gpu=GPU-A100=99999999999999",
+        "--host=",
+        "--host=127.0.0.1:7400",
+        "--host=[::1]",
+        "--region=none",
+        "--region=US",
         "--warm-shims=-1",
         "--retention-days=week",
         "--retention-days=-1",
@@ -94,6 +99,30 @@ def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
         parser.parse_args([wrong])
     assert ended.value.code == 2
     assert wrong.partition("=")[2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (f"--region={'a' * 64}", "at most 63 small letters"),
+        ("--region=none", "a machine without a region"),
+        ("--webhook-allow=10.0.0.0/99", "'10.0.0.0/99' is not a network such as 10.0.0.0/8\n"),
+        ("--webhook-allow=10.0.0.1/8", "use 10.0.0.0/8 for all of it"),
+        ("--host=127.0.0.1:7400", "--port has the port"),
+    ],
+)
+def test_a_refusal_names_what_to_give(wrong, message, capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([wrong])
+    assert message in capsys.readouterr().err
+
+
+def test_the_two_ports_differ(tmp_path, capsys):
+    ports = ["--port", "7556", "--grpc-port", "7556"]
+    assert main(["--state-dir", str(tmp_path / "state"), *ports]) == 1
+    assert "--port and --grpc-port are both 7556" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ Examples:
   fal up --port 0        on a free port
   fal up --gpu GPU-H100=2
   fal up --tls           TLS, with a local authority that is created for it
-  fal up --database postgresql://db.example/fal --content-dir /mnt/fal --standby
+  fal up --database postgresql://db/fal --content-dir /mnt/fal --standby
                          on each of several machines: one serves, the others wait to take over
   fal up --install       as a systemd unit, also at each boot; `fal down --uninstall` removes it"""
 
