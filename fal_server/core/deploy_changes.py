@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from fal_server.core.actions import Action, Create, Drain, Drop
 from fal_server.core.apps import App
 from fal_server.core.counting import counted
 from fal_server.core.machines import Node
+from fal_server.core.places import elsewhere, may_be_in
 from fal_server.core.revisions import Json, Revision
 from fal_server.core.runners import Runner
 from fal_server.core.scaling import Scaling, carried_over
@@ -106,10 +107,16 @@ def steps(
     return said
 
 
-def lack_everywhere(machine_types: Iterable[str], num_gpus: int | None, nodes: Sequence[Node]) -> str:
+def lack_everywhere(
+    machine_types: Iterable[str], num_gpus: int | None, regions: Collection[str], nodes: Sequence[Node]
+) -> str:
     """Return why no node could ever run such a runner. Empty if one could, or if no node is known."""
     lacks: list[str] = []
-    for node in nodes:
+    known = frozenset(node.region for node in nodes)
+    allowed = [node for node in nodes if may_be_in(node.region, regions, known)]
+    if nodes and not allowed:
+        return elsewhere(regions, known)
+    for node in allowed:
         found, lack = node.machine_types.choose(machine_types, num_gpus, node.total)
         if found is not None:
             return ""

@@ -181,7 +181,7 @@ class Deploys:
 
     def lack(self, code: CodeRequest, scaling: Scaling) -> str:
         """Return the code's requirement that no machine satisfies. It is empty if one satisfies all."""
-        found = lack_everywhere(scaling.machine_types, code.num_gpus, self._nodes())
+        found = lack_everywhere(scaling.machine_types, code.num_gpus, scaling.regions, self._nodes())
         return f"no machine can run it: {found}" if found else ""
 
     def _said(self, level: LogLevel, message: str) -> LogEntry:

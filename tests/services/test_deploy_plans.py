@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.apps import Strategy
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
-from fal_server.core.logs import LogEntry
+from fal_server.core.logs import LogEntry, LogLevel
 from fal_server.core.machines import Node, Resources
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.services.deploy_plans import DeployPlan
@@ -111,6 +111,24 @@ async def test_missing_secrets_and_gpus_are_said_by_the_plan_and_before_a_build(
             event
             async for event in platform.deploys.build(SCOPE, replace(wanted.code, scaling={"machine_types": ("Q",)}))
         ]
+
+
+async def test_a_region_without_machines_is_said_before_a_build(platform: Platform) -> None:
+    far = Node(name="far", region="us-east", total=Resources(memory_mib=8192, milli_cpus=4000, gpus={"GPU-T4": 1}))
+    platform.engine.machines = [far, replace(far, name="near", region="eu-north", total=replace(far.total, gpus={}))]
+
+    async def said(**scaling: tuple[str, ...]) -> list[str]:
+        code = deploy_request(scaling=scaling).code
+        events = [event async for event in platform.deploys.build(SCOPE, code)]
+        warnings = [event for event in events if isinstance(event, LogEntry) and event.level is LogLevel.WARNING]
+        return [event.message for event in warnings]
+
+    assert await said(regions=("us-east",), machine_types=("GPU-T4",)) == []
+    (nowhere,) = await said(regions=("ap-south",))
+    assert "no machine is in a region that the app allows (ap-south); they are in: eu-north, us-east" in nowhere
+    (elsewhere,) = await said(regions=("eu-north",), machine_types=("GPU-T4",))
+    assert "node near" in elsewhere
+    assert "node far" not in elsewhere
 
 
 async def test_no_secret_is_in_a_plan(platform: Platform) -> None:
