@@ -55,6 +55,12 @@ UNARY = [
             application_name="a", keep_alive=0, machine_types=["S"], scaling_delay_seconds=3
         ),
     ),
+    (
+        "update_application",
+        ("a",),
+        {"regions": [""]},
+        app_pb2.UpdateApplicationRequest(application_name="a", valid_regions=[""]),
+    ),
     ("rollout_application", ("a",), {}, app_pb2.RolloutApplicationRequest(application_name="a", force=False)),
     ("list_applications", (), {}, revision_pb2.ListApplicationsRequest()),
     ("list_applications", ("a",), {}, revision_pb2.ListApplicationsRequest(application_name="a")),
