@@ -30,11 +30,18 @@ class WebSocket:
     """
 
     def __init__(self, opening: connect) -> None:
+        # The key that the headers have is for this host alone, and so are the messages.
+        opening.process_redirect = _not_followed  # type: ignore[method-assign]
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=_run, args=(self._loop,), name="fal-websocket", daemon=True).start()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="fal-websocket", daemon=True)
+        self._thread.start()
         # The loop outlives `close`: other threads may still send, and need to be told that the WebSocket is closed.
-        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
-        self._connection = self._wait(_open(opening))
+        end = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        try:
+            self._connection = self._wait(_open(opening))
+        except BaseException:
+            end()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +71,8 @@ class WebSocket:
         running = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             while not running.done():  # in steps, since a signal does not surely end an unlimited wait
+                if not self._thread.is_alive():
+                    raise ConnectionError("the WebSocket was opened in another process, or this one ends")
                 wait((running,), _STEP_SECONDS)
             return running.result()
         except BaseException:
@@ -74,8 +83,20 @@ class WebSocket:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
+        loop.run_until_complete(_end_tasks())
     finally:
         loop.close()
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _not_followed(exc: Exception) -> Exception | str:
+    return exc
 
 
 async def _open(opening: connect) -> ClientConnection:

@@ -342,9 +342,13 @@ class Fleet:
 
     def withhold(self, runner_id: str) -> None:
         """Send a runner no request until `route_again`. It is not known yet what it works on."""
-        self._withheld.add(runner_id)
         if (runner := self._runners.get(runner_id)) is not None:
+            self._withheld.add(runner_id)
             self._put(runner)
+
+    def is_withheld(self, runner_id: str) -> bool:
+        """Return whether `withhold` keeps requests from a runner."""
+        return runner_id in self._withheld
 
     def route_again(self, runner_id: str, hold: Callable[[], None]) -> None:
         """End what `withhold` began.
@@ -405,8 +409,8 @@ class Fleet:
         leases = self._leases[slot.runner_id]
         del leases[lease]
         slot.give_back()
+        self._used.add(slot.runner_id)
         if used:
-            self._used.add(slot.runner_id)
             self._last_request_at[slot.runner_id] = self._clock.now()
         if not leases and not slot.open:
             self._changed.notify()

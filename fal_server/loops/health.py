@@ -82,6 +82,8 @@ class HealthLoop:
         check = self._health.check_of(runner)
         if check is None or runner.ready_at is None:
             return QUIET_SECONDS
+        if self._fleet.is_withheld(runner.runner_id):
+            return 1.0  # it is not adopted yet: whether it still lives is found out there
         busy = self._fleet.usage(runner.runner_id).in_flight > 0
         due = health.due_at(check, self._health.vitals(runner.runner_id), runner.ready_at, busy=busy)
         if due is None:

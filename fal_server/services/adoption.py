@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 
 from fal_server.aio.rounds import Rounds
+from fal_server.core.faults import Fault
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState, StopCause
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Each runner's shim has some seconds to answer, and on a busy machine a thousand at once take longer.
 _AT_ONCE = 64
+# After so many failures nothing waits for a runner, or for what an earlier controller left, any longer.
+_MOST_TRIES = 3
 _GONE = "it was gone when the controller came back"
 _COPIED = "it belongs to the state directory that this one was copied from"
 _UNREADABLE = "its token in the database is damaged, so that the controller could not reattach it"
@@ -53,6 +57,8 @@ class Adoption:
         self._first_word = first_word
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._left: dict[str, Runner] = {}
+        self._nodes: Collection[str] = ()
+        self._failures: Counter[str] = Counter()
         self.done = asyncio.Event()
 
     @property
@@ -69,6 +75,7 @@ class Adoption:
         Raises:
             Unavailable: the result cannot be stored; adopted runners continue.
         """
+        self._nodes = nodes
         for runner in self._fleet.runners:
             self._left[runner.runner_id] = runner
             self._fleet.withhold(runner.runner_id)
@@ -109,12 +116,18 @@ class Adoption:
             seconds *= 2
 
     async def _round(self) -> None:
-        of_nodes: dict[str, list[Runner]] = {}
+        of_nodes: dict[str, list[Runner]] = {node: [] for node in self._nodes}
         for runner in self._left.values():
             if runner.node:
                 of_nodes.setdefault(runner.node, []).append(runner)
         await _all(self._adopt_on(node, runners) for node, runners in of_nodes.items())
-        await self._finish()
+        try:
+            await self._finish()
+        except Fault as fault:
+            if self._may_fail_again(""):
+                raise
+            log.warning("something of an earlier controller is not ended: %s", fault.message)
+            self.done.set()
 
     async def _adopt_on(self, node: str, runners: Iterable[Runner]) -> None:
         await self._first_word(node)
@@ -140,12 +153,25 @@ class Adoption:
         async with self._places:
             # What was written meanwhile, such as that it is to stop, counts.
             current = self._fleet.get(runner_id)
-            count = 0 if current is None else await _reattach(self._fleet, self._engine, current)
-        if count is None:
+            try:
+                count = 0 if current is None else await _reattach(self._fleet, self._engine, current)
+            except Fault as fault:
+                if self._may_fail_again(runner_id):
+                    raise
+                log.warning("runner %s is not adopted, and asked again later: %s", runner_id, fault.message)
+                count = None
+        current = self._fleet.get(runner_id)
+        # A node that went away since its runner answered says again what that works on when it is back.
+        if count is None or (current is not None and self._fleet.is_silent(current.node)):
             self._hold({runner_id: None})
         else:
             self._fleet.route_again(runner_id, partial(self._hold, {runner_id: count}))
         del self._left[runner_id]
+
+    def _may_fail_again(self, what: str) -> bool:
+        """Count a failure. Return whether the others wait for another try."""
+        self._failures[what] += 1
+        return self._failures[what] < _MOST_TRIES
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:

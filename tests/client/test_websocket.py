@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -68,6 +70,10 @@ async def echo(socket: ServerConnection) -> None:
 
 
 def admit(socket: ServerConnection, request: Request) -> Response | None:
+    if request.path == "/moved":
+        answer = socket.respond(302, "elsewhere\n")
+        answer.headers["Location"] = "/"
+        return answer
     return socket.respond(403, "no\n") if request.path == "/closed" else None
 
 
@@ -167,6 +173,48 @@ def test_other_threads_learn_that_it_is_closed(url: str, users: Users) -> None:
 def test_a_refusal_is_raised(url: str, users: Users) -> None:
     with pytest.raises(InvalidStatus, match="403"):
         WebSocket(connect(f"{url}/closed", ssl=users.context))
+
+
+def test_a_redirect_is_raised(url: str, users: Users) -> None:
+    """The key in the headers is for this address alone."""
+    with pytest.raises(InvalidStatus, match="302"):
+        WebSocket(connect(f"{url}/moved", ssl=users.context))
+
+
+FORKED = """
+import os, ssl, sys, warnings
+from websockets.asyncio.client import connect
+from fal.websocket import WebSocket
+
+warnings.simplefilter("ignore", DeprecationWarning)  # a program with threads should not fork
+url, authority = sys.argv[1:]
+with WebSocket(connect(url, ssl=ssl.create_default_context(cafile=authority))) as socket:
+    child = os.fork()
+    if child == 0:
+        try:
+            socket.recv(timeout=60)
+        except ConnectionError:
+            os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    socket.send("here")
+    print(socket.recv())
+"""
+
+
+def test_another_process_cannot_use_it(url: str, authority: Authority) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, url, str(authority.file)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["7", "here"]
+
+
+def test_a_connection_that_cannot_be_opened_leaves_no_thread(url: str, users: Users) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(InvalidStatus) as failed:
+        WebSocket(connect(f"{url}/closed", ssl=users.context))
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert failed.value.response.status_code == 403
 
 
 def test_its_thread_ends_with_it(url: str, users: Users) -> None:

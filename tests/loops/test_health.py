@@ -54,6 +54,21 @@ async def test_a_revision_that_never_gets_healthy_is_given_up(platform: Platform
     assert platform.app().next_revision_id is None
 
 
+async def test_a_runner_that_is_not_adopted_yet_is_not_checked(platform: Platform) -> None:
+    await platform.deploy(scaling=SCALING, health_check=REGULAR)
+    await platform.until(lambda: platform.fleet.runners and well(platform))
+    platform.fleet.withhold(platform.the_runner().runner_id)
+    platform.prober.unhealthy["*"] = "the connection was closed"
+    asked = len(platform.prober.asked)
+    for _ in range(5):
+        platform.clock.advance(60)
+        await platform.changed.wait(platform.changed.count, 0.02)
+    assert len(platform.prober.asked) == asked
+    platform.fleet.route_again(platform.the_runner().runner_id, lambda: None)
+    platform.clock.advance(60)
+    await platform.until(lambda: len(platform.prober.asked) > asked)
+
+
 async def test_an_unhealthy_runner_finishes_its_requests_and_is_replaced(platform: Platform) -> None:
     await platform.deploy(scaling=SCALING, health_check=REGULAR)
     await platform.until(lambda: platform.fleet.runners and well(platform))

@@ -13,7 +13,7 @@ from fal_server.core.lifecycle import Observation
 from fal_server.core.runners import Desired, Runner, RunnerState, StopCause
 from fal_server.loops.abandoned_requests import AbandonedRequests
 from tests.fakes.domain import START, app_id, make_runner
-from tests.fakes.platform import Platform
+from tests.fakes.platform import HANG_SECONDS, Platform
 
 S = RunnerState
 
@@ -98,6 +98,62 @@ async def test_a_runner_whose_end_is_stored_is_ended_and_its_last_lines_are_read
     idle.engine.alive["x"] = None
     await idle.reattach()
     assert idle.engine.killed == ["x"]
+
+
+async def test_every_node_is_heard_before_plans_are_made(idle: Platform) -> None:
+    """A runner may be on any node if its row names none."""
+    abandoned = await on_two_nodes(idle)
+    adoption = idle.adoption(abandoned.hold, "n3")
+    await adoption.begin(["n1", "n2", "n3"])
+    adopting = asyncio.ensure_future(adoption.run())
+    await idle.until(lambda: adoption.left == 0)
+    await asyncio.sleep(0)
+    assert not adoption.done.is_set()
+    adopting.cancel()
+    await asyncio.gather(adopting, return_exceptions=True)
+
+
+async def test_a_node_that_goes_away_after_its_runners_answer_is_asked_again(
+    idle: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned = await on_two_nodes(idle)
+    idle.engine.busy = {"x": 1, "y": 1}
+    observe = idle.fleet.observe
+
+    async def store(observation: Observation) -> Runner | None:
+        stored = await observe(observation)
+        if observation.runner_id == "x":
+            idle.fleet.node_answers("n1", False)
+        return stored
+
+    monkeypatch.setattr(idle.fleet, "observe", store)
+    adoption = idle.adoption(abandoned.hold)
+    await adoption.begin(["n1", "n2"])
+    await adoption.run()
+    idle.fleet.node_answers("n1", True)
+    assert idle.fleet.is_withheld("x")
+    await abandoned.look()
+    assert [idle.fleet.usage(each).in_flight for each in ("x", "y")] == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["adopt", "release_strangers"])
+async def test_what_fails_again_and_again_holds_nothing_up(
+    idle: Platform, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    abandoned = await on_two_nodes(idle)
+    real = getattr(idle.engine, method)
+
+    async def fail(*arguments: object) -> object:
+        if method == "adopt" and getattr(arguments[0], "runner_id", "") != "x":
+            return await real(*arguments)
+        raise Unavailable("a process on n1 cannot be ended")
+
+    monkeypatch.setattr(idle.engine, method, fail)
+    adoption = idle.adoption(abandoned.hold)
+    await adoption.begin(["n1", "n2"])
+    async with asyncio.timeout(HANG_SECONDS):
+        await adoption.run()
+    assert (adoption.done.is_set(), adoption.left) == (True, 0)
 
 
 async def on_two_nodes(platform: Platform) -> AbandonedRequests:

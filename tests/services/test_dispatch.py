@@ -119,6 +119,16 @@ async def test_releasing_twice_is_once(platform: Platform) -> None:
     assert platform.the_runner().kill is False
 
 
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.UNUSED])
+async def test_a_drained_runner_ends_after_its_last_request(platform: Platform, outcome: Outcome) -> None:
+    await platform.deploy()
+    lease = await platform.get()
+    await platform.fleet.drain(lease.runner_id, "why")
+    await platform.until(lambda: platform.the_runner().state is RunnerState.DRAINING)
+    platform.dispatcher.release(lease, outcome)
+    await platform.until(lambda: platform.fleet.get(lease.runner_id) is None)
+
+
 @pytest.mark.parametrize("outcome", [Outcome.RUNNER_FAILED, Outcome.TIMED_OUT])
 async def test_a_runner_that_failed_is_killed_and_gets_nothing_meanwhile(platform: Platform, outcome: Outcome) -> None:
     await platform.deploy()
