@@ -66,6 +66,7 @@ def machine(state: Path) -> Iterator[Targets]:
     ours, theirs = pty.openpty()
     shared = _libc.shmget(0, 4096, _IPC_CREAT | 0o600)
     api = state / "api" / "api.sock"
+    api.parent.mkdir(exist_ok=True)
     with (
         socket.socket(socket.AF_UNIX) as called,
         socket.socket(socket.AF_UNIX) as abstract,

@@ -1,6 +1,6 @@
 """An upgrade of two controllers in turn, under load. No request fails.
 
-No release that is kept can wait for another, so the earlier version is a copy of this one without the newest migration.
+No release that is kept can wait for another, so the later version is a copy of this one with one migration more.
 """
 
 from __future__ import annotations
@@ -39,18 +39,32 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
     end(started)
 
 
-def earlier_version(folder: Path) -> tuple[Path, str]:
-    """Make a copy of this version without the newest migration. Return it, and what its database has."""
+MIGRATION = '''"""A later table."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{later}"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    op.create_table("later", sa.Column("id", sa.Integer, primary_key=True))
+'''
+
+
+def later_version(folder: Path) -> tuple[Path, str]:
+    """Make a copy of this version with one migration more. Return it, and what this one's database has."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    newest = max((folder / _MIGRATIONS / "versions").glob("m*.py"))
-    found = re.search(r'down_revision = "(\d+)"', newest.read_text())
-    assert found is not None
-    newest.unlink()
     head = folder / _MIGRATIONS / "__init__.py"
     text = head.read_text()
-    assert 'HEAD = "' in text
-    head.write_text(re.sub(r'HEAD = "\d+"', f'HEAD = "{found[1]}"', text))
+    found = re.search(r'HEAD = "(\d+)"', text)
+    assert found is not None
+    later = f"{int(found[1]) + 1:04}"
+    head.write_text(text.replace(found[0], f'HEAD = "{later}"'))
+    migration = folder / _MIGRATIONS / "versions" / f"m{later}_later.py"
+    migration.write_text(MIGRATION.format(later=later, head=found[1]))
     return folder, found[1]
 
 
@@ -121,8 +135,8 @@ def test_controllers_are_upgraded_one_after_the_other(server: Postgresql, node: 
     (tmp_path / "master.key").write_text("bWFzdGVyLWtleS1vZi10d28tY29udHJvbGxlcnMtMDE=\n")
     (tmp_path / "master.key").chmod(0o600)
     (tmp_path / "far.py").write_text(APP)
-    earlier, revision = earlier_version(tmp_path / "earlier")
-    old = [begin(tmp_path, name, url, earlier) for name in ("first", "second")]
+    later, revision = later_version(tmp_path / "later")
+    old = [begin(tmp_path, name, url) for name in ("first", "second")]
     new: list[Controller] = []
     version = "select version_num from alembic_version"
     try:
@@ -135,14 +149,14 @@ def test_controllers_are_upgraded_one_after_the_other(server: Postgresql, node: 
             load.more()
             # The one that waits first: what calls the owner notices nothing.
             assert old[1].stop() == 0
-            new.append(begin(tmp_path, "second", url))
+            new.append(begin(tmp_path, "second", url, later))
             load.doors.append(new[0])  # as a load balancer does before the owner is stopped
             load.more()
             assert server.ask(version, "fal") == revision, "the owner's version is the database's"
             assert old[0].stop() == 0
             load.more()
             assert server.ask(version, "fal") > revision, "the next owner migrated it"
-            new.append(begin(tmp_path, "first", url))
+            new.append(begin(tmp_path, "first", url, later))
             load.doors.append(new[1])
             load.more()
         assert set(load.answers) == {200}
