@@ -42,6 +42,8 @@ class App:
 
     def the_runner(self) -> str:
         """Return the id of the serving runner. Start one if none serves."""
+        # One that has answered 502 keeps its slot until it is known to accept connections.
+        until(lambda: "RUNNING" not in self.runners().values(), "no request is in flight")
         assert self.call("/answer").status == 200
         (runner_id,) = [one for one, state in self.runners().items() if state in ("IDLE", "RUNNING")]
         return runner_id
