@@ -55,8 +55,12 @@ async def neighbor(exposed_port: int, exposed_metrics_port: int) -> None:
 
 
 @contextmanager
-def machine(state: Path) -> Iterator[Targets]:
-    """Create things of the machine that belong to no runner."""
+def machine(state: Path, *, has_runner: bool = False) -> Iterator[Targets]:
+    """Create things of the machine that belong to no runner.
+
+    Args:
+        has_runner: whether a runner attacks them. It must reach the controller at every level.
+    """
     for name in ("admin.key", "master.key", "fal.db"):
         (state / name).write_text(secrets.token_hex())
     operators = state.parent / "operator" / ".ssh" / "id_ed25519"
@@ -93,7 +97,8 @@ def machine(state: Path) -> Iterator[Targets]:
             "gpu": f"/dev/{WHOLE[0].nodes[0]}",
             "gpu_number": NUMBER,
         }
-        called.accept()[0].close()  # a runner reaches the controller at every level
+        if has_runner:
+            called.accept()[0].close()
     _libc.shmctl(shared, _IPC_RMID, None)
     os.close(ours)
     os.close(theirs)
@@ -118,7 +123,7 @@ async def fight(level: Isolation) -> dict[str, dict[str, bool]]:
     rig = Rig(state, sandboxes)
     await rig.restart(node=replace(NODE, total=replace(NODE.total, gpus=counts_of(WHOLE)), gpus=WHOLE))
     try:
-        with machine(state) as things:
+        with machine(state, has_runner=True) as things:
             theirs, ours = (gpu.id for gpu in WHOLE)
             launch = rig.launch(neighbor, http=True, metrics=True, variables={"PASSPHRASE": "neighbor's"})
             victim = await rig.start_launch(replace(launch, gpus=(theirs,)))
