@@ -110,8 +110,8 @@ class Shutdown:
     async def _answered(self, until: float) -> None:
         """Send remaining responses at the pace of their readers."""
         until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
-        if not await self._wait_for(lambda: _some(len(self._listener.registry), "connection", "to be answered"), until):
-            log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer in progress:"))
+        if not await self._wait_for(lambda: _some(self._listener.open, "connection", "to be answered"), until):
+            log.warning("%s cut off", _some(self._listener.open, "connection", "with an answer in progress:"))
 
     async def _end(self, runner_ids: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()

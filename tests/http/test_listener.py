@@ -219,6 +219,19 @@ async def test_a_waiting_request_learns_that_the_connection_closes() -> None:
         await closing
 
 
+async def test_a_client_that_connects_just_before_the_end_is_answered() -> None:
+    async with running_server() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        with socket.create_connection(("127.0.0.1", h.port)) as client:  # the kernel has it, and nobody accepted it
+            h.listener.drain()
+            assert (len(h.listener.registry), h.listener.open) == (0, 1)
+            client.sendall(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            await h.listener.close(60)
+            client.setblocking(False)
+            assert client.recv(1024).startswith(b"HTTP/1.1 200")
+            assert h.listener.open == 0
+
+
 async def test_connections_are_aborted_after_the_grace(internal: str) -> None:
     asked = asyncio.Event()
 

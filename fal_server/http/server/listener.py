@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
 from fal_server.aio.tasks import TaskSet
@@ -73,6 +74,7 @@ class Listener:
         self.asks_for_certificates = tls is not None and tls.verify_mode is not ssl.CERT_NONE
         self._acceptors: list[Acceptor] = []
         self._tasks = TaskSet(_log)
+        self._connecting = TaskSet(_log)
         if tls is not None:
             # The server's order decides: browsers and curl offer both and mean HTTP; gRPC clients offer only h2.
             tls.set_alpn_protocols(["http/1.1", "h2"])
@@ -90,10 +92,15 @@ class Listener:
                 lambda: _ProtocolSniffer(self),
                 tls=self._tls,
                 handshake_seconds=self.first_byte_seconds,
-                tasks=self._tasks,
+                tasks=self._connecting,
             )
             self._acceptors.append(acceptor)
             acceptor.start()
+
+    @property
+    def open(self) -> int:
+        """How many connections are open. Those that are accepted, and not established yet, count too."""
+        return len(self.registry) + len(self._connecting)
 
     def drain(self) -> None:
         """Stop listening, and close each HTTP connection after its request. The gRPC server keeps its connections."""
@@ -106,7 +113,11 @@ class Listener:
     async def close(self, grace_seconds: float) -> None:
         """Drain, and abort the connections that are still open after the grace."""
         self.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._connecting.wait()
         await asyncio.gather(self.registry.close(grace_seconds), self._grpc_links.close(grace_seconds))
+        await self._connecting.close()
         await self._tasks.close()
 
     def link_grpc(self, transport: asyncio.Transport, data: bytes) -> None:
