@@ -180,7 +180,7 @@ class AttemptRunner:
             return self._too_late(waiting)
         if not self._dispatcher.send(placed.lease):
             return Retry(request=waiting)  # the runner ended meanwhile, or the slot was needed: no attempt is used up
-        return await self._on_lease(live, waiting, placed.app, placed.lease, content)
+        return await self._on_lease(placed.lease, self._run(live, waiting, placed.app, placed.lease, content))
 
     async def _follow(self, live: LiveRequest, attempt: Coroutine[None, None, Done | Retry | Requeue]) -> None:
         """Make an attempt, and store what follows from it."""
@@ -241,22 +241,15 @@ class AttemptRunner:
         except Fault as fault:
             # No runner can start: the request keeps its position, and this does not count as a retry.
             return _requeued(request, fault)
-        return await self._on_lease(live, request, app, lease)
+        return await self._on_lease(lease, self._begin(live, request, app, lease))
 
     async def _on_lease(
-        self, live: LiveRequest, waiting: QueuedRequest, app: App, lease: Lease, content: Content | None = None
+        self, lease: Lease, attempt: Coroutine[None, None, tuple[Done | Retry | Requeue, Outcome | None]]
     ) -> Done | Retry | Requeue:
-        """Make an attempt on a runner's slot, and release the slot.
-
-        Args:
-            content: None if the start of the attempt is not stored yet.
-        """
+        """Make an attempt on a runner's slot, and release the slot."""
         outcome: Outcome | None = Outcome.CLIENT_GONE
         try:
-            if content is None:
-                result, outcome = await self._begin(live, waiting, app, lease)
-            else:
-                result, outcome = await self._run(live, waiting, app, lease, content)
+            result, outcome = await attempt
             return result
         finally:
             if outcome is not None:
