@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import grpc.aio
 
@@ -112,17 +113,13 @@ class ShimEngine:
     async def _adopt_on(self, host: NodeHost, runner: Runner) -> Adopted | None:
         """Follow what lives of a runner on a machine. Else end and store what is left of it."""
         while True:
-            try:
+            async with _unless_away(host, Unavailable, grpc.aio.AioRpcError):
                 shim = await host.find(runner)
                 adopted = None if shim is None else await self._adopt(host, shim, runner)
                 if adopted is None and host.reachable():
                     await host.sweep(runner)
                     await self._store_remains(host, runner)
                     await host.delete(runner.runner_id)
-            except (Unavailable, grpc.aio.AioRpcError):
-                if await host.answers():
-                    raise
-            else:
                 return adopted
 
     async def _adopt(self, host: NodeHost, shim: Shim, runner: Runner) -> Adopted | None:
@@ -216,21 +213,15 @@ class ShimEngine:
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
         names: list[str] = []
         for host in self._hosts():
-            try:
+            async with _unless_away(host, Unavailable):
                 names += await host.list()
-            except Unavailable:
-                if await host.answers():
-                    raise
         return [name for name in names if name not in known and name not in self._links]
 
     async def release_strangers(self, known: Sequence[str]) -> None:
         for host in self._hosts():
             followed = {name: link.token for name, link in self._links.items() if self._hosts_of[name] is host}
-            try:
+            async with _unless_away(host, Unavailable):
                 await host.sweep_others([*known, *followed], list(followed.values()))
-            except Unavailable:
-                if await host.answers():
-                    raise
 
     async def close(self) -> None:
         self._closing = True
@@ -302,6 +293,16 @@ class ShimEngine:
                 await link.store_leftover()
             finally:
                 await link.close()
+
+
+@asynccontextmanager
+async def _unless_away(host: NodeHost, *failures: type[Exception]) -> AsyncGenerator[None]:
+    """Ignore these failures if the machine does not answer."""
+    try:
+        yield
+    except failures:
+        if await host.answers():
+            raise
 
 
 def _names(runner: Runner) -> tuple[AccountId, str, str, str]:
