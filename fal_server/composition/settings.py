@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from fal_server.composition.options import is_loopback
+from fal_server.composition.options import is_loopback, is_unspecified
 from fal_server.composition.shared_directories import SharedDirectory
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.machines import MachineTypes
 from fal_server.http.outbound.destinations import Network
-
-_ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +93,14 @@ class Settings:
     @property
     def listens_on_one(self) -> bool:
         """Whether `host` is one address of this machine, not all of them."""
-        return self.host not in _ANY
+        return not is_unspecified(self.host)
 
     def address(self, port: int) -> str:
         """Return host and port for callers. Other machines use the first name in the TLS settings."""
         host = self.host
         if self.tls is not None and self.tls.names and not is_loopback(host):
             host = self.tls.names[0]
-        elif host in _ANY:
+        elif is_unspecified(host):
             host = "localhost"
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
