@@ -76,9 +76,6 @@ class Backlog:
     """Holds all live requests, in the order in which they are served.
 
     Owned: each app's queue has one owner, because two would start the same request twice. The store has the rows first.
-
-    Attributes:
-        on_the_way: how many requests of an app are on their way to its queue, or from there to the router.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -87,7 +84,7 @@ class Backlog:
         self._live: dict[str, LiveRequest] = {}
         self._paused: dict[AppId, datetime] = {}
         self._number = 0
-        self.on_the_way: Counter[AppId] = Counter()
+        self._on_the_way: Counter[AppId] = Counter()
         self._held: dict[AccountId, Held] = defaultdict(Held)
 
     def held(self, account: AccountId) -> Held:
@@ -187,7 +184,20 @@ class Backlog:
 
     def waits(self, app_id: AppId) -> bool:
         """Return whether a new request of an app would overtake another one."""
-        return app_id in self._lines or self.on_the_way[app_id] > 0
+        return app_id in self._lines or app_id in self._on_the_way
+
+    def set_out(self, app_id: AppId) -> None:
+        """Count a request on its way to an app's queue or router.
+
+        From then on, no later one overtakes it. Call `arrive` at its end.
+        """
+        self._on_the_way[app_id] += 1
+
+    def arrive(self, app_id: AppId) -> None:
+        """End what `set_out` began."""
+        self._on_the_way[app_id] -= 1
+        if not self._on_the_way[app_id]:
+            del self._on_the_way[app_id]
 
     @property
     def apps(self) -> list[AppId]:

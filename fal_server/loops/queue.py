@@ -115,11 +115,11 @@ class QueueWorker:
             if taken is None:
                 break
             self._under_way[app_id] = self._under_way.get(app_id, 0) + 1
-            self._backlog.on_the_way[app_id] += 1
+            self._backlog.set_out(app_id)
             self._spawn(self._attempt(taken, app_id), taken, app_id)
 
     async def _attempt(self, live: LiveRequest, app_id: AppId) -> None:
-        self._backlog.on_the_way[app_id] -= 1
+        self._backlog.arrive(app_id)
         await self._attempts.run_attempt(live)
 
     async def sweep(self) -> int:

@@ -166,14 +166,14 @@ class Queue:
         with self._backlog.reserved(app.account, len(content.body)):  # other requests arrive while it is stored
             if (accepted := self.start(request, content)) is not None:
                 return await accepted
-            self._backlog.on_the_way[app.app_id] += 1  # from now on, none that comes later overtakes it
+            self._backlog.set_out(app.app_id)
             return await run_to_completion(self._queue(request, content))
 
     async def _queue(self, request: QueuedRequest, content: Content) -> QueueStatus:
         try:
             return await self.accept(request, content)
         finally:
-            self._backlog.on_the_way[request.app_id] -= 1
+            self._backlog.arrive(request.app_id)
 
     def _require_room(self, account: AccountId, size: int, count: int = 1) -> None:
         """Refuse requests that have no room, before any is stored."""
