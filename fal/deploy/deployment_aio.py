@@ -26,13 +26,13 @@ from fal.deploy.requests import (
 from fal.deploy.results import (
     DeploymentResult,
     DeployOptions,
-    broken_deploy,
     build_failure,
     endpoint_paths,
     endpoint_urls,
     endpoints_of,
     read_result,
     said_between,
+    unfinished_deploy,
 )
 from fal.deploy.sources import METHOD
 from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
@@ -409,7 +409,7 @@ async def _register(
         except UnavailableError as error:
             failures += 1
             if request.revision_id is None or failures > _REPEATS:
-                raise broken_deploy(request, stored=stored[0] if stored else None, error=error) from error
+                raise unfinished_deploy(request, stored=stored[0] if stored else None, error=error) from error
         await asyncio.sleep(_PAUSES.pause(failures))
 
 

@@ -182,7 +182,7 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
     return value.load(allow_pickle=allow_pickle)
 
 
-def broken_deploy(request: RegisterRequest, *, stored: str | None, error: UnavailableError) -> DeployError:
+def unfinished_deploy(request: RegisterRequest, *, stored: str | None, error: UnavailableError) -> DeployError:
     """Return the error for a deploy that came to no end. It has the known state and how to see the rest.
 
     Args:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 64
 # After so many failures nothing waits for a runner, or for what an earlier controller left, any longer.
 _MOST_TRIES = 3
+_REST = ""  # in place of a runner's id: what an earlier controller left
 _GONE = "it was gone when the controller came back"
 _COPIED = "it belongs to the state directory that this one was copied from"
 _UNREADABLE = "its token in the database is damaged, so that the controller could not reattach it"
@@ -124,7 +125,7 @@ class Adoption:
         try:
             await self._finish()
         except Fault as fault:
-            if self._may_fail_again(""):
+            if self._may_fail_again(_REST):
                 raise
             log.warning("something of an earlier controller is not ended: %s", fault.message)
             self.done.set()

@@ -102,7 +102,7 @@ class Queue:
         self._quotas = quotas
         self.requests_changed = ChangeNotifier()
         self.webhook_due = ChangeNotifier()
-        self.start: Callable[[QueuedRequest, Content], asyncio.Future[QueueStatus] | None] = _wait
+        self.start: Callable[[QueuedRequest, Content], asyncio.Future[QueueStatus] | None] = _start_nothing
 
     async def load(self) -> None:
         """Read the requests of an earlier controller, once at startup. Interrupted attempts start again.
@@ -614,8 +614,8 @@ class Queue:
         self._changed.notify()
 
 
-def _wait(_request: QueuedRequest, _content: Content) -> None:
-    """Start nothing."""
+def _start_nothing(_request: QueuedRequest, _content: Content) -> None:
+    """Queue every request: nothing takes new ones yet."""
 
 
 def _is_waiting(live: LiveRequest) -> bool:

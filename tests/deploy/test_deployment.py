@@ -11,7 +11,7 @@ import pytest
 from fal.deploy import aio, build, deploy, deployment_aio, prepare, run
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.requests import checked_notes
-from fal.deploy.results import broken_deploy
+from fal.deploy.results import unfinished_deploy
 from fal_grpc.adapter.log import Log, LogLevel, LogSource
 from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import MachineRequirements, ReturnValue, RunResult, RunState, ServiceURLs
@@ -354,9 +354,9 @@ def test_a_controller_that_cannot_deploy_is_not_told_as_a_broken_connection(stor
         environments=(), machine=MachineRequirements(), application_name="hello", revision_id="rev-1"
     )
     answered = UnavailableError("the bucket refuses: 403", details="the bucket refuses: 403", domain=DOMAIN)
-    told = str(broken_deploy(request, stored=stored, error=answered))
+    told = str(unfinished_deploy(request, stored=stored, error=answered))
     assert "the bucket refuses: 403" in told
     assert "connection" not in told
     assert "is not known" not in told
     lost = UnavailableError("", details="Socket closed")
-    assert "the connection broke (Socket closed)" in str(broken_deploy(request, stored=stored, error=lost))
+    assert "the connection broke (Socket closed)" in str(unfinished_deploy(request, stored=stored, error=lost))

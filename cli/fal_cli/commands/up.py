@@ -184,7 +184,7 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
 
 
 def says_something(announcements: TextIO, log: Path, size: int, *, seconds: float = _START_SECONDS) -> bool:
-    """Wait while a start gets on; return whether it has ended. It gets on while its log grows.
+    """Wait for the announcement, or the process's end, while the log grows. Return whether one came.
 
     Args:
         size: of the log before the start.
