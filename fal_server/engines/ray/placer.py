@@ -121,7 +121,7 @@ class RayPlacer:
         self._now = now
         self._grows_for = timedelta(seconds=grows_seconds)
         self._elapsed = elapsed
-        self._reservations = Reservations("fal", steady=grows_seconds > 0)
+        self._reservations = Reservations("fal", steady=bool(self._grows_for))
         self._asks: dict[str, Wanted] = {}
         self._lasts_until: dict[str, float] = {}
         self._grows_until: dict[str, datetime] = {}
