@@ -252,11 +252,7 @@ class HostService(host_pb2_grpc.HostServicer):
             connection = await self._enter((await anext(request_iterator)).runner_id)
             yield pb.EnterResponse()
 
-        async def incoming() -> AsyncIterator[bytes]:
-            async for request in request_iterator:
-                yield request.data
-
-        async with aclosing(_spliced(connection, incoming(), until_incoming_ends=False)) as outgoing:
+        async with aclosing(_spliced(connection, _data(request_iterator), until_incoming_ends=False)) as outgoing:
             async for data in outgoing:
                 yield pb.EnterResponse(data=data)
 
@@ -266,11 +262,7 @@ class HostService(host_pb2_grpc.HostServicer):
         connection = await self._api_socket.accept()
         yield pb.AcceptResponse()
 
-        async def incoming() -> AsyncIterator[bytes]:
-            async for request in request_iterator:
-                yield request.data
-
-        async with aclosing(_spliced(connection, incoming(), until_incoming_ends=True)) as outgoing:
+        async with aclosing(_spliced(connection, _data(request_iterator), until_incoming_ends=True)) as outgoing:
             async for data in outgoing:
                 yield pb.AcceptResponse(data=data)
 
@@ -297,6 +289,11 @@ class HostService(host_pb2_grpc.HostServicer):
         except NotFound:
             return False
         return True
+
+
+async def _data(requests: AsyncIterator[pb.EnterRequest | pb.AcceptRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request.data
 
 
 async def _spliced(
