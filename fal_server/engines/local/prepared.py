@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fal_server.core.containers import CONTAINER
-from fal_server.core.faults import FailedPrecondition, NotFound
+from fal_server.core.faults import NotFound
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import EnvironmentSpec, Payload
+from fal_server.engines.shim.host import missing_content
 from fal_server.ports import Blobs, Builder, Building, BuiltEnvironment, DeployedFiles, LaunchSpec
 
 
@@ -59,10 +60,7 @@ class Preparer:
         try:
             function, setup, files = await asyncio.to_thread(self._parts, spec)
         except NotFound as fault:
-            raise FailedPrecondition(
-                f"a part of revision {spec.revision_id}'s code or files is missing from the controller's content: "
-                "deploy the app again, or put a backup back"
-            ) from fault
+            raise missing_content(spec) from fault
         return PreparedLaunch(spec=spec, environment=environment, function=function, setup=setup, files=files)
 
     async def _environment(self, packages: EnvironmentSpec, building: Building | None) -> BuiltEnvironment:

@@ -33,7 +33,7 @@ from fal_server.engines.remote.node_door import NodeDoor
 from fal_server.engines.remote.process import NodeShimProcess
 from fal_server.engines.remote.way import Way
 from fal_server.engines.shim.client import ShimClient
-from fal_server.engines.shim.host import Shim
+from fal_server.engines.shim.host import Shim, missing_content
 from fal_server.ports import Blobs, Building, DeployedFiles, LaunchSpec
 
 log = logging.getLogger(__name__)
@@ -238,10 +238,7 @@ class RemoteHost:
         try:
             paths = await asyncio.to_thread(self._paths, spec)
         except NotFound as fault:
-            raise FailedPrecondition(
-                f"a part of revision {spec.revision_id}'s code or files is missing from the controller's content: "
-                "deploy the app again, or put a backup back"
-            ) from fault
+            raise missing_content(spec) from fault
         if not paths:
             return
         asked = pb.LackRequest(contents=[pb.Content(hash=name, account=account) for name, account in paths])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fal_server.core.faults import FailedPrecondition
 from fal_server.core.lifecycle import Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Runner
@@ -90,3 +91,11 @@ class NodeHost(Protocol):
     async def close(self) -> None:
         """End what waits for later runners; the runners go on."""
         ...
+
+
+def missing_content(spec: LaunchSpec) -> FailedPrecondition:
+    """Return the fault for a launch without stored code or files."""
+    return FailedPrecondition(
+        f"a part of revision {spec.revision_id}'s code or files is missing from the controller's content: "
+        "deploy the app again, or put a backup back"
+    )
