@@ -12,9 +12,10 @@ from functools import partial
 from importlib.metadata import version
 
 from fal_server.composition.addresses import Addresses
+from fal_server.composition.content import check_content
 from fal_server.composition.identity import directory_id
 from fal_server.composition.settings import Settings
-from fal_server.composition.shared_secrets import SharedSecrets, check_content
+from fal_server.composition.shared_secrets import SharedSecrets
 from fal_server.composition.state import StateDir
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.store.crypto.master_key import load_master_key

@@ -8,10 +8,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fal_server.composition.content import StoredContent, open_content
+from fal_server.composition.content import StoredContent, check_content, open_content
 from fal_server.composition.moved_content import move_content
 from fal_server.composition.settings import Settings
-from fal_server.composition.shared_secrets import check_content
 from fal_server.composition.state import StateDir
 from fal_server.core.accounts import EachAccount, KnownAccounts
 from fal_server.core.faults import Unavailable

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fal_server.composition.content import StoredContent, open_content
+from fal_server.composition.content import StoredContent, check_content, open_content
 from fal_server.composition.moved_content import move_content
 from fal_server.composition.settings import Settings
-from fal_server.composition.shared_secrets import check_content
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import open_storage
 from fal_server.core.accounts import KnownAccounts
