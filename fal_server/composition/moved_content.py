@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import shutil
-import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from fal_server.composition.state import StateDir
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import AccountId
 from fal_server.ports.files import ObjectStore
+from fal_server.store.files.app_files import original_modes
 
 log = logging.getLogger(__name__)
 _SAID_SECONDS = 10.0
@@ -103,10 +103,9 @@ def _files_of(directory: Path) -> Sequence[Path]:
 
 def _mode_of(path: Path) -> int | None:
     """Return the mode that is part of a file's hash. The owner may read a copy in any case."""
-    kept = stat.S_IFREG | stat.S_IMODE(path.stat().st_mode)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    for mode in (kept, kept & ~stat.S_IRUSR):
+    for mode in original_modes(path.stat().st_mode):
         found = digest.copy()
         found.update(str(mode).encode())
         if found.hexdigest() == path.name:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +18,7 @@ from typing import IO
 from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
 from fal_server.store.bucket.bucket import Bucket
 from fal_server.store.bucket.copies import Copies
+from fal_server.store.files.app_files import kept_mode, original_modes
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 # A use is noted in the bucket once in this time, which is less than the least age of what is deleted.
@@ -76,7 +76,7 @@ class HashedContent:
         self._noted[name] = time.monotonic()
         with suppress(OSError, Unavailable):  # it is fetched when it is needed
             if isinstance(source, Path):
-                self._copies.take(self._key(name), source, _shown(mode))
+                self._copies.take(self._key(name), source, kept_mode(mode))
             else:
                 self._copies.fill(self._key(name), lambda file: _written(file, source, mode))
 
@@ -118,8 +118,7 @@ class HashedContent:
         if name in self._whole:
             return True
         with path.open("rb") as file:
-            kept = stat.S_IFREG | stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            for mode in (kept, kept & ~stat.S_IRUSR):
+            for mode in original_modes(os.fstat(file.fileno()).st_mode):
                 file.seek(0)
                 if self._digest(file, mode) == name:
                     self._whole.add(name)
@@ -163,7 +162,7 @@ class HashedContent:
                 raise Unavailable(
                     f"{key} in {self._bucket.url} was changed: delete it there, then deploy the app again"
                 )
-            return _shown(mode)
+            return kept_mode(mode)
 
         try:
             path = self._copies.fill(key, write)
@@ -255,11 +254,6 @@ def _digest(file: IO[bytes], suffix: bytes = b"") -> str:
     return digest.hexdigest()
 
 
-def _shown(mode: int) -> int:
-    """Return the permissions of a copy, which its owner can always read."""
-    return mode & 0o777 | 0o400
-
-
 def _written(file: IO[bytes], content: bytes, mode: int) -> int:
     file.write(content)
-    return _shown(mode)
+    return kept_mode(mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,17 @@ from fal_server.store.files.content_files import ContentDirectory
 from fal_server.store.files.durable import make_directory, sync_directory
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def kept_mode(mode: int) -> int:
+    """Return the permissions of a stored file, or of a copy. Its owner can always read it."""
+    return mode & 0o777 | 0o400
+
+
+def original_modes(kept: int) -> tuple[int, int]:
+    """Return the modes that are kept as this one. One of them is part of the file's hash."""
+    mode = stat.S_IFREG | stat.S_IMODE(kept)
+    return mode, mode & ~stat.S_IRUSR
 
 
 class DiskAppFiles:
@@ -56,7 +68,7 @@ class DiskAppFiles:
         path = self._place(file_hash)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            draft.chmod(mode & 0o777 | 0o400)
+            draft.chmod(kept_mode(mode))
             draft.replace(path)
             sync_directory(path.parent)
         except OSError as error:
