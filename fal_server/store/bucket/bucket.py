@@ -94,13 +94,7 @@ class Bucket:
         Raises:
             Unavailable: the bucket does not answer.
         """
-        try:
-            obstore.head(self._store, key)
-        except (BaseError, OSError) as error:
-            if self._is_missing(error):
-                return False
-            raise self._trouble(error) from error
-        return True
+        return self.changed_at(key) is not None
 
     def changed_at(self, key: str) -> datetime | None:
         """Return when an object was put last; None if there is none.

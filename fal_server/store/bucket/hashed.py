@@ -51,9 +51,11 @@ class HashedContent:
         self._digest = digest
         self._certain = certain
         self._lock = threading.Lock()
-        # Since these times it must not be deleted, and is known to be there.
+        # When this process used it last: it must not be deleted as unused since an earlier time.
         self._used_at: dict[str, datetime] = {}
+        # When its use was last noted in the bucket, on the monotonic clock: it was there then.
         self._noted: dict[str, float] = {}
+        # Its copy on this machine was compared with the hash.
         self._whole: set[str] = set()
 
     def has(self, name: str) -> bool:
@@ -98,10 +100,10 @@ class HashedContent:
         for each in self._bucket.entries(self._kind):
             used_at = used.pop(each.name, each.changed_at)
             if each.name not in needed and max(each.changed_at, used_at) < before:
-                count += self._delete(each.name, before)
+                count += self.discard(each.name, before)
         for name, used_at in used.items():  # an earlier deletion was cut off, or one of another process is in progress
             if used_at < before:
-                self._delete(name, before)
+                self.discard(name, before)
         with self._lock:
             self._used_at = {name: at for name, at in self._used_at.items() if at >= before}
             recent = time.monotonic() - _NOTED_SECONDS
@@ -109,27 +111,7 @@ class HashedContent:
         self._copies.tidy()
         return count
 
-    def discard(self, name: str, before: datetime) -> None:
-        """Delete one, unless it was used since `before`."""
-        self._delete(name, before)
-
-    def _is_whole(self, name: str, path: Path) -> bool:
-        """Compare a copy's hash, once in this process. Its owner may read it in any case."""
-        if name in self._whole:
-            return True
-        with path.open("rb") as file:
-            for mode in original_modes(os.fstat(file.fileno()).st_mode):
-                file.seek(0)
-                if self._digest(file, mode) == name:
-                    self._whole.add(name)
-                    return True
-        return False
-
-    def _guard(self, name: str) -> None:
-        with self._lock:  # not between a check for the last use and the deletion
-            self._used_at[name] = datetime.now(UTC)
-
-    def _delete(self, name: str, before: datetime) -> bool:
+    def discard(self, name: str, before: datetime) -> bool:
         """Delete one, unless used since `before`; return whether that was done.
 
         Raises:
@@ -151,6 +133,22 @@ class HashedContent:
             self._copies.drop(keys[0])
             self._whole.discard(name)
             return times[0] is not None
+
+    def _is_whole(self, name: str, path: Path) -> bool:
+        """Compare a copy's hash, once in this process. Its owner may read it in any case."""
+        if name in self._whole:
+            return True
+        with path.open("rb") as file:
+            for mode in original_modes(os.fstat(file.fileno()).st_mode):
+                file.seek(0)
+                if self._digest(file, mode) == name:
+                    self._whole.add(name)
+                    return True
+        return False
+
+    def _guard(self, name: str) -> None:
+        with self._lock:  # not between a check for the last use and the deletion
+            self._used_at[name] = datetime.now(UTC)
 
     def _fetched(self, name: str) -> Path:
         key = self._key(name)
