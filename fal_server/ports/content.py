@@ -34,7 +34,7 @@ class Blobs(Protocol):
         """Delete those of these blobs that were last put before this time. Blocking.
 
         Raises:
-            Unavailable: the disk cannot be written.
+            Unavailable: it cannot be deleted now.
         """
         ...
 
@@ -46,7 +46,7 @@ class ContentStore(Protocol):
         """Delete unneeded content, last put or requested before this time. Return how many were deleted.
 
         Raises:
-            Unavailable: the disk cannot be read.
+            Unavailable: it cannot be deleted now.
         """
         ...
 

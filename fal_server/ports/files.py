@@ -145,10 +145,11 @@ class AppFileStore(Protocol):
     """The files of apps, by the client's hash: SHA-256 of the content and the decimal mode."""
 
     def path(self, file_hash: str) -> Path:
-        """Return the path of the file. The file has the permissions that the app sees.
+        """Return the path of the file. The file has the permissions that the app sees. Blocking.
 
         Raises:
             NotFound: it was not uploaded.
+            Unavailable: it is elsewhere, and cannot be fetched now.
         """
         ...
 
@@ -193,7 +194,7 @@ class ObjectStore(Protocol):
         """Move a finished draft here, durably.
 
         Raises:
-            Unavailable: the disk cannot be written.
+            Unavailable: it cannot be stored now.
         """
         ...
 
@@ -202,6 +203,7 @@ class ObjectStore(Protocol):
 
         Raises:
             NotFound: there is no such file.
+            Unavailable: it is elsewhere, and cannot be fetched now.
         """
         ...
 
@@ -213,6 +215,6 @@ class ObjectStore(Protocol):
         """Delete the files of an account, and return how many.
 
         Raises:
-            Unavailable: the disk cannot be written.
+            Unavailable: they cannot be deleted now.
         """
         ...
