@@ -1,6 +1,6 @@
 """Two functions: one served over HTTP, and one that runs once.
 
-Serve the first:
+Serve the first, and call it, where RUN is the address that the deploy printed after "POST", without its last slash:
 
     fal deploy examples/function.py::shout --auth public
     curl RUN/ -H 'Content-Type: application/json' -d '{"text": "hello"}'

@@ -8,7 +8,7 @@ Talk to it, with a line of JSON for each message:
 
     echo '{"number": 4}' | fal api realtime --realtime
 
-A plain call works, too:
+A plain call works, too, where RUN is the address that the deploy printed after "POST", without its last slash:
 
     curl RUN/ -H 'Content-Type: application/json' -d '{"number": 4}'
 

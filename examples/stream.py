@@ -4,7 +4,7 @@ Deploy it:
 
     fal deploy examples/stream.py --auth public
 
-Watch it count, at the address that the deploy printed under "sync":
+Watch it count, where RUN is the address that the deploy printed after "POST", without /stream:
 
     curl -N RUN/stream -H 'Content-Type: application/json' -d '{"until": 5}'
 """

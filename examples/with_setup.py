@@ -9,7 +9,7 @@ It is private, so call it with a key:
 
     curl RUN/ -H "Authorization: Key $FAL_KEY" -H 'Content-Type: application/json' -d '{"number": 1234567}'
 
-RUN is the address that the deploy printed under "sync".
+RUN is the address that the deploy printed after "POST", without its last slash.
 """
 
 import os

@@ -9,7 +9,17 @@ APP = ("cloudpickle", "fastapi", "pydantic", "uvicorn")
 CONTROLLER = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
 """Packages that only the extra `controller` installs."""
 MCP = ("mcp",)
-EXTRAS = {"app": APP, "controller": CONTROLLER, "mcp": MCP}
+EXTRAS = {
+    "app": APP,
+    "controller": CONTROLLER,
+    "mcp": MCP,
+    "plot": ("PIL",),
+    "postgresql": ("asyncpg",),
+    "ray": ("ray",),
+    "s3": ("obstore",),
+    "testing": ("pytest",),
+}
+"""What each extra installs. The extra `profile` is missing, because it installs a program and no module."""
 
 
 def missing(modules: Iterable[str]) -> list[str]:

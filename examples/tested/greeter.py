@@ -4,7 +4,7 @@ Deploy it:
 
     fal deploy examples/tested/greeter.py --auth public
 
-Call it, where RUN is the address that the deploy printed under "sync":
+Call it, where RUN is the address that the deploy printed after "POST", without its last slash:
 
     curl RUN/ -H 'Content-Type: application/json' -d '{"name": "Ada"}'
 """

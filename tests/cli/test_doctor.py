@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fal_cli.main import main
 from fal_cli.version import VERSION
 from fal_grpc.v1 import app_pb2
 from tests.support.containers import make_engine
+from tests.support.controller import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,15 @@ def diagnosis(home, capsys):
         return code, json.loads(text)
 
     return run
+
+
+def test_it_knows_every_extra_with_a_module(controller, monkeypatch, diagnosis):
+    monkeypatch.setenv("FAL_KEY", "kid:very-secret")
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult()
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    known = {name.removeprefix("extra ") for name in diagnosis()[1] if name.startswith("extra ")}
+    assert known == extras.keys() - {"profile"}
 
 
 def problems(document):

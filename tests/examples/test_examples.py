@@ -48,6 +48,8 @@ def test_it_says_how_to_deploy_and_call_it(name):
     assert text is not None
     assert f"fal deploy examples/{name}" in text
     assert "curl" in text
+    assert "RUN/" in text
+    assert 'RUN is the address that the deploy printed after "POST"' in " ".join(text.split())
 
 
 def test_hello(start):
