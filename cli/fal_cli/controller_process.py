@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError
+from fal_cli.options import path_type
 
 if TYPE_CHECKING:
     from fal_cli.parser import FalParser
@@ -176,7 +177,7 @@ def add_state_dir_option(parser: FalParser) -> None:
     """Add --state-dir, whose default is FAL_STATE_DIR."""
     parser.add_argument(
         "--state-dir",
-        type=Path,
+        type=path_type,
         metavar="DIR",
         default=default_state_dir(),
         help="Where the controller keeps its data (defaults to FAL_STATE_DIR, else ~/.fal/controller).",

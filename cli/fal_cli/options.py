@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
@@ -151,6 +152,13 @@ def int_type(text: str) -> int:
     if abs(number) > MAX_INT32:
         raise argparse.ArgumentTypeError(f"'{text[:_MAX_DIGITS]}' is too big: at most {MAX_INT32}")
     return number
+
+
+def path_type(text: str) -> Path:
+    """Read a path, for argparse. An empty one, as of an unset variable, would be the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: give one; an unset variable may be why")
+    return Path(text)
 
 
 def seconds_type(text: str) -> float:

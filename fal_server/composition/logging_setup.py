@@ -33,6 +33,11 @@ class OwnLogFile(RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
 
+def write_error(message: str) -> None:
+    """Write why the process ends to standard error."""
+    sys.stderr.write(f"Error: {message}\n")
+
+
 def set_up_logging(path: Path | None, *, debug: bool) -> None:
     """Log to a file, or to standard error if there is none."""
     logging.basicConfig(

@@ -18,37 +18,47 @@ from pathlib import Path
 
 import uvloop
 
+from fal_server.composition.conflicts import conflict
 from fal_server.composition.controller import EXIT_IN_USE, Controller
 from fal_server.composition.files import socket_path
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
-from fal_server.composition.logging_setup import set_up_logging
+from fal_server.composition.logging_setup import set_up_logging, write_error
 from fal_server.composition.machine_types import read_machine_types
-from fal_server.composition.options import add_options, gpu_counts, is_loopback, path_option
+from fal_server.composition.options import add_options, gpu_counts, path_option
 from fal_server.composition.settings import Settings
 from fal_server.composition.shared_directories import SharedDirectory, check_shared, shared_directory
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
-from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
+from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.machines import MachineTypes
 from fal_server.engines.local.machine import few_files, raise_descriptor_limit
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 _FOR_ONE_START = ("--adopt-copy", "--new-database", "--new-key")
 log = logging.getLogger("fal_server")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, fail: Callable[[str], None] = write_error) -> int:
     """Run a controller until a signal stops it.
 
     SIGTERM, SIGINT and SIGHUP also stop runners, SIGUSR1 leaves them serving. A second signal stops at once. So does
     the end of the process that holds the other end of --while-fd.
 
+    Args:
+        arguments: the command line; None takes the process's own.
+        fail: shows why it ends.
+
     Returns:
-        0 after an orderly stop, 3 if the state directory is in use, 1 if the controller could not start.
+        0 after an orderly stop, 2 if options contradict each other, 3 if the state directory is in use, 1 if the
+        controller could not start.
     """
     options = _parser().parse_args(arguments)
+    if wrong := conflict(options, os.environ):
+        fail(wrong)
+        return EXIT_USAGE
     set_up_logging(options.log_file, debug=options.debug)
     try:
         raise_descriptor_limit()
@@ -56,10 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.warning("%s", few)
         state = StateDir(options.state_dir, options.content_dir)
         database = options.database or os.environ.get("FAL_DATABASE_URL") or None
-        _check_standby(options, database)
-        _check_ray(options)
-        _check_content(options)
-        _check_ports(options)
+        _check_installed(options)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)
             settings = Settings(
@@ -101,10 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start_over = partial(_start_over, sys.argv[1:] if arguments is None else arguments, options.while_fd)
             return uvloop.run(_serve(state, settings, options.ready_fd, options.while_fd, start_over))
     except FailedPrecondition as fault:
-        sys.stderr.write(f"Error: {fault.message}\n")
+        fail(fault.message)
         return EXIT_IN_USE
     except Fault as fault:
-        sys.stderr.write(f"Error: {fault.message}\n")
+        fail(fault.message)
         return EXIT_FAILED
     finally:
         if options.temporary and options.while_fd is not None and _is_closed(options.while_fd):
@@ -209,84 +216,28 @@ def _shared(options: argparse.Namespace, state: StateDir) -> tuple[SharedDirecto
     return shared
 
 
-def _check_standby(options: argparse.Namespace, database: str | None) -> None:
-    """Refuse a standby that would lack the code of the apps.
+def _check_installed(options: argparse.Namespace) -> None:
+    """Refuse options for which a program or a package is missing here.
 
     Raises:
-        InvalidArgument: an option is missing.
+        Unavailable: it is missing.
     """
-    if options.standby and database is None:
-        raise InvalidArgument("standby", "--standby needs the PostgreSQL database of the other: --database")
-    if options.standby and options.content_dir is None and options.content is None:
-        raise InvalidArgument(
-            "standby",
-            "--standby needs --content, a bucket, or --content-dir, a directory, that this controller and the others "
-            "share: what takes over needs the code of the apps",
-        )
-
-
-def _check_content(options: argparse.Namespace) -> None:
-    """Refuse a bucket beside a directory, or without what speaks S3.
-
-    Raises:
-        InvalidArgument: both are given, or a package is missing.
-    """
-    if options.content is None:
-        return
-    if options.content_dir is not None:
-        raise InvalidArgument("content", "--content and --content-dir are two places for the same: leave one out")
-    if find_spec("obstore") is None:
-        raise InvalidArgument("content", "--content needs a package that speaks S3: pip install 'fal-grpc[s3]'")
-
-
-def _check_ports(options: argparse.Namespace) -> None:
-    """Refuse one port for both listeners.
-
-    Raises:
-        InvalidArgument: they are the same, and not 0.
-    """
-    if options.port == options.grpc_port != 0:
-        raise InvalidArgument(
-            "grpc_port",
-            f"--port and --grpc-port are both {options.port}: --port answers gRPC, too; leave --grpc-port out, or "
-            "choose another",
-        )
-
-
-def _check_ray(options: argparse.Namespace) -> None:
-    """Refuse what would need Ray without it.
-
-    Raises:
-        InvalidArgument: an option is missing, or no Ray is installed.
-    """
+    if options.content is not None and find_spec("obstore") is None:
+        raise Unavailable("--content needs a package that speaks S3: pip install 'fal-grpc[s3]'")
     if options.engine != "ray":
-        if options.ray_address != "auto" or options.ray_python is not None or options.engine_grows:
-            raise InvalidArgument("engine", "--ray-address, --ray-python and --engine-grows go with --engine ray")
-    elif options.ray_python is None and find_spec("ray") is None:
-        raise InvalidArgument(
-            "engine",
+        return
+    if options.ray_python is None and find_spec("ray") is None:
+        raise Unavailable(
             "--engine ray needs Ray, in the versions of the cluster: pip install 'fal-grpc[ray]', or name the Python "
-            "that has it with --ray-python",
+            "that has it with --ray-python"
         )
-    elif options.ray_python is not None and shutil.which(str(options.ray_python)) is None:
-        raise InvalidArgument("ray_python", f"--ray-python {options.ray_python} is no program")
+    if options.ray_python is not None and shutil.which(str(options.ray_python)) is None:
+        raise Unavailable(f"--ray-python {options.ray_python} is no program")
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:
-    """Return the TLS settings; any TLS option enables TLS.
-
-    Raises:
-        InvalidArgument: keys would go over the network in plaintext.
-    """
-    if not (options.tls or options.tls_cert or options.tls_key or options.tls_name):
-        if not is_loopback(options.host):
-            raise InvalidArgument(
-                "host",
-                f"--host {options.host} can be reached from other machines, and keys would travel in plaintext: add "
-                "--tls (with --tls-name for the name that they use) or --tls-cert and --tls-key",
-            )
-        if options.tls_client_ca:
-            raise InvalidArgument("tls_client_ca", "--tls-client-ca needs TLS: add --tls, or --tls-cert and --tls-key")
+    """Return the TLS settings; any TLS option enables TLS."""
+    if not (options.tls or options.tls_cert or options.tls_name):
         return None
     return TlsSettings(
         certificate=options.tls_cert,

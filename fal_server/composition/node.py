@@ -18,10 +18,11 @@ import uvloop
 
 from fal_runner.isolation.levels import Isolation
 from fal_server.builders import Builders, BuildSandboxes, ContainerBuilder, EngineTrials, VirtualenvBuilder
+from fal_server.composition.conflicts import gpu_conflict
 from fal_server.composition.execution import build_limits, describe_machine
 from fal_server.composition.files import socket_path, socket_variables
 from fal_server.composition.isolation import choose_isolation
-from fal_server.composition.logging_setup import set_up_logging
+from fal_server.composition.logging_setup import set_up_logging, write_error
 from fal_server.composition.options import add_node_options, gpu_counts, is_unspecified, path_option
 from fal_server.composition.state import StateDir
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
@@ -45,16 +46,24 @@ log = logging.getLogger("fal_server")
 _STOP_SECONDS = 2.0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, fail: Callable[[str], None] = write_error) -> int:
     """Run a node until a signal stops it; its runners go on.
 
+    Args:
+        arguments: the command line; None takes the process's own.
+        fail: shows why it ends.
+
     Returns:
-        0 after an orderly stop, 3 if the directory is in use, 1 if it could not start.
+        0 after an orderly stop, 2 if options contradict each other, 3 if the directory is in use, 1 if it could not
+        start.
     """
     parser = argparse.ArgumentParser(prog="fal node up", description="Run runners of a controller elsewhere.")
     parser.add_argument("--state-dir", type=path_option, required=True, help="where the node keeps its data")
     add_node_options(parser)
     options = parser.parse_args(arguments)
+    if wrong := gpu_conflict(options.gpu):
+        fail(wrong)
+        return 2
     set_up_logging(None, debug=False)
     try:
         raise_descriptor_limit()
@@ -62,10 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with state.held():
             return uvloop.run(_serve(state, options, _say))
     except FailedPrecondition:
-        sys.stderr.write(f"Error: another process runs on {options.state_dir}: --node-dir chooses another directory\n")
+        fail(f"another process runs on {options.state_dir}: --node-dir chooses another directory")
         return 3
     except Fault as fault:
-        sys.stderr.write(f"Error: {fault.message}\n")
+        fail(fault.message)
         return 1
 
 

@@ -273,6 +273,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
     tls.add_argument(
         "--tls-name",
         action="append",
+        type=_tls_name,
         default=[],
         metavar="NAME",
         help="A further host name for the certificate. May be repeated.",
@@ -512,6 +513,17 @@ def _host_name(text: str) -> str:
     return text
 
 
+def _tls_name(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not is_host_name(text.removeprefix("*.")):  # the first label may be a wildcard
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is neither a host name nor an address: write box.example, or 10.0.0.5"
+            ) from None
+    return text
+
+
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         network = ipaddress.ip_network(text, strict=False)
@@ -555,8 +567,10 @@ def database_url(text: str) -> str:
 def _gpu(text: str) -> str:
     """Check `GPU-H100=2`, or `GPU-H100` for one GPU."""
     label, separator, count = text.partition("=")
-    if not label.upper().startswith("GPU") or (separator and not (count.isascii() and count.isdigit())):
+    if not label.upper().startswith("GPU"):
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form GPU-<model>=<count>, such as GPU-H100=2")
-    if separator and (len(count) > _MOST_DIGITS or int(count) > _MOST_GPUS):
-        raise argparse.ArgumentTypeError(f"'{text}' has too many GPUs: use a number from 0 to {_MOST_GPUS}")
+    if separator and not (
+        count.isascii() and count.isdigit() and len(count) <= _MOST_DIGITS and int(count) <= _MOST_GPUS
+    ):
+        raise argparse.ArgumentTypeError(f"'{text}' has no number of GPUs from 0 to {_MOST_GPUS} after =")
     return text

@@ -22,7 +22,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fal_server.aio.rounds import every
 from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.faults import Fault, Unavailable
-from fal_server.core.names import is_host_name
 from fal_server.engines.remote.certificates import certificate_builder, key_bytes, name_of
 from fal_server.http.routes.hosts import CLOUD_HOSTS
 from fal_server.store.files.durable import write_draft
@@ -82,11 +81,9 @@ class Certificates:
         self._local: LocalAuthority | None = None
         if settings.certificate is not None and settings.key is not None:
             self._files = (settings.certificate, settings.key)
-        elif settings.certificate is None and settings.key is None:
+        else:
             self._local = LocalAuthority(directory, (*NAMES, *settings.names), now)
             self._files = self._local.leaf_files
-        else:
-            raise Unavailable("--tls-cert and --tls-key belong together: give both, or none for a local authority")
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if settings.client_authorities is not None:
@@ -324,10 +321,7 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        pass
-    if not is_host_name(name.removeprefix("*.")):  # the first label may be a wildcard
-        raise Unavailable(f"--tls-name {name!r} is neither a host name nor an address: write box.example, or 10.0.0.5")
-    return x509.DNSName(name)
+        return x509.DNSName(name)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,9 +87,10 @@ def test_with_tls_this_client_and_the_exports_trust_the_local_authority(state_di
 
 
 def test_from_up_to_down(state_dir, capsys):
-    done = fal("up", "--detach", "--port", "0")
+    done = fal("up", "--detach", "--port", "0", "--region", "us-east")
     assert done.returncode == 0, done.stderr
     assert "The controller is up" in done.stdout
+    assert "\n  region     us-east\n" in done.stdout
     assert "Starting the controller" in done.stderr
     controller = find_controller(state_dir)
     assert controller is not None
@@ -106,7 +109,9 @@ def test_from_up_to_down(state_dir, capsys):
     assert status["url"] == f"http://127.0.0.1:{controller.port}"
     assert (status["apps"], status["runners"]) == (0, 0)
     assert main(["status"]) == 0
-    assert f"running (pid {controller.pid})" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"running (pid {controller.pid})" in shown
+    assert "\nRegion:      us-east\n" in shown
 
     assert main(["env"]) == 0
     variables = exported(capsys.readouterr().out)
@@ -192,6 +197,8 @@ def test_each_of_several_machines_is_named():
     )
     assert machine_lines(node, named=False) == "  limits     memory: cgroup v2\n"
     assert machine_lines(node, named=True) == "  limits     box2: memory: cgroup v2\n"
+    there = replace(node, region="us-east")
+    assert machine_lines(there, named=True) == "  region     box2: us-east\n  limits     box2: memory: cgroup v2\n"
 
 
 def test_in_the_foreground_until_ctrl_c(state_dir):
@@ -223,6 +230,33 @@ def test_a_start_that_fails_says_why(state_dir, flags):
     assert done.stdout == ""
     assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
     assert done.stderr.count("Error: ") == 1
+
+
+@pytest.mark.parametrize("command", [["up"], ["up", "--detach"], ["node", "up"]])
+def test_an_error_fits_the_terminal(state_dir, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FAL_NODE_DIR", str(tmp_path / "node"))
+    ours, theirs = os.openpty()
+    with socket.socket() as taken, os.fdopen(ours, "rb", buffering=0) as terminal:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with subprocess.Popen(
+            [*FAL, *command, "--host", "127.0.0.1", "--port", str(port), "--isolation", "view"], stderr=theirs
+        ) as process:
+            os.close(theirs)
+            text = "".join(pieces(terminal))
+    assert process.returncode == 1
+    error = re.sub(r"\x1b\[[0-9;]*m", "", text).partition("Error: ")[2].splitlines()
+    assert f"127.0.0.1:{port} cannot be listened on" in " ".join(error)
+    assert max(len(line) for line in error if " " in line) <= 60, "a path may be longer"
+
+
+def pieces(terminal):
+    """Yield what is written to a terminal until it is closed."""
+    with suppress(OSError):  # the kernel's way to say that
+        while piece := terminal.read(1 << 16):
+            yield piece.decode()
 
 
 def test_nothing_runs(state_dir, capsys):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fal_cli.main import build_parser
-from fal_server.composition.main import main
 from fal_server.composition.options import add_options, as_arguments
 from fal_server.composition.settings import Settings
 from fal_server.composition.tls import TlsSettings
@@ -90,6 +89,9 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         "--allowed-host=*.box.example",
         "--webhook-allow=example.com",
         "--webhook-allow=10.0.0.1/8",
+        *(f"--tls-name={name}" for name in ("bad name!", "", "a..b", "-a", "*", "a.*.b", "é.example", "x" * 64)),
+        "--tls-name=https://box",
+        "--tls-name=box:7400",
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
@@ -109,6 +111,9 @@ def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
         ("--webhook-allow=10.0.0.0/99", "'10.0.0.0/99' is not a network such as 10.0.0.0/8\n"),
         ("--webhook-allow=10.0.0.1/8", "use 10.0.0.0/8 for all of it"),
         ("--host=127.0.0.1:7400", "--port has the port"),
+        ("--gpu=GPU-A=-1", "'GPU-A=-1' has no number of GPUs from 0 to 1000 after ="),
+        ("--gpu=GPU-A=abc", "'GPU-A=abc' has no number of GPUs from 0 to 1000 after ="),
+        ("--gpu=GPU-A=1001", "'GPU-A=1001' has no number of GPUs from 0 to 1000 after ="),
     ],
 )
 def test_a_refusal_names_what_to_give(wrong, message, capsys):
@@ -117,12 +122,6 @@ def test_a_refusal_names_what_to_give(wrong, message, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args([wrong])
     assert message in capsys.readouterr().err
-
-
-def test_the_two_ports_differ(tmp_path, capsys):
-    ports = ["--port", "7556", "--grpc-port", "7556"]
-    assert main(["--state-dir", str(tmp_path / "state"), *ports]) == 1
-    assert "--port and --grpc-port are both 7556" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -135,6 +134,11 @@ def test_the_two_ports_differ(tmp_path, capsys):
         ["up", "--tls-key="],
         ["up", "--tls-client-ca="],
         ["node", "up", "--node-dir="],
+        *(
+            [*command.split(), "--state-dir="]
+            for command in ("up", "down", "status", "env", "doctor", "node join", "node list")
+        ),
+        ["doctor", "--bundle="],
     ],
 )
 def test_an_empty_path_is_not_the_current_directory(given, capsys):
@@ -154,18 +158,6 @@ def test_a_receiver_of_spans_is_an_address_without_a_password(wrong, capsys):
     said = capsys.readouterr().err
     assert "argument --traces: this is not an http or https URL without a password" in said
     assert "secret" not in said
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box.example"])
-def test_no_keys_go_over_the_network_in_plaintext(host, tmp_path, capsys):
-    assert main(["--state-dir", str(tmp_path / "state"), "--host", host]) == 1
-    assert "add --tls" in capsys.readouterr().err
-
-
-def test_certificates_are_asked_for_over_tls_alone(tmp_path, capsys):
-    arguments = ["--state-dir", str(tmp_path / "state"), "--tls-client-ca", str(tmp_path / "ca.pem")]
-    assert main(arguments) != 0
-    assert "--tls-client-ca needs TLS: add --tls" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

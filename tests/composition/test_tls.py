@@ -148,14 +148,6 @@ def test_own_certificates_are_checked_and_taken_over_when_they_change(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["bad name!", "", "a..b", "-a", "*", "a.*.b", "é.example", "x" * 64, "https://box", "box:7400"]
-)
-def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Unavailable, match=r"neither a host name nor an address"):
-        Certificates(tmp_path, TlsSettings(names=(name,)), ManualNow())
-
-
-@pytest.mark.parametrize(
     "name", ["box", "box.example", "*.box.example", "xn--bcher-kva.example", "10.0.0.5", "fd00::1"]
 )
 def test_a_name_that_is_one(tmp_path: Path, name: str) -> None:
@@ -186,8 +178,6 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
     ):
         with pytest.raises(Unavailable, match=message):
             check_pair(*pair, now)
-    with pytest.raises(Unavailable, match="belong together"):
-        Certificates(tmp_path, TlsSettings(certificate=good), ManualNow())
     (tmp_path / "ca.key").write_text("broken")
     with pytest.raises(Unavailable, match="remove that directory"):
         Certificates(tmp_path, TlsSettings(), ManualNow())

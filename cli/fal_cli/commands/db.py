@@ -6,12 +6,12 @@ import argparse
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.controller_process import add_state_dir_option
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.options import path_type
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.counting import counted
 from fal_cli.presentation.output import print_line, shown_bytes
@@ -49,7 +49,7 @@ def add_arguments(parser: FalParser) -> None:
     )
     backup.epilog = _BACKUP_EPILOG
     add_state_dir_option(backup)
-    backup.add_argument("target", type=Path, metavar="DIR", help="The directory to make.")
+    backup.add_argument("target", type=path_type, metavar="DIR", help="The directory to make.")
     backup.add_argument(
         "--database", metavar="URL", help="The controller's PostgreSQL database (defaults to FAL_DATABASE_URL)."
     )

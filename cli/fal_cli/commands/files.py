@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
 from fal_cli.ids import REMOTE_PATHS
 from fal_cli.interrupts import interrupts
-from fal_cli.options import add_client_options, open_client
+from fal_cli.options import add_client_options, open_client, path_type
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, sort_items, write_items
 from fal_cli.presentation.output import print_note, shown_time
@@ -72,10 +71,10 @@ def add_arguments(parser: FalParser) -> None:
     download = add_command(commands, "download", "Download files.", _download, epilog=_EPILOG)
     add_client_options(download)
     complete_ids(download.add_argument("remote_path", help="Remote path to download"), REMOTE_PATHS)
-    download.add_argument("local_path", type=Path, help="Local path to download to")
+    download.add_argument("local_path", type=path_type, help="Local path to download to")
     upload = add_command(commands, "upload", "Upload files.", _upload, epilog=_EPILOG)
     add_client_options(upload)
-    upload.add_argument("local_path", type=Path, help="Local path to upload")
+    upload.add_argument("local_path", type=path_type, help="Local path to upload")
     complete_ids(upload.add_argument("remote_path", help="Remote path to upload to"), REMOTE_PATHS)
     upload_url = add_command(commands, "upload-url", "Upload file from URL.", _upload_url, epilog=_EPILOG)
     add_client_options(upload_url)

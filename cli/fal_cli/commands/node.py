@@ -18,9 +18,9 @@ from fal_cli.controller_process import (
     require_controller,
 )
 from fal_cli.exit_codes import CommandError
-from fal_cli.options import add_output_options
+from fal_cli.options import add_output_options, path_type
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import print_line, print_note, write_document, write_table
+from fal_cli.presentation.output import print_error, print_line, print_note, write_document, write_table
 from fal_cli.presentation.table import Column
 from fal_cli.prompts import add_yes_option, ask_secret, confirm
 
@@ -41,14 +41,14 @@ _COLUMNS = (
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal node` and its sub-commands."""
-    from fal_server.composition.options import add_node_options, path_option
+    from fal_server.composition.options import add_node_options
 
     commands = add_commands(parser)
     up = add_command(commands, "up", "Let a controller elsewhere run runners on this machine.", _up)
     up.epilog = _UP_EPILOG
     up.add_argument(
         "--node-dir",
-        type=path_option,
+        type=path_type,
         metavar="DIR",
         default=Path(os.environ.get("FAL_NODE_DIR") or "~/.fal/node").expanduser(),
         help="Where the node keeps its data (defaults to FAL_NODE_DIR, else ~/.fal/node).",
@@ -81,7 +81,7 @@ def _up(args: argparse.Namespace) -> int:
     from fal_server.composition.node import main
     from fal_server.composition.options import node_arguments
 
-    return main(["--state-dir", str(args.node_dir.absolute()), *node_arguments(args)])
+    return main(["--state-dir", str(args.node_dir.absolute()), *node_arguments(args)], fail=print_error)
 
 
 def _join(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fal_cli.completion import complete_words
 from fal_cli.exit_codes import CommandError
+from fal_cli.options import path_type
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_local_list, write_items
 from fal_cli.presentation.output import print_note
@@ -54,7 +55,7 @@ def add_arguments(parser: FalParser) -> None:
     install = add_command(commands, "install", "Write all skills into a folder that an agent reads.", _install)
     install.add_argument(
         "directory",
-        type=Path,
+        type=path_type,
         nargs="?",
         default=_USUAL,
         metavar="DIR",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
 from fal_cli.presentation.nodes import node_document, shown_bounds, shown_gpus
-from fal_cli.presentation.output import print_error, print_note, write_document
+from fal_cli.presentation.output import print_error, print_line, print_note, write_document
 from fal_cli.presentation.ray import shown_ray
 
 if TYPE_CHECKING:
@@ -64,10 +63,12 @@ def _status(args: argparse.Namespace) -> int:
     for node in nodes:
         if len(nodes) > 1:
             lines.append(f"Node:        {node.name}" + (f" ({node.trouble})" if node.trouble else ""))
+        if node.region:
+            lines.append(f"Region:      {node.region}")
         lines.append(f"Limits:      {shown_bounds(node.bounds)}")
         lines.append(f"GPUs:        {shown_gpus(node.gpus)}")
         lines += [f"             {gpu.id} {gpu.label}: runner {gpu.runner_id}" for gpu in node.gpus if gpu.runner_id]
-    sys.stdout.write("\n".join(lines) + "\n")
+    print_line("\n".join(lines))
     return ExitCode.OK
 
 
@@ -97,7 +98,7 @@ def _show_standby(args: argparse.Namespace, controller: ControllerProcess) -> in
         f"State dir:   {controller.state_dir}",
         f"Uptime:      {timedelta(seconds=int(controller.uptime_seconds()))}",
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    print_line("\n".join(lines))
     return ExitCode.OK
 
 

@@ -21,7 +21,7 @@ from fal_cli.local_profile import write_profile
 from fal_cli.other_package import other_package
 from fal_cli.parser import FalParser
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
-from fal_cli.presentation.output import print_line, print_note
+from fal_cli.presentation.output import print_error, print_line, print_note
 
 if TYPE_CHECKING:
     from fal.api import NodeInfo
@@ -68,12 +68,15 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _up(args: argparse.Namespace) -> int:
+    from fal_server.composition.conflicts import conflict
     from fal_server.composition.options import as_arguments
 
     if sys.platform != "linux":
         raise CommandError("a controller needs Linux; on this system the client works, with a controller elsewhere")
     if args.print and not args.install:
         raise CommandError("--print goes with --install", ExitCode.USAGE)
+    if wrong := conflict(args, os.environ):
+        raise CommandError(wrong, ExitCode.USAGE)
     state_dir = args.state_dir.absolute()
     if args.print:
         return _print_unit(state_dir, ["--state-dir", str(state_dir), *as_arguments(args)])
@@ -149,7 +152,7 @@ def _foreground(state_dir: Path, arguments: list[str]) -> int:
     greeter = threading.Thread(target=greet, daemon=True)
     greeter.start()
     # The controller closes its end after writing; if it fails earlier, nobody waits for the greeting.
-    return 1 if serve([*arguments, "--ready-fd", str(writer)]) else 0
+    return 1 if serve([*arguments, "--ready-fd", str(writer)], fail=print_error) else 0
 
 
 def _detached(state_dir: Path, arguments: list[str]) -> int:
@@ -258,7 +261,8 @@ def machine_lines(node: NodeInfo, *, named: bool) -> str:
     """Return the lines about a machine. Where there are several, each line has the name."""
     name = f"{node.name}: " if named else ""
     gpus = f"  GPUs       {name}{shown_gpus(node.gpus)}\n" if node.gpus else ""
-    return f"  limits     {name}{shown_bounds(node.bounds)}\n{gpus}"
+    region = f"  region     {name}{node.region}\n" if node.region else ""
+    return f"{region}  limits     {name}{shown_bounds(node.bounds)}\n{gpus}"
 
 
 def _greet_standby(controller: ControllerProcess, ending: str, profile: str) -> None:

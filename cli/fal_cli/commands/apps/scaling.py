@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS
-from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client, path_type
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.counting import counted
 from fal_cli.presentation.output import print_line, print_note, shown_clock, shown_time, write_document, write_table
@@ -53,7 +53,7 @@ def add_commands_to(commands: Commands) -> None:
     simulate.add_argument(
         "--trace",
         required=True,
-        type=Path,
+        type=path_type,
         metavar="FILE",
         help="Requests: CSV or JSON lines with time (seconds, or ISO timestamps) and duration (seconds).",
     )
@@ -67,7 +67,9 @@ def add_commands_to(commands: Commands) -> None:
         metavar="SECONDS",
         help="How long a start takes (defaults to 5).",
     )
-    simulate.add_argument("--output-file", type=Path, metavar="FILE", help="Also draw a picture: a .svg or .png file.")
+    simulate.add_argument(
+        "--output-file", type=path_type, metavar="FILE", help="Also draw a picture: a .svg or .png file."
+    )
     add_output_options(simulate)
 
 

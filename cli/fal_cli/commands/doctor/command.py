@@ -11,7 +11,7 @@ from fal_cli.commands.doctor.client import check_installation, check_settings, f
 from fal_cli.commands.doctor.machine import check_machine
 from fal_cli.controller_process import add_state_dir_option
 from fal_cli.exit_codes import ExitCode
-from fal_cli.options import add_output_options
+from fal_cli.options import add_output_options, path_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import fitted, print_note, write_document
 from fal_cli.presentation.printable import visible
@@ -35,7 +35,10 @@ def add_arguments(parser: FalParser) -> None:
     parser.set_defaults(state_dir=None)
     parser.beyond(
         parser.add_argument(
-            "--bundle", type=Path, metavar="FILE", help="Write a report for others to FILE, a .tar.gz without secrets."
+            "--bundle",
+            type=path_type,
+            metavar="FILE",
+            help="Write a report for others to FILE, a .tar.gz without secrets.",
         )
     )
     add_output_options(parser)

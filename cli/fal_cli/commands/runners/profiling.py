@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import RUNNERS
-from fal_cli.options import add_client_options, add_output_options, int_type
+from fal_cli.options import add_client_options, add_output_options, int_type, path_type
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.output import print_note, write_document
 from fal_cli.presentation.printable import visible
@@ -100,7 +100,7 @@ def add_command_to(commands: Commands) -> None:
     parser = add_command(commands, "profile", _HELP, _profile, epilog=_EPILOG, published=False)
     add_client_options(parser)
     complete_ids(parser.add_argument("id", help="Runner ID."), RUNNERS)
-    parser.add_argument("--flame", type=Path, metavar="FILE.svg", help="Write a flame graph to this file.")
+    parser.add_argument("--flame", type=path_type, metavar="FILE.svg", help="Write a flame graph to this file.")
     parser.add_argument(
         "--seconds", type=_seconds, metavar="N", help=f"How long to sample for --flame. Default: {_SECONDS}."
     )
