@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fal.config import truthy
 from fal_grpc.channel import check_private
@@ -15,6 +16,7 @@ from fal_grpc.target import Target, parse_target
 if TYPE_CHECKING:
     from fal.settings import Settings
 
+_VARIABLES = ("FAL_RUN_HOST", "FAL_QUEUE_RUN_HOST", "FAL_WS_RUN_HOST", "FAL_REST_HOST")
 _PLAINTEXT = ("ISOLATE_TEST_MODE", "ISOLATE_AUTH_DISABLED")
 
 
@@ -69,6 +71,13 @@ def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> H
         queue=checked(queue, "FAL_QUEUE_RUN_HOST"),
         ws=checked(ws, "FAL_WS_RUN_HOST"),
     )
+
+
+def variable_of(url: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the variable that has a URL's host. None means that the controller's own address has it."""
+    host = urlsplit(url).netloc
+    values = ((name, environ.get(name, "").rpartition("://")[2]) for name in _VARIABLES)
+    return next((name for name, value in values if value.partition("/")[0].strip() == host), None)
 
 
 def base_url(text: str, target: Target, environ: Mapping[str, str], *, source: str) -> str:

@@ -52,7 +52,7 @@ class HttpStream:
 
     def chunks(self) -> Generator[bytes, None, None]:
         """Yield the body as it arrives."""
-        with translated(str(self._response.url), self._options.start_command):
+        with translated(str(self._response.url), self._options):
             yield from self._response.iter_bytes()
 
     def events(self) -> Generator[ServerSentEvent, None, None]:
@@ -98,7 +98,7 @@ class HttpClient:
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
             with (
-                translated(url, self._options.start_command),
+                translated(url, self._options),
                 client.stream(
                     request.method,
                     url,

@@ -52,7 +52,7 @@ class AsyncHttpStream:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""
-        with translated(str(self._response.url), self._options.start_command):
+        with translated(str(self._response.url), self._options):
             async for chunk in self._response.aiter_bytes():
                 yield chunk
 
@@ -99,7 +99,7 @@ class AsyncHttpClient:
         """
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
-            with translated(url, self._options.start_command):
+            with translated(url, self._options):
                 async with client.stream(
                     request.method,
                     url,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
+from fal.hosts import variable_of
 from fal_grpc.channel import client_certificate, root_certificates
 from fal_grpc.channel import user_agent as user_agent
 from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError, not_running
@@ -271,12 +272,12 @@ def tls_context(options: ChannelOptions) -> ssl.SSLContext:
 
 
 @contextmanager
-def translated(url: str, start: str) -> Generator[None]:
+def translated(url: str, options: ChannelOptions) -> Generator[None]:
     """Raise the client's own error for any error of httpx.
 
     Args:
         url: where the request goes.
-        start: the command that starts the controller if it is on this machine.
+        options: what starts the controller if it is on this machine, and what names it.
     """
     import httpx
 
@@ -284,7 +285,8 @@ def translated(url: str, start: str) -> Generator[None]:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         raise UnavailableError(
-            f"Could not reach {without_query(url)}: {_reason(error)}. {not_running(start)}"
+            f"Could not reach {without_query(url)}: {_reason(error)}. "
+            f"{not_running(options.start_command, variable_of(url) or options.named_by)}"
         ) from None
 
 

@@ -100,7 +100,7 @@ def resolve(
     return Settings(
         target=target,
         credentials=found,
-        options=_options(environ, partial(_file, config, chosen, target_by)),
+        options=_options(environ, chosen, target_by, partial(_file, config, chosen, target_by)),
         rest_url=rest_url,
         account_url=account_url,
         profile=chosen,
@@ -139,7 +139,7 @@ def find_target(
     targets = parse_targets(text, plaintext=plaintext, source=source)
     if len(targets) == 1:
         return targets[0], source
-    options = _options(environ, partial(_file, config, profile, source))
+    options = _options(environ, profile, source, partial(_file, config, profile, source))
     return choose(targets, root_certificates(options, environ)), source
 
 
@@ -215,7 +215,18 @@ def _by_profile(profile: str | None) -> str:
     return f"host of profile {profile!r}"
 
 
-def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) -> ChannelOptions:
+def _named_by(profile: str | None, target_by: str) -> str:
+    """Return what has the controller's address, for people to change it."""
+    if target_by == _by_profile(profile):
+        return f"profile {profile!r} (`fal profile host` changes it)"
+    return {"host": "the argument host", DEFAULT_SOURCE: "no setting (FAL_HOST names another)"}.get(
+        target_by, target_by
+    )
+
+
+def _options(
+    environ: Mapping[str, str], profile: str | None, target_by: str, file_of: Callable[[str], Path | None]
+) -> ChannelOptions:
     own, key = environ.get("FAL_CLIENT_CERT_FILE"), environ.get("FAL_CLIENT_KEY_FILE")
     # Certificate and key come from one source, because they belong together.
     options = ChannelOptions(
@@ -223,6 +234,7 @@ def _options(environ: Mapping[str, str], file_of: Callable[[str], Path | None]) 
         client_certificate=Path(own) if own else file_of("client_cert_file"),
         client_key=(Path(key) if key else None) if own else file_of("client_key_file"),
         start_command=_start_command(file_of("state_dir"), environ),
+        named_by=_named_by(profile, target_by),
     )
     if key and not own:
         raise ConfigError("FAL_CLIENT_KEY_FILE is set without FAL_CLIENT_CERT_FILE: name the certificate too")

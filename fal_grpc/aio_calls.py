@@ -30,8 +30,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
     """Makes a controller's calls over one channel. The channel belongs to the event loop of the first call."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
-        CallErrors.__init__(self, target, options.start_command)
-        self.options = options
+        CallErrors.__init__(self, target, options)
         self._credentials = credentials
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None

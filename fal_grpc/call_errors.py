@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from fal_grpc.channel import ChannelOptions
 from fal_grpc.errors import CallCancelledError, CallError, ClientClosedError, RpcFailure, from_rpc
 from fal_grpc.target import Target
 
@@ -15,12 +16,12 @@ class CallErrors:
 
     Attributes:
         target: the controller.
-        start_command: what starts it if it is on this machine.
+        options: how it is called.
     """
 
-    def __init__(self, target: Target, start_command: str) -> None:
+    def __init__(self, target: Target, options: ChannelOptions) -> None:
         self.target = target
-        self.start_command = start_command
+        self.options = options
         self._closed = False
 
     def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
@@ -30,7 +31,8 @@ class CallErrors:
             method=_method_name(method),
             target=str(self.target),
             local=self.target.is_loopback,
-            start=self.start_command,
+            start=self.options.start_command,
+            named_by=self.options.named_by,
         )
         if self._closed and isinstance(error, CallCancelledError):
             return ClientClosedError(CLOSED_IN_FLIGHT)

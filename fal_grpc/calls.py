@@ -46,8 +46,7 @@ class Calls(Stubs, CallErrors):
     """Makes the calls of one controller over one channel. It can be used from several threads."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
-        CallErrors.__init__(self, target, options.start_command)
-        self.options = options
+        CallErrors.__init__(self, target, options)
         self._credentials = credentials
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +15,7 @@ from fal_grpc.compat import ISOLATE_SERVICE
 from fal_grpc.credentials import Credentials, NoCredentials
 from fal_grpc.errors import ConfigError, InsecureChannelError
 from fal_grpc.failover import grpc_addresses
-from fal_grpc.target import Target
+from fal_grpc.target import Target, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """gRPC's largest message, because a deploy sends its callable and metadata in one."""
+
+_VERBOSITY = "GRPC_VERBOSITY"
 
 REPEATABLE = (
     # Reads.
@@ -88,6 +92,7 @@ class ChannelOptions:
         client_certificate: a PEM file with the certificate, and its chain, for controllers that ask for one.
         client_key: a PEM file with its key; None means that the certificate's file contains it.
         start_command: what starts the controller if it is one of this machine, for messages.
+        named_by: what has the controller's address, such as "FAL_HOST", for messages.
     """
 
     deadline_seconds: float = 60.0
@@ -99,6 +104,7 @@ class ChannelOptions:
     client_certificate: Path | None = None
     client_key: Path | None = None
     start_command: str = "fal up"
+    named_by: str = "the argument host"
 
 
 def check_secure(target: Target, credentials: Credentials) -> None:
@@ -118,9 +124,10 @@ def check_private(target: Target) -> None:
         InsecureChannelError: it is another machine and uses plaintext.
     """
     if target.plaintext and not target.is_loopback:
+        which = next(each for each in (target, *target.others) if not is_loopback(each.host))
         raise InsecureChannelError(
-            f"{target} is another machine, and in plaintext others can read the key on the way. "
-            f"Use TLS (https://{target}), or forward the port to this machine (ssh -L) and call 127.0.0.1."
+            f"{which.authority} is another machine, and in plaintext others can read the key on the way. "
+            f"Use TLS (https://{which.authority}), or forward the port to this machine (ssh -L) and call 127.0.0.1."
         )
 
 
@@ -211,6 +218,17 @@ def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | 
             else []
         ),
     ]
+
+
+def load_grpc() -> None:
+    """Import gRPC so that it logs errors alone. Otherwise it tells of handshakes, which our own errors name."""
+    if "grpc" in sys.modules or _VERBOSITY in os.environ:
+        return
+    os.environ[_VERBOSITY] = "ERROR"
+    try:
+        importlib.import_module("grpc")  # it reads the variable now, and never again
+    finally:
+        del os.environ[_VERBOSITY]  # child processes, such as apps, log as before
 
 
 def open_channel(target: Target, credentials: Credentials, options: ChannelOptions) -> grpc.Channel:

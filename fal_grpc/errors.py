@@ -309,7 +309,7 @@ _UNREACHABLE = (
 )
 
 
-def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool, start: str = "fal up") -> CallError:
+def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool, start: str, named_by: str) -> CallError:
     """Return the error for a failed call.
 
     Args:
@@ -318,6 +318,7 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool, star
         target: host:port.
         local: whether the target is on this machine, so that the advice is to start it.
         start: the command that starts it.
+        named_by: what has its address, such as "FAL_HOST".
     """
     trailing = list(failure.trailing_metadata() or ())
     details = failure.details() or ""
@@ -328,7 +329,8 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool, star
         lowered = details.lower()
         cause = next((cause for sign, cause in _UNREACHABLE if sign in lowered), None)
         if cause is not None:
-            error = UnreachableError(_unreachable(cause, target=target, local=local, start=start), **rich)  # type: ignore[arg-type]
+            message = _unreachable(cause, target=target, local=local, start=start, named_by=named_by)
+            error = UnreachableError(message, **rich)  # type: ignore[arg-type]
             error.cause = cause
             return error
     # Messages of this project's controllers already name the next step.
@@ -342,20 +344,21 @@ def runner_not_found(runner_id: str) -> NotFoundError:
     return NotFoundError(f"There is no runner {runner_id}, or it ended long ago; `fal runners list` shows which exist.")
 
 
-def not_running(start: str) -> str:
+def not_running(start: str, named_by: str) -> str:
     """Return what to do about a controller that cannot be reached. It may be this machine's.
 
     Args:
         start: the command that starts it.
+        named_by: what has its address.
     """
     started = "one here" if start == "fal up" else "it"
-    return f"Is it running? `{start}` starts {started}; set FAL_GRPC_HOST to call another."
+    return f"Is it running? `{start}` starts {started}; the address is from {named_by}."
 
 
-def _unreachable(cause: str, *, target: str, local: bool, start: str) -> str:
+def _unreachable(cause: str, *, target: str, local: bool, start: str, named_by: str) -> str:
     if cause == _NO_TLS:
         advice = (
-            "Write http:// before the host, which means plaintext."
+            f"Write http:// before the host, which means plaintext; the address is from {named_by}."
             if local
             else "Plaintext goes to this machine only: give that controller a certificate (`fal up --tls`)."
         )
@@ -364,9 +367,9 @@ def _unreachable(cause: str, *, target: str, local: bool, start: str) -> str:
             "SSL_CERT_FILE names the certificates to trust; http:// before the host means plaintext (loopback only)."
         )
     elif local:
-        advice = not_running(start)
+        advice = not_running(start, named_by)
     else:
-        advice = "Check the address (FAL_GRPC_HOST, or `fal profile host`) and the network; `fal up` starts one here."
+        advice = f"Check the network and the address, which is from {named_by}; `fal up` starts a controller here."
     return f"Could not reach the controller at {target}: {cause}. {advice}"
 
 

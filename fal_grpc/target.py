@@ -100,8 +100,13 @@ def parse_targets(text: str, *, plaintext: bool | None = None, source: str = "ho
     if "," in text and not all(each.strip() for each in text.split(",")):
         raise ConfigError(f"{source}: {text!r} has a comma too many; write HOST or HOST:PORT between commas")
     found = [parse_target(each, plaintext=plaintext, source=source) for each in text.split(",")]
-    if len({each.plaintext for each in found}) > 1:
-        raise ConfigError(f"{source}: {text!r} has addresses with TLS and others without; write https:// before each")
+    if plain := [each.authority for each in found if each.plaintext]:
+        tls = [each.authority for each in found if not each.plaintext]
+        if tls:
+            raise ConfigError(
+                f"{source}: {text!r} means TLS for {' and '.join(tls)}, and plaintext for {' and '.join(plain)}; write "
+                "https:// before each, if all speak TLS"
+            )
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -231,6 +233,27 @@ def test_tls_with_an_unknown_authority(side, authority):
 def test_tls_towards_a_controller_without_it(fake, side):
     with pytest.raises(UnreachableError, match=r"it does not speak TLS\. Write http:// before the host"):
         side.call(f"https://{fake.host}", "kill_runner", "r")
+
+
+_CALL = """
+import os, sys
+from fal.api import SyncServerlessClient, UnreachableError
+try:
+    SyncServerlessClient(host=sys.argv[1], api_key="a:b").runners.list()
+except UnreachableError as error:
+    print(error.cause, os.environ.get("GRPC_VERBOSITY"))
+"""
+
+
+@pytest.mark.parametrize(("verbosity", "said"), [(None, False), ("INFO", True)])
+def test_grpc_itself_says_nothing_of_a_handshake_unless_asked(fake, monkeypatch, verbosity, said):
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    if verbosity is not None:
+        monkeypatch.setenv("GRPC_VERBOSITY", verbosity)
+    command = [sys.executable, "-c", _CALL, f"https://{fake.host}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"it does not speak TLS {verbosity}\n"
+    assert ("ssl_transport_security" in done.stderr) == said, done.stderr
 
 
 def test_certificates_that_cannot_be_read(side, monkeypatch):

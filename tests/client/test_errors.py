@@ -106,7 +106,7 @@ def test_a_controller_that_is_not_there(side):
             side.call(host, "kill_runner", "r1")
     assert str(caught.value) == (
         f"Could not reach the controller at {host}: connection refused. "
-        "Is it running? `fal up` starts one here; set FAL_GRPC_HOST to call another."
+        "Is it running? `fal up` starts one here; the address is from the argument host."
     )
     assert isinstance(caught.value, errors.UnavailableError)
 
@@ -193,6 +193,14 @@ def test_a_name_that_does_not_resolve_wants_no_retry(fake):
     failure = SimpleNamespace(
         code=lambda: grpc.StatusCode.UNAVAILABLE, details=lambda: details, trailing_metadata=lambda: ()
     )
-    error = errors.from_rpc(cast("errors.RpcFailure", failure), method="ListRunners", target="api.x:443", local=False)
+    error = errors.from_rpc(
+        cast("errors.RpcFailure", failure),
+        method="ListRunners",
+        target="api.x:443",
+        local=False,
+        start="fal up",
+        named_by="FAL_HOST",
+    )
     assert isinstance(error, errors.UnreachableError)
     assert str(error).startswith("Could not reach the controller at api.x:443: the name cannot be resolved. Check the ")
+    assert "the address, which is from FAL_HOST" in str(error)

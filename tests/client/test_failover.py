@@ -161,7 +161,7 @@ def test_the_first_that_can_be_reached_is_named_first(fake, tmp_path):
 
 
 def test_what_cannot_be_meant_is_refused():
-    with pytest.raises(ConfigError, match="has addresses with TLS and others without"):
+    with pytest.raises(ConfigError, match=r"means TLS for box\.example:443, and plaintext for 127\.0\.0\.1:1; write"):
         parse_targets("http://127.0.0.1:1,https://box.example")
     for text in ("127.0.0.1:1,", ",127.0.0.1:1", "a:1, ,b:1", ","):
         with pytest.raises(ConfigError, match=f"'{text}' has a comma too many"):

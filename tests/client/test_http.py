@@ -96,6 +96,16 @@ def test_a_refused_connection_says_so_on_both_sides():
             ask()
 
 
+def test_what_has_the_address_is_named(monkeypatch):
+    client = HttpClient(ChannelOptions(named_by="FAL_HOST"))
+    monkeypatch.setenv("FAL_RUN_HOST", "http://127.0.0.1:1/base")
+    with pytest.raises(UnavailableError, match=r"the address is from FAL_RUN_HOST\.$"):
+        client.send(request("127.0.0.1:1"))
+    monkeypatch.delenv("FAL_RUN_HOST")
+    with pytest.raises(UnavailableError, match=r"the address is from FAL_HOST\.$"):
+        client.send(request("127.0.0.1:1"))
+
+
 def test_an_event_stream_through_asyncio():
     body = b'data: {"message": "a", "timestamp": "2026-01-01T00:00:00"}\n\ndata: nonsense\n\nevent: end\ndata: {}\n\n'
 

@@ -127,6 +127,21 @@ def test_a_controller_is_started_on_the_state_directory_of_its_profile(environ, 
     assert resolve(profile="local-2", host="127.0.0.1:3", environ=environ).options.start_command == "fal up"
 
 
+def test_messages_name_what_has_the_address(environ):
+    Path(environ["FAL_CONFIG_PATH"]).write_text('[local]\nhost = "127.0.0.1:1"\nkey = "a:b"\n[cloud]\nkey = "a:b"\n')
+    names = {name: resolve(profile=name, environ=environ).options.named_by for name in ("local", "cloud")} | {
+        name: resolve(profile="local", environ={**environ, name: "127.0.0.1:4"}).options.named_by
+        for name in ("FAL_HOST", "FAL_GRPC_HOST")
+    }
+    assert names == {
+        "local": "profile 'local' (`fal profile host` changes it)",
+        "cloud": "no setting (FAL_HOST names another)",
+        "FAL_HOST": "FAL_HOST",
+        "FAL_GRPC_HOST": "FAL_GRPC_HOST",
+    }
+    assert resolve(profile="local", host="127.0.0.1:3", environ=environ).options.named_by == "the argument host"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
