@@ -47,6 +47,7 @@ class AppExplanation:
         decisions: the recent ones, oldest first; those before `known_since` are unknown.
         next_revision: the target revision of a rolling deploy.
         failed_starts: how many starts of its revision failed in a row; `last_failure` says why the last one did.
+        lack: why no machine could run it; None if one could, or if the controller does not say.
     """
 
     app: AliasInfo
@@ -60,6 +61,7 @@ class AppExplanation:
     next_revision: str | None
     failed_starts: int
     last_failure: str | None
+    lack: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,7 @@ def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
         next_revision=message.next_revision if message.HasField("next_revision") else None,
         failed_starts=message.failed_starts,
         last_failure=message.last_failure if message.HasField("last_failure") else None,
+        lack=message.lack if message.HasField("lack") else None,
     )
 
 

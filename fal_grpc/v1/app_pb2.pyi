@@ -703,12 +703,15 @@ class ExplainAppResponse(_message.Message):
     NEXT_REVISION_FIELD_NUMBER: _builtins.int
     FAILED_STARTS_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    LACK_FIELD_NUMBER: _builtins.int
     next_revision: _builtins.str
     """The revision that a rolling deploy is moving to; unset if none is in progress."""
     failed_starts: _builtins.int
     """Starts of its revision that failed in a row."""
     last_failure: _builtins.str
     """Why the last of them did; unset if none did."""
+    lack: _builtins.str
+    """Why no machine could run it: its machine types, GPUs and regions fit none. Unset if one could."""
     @_builtins.property
     def app(self) -> Global___AliasInfo:
         """The app with its settings."""
@@ -745,15 +748,20 @@ class ExplainAppResponse(_message.Message):
         next_revision: _builtins.str | None = ...,
         failed_starts: _builtins.int = ...,
         last_failure: _builtins.str | None = ...,
+        lack: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure", "_next_revision", b"_next_revision", "app", b"app", "decision", b"decision", "known_since", b"known_since", "last_failure", b"last_failure", "load", b"load", "next_revision", b"next_revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lack", b"_lack", "_last_failure", b"_last_failure", "_next_revision", b"_next_revision", "app", b"app", "decision", b"decision", "known_since", b"known_since", "lack", b"lack", "last_failure", b"last_failure", "load", b"load", "next_revision", b"next_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure", "_next_revision", b"_next_revision", "app", b"app", "decision", b"decision", "decisions", b"decisions", "failed_starts", b"failed_starts", "known_since", b"known_since", "last_failure", b"last_failure", "load", b"load", "next_revision", b"next_revision", "runners", b"runners"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lack", b"_lack", "_last_failure", b"_last_failure", "_next_revision", b"_next_revision", "app", b"app", "decision", b"decision", "decisions", b"decisions", "failed_starts", b"failed_starts", "known_since", b"known_since", "lack", b"lack", "last_failure", b"last_failure", "load", b"load", "next_revision", b"next_revision", "runners", b"runners"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lack: _TypeAlias = _typing.Literal["lack"]  # noqa: Y015
+    _WhichOneofArgType__lack: _TypeAlias = _typing.Literal["_lack", b"_lack"]  # noqa: Y015
     _WhichOneofReturnType__last_failure: _TypeAlias = _typing.Literal["last_failure"]  # noqa: Y015
     _WhichOneofArgType__last_failure: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure"]  # noqa: Y015
     _WhichOneofReturnType__next_revision: _TypeAlias = _typing.Literal["next_revision"]  # noqa: Y015
     _WhichOneofArgType__next_revision: _TypeAlias = _typing.Literal["_next_revision", b"_next_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lack) -> _WhichOneofReturnType__lack | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_failure) -> _WhichOneofReturnType__last_failure | None: ...
     @_typing.overload

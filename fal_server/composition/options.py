@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from fal_runner.isolation.levels import Isolation
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.names import is_host_name
+from fal_server.core.names import is_host_name, region_name
 from fal_server.core.outbound import checked_url
 
 LOOPBACK = "127.0.0.1"
@@ -482,13 +482,10 @@ def _traces_url(text: str) -> str:
 
 
 def _region(text: str) -> str:
-    if text == "none":
-        raise argparse.ArgumentTypeError("'none' is how a machine without a region is shown: use another name")
-    if re.fullmatch(r"[0-9a-z]([0-9a-z-]{0,61}[0-9a-z])?", text) is None:
-        raise argparse.ArgumentTypeError(
-            f"'{text[:80]}' is not a name such as us-east: at most 63 small letters, digits and hyphens"
-        )
-    return text
+    try:
+        return region_name(text)
+    except InvalidArgument as fault:
+        raise argparse.ArgumentTypeError(fault.message) from None
 
 
 def _content_url(text: str) -> str:

@@ -246,7 +246,7 @@ async def build_use_cases(
         ),
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
-        explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),
+        explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions, execution.engine.nodes),
         gpus=Gpus(fleet, catalog, machine_types),
         keys=keys,
         logs=logs,

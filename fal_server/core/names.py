@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from fal_server.core.faults import InvalidArgument
 
@@ -11,6 +12,8 @@ MAIN = "main"
 SEPARATOR = "--"
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 _ENVIRONMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_REGION = re.compile(r"[0-9a-z]([0-9a-z-]{0,61}[0-9a-z])?")
+_NO_REGION = "none"
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _RESERVED_SECRETS = re.compile(
     r"(FAL_RUNNER_\w*|FAL_SHIM_\w*|IS_ISOLATE_AGENT|LD_PRELOAD|LD_LIBRARY_PATH|PYTHONPATH|PATH)"
@@ -90,6 +93,36 @@ def secret_name(name: str, field: str = "name") -> str:
     if _RESERVED_SECRETS.fullmatch(name):
         raise InvalidArgument(field, f"{field} {name!r} is reserved for the runner itself: choose another name")
     return name
+
+
+def region_name(name: str, field: str = "region") -> str:
+    """Check the name of a region.
+
+    Raises:
+        InvalidArgument: it is not 1 to 63 lower-case letters, digits and inner hyphens, or means something else.
+    """
+    if name == _NO_REGION:
+        raise InvalidArgument(field, f"{name!r} is how a machine without a region is shown: use another name")
+    if not _REGION.fullmatch(name):
+        raise InvalidArgument(
+            field, f"{_shown(name)} is not a name such as us-east: at most 63 small letters, digits and hyphens"
+        )
+    return name
+
+
+def region_names(names: Iterable[str]) -> None:
+    """Check the names of an app's regions.
+
+    Raises:
+        InvalidArgument: one is not a name, or is empty and so means any.
+    """
+    for name in names:
+        if not name:
+            raise InvalidArgument("regions", "regions has an empty name, which means any region: give it alone")
+        try:
+            region_name(name)
+        except InvalidArgument as fault:
+            raise InvalidArgument("regions", f"regions: {fault.message}") from None
 
 
 def identifier(value: str, field: str) -> str:

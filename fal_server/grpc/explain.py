@@ -32,6 +32,7 @@ def explanation(found: Explanation, app: pb.AliasInfo) -> pb.ExplainAppResponse:
         next_revision=found.app.app.next_revision_id,
         failed_starts=found.failed_starts,
         last_failure=found.last_failure or None,
+        lack=found.lack or None,
     )
 
 

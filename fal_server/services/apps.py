@@ -173,7 +173,7 @@ class Apps:
 
         Raises:
             NotFound: there is no such app.
-            InvalidArgument: a setting or machine type is unknown, or a value out of range.
+            InvalidArgument: a setting or machine type is unknown, a value out of range, or a region is no name.
         """
         app_id = (await self._catalog.require_in(scope.account, name, environment)).app_id
         unknown = sorted(set(changes) - _SETTINGS)
@@ -184,6 +184,8 @@ class Apps:
             values["request_start_timeout"] = None
         if isinstance(machine_types := values.get("machine_types"), tuple):
             self._machine_types.check(machine_types)
+        if isinstance(regions := values.get("regions"), tuple):
+            names.region_names(regions)
 
         def scaled(app: App) -> App:
             scaling = _with(app.scaling, values)

@@ -164,7 +164,7 @@ class Deploys:
         """Return the settings of a request, completed with the platform's defaults.
 
         Raises:
-            InvalidArgument: a setting or machine type is unknown, or a value out of range.
+            InvalidArgument: a setting or machine type is unknown, a value out of range, or a region is no name.
         """
         unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
         if unknown:
@@ -177,6 +177,7 @@ class Deploys:
             del values["request_start_timeout"]
         scaling = Scaling(**values)  # type: ignore[arg-type]  # __post_init__ checks the values
         self._machine_types.check(scaling.machine_types)
+        names.region_names(scaling.regions)
         return scaling
 
     def lack(self, code: CodeRequest, scaling: Scaling) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from fal_server.core.autoscale import Decision, Load, decide
+from fal_server.core.deploy_changes import lack_everywhere
 from fal_server.core.faults import InvalidArgument, ResourceExhausted
 from fal_server.core.identity import Scope
+from fal_server.core.machines import Node
 from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, SimulationResult, simulate
@@ -32,6 +34,7 @@ class Explanation:
     Attributes:
         runners: the number in each displayed state.
         decisions: the latest ones, oldest first; those before `known_since` are unknown.
+        lack: why no machine could run it; empty if one could.
     """
 
     app: AppView
@@ -42,19 +45,27 @@ class Explanation:
     known_since: datetime
     failed_starts: int
     last_failure: str
+    lack: str
 
 
 class Explainer:
     """The use cases of explaining scaling."""
 
     def __init__(
-        self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, apps: Apps, decisions: Decisions
+        self,
+        catalog: Catalog,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        apps: Apps,
+        decisions: Decisions,
+        nodes: Callable[[], Sequence[Node]],
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
         self._dispatcher = dispatcher
         self._apps = apps
         self._decisions = decisions
+        self._nodes = nodes
         self._simulations = 0
 
     async def explain(self, scope: Scope, name: str, environment: str) -> Explanation:
@@ -66,6 +77,8 @@ class Explainer:
         app = await self._catalog.require_in(scope.account, name, environment)
         load = self._dispatcher.load(app)
         failures = self._fleet.failures(app.app_id, app.revision_id)
+        revision = await self._catalog.find_revision(scope.account, app.revision_id)
+        num_gpus = None if revision is None else revision.num_gpus
         return Explanation(
             app=self._apps.view(app),
             load=load,
@@ -75,6 +88,7 @@ class Explainer:
             known_since=self._decisions.since,
             failed_starts=failures.count,
             last_failure=failures.reason,
+            lack=lack_everywhere(app.scaling.machine_types, num_gpus, app.scaling.regions, self._nodes()),
         )
 
     async def simulate(

@@ -118,6 +118,32 @@ def test_scale_sends_only_what_is_given(controller, capsys):
     assert "machine_types" in captured.err
 
 
+def test_scale_warns_if_no_machine_can_run_the_app(controller, capsys):
+    controller.answers["UpdateApplication"] = app_pb2.UpdateApplicationResult(alias_info=app())
+    lack = "no machine is in a region that the app allows (us-west); they are in: us-east"
+    controller.answers["ExplainApp"] = app_pb2.ExplainAppResponse(app=app(), lack=lack)
+    assert main(["apps", "scale", "hello", "--regions", "us-west"]) == 0
+    assert f"Warning: no machine can run it: {lack}" in capsys.readouterr().err
+    controller.answers["ExplainApp"] = app_pb2.ExplainAppResponse(app=app())
+    assert main(["apps", "scale", "hello", "--regions", "us-east"]) == 0
+    assert "Warning" not in capsys.readouterr().err
+    controller.asked.clear()
+    assert main(["apps", "scale", "hello", "--keep-alive", "1"]) == 0
+    controller.request("UpdateApplication")
+    assert len(controller.asked) == 1, "a number makes no machine unfit"
+
+
+def test_explain_says_where_it_may_run(controller, capsys):
+    answer = app_pb2.ExplainAppResponse(app=app(machine_types=["S", "M"], valid_regions=["us-west"]), lack="too far")
+    controller.answers["ExplainApp"] = answer
+    assert main(["apps", "explain", "hello"]) == 0
+    shown = capsys.readouterr().out
+    assert "\nRuns on: S, M, in one of the regions us-west\nNo machine can run it: too far\n" in shown
+    assert main(["apps", "explain", "hello", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["machine_types"], found["regions"], found["lack"]) == (["S", "M"], ["us-west"], "too far")
+
+
 def test_scale_without_a_change_calls_nobody(controller, capsys):
     assert main(["apps", "scale", "hello"]) == 0
     assert "No parameters for update were provided, ignoring." in capsys.readouterr().err

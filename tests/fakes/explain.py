@@ -41,6 +41,7 @@ class FakeExplainer:
             known_since=NOON,
             failed_starts=1,
             last_failure="setup() raised",
+            lack="no machine is in a region that the app allows (us-west); they are in: none, us-east",
         )
 
     async def simulate(

@@ -192,7 +192,9 @@ class Platform:
         )
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock, MachineTypes())
         self.decisions = Decisions(self.clock)
-        self.explainer = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
+        self.explainer = Explainer(
+            self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions, self.engine.nodes
+        )
         self.log_store = store.logs
         self.logs = Logs(self.log_store, shown, self.clock)
         self.fleet.subscribe(ended=self.logs.runner_ended)

@@ -322,6 +322,7 @@ async def test_an_app_is_explained(stack) -> None:
     assert {STATE_WORDS[c.state]: c.count for c in explained.runners} == {"running": 2, "pending": 1}
     assert [(d.action, d.subject, d.reason) for d in explained.decisions] == [("start", "r1", "4 requests")]
     assert (explained.next_revision, explained.failed_starts, explained.last_failure) == ("r2", 1, "setup() raised")
+    assert explained.lack.startswith("no machine is in a region that the app allows (us-west)")
 
 
 async def test_a_load_is_simulated(stack) -> None:

@@ -131,6 +131,27 @@ async def test_a_region_without_machines_is_said_before_a_build(platform: Platfo
     assert "node far" not in elsewhere
 
 
+async def test_an_explanation_says_that_no_machine_is_in_the_regions(platform: Platform) -> None:
+    platform.engine.machines = [
+        Node(name="far", region="us-east", total=Resources(memory_mib=8192, milli_cpus=4000, gpus={}))
+    ]
+    await platform.deploy()
+    assert (await platform.explainer.explain(SCOPE, "a", "")).lack == ""
+    await platform.apps.update(SCOPE, "a", "", {"regions": ("us-west",)})
+    lack = (await platform.explainer.explain(SCOPE, "a", "")).lack
+    assert lack == "no machine is in a region that the app allows (us-west); they are in: us-east"
+
+
+@pytest.mark.parametrize("regions", [("us west",), ("a" * 64,), ("us-east", ""), ("US",), ("none",), ("us-east", "-a")])
+async def test_an_app_names_regions_by_the_rule_for_machines(platform: Platform, regions: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidArgument, match=r"^regions") as refused:
+        [event async for event in platform.deploys.build(SCOPE, deploy_request(scaling={"regions": regions}).code)]
+    assert refused.value.field == "regions"
+    await platform.deploy()
+    with pytest.raises(InvalidArgument, match=r"^regions"):
+        await platform.apps.update(SCOPE, "a", "", {"regions": regions})
+
+
 async def test_no_secret_is_in_a_plan(platform: Platform) -> None:
     image = {"image": "registry/app", "registries": {"r": {"username": "u", "password": "hush"}}}
     specs = (

@@ -36,6 +36,8 @@ _SCALE_NUMBERS = {
     "request_start_timeout": "Seconds that a request may wait to be served; 0 removes the limit.",
     "startup_timeout": "Seconds that a runner may take to become ready.",
 }
+# After a change of these, there may be no machine that can run the app.
+_PLACES = frozenset({"machine_types", "regions"})
 # Each deploy sets these from the app's code, so a change lasts until the next deploy.
 _UNTIL_DEPLOY = ("max_multiplexing", "startup_timeout", "machine_types")
 
@@ -162,11 +164,16 @@ def _scale(args: argparse.Namespace) -> None:
         return
     with open_client(args) as client:
         app = client.apps.scale(args.app_name, environment_name=args.env, **changes)
+        explained = None
+        if not _PLACES.isdisjoint(changes):
+            explained = details.if_possible(lambda: client.apps.explain(args.app_name, environment_name=args.env))
     _write_changed(app)
     print_note(f"Scaled application {args.app_name}; its runners follow.")
     lost = [name for name in _UNTIL_DEPLOY if name in changes]
     if lost:
         print_note(f"Note: the next deploy sets {', '.join(lost)} to what the application's code says.")
+    if explained is not None and explained.lack:
+        print_note(f"Warning: no machine can run it: {explained.lack}")
 
 
 def _rollout(args: argparse.Namespace) -> None:

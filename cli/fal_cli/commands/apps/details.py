@@ -71,12 +71,12 @@ def _fetch(args: argparse.Namespace, client: SyncServerlessClient) -> _Details:
         app=app,
         revisions=client.apps.list_rev(args.app_name, environment_name=args.env),
         runners=client.apps.runners(args.app_name, environment_name=args.env),
-        explanation=_if_possible(lambda: client.apps.explain(args.app_name, environment_name=args.env)),
+        explanation=if_possible(lambda: client.apps.explain(args.app_name, environment_name=args.env)),
         addresses=_addresses(client, app.alias),
     )
 
 
-def _if_possible(ask: Callable[[], Found]) -> Found | None:
+def if_possible(ask: Callable[[], Found]) -> Found | None:
     """Return a controller's response. None if it lacks the call, or the key lacks the permission."""
     from fal.api import NotFoundError, PermissionDeniedError, UnimplementedError
 
@@ -122,6 +122,8 @@ def _write(details: _Details) -> None:
         if explanation.failed_starts:
             reason = explanation.last_failure or "no reason is known"
             facts.append(("Failed starts", f"{explanation.failed_starts} in a row; the last one: {reason}"))
+        if explanation.lack:
+            facts.append(("No machine", f"can run it: {explanation.lack}"))
     elif app.is_rolling:
         facts.append(("Rolling out", "new runners take over from the old ones"))
     facts += [(f"Address ({kind})", address) for kind, address in details.addresses.items()]
@@ -146,6 +148,7 @@ def _document(details: _Details) -> dict[str, object]:
         "queued": explanation.load.queued if explanation else None,
         "failed_starts": explanation.failed_starts if explanation else None,
         "last_failure": explanation.last_failure if explanation else None,
+        "lack": explanation.lack if explanation else None,
         "addresses": dict(details.addresses),
         "revisions": [dict(REVISIONS.document(revision)) for revision in details.revisions],
         "runners": [dict(RUNNERS.document(runner)) for runner in details.runners],

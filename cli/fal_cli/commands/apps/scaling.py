@@ -96,8 +96,11 @@ def _explain(args: argparse.Namespace) -> None:
         print_line(
             f"Failed starts in a row: {found.failed_starts}; the last one: {found.last_failure or 'no reason is known'}"
         )
-    settings = {name: getattr(found.app, name) for name in _SETTINGS}
-    print_line("Settings: " + _describe(settings))
+    print_line("Settings: " + _describe(_settings(found.app)))
+    regions = f", in one of the regions {', '.join(found.app.valid_regions)}" if found.app.valid_regions else ""
+    print_line(f"Runs on: {', '.join(found.app.machine_types)}{regions}")
+    if found.lack:
+        print_line(f"No machine can run it: {found.lack}")
     print_line(f"Decisions since {shown_time(found.known_since)}, when the controller started:")
     columns = (
         Column(title="Time"),
@@ -125,6 +128,9 @@ def _explained(found: AppExplanation) -> dict[str, object]:
         "arithmetic": found.arithmetic,
         "failed_starts": found.failed_starts,
         "last_failure": found.last_failure,
+        "machine_types": found.app.machine_types,
+        "regions": found.app.valid_regions,
+        "lack": found.lack,
         "settings": _settings(found.app),
         "known_since": found.known_since.isoformat(),
         "decisions": [
