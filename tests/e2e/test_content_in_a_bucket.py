@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,28 @@ def test_without_its_bucket_a_controller_goes_on_and_says_so(s3: S3Server, tmp_p
         assert SECRET not in status + doctor + log + refused.stderr
     finally:
         controller.stop()
+
+
+def test_a_start_without_its_bucket_says_so_at_the_terminal(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        environment = {**os.environ, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}
+        environment |= {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": SECRET}
+
+        def fal(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "fal_cli", *arguments, "--state-dir", str(state)]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+        try:
+            started = fal("up", "--detach", "--port", "0", "--content", "s3://nowhere/fal")
+        finally:
+            stopped = fal("down", "--now")
+    assert started.returncode == 0, started.stderr
+    assert "Warning: the content in s3://nowhere/fal cannot be used; it does not answer (" in started.stderr
+    assert "see AWS_ENDPOINT_URL and the network" in started.stderr
+    assert stopped.returncode == 0, stopped.stderr
 
 
 @pytest.mark.parametrize(

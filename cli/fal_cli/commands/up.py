@@ -248,6 +248,8 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     sys.stdout.flush()
     if controller.few_files:
         print_note(f"Note: {controller.few_files}.")
+    if trouble := _content_trouble(controller):
+        print_note(f"Warning: {trouble}")
     if (other := other_package()) is not None:
         print_note(f"The package fal {other} is in the same environment, and each breaks the other: see `fal doctor`.")
     if no_key:
@@ -274,6 +276,15 @@ def _greet_standby(controller: ControllerProcess, ending: str, profile: str) -> 
         f"  profile    {profile}"
     )
     sys.stdout.flush()
+
+
+def _content_trouble(controller: ControllerProcess) -> str:
+    """Return why code and files cannot be used now. It is empty if they can."""
+    try:
+        content = controller.ask("GET", "/status").get("content")
+    except CommandError:
+        return ""
+    return str(content.get("trouble") or "") if isinstance(content, dict) else ""
 
 
 def _ask(controller: ControllerProcess) -> tuple[Sequence[NodeInfo], str]:

@@ -21,7 +21,10 @@ from fal_server.core.faults import NotFound, Unavailable
 
 _ABOUT = "fal"
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_REGION = re.compile(r"<Region>([\w-]{1,60})</Region>")
 _REFUSALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_REDIRECTED = "redirect without LOCATION"  # the library's words, if the answer has no code
 # Where a machine of AWS would have credentials, if none are in the environment.
 _OF_THE_MACHINE = ("169.254.169.254", "169.254.170.2")
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
@@ -217,13 +220,24 @@ class Bucket:
                 f"it refuses the credentials ({code or 'AccessDenied'}): set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY to those of a user who may list, read, write and delete there"
             )
+        elif code in _ELSEWHERE or _REDIRECTED in text:
+            region = _REGION.search(text)
+            why = (
+                f"it is in another region than AWS_REGION ({os.environ.get('AWS_REGION') or 'us-east-1'}): set that to "
+                f"{region[1] if region else 'the region of the bucket'}, then start again"
+            )
         elif any(address in text for address in _OF_THE_MACHINE):
             why = "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, then start again"
         else:
-            cause = code or " ".join(text.rpartition(" - ")[2].split())[:200]
             kind = Unavailable
-            why = f"it does not answer ({cause}): try again; if that goes on, see AWS_ENDPOINT_URL and the network"
+            cause = f"answers {code}" if code else f"does not answer ({_cause(text)})"
+            why = f"it {cause}: try again; if that goes on, see AWS_ENDPOINT_URL and the network"
         return kind(f"the content in {self.url} cannot be used; {why}")
+
+
+def _cause(text: str) -> str:
+    """Return the last part of the library's message, on one line."""
+    return " ".join(text.rpartition(" - ")[2].split())[:200]
 
 
 def _is_endpoint(text: str) -> bool:

@@ -7,8 +7,8 @@ import hashlib
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -307,6 +307,51 @@ async def test_refused_credentials_are_said_and_not_shown(tmp_path: Path, monkey
         with pytest.raises(Unavailable, match="refuses the credentials") as raised:
             await in_bucket(bucket, tmp_path).blobs.put(b"x")
         assert SECRET not in f"{raised.value.message} {trouble.message} {bucket!r} {vars(bucket)}"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (301, "", "set that to the region of the bucket, then start again"),
+        (301, "<Code>PermanentRedirect</Code>", "set that to the region of the bucket, then start again"),
+        (400, "<Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region>", "set that to eu-west-1, then"),
+        (400, "<Code>IllegalLocationConstraintException</Code>", "set that to the region of the bucket"),
+    ],
+)
+async def test_a_bucket_of_another_region_is_said(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, status: int, body: str, said: str
+) -> None:
+    async with answering(status, f"<Error>{body}</Error>" if body else "") as endpoint:
+        with environment(replace(s3, endpoint=endpoint), monkeypatch):
+            trouble = await asyncio.to_thread(Bucket("s3://elsewhere").check)
+    assert isinstance(trouble, Refused)
+    assert "it is in another region than AWS_REGION (us-east-1): " in trouble.message
+    assert said in trouble.message
+
+
+async def test_a_bucket_that_answers_with_an_error_answers(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering(400, "<Error><Code>InvalidRequest</Code></Error>") as endpoint:
+        with environment(replace(s3, endpoint=endpoint), monkeypatch):
+            trouble = await asyncio.to_thread(Bucket("s3://busy").check)
+    assert trouble is not None
+    assert not isinstance(trouble, Refused)
+    assert "it answers InvalidRequest: try again; if that goes on, see AWS_ENDPOINT_URL" in trouble.message
+
+
+@asynccontextmanager
+async def answering(status: int, body: str) -> AsyncGenerator[str]:
+    """Answer every request alike; yield the URL."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {status} As said\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(f"{head}{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_a_server_that_is_away_or_slow_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
