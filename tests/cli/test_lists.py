@@ -295,3 +295,16 @@ def test_a_watched_list_clears_the_terminal_and_outlives_the_controller(full, mo
         assert main(["apps", "list", "--watch", "0.01"]) == 1
     assert terminal.getvalue().startswith("\x1b[H\x1b[2J\x1b[3JEvery 0.01 s, Ctrl-C ends.")
     assert "revoked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 101, 250])
+def test_a_long_list_is_one_json_document_in_a_pipe(controller, capsys, count):
+    ids = [f"runner-{number}" for number in range(count)]
+    controller.answers["ListRunners"] = ListRunnersResponse(
+        runners=[RunnerInfo(runner_id=runner_id, alias="text-to-image") for runner_id in ids]
+    )
+    main(["runners", "list", "--json"])
+    shown = capsys.readouterr().out
+    document = json.loads(shown)
+    assert [found["runner_id"] for found in document["runners"]] == ids
+    assert shown == json.dumps(document) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
 from fal_cli.presentation.printable import one_line, visible
@@ -20,6 +21,7 @@ _STDERR = 2
 # No terminal is narrower, so shorter texts need no check of its width.
 _NARROW = 40
 _NEXT_UNIT = 1000
+_PART = 100
 LIST_FORMATS = (*FORMATS, "wide", "name")
 
 
@@ -39,8 +41,22 @@ def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> No
     if form == "jsonl":
         for item in items:
             write_line(item)
+    elif form == "json" and not sys.stdout.isatty():
+        _write_array(key, items)
     else:
         write_document(form, {key: list(items)})
+
+
+def _write_array(key: str, items: Iterable[Mapping[str, object]]) -> None:
+    """Write `{key: [...]}` as one line, in parts. The rows of thousands of items then never exist at once."""
+    import json
+
+    remaining = iter(items)
+    part = list(islice(remaining, _PART))
+    sys.stdout.write(f"{{{json.dumps(key)}: [{json.dumps(part)[1:-1]}")
+    while part := list(islice(remaining, _PART)):
+        sys.stdout.write(f", {json.dumps(part)[1:-1]}")
+    sys.stdout.write("]}\n")
 
 
 def write_document(form: str, document: Mapping[str, object]) -> None:
