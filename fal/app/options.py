@@ -136,11 +136,19 @@ def check_options(options: Mapping[str, object], owner: str) -> None:
     Raises:
         ValueError: an option is unknown (the message suggests the nearest one), or its value has the wrong kind.
     """
+    taken = [
+        name
+        for name, value in options.items()
+        if name in Options.__annotations__ and name != "setup_function" and inspect.isroutine(value)
+    ]
+    if taken[1:]:
+        names = f"{', '.join(taken[:-1])} and {taken[-1]}"
+        raise ValueError(f"{owner}: {names} are settings, and functions have their names: give the functions others")
+    if taken:
+        raise ValueError(f"{owner}: {taken[0]} is a setting, and a function has its name: give the function another")
     for name, value in options.items():
         if name not in Options.__annotations__:
             raise ValueError(f"{owner} has no option {name!r}{_nearest(name)}")
-        if inspect.isroutine(value) and name != "setup_function":
-            raise ValueError(f"{owner}: {name} is a setting, and a function has its name: give the function another")
         problem = None if value is None else _problem(name, value)
         if problem:
             raise ValueError(f"{owner}: {name} is {value!r}: {problem}")

@@ -281,3 +281,14 @@ def test_a_method_with_the_name_of_a_setting_is_told_to_take_another(name):
     assert str(caught.value) == (
         f"class Three: {name} is a setting, and a function has its name: give the function another"
     )
+
+
+def test_all_methods_with_the_names_of_settings_are_named():
+    names = ("image", "keep_alive", "requirements")
+    methods = {name: fal.endpoint(f"/{name}")(lambda self: {}) for name in names}
+    with pytest.raises(ValueError) as caught:
+        type("Three", (fal.App,), {"machine_type": 3, **methods})
+    assert str(caught.value) == (
+        "class Three: image, requirements and keep_alive are settings, and functions have their names: give the "
+        "functions others"
+    )
