@@ -124,6 +124,7 @@ class RunnerInfo(_Received):
         node: the machine that it is on.
         gpus: the ids of the GPUs that it holds.
         region: where that machine is; None if its operator did not say.
+        unreachable: whether that machine does not answer, so that `state` is what was known last.
         state_changes: its earlier states, oldest first. Only `get` returns this and `start_phases`, not a list.
         start_phases: how long each phase of its start took.
         usage: the processors and memory that it uses; None if unknown, or if it has ended.
@@ -148,6 +149,7 @@ class RunnerInfo(_Received):
     node: str | None = None
     gpus: tuple[str, ...] = ()
     region: str | None = None
+    unreachable: bool = False
     state_changes: tuple[RunnerStateChange, ...] = ()
     start_phases: RunnerStartPhases | None = None
     usage: RunnerUsage | None = None
@@ -196,6 +198,7 @@ _set_metadata, _set_environment, _set_reason = _SET["external_metadata"], _SET["
 _set_exit_code, _set_node, _set_gpus, _set_usage = _SET["exit_code"], _SET["node"], _SET["gpus"], _SET["usage"]
 _set_created, _set_ready, _set_ended = _SET["created_at"], _SET["ready_at"], _SET["ended_at"]
 _set_changes, _set_phases, _set_region = _SET["state_changes"], _SET["start_phases"], _SET["region"]
+_set_unreachable = _SET["unreachable"]
 
 
 def _fill_list(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
@@ -215,6 +218,7 @@ def _fill_list(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     gpus = message.gpus
     _set_gpus(info, tuple(gpus) if gpus else ())
     _set_region(info, message.region if has("region") else None)
+    _set_unreachable(info, message.unreachable)
     _set_usage(info, _usage(message.usage) if has("usage") else None)
 
 

@@ -125,6 +125,7 @@ class RunnerInfo(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     in_flight_requests: _builtins.int
@@ -153,6 +154,8 @@ class RunnerInfo(_message.Message):
     """The machine that it is on; unset while none is chosen."""
     region: _builtins.str
     """The region of its machine, as in Node.region; unset if the machine has none."""
+    unreachable: _builtins.bool
+    """Whether its machine does not answer. It gets no requests then, and its state is what was known last."""
     @_builtins.property
     def external_metadata(self) -> _struct_pb2.Struct:
         """Further metadata, without a fixed form. `leases` lists the requests in flight, each with `request_id`,
@@ -212,10 +215,11 @@ class RunnerInfo(_message.Message):
         usage: Global___RunnerUsage | None = ...,
         gpus: _abc.Iterable[_builtins.str] | None = ...,
         region: _builtins.str | None = ...,
+        unreachable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_region", b"_region", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "_usage", b"_usage", "created_at", b"created_at", "ended_at", b"ended_at", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "node", b"node", "ready_at", b"ready_at", "region", b"region", "start_phases", b"start_phases", "state", b"state", "state_reason", b"state_reason", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_region", b"_region", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "_usage", b"_usage", "alias", b"alias", "created_at", b"created_at", "ended_at", b"ended_at", "environment_name", b"environment_name", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "gpus", b"gpus", "in_flight_requests", b"in_flight_requests", "machine_type", b"machine_type", "node", b"node", "ready_at", b"ready_at", "region", b"region", "replacement", b"replacement", "revision", b"revision", "runner_id", b"runner_id", "start_phases", b"start_phases", "state", b"state", "state_changes", b"state_changes", "state_reason", b"state_reason", "uptime", b"uptime", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_region", b"_region", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "_usage", b"_usage", "alias", b"alias", "created_at", b"created_at", "ended_at", b"ended_at", "environment_name", b"environment_name", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "gpus", b"gpus", "in_flight_requests", b"in_flight_requests", "machine_type", b"machine_type", "node", b"node", "ready_at", b"ready_at", "region", b"region", "replacement", b"replacement", "revision", b"revision", "runner_id", b"runner_id", "start_phases", b"start_phases", "state", b"state", "state_changes", b"state_changes", "state_reason", b"state_reason", "unreachable", b"unreachable", "uptime", b"uptime", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_at: _TypeAlias = _typing.Literal["created_at"]  # noqa: Y015
     _WhichOneofArgType__created_at: _TypeAlias = _typing.Literal["_created_at", b"_created_at"]  # noqa: Y015

@@ -164,6 +164,7 @@ def runner_info(view: RunnerView, regions: Mapping[str, str]) -> pb.RunnerInfo:
         node=runner.node or None,
         gpus=runner.gpus,
         region=regions.get(runner.node),
+        unreachable=view.unreachable,
         state_changes=[
             pb.RunnerStateChange(at=timestamp(change.at), state=STATES[change.state], reason=change.reason)
             for change in view.history

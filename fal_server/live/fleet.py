@@ -484,6 +484,7 @@ class Fleet:
             expires_in_seconds=expires,
             uptime_seconds=max(0.0, uptime),
             leases=leases,
+            unreachable=not runner.ended and runner.node in self._silent_nodes,
         )
 
     def _put(self, runner: Runner) -> None:

@@ -63,6 +63,7 @@ class RunnerView:
         history: its state changes, in order; empty in lists.
         phases: the duration of each phase of its start; None in lists.
         resources: its recent usage; None if unknown.
+        unreachable: whether its node does not answer, so that the state is what was known last.
     """
 
     runner: Runner
@@ -74,3 +75,4 @@ class RunnerView:
     history: tuple[StateChange, ...] = ()
     phases: StartPhases | None = None
     resources: ResourceUse | None = None
+    unreachable: bool = False

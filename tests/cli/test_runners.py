@@ -131,6 +131,21 @@ def test_the_reason_of_waiting_or_ending_is_shown(controller, capsys):
     assert reasons == ["no node has room", "idle for keep_alive 10 s"]
 
 
+def test_a_runner_whose_machine_does_not_answer_is_marked(controller, capsys):
+    controller.answers["ListRunners"] = ListRunnersResponse(
+        runners=[runner("r-1", node="box2", unreachable=True), runner("r-2", node="box1")]
+    )
+    assert main(["runners", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("IDLE (?)") == 1
+    assert "(?) its machine does not answer, so it gets no requests; `fal node list` says since when" in shown
+    assert main(["runners", "list", "--json"]) == 0
+    assert [found.get("unreachable") for found in json.loads(capsys.readouterr().out)["runners"]] == [True, None]
+    controller.answers["GetRunner"] = GetRunnerResponse(runner=runner("r-1", node="box2", unreachable=True))
+    assert main(["runners", "get", "r-1"]) == 0
+    assert "box2 (does not answer)" in capsys.readouterr().out
+
+
 def test_since_is_sent(controller, capsys):
     controller.answers["ListRunners"] = ListRunnersResponse()
     assert main(["runners", "list", "--since", "1h"]) == 0

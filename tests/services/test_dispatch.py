@@ -230,12 +230,14 @@ async def test_a_node_that_does_not_answer_gets_no_requests(platform: Platform) 
     node = platform.the_runner().node
     platform.dispatcher.release(lease, Outcome.DONE)
     platform.fleet.node_answers(node, False)
+    assert platform.fleet.view(platform.the_runner(), None).unreachable
     assert platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None) is None
     waiting = platform.ask()
     await platform.until(lambda: platform.dispatcher.load(platform.app()).queued == 1)
     platform.fleet.node_answers(node, True)
     async with asyncio.timeout(20):
         assert (await waiting).runner_id == lease.runner_id
+    assert not platform.fleet.view(platform.the_runner(), None).unreachable
 
 
 async def test_a_failing_runner_is_ended_even_if_the_store_fails_at_first(platform: Platform) -> None:

@@ -63,6 +63,8 @@ def write_runners(args: argparse.Namespace, runners: Sequence[RunnerInfo], *, al
     )
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
         print_line("(*) another runner will replace it")
+    if any(runner.unreachable for runner in runners):
+        print_line("(?) its machine does not answer, so it gets no requests; `fal node list` says since when")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]
     if sys.stdout.isatty() and requests:
         sys.stdout.write("\n")
@@ -85,7 +87,7 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("State", runner.state.value),
         ("Reason", runner.state_reason),
         ("Machine type", runner.machine_type),
-        ("Node", runner.node),
+        ("Node", f"{runner.node} (does not answer)" if runner.unreachable else runner.node),
         ("Region", runner.region),
         ("GPUs", _own_gpus(runner)),
         ("Requests in flight", str(runner.in_flight_requests)),
@@ -165,6 +167,8 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
         document["node"] = runner.node
     if runner.region:
         document["region"] = runner.region
+    if runner.unreachable:
+        document["unreachable"] = True
     if runner.gpus:
         document["gpus"] = list(runner.gpus)
     if runner.usage is not None:
@@ -232,7 +236,8 @@ def _own_gpus(runner: RunnerInfo) -> str:
 
 
 def _state(runner: RunnerInfo) -> str:
-    return f"{runner.state.value} (*)" if runner.replacement.value == "WILL_REPLACE" else runner.state.value
+    replaced = " (*)" if runner.replacement.value == "WILL_REPLACE" else ""
+    return f"{runner.state.value}{replaced}{' (?)' if runner.unreachable else ''}"
 
 
 def _requests(runner: RunnerInfo) -> Iterator[tuple[str, str, str, str]]:
