@@ -7,12 +7,13 @@ of its own: what another thread writes while that reads a session ticket of TLS 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Coroutine
-from concurrent.futures import wait
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection, connect
@@ -33,8 +34,8 @@ class WebSocket:
         # The key that the headers have is for this host alone, and so are the messages.
         opening.process_redirect = _not_followed  # type: ignore[method-assign]
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name="fal-websocket", daemon=True)
-        self._thread.start()
+        self._process_id = os.getpid()
+        threading.Thread(target=_run, args=(self._loop,), name="fal-websocket", daemon=True).start()
         # The loop outlives `close`: other threads may still send, and need to be told that the WebSocket is closed.
         end = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
         try:
@@ -68,16 +69,47 @@ class WebSocket:
         self._wait(self._connection.close())
 
     def _wait(self, work: Coroutine[object, object, T]) -> T:
-        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        call = _Awaited(work)
         try:
-            while not running.done():  # in steps, since a signal does not surely end an unlimited wait
-                if not self._thread.is_alive():
-                    raise ConnectionError("the WebSocket was opened in another process, or this one ends")
-                wait((running,), _STEP_SECONDS)
-            return running.result()
+            self._loop.call_soon_threadsafe(call.start)
+            # Not `is_alive`, which an exception in the middle leaves saying no.
+            while os.getpid() == self._process_id and not self._loop.is_closed():
+                try:  # in steps, since a signal does not surely end an unlimited wait
+                    ended = call.ended.get(timeout=_STEP_SECONDS)
+                except Empty:
+                    continue
+                if not ended.cancelled():
+                    return ended.result()
+            raise ConnectionError("the WebSocket was opened in another process, or this one ends")
         except BaseException:
-            running.cancel()  # a signal's exception: nobody would get what the work returns
+            # A signal's exception: nobody would get what the work returns.
+            self._loop.call_soon_threadsafe(call.cancel)
             raise
+
+
+class _Awaited(Generic[T]):
+    """Work in the loop's thread, for whose end another thread waits.
+
+    A signal's exception may come between any two steps of the waiting thread. It would leave a lock of Python code, as
+    concurrent.futures has, held for ever, and the loop's thread would wait for it. A SimpleQueue stays whole.
+    """
+
+    def __init__(self, work: Coroutine[object, object, T]) -> None:
+        self.ended: SimpleQueue[asyncio.Task[T]] = SimpleQueue()
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+
+    def start(self) -> None:
+        """Start the work in the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._work)
+        self._task.add_done_callback(self.ended.put)
+
+    def cancel(self) -> None:
+        """Cancel the work, if it was not started too."""
+        if self._task is None:
+            self._work.close()
+        else:
+            self._task.cancel()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

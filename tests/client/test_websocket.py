@@ -10,9 +10,12 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from websockets.asyncio.client import connect
@@ -22,8 +25,11 @@ from websockets.http11 import Request, Response
 
 from fal.websocket import WebSocket
 from tests.support.certificates import Authority
+from tests.support.waiting import until
 
-INTERRUPT = "interrupt"
+
+class Interrupt(BaseException):
+    """What a handler of a signal raises."""
 
 
 class Users:
@@ -63,10 +69,7 @@ class Users:
 
 async def echo(socket: ServerConnection) -> None:
     async for message in socket:
-        if message == INTERRUPT:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        else:
-            await socket.send(message)
+        await socket.send(message)
 
 
 def admit(socket: ServerConnection, request: Request) -> Response | None:
@@ -133,12 +136,25 @@ def test_a_receive_that_takes_too_long_leaves_the_message_to_the_next(url: str, 
 
 def test_a_signal_ends_the_wait(url: str, users: Users) -> None:
     def interrupt(*_: object) -> None:
-        raise InterruptedError
+        raise Interrupt
 
+    def waits() -> bool:
+        # Anywhere else the exception might come in a callback that cannot raise.
+        return sys._current_frames()[receiver].f_code is WebSocket._wait.__code__
+
+    def send_signal() -> None:
+        until(waits, "a thread that waits for a message")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    receiver = threading.get_ident()
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with WebSocket(connect(url, ssl=users.context)) as socket, pytest.raises(InterruptedError):
-            exchange(socket, INTERRUPT)
+        with WebSocket(connect(url, ssl=users.context)) as socket:
+            sender = threading.Thread(target=send_signal)
+            sender.start()
+            with pytest.raises(Interrupt):
+                socket.recv()
+            sender.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -146,6 +162,45 @@ def test_a_signal_ends_the_wait(url: str, users: Users) -> None:
 def exchange(socket: WebSocket, message: str) -> str | bytes:
     socket.send(message)
     return socket.recv()
+
+
+class InterruptedAt:
+    """Interrupts this thread before a line, which it counts."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Callable[..., object]:
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise Interrupt
+        return self._trace
+
+
+# What was not started is not awaited, and a weak reference that ends at that step cannot raise.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_at_any_step_leaves_it_usable(url: str, users: Users) -> None:
+    with WebSocket(connect(url, ssl=users.context)) as socket:
+        for number in count(1):
+            step = InterruptedAt(number)
+            with suppress(Interrupt, TimeoutError), step:
+                socket.send("some")
+                socket.recv(timeout=0)
+            if step.left > 0:
+                break
+        assert number > 20
+        socket.send("last")
+        while socket.recv() != "last":
+            pass
 
 
 def test_other_threads_learn_that_it_is_closed(url: str, users: Users) -> None:
