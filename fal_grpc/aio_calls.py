@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from fal_grpc.aio_stubs import AsyncStubs
 from fal_grpc.call_errors import CLOSED_IN_FLIGHT, CallErrors
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.channel import ChannelOptions, open_aio_channel
 from fal_grpc.compat import renamed_aio
 from fal_grpc.credentials import Credentials
-from fal_grpc.errors import ClientClosedError, RpcFailure
+from fal_grpc.errors import CallError, ClientClosedError, RpcFailure
 from fal_grpc.target import Target
 
 if TYPE_CHECKING:
@@ -65,6 +66,15 @@ class AsyncCalls(AsyncStubs, CallErrors):
         self._stubs.clear()
         if channel is not None:
             await channel.close()
+
+    def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
+        """Return the client's own error for gRPC's.
+
+        Raises:
+            asyncio.CancelledError: this task was cancelled.
+        """
+        raise_if_cancelled()
+        return super().error(failure, method)
 
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None

@@ -6,11 +6,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from fal_server.engines.remote.api_calls import MOST_CALLS
+from fal_server.engines.remote.api_calls import MOST_CALLS, ApiCalls
 from tests.engines.conformance.conftest import Remote
+
+if TYPE_CHECKING:
+    from fal_grpc.v1.host_pb2_grpc import HostAsyncStub
 
 MEBIBYTE = 1024 * 1024
 
@@ -110,3 +114,21 @@ async def test_a_node_has_so_many_calls_at_once_and_further_ones_wait(under: Rem
         assert most == MOST_CALLS
         for each in callers:
             each.close()
+
+
+async def test_it_closes_while_the_node_goes_away(under: Remote) -> None:
+    """A call that fails as it is cancelled raises its error alone."""
+
+    class Going:
+        def Accept(self) -> object:  # noqa: N802 - the name of the stub
+            call = under.host._stub.Accept()
+            call.add_done_callback(lambda _: calls._taking.cancel())
+            return call
+
+    calls = ApiCalls(cast("HostAsyncStub", Going()), under.node.api_socket, under.host.heard)
+    async with asyncio.timeout(30):
+        await under.host.heard.wait()
+        await asyncio.sleep(0)
+        await under.node.close()
+        await asyncio.wait((calls._taking,))
+    assert calls._taking.cancelled()

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from fal_grpc.backoff import Backoff
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.aio.tasks import TaskSet
@@ -56,6 +57,7 @@ class ApiCalls:
             try:
                 connected = await call.read() is not grpc.aio.EOF
             except grpc.aio.AioRpcError as error:
+                raise_if_cancelled()
                 log.debug("a node has no calls of runners: %s", error.details())
                 connected = False
             if connected:

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 from fal_grpc.backoff import Backoff
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc, log_pb2
 from fal_server.aio.tasks import TaskSet
@@ -151,6 +152,7 @@ class RemoteHost:
                     await building()
                 handle, version = seen.handle or handle, seen.version or version
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             kind = _FAULTS.get(error.code(), Unavailable)
             raise kind(error.details() or f"node {self.way.node} does not answer") from error
         return self._shim(spec.runner_id, spec.token, handle, version)
@@ -224,6 +226,7 @@ class RemoteHost:
         try:
             await self._stub.ListHost(pb.ListHostRequest(), timeout=self._silent_seconds)
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             if not self._away:  # without asking, this may be known a little later
                 self._count_as_away(error.details() or str(error.code()))
             return False
@@ -283,6 +286,7 @@ class RemoteHost:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             raise Unavailable(f"node {self.way.node} does not answer: {error.details() or error.code()}") from error
 
     async def _follow(self) -> None:
@@ -301,6 +305,7 @@ class RemoteHost:
                             await self._located(state.machine.region)
                         await self._renew(state)
             except (grpc.aio.AioRpcError, TimeoutError, Fault) as error:
+                raise_if_cancelled()
                 overtaken = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.ABORTED
                 why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
                 self._count_as_away(why or "nothing came")
@@ -364,6 +369,7 @@ class RemoteHost:
             try:
                 await self._certify(self._stub, datetime.fromtimestamp(state.certificate_ends_at, UTC))
             except (grpc.aio.AioRpcError, InvalidArgument) as error:
+                raise_if_cancelled()
                 log.warning("the certificate of node %s could not be renewed: %s", self.way.node, error)
 
     def _give_up(self, reason: str) -> None:

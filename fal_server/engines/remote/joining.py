@@ -12,6 +12,7 @@ import grpc.aio
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.core.faults import InvalidArgument, PermissionDenied, Unavailable
@@ -50,6 +51,7 @@ async def join(authority: NodeAuthority, host: str, port: int, token: str) -> st
         try:
             await _certify(stub, authority, name, secret)
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             if error.code() is grpc.StatusCode.PERMISSION_DENIED:
                 raise PermissionDenied(error.details() or "the token is another's") from error
             raise Unavailable(f"the machine on {host}:{port} cannot join: {error.details()}") from error

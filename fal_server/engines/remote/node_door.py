@@ -10,6 +10,7 @@ from typing import cast
 import grpc
 import grpc.aio
 
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.aio.tasks import TaskSet
@@ -51,6 +52,7 @@ class NodeDoor:
             if first is grpc.aio.EOF:
                 raise Unavailable(f"runner {self._runner_id} takes no commands now")
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             raise Unavailable(error.details() or f"runner {self._runner_id} takes no commands now") from error
         ours, theirs = socket.socketpair()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.exec.message_socket import MessageSocket
 from fal_runner.shim.address import TOKEN_METADATA
@@ -55,6 +56,7 @@ class ShimClient:
                 wait_for_ready=True,
             )
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             late = f"its shim did not answer within {_START_SECONDS:g} s; the machine may be overloaded"
             says = late if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else error.details()
             raise Unavailable(says or str(error.code())) from error
@@ -77,6 +79,7 @@ class ShimClient:
                 shim_pb2.GetUsageRequest(), timeout=_MEASURE_SECONDS, metadata=self._metadata
             )
         except grpc.aio.AioRpcError:
+            raise_if_cancelled()
             return None
         return ResourceSample(
             cpu_seconds=used.cpu_seconds,

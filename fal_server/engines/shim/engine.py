@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import grpc.aio
 
 from fal_grpc.backoff import Backoff
+from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import shim_pb2
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.identity import AccountId
@@ -152,6 +153,7 @@ class ShimEngine:
             try:
                 return await link.client.status()
             except grpc.aio.AioRpcError as error:
+                raise_if_cancelled()
                 if not await host.answers():
                     return None
                 tries += 1
@@ -167,6 +169,7 @@ class ShimEngine:
         try:
             return _in_flight(await link.client.status())
         except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
             # While its process may live, so may what it works on: perhaps only the way to it broke.
             if link.process.alive():
                 raise Unavailable(f"the shim of runner {runner.runner_id} does not answer") from error
@@ -301,6 +304,7 @@ async def _unless_away(host: NodeHost, *failures: type[Exception]) -> AsyncGener
     try:
         yield
     except failures:
+        raise_if_cancelled()
         if await host.answers():
             raise
 
