@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogQuery
 from fal_server.store import AesVault, open_store
@@ -45,6 +46,17 @@ async def test_reopening_finds_everything(reopen):
     assert await store.list_environments(LOCAL) == main
 
 
+async def opened(database):
+    """Open the database, once the session of a killed writer has ended."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await open_store(database, AesVault(bytes(range(32))))
+            except Fault as refused:
+                if "another controller uses this database" not in refused.message:
+                    raise
+
+
 @pytest.mark.parametrize("writes", [1, 40])
 async def test_killed_writer(durable, writes):
     root = Path(__file__).parents[3]
@@ -58,7 +70,7 @@ async def test_killed_writer(durable, writes):
     printed = await process.stdout.read()
     await process.wait()
     acknowledged = max([writes, *(int(number) for number in printed.split())])
-    store = await open_store(durable, AesVault(bytes(range(32))))
+    store = await opened(durable)
     try:
         revisions = {revision.revision_id for revision in await store.list_revisions(LOCAL, None, None)}
         assert revisions >= {f"r{n}" for n in range(1, acknowledged + 1)}
