@@ -290,10 +290,19 @@ def translated(url: str, options: ChannelOptions) -> Generator[None]:
         ) from None
 
 
+def _reason_of_tls(error: BaseException) -> str:
+    reason = str(getattr(error, "reason", ""))
+    if reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS, so write http:// before its address"
+    return f"TLS failed: {getattr(error, 'verify_message', None) or reason}"
+
+
 def _reason(error: BaseException) -> str:
     """Return the operating system's message if there is one. Often httpx keeps it in a cause."""
     cause: BaseException | None = error
     while cause is not None:
+        if getattr(cause, "library", None) == "SSL":  # whose numbers are none of the operating system
+            return _reason_of_tls(cause)
         if isinstance(cause, OSError) and cause.errno:
             # asyncio replaces the message, and name resolution has its own error numbers.
             return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -104,6 +105,18 @@ def test_what_has_the_address_is_named(monkeypatch):
     monkeypatch.delenv("FAL_RUN_HOST")
     with pytest.raises(UnavailableError, match=r"the address is from FAL_HOST\.$"):
         client.send(request("127.0.0.1:1"))
+
+
+def test_tls_to_a_server_without_it_is_named_on_both_sides():
+    with answering(lambda method, path: (200, "text/plain", b"")) as (host, asked):
+        secure = replace(request(host), url=f"https://{host}/")
+        for ask in (
+            lambda: HttpClient(ChannelOptions()).send(secure),
+            lambda: asyncio.run(AsyncHttpClient(ChannelOptions()).send(secure)),
+        ):
+            with pytest.raises(UnavailableError, match=r"does not speak TLS, so write http:// before its address"):
+                ask()
+    assert asked == []
 
 
 def test_an_event_stream_through_asyncio():
