@@ -28,6 +28,10 @@ _REDIRECTED = "redirect without LOCATION"  # the library's words, if the answer 
 # Where a machine of AWS would have credentials, if none are in the environment.
 _OF_THE_MACHINE = ("169.254.169.254", "169.254.170.2")
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
+_VARIABLES = (
+    *(*_ENDPOINTS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_REGION", "AWS_DEFAULT_REGION"),
+)
 _CONNECT_SECONDS = 5
 _CHECK_SECONDS = 5.0
 _RETRIES = 3
@@ -62,7 +66,7 @@ class Bucket:
 
     def __init__(self, url: str, *, silent_seconds: float = 20) -> None:
         self.url = url
-        self._check_endpoint()
+        self._check_variables()
         self._store = self._opened(retries=_RETRIES, silent_seconds=silent_seconds)
         # Somebody waits for a check. It says no more than whether there is an answer.
         self._once = self._opened(retries=0, silent_seconds=min(silent_seconds, _CHECK_SECONDS))
@@ -175,13 +179,21 @@ class Bucket:
                 if not self._is_missing(error):
                     raise self._trouble(error) from error
 
-    def _check_endpoint(self) -> None:
-        for name in _ENDPOINTS:
-            if (value := os.environ.get(name)) and not _is_endpoint(value):
-                raise Refused(
-                    f"the content in {self.url} cannot be used; {name} is no URL without credentials: set it to one "
-                    "such as https://s3.example"
-                )
+    def _check_variables(self) -> None:
+        """Refuse what the library panics at, or misreads."""
+        for name in _VARIABLES:
+            value = os.environ.get(name)
+            if value is None:
+                continue
+            if not value:
+                wrong = "is empty: set it, or unset it"
+            elif any(not "!" <= letter <= "~" for letter in value):
+                wrong = "has a space, or another character that it cannot have: correct it"
+            elif name in _ENDPOINTS and not _is_endpoint(value):
+                wrong = "is no URL without credentials: set it to one such as https://s3.example"
+            else:
+                continue
+            raise Refused(f"the content in {self.url} cannot be used; {name} {wrong}")
 
     def _opened(self, *, retries: int, silent_seconds: float) -> S3Store:
         try:
