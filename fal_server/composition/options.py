@@ -491,9 +491,8 @@ def _region(text: str) -> str:
 def _content_url(text: str) -> str:
     part = r"(?!\.{1,2}(/|$))[0-9A-Za-z._-]{1,100}"
     if re.fullmatch(rf"s3://[0-9a-z][0-9a-z.-]{{2,62}}(/{part}){{0,10}}/?", text) is None:
-        raise argparse.ArgumentTypeError(
-            f"'{text[:80]}' is no URL of a bucket without credentials, as s3://bucket/prefix"
-        )
+        shown = re.sub(r"//[^/]*@", "//...@", text[:80])  # a password may be in it
+        raise argparse.ArgumentTypeError(f"'{shown}' is no URL of a bucket without credentials, as s3://bucket/prefix")
     return text.rstrip("/")
 
 
