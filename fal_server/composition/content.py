@@ -129,7 +129,8 @@ async def check_content(
         if found == url:
             return
         if alone and bucket is not None:
-            log.warning("the code and files of this database were in %s until now: %s needs a copy", bucket, url)
+            if claim:
+                log.warning("the code and files of this database were in %s until now: %s needs a copy", bucket, url)
         elif not alone and found is not None:
             raise Unavailable(
                 f"{url} is not where the other controllers of this database have code and files: that is "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fal_server.composition.content import StoredContent, check_content, open_content
@@ -69,9 +71,15 @@ async def open_storage(
     for account in await store.accounts.all():
         accounts.add(account)
     content = await open_content(state, settings.content, lambda: [account.id for account in accounts.all()], certain)
-    await check_content(state, settings.content, store.sealed, claim=True, alone=epoch is None)
-    if settings.content is not None:
+    check = partial(check_content, state, settings.content, store.sealed, alone=epoch is None)
+    if settings.content is None:
+        await check(claim=True)
+    else:
+        await check()
         await move_content(state, content, [account.id for account in accounts.all()])
+        # A bucket that was never reached is not where they are: nobody could start without it any more.
+        if not await asyncio.to_thread(content.trouble):
+            await check(claim=True)
     return Storage(
         master_key=master_key,
         vault=vault,

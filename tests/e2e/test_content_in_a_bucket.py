@@ -176,3 +176,22 @@ def test_a_wrong_place_is_refused(s3: S3Server, tmp_path: Path, arguments: list[
     )
     assert refused.returncode in (1, 2)
     assert said in refused.stderr
+    assert "secret" not in refused.stderr.replace(str(tmp_path), "")
+
+
+def test_a_bucket_that_was_never_reached_ties_nothing_to_it(s3: S3Server, tmp_path: Path) -> None:
+    away = {**s3.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    empty = start(tmp_path / "empty", "--content", "s3://typo/p", environment=away)
+    assert empty.stop() == 0
+    assert start(tmp_path / "empty").stop() == 0
+
+    controller = start(tmp_path / "state")
+    deploy(controller, tmp_path / "app")
+    assert controller.stop() == 0
+    with pytest.raises(AssertionError, match="the controller did not start"):
+        start(tmp_path / "state", "--content", "s3://typo/p", environment=away)
+    controller = start(tmp_path / "state")
+    try:
+        assert controller.call("/local/bucket", {}).json() == {"words": "from the bucket"}
+    finally:
+        controller.stop()
