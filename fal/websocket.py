@@ -10,8 +10,10 @@ import asyncio
 import os
 import threading
 import weakref
+
+# Not from queue: a file beside an app may have that name, and a deploy imports this module.
+from _queue import Empty, SimpleQueue
 from collections.abc import Coroutine
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
