@@ -154,6 +154,13 @@ def int_type(text: str) -> int:
     return number
 
 
+def name_type(text: str) -> str:
+    """Read a name, for argparse. An empty one, as of an unset variable, might stand for everything."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give one; an unset variable may be why")
+    return text
+
+
 def path_type(text: str) -> Path:
     """Read a path, for argparse. An empty one, as of an unset variable, would be the current directory."""
     if not text:

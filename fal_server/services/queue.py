@@ -648,4 +648,7 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
 
 def unknown_request(app_id: AppId, request_id: str) -> NotFound:
     """Return the error for a request that does not exist. It may exist for another caller."""
-    return NotFound(f"request {request_id[:80]!r} of app {str(app_id)!r}", "it never existed or has expired")
+    return NotFound(
+        f"request {request_id[:80]!r} of app {str(app_id)!r}",
+        f"it never existed or has expired; `fal queue list {app_id}` shows which exist",
+    )

@@ -140,6 +140,14 @@ def test_a_node_is_drained_and_the_list_fits(asked, capsys, monkeypatch):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize(
+    "command", ["node drain", "node remove", "deploy --app-name", "queue flush hello --caller-user-id"]
+)
+def test_an_empty_name_is_none(command, capsys):
+    assert main([*command.split(), ""]) == 2
+    assert "it is empty: give one; an unset variable may be why" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("asked")
 def test_names_are_completed():
     parser = build_parser(["node", "drain"])

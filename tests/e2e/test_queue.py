@@ -165,6 +165,12 @@ def test_flush_and_list(queue: Queue) -> None:
     first = queue.submit("held", gate=str(queue.gate))
     queue.noted("held")
     waiting = queue.submit("flushed")
+    for arguments in (["--caller-user-id", ""], ["--caller-user-id="]):
+        nobody = queue.controller.fal("queue", "flush", "queued", *arguments, check=False)
+        assert (nobody.returncode, "it is empty: give one" in nobody.stderr) == (2, True)
+    others = queue.controller.fal("queue", "flush", "queued", "--caller-user-id", "nobody")
+    assert others.stdout == "No request of nobody waits for 'queued'.\n"
+    assert queue.state(waiting) == "IN_QUEUE", "an unset variable flushes nothing"
     assert queue.controller.fal("queue", "flush", "queued").stdout == "Queue flushed successfully.\n"
     assert queue.about(waiting)["error_type"] == "client_cancelled"
     assert queue.state(first) == "IN_PROGRESS"
@@ -174,8 +180,11 @@ def test_flush_and_list(queue: Queue) -> None:
     limited = queue.controller.fal("queue", "list", "queued", "--limit", "1")
     assert waiting in limited.stdout
     assert "There may be more than the newest 1; --limit lists at most 1000." in limited.stderr
-    told = queue.controller.fal("queue", "cancel", "queued", first).stdout
-    assert told == f"Asked the app to cancel {first}: its answer decides\n"
+    told = queue.controller.fal("queue", "cancel", "queued", waiting, "nosuch", first, check=False)
+    assert told.returncode == 1
+    assert told.stdout == f"Asked the app to cancel {first}, which is in progress: it may finish all the same\n"
+    assert f"request {waiting} is completed: there is nothing to cancel" in told.stderr
+    assert "`fal queue list queued` shows which exist" in told.stderr
     queue.gate.touch()
     assert queue.finished(first).status == 200
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fal.config import truthy
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
-from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.options import add_client_options, add_env_option, add_output_options, name_type, open_client
 from fal_cli.parser import FalParser
 from fal_cli.presentation.addresses import addresses
 from fal_cli.presentation.apps import app_name
@@ -46,7 +46,7 @@ def add_arguments(parser: FalParser) -> None:
     parser.add_argument(
         "app_ref", nargs="?", help="A file, a file and a name in it (FILE.py::NAME), or a name in pyproject.toml."
     )
-    parser.add_argument("--app-name", help="Application name to deploy with.")
+    parser.add_argument("--app-name", type=name_type, help="Application name to deploy with.")
     parser.add_argument("--auth", choices=("public", "private", "shared"), help="Who may call the application.")
     parser.add_argument(
         "--strategy",

@@ -18,7 +18,7 @@ from fal_cli.controller_process import (
     require_controller,
 )
 from fal_cli.exit_codes import CommandError
-from fal_cli.options import add_output_options, path_type
+from fal_cli.options import add_output_options, name_type, path_type
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import print_error, print_line, print_note, write_document, write_table
 from fal_cli.presentation.table import Column
@@ -68,7 +68,7 @@ def add_arguments(parser: FalParser) -> None:
     remove.add_argument("--force", action="store_true", help="End the runners that it has.")
     add_yes_option(remove)
     for command in (drain, remove):
-        complete_words(command.add_argument("name", metavar="NAME", help="The node."), _names)
+        complete_words(command.add_argument("name", type=name_type, metavar="NAME", help="The node."), _names)
 
 
 def _up(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS, resolve
 from fal_cli.ids import REQUESTS as REQUEST_IDS
-from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.options import add_client_options, add_env_option, add_output_options, name_type, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.counting import counted
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
-from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
+from fal_cli.presentation.output import print_error, print_line, print_note, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
 from fal_cli.prompts import add_yes_option, confirm
 
@@ -42,7 +42,9 @@ def add_arguments(parser: FalParser) -> None:
     flush = add_command(commands, "flush", "Cancel all requests that wait for an application.", _flush)
     _add_app(flush)
     add_yes_option(flush)
-    flush.add_argument("--caller-user-id", help="Cancel only the requests of this user, as --by-user names it.")
+    flush.add_argument(
+        "--caller-user-id", type=name_type, help="Cancel only the requests of this user, as --by-user names it."
+    )
     list_parser = add_command(commands, "list", "List an application's requests, newest first.", _list)
     _add_app(list_parser)
     list_parser.add_argument("--state", choices=_STATES, help="Only requests in this state.")
@@ -112,7 +114,7 @@ def _flush(args: argparse.Namespace) -> None:
                 print_note(f"Cancelled {counted(count, 'request')}. Repeat the command for the rest.")
             raise
     if not count:
-        print_line(f"Nothing waits{_whose(args)} for '{args.app_name}'.")
+        print_line(f"{'No request' if _whose(args) else 'Nothing'}{_whose(args)} waits for '{args.app_name}'.")
         return
     print_line("Queue flushed successfully.")
     print_note(f"Cancelled {counted(count, 'request')}; those in progress go on.")
@@ -169,29 +171,48 @@ def _get(args: argparse.Namespace) -> None:
         print_line(f"webhook, try {delivery.number} at {shown_time(delivery.at)}: {went}")
 
 
-def _cancel(args: argparse.Namespace) -> None:
+def _each(ids: Sequence[str], act: Callable[[str], None]) -> ExitCode:
+    """Do something with each request, even if it fails for some. Return FAILED then."""
+    from fal.api import FailedPreconditionError, InvalidArgumentError, NotFoundError
+
+    code = ExitCode.OK
+    for request_id in ids:
+        try:
+            act(request_id)
+        except (FailedPreconditionError, InvalidArgumentError, NotFoundError) as error:
+            print_error(str(error))
+            code = ExitCode.FAILED
+    return code
+
+
+def _cancel(args: argparse.Namespace) -> ExitCode:
     from fal.api import QueueState
 
     args.app_name = name_in_environment(args.app_name, args.env)
     with open_client(args) as client:
-        for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
-            cancelled = client.queue.cancel(args.app_name, request_id)
-            running = cancelled.state is QueueState.IN_PROGRESS
-            print_line(
-                f"Asked the app to cancel {request_id}: its answer decides" if running else f"Cancelled {request_id}"
-            )
+
+        def cancel(request_id: str) -> None:
+            if client.queue.cancel(args.app_name, request_id).state is QueueState.IN_PROGRESS:
+                print_line(f"Asked the app to cancel {request_id}, which is in progress: it may finish all the same")
+            else:
+                print_line(f"Cancelled {request_id}")
+
+        return _each([resolve(client, REQUEST_IDS, text, args) for text in args.request_ids], cancel)
 
 
-def _redrive(args: argparse.Namespace) -> None:
+def _redrive(args: argparse.Namespace) -> ExitCode:
     args.app_name = name_in_environment(args.app_name, args.env)
     if bool(args.request_ids) == args.all:
         raise CommandError("name the requests, or say --all", ExitCode.USAGE)
     with open_client(args) as client:
         if args.all:
             _redrive_all(client.queue, args.app_name)
-        for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
+
+        def redrive(request_id: str) -> None:
             client.queue.redrive(args.app_name, request_id)
             print_line(f"Queued again {request_id}")
+
+        return _each([resolve(client, REQUEST_IDS, text, args) for text in args.request_ids], redrive)
 
 
 def _redrive_all(queue: QueueNamespace, app_name: str) -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from fal import queue as answers
 from fal.queue import QueuedRequest, QueueState
 from fal_grpc.adapter.app import app_name as checked_name
-from fal_grpc.adapter.values import count, optional_text, text, texts
+from fal_grpc.adapter.values import count, text, texts
 
 if TYPE_CHECKING:
     from fal.api.opener import AsyncOpener
     from fal_grpc.adapter.values import JSON
+
+_NO_USER = "must be an id that is not empty; leave it out to mean all"
 
 
 class AsyncQueueNamespace:
@@ -63,11 +65,12 @@ class AsyncQueueNamespace:
             How many were cancelled.
 
         Raises:
+            ArgumentError: `caller_user_id` is empty.
             NotFoundError: there is no such app.
         """
         most = count("limit", limit)
         query = {
-            "caller_user_id": optional_text("caller_user_id", caller_user_id),
+            "caller_user_id": None if caller_user_id is None else text("caller_user_id", caller_user_id, _NO_USER),
             "limit": None if most is None else str(most),
         }
         return answers.count(await self._ask("DELETE", app_name, query=query), "flushed")

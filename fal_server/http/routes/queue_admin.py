@@ -67,7 +67,9 @@ class QueueAdminRoutes:
         return JSONResponse(content)
 
     async def _flush(self, request: Request, caller: Principal) -> Response:
-        whose = request.query_params.get("caller_user_id") or None
+        whose = request.query_params.get("caller_user_id")
+        if whose == "":
+            raise InvalidArgument("caller_user_id", "caller_user_id is empty: give an id, or leave it out to mean all")
         limit = (
             number(request, "limit", usual=_MOST_FLUSHED, most=_MOST_FLUSHED)
             if "limit" in request.query_params
