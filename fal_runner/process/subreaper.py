@@ -129,7 +129,8 @@ class Subreaper:
                 for process in self.living_descendants():
                     send_signal(process)
             try:
-                await asyncio.wait_for(self._something_ended.wait(), 0.05)
+                async with asyncio.timeout(0.05):
+                    await self._something_ended.wait()
             except TimeoutError:
                 continue  # the next round kills processes that were forked meanwhile
 

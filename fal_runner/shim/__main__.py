@@ -111,7 +111,8 @@ class Shim:
         ).write(directory)
         listens()
         try:
-            await asyncio.wait_for(servicer.started.wait(), self._start_seconds)
+            async with asyncio.timeout(self._start_seconds):
+                await servicer.started.wait()
             await servicer.until_unneeded(self._keep_seconds)
         except TimeoutError:
             print(f"no Start within {self._start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201

@@ -266,7 +266,8 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             if silent >= keep_seconds:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), keep_seconds - silent)
+                async with asyncio.timeout(keep_seconds - silent):
+                    await self.ended.wait()
 
     async def _stop_orphan(self, runner: Supervisor) -> None:
         """Stop the worker in order once nobody can end it any more."""

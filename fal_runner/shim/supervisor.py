@@ -402,7 +402,8 @@ class Supervisor:
                     warned = True
                     self.journal.note(f"port {port} is held by a process that is not this runner's", log_pb2.ERROR)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._listening.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._listening.wait()
             self._listening.clear()
             pause = min(most_pause if loop.time() > eager_until else 0.01, pause * 1.5)
 

@@ -402,7 +402,7 @@ class Beginnings:
             if waited is False:
                 waited = self._started[request_id] = (asyncio.get_running_loop(), asyncio.Event())
         try:
-            await asyncio.wait_for(waited[1].wait(), _LONGEST_WAIT_SECONDS)
+            await asyncio.wait_for(waited[1].wait(), _LONGEST_WAIT_SECONDS)  # noqa: TID251 - apps may have Python 3.8
         except asyncio.TimeoutError:
             if self._started.get(request_id) is waited:
                 del self._started[request_id]

@@ -89,7 +89,8 @@ class JoinedNodes:
         """Wait for a node's first word. After some seconds it counts as silent."""
         if (host := self._hosts.get(name)) is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(host.heard.wait(), _FIRST_SECONDS)
+                async with asyncio.timeout(_FIRST_SECONDS):
+                    await host.heard.wait()
 
     def adopted(self) -> None:
         """Note that the runners of an earlier controller were adopted. An unknown one is a stranger from now on."""
@@ -122,7 +123,8 @@ class JoinedNodes:
         await self._store.save(joined)
         added = self._add(joined, authority)
         try:
-            await asyncio.wait_for(added.heard.wait(), _FIRST_SECONDS)
+            async with asyncio.timeout(_FIRST_SECONDS):
+                await added.heard.wait()
         except TimeoutError:
             log.warning("node %s joined, and does not answer yet: %s", name, added.away)
         return name

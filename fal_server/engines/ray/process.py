@@ -72,7 +72,8 @@ class RayProcess:
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()  # it keeps nothing
-            await asyncio.wait_for(process.wait(), _END_SECONDS)
+            async with asyncio.timeout(_END_SECONDS):
+                await process.wait()
         if errors is not None:
             await errors
 

@@ -130,7 +130,8 @@ class RunnerLink:
             with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):  # it may end before it has answered
                 await self.client.shut_down()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.died.wait(), _DRAIN_SECONDS)
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await self.process.died.wait()
         if self._exited is None or not self.process.died.is_set():
             await self.process.sweep()
         await self.close()
@@ -255,7 +256,8 @@ class RunnerLink:
             await asyncio.sleep(seconds)
         else:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.died.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self.process.died.wait()
 
     def _take(self, event: shim_pb2.ShimEvent) -> None:
         match event.WhichOneof("event"):
