@@ -264,7 +264,8 @@ async def said(under: Remote, runner: Runner) -> int | None:
                 return await under.engine.requests_in_flight(runner)
 
 
-async def test_a_worker_waits_on_the_node_for_its_next_runner(under: Remote) -> None:
+async def test_a_worker_waits_on_the_node_for_its_next_runner(under_for_long: Remote) -> None:
+    under = under_for_long
     under.node.warm_workers = 1
     await away(under)
     await back(under)
