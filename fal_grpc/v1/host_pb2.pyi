@@ -480,6 +480,7 @@ class LaunchRequest(_message.Message):
     REDACT_FIELD_NUMBER: _builtins.int
     TERMINATION_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    NETWORK_HOST_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Its account."""
     runner_id: _builtins.str
@@ -504,6 +505,8 @@ class LaunchRequest(_message.Message):
     """How long it may take to end."""
     token: _builtins.str
     """Which start this is."""
+    network_host: _builtins.str
+    """The address by which the controller reaches the machine, if their network is trusted; otherwise empty."""
     @_builtins.property
     def limits(self) -> Global___HostLimits:
         """What limits it."""
@@ -559,10 +562,11 @@ class LaunchRequest(_message.Message):
         redact: _abc.Iterable[_builtins.str] | None = ...,
         termination_grace_seconds: _builtins.int = ...,
         token: _builtins.str = ...,
+        network_host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_app_metrics_port", b"_app_metrics_port", "_app_port", b"_app_port", "_entrypoint", b"_entrypoint", "_function", b"_function", "_setup", b"_setup", "app_metrics_port", b"app_metrics_port", "app_port", b"app_port", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "packages", b"packages", "setup", b"setup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_metrics_port", b"_app_metrics_port", "_app_port", b"_app_port", "_entrypoint", b"_entrypoint", "_function", b"_function", "_setup", b"_setup", "account", b"account", "app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "entrypoint", b"entrypoint", "environment", b"environment", "files", b"files", "function", b"function", "gpus", b"gpus", "limits", b"limits", "packages", b"packages", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup", b"setup", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_metrics_port", b"_app_metrics_port", "_app_port", b"_app_port", "_entrypoint", b"_entrypoint", "_function", b"_function", "_setup", b"_setup", "account", b"account", "app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "entrypoint", b"entrypoint", "environment", b"environment", "files", b"files", "function", b"function", "gpus", b"gpus", "limits", b"limits", "network_host", b"network_host", "packages", b"packages", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup", b"setup", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__app_metrics_port: _TypeAlias = _typing.Literal["app_metrics_port"]  # noqa: Y015
     _WhichOneofArgType__app_metrics_port: _TypeAlias = _typing.Literal["_app_metrics_port", b"_app_metrics_port"]  # noqa: Y015

@@ -78,6 +78,7 @@ class RunnerSpec(_message.Message):
     METRICS_GATE_KEY_FIELD_NUMBER: _builtins.int
     ORPHAN_SECONDS_FIELD_NUMBER: _builtins.int
     NODE_SOCKET_FIELD_NUMBER: _builtins.int
+    NETWORK_HOST_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -127,6 +128,8 @@ class RunnerSpec(_message.Message):
     """After so many seconds without a call and without its node process the shim stops the worker; 0: never."""
     node_socket: _builtins.str
     """Absolute path of the socket that the node process listens on; empty if there is none."""
+    network_host: _builtins.str
+    """The address of this machine on a trusted network, where a port with a gate is opened, too; empty for none."""
     @_builtins.property
     def function(self) -> Global___SerializedFile:
         """A serialized function in a file."""
@@ -186,10 +189,11 @@ class RunnerSpec(_message.Message):
         metrics_gate_key: _builtins.str = ...,
         orphan_seconds: _builtins.float = ...,
         node_socket: _builtins.str = ...,
+        network_host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "limits", b"limits", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "metrics_gate_key", b"metrics_gate_key", "node_socket", b"node_socket", "orphan_seconds", b"orphan_seconds", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "gate_key", b"gate_key", "gpus", b"gpus", "imports_file", b"imports_file", "limits", b"limits", "metrics_gate_key", b"metrics_gate_key", "network_host", b"network_host", "node_socket", b"node_socket", "orphan_seconds", b"orphan_seconds", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "room", b"room", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015
@@ -782,6 +786,7 @@ class WorkerReady(_message.Message):
     METRICS_PORT_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
     METRICS_ACCESS_FIELD_NUMBER: _builtins.int
+    ON_NETWORK_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """The port; 0 if the app serves none."""
     metrics_port: _builtins.int
@@ -790,6 +795,8 @@ class WorkerReady(_message.Message):
     """Whether the app's port has a gate: a connection starts with a proof by RunnerSpec.gate_key."""
     metrics_access: Global___WorkerReady.MetricsAccess.ValueType
     """Who can connect to the port of its metrics."""
+    on_network: _builtins.bool
+    """Whether the port is open on RunnerSpec.network_host, too."""
     def __init__(
         self,
         *,
@@ -797,10 +804,11 @@ class WorkerReady(_message.Message):
         metrics_port: _builtins.int = ...,
         gated: _builtins.bool = ...,
         metrics_access: Global___WorkerReady.MetricsAccess.ValueType = ...,
+        on_network: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "metrics_access", b"metrics_access", "metrics_port", b"metrics_port", "port", b"port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "metrics_access", b"metrics_access", "metrics_port", b"metrics_port", "on_network", b"on_network", "port", b"port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -292,6 +292,7 @@ class Supervisor:
             "paths": [self._seen(spec.files_dir)] if spec.files_dir else [],
             "method": spec.function.method or "pickle",
             "bind_host": spec.bind_host,
+            "network_host": spec.network_host,
             "mark": self._mark,
             "port": self._port("port"),
             "metrics_port": self._port("metrics_port"),
@@ -362,6 +363,7 @@ class Supervisor:
             return
         self.state = State.STATE_READY
         gated = self._process is not None and self._process.gated
+        on_network = self._process is not None and self._process.on_network
         metrics_port = self._port("metrics_port")
         access = self._metrics_access() if metrics_port in self._listens_on else Access.METRICS_ACCESS_CLOSED
         if port:
@@ -371,9 +373,13 @@ class Supervisor:
                 else ""
             )
             reached = "" if gated else _OPEN
+            if on_network:
+                reached = f", and on {self.spec.network_host} for the controller"
             seconds = f"{time.monotonic() - self._started:.2f}"
             self.journal.note(f"ready after {seconds} s: listens on {port}{reached}{metrics}")
-        ready = shim_pb2.WorkerReady(port=port, metrics_port=metrics_port, gated=gated, metrics_access=access)
+        ready = shim_pb2.WorkerReady(
+            port=port, metrics_port=metrics_port, gated=gated, metrics_access=access, on_network=on_network
+        )
         self._emit(shim_pb2.ShimEvent(ready=ready))
         if metrics_port and access == Access.METRICS_ACCESS_CLOSED:
             await self._port_open(metrics_port, most_pause=_METRICS_SECONDS)

@@ -161,6 +161,11 @@ class WorkerProcess:
         """Whether the metrics port has a gate. The worker reports that before it listens there, too."""
         return os.pread(self._requests, 8, 24) != bytes(8)
 
+    @property
+    def on_network(self) -> bool:
+        """Whether the app's port is open on a trusted network, too. The worker reports that at the same time."""
+        return bool(struct.unpack("<Q", os.pread(self._requests, 8, 16))[0] & 2)
+
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
         """Send a line, and close the pipe after the last one. Do nothing if the worker has died."""
         try:

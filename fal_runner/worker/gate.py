@@ -3,6 +3,7 @@
 Loopback ports are open to every program of the machine, and the app behind one checks no key. So the controller's
 connections begin with a knock: KNOCK, a nonce and a proof by the runner's key. The gate answers with its own proof, by
 which the controller knows that it has reached the app. The app gets all following bytes.
+On a trusted network, the port is open to other machines, too: there the controller alone is admitted.
 It is part of the worker: only the standard library, Python 3.8.
 """
 
@@ -22,6 +23,7 @@ PROOF_BYTES = 32
 CALLER, APP = b"caller", b"app"
 _LENGTH = len(KNOCK) + NONCE_BYTES + PROOF_BYTES
 _MOST_SECONDS = 10.0
+_HERE = "127.0.0.1"
 _TEXT = b"this app takes calls from its controller alone: call it by its address there\n"
 _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection: close\r\n"
 
@@ -53,6 +55,10 @@ class Gate:
     def guard(self, factory: Callable[[], Any]) -> Callable[[], Any]:
         """Return a factory that guards the protocols of a server."""
         return lambda: _Entrant(self, factory)
+
+    def guard_network(self, factory: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a factory like `guard`, for a port of the network. None of the runner's own calls come there."""
+        return lambda: _Caller(self, factory)
 
     def admits(self, knock: bytes) -> bytes | None:
         """Return the answer to a knock; None for a wrong one."""
@@ -124,14 +130,62 @@ class _Entrant(asyncio.Protocol):
         self._transport.write(_FORBIDDEN + b"content-length: %d\r\n\r\n" % len(_TEXT) + _TEXT)
         self._transport.close()
 
+    def _shown(self) -> Any:
+        """The transport, as the app sees it."""
+        return self._transport
+
     def _pass(self) -> None:
         """Hand the connection over to the app."""
         self._timer.cancel()
         protocol = self._factory()
         self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
+        protocol.connection_made(self._shown())
         if self._received and not self._transport.is_closing():
             _feed(protocol, bytes(self._received))
+
+
+class _Caller(_Entrant):
+    """A connection from the network that has not passed the gate."""
+
+    async def _ask(self) -> None:
+        self._refuse()
+
+    def _shown(self) -> Any:
+        return _FromHere(self._transport)
+
+
+class _FromHere:
+    """A transport of the controller's. Its other end has this machine's address, by which servers trust proxies.
+
+    The gate knows that it is the controller, which has the same address towards apps wherever they run.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._plain = transport
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        found = self._plain.get_extra_info(name, default)
+        if found is not None and name == "peername":
+            return _HERE, found[1]
+        return _SocketFromHere(found) if found is not None and name == "socket" else found
+
+
+class _SocketFromHere:
+    """The socket of such a transport."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def getpeername(self) -> Any:
+        return _HERE, self._plain.getpeername()[1]
 
 
 def _feed(protocol: Any, data: bytes) -> None:

@@ -206,7 +206,8 @@ class RequestCount:
 
     Args:
         fd: the shim's memory, with eight bytes each for: whether requests are counted, how many there are, and whether
-            the app's port and that of its metrics have a gate.
+            the app's port and that of its metrics have a gate. A second bit of the former says that the port is open on
+            a trusted network, too.
     """
 
     def __init__(self, fd: int) -> None:
@@ -225,7 +226,10 @@ class RequestCount:
             self._numbers[1] = self._count
 
     def note_gate(self, name: str) -> None:
-        self._numbers[_GATES[name]] = 1
+        self._numbers[_GATES[name]] |= 1
+
+    def note_network(self, opened: bool) -> None:
+        self._numbers[_GATES["port"]] = 1 | opened << 1
 
     def _note_fork(self) -> None:
         self._forked = True
@@ -290,6 +294,11 @@ class RequestStreams:
             return False
         self._count.note_gate(name)
         return True
+
+    def note_network(self, opened: bool) -> None:
+        """Tell the shim whether the app's port is on a network. It has a gate."""
+        if self._count is not None:
+            self._count.note_network(opened)
 
     def one_entry(self, level: int) -> Any:
         """Make the output of the `with` block one log entry. See the function `one_entry`."""

@@ -53,6 +53,7 @@ class Binding:
         listening: called with each port that is listened on.
         gates: the ports with a gate, if an event loop's servers listen on them -> makes the gate, or None if there can
             be none. It is called before the port is listened on.
+        network: opens the app's port to the controller's machine, too, if it has a gate; None without such a network.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class Binding:
         ports: Dict[int, int],
         listening: Callable[[int], None],
         gates: Mapping[int, Callable[[], Any]] = types.MappingProxyType({}),
+        network: Optional[NetworkPort] = None,
     ) -> None:
         self._host = host
         self._ports = ports
         self._listening = listening
         self._makers = dict(gates)
         self._gates: Dict[int, Any] = {}
+        self._network = network
 
     def install(self) -> None:
         """Apply this from now on, and to uvloop once it is imported."""
@@ -110,10 +113,16 @@ class Binding:
                 port = self._ports.get(port, port)
                 host = self._host if host is None or (isinstance(host, str) and host in _ANY_ADDRESS) else host
             given = options.get("sock")
+            opened = None
             for listened in [port] if given is None else _ports_of([given]):
                 if not options.get("ssl"):
-                    factory = self._guarded(listened, factory)
+                    within, factory = factory, self._guarded(listened, factory)
+                    if within is not factory and self._network is not None and listened == self._network.port:
+                        opened = self._network
+                        await opened.open(plain, loop, self._gates[listened].guard_network(within))
             server = await plain(loop, factory, host, port, **options)
+            if opened is not None:
+                opened.follow(server)
             if server.is_serving():
                 self._report(server.sockets)
             return server
@@ -130,6 +139,61 @@ class Binding:
     def _report(self, sockets: Any) -> None:
         for port in _ports_of(sockets):
             self._listening(port)
+
+
+class NetworkPort:
+    """The app's port at the address of a trusted network. It leads to the server that listens on the port here.
+
+    Args:
+        host: the address.
+        port: the port, which is the same in both places.
+        note: is told whether it is open.
+    """
+
+    def __init__(self, host: str, port: int, note: Callable[[bool], None]) -> None:
+        self.port = port
+        self._host = host
+        self._note = note
+        self._loop: Any = None
+        self._socket: Optional[socket.socket] = None
+        self._factory: Any = None
+        self._server: Any = None
+
+    async def open(self, create_server: Any, loop: Any, factory: Any) -> None:
+        """Listen, unless another program has the port there. The controller then comes by the node's door."""
+        self._factory, self._server = factory, None
+        if self._socket is not None and self._loop is loop:
+            return
+        if self._socket is not None:
+            self._socket.close()  # of a loop that ended
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self._host, self.port))
+            await create_server(loop, self._enter, sock=listening, backlog=2048)
+        except OSError:
+            listening.close()
+            self._loop = self._socket = None
+        else:
+            self._loop, self._socket = loop, listening
+        self._note(self._socket is not None)
+
+    def follow(self, server: Any) -> None:
+        """Admit nobody once this server does not."""
+        self._server = server
+
+    def _enter(self) -> Any:
+        serves = self._server is None or self._server.is_serving()
+        return self._factory() if serves else _Refused()
+
+
+class _Refused(asyncio.Protocol):
+    """A connection to a server that has closed."""
+
+    def connection_made(self, transport: Any) -> None:
+        """End it."""
+        transport.abort()
 
 
 def _ports_of(sockets: Any) -> List[int]:
@@ -428,7 +492,9 @@ def main() -> None:
         streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
         after_import("fastapi.routing", streams.beginnings.watch)
-        Binding(job["bind_host"], moved, listening, gates_of(job, channel, streams)).install()
+        host = job.get("network_host")
+        network = NetworkPort(host, job["port"], streams.note_network) if host else None
+        Binding(job["bind_host"], moved, listening, gates_of(job, channel, streams), network).install()
     try:
         code = run(job, channel, streams)
     finally:

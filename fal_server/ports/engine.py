@@ -45,6 +45,7 @@ class LaunchSpec:
         gpus: the ids of the GPUs of the node that are its own.
         app_port: the port that the app's code asks for; if it listens on that, it gets the runner's own instead.
         app_metrics_port: the same for metrics.
+        network_host: where its port is opened for the controller's machine, too; empty without a trusted network.
     """
 
     account: AccountId
@@ -68,6 +69,7 @@ class LaunchSpec:
     redact: tuple[str, ...] = field(repr=False, default=())
     termination_grace_seconds: int
     token: str = field(repr=False)
+    network_host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -232,6 +232,7 @@ def spec_of(
         serves_http=launch.spec.serves_http,
         serves_metrics=launch.spec.serves_metrics,
         bind_host=UnixDoor.host,
+        network_host=launch.spec.network_host,
         termination_grace_seconds=launch.spec.termination_grace_seconds,
         redact=launch.spec.redact,
         app_port=launch.spec.app_port or 0,

@@ -38,6 +38,7 @@ from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.node.api_socket import ApiSocket
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
+from fal_server.engines.node.network import own_address
 from fal_server.engines.node.shims import LivingShims
 from fal_server.engines.remote import wire
 from fal_server.engines.remote.tunnel import splice_socket
@@ -184,6 +185,7 @@ class HostService(host_pb2_grpc.HostServicer):
             build.set()
 
         request.variables.update(self._variables(AccountId(request.account)))
+        request.network_host = own_address(request.network_host)
         spec = wire.launch_spec(request, self._identity.name)
         async with _faults(context):
             starting = asyncio.ensure_future(self._host.start(spec, building))

@@ -46,6 +46,7 @@ def launch_request(spec: LaunchSpec) -> pb.LaunchRequest:
         redact=spec.redact,
         termination_grace_seconds=spec.termination_grace_seconds,
         token=spec.token,
+        network_host=spec.network_host,
     )
 
 
@@ -85,6 +86,7 @@ def launch_spec(request: pb.LaunchRequest, node: str) -> LaunchSpec:
         redact=tuple(request.redact),
         termination_grace_seconds=request.termination_grace_seconds,
         token=request.token,
+        network_host=request.network_host,
     )
 
 
