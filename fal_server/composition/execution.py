@@ -118,6 +118,7 @@ def build_execution(
         files=storage.content.app_files,
         api_socket=socket_path(state.api_socket),
         epoch=epoch,
+        trusted=settings.trusted_networks,
         now=now,
     )
     engine = ShimEngine(

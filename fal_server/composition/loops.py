@@ -186,7 +186,7 @@ def build_loops(
             reserve,
         ),
         health=HealthLoop(
-            live.health, live.catalog, live.fleet, HttpHealthProber(execution.nodes.way), clock, live.changed
+            live.health, live.catalog, live.fleet, HttpHealthProber(execution.nodes.door), clock, live.changed
         ),
         queue=QueueWorker(
             queue,

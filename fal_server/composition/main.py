@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None, *, fail: Callable[[str], None] 
                 request_sample=options.request_sample,
                 request_payloads=options.request_payloads,
                 log_bytes=options.log_bytes,
+                trusted_networks=tuple(options.trusted_network),
                 allowed_hosts=tuple(options.allowed_host),
                 webhook_allow=tuple(options.webhook_allow),
                 warm_shims=options.warm_shims,

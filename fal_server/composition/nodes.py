@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ipaddress
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -21,8 +23,10 @@ from fal_server.engines.remote.authority import NodeAuthority, make_authority
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join, renew
+from fal_server.engines.remote.straight_way import StraightWay, notice_silence
 from fal_server.engines.remote.way import Way
-from fal_server.http.gateway.upstream import AppWay
+from fal_server.http.gateway.upstream import AppWay, Fallback
+from fal_server.http.outbound.destinations import Network
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Blobs, DeployedFiles
 from fal_server.ports.nodes import NodeStore
@@ -30,6 +34,8 @@ from fal_server.ports.nodes import NodeStore
 log = logging.getLogger(__name__)
 _FIRST_SECONDS = 5.0
 _LOOK_SECONDS = 0.25
+# So long a connection through a door serves requests that could go straight again.
+_DOOR_SECONDS = 5.0
 _GIVEN_UP = "its node was removed"
 # What these say is true on the controller's machine alone.
 _OWN_VARIABLES = frozenset({"FAL_DATA_DIR", "FAL_API_SOCKET", "FAL_USE_LOCAL_UPLOADER", "SSL_CERT_FILE"})
@@ -44,6 +50,7 @@ class JoinedNodes:
         blobs, files: what runners are started with.
         api_socket: where runners call this controller.
         epoch: which start of the controller this is.
+        trusted: the networks on which requests may go to runners without TLS.
         now: returns the time.
     """
 
@@ -56,6 +63,7 @@ class JoinedNodes:
         files: DeployedFiles,
         api_socket: Path,
         epoch: Epoch,
+        trusted: Sequence[Network] = (),
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -65,10 +73,12 @@ class JoinedNodes:
         self._files = files
         self._api_socket = api_socket
         self._epoch = epoch
+        self._trusted = trusted
         self._now = now
         self._fleet: Fleet | None = None
         self._known: dict[str, JoinedNode] = {}
         self._hosts: dict[str, RemoteHost] = {}
+        self._straight: dict[str, StraightWay] = {}  # of nodes on trusted networks
         self._adopted = False
         self._draining: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()  # of rows
@@ -101,6 +111,8 @@ class JoinedNodes:
         if self._draining is not None:
             self._draining.cancel()
             await asyncio.gather(self._draining, return_exceptions=True)
+        for name in tuple(self._straight):
+            await self._leave_straight_way(name)
 
     async def join(self, address: str, token: str) -> str:
         """Have the machine at an address join; return its name.
@@ -119,6 +131,7 @@ class JoinedNodes:
             if self._runners(name):
                 raise AlreadyExists(f"node {name} has joined already, and has runners: `fal node remove {name}` first")
             await old.close()
+            await self._leave_straight_way(name)
         joined = JoinedNode(name=name, host=host, port=port, joined_at=self._now())
         await self._store.save(joined)
         added = self._add(joined, authority)
@@ -172,6 +185,7 @@ class JoinedNodes:
             del self._known[name]
         del self._hosts[name]
         self._note(name, True)
+        await self._leave_straight_way(name)
         await host.close()
 
     def described(self) -> Sequence[dict[str, object]]:
@@ -189,6 +203,7 @@ class JoinedNodes:
                 "runners": len(self._runners(name)),
                 "version": host.machine.version,
                 "isolation": host.machine.isolation,
+                **self._network(name),
             }
             for name, host in self._hosts.items()
             if (joined := self._known.get(name)) is not None
@@ -210,16 +225,67 @@ class JoinedNodes:
     def answers(self, runner: Runner) -> Awaitable[bool] | None:
         """Ask the node of a runner whether it answers. Return None for a runner of this machine."""
         host = self._hosts.get(runner.node)
-        return None if host is None else host.answers()
+        return None if host is None else self._is_reached(host, runner)
+
+    async def _is_reached(self, host: RemoteHost, runner: Runner) -> bool:
+        straight, app = self._straight.get(runner.node), host.way.app(runner.host or "")
+        if straight is not None and app is not None and app[1] and not await straight.is_open(runner.port or 0):
+            return False
+        return await host.answers()
+
+    def door(self, address: RunnerAddress) -> AppWay | None:
+        """Return how another machine's door leads to a runner's port. None means that it is on this machine."""
+        for host in self._hosts.values():
+            if (app := host.way.app(address.host)) is not None:
+                return _door(host, app[0], address.port)
+        return None
 
     def way(self, address: RunnerAddress) -> AppWay | None:
-        """Return how another machine's runner is reached; None for this machine's."""
-        for host in self._hosts.values():
-            name = host.way.app_name(address.host, address.port)
-            if name is not None:
-                opened = partial(host.opened, address.host)
-                return AppWay(host.way.host, host.way.port, host.way.context, name, opened)
+        """Return how another machine's app is reached; None for this machine's."""
+        for name, host in self._hosts.items():
+            if (app := host.way.app(address.host)) is not None:
+                runner_id, on_network = app
+                door, straight = _door(host, runner_id, address.port), self._straight.get(name)
+                if not on_network or straight is None:
+                    return door
+                door = replace(door, seconds=_DOOR_SECONDS)
+                if straight.trouble:
+                    return door
+
+                def opened(connection: socket.socket, door: AppWay = door) -> None:
+                    notice_silence(connection)
+                    door.opened(connection)
+
+                fallback = Fallback(door, straight.failed)
+                return AppWay(straight.host, address.port, None, "", opened, fallback=fallback)
         return None
+
+    def trusted_networks(self) -> dict[str, object]:
+        """Describe the trusted networks, for people. Each node there has what is wrong with the way to it."""
+        return {
+            "networks": [str(network) for network in self._trusted],
+            "nodes": {name: straight.trouble for name, straight in self._straight.items()},
+        }
+
+    async def _leave_straight_way(self, name: str) -> None:
+        straight = self._straight.pop(name, None)
+        if straight is not None:
+            await straight.close()
+
+    def _network(self, name: str) -> dict[str, str]:
+        """Describe how requests reach a node's apps."""
+        straight = self._straight.get(name)
+        if straight is None:
+            return {"network": "door", "network_trouble": ""}
+        return {"network": "trusted", "network_trouble": straight.trouble}
+
+    def _open_ports(self, name: str) -> Sequence[int] | None:
+        """Return the ports that a node's runners have open on its network. None means that it does not answer."""
+        host = self._hosts.get(name)
+        if host is None or host.away:
+            return None
+        found = ((runner, host.way.app(runner.host or "")) for runner in self._runners(name) if runner.routable)
+        return [runner.port for runner, app in found if app is not None and app[1] and runner.port]
 
     def _add(self, joined: JoinedNode, authority: NodeAuthority) -> RemoteHost:
         way = Way(
@@ -238,6 +304,7 @@ class JoinedNodes:
             wanted=self._wanted,
             api_socket=self._api_socket,
             own_variables=_OWN_VARIABLES,
+            network_host=joined.host if trusts(self._trusted, joined.host) else "",
             region=joined.region,
             located=partial(self._locate, joined.name),
             certify=partial(renew, authority, joined.name),
@@ -247,6 +314,9 @@ class JoinedNodes:
         self._known[joined.name] = joined
         self._note(joined.name, False)
         self._hosts[joined.name] = host
+        if trusts(self._trusted, joined.host):
+            ports = partial(self._open_ports, joined.name)
+            self._straight[joined.name] = StraightWay(joined.name, joined.host, ports)
         host.open()
         return host
 
@@ -298,6 +368,20 @@ class JoinedNodes:
                 if ready and not any(r.replace_first for r in runners) and self._fleet is not None:
                     change = partial(_leave, reason=f"node {name} is drained")
                     await self._fleet.change(ready[0].runner_id, change)
+
+
+def trusts(networks: Sequence[Network], host: str) -> bool:
+    """Return whether an address is in one of the networks. A name is not: it may lead elsewhere tomorrow."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _door(host: RemoteHost, runner_id: str, port: int) -> AppWay:
+    opened = partial(host.opened, host.way.app_host(runner_id))
+    return AppWay(host.way.host, host.way.port, host.way.context, host.way.app_name(runner_id, port), opened)
 
 
 def _leave(runner: Runner, reason: str) -> Runner:

@@ -213,6 +213,16 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "(defaults to 0: it does not wait).",
     )
     parser.add_argument(
+        "--trusted-network",
+        action="append",
+        type=_trusted_network,
+        default=[],
+        metavar="CIDR",
+        help="A network of this machine and nodes that is closed or encrypted, as 10.0.0.0/24: requests to apps on the "
+        "nodes there go straight to their ports, without TLS (defaults to none: through each node's door). May be "
+        "repeated.",
+    )
+    parser.add_argument(
         "--allowed-host",
         action="append",
         type=_host_name,
@@ -527,6 +537,16 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise argparse.ArgumentTypeError(f"'{text}' is not a network such as 10.0.0.0/8") from None
     if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
         raise argparse.ArgumentTypeError(f"'{text}' is an address within a network: use {network} for all of it")
+    return network
+
+
+def _trusted_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    network = _network(text)
+    if network.is_global or network.is_unspecified or network.is_loopback or network.is_multicast:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a private network such as 10.0.0.0/24, and requests would be readable on their way: "
+            "leave the option out, and they go through each node's door"
+        )
     return network
 
 

@@ -79,6 +79,7 @@ async def listen_for_owner(
             "to_adopt": adoption.left,
             "lease": None if ownership is None else ownership.described(),
             "request_payloads": request_payloads,
+            "trusted": nodes.trusted_networks(),
             "ray": None if ray is None else ray.described(),
             "content": {"where": content.where, "trouble": await asyncio.to_thread(content.trouble)},
         }

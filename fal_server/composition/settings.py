@@ -38,6 +38,7 @@ class Settings:
         file_retention_days: how long files that apps create are kept by default; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
+        trusted_networks: where requests go to the ports of nodes' runners without TLS.
         allowed_hosts: the hosts that HTTP requests may name; empty allows every host.
         webhook_allow: private networks that webhooks and uploads by URL may reach.
         traces: the URL of a receiver of OTLP that gets spans of requests; None exports none.
@@ -74,6 +75,7 @@ class Settings:
     log_bytes: int | None = None
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0
+    trusted_networks: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     webhook_allow: tuple[Network, ...] = ()
     traces: str | None = field(default=None, repr=False)  # it may contain a credential

@@ -25,9 +25,27 @@ HERE = {
     "grpc_port": 2,
     "version": "0",
 }
-NODES = [
-    {"name": "box2-1", "host": "10.0.0.5", "port": 7411, "runners": 2, "trouble": "", "region": "us-east"},
-    {"name": "box3-1", "host": "10.0.0.6", "port": 7411, "runners": 0, "trouble": "it does not answer", "region": ""},
+NODES: list[dict[str, object]] = [
+    {
+        "name": "box2-1",
+        "host": "10.0.0.5",
+        "port": 7411,
+        "runners": 2,
+        "trouble": "",
+        "region": "us-east",
+        "network": "trusted",
+        "network_trouble": "requests take its door",
+    },
+    {
+        "name": "box3-1",
+        "host": "10.0.0.6",
+        "port": 7411,
+        "runners": 0,
+        "trouble": "it is away",
+        "region": "",
+        "network": "door",
+        "network_trouble": "",
+    },
 ]
 
 
@@ -133,10 +151,11 @@ def test_a_node_is_drained_and_the_list_fits(asked, capsys, monkeypatch):
     capsys.readouterr()
     assert main(["node", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [
-        ["box2-1", "10.0.0.5:7411", "us-east"],
-        ["box3-1", "10.0.0.6:7411", "0"],
+    assert [line.split()[:4] for line in lines[1:] if line.startswith("box")] == [
+        ["box2-1", "10.0.0.5:7411", "us-east", "trusted"],
+        ["box3-1", "10.0.0.6:7411", "door", "0"],
     ]
+    assert "requests take its door" in " ".join(" ".join(lines).split())
     assert max(map(len, lines)) <= 80
 
 

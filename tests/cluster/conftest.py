@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,12 +111,19 @@ class Cluster:
         return until(find, f"the runner on {box.machine.name}")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Generator[Cluster]:
-    """Start a controller without nodes. All that a test adds ends with the test."""
-    with network(tmp_path / "machines") as machines:
-        controller = start(tmp_path / "controller", environment=OFFLINE)
+@contextmanager
+def running_cluster(directory: Path, *arguments: str) -> Generator[Cluster]:
+    """Run a controller without nodes; see `cluster`."""
+    with network(directory / "machines") as machines:
+        controller = start(directory / "controller", *arguments, environment=OFFLINE)
         try:
             yield Cluster(controller, machines)
         finally:
             controller.stop(150)  # it waits for runners that it does not reach, too, but not for ever
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Generator[Cluster]:
+    """Start a controller without nodes. All that a test adds ends with the test."""
+    with running_cluster(tmp_path) as cluster:
+        yield cluster

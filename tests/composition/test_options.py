@@ -22,6 +22,7 @@ VALUES = {
     "SECONDS": ["1.5"],
     "--engine": ["ray"],
     "--region": ["us-east"],
+    "--trusted-network": ["10.0.0.0/8", "fd00::/8"],
     "--content": ["s3://bucket/fal"],
     "HOST:PORT": ["10.0.0.4:6379"],
     "SHARE": ["0.1"],
@@ -92,6 +93,12 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         *(f"--tls-name={name}" for name in ("bad name!", "", "a..b", "-a", "*", "a.*.b", "é.example", "x" * 64)),
         "--tls-name=https://box",
         "--tls-name=box:7400",
+        "--trusted-network=10.0.0.5/24",
+        "--trusted-network=0.0.0.0/0",
+        "--trusted-network=8.8.8.0/24",
+        "--trusted-network=10.0.0.0/7",
+        "--trusted-network=127.0.0.0/8",
+        "--trusted-network=2000::/3",
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
@@ -110,6 +117,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
         ("--region=none", "a machine without a region"),
         ("--webhook-allow=10.0.0.0/99", "'10.0.0.0/99' is not a network such as 10.0.0.0/8\n"),
         ("--webhook-allow=10.0.0.1/8", "use 10.0.0.0/8 for all of it"),
+        ("--trusted-network=8.8.8.0/24", "requests would be readable on their way"),
         ("--host=127.0.0.1:7400", "--port has the port"),
         ("--gpu=GPU-A=-1", "'GPU-A=-1' has no number of GPUs from 0 to 1000 after ="),
         ("--gpu=GPU-A=abc", "'GPU-A=abc' has no number of GPUs from 0 to 1000 after ="),

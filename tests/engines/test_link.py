@@ -74,7 +74,6 @@ async def test_what_cannot_be_ended_now_is_ended_later() -> None:
         "token",
         (LOCAL, "runner", "app", "revision"),
         node="local",
-        host="127.0.0.1",
         sink=sink,
         last_sequence=stored,
         emit=emit,

@@ -34,6 +34,7 @@ _COLUMNS = (
     Column(title="Name"),
     Column(title="Address"),
     Column(title="Region"),
+    Column(title="Network"),
     Column(title="Runners", right=True),
     Column(title="State", folds=True),
 )
@@ -106,8 +107,9 @@ def _list(args: argparse.Namespace) -> None:
                 str(node["name"]),
                 f"{node['host']}:{node['port']}",
                 str(node["region"]),
+                str(node["network"]),
                 str(node["runners"]),
-                str(node["trouble"] or "ready"),
+                str(node["trouble"] or node["network_trouble"] or "ready"),
             ]
             for node in nodes
         ),

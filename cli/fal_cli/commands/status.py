@@ -14,6 +14,7 @@ from fal_cli.parser import FalParser
 from fal_cli.presentation.nodes import node_document, shown_bounds, shown_gpus
 from fal_cli.presentation.output import print_error, print_line, print_note, write_document
 from fal_cli.presentation.ray import shown_ray
+from fal_cli.presentation.trusted import shown_trusted
 
 if TYPE_CHECKING:
     from fal.api import NodeInfo
@@ -73,12 +74,14 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _shown_settings(document: Mapping[str, object]) -> list[str]:
-    """Return what is known of the lease, Ray, the content and payloads."""
+    """Return what is known of the lease, Ray, networks, content and payloads."""
     lines: list[str] = []
     if isinstance(lease := document.get("lease"), dict):
         lines += _shown_lease(lease)
     if isinstance(ray := document.get("ray"), dict):
         lines.append(f"Ray:         {shown_ray(ray)}")
+    if isinstance(trusted := document.get("trusted"), dict):
+        lines += shown_trusted(trusted)
     if isinstance(content := document.get("content"), dict):
         trouble = content.get("trouble")
         lines.append(f"Content:     {content.get('where')}" + (f" ({trouble})" if trouble else ""))

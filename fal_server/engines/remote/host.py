@@ -64,6 +64,7 @@ class RemoteHost:
         wanted: returns the ids of all runners that may be there; None while that is not known yet.
         api_socket: where this machine's runners call the controller, to which calls of the node's are carried.
         own_variables: names of variables that mean something on the controller's machine alone.
+        network_host: the node's address, if it is on a trusted network; otherwise empty.
         region: where the node was when it was last heard, which holds until its first word.
         located: is told each time that the node says where it is.
         certify: renews the node's certificate.
@@ -88,6 +89,7 @@ class RemoteHost:
         wanted: Callable[[], Sequence[str] | None],
         api_socket: Path,
         own_variables: frozenset[str] = frozenset(),
+        network_host: str = "",
         region: str = "",
         located: Callable[[str], Awaitable[None]] | None = None,
         certify: Callable[[host_pb2_grpc.HostAsyncStub, datetime], Awaitable[None]] | None = None,
@@ -106,6 +108,7 @@ class RemoteHost:
         self._wanted = wanted
         self._api_socket = api_socket
         self._own_variables = own_variables
+        self._network_host = network_host
         self._located = located
         self._certify = certify
         self._noted = noted
@@ -147,7 +150,8 @@ class RemoteHost:
         handle, version = "", 0
         try:
             await self._send_content(spec)
-            async for seen in self._stub.Launch(wire.launch_request(replace(spec, variables=variables))):
+            launch = replace(spec, variables=variables, network_host=self._network_host)
+            async for seen in self._stub.Launch(wire.launch_request(launch)):
                 if seen.building and building is not None:
                     await building()
                 handle, version = seen.handle or handle, seen.version or version

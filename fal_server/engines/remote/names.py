@@ -7,6 +7,7 @@ from enum import StrEnum
 from fal_server.engines.remote.epoch import Epoch
 
 DOMAIN = "fal-node"
+_NETWORK = "--network"
 
 
 class DoorTarget(StrEnum):
@@ -24,6 +25,16 @@ def server_name(node: str, target: DoorTarget, who: str) -> str:
         who: the runner; for HTTP with its port, see `with_port`; for control anything.
     """
     return f"{who}.{target}.{node}.{DOMAIN}"
+
+
+def on_network(runner_id: str) -> str:
+    """Name a runner whose port is open on a trusted network, too. A door is asked for its plain name."""
+    return f"{runner_id}{_NETWORK}"
+
+
+def split_network(name: str) -> tuple[str, bool]:
+    """Return a name's runner, and whether that is on a trusted network."""
+    return name.removesuffix(_NETWORK), name.endswith(_NETWORK)
 
 
 def with_port(runner_id: str, port: int) -> str:

@@ -41,6 +41,10 @@ class NodeDoor:
     def host(self) -> str:
         return self._way.app_host(self._runner_id)
 
+    @property
+    def network_host(self) -> str:
+        return self._way.app_host(self._runner_id, on_network=True)
+
     def channel(self) -> grpc.aio.Channel:
         return self._way.channel(DoorTarget.SHIM, self._runner_id)
 

@@ -10,7 +10,15 @@ import grpc
 import grpc.aio
 
 from fal_server.engines.remote.epoch import Epoch
-from fal_server.engines.remote.names import DoorTarget, parse, server_name, with_epoch, with_port
+from fal_server.engines.remote.names import (
+    DoorTarget,
+    parse,
+    server_name,
+    split_network,
+    with_epoch,
+    with_port,
+)
+from fal_server.engines.remote.names import on_network as named_on_network
 from fal_server.engines.shim.runner_door import OPTIONS
 
 _OPTIONS: list[tuple[str, int | str]] = [
@@ -79,13 +87,20 @@ class Way:
             options=[*_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)],
         )
 
-    def app_host(self, runner_id: str) -> str:
-        """Return the host of a runner's ports; see `app_name`."""
-        return server_name(self.node, DoorTarget.HTTP, runner_id)
+    def app_host(self, runner_id: str, *, on_network: bool = False) -> str:
+        """Return the host of a runner's ports; see `app`."""
+        return server_name(self.node, DoorTarget.HTTP, named_on_network(runner_id) if on_network else runner_id)
 
-    def app_name(self, host: str, port: int) -> str | None:
-        """Return the name to ask the door for a runner's port. None if it is on another machine."""
+    def app(self, host: str) -> tuple[str, bool] | None:
+        """Return which runner a host means. Also return whether its port is open on a trusted network.
+
+        None is the answer for a runner of another machine.
+        """
         found = parse(host)
-        if found is None or host != self.app_host(found[1]):
+        if found is None or host != server_name(self.node, DoorTarget.HTTP, found[1]):
             return None
-        return server_name(self.node, DoorTarget.HTTP, with_epoch(self.epoch, with_port(found[1], port)))
+        return split_network(found[1])
+
+    def app_name(self, runner_id: str, port: int) -> str:
+        """Return the name to ask the door for a runner's port."""
+        return server_name(self.node, DoorTarget.HTTP, with_epoch(self.epoch, with_port(runner_id, port)))

@@ -37,10 +37,13 @@ class ShimClient:
         self._stub = shim_pb2_grpc.ShimStub(self._channel)
         self._metadata = ((TOKEN_METADATA, token),)
 
-    @property
-    def host(self) -> str:
-        """The host at which the runner's ports are reached."""
-        return self._door.host
+    def host(self, *, on_network: bool) -> str:
+        """Return the host at which the runner's ports are reached.
+
+        Args:
+            on_network: whether its port is open on a trusted network, too.
+        """
+        return self._door.network_host if on_network else self._door.host
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> None:
         """Start the worker.

@@ -275,7 +275,6 @@ class ShimEngine:
             token,
             names,
             node=host.node().name,
-            host=shim.client.host,
             sink=self._sink,
             last_sequence=self._last_sequence,
             emit=emit,

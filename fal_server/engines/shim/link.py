@@ -49,7 +49,6 @@ class RunnerLink:
         token: the runner's token.
         names: account, runner_id, app_name and revision_id, for its log lines.
         node: the machine that it runs on.
-        host: the address at which its ports are reached.
         sink: stores its log lines.
         last_sequence: returns the last stored sequence.
         emit: receives observations.
@@ -64,7 +63,6 @@ class RunnerLink:
         names: tuple[AccountId, str, str, str],
         *,
         node: str,
-        host: str,
         sink: LogSink,
         last_sequence: LastSequence,
         emit: Callable[[Observation], None],
@@ -75,7 +73,6 @@ class RunnerLink:
         self.process = process
         self._account, self._runner_id, self._app_name, self._revision_id = names
         self.node = node
-        self._host = host
         self._sink = sink
         self._last_sequence = last_sequence
         self._emit = emit
@@ -197,7 +194,7 @@ class RunnerLink:
                 reason=reason,
                 node=self.node,
                 handle=self.process.handle,
-                host=self._host if ready else "",
+                host=self.client.host(on_network=ready.on_network) if ready else "",
                 port=(ready.port or None) if ready else None,
                 metrics_port=(ready.metrics_port or None) if ready else None,
                 gated=ready.gated if ready else False,

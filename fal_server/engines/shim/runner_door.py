@@ -31,6 +31,11 @@ class Door(Protocol):
         """The host of its ports."""
         ...
 
+    @property
+    def network_host(self) -> str:
+        """The same, if its port is open on a trusted network, too."""
+        ...
+
     def channel(self) -> grpc.aio.Channel:
         """Return a channel to its shim; the caller closes it."""
         ...
@@ -56,7 +61,7 @@ class UnixDoor:
         runner_id: for messages.
     """
 
-    host = "127.0.0.1"
+    host = network_host = "127.0.0.1"
 
     def __init__(self, address: Path, runner_id: str) -> None:
         self._runner_id = runner_id

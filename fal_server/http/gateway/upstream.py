@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import ssl
@@ -23,6 +24,8 @@ from fal_server.http.server.messages import Headers
 _IDLE_SECONDS = 4.0
 _SHORTAGE_SECONDS = 0.05
 _ENDING_SECONDS = 0.2
+# A packet that got lost is sent again after a second. Whoever waits may have five.
+_FIRST_WAY_SECONDS = 1.5
 _ESTABLISHED = 1  # TCP_ESTABLISHED in the kernel's tcp_states.h
 _MAX_HEAD_BYTES = 256 * 1024
 _NO_BODY_END = (b"content-length", b"transfer-encoding")
@@ -40,18 +43,35 @@ class AppWay:
     """How an app of another machine is reached.
 
     Attributes:
-        host, port: the door of its machine.
-        context: how the door is spoken with.
-        server_name: what the door is asked for.
+        host, port: the door of its machine, or the app's own port on a trusted network.
+        context: how the door is spoken with; None without a door.
+        server_name: what the door is asked for; empty without a door.
         opened: is told of each connection, and shuts it down when the machine is given up: to a machine without power
             it would not break.
+        seconds: how long a connection is used again. A way that is taken for want of a better one has a limit.
+        fallback: is taken if this way does not lead there; None if there is no other.
     """
 
     host: str
     port: int
-    context: ssl.SSLContext
+    context: ssl.SSLContext | None
     server_name: str
     opened: Callable[[socket.socket], None]
+    seconds: float = math.inf
+    fallback: Fallback | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The other way to an app.
+
+    Attributes:
+        way: the way.
+        taken: is told why each time that it is taken.
+    """
+
+    way: AppWay
+    taken: Callable[[OSError], None]
 
 
 Ways: TypeAlias = "Callable[[RunnerAddress], AppWay | None]"
@@ -98,6 +118,7 @@ class Upstream(asyncio.Protocol):
         switched: whether the runner answered 101; the body then holds the raw bytes after the head.
         reused: whether the connection served another request before.
         answered: whether any byte of the current response has arrived.
+        good_until: it serves no further request after this time of the event loop.
     """
 
     __slots__ = (
@@ -112,6 +133,7 @@ class Upstream(asyncio.Protocol):
         "_socket",
         "answered",
         "complete",
+        "good_until",
         "head",
         "headers",
         "idle_since",
@@ -135,6 +157,7 @@ class Upstream(asyncio.Protocol):
         self.reused = False
         self.lost = False
         self.idle_since = 0.0
+        self.good_until = math.inf
         self._reset()
 
     def _reset(self) -> None:
@@ -349,6 +372,9 @@ class Pool:
     def put(self, upstream: Upstream) -> None:
         """Keep a connection for the next request."""
         upstream.idle_since = self._loop.time()
+        if upstream.idle_since > upstream.good_until:
+            upstream.transport.abort()
+            return
         self._idle.setdefault(upstream.key, []).append(upstream)
         if self._timer is None:
             self._timer = self._loop.call_later(_IDLE_SECONDS / 2, self._sweep)
@@ -376,7 +402,7 @@ class Pool:
             async with asyncio.timeout(seconds):
                 while True:
                     try:
-                        return await self._open(key, address)
+                        return await self._reach(key, address)
                     except OSError as error:
                         if not NodeTrouble.explains(error):
                             if self._ways(address) is not None:
@@ -393,8 +419,23 @@ class Pool:
                 f"the controller's machine cannot open a connection to a runner ({shortage.strerror}): try again later"
             ) from shortage
 
-    async def _open(self, key: str, address: RunnerAddress) -> Upstream:
+    async def _reach(self, key: str, address: RunnerAddress) -> Upstream:
+        """Open a connection. If the first way does not lead there, take the other."""
         way = self._ways(address)
+        if way is not None and way.fallback is not None:
+            try:
+                async with asyncio.timeout(_FIRST_WAY_SECONDS):
+                    return await self._open(key, address, way)
+            except OSError as error:
+                if NodeTrouble.explains(error):
+                    raise
+                way.fallback.taken(error)
+                way = way.fallback.way
+                for idle in self._idle.pop(key, ()):
+                    idle.transport.abort()  # they may lead nowhere, too
+        return await self._open(key, address, way)
+
+    async def _open(self, key: str, address: RunnerAddress, way: AppWay | None) -> Upstream:
         host, port = (address.host, address.port) if way is None else (way.host, way.port)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Created here, because `Upstream.alive` needs the socket and uvloop hides its own.
@@ -408,11 +449,12 @@ class Pool:
                 lambda: Upstream(self, key, sock, proof),
                 sock=sock,
                 ssl=None if way is None else way.context,
-                server_hostname=None if way is None else way.server_name,
+                server_hostname=None if way is None or way.context is None else way.server_name,
             )
             upstream.transport.write(knock)
             if way is not None:
                 way.opened(sock)
+                upstream.good_until = self._loop.time() + way.seconds
         except BaseException:
             sock.close()
             raise
