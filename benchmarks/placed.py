@@ -1,8 +1,8 @@
 """Measure starts and requests on other machines beside the controller's own. They are namespaces.
 
 In one run, in turns: the first answer of an app without runners, for which a worker waits, on the controller's machine,
-on a node, and on one that Ray chose; and requests to a runner on the controller's machine and to one on a node, through
-its door.
+on a node, and on one that Ray chose; and requests to a runner on the controller's machine, to one on a node through its
+door, and to one on a node of a trusted network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.http_hop import Run, load
 from tests.cluster.conftest import OFFLINE, PORT, Box
 from tests.support import ray
 from tests.support.controller import Controller, running, start
-from tests.support.machines import Machines, alone, network
+from tests.support.machines import Machine, Machines, alone, network
 from tests.support.waiting import until
 
 _APP = """
@@ -76,8 +76,8 @@ def _end_runners(controllers: Sequence[Controller], workers: dict[int, int]) -> 
     wait_for_workers(workers)
 
 
-def _node(controller: Controller, machines: Machines, name: str) -> Box:
-    box = Box.start(machines.add(name))
+def _node(controller: Controller, machine: Machine) -> Box:
+    box = Box.start(machine)
     controller.fal("node", "join", f"{box.machine.address}:{PORT}", stdin=f"{box.token}\n".encode())
     return box
 
@@ -99,7 +99,7 @@ def _with_ray(directory: Path, machines: Machines) -> Generator[tuple[Controller
         parts[0].wait()
         engine = ("--engine", "ray", "--ray-address", ray.ADDRESS, "--ray-python", str(ray.PYTHON))
         with _controller(directory / "placed", *engine) as controller:
-            box = _node(controller, machines, "placed")
+            box = _node(controller, machines.add("placed"))
             parts.append(ray.start_worker(box.machine, {_ELSEWHERE: 1.0}, directory / "ray.log"))
             parts[-1].wait()
             yield controller, box
@@ -127,14 +127,20 @@ def _measure_starts(ways: dict[str, tuple[Controller, str, int]]) -> dict[str, l
     return took
 
 
-def _measure_requests(controller: Controller, box: Box) -> dict[tuple[str, int], list[Run]]:
+def _measure_requests(controller: Controller, box: Box, further: Machine) -> dict[tuple[str, int], list[Run]]:
+    """Load the app here, on the node, and on a trusted network."""
     runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for name in ("near", "far"):
         _first_answer(controller, name)
-    own = [controller.process.pid]
+    trusted = _node(controller, further)
+    _deploy(controller, "straight", _ELSEWHERE)  # the other node is full
+    _first_answer(controller, "straight")
+    own = controller.process.pid
+    ways = {"near": [own], "far": [own, box.process.pid], "straight": [own, trusted.process.pid]}
     for connections, rounds in _LOADS.items():
-        for _ in range(rounds):
-            for name, pids in (("near", own), ("far", [*own, box.process.pid])):
+        for number in range(rounds):
+            order = list(ways.items())
+            for name, pids in order if number % 2 else reversed(order):
                 path = f"/local/{name}/".encode()
                 runs[name, connections].append(load(controller.port, path, controller.key, connections, pids))
     return runs
@@ -146,41 +152,44 @@ def _ratio(of: Sequence[float], to: Sequence[float]) -> float:
 
 def _show(took: dict[str, list[float]], runs: dict[tuple[str, int], list[Run]]) -> None:
     print(f"{'first answer, ms':28}{'median':>8}{'least':>8}{'of here':>9}   aim")
-    for way, aim in _WAYS.items():
-        seconds = took[way]
+    for way, seconds in took.items():
+        aim = _WAYS[way]
         ratio = _ratio(seconds, took[_HERE_WAY])
         print(f"{way:28}{statistics.median(seconds) * 1000:8.0f}{min(seconds) * 1000:8.0f}{ratio:9.2f}   {aim or ''}")
     for connections in _LOADS:
-        near, far = runs["near", connections], runs["far", connections]
-        print(f"requests at {connections}: here, through the door")
+        near, far, straight = (runs[name, connections] for name in ("near", "far", "straight"))
+        print(f"requests at {connections}: here, through the door, on a trusted network; and the latter two of here")
         for of in ("per_second", "p50_ms", "p99_ms", "cpu_us"):
-            values = [statistics.median(run[of] for run in side) for side in (near, far)]
-            ratio = _ratio([run[of] for run in far], [run[of] for run in near])
-            print(f"  {of:12}{values[0]:10,.2f}{values[1]:10,.2f}   {ratio:.2f}")
+            values = [statistics.median(run[of] for run in side) for side in (near, far, straight)]
+            ratios = [_ratio([run[of] for run in side], [run[of] for run in near]) for side in (far, straight)]
+            shown = "".join(f"{value:10,.2f}" for value in values)
+            print(f"  {of:12}{shown}   {ratios[0]:.2f} {ratios[1]:.2f}")
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
 def _measure(directory: Path) -> None:
     with ExitStack() as stack:
         machines = stack.enter_context(network(directory / "machines"))
-        own = stack.enter_context(_controller(directory / "own", *_OFFERED))
-        placed, placed_box = stack.enter_context(_with_ray(directory, machines))
-        box = _node(own, machines, "far")
+        further = machines.add("trusted")
+        trust = ("--trusted-network", f"{further.address}/32")
+        own = stack.enter_context(_controller(directory / "own", *_OFFERED, *trust))
+        box = _node(own, machines.add("far"))
         ways = {
             _HERE_WAY: (own, "near", own.process.pid),
             _NODE_WAY: (own, "far", box.process.pid),
-            _RAY_WAY: (placed, "far", placed_box.process.pid),
         }
+        if ray.PYTHON.exists():
+            placed, placed_box = stack.enter_context(_with_ray(directory, machines))
+            ways[_RAY_WAY] = (placed, "far", placed_box.process.pid)
+        else:
+            print("Ray is missing, so nothing is placed by it: `make bench-placed` installs it first", file=sys.stderr)
         for controller, name, _ in ways.values():
             _deploy(controller, name, _HERE if name == "near" else _ELSEWHERE)
-        _show(_measure_starts(ways), _measure_requests(own, box))
+        _show(_measure_starts(ways), _measure_requests(own, box, further))
 
 
 def main() -> None:
     """Measure and print, in a network of namespaces."""
-    if not ray.PYTHON.exists():
-        print("left out, because Ray is missing: `make bench-placed` installs it first", file=sys.stderr)
-        return
     with tempfile.TemporaryDirectory(prefix="fal-placed-") as name:
         if alone():
             _measure(Path(name))
