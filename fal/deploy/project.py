@@ -15,7 +15,6 @@ from fal.app.retries import checked_retry_config
 from fal.container import ContainerImage
 from fal.deploy.errors import AppNotFoundError, ProjectFileError
 
-REGIONS = ("us-west", "us-central", "us-east", "eu-north", "eu-west")
 STRATEGIES = ("rolling", "recreate")
 _OWN_KEYS = (
     "ref",
@@ -196,18 +195,11 @@ def _options(table: Mapping[str, object], owner: str, directory: Path, *, bare: 
     except (ValueError, OSError) as error:
         said = str(error)
         raise ProjectFileError(said if said.startswith(owner) else f"{owner}: {said}") from error
-    wrong = set(_texts(options.get("regions"))) - set(REGIONS)
-    if wrong:
-        raise ProjectFileError(f"{owner}: regions has {', '.join(sorted(wrong))}: the regions are {', '.join(REGIONS)}")
     if "health_check" in table:
         options["health_check_config"] = _health_check(table["health_check"], owner, bare=bare)
     if isinstance(options.get("app_files_context_dir"), str):
         options["app_files_context_dir"] = str(directory / str(options["app_files_context_dir"]))
     return options
-
-
-def _texts(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _health_check(table: object, owner: str, *, bare: bool) -> HealthCheckConfig:

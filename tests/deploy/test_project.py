@@ -43,7 +43,7 @@ keep_alive = 77
 max_concurrency = 9
 machine_type = "L"
 requirements = ["q"]
-regions = ["us-east", "eu-west"]
+regions = ["us-east", "rack-1"]
 exposed_port = 8123
 health_check = { path = "/well", timeout_seconds = 3 }
 retry_config = { timeout = { retries = 1 } }
@@ -56,6 +56,7 @@ def test_an_entry(project):
     assert (found.path, found.symbol) == (place / "code" / "app.py", "Small")
     assert (found.name, found.auth, found.strategy, found.team) == ("renamed", "shared", "recreate", "us")
     assert found.reset_scale
+    assert found.options["regions"] == ["us-east", "rack-1"]
     assert found.options["health_check_config"] == HealthCheckConfig(path="/well", timeout_seconds=3)
 
 
@@ -133,7 +134,6 @@ def test_references_to_files(project):
         ("keep_alive = true", "keep_alive is True"),
         ('auth = "open"', "give one of public, private, shared"),
         ('deployment_strategy = "slow"', "give one of rolling, recreate"),
-        ('regions = ["mars"]', "regions has mars"),
         ('python_entry_point = "a:b"', "both ref and python_entry_point"),
         ("health_check = { timeout_seconds = 3 }", 'write { path = "/health" }'),
         ('health_check = { path = "/", often = 3 }', "health_check has often"),
