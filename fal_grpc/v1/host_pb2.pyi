@@ -731,22 +731,26 @@ class LaunchResponse(_message.Message):
     BUILDING_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    NETWORK_TROUBLE_FIELD_NUMBER: _builtins.int
     building: _builtins.bool
     """An image is being fetched or built."""
     handle: _builtins.str
     """The shim's handle; in the last message."""
     version: _builtins.int
     """From which WatchHostResponse.version on the shim is among those that live, as long as it does."""
+    network_trouble: _builtins.str
+    """Why no port was opened on LaunchRequest.network_host, in words for a person; in the last message."""
     def __init__(
         self,
         *,
         building: _builtins.bool = ...,
         handle: _builtins.str = ...,
         version: _builtins.int = ...,
+        network_trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["building", b"building", "handle", b"handle", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["building", b"building", "handle", b"handle", "network_trouble", b"network_trouble", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

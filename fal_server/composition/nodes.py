@@ -264,7 +264,7 @@ class JoinedNodes:
         """Describe the trusted networks, for people. Each node there has what is wrong with the way to it."""
         return {
             "networks": [str(network) for network in self._trusted],
-            "nodes": {name: straight.trouble for name, straight in self._straight.items()},
+            "nodes": {name: self._network_trouble(name, straight) for name, straight in self._straight.items()},
         }
 
     async def _leave_straight_way(self, name: str) -> None:
@@ -277,7 +277,13 @@ class JoinedNodes:
         straight = self._straight.get(name)
         if straight is None:
             return {"network": "door", "network_trouble": ""}
-        return {"network": "trusted", "network_trouble": straight.trouble}
+        return {"network": "trusted", "network_trouble": self._network_trouble(name, straight)}
+
+    def _network_trouble(self, name: str, straight: StraightWay) -> str:
+        """Return why requests take a node's door, for people. Return nothing if they go straight."""
+        refused = self._hosts[name].network_trouble
+        told = f"requests take its door: {refused}; have it join by its own address on the trusted network"
+        return straight.trouble or (told if refused else "")
 
     def _open_ports(self, name: str) -> Sequence[int] | None:
         """Return the ports that a node's runners have open on its network. None means that it does not answer."""

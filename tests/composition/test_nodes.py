@@ -129,6 +129,9 @@ async def test_a_trusted_network_is_that_of_each_start_of_a_controller(
             assert way.fallback is not None
             assert way.fallback.way.port == node.port
             assert described["network"] == "trusted"
+            host.network_trouble = "it is elsewhere"
+            [described] = nodes.described()
+            assert str(described["network_trouble"]).startswith("requests take its door: it is elsewhere; have it join")
             way.fallback.taken(TimeoutError())
             way = nodes.way(opened)
             assert way is not None

@@ -411,3 +411,13 @@ def test_a_name_says_of_which_start_it_is(number: int, holder: str, runner: UUID
     assert split_epoch(label) == (epoch, who)
     assert len(label) <= 63, "the longest label of a name"
     assert split_epoch(who) == (None, who)
+
+
+async def test_a_node_that_is_elsewhere_than_it_is_reached_opens_no_port_there(tmp_path: Path) -> None:
+    """A forwarded port leads to it, for example."""
+    under = Remote(tmp_path, network_host="198.51.100.7")
+    await under.join()
+    ready = await under.until(await under.start(), Event.READY)
+    assert under.host.way.app(ready.host) == (ready.runner_id, False)
+    assert under.host.network_trouble.startswith("198.51.100.7 is not an address of the machine")
+    await under.close()

@@ -156,11 +156,13 @@ class TestNode:
         silent: float,
         lost: float,
         port: int | None = None,
+        network_host: str = "",
     ) -> RemoteHost:
         """Return the controller's side of it. It is to be opened and closed.
 
         Args:
             port: leads to it, if not its own.
+            network_host: its address on a trusted network.
         """
         credentials = self.authority.credentials
         way = Way(
@@ -178,6 +180,7 @@ class TestNode:
             files=NoFiles(),
             wanted=wanted,
             api_socket=self.api_socket,
+            network_host=network_host,
             silent_seconds=silent,
             lost_seconds=lost,
         )

@@ -38,7 +38,7 @@ from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.node.api_socket import ApiSocket
 from fal_server.engines.node.fence import Fence
 from fal_server.engines.node.identity import NodeIdentity
-from fal_server.engines.node.network import own_address
+from fal_server.engines.node.network import why_not_own
 from fal_server.engines.node.shims import LivingShims
 from fal_server.engines.remote import wire
 from fal_server.engines.remote.tunnel import splice_socket
@@ -185,7 +185,9 @@ class HostService(host_pb2_grpc.HostServicer):
             build.set()
 
         request.variables.update(self._variables(AccountId(request.account)))
-        request.network_host = own_address(request.network_host)
+        network_trouble = why_not_own(request.network_host) if request.network_host else ""
+        if network_trouble:
+            request.network_host = ""
         spec = wire.launch_spec(request, self._identity.name)
         async with _faults(context):
             starting = asyncio.ensure_future(self._host.start(spec, building))
@@ -202,7 +204,7 @@ class HostService(host_pb2_grpc.HostServicer):
                     await asyncio.gather(starting, return_exceptions=True)
             await shim.client.close()
             number = self._shims.add(request.runner_id)
-            yield pb.LaunchResponse(handle=shim.process.handle, version=number)
+            yield pb.LaunchResponse(handle=shim.process.handle, version=number, network_trouble=network_trouble)
 
     async def Find(self, request: pb.FindRequest, context: Context) -> pb.FindResponse:
         async with _faults(context):

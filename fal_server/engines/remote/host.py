@@ -77,6 +77,7 @@ class RemoteHost:
         silent: set while it does not, once it was tried.
         draining: whether nothing is to be started on it.
         machine: what it said last that it has.
+        network_trouble: why its last runner has no port open on the trusted network; empty if it has one.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class RemoteHost:
         self.heard = asyncio.Event()
         self.silent = asyncio.Event()
         self.machine = pb.Machine()
+        self.network_trouble = ""
         self._machine_types = machine_types
         self._blobs = blobs
         self._files = files
@@ -155,6 +157,7 @@ class RemoteHost:
                 if seen.building and building is not None:
                     await building()
                 handle, version = seen.handle or handle, seen.version or version
+                self.network_trouble = seen.network_trouble
         except grpc.aio.AioRpcError as error:
             raise_if_cancelled()
             kind = _FAULTS.get(error.code(), Unavailable)

@@ -172,10 +172,10 @@ class Local(EngineUnderTest):
 class Remote(Local):
     """ShimEngine on another machine: real shims and workers behind a node's door."""
 
-    def __init__(self, root: Path, *, silent: float = 5.0, lost: float = 60.0) -> None:
+    def __init__(self, root: Path, *, silent: float = 5.0, lost: float = 60.0, network_host: str = "") -> None:
         (root / "away").mkdir()
         self.wanted: list[str] | None = None
-        self._silent, self._lost = silent, lost
+        self._silent, self._lost, self._network_host = silent, lost, network_host
         self._authority = NodeAuthority(make_authority(now()), now)
         super().__init__(root)
 
@@ -213,7 +213,12 @@ class Remote(Local):
 
     def _open_host(self) -> None:
         self.host = self.node.host(
-            self._content, wanted=lambda: self.wanted, silent=self._silent, lost=self._lost, port=self.way.port
+            self._content,
+            wanted=lambda: self.wanted,
+            silent=self._silent,
+            lost=self._lost,
+            port=self.way.port,
+            network_host=self._network_host,
         )
         self.host.open()
         self._hosts.append(self.host)
