@@ -62,6 +62,7 @@ class Owner(BaseHTTPRequestHandler):
     """Answers as the controller does."""
 
     asked: list[tuple[str, object]]
+    joined = "box2-1"
 
     def address_string(self) -> str:
         return ""
@@ -75,7 +76,7 @@ class Owner(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.asked.append((self.path, body))
-        self._answer({"name": "box2-1"})
+        self._answer({"name": self.joined})
 
     def _answer(self, found: object) -> None:
         content = json.dumps(found).encode()
@@ -165,6 +166,17 @@ def test_a_node_is_drained_and_the_list_fits(asked, capsys, monkeypatch):
 def test_an_empty_name_is_none(command, capsys):
     assert main([*command.split(), ""]) == 2
     assert "it is empty: give one; an unset variable may be why" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "straight"), [("box2-1", True), ("box3-1", False)])
+def test_who_has_a_node_join_learns_that_its_network_is_trusted(asked, person, capsys, monkeypatch, name, straight):
+    monkeypatch.setattr(Owner, "joined", name)
+    monkeypatch.setattr("getpass.getpass", lambda _question: "token")
+    assert person(["node", "join", "10.0.0.5:7411"], "token")[0] == 0
+    assert asked[0][0] == "/nodes"
+    said = capsys.readouterr().out
+    assert f"Node {name} joined" in said
+    assert ("without TLS" in said) == straight
 
 
 @pytest.mark.usefixtures("asked")

@@ -90,6 +90,8 @@ def _join(args: argparse.Namespace) -> None:
     token = ask_secret("Token of the node: ") if sys.stdin.isatty() else sys.stdin.readline()
     answer = controller.ask("POST", "/nodes", {"address": args.address, "token": token.strip()}, seconds=_MOST_SECONDS)
     print_line(f"Node {answer['name']} joined. Runners start on it when they fit.")
+    if any(node["name"] == answer["name"] and node["network"] == "trusted" for node in _nodes(controller)):
+        print_line("Requests go straight to them, without TLS: --trusted-network names this node's network.")
 
 
 def _list(args: argparse.Namespace) -> None:
