@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import jwt
-
 from fal_server.access.authentication import latest, principal_of
 from fal_server.access.permissions import WRITE_FILES
 from fal_server.access.runner_keys import RunnerKeys
@@ -129,10 +127,15 @@ class Tokens:
     def _issue(self, purpose: str, key_id: str, life: timedelta, more: dict[str, object]) -> IssuedToken:
         now = self._clock.now()
         claims = {"aud": purpose, "sub": key_id, "iat": int(now.timestamp()), "exp": (now + life).timestamp(), **more}
+        import jwt  # see _claims
+
         text = jwt.encode(claims, self._secret, algorithm=_ALGORITHM)
         return IssuedToken(text=text, expires_at=self._clock.wall() + life)  # the bearer compares it with its own clock
 
     def _claims(self, token: str, purpose: str) -> dict[str, object] | None:
+        # Here, because most starts see no token, and the library loads what reads certificates and asks over HTTP.
+        import jwt
+
         try:
             claims: dict[str, object] = jwt.decode(
                 token,

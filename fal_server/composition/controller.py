@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fal_grpc import VERSION
 from fal_runner.process.proc import boot_id, own_process
 from fal_server.composition.addresses import Addresses, bind_addresses
 from fal_server.composition.admin_key import ensure_admin_key
@@ -27,13 +28,12 @@ from fal_server.composition.loops import Loops, build_loops
 from fal_server.composition.owner import listen_for_owner
 from fal_server.composition.ownership import Ownership
 from fal_server.composition.ray import build_ray, open_ray
-from fal_server.composition.settings import Settings
+from fal_server.composition.settings import Settings, TlsSettings
 from fal_server.composition.shared_secrets import SharedSecrets
 from fal_server.composition.shutdown import Shutdown
 from fal_server.composition.standby import Standby
 from fal_server.composition.state import Running, StateDir
 from fal_server.composition.storage import open_storage
-from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
 from fal_server.core.identity import LOCAL
@@ -44,8 +44,12 @@ from fal_server.engines.local.machine import few_files
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.live.unsent_lines import UnsentLines
 from fal_server.loops.state_watch import StateWatch
+from fal_server.ports import Clock
 from fal_server.services.log_bounds import LogBounds
 from fal_server.services.logs import Logs
+
+if TYPE_CHECKING:
+    from fal_server.composition.tls import Certificates
 
 EXIT_IN_USE = 3
 log = logging.getLogger(__name__)
@@ -189,7 +193,7 @@ class Controller:
             host=self._settings.host,
             port=parts.addresses.port,
             grpc_port=parts.faces.grpc_port,
-            version=version("fal-grpc"),
+            version=VERSION,
             isolation=parts.isolation.line,
             few_files=few_files(),
             shared=[str(each) for each in self._settings.shared],
@@ -215,7 +219,7 @@ async def _build(
     shared = None if ownership is None else SharedSecrets(storage.store.sealed)
     if shared is not None:
         await shared.restore(state)
-    certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
+    certificates = _certificates(state, settings.tls, clock)
     trust = _trust(certificates)
     number = await storage.store.next_epoch() if ownership is None else ownership.epoch
     quotas = addresses.accounts.quotas
@@ -353,6 +357,15 @@ async def _build(
         clock_keeper=clock_keeper,
         owner_socket=owner_socket,
     )
+
+
+def _certificates(state: StateDir, settings: TlsSettings | None, clock: Clock) -> Certificates | None:
+    if settings is None:
+        return None
+    # Most controllers listen on loopback without TLS, and what reads certificates is a large library.
+    from fal_server.composition.tls import Certificates
+
+    return Certificates(state.tls, settings, clock.wall)
 
 
 def _trust(certificates: Certificates | None) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import version
 
 from starlette.applications import Starlette
 
+from fal_grpc import VERSION
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
@@ -27,7 +27,7 @@ def build_dashboard(
     access = use_cases.access
     guard = PageGuard(access, files.tokens, use_cases.teams, use_cases.recorder, Sessions(access, clock))
     ui = Ui(
-        pages=Pages(addresses.accounts, clock, version("fal-grpc")),
+        pages=Pages(addresses.accounts, clock, VERSION),
         accounts=use_cases.accounts,
         apps=use_cases.apps,
         audit=use_cases.audit,
@@ -55,7 +55,7 @@ def build_dashboard(
 def _health(live: LiveState, use_cases: UseCases) -> Mapping[str, str]:
     lost = live.ended.dropped + use_cases.recording.lost
     return {
-        "Version": version("fal-grpc"),
+        "Version": VERSION,
         "Runs since": day_time(live.decisions.since),
         "Apps": f"{sum(1 for _ in live.catalog.apps):,}",
         "Runners": f"{len(live.fleet.runners):,}",

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from fal_grpc import VERSION
 from fal_runner.shim.address import SocketPath
 from fal_server.access.tokens import Tokens
 from fal_server.composition.addresses import Addresses, cannot_listen
-from fal_server.composition.dashboard import build_dashboard
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
 from fal_server.composition.nodes import JoinedNodes
 from fal_server.composition.options import LOOPBACK
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
-from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
 from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
@@ -46,10 +46,14 @@ from fal_server.http.routes.storage import StorageRoutes
 from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.http.server.later import LaterApp
 from fal_server.http.server.listener import Listener
 from fal_server.live.rates import Rates
 from fal_server.ports import Clock
 from fal_server.ports.contract import ContractCalls
+
+if TYPE_CHECKING:
+    from fal_server.composition.tls import Certificates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +98,7 @@ async def open_faces(
     rest = rest_app(
         guard=guard,
         accounts=addresses.accounts,
-        version=version("fal-grpc"),
+        version=VERSION,
         routes=_routes(
             guard=guard,
             rates=rates,
@@ -121,8 +125,14 @@ async def open_faces(
         exports_spans=use_cases.spans is not None,
     )
     adapter = AsgiAdapter(rest)
-    pages = build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)
-    dashboard = AsgiAdapter(pages, for_pages=False)
+
+    def pages() -> ASGIApp:
+        # Its modules, templates and routes take a tenth of a start, and many starts are for programs alone.
+        from fal_server.composition.dashboard import build_dashboard
+
+        return build_dashboard(addresses=addresses, live=live, files=files, use_cases=use_cases, clock=clock)
+
+    dashboard = AsgiAdapter(LaterApp(pages), for_pages=False)
     hosts = AllowedHosts(settings.allowed_hosts) if settings.allowed_hosts else None
     services = {path.split("/")[1] for path in (*grpc.unary_calls.paths, *grpc.unary_calls.streaming_paths)}
     router = Router(gateway, adapter, hosts, dashboard, more=services)
@@ -187,7 +197,7 @@ def _routes(
             use_cases.analytics, use_cases.queue, use_cases.payloads, addresses.accounts, clock, guard
         ).routes,
         *PlatformKeyRoutes(use_cases.keys, addresses.accounts, guard).routes,
-        *McpRoutes(guard, clock, version("fal-grpc"), writes=mcp_writes).routes,
+        *McpRoutes(guard, clock, VERSION, writes=mcp_writes).routes,
     ]
 
 

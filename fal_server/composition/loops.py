@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fal_server.aio.rounds import every
 from fal_server.composition.execution import Execution
@@ -15,7 +16,6 @@ from fal_server.composition.live import LiveState
 from fal_server.composition.nodes import JoinedNodes
 from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
-from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
 from fal_server.core.places import Reserve
@@ -44,6 +44,9 @@ from fal_server.services.launch_spec import LaunchSpecs
 from fal_server.services.request_recording import EVERY_SECONDS, RequestRecording
 from fal_server.services.retention import Retention
 from fal_server.services.span_export import SpanExport
+
+if TYPE_CHECKING:
+    from fal_server.composition.tls import Certificates
 
 # docs/reference/queue.md promises that results of queued requests are kept this long.
 RESULT_HOURS = 24

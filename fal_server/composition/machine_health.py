@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fal_server.composition.nodes import JoinedNodes
-from fal_server.composition.tls import Certificates
+
+if TYPE_CHECKING:
+    from fal_server.composition.tls import Certificates
 
 
 class MachineHealth:

@@ -27,10 +27,9 @@ from fal_server.composition.identity import claim_directory
 from fal_server.composition.logging_setup import set_up_logging, write_error
 from fal_server.composition.machine_types import read_machine_types
 from fal_server.composition.options import add_options, gpu_counts, path_option
-from fal_server.composition.settings import Settings
+from fal_server.composition.settings import Settings, TlsSettings
 from fal_server.composition.shared_directories import SharedDirectory, check_shared, shared_directory
 from fal_server.composition.state import StateDir
-from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.machines import MachineTypes
 from fal_server.engines.local.machine import few_files, raise_descriptor_limit

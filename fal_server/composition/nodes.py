@@ -13,13 +13,13 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from fal_server.core.machines import MachineTypes
 from fal_server.core.nodes import JoinedNode
 from fal_server.core.runners import NO_PROCESS, Desired, Runner
-from fal_server.engines.remote.authority import NodeAuthority, make_authority
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join, renew
@@ -30,6 +30,9 @@ from fal_server.http.outbound.destinations import Network
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Blobs, DeployedFiles
 from fal_server.ports.nodes import NodeStore
+
+if TYPE_CHECKING:
+    from fal_server.engines.remote.authority import NodeAuthority
 
 log = logging.getLogger(__name__)
 _FIRST_SECONDS = 5.0
@@ -346,6 +349,9 @@ class JoinedNodes:
 
     async def _needed_authority(self) -> NodeAuthority:
         if self._authority is None:
+            # Most controllers have no nodes, and what reads certificates is a large library.
+            from fal_server.engines.remote.authority import NodeAuthority, make_authority
+
             self._authority = NodeAuthority(await self._store.authority(lambda: make_authority(self._now())), self._now)
         return self._authority
 

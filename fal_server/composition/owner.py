@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fal_server.composition.admin_key import ensure_admin_key
 from fal_server.composition.content import StoredContent
@@ -21,11 +22,13 @@ from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL, Principal, Scope
-from fal_server.engines.ray.placer import RayPlacer
 from fal_server.http.routes.owner import owner_app
 from fal_server.http.routes.uploader import UnixListener
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.services.adoption import Adoption
+
+if TYPE_CHECKING:
+    from fal_server.engines.ray.placer import RayPlacer
 
 _OWNER = Principal(key_id="owner", scope=Scope(account=LOCAL, permissions=frozenset({"*"})))
 

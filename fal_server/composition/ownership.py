@@ -9,8 +9,8 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 
+from fal_grpc import VERSION
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.content import check_content
 from fal_server.composition.identity import directory_id
@@ -151,7 +151,7 @@ async def own(
         directory=directory_id(state),
         machine=socket.gethostname(),
         address=peer_address(settings, addresses.port),
-        version=version("fal-grpc"),
+        version=VERSION,
     )
     vault = AesVault(load_master_key(state.root, os.environ))
     lease = OwnerLease(url, me)

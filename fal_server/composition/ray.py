@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from fal_server.composition.execution import Execution
 from fal_server.composition.live import LiveState
 from fal_server.composition.ownership import Ownership
 from fal_server.composition.settings import Settings
-from fal_server.engines.ray.placer import RayPlacer
-from fal_server.engines.ray.process import RayProcess
 from fal_server.ports import Clock
+
+if TYPE_CHECKING:
+    from fal_server.engines.ray.placer import RayPlacer
 
 
 def build_ray(
@@ -20,6 +22,10 @@ def build_ray(
     """Build the placer; None if the controller decides itself. It waits until it is opened."""
     if settings.engine != "ray":
         return None
+    # Here, because few controllers have a cluster.
+    from fal_server.engines.ray.placer import RayPlacer
+    from fal_server.engines.ray.process import RayProcess
+
     return RayPlacer(
         RayProcess(settings.ray_python or sys.executable, settings.ray_address),
         address=settings.ray_address,

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 from fal_server.composition.options import is_loopback, is_unspecified
 from fal_server.composition.shared_directories import SharedDirectory
-from fal_server.composition.tls import TlsSettings
 from fal_server.core.machines import MachineTypes
 from fal_server.http.outbound.destinations import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """The TLS settings.
+
+    Attributes:
+        certificate: PEM with its chain; None uses the local CA.
+        key: PEM, the certificate's key.
+        names: more names and addresses for the local CA's certificate.
+        client_authorities: PEM of the CAs for client certificates, which are then required; None requires none.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+    client_authorities: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from importlib.metadata import version
 
+from fal_grpc import VERSION
 from fal_runner.process.proc import boot_id, own_process
 from fal_server.composition.addresses import Addresses, cannot_listen
 from fal_server.composition.options import LOOPBACK
@@ -100,7 +100,7 @@ class Standby:
             host=self._settings.host,
             port=self._addresses.port,
             grpc_port=0,
-            version=version("fal-grpc"),
+            version=VERSION,
             tls=self._addresses.tls,
             local_authority=self._settings.tls is not None and self._settings.tls.certificate is None,
             standby=self._who,

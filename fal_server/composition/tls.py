@@ -8,7 +8,6 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fal_server.aio.rounds import every
+from fal_server.composition.settings import TlsSettings
 from fal_server.core.authorities import SYSTEM_AUTHORITIES
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.engines.remote.certificates import certificate_builder, key_bytes, name_of
@@ -40,23 +40,6 @@ NAMES = (
     "::1",
     *CLOUD_HOSTS,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsSettings:
-    """The TLS settings.
-
-    Attributes:
-        certificate: PEM with its chain; None uses the local CA.
-        key: PEM, the certificate's key.
-        names: more names and addresses for the local CA's certificate.
-        client_authorities: PEM of the CAs for client certificates, which are then required; None requires none.
-    """
-
-    certificate: Path | None = None
-    key: Path | None = None
-    names: tuple[str, ...] = ()
-    client_authorities: Path | None = None
 
 
 def is_due(not_after: datetime, now: datetime) -> bool:

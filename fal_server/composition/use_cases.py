@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
+from fal_grpc import VERSION
 from fal_server.access.acting import Teams
 from fal_server.access.audit import Recorder
 from fal_server.access.authentication import Authenticator
@@ -19,7 +20,6 @@ from fal_server.composition.machine_health import MachineHealth
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
-from fal_server.composition.tls import Certificates
 from fal_server.core.identity import AccountId
 from fal_server.http.gateway.metrics_client import HttpMetricsReader
 from fal_server.http.gateway.runner_client import HttpRunnerClient
@@ -67,6 +67,9 @@ from fal_server.services.webhooks import RunWebhooks, SignedCalls, Webhooks
 from fal_server.services.workflow_runs import WorkflowRuns
 from fal_server.services.workflows import Workflows
 from fal_server.store.files.durable import remove_tree
+
+if TYPE_CHECKING:
+    from fal_server.composition.tls import Certificates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +187,7 @@ async def build_use_cases(
         spans = SpanExport(
             settings.traces,
             receiver,
-            lambda found: (CONTENT_TYPE, to_otlp(found, version("fal-grpc"))),
+            lambda found: (CONTENT_TYPE, to_otlp(found, VERSION)),
             addresses.accounts,
         )
     payloads = RequestPayloads(
@@ -264,7 +267,7 @@ async def build_use_cases(
             clock,
             lambda scope: addresses.accounts.of(scope.account).nickname,
             ControllerMetrics(
-                version("fal-grpc"),
+                VERSION,
                 {
                     "fal_controller_event_loop_lag_seconds": (
                         "How late the event loop was for what was due",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fal_server.composition.addresses import bind_addresses
-from fal_server.composition.settings import Settings
-from fal_server.composition.tls import TlsSettings
+from fal_server.composition.settings import Settings, TlsSettings
 from fal_server.core.accounts import Account
 from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL, AppId

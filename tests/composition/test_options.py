@@ -9,8 +9,7 @@ import pytest
 
 from fal_cli.main import build_parser
 from fal_server.composition.options import add_options, as_arguments
-from fal_server.composition.settings import Settings
-from fal_server.composition.tls import TlsSettings
+from fal_server.composition.settings import Settings, TlsSettings
 
 # A value for each kind of option, or for one of another kind than its name for the value says.
 VALUES = {

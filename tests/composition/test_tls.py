@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.composition import tls
-from fal_server.composition.tls import NAMES, RENEW_BEFORE, Certificates, TlsSettings, check_pair, is_due
+from fal_server.composition.settings import TlsSettings
+from fal_server.composition.tls import NAMES, RENEW_BEFORE, Certificates, check_pair, is_due
 from fal_server.core.faults import Unavailable
 from tests.support.certificates import Authority
 

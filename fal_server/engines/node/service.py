@@ -11,13 +11,13 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
 
+from fal_grpc import VERSION
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_runner.shim.address import ShimIdentity, SocketPath
@@ -149,7 +149,7 @@ class HostService(host_pb2_grpc.HostServicer):
         while True:
             ends_at = self._identity.ends_at or datetime.now(UTC)
             yield pb.WatchHostResponse(
-                machine=wire.machine(self._host.node(), version=version("fal-grpc"), isolation=self._isolation),
+                machine=wire.machine(self._host.node(), version=VERSION, isolation=self._isolation),
                 shims=[pb.LivingShim(runner_id=name, handle=handle) for name, handle in self._shims.handles.items()],
                 certificate_ends_at=int(ends_at.timestamp()),
                 version=self._shims.version,

@@ -66,6 +66,13 @@ class NodeAuthority:
             raise InvalidArgument("node", f"the signing request is not that of node {node}")
         return self._sign(node, key, NODE_LIFE, ExtendedKeyUsageOID.SERVER_AUTH, all_names(node))
 
+    @staticmethod
+    def name_in(certificate: bytes) -> str:
+        """Return the name in any node's certificate, in DER."""
+        shown = x509.load_der_x509_certificate(certificate)
+        (name,) = (str(each.value) for each in shown.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+        return name
+
     def is_due(self, ends_at: datetime) -> bool:
         """Whether a node's certificate that ends then is to be renewed."""
         return self._now() >= ends_at - RENEW_BEFORE

@@ -6,19 +6,20 @@ import asyncio
 import hashlib
 import ssl
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.v1 import host_pb2 as pb
 from fal_grpc.v1 import host_pb2_grpc
 from fal_server.core.faults import InvalidArgument, PermissionDenied, Unavailable
-from fal_server.engines.remote.authority import NodeAuthority
 from fal_server.engines.remote.names import DoorTarget, server_name
 from fal_server.engines.shim.runner_door import OPTIONS
+
+if TYPE_CHECKING:
+    from fal_server.engines.remote.authority import NodeAuthority
 
 _SECONDS = 15.0
 
@@ -40,8 +41,7 @@ async def join(authority: NodeAuthority, host: str, port: int, token: str) -> st
             f"what answers on {host}:{port} is not the machine that printed this token, or has joined already: "
             "`fal node up --new-token` on it prints another"
         )
-    shown = x509.load_der_x509_certificate(der)
-    (name,) = (str(each.value) for each in shown.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+    name = authority.name_in(der)
     pem = ssl.DER_cert_to_PEM_cert(der).encode()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     override = server_name(name, DoorTarget.CONTROL, "joining")

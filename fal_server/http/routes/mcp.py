@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -19,14 +20,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fal_mcp.calls import Call, Refused
 from fal_mcp.plans import Plans
-from fal_mcp.tools import Toolset
-from fal_mcp.toolsets import EXTRA, toolset
 from fal_server.access.acting import USER_ID
 from fal_server.access.permissions import allows
 from fal_server.core.faults import Unimplemented
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
 from fal_server.ports import Clock
+
+if TYPE_CHECKING:
+    from fal_mcp.tools import Toolset
 
 _MOST_BYTES = 8 * 1024 * 1024
 # Headers of the caller's request that its tools' calls repeat: the caller, and its team.
@@ -61,6 +63,9 @@ class McpRoutes:
 
     async def _answer(self, request: Request) -> Response:
         caller = await self._guard.known_holder(request)
+        # Here, because no agent asks most controllers.
+        from fal_mcp.toolsets import EXTRA, toolset
+
         if find_spec("mcp") is None:
             raise Unimplemented(
                 f"this controller lacks the extra for tools: {EXTRA} in its environment, then restart it"

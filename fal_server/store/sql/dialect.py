@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Executable, Table, event, func, literal
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -103,6 +103,9 @@ def _upsert(dialect: str, table: Table) -> Executable:
         return lite.on_conflict_do_update(
             index_elements=key, set_={c.name: lite.excluded[c.name] for c in table.columns if c.name not in key}
         )
+    # Here, because most controllers have no PostgreSQL, and importing it takes a thirtieth of their start.
+    from sqlalchemy.dialects import postgresql
+
     post = postgresql.insert(table)
     return post.on_conflict_do_update(
         index_elements=key, set_={c.name: post.excluded[c.name] for c in table.columns if c.name not in key}
@@ -114,6 +117,8 @@ def _insert_missing(dialect: str, table: Table, unique: str | None) -> Executabl
     key = [column.name for column in table.primary_key] if unique is None else [unique]
     if dialect == SQLITE:
         return sqlite.insert(table).on_conflict_do_nothing(index_elements=key)
+    from sqlalchemy.dialects import postgresql
+
     return postgresql.insert(table).on_conflict_do_nothing(index_elements=key)
 
 
