@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 from zlib import crc32
@@ -17,6 +17,7 @@ CALLER_LEFT = "client_disconnected"
 """The error type of a request whose caller left before the response was complete; no response has it."""
 OTHER_ENDPOINTS = "(other)"
 """Stands in the statistics for an app's endpoints beyond the first few hundred."""
+MINUTE = timedelta(minutes=1)
 
 
 class RequestStatus(StrEnum):
@@ -169,12 +170,13 @@ class RequestStats:
             self.errors[record.error_type] += 1
         self.bytes_in += record.bytes_in
         self.bytes_out += record.bytes_out
-        self.wait.add(record.wait_seconds)
-        if (run := record.run_seconds) is not None:
+        wait, run = record.wait_seconds, record.run_seconds
+        self.wait.add(wait)
+        if run is not None:
             self.run.add(run)
         self.total.add(record.seconds)
         if record.cold_start:
-            self.cold.add(record.wait_seconds)
+            self.cold.add(wait)
 
     def merge(self, other: RequestStats) -> None:
         """Add other statistics."""
@@ -210,9 +212,9 @@ class MinuteKey(NamedTuple):
     at: datetime
 
 
-def minute_of(record: RequestRecord, endpoint: str) -> MinuteKey:
-    """Return the minute in which a request counts."""
-    return MinuteKey(record.account, record.app_name, endpoint, record.ended_at.replace(second=0, microsecond=0))
+def minute_of(ended_at: datetime) -> datetime:
+    """Return when the minute begins in which a request counts."""
+    return ended_at.replace(second=0, microsecond=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from fal_server.core.identity import AccountId
-from fal_server.core.requests import RequestRecord
+from fal_server.core.requests import RequestStats
 from fal_server.core.sketch import DurationSketch
 
 WINDOW = timedelta(minutes=1)
@@ -31,12 +31,11 @@ class AppTotals:
     waits: DurationSketch = field(default_factory=DurationSketch)
     cold_starts: int = 0
 
-    def add(self, record: RequestRecord) -> None:
-        """Count a request."""
-        self.ended[record.method, record.code or 0] += 1
-        self.durations.add(record.seconds)
-        self.waits.add(record.wait_seconds)
-        self.cold_starts += record.cold_start
+    def add(self, minute: RequestStats) -> None:
+        """Add the statistics of requests, without `ended`."""
+        self.durations.merge(minute.total)
+        self.waits.merge(minute.wait)
+        self.cold_starts += minute.cold.count
 
     def merge(self, other: AppTotals) -> None:
         """Add other statistics."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from fal_server.core.faults import Fault
 from fal_server.core.identity import AccountId
 from fal_server.core.openapi import template_of
 from fal_server.core.requests import (
+    MINUTE,
     OTHER_ENDPOINTS,
     DirectRequest,
     MinuteKey,
@@ -41,6 +43,7 @@ _MOST_AT_ONCE = 1000
 _MOST_ENDPOINTS = 200
 _MOST_CHARACTERS = 200
 _MOST_KNOWN = 10_000
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
 class RequestRecording:
@@ -127,7 +130,8 @@ class RequestRecording:
         records: list[RequestRecord] = []
         traced: list[TracedRequest] = []
         minutes: dict[MinuteKey, RequestStats] = {}
-        totals: dict[tuple[AccountId, str], AppTotals] = {}
+        ended: Counter[tuple[AccountId, str, str, int]] = Counter()
+        begin = end = _BEFORE_ALL
         for each in taken:
             trace: str | None = None
             if isinstance(each, DirectRequest):
@@ -138,14 +142,22 @@ class RequestRecording:
                 record = self._named(each)
             if trace is not None:
                 traced.append(TracedRequest(record=record, trace=trace_of(record.request_id, trace)))
-            key = minute_of(record, self._bounded(record))
+            if not begin <= record.ended_at < end:
+                begin = minute_of(record.ended_at)
+                end = begin + MINUTE
+            key = MinuteKey(record.account, record.app_name, self._bounded(record), begin)
             numbers = minutes.get(key)
             if numbers is None:
                 numbers = minutes[key] = RequestStats()
             numbers.add(record)
-            totals.setdefault((record.account, record.app_name), AppTotals()).add(record)
-            if record.status is not RequestStatus.SUCCESS or in_sample(record.request_id, self._share):
+            ended[record.account, record.app_name, record.method, record.code or 0] += 1
+            if in_sample(record.request_id, self._share) or record.status is not RequestStatus.SUCCESS:
                 records.append(record)
+        totals: dict[tuple[AccountId, str], AppTotals] = {}
+        for key, numbers in minutes.items():
+            totals.setdefault((key.account, key.app_name), AppTotals()).add(numbers)
+        for (account, app_name, method, code), count in ended.items():
+            totals[account, app_name].ended[method, code] += count
         return records, minutes, totals, traced
 
     def _with_start(self, request: TracedRequest) -> TracedRequest:
@@ -203,7 +215,10 @@ class RequestRecording:
 
     def _bounded(self, record: RequestRecord) -> str:
         """Return the endpoint under which a request is counted."""
-        endpoints = self._endpoints.setdefault((record.account, record.app_name), set())
+        app = record.account, record.app_name
+        endpoints = self._endpoints.get(app)
+        if endpoints is None:
+            endpoints = self._endpoints[app] = set()
         if record.endpoint in endpoints:
             return record.endpoint
         if len(endpoints) >= _MOST_ENDPOINTS:

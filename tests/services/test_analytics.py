@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import InvalidArgument, NotFound
-from fal_server.core.requests import RequestQuery, RequestRecord, RequestStats, minute_of
+from fal_server.core.requests import MinuteKey, RequestQuery, RequestRecord, RequestStats, minute_of
 from fal_server.core.runner_counts import Aggregation, RunnerCounts
 from fal_server.core.runners import RunnerState
 from fal_server.core.timeframes import UTC_ZONE, Timeframe, begin_of
@@ -48,7 +48,8 @@ async def keep(idle: Platform, records: Sequence[RequestRecord]) -> None:
     await idle.store.requests.forget(END + timedelta(days=1))
     minutes: dict[object, RequestStats] = {}
     for each in records:
-        minutes.setdefault(minute_of(each, each.endpoint), RequestStats()).add(each)
+        key = MinuteKey(each.account, each.app_name, each.endpoint, minute_of(each.ended_at))
+        minutes.setdefault(key, RequestStats()).add(each)
     await idle.store.requests.add(records, minutes)  # type: ignore[arg-type]
 
 

@@ -60,8 +60,8 @@ class UtcTimestamp(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else to_microseconds(value)
+    def bind_processor(self, dialect: Dialect) -> _Processor[datetime, int]:
+        return _to_microseconds
 
     def result_processor(self, dialect: Dialect, coltype: object) -> _Processor[int, datetime]:
         return _from_stored
@@ -80,6 +80,10 @@ class Text(TypeDecorator[str]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> _Processor[str, str] | None:
         return None if dialect.name == SQLITE else _from_marked
+
+
+def _to_microseconds(value: datetime | None) -> int | None:
+    return None if value is None else to_microseconds(value)
 
 
 def _from_stored(value: int | None) -> datetime | None:

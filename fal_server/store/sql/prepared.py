@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
-from sqlalchemy import ClauseElement, Select
+from sqlalchemy import Boolean, ClauseElement, Select
 from sqlalchemy.sql.compiler import SQLCompiler
+
+from fal_server.store.sql.dialect import SQLITE
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, CursorResult, Dialect, Executable
@@ -137,20 +139,24 @@ class Compiled:
         assert isinstance(compiled, SQLCompiler)
         assert not compiled.post_compile_params, "a list that is part of the SQL differs each time"
         self.sql = compiled.string
-        given = compiled.params
-        self._parameters: list[tuple[str, object, _Convert]] = [
-            (name, given[name], compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
-            for name in compiled.positiontup or ()
+        names = compiled.positiontup or []
+        self._names = names
+        # What the statement itself says, and None for what it does not.
+        self._defaults = {name: compiled.params[name] for name in names if name not in parameters}
+        kinds = [compiled.binds[name].type.dialect_impl(dialect) for name in names]
+        converts: list[_Convert] = [
+            None if _takes_bool(kind, dialect) else kind.bind_processor(dialect) for kind in kinds
         ]
+        self._converts = [(place, convert) for place, convert in enumerate(converts) if convert is not None]
         columns = tuple(statement.selected_columns) if isinstance(statement, Select) else ()
         self._columns = [(str(column.name), _from_database(column.type, dialect)) for column in columns]
 
     def values(self, parameters: Parameters) -> list[object]:
         """Return the driver's values of parameters, in the order of the SQL."""
-        found: list[object] = []
-        for name, default, convert in self._parameters:
-            value = parameters.get(name, default)
-            found.append(value if convert is None else convert(value))
+        given = {**self._defaults, **parameters} if self._defaults else parameters
+        found = [given[name] for name in self._names]
+        for place, convert in self._converts:
+            found[place] = convert(found[place])
         return found
 
     def row(self, found: Sequence[object]) -> Row:
@@ -159,6 +165,11 @@ class Compiled:
             name: value if convert is None else convert(value)
             for (name, convert), value in zip(self._columns, found, strict=True)
         }
+
+
+def _takes_bool(kind: TypeEngine[object], dialect: Dialect) -> bool:
+    """Return whether the driver converts a truth value. SQLite's does it several times as fast as SQLAlchemy."""
+    return isinstance(kind, Boolean) and dialect.name == SQLITE
 
 
 def _from_database(kind: TypeEngine[object], dialect: Dialect) -> _Convert:

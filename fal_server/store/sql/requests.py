@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import TypeAlias, cast
 
-from sqlalchemy import ColumnElement, RowMapping, delete, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import InvalidArgument
@@ -29,12 +29,13 @@ from fal_server.ports import Vault
 from fal_server.store.sql import dialect
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
-from fal_server.store.sql.prepared import prepared
+from fal_server.store.sql.prepared import Prepared, prepared
 from fal_server.store.sql.tables import ACCOUNTS, REQUEST_MINUTES, REQUEST_PAYLOADS, REQUEST_RECORDS, owned_by
 
 _Numbers: TypeAlias = "dict[str, object]"
 _FORGET_BATCH = 5_000
 _KEY = (REQUEST_MINUTES.c.account, REQUEST_MINUTES.c.app_name, REQUEST_MINUTES.c.endpoint, REQUEST_MINUTES.c.at)
+_MINUTE = Prepared(select(REQUEST_MINUTES.c.numbers).where(*(column == bindparam(column.name) for column in _KEY)))
 _SKETCHES = ("wait", "run", "total", "cold")
 
 
@@ -163,12 +164,12 @@ class SqlRequestStore:
 
 async def _add_minute(connection: AsyncConnection, key: MinuteKey, numbers: RequestStats) -> None:
     """Add statistics to a row, which may exist. An endpoint's minute is written about sixty times."""
-    here = [column == value for column, value in zip(_KEY, key, strict=True)]
-    before = (await connection.execute(select(REQUEST_MINUTES.c.numbers).where(*here))).scalar_one_or_none()
-    merged = RequestStats() if before is None else from_numbers(cast("_Numbers", before))
+    here = key._asdict()
+    before = await _MINUTE.rows(connection, here)
+    merged = from_numbers(cast("_Numbers", before[0]["numbers"])) if before else RequestStats()
     merged.merge(numbers)
-    row = {**key._asdict(), "numbers": to_numbers(merged)}
-    await connection.execute(dialect.upsert(connection, REQUEST_MINUTES), row)
+    row = {**here, "numbers": to_numbers(merged)}
+    await prepared(dialect.upsert(connection, REQUEST_MINUTES)).change(connection, row)
 
 
 def _conditions(query: RequestQuery) -> list[ColumnElement[bool]]:
