@@ -312,8 +312,13 @@ async def read_lines(platform: Platform, count: int) -> dict[str, Measured]:
                 return count
             query = replace(query, after=page.cursor)
 
+    async def seal() -> int:
+        await platform.store.logs.seal(platform.clock.now(), count)
+        return count
+
     return {
         "lines stored": await measured(stored, count),
+        "lines sealed": await measured(seal, count),
         "the newest ten lines": await measured(newest, count, times=_REPEATS),
         "lines searched": await measured(search, count),
     }

@@ -28,6 +28,7 @@ from fal_server.loops.abandoned_requests import AbandonedRequests
 from fal_server.loops.drains import DrainLoop
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.key_expiry import KeyExpiry
+from fal_server.loops.log_sealer import LogSealer
 from fal_server.loops.loop_lag import LoopLag
 from fal_server.loops.notices import NoticeLoop
 from fal_server.loops.queue import QueueWorker
@@ -62,6 +63,7 @@ class Loops:
     webhooks: WebhookSender[QueuedRequest]
     run_webhooks: WebhookSender[WorkflowRun]
     reaper: Reaper
+    log_sealer: LogSealer
     key_expiry: KeyExpiry
     abandoned_requests: AbandonedRequests
     adoption: Adoption
@@ -85,6 +87,7 @@ class Loops:
             The loops that run until they are cancelled.
         """
         tasks.create_task(self.reaper.run(stopping))
+        tasks.create_task(self.log_sealer.run(stopping))
         tasks.create_task(self.key_expiry.run(stopping))
         tasks.create_task(self.resources.run(stopping))
         tasks.create_task(self._record_requests(stopping))
@@ -218,6 +221,7 @@ def build_loops(
             unused,
             settings.log_bytes,
         ),
+        log_sealer=LogSealer(store.logs, clock),
         key_expiry=KeyExpiry(use_cases.access),
         abandoned_requests=abandoned_requests,
         adoption=adoption,

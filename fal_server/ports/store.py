@@ -253,6 +253,15 @@ class LogStore(Protocol):
         """
         ...
 
+    async def seal(self, before: datetime, most: int) -> int:
+        """Make searches in lines before a time quick. Return how many segments of lines were made.
+
+        Args:
+            before: later lines are left, because others may still come between them.
+            most: stop after about this many segments.
+        """
+        ...
+
     async def forget(self, before: datetime) -> int:
         """Delete every account's lines that are older than this time. Return how many were deleted."""
         ...

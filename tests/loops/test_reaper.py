@@ -22,7 +22,7 @@ MOST = 64_000
 
 def lines(first: int, count: int) -> list[LogEntry]:
     """Return lines of 1,000 bytes each."""
-    return [some.line(number, "x" * 640, at=number) for number in range(first, first + count)]
+    return [some.line(number, "x" * 600, at=number) for number in range(first, first + count)]
 
 
 async def stored(platform: Platform) -> list[int]:

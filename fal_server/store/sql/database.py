@@ -80,13 +80,15 @@ class Database:
     async def insert_missing(self, table: Table, rows: Callable[[], Sequence[Row]]) -> None:
         """Insert rows whose key does not exist, in one transaction. Columns are in the table's order.
 
+        `rows` is called when no other transaction writes. What it raises is raised here, and nothing is inserted.
+
         Raises:
             Unavailable: the database cannot be written, or is closed.
         """
         if self._file is None:
-            named = [dict(zip(table.c.keys(), row, strict=True)) for row in rows()]
 
             async def insert(connection: AsyncConnection) -> None:
+                named = [dict(zip(table.c.keys(), row, strict=True)) for row in rows()]
                 await connection.execute(dialect.insert_missing(connection, table), named)
 
             await self.write(insert)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias, cast
+from functools import partial
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, true, tuple_
+from sqlalchemy import delete, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fal_server.core.cursors import read_cursor, write_cursor
-from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
-from fal_server.store.sql.dialect import contains
+from fal_server.store.sql.dialect import insert_missing
 from fal_server.store.sql.drains import count_lost, forget_positions
-from fal_server.store.sql.log_rows import LogRow, from_rows, runners_with_lines, to_rows
+from fal_server.store.sql.log_pages import APP_ORDER, Place, page_of_rows
+from fal_server.store.sql.log_rows import LogRow, runners_with_lines, to_rows
+from fal_server.store.sql.log_sealing import Sealing, unseal_late, unseal_up_to
+from fal_server.store.sql.log_search import SegmentSearch
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
-_Place: TypeAlias = "tuple[int, str, int]"  # microseconds, runner, sequence
-_MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
 # Freeing the space of this many deleted lines is worthwhile; the space of fewer is soon reused.
 _MANY = 10_000
-# The size of a line besides its message: the other columns, and its index entries (measured).
-_LINE_BYTES = 360
-_COLUMNS = tuple(LOG_LINES.c)
-_RUNNER_ORDER = (LOG_LINES.c.sequence,)
-_APP_ORDER = (LOG_LINES.c.timestamp, LOG_LINES.c.runner_id, LOG_LINES.c.sequence)
+# The size of a line besides its message: the other columns, its index entries, and its part of a segment (measured).
+_LINE_BYTES = 400
+
+
+class _Late(Exception):
+    """A line may be in a sealed range. That range is then sealed again."""
 
 
 class SqlLogStore:
@@ -38,6 +37,7 @@ class SqlLogStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sealing = Sealing(database)
         self._size = 0  # stored bytes; those from before the start are missing until they are counted
         self._counted = False
         self._bound: tuple[int, Callable[[], None]] | None = None
@@ -45,12 +45,28 @@ class SqlLogStore:
     async def append(self, entries: Sequence[LogEntry]) -> None:
         if not entries:
             return
-        await self._database.insert_missing(LOG_LINES, lambda: to_rows(entries))
+        if self._sealing.until is None:
+            await self._sealing.begin()
+        try:
+            await self._database.insert_missing(LOG_LINES, lambda: self._in_time(to_rows(entries)))
+        except _Late:
+            await self._database.write(partial(_store_late, entries=entries))
+        self._sealing.appended({(entry.account, entry.app_name) for entry in entries})
         if self._bound is not None:
             most_bytes, passed = self._bound
             self._size += sum([len(entry.message) for entry in entries]) + len(entries) * _LINE_BYTES
             if self._size > most_bytes:
                 passed()
+
+    def _in_time(self, rows: list[LogRow]) -> list[LogRow]:
+        """Return the rows when their transaction begins.
+
+        Raises:
+            _Late: one of them may be in a sealed range.
+        """
+        if min([at for _, _, at, *_ in rows]) < (self._sealing.until or 0):
+            raise _Late
+        return rows
 
     def bound(self, most_bytes: int, passed: Callable[[], None]) -> None:
         self._bound = most_bytes, passed
@@ -91,32 +107,22 @@ class SqlLogStore:
 
     async def page(self, account: AccountId, query: LogQuery) -> LogPage:
         """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
-        limit = max(1, min(query.limit, _MOST_LINES))
+        by_segments = bool(query.search) and query.app_name is not None and query.runner_id is None
 
-        async def rows(connection: AsyncConnection) -> tuple[list[LogEntry], _Place | None]:
-            end = None
-            if query.reads is not None and (query.search or query.sources):
-                end = await _place_after(connection, account, query, query.reads)
-            chosen = _chosen(connection, query).where(owned_by(LOG_LINES, account))
-            if end is not None:
-                chosen = chosen.where(_up_to(query, end))
-            read = cast("Iterable[LogRow]", await connection.execute(chosen.limit(limit + 1)))
-            return from_rows(read), end
+        async def read(connection: AsyncConnection) -> LogPage:
+            if by_segments:
+                return await SegmentSearch(connection, account, query).page()
+            return await page_of_rows(connection, account, query)
 
-        found, end = await self._database.read(rows)
-        entries = tuple(found[:limit])
-        if len(found) <= limit and end is not None:
-            return LogPage(
-                entries=entries, cursor=write_cursor(list(end)), more=True, reached=from_microseconds(end[0])
-            )
-        cursor = cursor_after(entries[-1]) if entries else query.after or ""
-        reached = entries[-1].timestamp if entries else None
-        return LogPage(entries=entries, cursor=cursor, more=len(found) > limit, reached=reached)
+        return await self._database.read(read)
+
+    async def seal(self, before: datetime, most: int) -> int:
+        return await self._sealing.seal(to_microseconds(before), most)
 
     async def forget(self, before: datetime) -> int:
         """Delete old lines in transactions of some thousands. Writers get their turn in between."""
-        old = select(*_APP_ORDER).where(LOG_LINES.c.timestamp < to_microseconds(before))
-        old = old.order_by(*_APP_ORDER).limit(_FORGET_BATCH)
+        old = select(*APP_ORDER).where(LOG_LINES.c.timestamp < to_microseconds(before))
+        old = old.order_by(*APP_ORDER).limit(_FORGET_BATCH)
 
         async def some(connection: AsyncConnection) -> int:
             places = (await connection.execute(old)).all()
@@ -133,7 +139,7 @@ class SqlLogStore:
 
     async def shrink(self, most_bytes: int, room_bytes: int = 0) -> int:
         size = func.length(LOG_LINES.c.message) + _LINE_BYTES
-        oldest = select(*_APP_ORDER, size).order_by(*_APP_ORDER).limit(_FORGET_BATCH)
+        oldest = select(*APP_ORDER, size).order_by(*APP_ORDER).limit(_FORGET_BATCH)
 
         async def stored(connection: AsyncConnection) -> int:
             return (await connection.execute(select(func.sum(size)))).scalar() or 0
@@ -165,99 +171,15 @@ class SqlLogStore:
             await self._database.give_back()
 
 
-def cursor_after(entry: LogEntry) -> str:
-    """Return the cursor directly after a line. It stays valid when the line is deleted."""
-    return write_cursor([to_microseconds(entry.timestamp), entry.runner_id, entry.sequence])
-
-
-def position_of(cursor: str) -> tuple[int, str, int]:
-    """Return a cursor's (timestamp in microseconds, runner_id, sequence).
-
-    Raises:
-        InvalidArgument: it is not a cursor.
-    """
-    try:
-        match read_cursor(cursor):
-            case [int(timestamp), str(runner_id), int(sequence)] if max(abs(timestamp), abs(sequence)) < 2**63:
-                return timestamp, runner_id, sequence
-            case _:
-                pass
-    except ValueError:
-        pass
-    raise InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
-
-
-async def _delete_up_to(connection: AsyncConnection, last: tuple[object, ...]) -> int:
+async def _delete_up_to(connection: AsyncConnection, last: Place) -> int:
     """Delete the lines up to a place, by time; return how many."""
-    deleted = tuple_(*_APP_ORDER) <= last
+    deleted = tuple_(*APP_ORDER) <= last
     await count_lost(connection, deleted)
+    await unseal_up_to(connection, last[0])
     return (await connection.execute(delete(LOG_LINES).where(deleted))).rowcount
 
 
-async def _place_after(connection: AsyncConnection, account: AccountId, query: LogQuery, count: int) -> _Place | None:
-    """Return the position of the `count`-th next line, matching or not. None if the range has fewer."""
-    in_range = replace(query, search=None, sources=(), request_id=None)
-    place = _chosen(connection, in_range).where(owned_by(LOG_LINES, account)).with_only_columns(*_APP_ORDER)
-    row = (await connection.execute(place.offset(count - 1).limit(1))).one_or_none()
-    return None if row is None else (row[0], row[1], row[2])
-
-
-def _up_to(query: LogQuery, end: _Place) -> ColumnElement[bool]:
-    """Return whether a line is at or before a position. The order is the query's."""
-    if query.runner_id is not None:
-        return LOG_LINES.c.sequence >= end[2] if query.newest_first else LOG_LINES.c.sequence <= end[2]
-    return tuple_(*_APP_ORDER) >= end if query.newest_first else tuple_(*_APP_ORDER) <= end
-
-
-def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object, ...]]:
-    order = _APP_ORDER if query.runner_id is None else _RUNNER_ORDER
-    conditions = []
-    if query.after:
-        timestamp, runner_id, sequence = position_of(query.after)
-        place = (sequence,) if query.runner_id is not None else (timestamp, runner_id, sequence)
-        here = tuple_(*order)
-        conditions.append(here < place if query.newest_first else here > place)
-        # The cursor lies within `since` and `until`. Omit the bound on its side, because SQLite would search by that
-        # bound and read every line between it and the cursor.
-        query = replace(query, until=None) if query.newest_first else replace(query, since=None)
-    conditions += _conditions(connection, query)
-    directed = [column.desc() for column in order] if query.newest_first else order
-    return select(*_COLUMNS).where(*conditions).order_by(*directed)
-
-
-def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElement[bool]]:
-    lines = LOG_LINES.c
-    conditions: list[ColumnElement[bool]] = []
-    if query.runner_id is not None:
-        conditions.append(lines.runner_id == query.runner_id)
-        conditions += _sequences(query)
-    if query.above:
-        conditions.append(lines.sequence > query.above)
-    if query.app_name is not None:
-        conditions.append(lines.app_name == query.app_name)
-    if query.since is not None:
-        conditions.append(lines.timestamp >= to_microseconds(query.since))
-    if query.until is not None:
-        conditions.append(lines.timestamp < to_microseconds(query.until))
-    if query.sources:
-        conditions.append(lines.source.in_([source.value for source in query.sources]))
-    if query.request_id is not None:
-        conditions.append(lines.request_id == query.request_id)
-    if query.search:
-        conditions.append(contains(connection, lines.message, query.search))
-    return conditions
-
-
-def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
-    """Return a query's times as a runner's sequence numbers. They are found faster and increase with time."""
-    lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
-    of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
-    conditions: list[ColumnElement[bool]] = []
-    if query.since is not None:
-        first = of_runner.where(bounds.timestamp >= to_microseconds(query.since))
-        conditions.append(lines.sequence >= first.order_by(bounds.timestamp, bounds.sequence).scalar_subquery())
-    if query.until is not None:
-        last = of_runner.where(bounds.timestamp < to_microseconds(query.until))
-        latest = last.order_by(bounds.timestamp.desc(), bounds.sequence.desc())
-        conditions.append(lines.sequence <= latest.scalar_subquery())
-    return conditions
+async def _store_late(connection: AsyncConnection, entries: Sequence[LogEntry]) -> None:
+    await unseal_late(connection, entries)
+    named = [dict(zip(LOG_LINES.c.keys(), row, strict=True)) for row in to_rows(entries)]
+    await connection.execute(insert_missing(connection, LOG_LINES), named)

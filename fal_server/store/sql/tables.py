@@ -264,6 +264,21 @@ LOG_LINES = Table(
     sqlite_with_rowid=False,
 )
 
+# Thousands of an app's lines each, to search in. They are copies: a search then reads the matching rows.
+LOG_SEGMENTS = Table(
+    "log_segments",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("app_name", Text, primary_key=True),
+    Column("until_at", BigInteger, primary_key=True, autoincrement=False),  # microseconds; the first time after it
+    Column("begin_at", BigInteger, nullable=False),
+    Column("lines", Integer, nullable=False),
+    Column("grams", LargeBinary, nullable=False),
+    Column("places", LargeBinary, nullable=False),
+    Column("text", LargeBinary, nullable=False),
+    Index(None, "begin_at"),
+)
+
 # Receivers of log lines; `sealed` holds URL, headers and key, which may be credentials.
 DRAINS = Table(
     "drains",

@@ -86,6 +86,9 @@ async def give(store, account):
     await store.drains.advance(f"drain-{account}", {f"runner-{account}": 1}, 1, NOON)
     await store.notices.add(notice(account=account, notice_id=f"notice-{account}"))
     await store.notices.save(f"notice-{account}", [problem()])
+    lines = [some.line(number, runner_id=f"many-{account}") for number in range(1, 1100)]
+    await store.logs.append([replace(line, account=account) for line in lines])
+    assert await store.logs.seal(some.later(1100), 10) == 1
     await make(store, AccountId(f"user-{account}"), AccountKind.USER)
     member = TeamMember(team=account, user=AccountId(f"user-{account}"), role=Role.VIEWER, added_at=NOON)
     await store.accounts.save_member(member)
@@ -148,3 +151,11 @@ def test_every_table_is_about_an_account_or_belongs_to_one_that_is():
         parents = {key.column.table.name for key in table.foreign_keys if key.ondelete == "CASCADE"}
         about = "account" in table.c or any("account" in METADATA.tables[name].c for name in parents)
         assert about or table.name in OF_NOBODY or table is ACCOUNTS, table.name
+
+
+async def test_lines_of_a_deleted_account_are_not_sealed(store):
+    await make(store, GONE)
+    lines = [some.line(number) for number in range(1, 1100)]
+    await store.logs.append([replace(line, account=GONE) for line in lines])
+    await store.accounts.delete(GONE, NOON)
+    assert await store.logs.seal(some.later(1100), 10) == 0

@@ -169,7 +169,7 @@ async def test_lines_that_are_deleted_unsent_are_counted(store, by_age):
     if by_age:
         assert await store.logs.forget(NOON + 4 * SECOND) == 3
     else:
-        assert await store.logs.shrink(364 * 2, 364) == 3
+        assert await store.logs.shrink(404 * 2, 404) == 3
     lost = {one.name: one.lost_lines for one in await store.drains.list(EVERY_ACCOUNT)}
     assert lost == {"every": 2, "errors": 1, "others": 0, "late": 0, "of-b": 0}
     assert await store.drains.unsent(every, {"r1"}) == Unsent(lines=1, oldest_at=NOON + 4 * SECOND)

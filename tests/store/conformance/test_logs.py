@@ -237,7 +237,7 @@ async def test_forget_more_than_a_batch(store):
 
 
 async def test_the_oldest_lines_go_when_the_logs_are_too_large(store):
-    await store.logs.append([some.line(n, "x" * 640, at=n) for n in range(1, 12_001)])  # 1000 bytes each
+    await store.logs.append([some.line(n, "x" * 600, at=n) for n in range(1, 12_001)])  # 1000 bytes each
     assert await store.logs.shrink(12_000_000) == 0
     assert await store.logs.shrink(11_999_500) == 1
     assert await store.logs.shrink(9_000) == 11_990
@@ -249,15 +249,15 @@ async def test_the_oldest_lines_go_when_the_logs_are_too_large(store):
 
 async def test_lines_that_pass_a_bound_are_told(store):
     told = []
-    await store.logs.append([some.line(n, "x" * 640, at=n) for n in range(1, 6)])  # 1000 bytes each
+    await store.logs.append([some.line(n, "x" * 600, at=n) for n in range(1, 6)])  # 1000 bytes each
     store.logs.bound(8_000, lambda: told.append(True))
     assert await store.logs.shrink(8_000, 1_000) == 0
-    await store.logs.append([some.line(n, "x" * 640, at=n) for n in range(6, 9)])
+    await store.logs.append([some.line(n, "x" * 600, at=n) for n in range(6, 9)])
     assert told == []
-    await store.logs.append([some.line(9, "x" * 640, at=9)])
+    await store.logs.append([some.line(9, "x" * 600, at=9)])
     assert told == [True]
     assert await store.logs.shrink(8_000, 1_000) == 2
-    await store.logs.append([some.line(10, "x" * 640, at=10)])
+    await store.logs.append([some.line(10, "x" * 600, at=10)])
     assert told == [True]
     assert await store.logs.forget(some.later(9)) == 6
     assert await store.logs.shrink(8_000, 1_000) == 0, "the lines that were too old count no more"
@@ -275,3 +275,95 @@ async def test_appending_while_reading_and_forgetting(store):
     await asyncio.gather(*(write(name) for name in "abcd"), read(), store.logs.forget(some.START))
     for name in "abcd":
         assert len(await walk(store, runner_id=name, limit=64)) == 200
+
+
+WORDS = ["Error", "ready", "50%", "straße", "İD", "a_b"]
+
+
+def many(count, *, first=1, runners="abc", **more):
+    """Return lines of some runners, three of each time. Most have a word of their own."""
+    return [
+        some.line(
+            number // len(runners) + 1,
+            f"{WORDS[number % 6]} {number:05} of {number % 97}",
+            runner_id=runners[number % len(runners)],
+            at=number // 3,
+            **more,
+        )
+        for number in range(first, first + count)
+    ]
+
+
+async def sealed(store, at=1_000_000):
+    return await store.logs.seal(some.later(at), 1000)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_search_finds_the_same_in_sealed_lines(store, newest_first):
+    await store.logs.append(many(5000))
+    await store.logs.append(many(200, runners="x", app_name="other"))
+    queries = [
+        {"search": search, "app_name": "hello", "newest_first": newest_first, "limit": limit, **more}
+        for search in ("error", "00042", "STRASSE", "straße", "İd", "of 96", "5", "nowhere", "nowhere at all")
+        for limit, more in (
+            (1000, {}),
+            (7, {}),
+            (50, {"reads": 700}),
+            (40, {"since": some.later(300), "until": some.later(1200)}),
+        )
+        if limit != 7 or search in {"00042", "of 96"}
+    ]
+    before = [await walk(store, **query) for query in queries]
+    assert await sealed(store) == 4
+    assert [await walk(store, **query) for query in queries] == before
+
+
+async def test_late_lines_are_found_and_their_range_is_sealed_again(store):
+    await store.logs.append(many(3000))
+    assert await sealed(store) == 2
+    late = some.line(1, "the late needle", runner_id="z", at=500)
+    await store.logs.append([late])
+    await store.logs.append([late])
+    assert await messages(store, app_name="hello", search="needle") == ["the late needle"]
+    assert await sealed(store) == 1
+    assert await sealed(store) == 0
+    assert await messages(store, app_name="hello", search="needle") == ["the late needle"]
+    assert len(await walk(store, app_name="hello", search="of ", limit=999)) == 3000
+
+
+async def test_later_lines_are_sealed_later(store):
+    await store.logs.append(many(3000))
+    assert await sealed(store, at=400) == 1
+    assert await sealed(store) == 1
+    assert await sealed(store) == 0
+    await store.logs.append(many(1000, first=3001))
+    assert await sealed(store) == 1
+
+
+async def test_sealed_lines_of_one_time_stay_together(store):
+    await store.logs.append([some.line(number, f"line {number}", at=1) for number in range(1, 3001)])
+    assert await sealed(store) == 0
+    await store.logs.append([some.line(3001, "needle", at=2)])
+    assert await sealed(store) == 1
+    assert await messages(store, app_name="hello", search="LINE 2999") == ["line 2999"]
+
+
+async def test_a_search_finds_no_forgotten_line_in_a_sealed_range(store):
+    await store.logs.append(many(3000))
+    await sealed(store)
+    assert await store.logs.forget(some.later(100)) == 299
+    found = await walk(store, app_name="hello", search="of ", limit=500)
+    assert len(found) == 2701
+    assert found[0].timestamp == some.later(100)
+
+
+async def test_late_lines_after_a_restart(reopen):
+    first = await reopen()
+    await first.logs.append(many(3000))
+    await sealed(first)
+    await first.close()
+    second = await reopen()
+    await second.logs.append([some.line(1, "the late needle", runner_id="z", at=10)])
+    assert await messages(second, app_name="hello", search="needle") == ["the late needle"]
+    assert await sealed(second) == 1
+    assert await messages(second, app_name="hello", search="needle") == ["the late needle"]

@@ -1,0 +1,220 @@
+"""Searches an app's lines by segments. Where there are none, it reads rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.cursors import write_cursor
+from fal_server.core.identity import AccountId
+from fal_server.core.logs import LogEntry, LogPage, LogQuery
+from fal_server.store.sql.columns import from_microseconds, to_microseconds
+from fal_server.store.sql.log_pages import (
+    COLUMNS,
+    MOST_LINES,
+    Place,
+    conditions_of,
+    cursor_after,
+    page_of_rows,
+    position_of,
+)
+from fal_server.store.sql.log_rows import LogRow, from_rows
+from fal_server.store.sql.log_segments import fold, grams_of, lines_with, may_contain, places_of
+from fal_server.store.sql.tables import LOG_LINES, LOG_SEGMENTS, owned_by
+
+_FIRST, _LAST = -(2**62), 2**62
+# The first group of segments is small, because a frequent text fills a page at once.
+_FIRST_GROUP, _LARGEST_GROUP = 4, 512
+_ROWS_AT_ONCE = 500
+# How many lines of a segment take as long as one row: if its filter leaves it out, and if its text is read.
+_LEFT_OUT, _READ = 128, 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    begin: int
+    until: int
+    lines: int
+    grams: bytes
+
+
+class SegmentSearch:
+    """One page of a search.
+
+    Args:
+        query: with `search` and `app_name`.
+    """
+
+    def __init__(self, connection: AsyncConnection, account: AccountId, query: LogQuery) -> None:
+        self._connection = connection
+        self._account = account
+        self._query = query
+        self._limit = max(1, min(query.limit, MOST_LINES))
+        self._needle = fold(query.search or "")
+        self._grams = grams_of(self._needle)
+        self._after: Place | None = position_of(query.after) if query.after else None
+        self._first = _FIRST if query.since is None else to_microseconds(query.since)
+        self._end = _LAST if query.until is None else to_microseconds(query.until)
+        if self._after is not None:
+            at, runner_id, _ = self._after
+            if query.newest_first:
+                self._end = min(self._end, at + 1 if runner_id else at)
+            else:
+                self._first = max(self._first, at)
+        self._found: list[LogEntry] = []
+        self._reads = query.reads
+
+    async def page(self) -> LogPage:
+        """Return the page, by (timestamp, runner, sequence)."""
+        newest_first = self._query.newest_first
+        size = _FIRST_GROUP
+        while True:
+            group = await self._segments(size)
+            candidates = [one for one in group if may_contain(one.grams, self._grams)]
+            matches = await self._matches(candidates)
+            for one in group:
+                page = await self._rows_before(one) or await self._take(one, one in candidates, matches.get(one.until))
+                if page is not None:
+                    return page
+                if newest_first:
+                    self._end = min(self._end, one.begin)
+                else:
+                    self._first = max(self._first, one.until)
+                if self._spent(one.lines // (_READ if one in candidates else _LEFT_OUT)):
+                    return self._paused()
+            if len(group) < size:
+                break
+            size = min(2 * size, _LARGEST_GROUP)
+        page = await self._rows(self._first, self._end)
+        if page is not None:
+            return page
+        last = self._found[-1] if self._found else None
+        return LogPage(
+            entries=tuple(self._found),
+            cursor=self._query.after or "" if last is None else cursor_after(last),
+            more=False,
+            reached=None if last is None else last.timestamp,
+        )
+
+    async def _segments(self, count: int) -> list[_Sealed]:
+        """Return the next segments of the range, in the query's order."""
+        columns = LOG_SEGMENTS.c
+        query = (
+            select(columns.begin_at, columns.until_at, columns.lines, columns.grams)
+            .where(owned_by(LOG_SEGMENTS, self._account), columns.app_name == self._query.app_name)
+            .where(columns.until_at > self._first, columns.begin_at < self._end)
+            .order_by(columns.until_at.desc() if self._query.newest_first else columns.until_at)
+            .limit(count)
+        )
+        return [_Sealed(*row) for row in await self._connection.execute(query)]
+
+    async def _matches(self, segments: Sequence[_Sealed]) -> dict[int, list[tuple[str, int]]]:
+        """Return the places of lines that may match, by their segment's end."""
+        if not segments:
+            return {}
+        columns = LOG_SEGMENTS.c
+        query = select(columns.until_at, columns.text, columns.places).where(
+            owned_by(LOG_SEGMENTS, self._account),
+            columns.app_name == self._query.app_name,
+            columns.until_at.in_([one.until for one in segments]),
+        )
+        read = [(until, text, places) for until, text, places in await self._connection.execute(query)]
+
+        def search() -> dict[int, list[tuple[str, int]]]:
+            return {until: places_of(places, lines_with(text, self._needle)) for until, text, places in read}
+
+        return await asyncio.to_thread(search)
+
+    async def _rows_before(self, segment: _Sealed) -> LogPage | None:
+        """Read the lines between two segments. They are not sealed."""
+        if self._query.newest_first:
+            page = await self._rows(max(self._first, segment.until), self._end)
+            self._end = min(self._end, segment.until)
+        else:
+            page = await self._rows(self._first, min(self._end, segment.begin))
+            self._first = max(self._first, segment.begin)
+        return page
+
+    async def _take(self, segment: _Sealed, candidate: bool, places: list[tuple[str, int]] | None) -> LogPage | None:
+        """Add a segment's matching rows; return a full page or None."""
+        if not candidate:
+            return None
+        if places is None:  # a late line has unsealed it meanwhile
+            return await self._rows(max(self._first, segment.begin), min(self._end, segment.until))
+        newest_first = self._query.newest_first
+        places = places[::-1] if newest_first else places
+        for start in range(0, len(places), _ROWS_AT_ONCE):
+            lines = await self._lines(places[start : start + _ROWS_AT_ONCE])
+            self._found += sorted(filter(self._within, lines), key=_place, reverse=newest_first)
+            if len(self._found) > self._limit:
+                return self._full()
+        return None
+
+    async def _lines(self, places: Sequence[tuple[str, int]]) -> list[LogEntry]:
+        """Return the matching lines at some places. Each runner's are found by the primary key."""
+        of_runners: dict[str, list[int]] = {}
+        for runner_id, sequence in places:
+            of_runners.setdefault(runner_id, []).append(sequence)
+        # Conditions on the app or the time would lead the database to an index of many more rows.
+        query = replace(self._query, app_name=None, since=None, until=None)
+        conditions = [owned_by(LOG_LINES, self._account), *conditions_of(self._connection, query)]
+        found: list[LogEntry] = []
+        for runner_id, sequences in of_runners.items():
+            its = (LOG_LINES.c.runner_id == runner_id, LOG_LINES.c.sequence.in_(sequences))
+            rows = await self._connection.execute(select(*COLUMNS).where(*its, *conditions))
+            found += from_rows(cast("Iterable[LogRow]", rows))
+        return found
+
+    def _within(self, entry: LogEntry) -> bool:
+        place = _place(entry)
+        if not self._first <= place[0] < self._end:
+            return False
+        if self._after is None:
+            return True
+        return place < self._after if self._query.newest_first else place > self._after
+
+    async def _rows(self, first: int, end: int) -> LogPage | None:
+        """Read a range without segments; return a page ending there, or None."""
+        if first >= end:
+            return None
+        after = self._after
+        query = replace(
+            self._query,
+            since=None if first == _FIRST else from_microseconds(first),
+            until=None if end == _LAST else from_microseconds(end),
+            after=self._query.after if after is not None and first <= after[0] < end else None,
+            limit=self._limit + 1 - len(self._found),
+            reads=self._reads,
+        )
+        page = await page_of_rows(self._connection, self._account, query)
+        self._found += page.entries
+        if len(self._found) > self._limit:
+            return self._full()
+        return replace(page, entries=tuple(self._found)) if page.more else None
+
+    def _spent(self, reads: int) -> bool:
+        """Count read lines; return whether the query allows no more."""
+        if self._reads is None:
+            return False
+        self._reads -= reads
+        return self._reads <= 0
+
+    def _full(self) -> LogPage:
+        entries = tuple(self._found[: self._limit])
+        return LogPage(entries=entries, cursor=cursor_after(entries[-1]), more=True, reached=entries[-1].timestamp)
+
+    def _paused(self) -> LogPage:
+        """Return what was found between segments. No line has the cursor's place."""
+        at = self._end if self._query.newest_first else self._first
+        return LogPage(
+            entries=tuple(self._found), cursor=write_cursor([at, "", 0]), more=True, reached=from_microseconds(at)
+        )
+
+
+def _place(entry: LogEntry) -> Place:
+    return to_microseconds(entry.timestamp), entry.runner_id, entry.sequence
