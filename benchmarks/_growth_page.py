@@ -23,7 +23,7 @@ GROUPS = {
     ),
     "waiting requests": ("waiting requests loaded at a start", "one more request accepted", "waiting requests flushed"),
     "followers": ("a line, to each follower",),
-    "log lines": ("lines stored", "the newest ten lines", "lines searched"),
+    "log lines": ("lines stored", "lines sealed", "the newest ten lines", "lines searched"),
 }
 _COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
 _WIDTH, _HEIGHT, _LEFT, _TOP = 250, 170, 60, 30

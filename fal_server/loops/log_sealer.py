@@ -11,8 +11,8 @@ from fal_server.ports import Clock, LogStore
 # Later lines are not sealed yet: lines of other runners that were written before them may still come.
 _SETTLED = timedelta(seconds=10)
 _EVERY_SECONDS = 10.0
-# After this many segments, about a second of work, a stopping controller is noticed.
-_AT_ONCE = 100
+# After this many segments, a fifth of a second of work, a stopping controller is noticed.
+_AT_ONCE = 20
 
 
 class LogSealer:
