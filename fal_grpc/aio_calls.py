@@ -13,7 +13,7 @@ from fal_grpc.cancellation import raise_if_cancelled
 from fal_grpc.channel import ChannelOptions, open_aio_channel
 from fal_grpc.compat import renamed_aio
 from fal_grpc.credentials import Credentials
-from fal_grpc.errors import CallError, ClientClosedError, RpcFailure
+from fal_grpc.errors import ClientClosedError, RpcFailure
 from fal_grpc.target import Target
 
 if TYPE_CHECKING:
@@ -67,15 +67,6 @@ class AsyncCalls(AsyncStubs, CallErrors):
         if channel is not None:
             await channel.close()
 
-    def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
-        """Return the client's own error for gRPC's.
-
-        Raises:
-            asyncio.CancelledError: this task was cancelled.
-        """
-        raise_if_cancelled()
-        return super().error(failure, method)
-
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
     ) -> R:
@@ -119,6 +110,7 @@ class AsyncCalls(AsyncStubs, CallErrors):
         try:
             yield
         except grpc.RpcError as failure:
+            raise_if_cancelled()
             raise self.error(cast("RpcFailure", failure), method) from None
         except asyncio.CancelledError:
             # Closing a channel cancels its calls, and gRPC then raises as if this task had been cancelled.

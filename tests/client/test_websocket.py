@@ -10,12 +10,9 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from websockets.asyncio.client import connect
@@ -162,45 +159,6 @@ def test_a_signal_ends_the_wait(url: str, users: Users) -> None:
 def exchange(socket: WebSocket, message: str) -> str | bytes:
     socket.send(message)
     return socket.recv()
-
-
-class InterruptedAt:
-    """Interrupts this thread before a line, which it counts."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def __enter__(self) -> None:
-        self._before = sys.gettrace()
-        sys.settrace(self._trace)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _trace(self, frame: FrameType, event: str, argument: object) -> Callable[..., object]:
-        if event == "line":
-            self.left -= 1
-            if self.left == 0:
-                raise Interrupt
-        return self._trace
-
-
-# What was not started is not awaited, and a weak reference that ends at that step cannot raise.
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_at_any_step_leaves_it_usable(url: str, users: Users) -> None:
-    with WebSocket(connect(url, ssl=users.context)) as socket:
-        for number in count(1):
-            step = InterruptedAt(number)
-            with suppress(Interrupt, TimeoutError), step:
-                socket.send("some")
-                socket.recv(timeout=0)
-            if step.left > 0:
-                break
-        assert number > 20
-        socket.send("last")
-        while socket.recv() != "last":
-            pass
 
 
 def test_other_threads_learn_that_it_is_closed(url: str, users: Users) -> None:
