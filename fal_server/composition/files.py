@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,8 +137,7 @@ def socket_path(wanted: Path) -> Path:
     """
     if len(os.fsencode(wanted)) <= _LONGEST_SOCKET:
         return wanted
-    digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
-    directory = Path(tempfile.gettempdir()) / f"fal-{os.getuid()}-{digest}"
+    directory = _short_directory(wanted)
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         status = directory.lstat()
@@ -147,3 +146,19 @@ def socket_path(wanted: Path) -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise Unavailable(f"the directory {directory} is not this user's alone: remove it")
     return directory / wanted.name
+
+
+def remove_socket_directory(wanted: Path) -> None:
+    """Remove the short directory of a closed socket, if it has one.
+
+    Runners that go on see this directory, so it may only be removed if there are none.
+    """
+    directory = _short_directory(wanted)
+    with suppress(OSError):  # it is not there, or somebody keeps something else in it
+        (directory / wanted.name).unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def _short_directory(wanted: Path) -> Path:
+    digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"fal-{os.getuid()}-{digest}"

@@ -20,7 +20,7 @@ import uvloop
 
 from fal_server.composition.conflicts import conflict
 from fal_server.composition.controller import EXIT_IN_USE, Controller
-from fal_server.composition.files import socket_path
+from fal_server.composition.files import remove_socket_directory, socket_path
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.composition.hardening import harden
 from fal_server.composition.identity import claim_directory
@@ -147,8 +147,12 @@ async def _serve(
 
     controller = Controller(state, settings, start_over)
 
+    runners_end = True
+
     def on_release() -> None:
+        nonlocal runners_end
         if not stop.is_set():
+            runners_end = False
             controller.keep_runners()
         on_stop(signal.SIGUSR1)
 
@@ -179,6 +183,9 @@ async def _serve(
         freeze_startup_objects()
 
     await controller.run(stop, ready)
+    remove_socket_directory(state.owner_socket)
+    if runners_end:
+        remove_socket_directory(state.api_socket)
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fal_server.composition.files import socket_path
+from fal_server.composition.files import remove_socket_directory, socket_path
 from fal_server.core.faults import Unavailable
 
 
@@ -28,3 +28,17 @@ def test_a_path_that_is_too_long_moves_to_a_directory_of_ones_own(
     found.parent.chmod(0o755)
     with pytest.raises(Unavailable, match="not this user's alone"):
         socket_path(wanted)
+
+
+def test_the_directory_goes_with_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    wanted = Path("/", *["deep"] * 30, "api.sock")
+    found = socket_path(wanted)
+    found.touch()
+    remove_socket_directory(wanted)
+    assert list(tmp_path.iterdir()) == []
+    remove_socket_directory(wanted)
+    other = socket_path(wanted).with_name("other")
+    other.touch()
+    remove_socket_directory(wanted)
+    assert other.exists()

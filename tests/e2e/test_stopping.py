@@ -118,3 +118,13 @@ def test_at_once_from_the_start_and_the_runners_stay(site: Site) -> None:
         assert runner["state"] in ("IDLE", "RUNNING")
     finally:
         assert kept.stop() == 0
+
+
+def test_a_stopped_controller_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    state = tmp_path / "a-name-that-makes-the-paths-of-its-sockets-too-long-for-the-kernel" / "state"
+    controller = start(state, environment={"TMPDIR": str(temporary)})
+    assert any(directory.name.startswith("fal-") for directory in temporary.iterdir())
+    assert controller.stop() == 0
+    assert list(temporary.iterdir()) == []
