@@ -22,6 +22,7 @@ from websockets.http11 import Request, Response
 
 from fal.websocket import WebSocket
 from tests.support.certificates import Authority
+from tests.support.controller import ROOT
 from tests.support.waiting import until
 
 
@@ -154,6 +155,13 @@ def test_a_signal_ends_the_wait(url: str, users: Users) -> None:
             sender.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_at_any_step_leaves_it_usable(url: str, authority: Authority) -> None:
+    program = [sys.executable, "-W", "ignore", "-m", "tests.support.interrupted_websocket", url, str(authority.file)]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) > 20
 
 
 def exchange(socket: WebSocket, message: str) -> str | bytes:
