@@ -35,7 +35,7 @@ from fal_server.http.gateway.waiting import WaitingDriver, body_is_here
 from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.faults import http_error
-from fal_server.http.server.messages import RequestIds
+from fal_server.http.server.request_ids import RequestIds
 from fal_server.http.server.rules import Limits
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import NOWHERE, Dispatcher, Lease, RoutedApp

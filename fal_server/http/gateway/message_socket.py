@@ -25,7 +25,8 @@ from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.messages import HOP_BY_HOP, RequestIds
+from fal_server.http.server.messages import HOP_BY_HOP
+from fal_server.http.server.request_ids import RequestIds
 from fal_server.http.server.websocket import WebSocketProtocol
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 from fal_server.live.ended_requests import EndedRequests

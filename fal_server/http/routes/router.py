@@ -12,7 +12,8 @@ from fal_server.http.routes.proxy import PROXY, is_proxy, lead
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.messages import RequestIds, origin_form
+from fal_server.http.server.messages import origin_form
+from fal_server.http.server.request_ids import RequestIds
 
 _QUEUE = (b"q", b"Q")
 _DASHBOARD = b"/ui"

@@ -12,7 +12,8 @@ from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import CONTROLLER_FAILED
 from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.messages import HOP_BY_HOP, RequestIds, origin_form
+from fal_server.http.server.messages import HOP_BY_HOP, origin_form
+from fal_server.http.server.request_ids import RequestIds
 from fal_server.http.server.rules import Limits
 
 _log = logging.getLogger(__name__)
