@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Executable, Table, event, func, literal
+from sqlalchemy import ColumnElement, Executable, Table, event, func, literal, or_
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -125,7 +125,10 @@ def _insert_missing(dialect: str, table: Table, unique: str | None) -> Executabl
 def contains(connection: AsyncConnection, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     """Return whether a column contains a text, ignoring case. No character of the text is special."""
     if connection.dialect.name != SQLITE:
-        return func.strpos(func.lower(column), literal(text.lower(), column.type)) > 0
+        lower = func.lower(column)
+        found = func.strpos(lower, literal(text.lower(), column.type)) > 0
+        # The server's locale may know other pairs of letters than Python, or only ASCII: a text must find itself.
+        return found if text.isascii() else or_(found, func.strpos(lower, func.lower(literal(text, column.type))) > 0)
     # SQLite's lower() only supports ASCII, but is several times faster than a call to Python.
     if text.isascii():
         return func.instr(func.lower(column), text.lower()) > 0

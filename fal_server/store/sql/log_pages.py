@@ -56,11 +56,12 @@ def position_of(cursor: str) -> Place:
     """
     try:
         match read_cursor(cursor):
-            case [int(timestamp), str(runner_id), int(sequence)] if max(abs(timestamp), abs(sequence)) < 2**63:
+            case [int(timestamp), str(runner_id), int(sequence)] if abs(sequence) < 2**63:
+                from_microseconds(timestamp)
                 return timestamp, runner_id, sequence
             case _:
                 pass
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter if it is no time
         pass
     raise InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
 

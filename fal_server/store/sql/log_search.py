@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeAlias, cast
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,8 +31,10 @@ _FIRST, _LAST = -(2**62), 2**62
 # The first group of segments is small, because a frequent text fills a page at once.
 _FIRST_GROUP, _LARGEST_GROUP = 4, 512
 _ROWS_AT_ONCE = 500
+_TEXTS_AT_ONCE = 32
 # How many lines of a segment take as long as one row: if its filter leaves it out, and if its text is read.
 _LEFT_OUT, _READ = 128, 4
+_Bounds: TypeAlias = "tuple[int, int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +73,13 @@ class SegmentSearch:
 
     async def page(self) -> LogPage:
         """Return the page, by (timestamp, runner, sequence)."""
-        newest_first = self._query.newest_first
         size = _FIRST_GROUP
         while True:
             group = await self._segments(size)
-            candidates = [one for one in group if may_contain(one.grams, self._grams)]
-            matches = await self._matches(candidates)
-            for one in group:
-                page = await self._rows_before(one) or await self._take(one, one in candidates, matches.get(one.until))
+            for start in range(0, len(group), _TEXTS_AT_ONCE):
+                page = await self._search(group[start : start + _TEXTS_AT_ONCE])
                 if page is not None:
                     return page
-                if newest_first:
-                    self._end = min(self._end, one.begin)
-                else:
-                    self._first = max(self._first, one.until)
-                if self._spent(one.lines // (_READ if one in candidates else _LEFT_OUT)):
-                    return self._paused()
             if len(group) < size:
                 break
             size = min(2 * size, _LARGEST_GROUP)
@@ -101,6 +94,23 @@ class SegmentSearch:
             reached=None if last is None else last.timestamp,
         )
 
+    async def _search(self, segments: Sequence[_Sealed]) -> LogPage | None:
+        """Search segments and the rows between; return a page ending there."""
+        candidates = [one for one in segments if may_contain(one.grams, self._grams)]
+        matches = await self._matches(candidates)
+        for one in segments:
+            places = matches.get((one.begin, one.until))
+            page = await self._rows_before(one) or await self._take(one, one in candidates, places)
+            if page is not None:
+                return page
+            if self._query.newest_first:
+                self._end = min(self._end, one.begin)
+            else:
+                self._first = max(self._first, one.until)
+            if self._spent(one.lines // (_READ if one in candidates else _LEFT_OUT)):
+                return self._paused()
+        return None
+
     async def _segments(self, count: int) -> list[_Sealed]:
         """Return the next segments of the range, in the query's order."""
         columns = LOG_SEGMENTS.c
@@ -113,20 +123,22 @@ class SegmentSearch:
         )
         return [_Sealed(*row) for row in await self._connection.execute(query)]
 
-    async def _matches(self, segments: Sequence[_Sealed]) -> dict[int, list[tuple[str, int]]]:
-        """Return the places of lines that may match, by their segment's end."""
+    async def _matches(self, segments: Sequence[_Sealed]) -> dict[_Bounds, list[tuple[str, int]]]:
+        """Return the places of lines that may match, by their segment's bounds."""
         if not segments:
             return {}
         columns = LOG_SEGMENTS.c
-        query = select(columns.until_at, columns.text, columns.places).where(
+        query = select(columns.begin_at, columns.until_at, columns.text, columns.places).where(
             owned_by(LOG_SEGMENTS, self._account),
             columns.app_name == self._query.app_name,
             columns.until_at.in_([one.until for one in segments]),
         )
-        read = [(until, text, places) for until, text, places in await self._connection.execute(query)]
+        read = [(begin, until, text, places) for begin, until, text, places in await self._connection.execute(query)]
 
-        def search() -> dict[int, list[tuple[str, int]]]:
-            return {until: places_of(places, lines_with(text, self._needle)) for until, text, places in read}
+        def search() -> dict[_Bounds, list[tuple[str, int]]]:
+            return {
+                (begin, until): places_of(places, lines_with(text, self._needle)) for begin, until, text, places in read
+            }
 
         return await asyncio.to_thread(search)
 

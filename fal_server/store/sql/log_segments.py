@@ -18,6 +18,11 @@ _GRAM = 4
 # A third of the bits is set then, and two thirds of the texts with one gram that is missing are recognized by it.
 _BITS_OF_A_GRAM = 3
 _LEAST_BYTES = 128
+# The words of long random lines have nearly all grams. Their filter would take long to make, and leave out nothing.
+_MOST_WORD_BYTES = 512 * 1024
+_EVERYTHING = b"\xff"
+# One call adds so many grams to a set, because no other thread runs meanwhile.
+_GRAMS_AT_ONCE = 8192
 # Higher levels save a tenth of the space and take three times as long.
 _LEVEL = 1
 _DOT_ABOVE, _DOTLESS_I = "\u0307", "\u0131"
@@ -101,7 +106,10 @@ def places_of(compressed: bytes, numbers: Sequence[int]) -> list[tuple[str, int]
 
 def _filter(text: bytes) -> bytes:
     # Most words are there many times. The separators are in no word, so neither is a gram with one.
-    grams = _grams(b" ".join(set(text.split())))
+    words = b" ".join(set(text.split()))
+    if len(words) > _MOST_WORD_BYTES:
+        return _EVERYTHING
+    grams = _grams(words)
     size = len(grams) * _BITS_OF_A_GRAM // 8 + _LEAST_BYTES
     digits, modulus = bytearray(b"0") * (size * 8), size * 8 - 1
     for gram in grams:
@@ -117,5 +125,6 @@ def _grams(text: bytes) -> set[int]:
         numbers.frombytes(text[offset : offset + (len(text) - offset) // _GRAM * _GRAM])
         if sys.byteorder == "big":
             numbers.byteswap()
-        found.update(numbers)
+        for start in range(0, len(numbers), _GRAMS_AT_ONCE):
+            found.update(numbers[start : start + _GRAMS_AT_ONCE])
     return found

@@ -19,6 +19,7 @@ from fal_server.store.sql.log_pages import APP_ORDER, Place, page_of_rows
 from fal_server.store.sql.log_rows import LogRow, runners_with_lines, to_rows
 from fal_server.store.sql.log_sealing import Sealing, unseal_late, unseal_up_to
 from fal_server.store.sql.log_search import SegmentSearch
+from fal_server.store.sql.log_segments import fold
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
 _FORGET_BATCH = 5_000
@@ -107,7 +108,8 @@ class SqlLogStore:
 
     async def page(self, account: AccountId, query: LogQuery) -> LogPage:
         """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
-        by_segments = bool(query.search) and query.app_name is not None and query.runner_id is None
+        # Nothing of a text that is only accents may be left.
+        by_segments = bool(fold(query.search or "")) and query.app_name is not None and query.runner_id is None
 
         async def read(connection: AsyncConnection) -> LogPage:
             if by_segments:
