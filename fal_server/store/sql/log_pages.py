@@ -86,12 +86,14 @@ def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object
     conditions = []
     if query.after:
         timestamp, runner_id, sequence = position_of(query.after)
-        place = (sequence,) if query.runner_id is not None else (timestamp, runner_id, sequence)
-        here = tuple_(*order)
-        conditions.append(here < place if query.newest_first else here > place)
         # The cursor lies within `since` and `until`. Omit the bound on its side, because SQLite would search by that
         # bound and read every line between it and the cursor.
-        query = replace(query, until=None) if query.newest_first else replace(query, since=None)
+        bound = None if runner_id else from_microseconds(timestamp)  # between two segments, where no line is
+        query = replace(query, until=bound) if query.newest_first else replace(query, since=bound)
+        if bound is None:
+            place = (sequence,) if query.runner_id is not None else (timestamp, runner_id, sequence)
+            here = tuple_(*order)
+            conditions.append(here < place if query.newest_first else here > place)
     conditions += conditions_of(connection, query)
     directed = [column.desc() for column in order] if query.newest_first else order
     return select(*COLUMNS).where(*conditions).order_by(*directed)

@@ -1,4 +1,4 @@
-"""Searches an app's lines by segments. Where there are none, it reads rows."""
+"""Searches lines of an app or a runner by segments. Where there are none, it reads rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.cursors import write_cursor
@@ -34,6 +34,10 @@ _ROWS_AT_ONCE = 500
 _TEXTS_AT_ONCE = 32
 # How many lines of a segment take as long as one row: if its filter leaves it out, and if its text is read.
 _LEFT_OUT, _READ = 128, 4
+# A runner's lines are searched by its app's segments if it has many, and in its time its app has less than twice as
+# many. Its rows lie together, and take two to ten times as long as segments.
+MANY_LINES = 10_000
+_TIMES_AS_MANY = 2
 _Bounds: TypeAlias = "tuple[int, int]"
 
 
@@ -49,12 +53,14 @@ class SegmentSearch:
     """One page of a search.
 
     Args:
-        query: with `search` and `app_name`.
+        app_name: of the lines, even if the query names their runner alone.
+        query: with `search`; a runner's lines are in the order of their times.
     """
 
-    def __init__(self, connection: AsyncConnection, account: AccountId, query: LogQuery) -> None:
+    def __init__(self, connection: AsyncConnection, account: AccountId, app_name: str, query: LogQuery) -> None:
         self._connection = connection
         self._account = account
+        self._app_name = app_name
         self._query = query
         self._limit = max(1, min(query.limit, MOST_LINES))
         self._needle = fold(query.search or "")
@@ -68,6 +74,8 @@ class SegmentSearch:
                 self._end = min(self._end, at + 1 if runner_id else at)
             else:
                 self._first = max(self._first, at)
+            if not runner_id:  # between two segments
+                self._after = None
         self._found: list[LogEntry] = []
         self._reads = query.reads
 
@@ -116,7 +124,7 @@ class SegmentSearch:
         columns = LOG_SEGMENTS.c
         query = (
             select(columns.begin_at, columns.until_at, columns.lines, columns.grams)
-            .where(owned_by(LOG_SEGMENTS, self._account), columns.app_name == self._query.app_name)
+            .where(owned_by(LOG_SEGMENTS, self._account), columns.app_name == self._app_name)
             .where(columns.until_at > self._first, columns.begin_at < self._end)
             .order_by(columns.until_at.desc() if self._query.newest_first else columns.until_at)
             .limit(count)
@@ -130,17 +138,20 @@ class SegmentSearch:
         columns = LOG_SEGMENTS.c
         query = select(columns.begin_at, columns.until_at, columns.text, columns.places).where(
             owned_by(LOG_SEGMENTS, self._account),
-            columns.app_name == self._query.app_name,
+            columns.app_name == self._app_name,
             columns.until_at.in_([one.until for one in segments]),
         )
         read = [(begin, until, text, places) for begin, until, text, places in await self._connection.execute(query)]
 
         def search() -> dict[_Bounds, list[tuple[str, int]]]:
-            return {
-                (begin, until): places_of(places, lines_with(text, self._needle)) for begin, until, text, places in read
-            }
+            return {(begin, until): self._places(text, places) for begin, until, text, places in read}
 
         return await asyncio.to_thread(search)
+
+    def _places(self, text: bytes, places: bytes) -> list[tuple[str, int]]:
+        found = places_of(places, lines_with(text, self._needle))
+        runner_id = self._query.runner_id
+        return found if runner_id is None else [place for place in found if place[0] == runner_id]
 
     async def _rows_before(self, segment: _Sealed) -> LogPage | None:
         """Read the lines between two segments. They are not sealed."""
@@ -197,6 +208,7 @@ class SegmentSearch:
         after = self._after
         query = replace(
             self._query,
+            app_name=self._query.app_name if self._query.runner_id is None else None,
             since=None if first == _FIRST else from_microseconds(first),
             until=None if end == _LAST else from_microseconds(end),
             after=self._query.after if after is not None and first <= after[0] < end else None,
@@ -226,6 +238,36 @@ class SegmentSearch:
         return LogPage(
             entries=tuple(self._found), cursor=write_cursor([at, "", 0]), more=True, reached=from_microseconds(at)
         )
+
+
+async def search_of(connection: AsyncConnection, account: AccountId, query: LogQuery) -> SegmentSearch | None:
+    """Return a search by segments; None if rows answer sooner."""
+    # Nothing of a text that is only accents may be left.
+    if not query.search or not fold(query.search):
+        return None
+    if query.runner_id is None:
+        return None if query.app_name is None else SegmentSearch(connection, account, query.app_name, query)
+    lines, segments = LOG_LINES.c, LOG_SEGMENTS.c
+    its = select(lines.app_name, lines.sequence, lines.timestamp).limit(1)
+    its = its.where(owned_by(LOG_LINES, account), lines.runner_id == query.runner_id)
+    first = (await connection.execute(its.order_by(lines.sequence))).one_or_none()
+    last = (await connection.execute(its.order_by(lines.sequence.desc()))).one_or_none()
+    if first is None or last is None:
+        return None
+    app_name, count = str(first.app_name), last.sequence - first.sequence + 1
+    if count < MANY_LINES or query.app_name not in (None, app_name):
+        return None
+    of_app = select(func.sum(segments.lines)).where(
+        owned_by(LOG_SEGMENTS, account),
+        segments.app_name == app_name,
+        segments.until_at > first.timestamp,
+        segments.begin_at <= last.timestamp,
+    )
+    if ((await connection.execute(of_app)).scalar() or 0) > count * _TIMES_AS_MANY:
+        return None
+    begin, end = from_microseconds(first.timestamp), from_microseconds(last.timestamp + 1)
+    within = replace(query, since=max(begin, query.since or begin), until=min(end, query.until or end))
+    return SegmentSearch(connection, account, app_name, within)
 
 
 def _place(entry: LogEntry) -> Place:

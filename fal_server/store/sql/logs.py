@@ -18,8 +18,7 @@ from fal_server.store.sql.drains import count_lost, forget_positions
 from fal_server.store.sql.log_pages import APP_ORDER, Place, page_of_rows
 from fal_server.store.sql.log_rows import LogRow, runners_with_lines, to_rows
 from fal_server.store.sql.log_sealing import Sealing, unseal_late, unseal_up_to
-from fal_server.store.sql.log_search import SegmentSearch
-from fal_server.store.sql.log_segments import fold
+from fal_server.store.sql.log_search import search_of
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
 _FORGET_BATCH = 5_000
@@ -108,13 +107,10 @@ class SqlLogStore:
 
     async def page(self, account: AccountId, query: LogQuery) -> LogPage:
         """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
-        # Nothing of a text that is only accents may be left.
-        by_segments = bool(fold(query.search or "")) and query.app_name is not None and query.runner_id is None
 
         async def read(connection: AsyncConnection) -> LogPage:
-            if by_segments:
-                return await SegmentSearch(connection, account, query).page()
-            return await page_of_rows(connection, account, query)
+            search = await search_of(connection, account, query)
+            return await page_of_rows(connection, account, query) if search is None else await search.page()
 
         return await self._database.read(read)
 

@@ -14,7 +14,7 @@ from fal_server.core.cursors import write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.logs import LogQuery, LogSource
-from fal_server.store.sql import log_sealing
+from fal_server.store.sql import log_sealing, log_search
 from fal_server.store.sql.log_pages import page_of_rows
 from fal_server.store.sql.log_search import SegmentSearch
 from fal_server.store.sql.tables import LOG_SEGMENTS
@@ -61,8 +61,9 @@ async def segments(store):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Let a segment have four lines."""
+    """Let segments have four lines, and three of a runner be many."""
     monkeypatch.setattr(log_sealing, "SEGMENT_LINES", 4)
+    monkeypatch.setattr(log_search, "MANY_LINES", 3)
 
 
 async def sealed(store, at=1_000_000):
@@ -125,17 +126,20 @@ steps = st.one_of(
     reads=st.sampled_from([None, 1, 6]),
     newest_first=st.booleans(),
     times=st.tuples(st.none() | st.integers(0, 30), st.none() | st.integers(0, 30)),
+    of_runner=st.booleans(),
 )
-async def test_the_same_lines_after_any_history(store, small, history, limit, reads, newest_first, times):
+async def test_the_same_lines_after_any_history(store, small, history, limit, reads, newest_first, times, of_runner):
     await store.logs.forget(some.later(100))
-    numbers = {"a": 0, "b": 0}
+    numbers, last = {"a": 0, "b": 0}, {"a": 0, "b": 0}
     since, until = (None if at is None else some.later(at) for at in times)
-    search = {"app_name": "hello", "search": "needle", "newest_first": newest_first, "limit": limit, "reads": reads}
+    search = {"search": "needle", "newest_first": newest_first, "limit": limit, "reads": reads}
+    search |= {"runner_id": "a"} if of_runner else {"app_name": "hello"}
     for what, detail in history:
         if what == "append":
             lines = []
             for runner, at, hit in sorted(detail, key=lambda each: each[1]):
                 numbers[runner] += 1
+                at = last[runner] = max(at, last[runner]) if of_runner else at  # a runner's times are in order
                 message = "a needle" if hit else "hay"
                 lines.append(some.line(numbers[runner], message, runner_id=runner, at=at))
             await store.logs.append(lines)
