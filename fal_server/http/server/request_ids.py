@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final
 
 _BATCH: Final = 256
-_RANDOM_DIGITS: Final = 12
 
 
 class RequestIds:
@@ -23,21 +22,26 @@ class RequestIds:
         seconds: returns the time since 1970.
     """
 
-    __slots__ = ("_at", "_count", "_hex", "_middle", "_second", "_seconds")
+    __slots__ = ("_count", "_left", "_seconds")
 
     def __init__(self, seconds: Callable[[], float] = time.time) -> None:
         self._seconds = seconds
-        self._second = self._middle = self._hex = ""
-        self._at = self._count = 0
+        self._count = 0
+        self._left: list[str] = []
 
     def next(self) -> str:
         """Return a new id."""
-        at = self._at
-        if at >= len(self._hex):
-            self._second = f"{int(self._seconds()) & 0xFFFFFFFF:08x}"
-            self._middle = str(uuid.UUID(bytes=os.urandom(16), version=4))[13:24]
-            self._hex = os.urandom(_RANDOM_DIGITS // 2 * _BATCH).hex()
-            at = 0
-        self._at = end = at + _RANDOM_DIGITS
-        self._count = count = (self._count + 1) & 0xFFFF
-        return f"{self._second}-{count:04x}{self._middle}{self._hex[at:end]}"
+        if not self._left:
+            self._make()
+        return self._left.pop()
+
+    def _make(self) -> None:
+        """Make the ids of a batch, the next one last."""
+        second = f"{int(self._seconds()) & 0xFFFFFFFF:08x}"
+        middle = str(uuid.UUID(bytes=os.urandom(16), version=4))[13:24]
+        digits = os.urandom(6 * _BATCH).hex()
+        first, self._count = self._count, self._count + _BATCH
+        self._left = [
+            f"{second}-{first + number & 0xFFFF:04x}{middle}{digits[12 * number : 12 * number + 12]}"
+            for number in reversed(range(_BATCH))
+        ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -19,9 +19,9 @@ from sqlalchemy import Table
 
 from fal_server.store.sql import dialect
 from fal_server.store.sql.driver_errors import sqlite_faults
+from fal_server.store.sql.portions import SIZES, portions
 
 Row: TypeAlias = "tuple[str | int | None, ...]"
-_ROWS = (256, 64, 16, 4, 1)  # the sizes of statements: only a few, so that SQLite keeps them prepared
 
 
 class BulkWriter:
@@ -37,7 +37,7 @@ class BulkWriter:
         columns = ", ".join(f'"{column.name}"' for column in table.columns)
         values = f"({', '.join('?' * len(table.columns))})"
         insert = f'INSERT INTO "{table.name}" ({columns}) VALUES '  # noqa: S608 - the schema's own names
-        self._statements = [(count, f"{insert}{', '.join([values] * count)} ON CONFLICT DO NOTHING") for count in _ROWS]
+        self._statements = {size: f"{insert}{', '.join([values] * size)} ON CONFLICT DO NOTHING" for size in SIZES}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fal-bulk-writer")
         self._connection: sqlite3.Connection | None = None
 
@@ -67,20 +67,13 @@ class BulkWriter:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement, some in self._portions(rows):
-                connection.execute(statement, list(chain.from_iterable(some)))
+            for some in portions(rows):
+                connection.execute(self._statements[len(some)], list(chain.from_iterable(some)))
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-
-    def _portions(self, rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
-        start = 0
-        for count, statement in self._statements:
-            while len(rows) - start >= count:
-                yield statement, rows[start : start + count]
-                start += count
 
     def _close(self) -> None:
         if self._connection is not None:

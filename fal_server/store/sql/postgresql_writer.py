@@ -120,7 +120,7 @@ class InTransaction(Direct):
             status = await self._driver.execute(compiled.sql, *compiled.values(parameters))
         return int(status.rpartition(" ")[2])  # "UPDATE 1", "INSERT 0 1"
 
-    async def change_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
+    async def insert_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
         compiled = statement.compiled(self.dialect, rows[0])
         with _driver_faults(compiled.sql):
             await self._driver.executemany(compiled.sql, [compiled.values(row) for row in rows])

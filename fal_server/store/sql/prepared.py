@@ -43,8 +43,8 @@ class Direct(ABC):
         """Execute an insert, update or delete; return the number of changed rows."""
 
     @abstractmethod
-    async def change_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
-        """Execute an insert, update or delete for each set of parameters. There is at least one set."""
+    async def insert_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
+        """Execute an insert for each row. There is at least one row."""
 
     @abstractmethod
     async def rows(self, statement: Prepared, parameters: Parameters) -> Sequence[Row]:
@@ -84,13 +84,13 @@ class Prepared:
         result = cast("CursorResult[object]", await connection.execute(self.statement, dict(parameters)))
         return result.rowcount
 
-    async def change_each(self, connection: AsyncConnection, rows: Sequence[Parameters]) -> None:
-        """Execute an insert, update or delete once for each set of parameters."""
+    async def insert_each(self, connection: AsyncConnection, rows: Sequence[Parameters]) -> None:
+        """Execute an insert for each row."""
         direct = _direct(connection)
         if direct is None:
             await connection.execute(self.statement, [dict(row) for row in rows])
         elif rows:
-            await direct.change_each(self, rows)
+            await direct.insert_each(self, rows)
 
     async def rows(self, connection: AsyncConnection, parameters: Parameters) -> Sequence[Row]:
         """Return the rows of a select, by the names of its columns."""
@@ -139,6 +139,7 @@ class Compiled:
         assert isinstance(compiled, SQLCompiler)
         assert not compiled.post_compile_params, "a list that is part of the SQL differs each time"
         self.sql = compiled.string
+        self._of_rows: dict[int, str] = {}
         names = compiled.positiontup or []
         self._names = names
         # What the statement itself says, and None for what it does not.
@@ -151,10 +152,19 @@ class Compiled:
         columns = tuple(statement.selected_columns) if isinstance(statement, Select) else ()
         self._columns = [(str(column.name), _from_database(column.type, dialect)) for column in columns]
 
+    def of_rows(self, count: int) -> str:
+        """Return the SQL of an insert of several rows, for SQLite."""
+        found = self._of_rows.get(count)
+        if found is None:
+            row = f"({', '.join('?' * len(self._names))})"
+            assert self.sql.count(row) == 1, "an insert has one row of parameters"
+            found = self._of_rows[count] = self.sql.replace(row, ", ".join([row] * count))
+        return found
+
     def values(self, parameters: Parameters) -> list[object]:
         """Return the driver's values of parameters, in the order of the SQL."""
         given = {**self._defaults, **parameters} if self._defaults else parameters
-        found = [given[name] for name in self._names]
+        found = list(map(given.__getitem__, self._names))
         for place, convert in self._converts:
             found[place] = convert(found[place])
         return found

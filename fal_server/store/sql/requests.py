@@ -54,7 +54,7 @@ class SqlRequestStore:
         async def both(connection: AsyncConnection) -> None:
             if records:
                 statement = prepared(dialect.insert_missing(connection, REQUEST_RECORDS))
-                await statement.change_each(connection, [_to_row(record) for record in records])
+                await statement.insert_each(connection, [_to_row(record) for record in records])
             for key, numbers in minutes.items():
                 await _add_minute(connection, key, numbers)
 
@@ -102,7 +102,7 @@ class SqlRequestStore:
         ]
 
         async def work(connection: AsyncConnection) -> None:
-            await prepared(dialect.insert_missing(connection, REQUEST_PAYLOADS)).change_each(connection, rows)
+            await prepared(dialect.insert_missing(connection, REQUEST_PAYLOADS)).insert_each(connection, rows)
 
         await self._database.write(work)
 

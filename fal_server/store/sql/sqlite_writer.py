@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.store.sql import dialect
+from fal_server.store.sql.portions import portions
 from fal_server.store.sql.prepared import Compiled, Direct, Parameters, Prepared, Row
 from fal_server.store.sql.writes import Work, run_each
 
@@ -74,10 +76,12 @@ class InThread(Direct):
     async def change(self, statement: Prepared, parameters: Parameters) -> int:
         return self._run(statement, parameters)[1].rowcount
 
-    async def change_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
+    async def insert_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
         compiled = statement.compiled(self.dialect, rows[0])
         with self._faults(compiled):
-            self._driver.executemany(compiled.sql, [compiled.values(row) for row in rows])
+            for some in portions(rows):
+                values = list(chain.from_iterable(map(compiled.values, some)))
+                self._driver.execute(compiled.of_rows(len(some)), values)
 
     async def rows(self, statement: Prepared, parameters: Parameters) -> Sequence[Row]:
         compiled, cursor = self._run(statement, parameters)

@@ -115,8 +115,8 @@ class _Asking(Direct):
     async def change(self, statement: Prepared, parameters: Parameters) -> int:
         return cast("int", await Ask(lambda real: real.change(statement, parameters), statement, parameters))
 
-    async def change_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
-        await Ask(lambda real: real.change_each(statement, rows))
+    async def insert_each(self, statement: Prepared, rows: Sequence[Parameters]) -> None:
+        await Ask(lambda real: real.insert_each(statement, rows))
 
     async def rows(self, statement: Prepared, parameters: Parameters) -> Sequence[Row]:
         ask = Ask(lambda real: real.rows(statement, parameters), statement, parameters, selects=True)

@@ -44,6 +44,14 @@ async def test_rows_come_back_as_they_were(store: SqlStore) -> None:
     assert (await store.requests.page(LOCAL, RequestQuery(request_id="1"))).records == (records[0],)
 
 
+async def test_many_rows_at_once(store: SqlStore) -> None:
+    records = [record(f"{number}", ended=number) for number in range(2 * (256 + 64 + 16 + 4 + 1))]
+    await store.requests.add(records[5:9], {})
+    await store.requests.add(records, {})
+    page = await store.requests.page(LOCAL, RequestQuery(oldest_first=True, limit=1_000))
+    assert list(page.records) == records
+
+
 async def test_each_filter(store: SqlStore) -> None:
     await store.requests.add(
         [
