@@ -18,7 +18,7 @@ from fal_server.core.logs import LogEntry, LogLevel
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import insert_missing, upsert
-from fal_server.store.sql.log_rows import LogRow, from_rows, runners_with_lines
+from fal_server.store.sql.log_rows import LogRow, first_at, from_rows, runners_with_lines
 from fal_server.store.sql.tables import DRAIN_POSITIONS, DRAINS, LOG_LINES, owned_by
 
 _LINES = LOG_LINES.c
@@ -83,7 +83,7 @@ class SqlDrainStore:
             one.with_only_columns(_LINES.account).limit(1).scalar_subquery(),
             one.with_only_columns(_LINES.app_name).limit(1).scalar_subquery(),
             one.order_by(_LINES.sequence.desc()).limit(1).scalar_subquery(),
-            one.with_only_columns(_LINES.timestamp).order_by(_LINES.timestamp.desc()).limit(1).scalar_subquery(),
+            one.with_only_columns(_LINES.timestamp).order_by(_LINES.sequence.desc()).limit(1).scalar_subquery(),
             position.scalar_subquery(),
         ).where(runners.c.runner_id.is_not(None))
         since = to_microseconds(drain.since)
@@ -206,7 +206,8 @@ async def _positions(connection: AsyncConnection, drain: LogDrain, runners: Iter
 
 
 def _unread(drain: LogDrain, runner_id: str, read: int | None) -> tuple[ColumnElement[bool], ...]:
-    beyond = _LINES.timestamp >= to_microseconds(drain.since) if read is None else _LINES.sequence > read
+    since = to_microseconds(drain.since)
+    beyond = _LINES.sequence >= first_at(runner_id, since) if read is None else _LINES.sequence > read
     return (_LINES.runner_id == runner_id, beyond)
 
 

@@ -15,7 +15,7 @@ from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.dialect import contains
-from fal_server.store.sql.log_rows import LogRow, from_rows
+from fal_server.store.sql.log_rows import LogRow, first_at, from_rows
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
 Place: TypeAlias = "tuple[int, str, int]"  # microseconds, runner, sequence
@@ -104,7 +104,7 @@ def conditions_of(connection: AsyncConnection, query: LogQuery) -> list[ColumnEl
     conditions: list[ColumnElement[bool]] = []
     if query.runner_id is not None:
         conditions.append(lines.runner_id == query.runner_id)
-        conditions += _sequences(query)
+        conditions += _sequences(query.runner_id, query)
     if query.above:
         conditions.append(lines.sequence > query.above)
     if query.app_name is not None:
@@ -122,16 +122,11 @@ def conditions_of(connection: AsyncConnection, query: LogQuery) -> list[ColumnEl
     return conditions
 
 
-def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
+def _sequences(runner_id: str, query: LogQuery) -> list[ColumnElement[bool]]:
     """Return a query's times as a runner's sequence numbers. They are found faster and increase with time."""
-    lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
-    of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
-    conditions: list[ColumnElement[bool]] = []
+    sequence, conditions = LOG_LINES.c.sequence, list[ColumnElement[bool]]()
     if query.since is not None:
-        first = of_runner.where(bounds.timestamp >= to_microseconds(query.since))
-        conditions.append(lines.sequence >= first.order_by(bounds.timestamp, bounds.sequence).scalar_subquery())
+        conditions.append(sequence >= first_at(runner_id, to_microseconds(query.since)))
     if query.until is not None:
-        last = of_runner.where(bounds.timestamp < to_microseconds(query.until))
-        latest = last.order_by(bounds.timestamp.desc(), bounds.sequence.desc())
-        conditions.append(lines.sequence <= latest.scalar_subquery())
+        conditions.append(sequence < first_at(runner_id, to_microseconds(query.until)))
     return conditions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from sqlalchemy import CTE, func, select
+from sqlalchemy import CTE, ScalarSelect, case, func, select
 
 from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
@@ -80,3 +80,24 @@ def runners_with_lines() -> CTE:
     first = select(func.min(LOG_LINES.c.runner_id).label("runner_id")).cte("runners", recursive=True)
     following = select(func.min(other.c.runner_id)).where(other.c.runner_id > first.c.runner_id).scalar_subquery()
     return first.union_all(select(following).where(first.c.runner_id.is_not(None)))
+
+
+def first_at(runner_id: str, at: int) -> ScalarSelect[int]:
+    """Return a runner's first sequence at or after a time. If there is none, it is beyond the last one.
+
+    A runner's times increase with its sequence, so it bisects the primary key. An index of times would have to be
+    written for each line.
+    """
+    lines = LOG_LINES.c
+    of_runner = (
+        select(lines.sequence).where(lines.runner_id == runner_id).limit(1)
+    )  # min and max together read each line
+    lowest = of_runner.order_by(lines.sequence).scalar_subquery()
+    highest = of_runner.order_by(lines.sequence.desc()).scalar_subquery()
+    begin = select((lowest - 1).label("before"), (highest + 1).label("first")).cte(recursive=True)
+    middle = (begin.c.before + begin.c.first) // 2
+    line = select(lines.timestamp).where(lines.runner_id == runner_id, lines.sequence >= middle)
+    earlier = line.order_by(lines.sequence).limit(1).scalar_subquery() < at
+    halves = select(case((earlier, middle), else_=begin.c.before), case((earlier, begin.c.first), else_=middle))
+    steps = begin.union_all(halves.where(begin.c.first - begin.c.before > 1))
+    return select(func.min(steps.c.first)).scalar_subquery()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import delete, func, select, true, tuple_
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.identity import AccountId, Accounts
@@ -16,7 +16,7 @@ from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import insert_missing
 from fal_server.store.sql.drains import count_lost, forget_positions
 from fal_server.store.sql.log_pages import APP_ORDER, Place, page_of_rows
-from fal_server.store.sql.log_rows import LogRow, runners_with_lines, to_rows
+from fal_server.store.sql.log_rows import LogRow, first_at, runners_with_lines, to_rows
 from fal_server.store.sql.log_sealing import Sealing, unseal_late, unseal_up_to
 from fal_server.store.sql.log_search import search_of
 from fal_server.store.sql.tables import LOG_LINES, owned_by
@@ -95,11 +95,10 @@ class SqlLogStore:
             for runner_id in (await connection.execute(runners_of_app)).scalars().all():
                 unsent = select(lines.timestamp).where(lines.runner_id == runner_id)
                 if runner_id in sent:
-                    unsent = unsent.where(lines.sequence > sent[runner_id]).order_by(lines.sequence)
-                else:
-                    unsent = unsent.where(true() if floor is None else lines.timestamp >= floor)
-                    unsent = unsent.order_by(lines.timestamp)
-                found += (await connection.execute(unsent.limit(1))).scalars()
+                    unsent = unsent.where(lines.sequence > sent[runner_id])
+                elif floor is not None:
+                    unsent = unsent.where(lines.sequence >= first_at(runner_id, floor))
+                found += (await connection.execute(unsent.order_by(lines.sequence).limit(1))).scalars()
             return min(found, default=None)
 
         at = await self._database.read(oldest)

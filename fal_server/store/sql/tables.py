@@ -258,7 +258,6 @@ LOG_LINES = Table(
     Column("app_name", Text, nullable=False),
     Column("revision_id", Text, nullable=False),
     Column("request_id", Text),
-    Index(None, "runner_id", "timestamp"),
     Index("log_lines_app_ix", "app_name", "account", "timestamp", "runner_id", "sequence"),
     Index("log_lines_time_ix", "timestamp", "runner_id", "sequence"),
     sqlite_with_rowid=False,
