@@ -56,7 +56,7 @@ def listed(controller: Controller) -> int:
         answer = controller.call("/fal.v1.Runners/ListRunners", {}, key=controller.key)
     except OSError:
         return 0
-    return len(dict(answer.json())["runners"]) if answer.status == 200 else 0  # type: ignore[call-overload]
+    return len(dict(answer.json())["runners"]) if answer.status == 200 else 0
 
 
 def called(controller: Controller, path: str = "/local/far") -> dict[str, object] | None:
@@ -65,13 +65,13 @@ def called(controller: Controller, path: str = "/local/far") -> dict[str, object
         answer = controller.call(path, {})
     except OSError:
         return None
-    return dict(answer.json()) if answer.status == 200 else None  # type: ignore[call-overload]
+    return dict(answer.json()) if answer.status == 200 else None
 
 
 def completed(controller: Controller, request: object) -> bool:
     """Return whether a queued request is."""
     answer = controller.call(f"/queue/local/far/requests/{request}/status", key=controller.key)
-    return answer.status in {200, 202} and dict(answer.json())["status"] == "COMPLETED"  # type: ignore[call-overload]
+    return answer.status in {200, 202} and dict(answer.json())["status"] == "COMPLETED"
 
 
 def seconds_until(look: Callable[[], object], since: float) -> float:

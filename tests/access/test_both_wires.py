@@ -11,6 +11,8 @@ import grpc
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.types import Message
 
 from fal_grpc.errors import BY_HTTP_STATUS
 from fal_server.access.permissions import PERMISSIONS, PRESETS
@@ -157,12 +159,15 @@ def test_the_table_has_every_route_and_no_other(stack) -> None:
 
 
 def test_a_route_without_a_row_stops_the_start(stack) -> None:
+    async def never(*_: object) -> Response:
+        raise AssertionError("nobody calls it")
+
     guard = guard_of(stack)
     for make in (guard.route, guard.open_route):
         with pytest.raises(KeyError):
-            make("GET", "/new", None)
+            make("GET", "/new", never)
     with pytest.raises(AssertionError):
-        guard.open_route("GET", "/users/current", None)
+        guard.open_route("GET", "/users/current", never)
 
 
 async def test_every_route_needs_its_permission_and_no_other(stack) -> None:
@@ -198,9 +203,9 @@ async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(stack) -> None
     for (method, path), needed in ROUTE_PERMISSIONS.items():
         if isinstance(needed, Admission) and needed not in OF_KEYS:
             continue
-        sent: list[dict[str, Any]] = []
+        sent: list[Message] = []
 
-        async def send(message: dict[str, Any], sent: list[dict[str, Any]] = sent) -> None:
+        async def send(message: Message, sent: list[Message] = sent) -> None:
             sent.append(message)
 
         scope = {

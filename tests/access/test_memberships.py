@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import account_pb2, key_pb2, log_pb2
 from fal_grpc.v1.account_pb2_grpc import AccountsStub
@@ -20,7 +22,7 @@ from fal_server.core.identity import AccountId, Principal, Scope, membership_of
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 
 ALICE, CREW = AccountId("alice"), AccountId("crew")
-FOLLOW = log_pb2.FollowLogsRequest(selector=log_pb2.LogSelector(app={"app": "a"}), since={"seconds": 0})
+FOLLOW = log_pb2.FollowLogsRequest(selector=log_pb2.LogSelector(app=log_pb2.AppLogTarget(app="a")), since=Timestamp())
 
 
 @dataclass
@@ -58,7 +60,7 @@ async def member(stack, role: int) -> tuple[Any, Any]:
     await stack.store.logs.append([line])
     key = (("auth-key-id", alice.key_id), ("auth-key", alice.key_secret))
     token = await KeysStub(stack.channel).CreateLoginToken(
-        key_pb2.CreateLoginTokenRequest(life={"seconds": 3600}), metadata=key
+        key_pb2.CreateLoginTokenRequest(life=Duration(seconds=3600)), metadata=key
     )
     acting = (("authorization", f"Bearer {token.token}"), ("fal-user-id", crew.account.user_id))
     return acting, (("auth-key-id", crew.key_id), ("auth-key", crew.key_secret))

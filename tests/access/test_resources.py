@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -16,6 +16,7 @@ from fal_server.core.faults import InvalidArgument, NotFound, PermissionDenied
 from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.permissions import ANY_KEY, APP_OF_REQUEST, METHOD_PERMISSIONS
+from fal_server.live.dispatch import NOWHERE, RoutedApp
 from tests.access.test_both_wires import client_of, everything, guard_of
 from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
@@ -151,10 +152,10 @@ async def test_routes_about_another_app_or_the_account_are_refused(stack) -> Non
 
 
 async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_app(stack) -> None:
-    guard, app = guard_of(stack), SimpleNamespace(app_id=HELLO)
-    elsewhere = SimpleNamespace(app_id=AppId.parse(AccountId("another"), "hello"))
+    guard, app = guard_of(stack), replace(NOWHERE, app_id=HELLO)
+    elsewhere = replace(NOWHERE, app_id=AppId.parse(AccountId("another"), "hello"))
 
-    async def sees(key: tuple[str, str], at: SimpleNamespace) -> bool:
+    async def sees(key: tuple[str, str], at: RoutedApp) -> bool:
         return await guard.is_of(await stack.access.authenticate(*key), maker[0], at)
 
     await stack.environments.create(SCOPE, "dev")

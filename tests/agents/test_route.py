@@ -132,7 +132,7 @@ async def test_parts_of_files_are_asked_for() -> None:
         ("get_usage", {}, "Error 404: page not found"),
     ],
 )
-async def test_an_error_of_a_route_is_an_error_of_the_tool(tool: str, arguments: dict[str, object], text: str) -> None:
+async def test_an_error_of_a_route_is_an_error_of_the_tool(tool: str, arguments: dict[str, Any], text: str) -> None:
     async with serving() as client:
         failed, said = await told(client, tool, **arguments)
         assert failed

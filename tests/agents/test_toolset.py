@@ -123,6 +123,7 @@ def test_the_plans_of_one_caller_take_no_room_from_others() -> None:
     assert plans.take(tokens[-1], "you", "kill", {"n": MOST_OF_ONE}) is PREPARED
 
 
+Bound = tuple[str, str, dict[str, int]]
 BOUND = st.tuples(
     st.sampled_from(["me", "you"]),
     st.sampled_from(["stop", "kill"]),
@@ -131,7 +132,7 @@ BOUND = st.tuples(
 
 
 @given(made=BOUND, taken=BOUND, seconds=st.integers(0, int(LIFE.total_seconds()) * 2))
-def test_a_token_works_for_what_it_was_made_for_alone(made, taken, seconds) -> None:
+def test_a_token_works_for_what_it_was_made_for_alone(made: Bound, taken: Bound, seconds: int) -> None:
     clock = Clock()
     plans = Plans(clock)
     token, _ = plans.make(*made, PREPARED)

@@ -32,7 +32,7 @@ class Adder(DistributedWorker):
         if self.rank == fails:
             raise ValueError("no weights")
 
-    def __call__(self, streaming: bool = False, number: int = 0, **more: object) -> object:  # type: ignore[override]
+    def __call__(self, streaming: bool = False, number: int = 0, **more: object) -> object:
         if more.get("raises"):
             raise KeyError("asked for it")
         if more.get("ends") == self.rank:

@@ -146,7 +146,7 @@ def test_misspelt_keywords_get_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'keep_alive'"):
         type("Wrong", (fal.App,), {}, keep_alife=3)
     with pytest.raises(ValueError, match="did you mean 'machine_type'"):
-        fal.function(machine_typ="S")(lambda: None)
+        fal.function(machine_typ="S")(lambda: None)  # pyright: ignore[reportCallIssue]
     with pytest.raises(ValueError, match="serve is an option of functions"):
         type("Wrong", (fal.App,), {}, serve=True)
 

@@ -81,8 +81,14 @@ def session(app, path):
     return connect(app.url.replace("http", "ws") + path)
 
 
+def packed(value: object) -> bytes:
+    data = msgpack.packb(value)
+    assert data is not None
+    return data
+
+
 def ask(socket, value):
-    socket.send(msgpack.packb(value))
+    socket.send(packed(value))
     return msgpack.unpackb(socket.recv(timeout=30))
 
 
@@ -96,7 +102,7 @@ def test_each_input_is_answered(app):
 @pytest.mark.parametrize("value", [{"n": -1}, {"n": "no number"}])
 def test_an_error_is_told_and_ends_the_session(app, value):
     with session(app, "/realtime") as socket:
-        socket.send(msgpack.packb(value))
+        socket.send(packed(value))
         message = json.loads(socket.recv(timeout=30))
         assert (message["type"], message["error"]) == ("x-fal-error", "INTERNAL_ERROR")
         with pytest.raises(ConnectionClosed):
@@ -113,13 +119,13 @@ def test_a_silent_session_is_ended(app):
 @pytest.mark.parametrize("path", ["/count", "/count-sync"])
 def test_one_input_many_outputs(app, path):
     with session(app, path) as socket:
-        socket.send(msgpack.packb({"n": 3}))
+        socket.send(packed({"n": 3}))
         assert [msgpack.unpackb(message)["n"] for message in socket] == [0, 1, 2]
 
 
 def test_many_inputs_one_output(app):
     with session(app, "/sum-two") as socket:
-        socket.send(msgpack.packb({"n": 1}))
+        socket.send(packed({"n": 1}))
         assert ask(socket, {"n": 2}) == {"n": 3}
 
 
@@ -127,7 +133,7 @@ def test_many_inputs_many_outputs(app):
     with session(app, "/both") as socket:
         assert ask(socket, {"n": 1}) == {"n": -1}
         assert ask(socket, {"n": 2}) == {"n": -2}
-        socket.send(msgpack.packb({"n": 0}))
+        socket.send(packed({"n": 0}))
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=30)
 

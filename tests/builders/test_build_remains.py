@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ async def test_an_engine_is_found_while_other_processes_end(memory, other, tmp_p
     )
     stat = os.stat
 
-    def gone(path: object, *arguments: object, **options: object) -> os.stat_result:
+    def gone(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
         """Fail as for a process that has just ended. Its files are known by name alone."""
         if str(path).startswith("/proc/") and str(path) != "/proc":
             raise ProcessLookupError(errno.ESRCH, "No such process", str(path))

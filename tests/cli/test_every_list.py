@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any, cast
 
 import pytest
 import tomlkit
@@ -43,7 +44,7 @@ from fal_grpc.v1 import (
 from tests.support.commands import all_commands
 
 # The command, the method that it calls, its answer, and the answer's items.
-CALLED = {
+CALLED: dict[tuple[str, ...], tuple[str, Any, str, Any]] = {
     ("apps", "list"): ("ListAliases", app_pb2.ListAliasesResult, "aliases", app_pb2.AliasInfo),
     ("apps", "list-rev"): (
         "ListApplications",
@@ -71,7 +72,7 @@ CALLED = {
     ("keys", "list"): ("ListUserKeys", key_pb2.ListUserKeysResponse, "user_keys", key_pb2.UserKeyInfo),
 }
 # The command, the path that it asks for, and the texts of an item.
-ASKED = {
+ASKED: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
     ("files", "list", "/data"): ("/files/list//data", ("path", "updated_time")),
     ("queue", "list", "shop"): (
         "/applications/local/shop/queue/requests",
@@ -299,7 +300,8 @@ def check(words: list[str], width: int) -> None:
 
 def filled_messages(kind: type[Message], depth: int = 2) -> st.SearchStrategy[Message]:
     """Make messages with hostile texts in all fields."""
-    fields = {field.name: value for field in kind.DESCRIPTOR.fields if (value := _value(field, depth)) is not None}
+    described = cast("list[FieldDescriptor]", kind.DESCRIPTOR.fields)
+    fields = {field.name: value for field in described if (value := _value(field, depth)) is not None}
     return st.fixed_dictionaries({}, optional=fields).map(lambda given: kind(**given))
 
 

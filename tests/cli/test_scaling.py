@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,7 @@ def played() -> AppSimulation:
         for i in range(41)
     ]
     message = app_pb2.SimulateAppResponse(settings=app_pb2.AliasInfo(max_concurrency=4), most_runners=4)
-    simulated = simulation(message)
-    return AppSimulation(
-        **{name: getattr(simulated, name) for name in simulated.__dataclass_fields__} | {"points": tuple(points)}
-    )
+    return replace(simulation(message), points=tuple(points))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pickle
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -128,16 +129,17 @@ def test_the_other_enums_are_those_of_the_contract():
 
 
 def test_an_unknown_number_is_no_exception():
-    info = runner.runner_info(runner_pb2.RunnerInfo(state=99, replacement=99))
+    unknown: Any = 99
+    info = runner.runner_info(runner_pb2.RunnerInfo(state=unknown, replacement=unknown))
     assert (info.state, info.replacement) == (runner.RunnerState.UNKNOWN, runner.ReplaceState.UNKNOWN)
-    assert app.alias_info(app_pb2.AliasInfo(auth_mode=99)).auth_mode == "unknown"
-    (found,) = key.key_infos(key_pb2.ListUserKeysResponse(user_keys=[key_pb2.UserKeyInfo(scope=99)]))
+    assert app.alias_info(app_pb2.AliasInfo(auth_mode=unknown)).auth_mode == "unknown"
+    (found,) = key.key_infos(key_pb2.ListUserKeysResponse(user_keys=[key_pb2.UserKeyInfo(scope=unknown)]))
     assert found.scope is None
-    (line,) = log.logs([log_pb2.Log(level=99, source=99)])
+    (line,) = log.logs([log_pb2.Log(level=unknown, source=unknown)])
     assert (line.level, line.source) == (log.LogLevel.UNKNOWN, log.LogSource.UNKNOWN)
-    (entry,) = log.entries([log_pb2.LogEntry(level=99, source=99)])
+    (entry,) = log.entries([log_pb2.LogEntry(level=unknown, source=unknown)])
     assert (entry.level, entry.source) == (log.LogLevel.UNKNOWN, log.LogOrigin.UNKNOWN)
-    assert run.run_state(run_pb2.HostedRunStatus(state=99)) is run.RunState.UNKNOWN
+    assert run.run_state(run_pb2.HostedRunStatus(state=unknown)) is run.RunState.UNKNOWN
 
 
 def test_a_runner_is_what_the_published_client_knows():

@@ -138,7 +138,7 @@ def test_the_published_signatures(member):
 
 def test_apps(client, fake):
     fake.answers["ListAliases"] = app_pb2.ListAliasesResult(
-        aliases=[app_pb2.AliasInfo(alias=name, auth_mode=1) for name in ("stable-a", "b")]
+        aliases=[app_pb2.AliasInfo(alias=name, auth_mode=app_pb2.PUBLIC) for name in ("stable-a", "b")]
     )
     assert [app.alias for app in client.apps.list()] == ["stable-a", "b"]
     assert [app.alias for app in client.apps.list(filter="stable")] == ["stable-a"]
@@ -161,7 +161,7 @@ def test_apps(client, fake):
 
 def test_runners_by_state(client, fake):
     names = ["RUNNING", "IDLE", "FAILURE_DELAY", "DEAD"]
-    runners = [runner_pb2.RunnerInfo(runner_id=name, state=name) for name in names]
+    runners = [runner_pb2.RunnerInfo(runner_id=name, state=runner_pb2.RunnerInfo.State.Value(name)) for name in names]
     fake.answers["ListRunners"] = runner_pb2.ListRunnersResponse(runners=runners)
     fake.answers["ListAliasRunners"] = runner_pb2.ListAliasRunnersResponse(runners=runners)
     for listed in (client.runners.list, lambda **options: client.apps.runners("x", **options)):

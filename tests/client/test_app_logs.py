@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.client.test_logs import Reader, ended, entry, pages, reader
 __all__ = ["reader"]  # a fixture
 
 
-def of_app(reader: Reader, host: str, **options: object) -> list:
+def of_app(reader: Reader, host: str, **options: Any) -> list:
     async def awaited() -> list:
         async with asyncio.timeout(HANG_SECONDS), AsyncServerlessClient(host, "id:hidden-secret") as client:
             return [entry async for entry in client.apps.logs("shop", **options)]

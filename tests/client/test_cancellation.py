@@ -20,13 +20,16 @@ async def test_a_cancellation_is_not_lost_when_the_call_fails_at_the_same_time(f
 
     async def read() -> None:
         call = calls.session(calls.runners.ShellRunner, timeout_seconds=None)
-        call.add_done_callback(lambda _: task.cancel())
+        call.add_done_callback(stop)
         with calls.translated(calls.runners.ShellRunner):
             try:
                 await call.read()
             except grpc.aio.AioRpcError as error:
                 lost.append(error)
                 raise
+
+    def stop(_: object) -> None:
+        task.cancel()
 
     task = asyncio.create_task(read())
     async with asyncio.timeout(HANG_SECONDS):

@@ -44,7 +44,9 @@ UNARY = [
         "set_alias",
         ("a", "rev"),
         {"auth_mode": "Public", "deployment_strategy": "recreate"},
-        app_pb2.SetAliasRequest(alias="a", revision="rev", auth_mode="PUBLIC", deployment_strategy="RECREATE"),
+        app_pb2.SetAliasRequest(
+            alias="a", revision="rev", auth_mode=app_pb2.PUBLIC, deployment_strategy=app_pb2.RECREATE
+        ),
     ),
     ("delete_alias", ("a",), {}, app_pb2.DeleteAliasRequest(alias="a")),
     (
@@ -101,8 +103,8 @@ UNARY = [
         (LogQuery(runner_id="r", lines=5, sources=(LogOrigin.STDERR,), search="x"),),
         {},
         log_pb2.ListLogsRequest(
-            selector=log_pb2.LogSelector(runner_id="r", sources=["SOURCE_STDERR"], search="x"),
-            order="ORDER_NEWEST_FIRST",
+            selector=log_pb2.LogSelector(runner_id="r", sources=[log_pb2.LogEntry.SOURCE_STDERR], search="x"),
+            order=log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST,
             lines=5,
         ),
     ),
@@ -205,7 +207,9 @@ def test_a_bad_argument_is_refused_before_anything_is_sent(fake, side, method, a
 
 def test_a_deploy(fake, side):
     fake.answers["RegisterApplication"] = [
-        revision_pb2.RegisterApplicationResult(logs=[log_pb2.Log(message="hi", source="USER", level="STDOUT")]),
+        revision_pb2.RegisterApplicationResult(
+            logs=[log_pb2.Log(message="hi", source=log_pb2.USER, level=log_pb2.STDOUT)]
+        ),
         revision_pb2.RegisterApplicationResult(
             result=revision_pb2.RegisterApplicationResultType(application_id="rev-1"),
             service_urls=run_pb2.ServiceURLs(playground="p", run="r", queue="q", ws="w", log="l"),
@@ -263,7 +267,9 @@ def test_a_deploy(fake, side):
 def test_a_build_sends_only_what_matters_to_it(fake, side):
     fake.answers["BuildEnvironment"] = [
         revision_pb2.BuildEnvironmentResult(env_id="e", logs=[log_pb2.Log(message="installing")]),
-        revision_pb2.BuildEnvironmentResult(env_id="e", status=run_pb2.HostedRunStatus(state="SUCCESS")),
+        revision_pb2.BuildEnvironmentResult(
+            env_id="e", status=run_pb2.HostedRunStatus(state=run_pb2.HostedRunStatus.SUCCESS)
+        ),
     ]
     first, last = side.call(fake.host, "build_environment", BuildRequest(environments=(ENVIRONMENT,), machine=MACHINE))
     assert (first.state, last.state) == (None, run.RunState.SUCCESS)
@@ -280,7 +286,7 @@ def test_a_run_and_its_result(fake, side):
         run_pb2.HostedRunResult(run_id="1"),
         run_pb2.HostedRunResult(
             run_id="1",
-            status=run_pb2.HostedRunStatus(state="SUCCESS"),
+            status=run_pb2.HostedRunStatus(state=run_pb2.HostedRunStatus.SUCCESS),
             return_value=run_pb2.SerializedObject(method="json", definition=b'{"a": 1}'),
         ),
     ]

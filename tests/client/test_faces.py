@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def same(text: str) -> str:
     return text.replace("SyncServerlessClient", "ServerlessClient")
 
 
-def function(member: object) -> object:
+def function(member: Any) -> Any:
     return getattr(member, "fget", None) or getattr(member, "func", None) or inspect.unwrap(member)
 
 

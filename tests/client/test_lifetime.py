@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import NoReturn
 
 import pytest
 
@@ -174,7 +175,9 @@ def test_an_interrupt_while_a_call_starts_cancels_the_call():
             cancelled.set()
 
     def start() -> Call:
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
         assert interrupted.wait(HANG_SECONDS)
         return Call()
 
@@ -185,7 +188,7 @@ def test_an_interrupt_while_a_call_starts_cancels_the_call():
 
 
 def test_an_error_while_a_call_starts_is_raised():
-    def start() -> None:
+    def start() -> NoReturn:
         raise ValueError("closed channel")
 
     with pytest.raises(ValueError, match="closed channel"):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import urllib.parse
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -38,7 +39,7 @@ class Reader:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def lines(self, host: str, **options: object) -> list:
+    def lines(self, host: str, **options: Any) -> list:
         if self.name == "asyncio":
             return asyncio.run(self._awaited(host, options))
         with SyncServerlessClient(host, "id:hidden-secret") as client:
@@ -48,7 +49,7 @@ class Reader:
         async with asyncio.timeout(HANG_SECONDS), AsyncServerlessClient(host, "id:hidden-secret") as client:
             return [entry async for entry in client.runners.logs("r1", **options)]
 
-    def messages(self, host: str, **options: object) -> list[str]:
+    def messages(self, host: str, **options: Any) -> list[str]:
         return [entry.message for entry in self.lines(host, **options)]
 
 
@@ -59,7 +60,11 @@ def reader(request) -> Reader:
 
 def entry(number: int) -> log_pb2.LogEntry:
     return log_pb2.LogEntry(
-        runner_id="r1", sequence=number, message=str(number), level="INFO", timestamp=Timestamp(seconds=number)
+        runner_id="r1",
+        sequence=number,
+        message=str(number),
+        level=log_pb2.INFO,
+        timestamp=Timestamp(seconds=number),
     )
 
 
@@ -241,7 +246,7 @@ def foreign(monkeypatch):
         yield fake, Settings
 
 
-def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options: object) -> list:
+def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options: Any) -> list:
     """Read over HTTP on another port. The fake controller's port serves only gRPC."""
 
     class Beside(SyncServerlessClient):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import grpc
 import pytest
@@ -32,7 +33,7 @@ class Session:
         self.name = name
         self.host = fake.host
 
-    def run(self, *args: object, **kwargs: object) -> tuple[bytes, bytes, int]:
+    def run(self, *args: Any, **kwargs: Any) -> tuple[bytes, bytes, int]:
         if self.name == "asyncio":
             return asyncio.run(self._awaited(args, kwargs))
         with (

@@ -110,7 +110,7 @@ def test_requests_go_straight_where_the_network_is_trusted(cluster: Cluster, tmp
             assert said_to(stranger, port, data, box.machine.address) == "HTTP/1.1 403 Forbidden"
     cluster.controller.fal("node", "drain", name)
     moved = cluster.runner_on(other)
-    until(lambda: call(cluster).json().get("runner") == moved, "the runner that replaces it")  # type: ignore[union-attr]
+    until(lambda: call(cluster).json().get("runner") == moved, "the runner that replaces it")
     assert not straight_ports(other)
     listening = other.machine.run(["ss", "-Htln", "src", other.machine.address], {"PATH": "/usr/bin:/bin"}).stdout
     assert [line.split()[3].rpartition(":")[2] for line in listening.splitlines()] == [str(PORT)]

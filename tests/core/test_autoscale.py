@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ def loads(draw: st.DrawFn) -> Load:
         ({"max_concurrency": 0}, 3, 0),
     ],
 )
-def test_examples(settings: dict[str, int], volume: int, runners: int) -> None:
+def test_examples(settings: dict[str, Any], volume: int, runners: int) -> None:
     decision = decide(Scaling(**settings), Load(in_flight=volume))
     assert (decision.start_below, decision.keep) == (runners, runners)
 

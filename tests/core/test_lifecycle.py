@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ observations = st.builds(
 )
 
 
-def seen(event: Event, **fields: object) -> Observation:
+def seen(event: Event, **fields: Any) -> Observation:
     return Observation(runner_id="x", event=event, **fields)
 
 

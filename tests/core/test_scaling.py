@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fal_server.core.faults import InvalidArgument
@@ -27,7 +29,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds(name: str) -> None:
     least, most = BOUNDS[name]
-    others = {"max_concurrency": 10_000} if name == "min_concurrency" else {}
+    others: dict[str, Any] = {"max_concurrency": 10_000} if name == "min_concurrency" else {}
     assert most is not None
     for value in (least, most):
         assert getattr(Scaling(**{**others, name: value}), name) == value

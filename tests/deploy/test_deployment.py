@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -145,7 +146,7 @@ class AsyncCalls:
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
 
-    async def controller(self):
+    async def controller(self) -> Any:
         return self
 
     async def rest(self):

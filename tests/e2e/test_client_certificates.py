@@ -105,7 +105,7 @@ def test_http_without_one_is_refused_in_words(door: Door, path: str) -> None:
 def test_grpc_without_one_is_refused_in_words(door: Door) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         door.caller(None)
-    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert REASON in refused.value.details()  # type: ignore[attr-defined]
 
 
@@ -114,7 +114,7 @@ def test_a_certificate_by_another_authority_ends_the_handshake(door: Door) -> No
         door.get("/health", door.foreign)
     with pytest.raises(grpc.RpcError) as refused:
         door.caller(door.foreign)
-    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_the_command_line_presents_one(door: Door) -> None:

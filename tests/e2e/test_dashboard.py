@@ -167,7 +167,8 @@ def test_a_page_gets_a_token_to_call_its_app_by_script(shop: Controller, owner: 
     assert given.status == 200
 
     def opened(app: str, token: str) -> int:
-        with socket.create_connection(shop.host.split(":")) as line:
+        host, _, port = shop.host.partition(":")
+        with socket.create_connection((host, port)) as line:
             line.sendall(
                 f"GET /local/{app}/live?fal_jwt_token={token} HTTP/1.1\r\nHost: {shop.host}\r\n".encode()
                 + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

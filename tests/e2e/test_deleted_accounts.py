@@ -75,7 +75,7 @@ class Owner:
         self.at.fal("files", "upload", str(folder / "file.txt"), "/data/file.txt")
         self.at.fal("deploy", str(folder / "app.py"))
         (self.runner,) = until(self.runners, "the runner starts")
-        self.pid = self.at.call(f"/{self.name}/shop/pid", {}, key=self.at.key).json()["pid"]  # type: ignore[index]
+        self.pid = self.at.call(f"/{self.name}/shop/pid", {}, key=self.at.key).json()["pid"]
         target = self.at.call(
             "/storage/upload/initiate", {"file_name": self.mark, "content_type": "text/plain"}, key=self.at.key
         ).json()

@@ -182,7 +182,7 @@ def test_runners_outlive_node_and_controller(place: tuple[Controller, NodeProces
     finally:
         again.stop()
         end(node)
-        controller.stop = lambda timeout=60: 0  # type: ignore[method-assign]
+        controller.stop = lambda timeout=60: 0
 
 
 def test_a_runner_is_not_blamed_for_its_node(place: tuple[Controller, NodeProcess], tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_frozen_controller_that_was_overtaken_can_do_nothing(
         assert call(later) == before
     finally:
         later.stop()
-        controller.stop = lambda timeout=60: 0  # type: ignore[method-assign]
+        controller.stop = lambda timeout=60: 0
 
 
 def test_a_copy_of_a_controller_has_none_of_its_nodes(place: tuple[Controller, NodeProcess], tmp_path: Path) -> None:

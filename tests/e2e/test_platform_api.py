@@ -7,10 +7,11 @@ import json
 import re
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -369,7 +370,7 @@ def test_lines_are_paged_newest_first_and_chosen(api: Api) -> None:
     assert api.controller.call(f"/local/{api.app}/back", {}, key=api.controller.key).status == 500
     until(lambda: api.call(history, [], f"{app}&search=no%20receipt").json()["items"], "the line is stored")
 
-    def lines(query: str, rules: object = ()) -> list[dict[str, object]]:
+    def lines(query: str, rules: Sequence[object] = ()) -> list[dict[str, Any]]:
         found, cursor = [], ""
         while cursor is not None:
             page = api.call(history, list(rules), f"{app}&limit=7&cursor={cursor}{query}").json()
@@ -465,7 +466,7 @@ def test_every_operation_that_is_served_answers_as_described(api: Api) -> None:
 
 
 def test_events_tell_of_rollouts_settings_and_failed_deploys(api: Api, tmp_path: Path) -> None:
-    def of(category: str) -> dict[str, object]:
+    def of(category: str) -> dict[str, Any]:
         return api.of_app("GET events", f"?category={category}&limit=1").json()["events"][0]["payload"]
 
     until(lambda: api.of_app("GET events", "?category=deployment_rolling_ended").json()["events"], "the app has moved")

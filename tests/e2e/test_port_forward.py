@@ -57,7 +57,7 @@ class Forwarding:
     def __init__(self, place: Place, *ports: str) -> None:
         command = [str(BIN / "fal"), "runners", "port-forward", place.runner_id, *ports]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=place.controller.environment, **pipes)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(command, env=place.controller.environment, **pipes)
         lines = [self.process.stdout.readline() for _ in ports or [""]]
         self.ports = [int(line.split()[0].rpartition(":")[2]) for line in lines]
 

@@ -48,7 +48,7 @@ def accept(controller: Controller, number: int) -> list[str]:
     """Have the queue accept requests; return their ids."""
     answers = [controller.call("/queue/local/far", {}) for _ in range(number)]
     assert {answer.status for answer in answers} == {200}
-    return [str(dict(answer.json())["request_id"]) for answer in answers]  # type: ignore[call-overload]
+    return [str(dict(answer.json())["request_id"]) for answer in answers]
 
 
 def completed(controller: Controller, request_id: str) -> dict[str, object]:
@@ -56,12 +56,12 @@ def completed(controller: Controller, request_id: str) -> dict[str, object]:
 
     def state() -> bool:
         answer = controller.call(f"/queue/local/far/requests/{request_id}/status", key=controller.key)
-        return answer.status in (200, 202) and dict(answer.json())["status"] == "COMPLETED"  # type: ignore[call-overload]
+        return answer.status in (200, 202) and dict(answer.json())["status"] == "COMPLETED"
 
     until(state, f"the end of request {request_id}")
     answer = controller.call(f"/queue/local/far/requests/{request_id}", key=controller.key)
     assert answer.status == 200, answer.body
-    return dict(answer.json())  # type: ignore[call-overload]
+    return dict(answer.json())
 
 
 def owns(controller: Controller, epoch: int) -> None:

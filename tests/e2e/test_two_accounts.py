@@ -368,9 +368,8 @@ def _one_answer(
     key_id, _, secret = key.partition(":")
     call = channel.stream_stream(path) if method.client_streaming else channel.unary_stream(path)
     data = message.SerializeToString()
-    answers = call(
-        iter([data]) if method.client_streaming else data, metadata=(("auth-key-id", key_id), ("auth-key", secret))
-    )
+    sent: Any = iter([data]) if method.client_streaming else data
+    answers = call(sent, metadata=(("auth-key-id", key_id), ("auth-key", secret)))
     got: list[str] = []
     try:
         for answer in answers:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
@@ -326,7 +327,7 @@ async def test_metrics_that_threads_serve_have_none_and_the_log_says_so(rig: Any
 
 
 @asynccontextmanager
-async def relay(at: int, to: int) -> Any:
+async def relay(at: int, to: int) -> AsyncIterator[list[bytes]]:
     """Take a port, and pass what arrives on to another. Pass its first answer back, and then answer in its place."""
 
     async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

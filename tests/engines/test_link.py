@@ -37,7 +37,7 @@ class DeadShim:
             self.failures -= 1
             raise OSError(errno.EMFILE, "Too many open files", "/proc")
 
-    async def leftover(self, _after: int) -> AsyncIterator[Sequence[log_pb2.LogEntry]]:
+    async def leftover(self, after: int) -> AsyncIterator[Sequence[log_pb2.LogEntry]]:
         for nothing in ():
             yield nothing
 

@@ -56,7 +56,7 @@ def server_on(loop: str) -> Any:
             await send({"type": "http.response.start", "status": 200, "headers": [length]})
             await send({"type": "http.response.body", "body": body})
 
-        uvicorn.run(api, host="0.0.0.0", port=exposed_port, loop=loop, log_level="error", lifespan="off")  # type: ignore[arg-type]
+        uvicorn.run(api, host="0.0.0.0", port=exposed_port, loop=loop, log_level="error", lifespan="off")
 
     return serve
 

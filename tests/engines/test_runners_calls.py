@@ -122,8 +122,11 @@ async def test_it_closes_while_the_node_goes_away(under: Remote) -> None:
     class Going:
         def Accept(self) -> object:  # noqa: N802 - the name of the stub
             call = under.host._stub.Accept()
-            call.add_done_callback(lambda _: calls._taking.cancel())
+            call.add_done_callback(stop)
             return call
+
+    def stop(_: object) -> None:
+        calls._taking.cancel()
 
     calls = ApiCalls(cast("HostAsyncStub", Going()), under.node.api_socket, under.host.heard)
     async with asyncio.timeout(30):

@@ -276,6 +276,7 @@ async def workers(warm_pool: WarmPool, count: int) -> set[int]:
 
 async def test_without_memory_for_more_one_waits(warm: Any, tmp_path: Path) -> None:
     warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), warm.rig.sandboxes, tmp_path / "imports")
+    assert warm_key is not None
     free: list[float] = [0.0]
     warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, free_mib=lambda: free[0])
     for _ in range(3):

@@ -34,4 +34,4 @@ def record(request_id: str = "r", *, ended: float = 0.0, took: float = 1.0, **ch
         attempt=1,
         cold_start=False,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)

@@ -142,7 +142,11 @@ async def test_a_deploy_is_handed_over_whole(stack) -> None:
         source_code="print()",
         environment_name="main",
         health_check_config=run_pb2.ApplicationHealthCheckConfig(
-            path="/health", start_period_seconds=0, failure_threshold=5, call_regularly=False, method=1
+            path="/health",
+            start_period_seconds=0,
+            failure_threshold=5,
+            call_regularly=False,
+            method=run_pb2.ApplicationHealthCheckConfig.POST,
         ),
         skip_retry_conditions=[revision_pb2.TIMEOUT, revision_pb2.CONNECTION_ERROR],
         termination_grace_period_seconds=7,

@@ -9,6 +9,7 @@ from datetime import UTC, timedelta
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import log_pb2 as pb
 from fal_grpc.v1.log_pb2_grpc import LogsStub
@@ -121,7 +122,7 @@ async def test_a_stream_ends_with_how_the_runner_ended(stack) -> None:
     await stack.store.save_runners([living])
     await stack.logs.ingest([stack.line("runner-1", 1)])
     stream = LogsStub(stack.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=R1, since={"seconds": 0}), metadata=stack.metadata
+        pb.FollowLogsRequest(selector=R1, since=Timestamp()), metadata=stack.metadata
     )
     assert numbers([await stream.read()]) == [1]
     await stack.logs.ingest([stack.line("runner-1", 2)])
@@ -160,7 +161,7 @@ async def test_from_now_on_means_what_is_written_later(stack) -> None:
 async def test_a_cursor_belongs_to_its_selector(stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", 1)])
     stub = LogsStub(stack.channel)
-    stream = stub.FollowLogs(pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=stack.metadata)
+    stream = stub.FollowLogs(pb.FollowLogsRequest(selector=HELLO, since=Timestamp()), metadata=stack.metadata)
     cursor = (await stream.read()).cursor
     stream.cancel()
     with pytest.raises(grpc.aio.AioRpcError, match="belongs to another request"):
@@ -173,7 +174,7 @@ async def test_a_hundred_streams_each_get_every_line_once(stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", 1)])
 
     async def follow() -> list[int]:
-        request = pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0})
+        request = pb.FollowLogsRequest(selector=HELLO, since=Timestamp())
         stream = LogsStub(stack.channel).FollowLogs(request, metadata=stack.metadata)
         found: list[int] = []
         while len(found) < 50:
@@ -195,7 +196,7 @@ async def test_long_lines_stay_below_the_usual_limit_of_a_message(stack) -> None
     assert await pages(stack, selector=R1, order=oldest) == [[number] for number in range(1, 9)]
     assert await pages(stack, selector=R1, lines=3) == [[8], [7], [6]]
     stream = LogsStub(stack.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=stack.metadata
+        pb.FollowLogsRequest(selector=HELLO, since=Timestamp()), metadata=stack.metadata
     )
     messages = [await stream.read() for _ in range(3)]
     stream.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from typing import Any
 
 import grpc
 import pytest
@@ -29,7 +30,7 @@ from tests.support.waiting import until
 LIST = environment_pb2.ListEnvironmentsRequest()
 
 
-async def reflect(stack, version: str, **question: str) -> reflection_pb2.ServerReflectionResponse:
+async def reflect(stack, version: str, **question: Any) -> reflection_pb2.ServerReflectionResponse:
     method = stack.channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

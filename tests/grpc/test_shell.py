@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -22,8 +23,9 @@ def session(stack):
     return stack.runners.session
 
 
-def shell(stack, requests=None):
-    return RunnersStub(stack.channel).ShellRunner(requests, metadata=stack.metadata)
+def shell(stack, requests: Iterator[Input] | None = None):
+    channel: grpc.aio.Channel = stack.channel
+    return RunnersStub(channel).ShellRunner(requests, metadata=stack.metadata)
 
 
 async def seen(stream) -> list[tuple[bytes, int, int | None]]:

@@ -75,7 +75,7 @@ class Ledger:
     def __init__(self) -> None:
         self.apps: dict[str, App] = {}
         self.places: dict[str, Place] = {}
-        self.described: dict[str, dict[str, object]] = {}
+        self.described: dict[str, dict[str, Any]] = {}
         self.asked: list[dict[str, object]] = []
         self.outcomes: list[Outcome] = []
         self.told: list[tuple[str, str]] = []

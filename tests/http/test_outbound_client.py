@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from socket import AF_INET
+from typing import Any
 
 import psutil
 import pytest
@@ -45,7 +46,7 @@ IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
 LOOPBACK = Destinations([ipaddress.ip_network("127.0.0.0/8")])
 
 
-async def post(port: int, *, host: str = "127.0.0.1", destinations: Destinations = LOOPBACK, **options: float) -> int:
+async def post(port: int, *, host: str = "127.0.0.1", destinations: Destinations = LOOPBACK, **options: Any) -> int:
     client = HttpOutboundClient(destinations, **options)
     try:
         call = OutboundCall(url=f"http://{host}:{port}/hook?a=1", headers=(("x-mine", "1"),), body=b"{}")

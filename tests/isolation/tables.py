@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from fal_runner.isolation.levels import Isolation
 from tests.support.controller import ROOT
@@ -18,7 +19,7 @@ LEVELS = list(Isolation)
 # Root can become a user; otherwise the tests' own user is the user.
 USERS = ("root", "user") if os.getuid() == 0 else ("user",)
 _END = "<!-- end -->\n"
-Found = Mapping[str, Mapping[str, bool]]
+Found = Mapping[str, Mapping[str, Any]]
 
 
 @cache

@@ -62,7 +62,7 @@ class Reader:
             self.rows.pop(row[0], None)
         self.version = changes.version
 
-    async def read(self, feed: Feed[Row]) -> None:
+    async def read(self, feed: Feed[str, Row]) -> None:
         async with aclosing(feed.follow(self.version, lambda row: row[0].startswith(MINE))) as stream:
             self.take(await anext(stream))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ class Life:
                     self.waiting.append(platform.ask(name, start_timeout=1e6))
 
     async def end(self) -> None:
-        tasks = (*self.waiting, *self.deploys)
+        tasks: tuple[asyncio.Task[Any], ...] = (*self.waiting, *self.deploys)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -29,6 +29,7 @@ def test_a_listener_is_found_by_its_port() -> None:
         listening.bind(("127.0.0.1", reservation.port))
         listening.listen()
         inode = owners_inode(reservation.port)
+        assert inode is not None
         assert inode == os.fstat(listening.fileno()).st_ino
         assert holds(os.getpid(), inode)
         assert not holds(os.getppid(), inode)

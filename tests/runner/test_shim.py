@@ -87,7 +87,7 @@ async def test_a_start_needs_a_whole_specification(tmp_path: Path, shim: Shim) -
         metadata = ((TOKEN_METADATA, TOKEN),)
         for field in ("runner_id", "python", "working_dir", "entrypoint"):
             partial = spec(tmp_path)
-            partial.ClearField(field)  # type: ignore[arg-type]
+            partial.ClearField(field)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await stub.Start(shim_pb2.StartRequest(spec=partial), metadata=metadata)
             assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from fal_runner.process.gpus import GpuMeter
 from fal_runner.process.usage import measure_descendants
+from tests.support.nvml import FakeNvml
 
 # A child that uses CPU time in a grandchild, holds 50 MiB, and then reports it.
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
@@ -35,21 +36,13 @@ def test_processor_time_outlives_its_process_and_memory_does_not() -> None:
     assert after.cpu_seconds >= during.cpu_seconds
 
 
-class Nvml:
+class Nvml(FakeNvml):
     """Two devices. The driver reports the memory of each, and the load of the first."""
 
-    class NVMLError(Exception):
-        """As in the library."""
-
     def __init__(self) -> None:
+        super().__init__([None, None])
         self.asked: list[tuple[int, int]] = []
         self.gone = False
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        """Do nothing."""
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 2
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index

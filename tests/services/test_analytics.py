@@ -36,7 +36,7 @@ many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 async def numbers(idle: Platform) -> Analytics:
     for name in APPS:
         app = make_app(name, f"revision-{name}")
-        await idle.catalog.register(make_revision(app.revision_id, name), lambda _, app=app: app)  # type: ignore[misc]
+        await idle.catalog.register(make_revision(app.revision_id, name), lambda _, app=app: app)
     idle.clock.advance((END - idle.clock.now()).total_seconds())
     recording = RequestRecording(EndedRequests(1), idle.store.requests, idle.catalog, idle.clock, 1.0)
     requests = Requests(idle.store.requests, recording, idle.catalog, idle.clock)

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
@@ -21,6 +22,7 @@ from fal_server.http.outbound.client import HttpOutboundClient
 from fal_server.http.outbound.destinations import Destinations
 from fal_server.http.outbound.drain_formats import written
 from fal_server.live.unsent_lines import UnsentLines
+from fal_server.ports.drains import DrainStore
 from fal_server.services.draining import RETRIES, Draining
 from fal_server.services.drains import MOST_DRAINS, Drains
 from fal_server.services.logs import Logs
@@ -62,6 +64,9 @@ class Receiver:
         if answer.taken:
             self.lines += [json.loads(line)["message"] for line in call.body.splitlines()]
         return answer
+
+    async def why_forbidden(self, host: str, port: int) -> str:
+        return ""
 
 
 class CrashingStore:
@@ -105,7 +110,7 @@ class Desk:
             drain,
             self.unsent.follow(drain),
             self.drains,
-            self.drain_store,
+            cast("DrainStore", self.drain_store),
             self.receiver,
             written,
             known,

@@ -89,7 +89,7 @@ async def test_permissions_then_preset_then_scope(keys: Keys, store: SqlStore) -
         {"scope": KeyScope.ADMIN},
         {},
     ]
-    made = [await store.get_key(LOCAL, (await keys.create(None, **each))[0]) for each in asked]  # type: ignore[arg-type]
+    made = [await store.get_key(LOCAL, (await keys.create(None, **each))[0]) for each in asked]
     assert [(key.preset, key.scope, coarse_scope(key)) for key in made if key] == [
         ("", KeyScope.API, None),
         ("READONLY", KeyScope.API, None),

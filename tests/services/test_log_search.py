@@ -28,14 +28,14 @@ SOURCES = (LogSource.STDOUT, LogSource.STDERR)
 def line(sequence: int, app: str, seconds: int, level: LogLevel = LogLevel.INFO, **more: object) -> LogEntry:
     """Return a line of the app's only runner."""
     entry = some.line(sequence, runner_id=f"runner-{app}", app_name=app)
-    return replace(entry, timestamp=START + timedelta(seconds=seconds), level=level, **more)  # type: ignore[arg-type]
+    return replace(entry, timestamp=START + timedelta(seconds=seconds), level=level, **more)
 
 
 @pytest.fixture
 async def search(idle: Platform) -> LogSearch:
     for name in APPS:
         app = make_app(name, f"revision of {name}")
-        await idle.catalog.register(make_revision(app.revision_id, name), lambda _, app=app: app)  # type: ignore[misc]
+        await idle.catalog.register(make_revision(app.revision_id, name), lambda _, app=app: app)
     return LogSearch(idle.logs, idle.catalog)
 
 

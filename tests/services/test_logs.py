@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -122,6 +122,15 @@ class Interrupted:
 
     async def forget(self, before: datetime) -> int:
         return await self._inner.forget(before)
+
+    async def seal(self, before: datetime, most: int) -> int:
+        return await self._inner.seal(before, most)
+
+    def bound(self, most_bytes: int, passed: Callable[[], None]) -> None:
+        self._inner.bound(most_bytes, passed)
+
+    async def shrink(self, most_bytes: int, room_bytes: int = 0) -> int:
+        return await self._inner.shrink(most_bytes, room_bytes)
 
 
 async def test_stored_and_new_lines(logs: Logs) -> None:

@@ -59,7 +59,7 @@ class History:
             app_id("a"), request_id, "runner", "unknown", b"/", b"POST", "k", NOW - 3, NOW - 2, NOW - 1, 200, None, 5,
             7, False,
         )  # fmt: skip
-        self.ended.add(made._replace(**changes))  # type: ignore[arg-type]
+        self.ended.add(made._replace(**changes))
 
     async def ids(self, **query: object) -> list[str]:
         page = await self.requests.page(SCOPE, RequestQuery(**query))  # type: ignore[arg-type]

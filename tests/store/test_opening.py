@@ -60,7 +60,7 @@ async def test_another_master_key_is_refused(tmp_path):
 async def test_a_failed_first_opening_leaves_an_empty_database(tmp_path):
     path = tmp_path / "store.db"
 
-    class Broken:
+    class Broken(AesVault):
         def seal(self, context, value):
             raise Unavailable("no vault")
 
@@ -68,7 +68,7 @@ async def test_a_failed_first_opening_leaves_an_empty_database(tmp_path):
             raise Unavailable("no vault")
 
     with pytest.raises(Unavailable, match="no vault"):
-        await open_store(path, Broken())
+        await open_store(path, Broken(bytes(32)))
     assert execute(path, "SELECT name FROM sqlite_master") == []
     await (await open_store(path, VAULT)).close()
 

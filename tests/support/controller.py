@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.ending import ends_with_us
 
@@ -29,7 +30,7 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
 
-    def json(self) -> object:
+    def json(self) -> Any:
         """Return the parsed body."""
         return json.loads(self.body)
 

@@ -101,10 +101,10 @@ class FakeNvml:
             raise NvmlError("Not Found")
         return device[0], index
 
-    def nvmlDeviceGetGpuInstanceId(self, handle: Any) -> int:  # noqa: N802
-        return int(handle[1]) + 1
+    def nvmlDeviceGetGpuInstanceId(self, device: Any) -> int:  # noqa: N802
+        return int(device[1]) + 1
 
-    def nvmlDeviceGetComputeInstanceId(self, handle: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetComputeInstanceId(self, device: Any) -> int:  # noqa: N802
         return 0
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]:  # noqa: N802

@@ -12,7 +12,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker
 
 _SHAPES = json.loads((Path(__file__).resolve().parents[1] / "http" / "platform" / "shapes.json").read_text())
-OPERATIONS: dict[str, dict[str, object]] = _SHAPES["operations"]
+OPERATIONS: dict[str, dict[str, Any]] = _SHAPES["operations"]
 """By method and path, such as `GET /keys`; paths stand below /v1."""
 
 _FORMATS = FormatChecker(formats=())

@@ -125,7 +125,7 @@ class Load:
                 self.refused.append(error)
                 continue
             if answer.status == 200:
-                self.accepted.append(str(dict(answer.json())["request_id"]))  # type: ignore[call-overload]
+                self.accepted.append(str(dict(answer.json())["request_id"]))
             else:
                 self.refused.append(answer.body)
 

@@ -11,6 +11,7 @@ import urllib.error
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ class Site:
         path.write_text(_APP.replace("VERSION", str(version)))
         self.controller.fal("deploy", str(path))
 
-    def ask(self, path: str = "/local/old/") -> dict[str, object]:
+    def ask(self, path: str = "/local/old/") -> dict[str, Any]:
         answer = self.controller.call(path, {}, key=self.controller.key)
         assert answer.status == 200, answer.body
         return dict(answer.json())

@@ -98,7 +98,7 @@ def stored(object_id: str = "a" * 32, **changes: object) -> StoredObject:
         created_at=PAST,
         expires_at=None,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 async def test_another_machine_finds_what_was_stored(opened: Callable[[str], Stores], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -128,8 +129,9 @@ async def test_requests_are_found_newest_first(store):
     await store.queue.add(request("q3", 3, app_name="b"), CONTENT)
     await store.queue.complete(ended(request("q2", 2), dead=True), ANSWER)
 
-    async def ids(**query):
-        return [one.request_id for one in await store.queue.find(LOCAL, RequestFilter(**({"app_name": "a"} | query)))]
+    async def ids(**query: Any) -> list[str]:
+        fields: dict[str, Any] = {"app_name": "a"} | query
+        return [one.request_id for one in await store.queue.find(LOCAL, RequestFilter(**fields))]
 
     assert await ids() == ["q2", "q1"]
     assert await ids(limit=1) == ["q2"]

@@ -20,7 +20,7 @@ CONTENTS = {"name": "w", "nodes": {}, "output": {"text": "$input.text"}}
 
 def workflow(name: str = "w", **changes: object) -> Workflow:
     made = Workflow(account=LOCAL, name=name, title="W", contents=CONTENTS, is_public=False, created_at=some.START)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def run(run_id: str = "r", **changes: object) -> WorkflowRun:
@@ -33,7 +33,7 @@ def run(run_id: str = "r", **changes: object) -> WorkflowRun:
         caller="k",
         created_at=some.START,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 async def test_a_workflow(store: SqlStore) -> None:
