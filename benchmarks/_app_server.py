@@ -70,7 +70,7 @@ class _Transport(asyncio.Transport):
         return ("127.0.0.1", 40000) if name in {"peername", "sockname"} else default
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if bytes(data[:1]) == b"{":
+        if bytes(data[-1:]) == b"}":
             self._answered()
 
     def is_closing(self) -> bool:

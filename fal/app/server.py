@@ -24,6 +24,7 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fal.app.context import CDN_TOKEN_KEY, CURRENT, ReceivedRequest
+from fal.app.joined_head import JoinedHeadProtocol
 from fal.app.metrics import Metrics, serve_metrics
 from fal.app.served import Served, print_traceback
 from fal.app.server_log import LOGGING, write_access_lines_directly
@@ -92,6 +93,7 @@ async def serve(
         _RequestMiddleware(api, served if isinstance(served, HasLifespan) else None, metrics),
         host=host,
         port=port,
+        http=JoinedHeadProtocol,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ws="auto" if has_sockets else "none",  # a start must not wait for something the app does not use
         log_config=LOGGING,

@@ -43,6 +43,7 @@ RUNTIME_MODULES = (
     "fal.app.functions",
     "fal.app.gpu",
     "fal.app.health",
+    "fal.app.joined_head",
     "fal.app.metrics",
     "fal.app.minimal",
     "fal.app.openapi",
