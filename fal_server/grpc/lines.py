@@ -11,6 +11,7 @@ from fal_server.grpc.convert import timestamp
 
 # The tags of fields on the wire: the number and the wire type.
 _ENTRIES = bytes((pb.FollowLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
+_TIMESTAMP = bytes((pb.LogEntry.TIMESTAMP_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((pb.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _MESSAGE = bytes((pb.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
 LEVELS = {
@@ -53,15 +54,19 @@ def short_line(entry: LogEntry) -> pb.Log:
 def stored_lines(entries: Iterable[LogEntry]) -> bytes:
     """Return stored lines as the serialized field 1 of a message. `FromString` makes the message.
 
-    This takes half the time of building a message for each line, because the common part of consecutive lines is
-    serialized once.
+    This takes a third of the time of building a message for each line, because the common part of consecutive lines is
+    serialized once. Lines that were read together share their time, too.
     """
     parts: list[bytes] = []
     known: tuple[object, ...] = ()
-    head = b""
+    head = stamp = b""
+    at = None
     for entry in entries:
+        if entry.timestamp is not at:
+            at = entry.timestamp
+            time = timestamp(at).SerializeToString()
+            stamp = b"%b%b%b" % (_TIMESTAMP, varint(len(time)), time)
         common = (
-            entry.timestamp,
             entry.level,
             entry.source,
             entry.runner_id,
@@ -73,8 +78,9 @@ def stored_lines(entries: Iterable[LogEntry]) -> bytes:
             known = common
             head = _head(entry)
         message = entry.message.encode("utf-8", "replace")
-        body = b"%b%b%b%b%b%b" % (
+        body = b"%b%b%b%b%b%b%b" % (
             head,
+            stamp,
             _SEQUENCE,
             varint(entry.sequence),
             _MESSAGE,
@@ -88,7 +94,6 @@ def stored_lines(entries: Iterable[LogEntry]) -> bytes:
 def _head(entry: LogEntry) -> bytes:
     return pb.LogEntry(
         runner_id=entry.runner_id,
-        timestamp=timestamp(entry.timestamp),
         level=LEVELS[entry.level],
         source=_SOURCE_NUMBERS[entry.source],
         request_id=entry.request_id or "",

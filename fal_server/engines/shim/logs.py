@@ -43,13 +43,14 @@ def entries_from_wire(
     """Convert a shim's entries, adding the runner's names."""
     found: list[LogEntry] = []
     # Lines that were read together share a timestamp, so it is converted once.
-    known = (-1, 0)
+    known_seconds, known_nanos = -1, 0
     timestamp = _EPOCH
     for entry in entries:
-        parts = (entry.timestamp.seconds, entry.timestamp.nanos)
-        if parts != known:
-            known = parts
-            timestamp = _EPOCH + timedelta(seconds=parts[0], microseconds=parts[1] // 1000)
+        at = entry.timestamp
+        seconds, nanos = at.seconds, at.nanos
+        if nanos != known_nanos or seconds != known_seconds:
+            known_seconds, known_nanos = seconds, nanos
+            timestamp = _EPOCH + timedelta(0, seconds, nanos // 1000)
         found.append(
             LogEntry(
                 runner_id=runner_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 
 from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +22,7 @@ from fal_server.store.sql.log_sealing import Sealing, unseal_late, unseal_up_to
 from fal_server.store.sql.log_search import search_of
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
+_APP_OF = attrgetter("account", "app_name")
 _FORGET_BATCH = 5_000
 # Freeing the space of this many deleted lines is worthwhile; the space of fewer is soon reused.
 _MANY = 10_000
@@ -51,7 +53,7 @@ class SqlLogStore:
             await self._database.insert_missing(LOG_LINES, lambda: self._in_time(to_rows(entries)))
         except _Late:
             await self._database.write(partial(_store_late, entries=entries))
-        self._sealing.appended({(entry.account, entry.app_name) for entry in entries})
+        self._sealing.appended(set(map(_APP_OF, entries)))
         if self._bound is not None:
             most_bytes, passed = self._bound
             self._size += sum([len(entry.message) for entry in entries]) + len(entries) * _LINE_BYTES
