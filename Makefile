@@ -215,7 +215,7 @@ lint: $(STAMP) ## check formatting, lint, import rules and .proto files
 	@$(BIN)/buf breaking protos --against $(PROTO_BASELINE)
 
 .PHONY: type
-type: type-mypy type-pyright type-tests ## check types with mypy strict and pyright strict, and the calls in the tests
+type: type-mypy type-pyright type-tests ## check types with mypy strict and pyright strict, and the tests by the basic rules of pyright
 
 .PHONY: type-mypy
 type-mypy: $(STAMP)

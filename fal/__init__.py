@@ -6,6 +6,16 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fal import api as api
+    from fal import app as app
+    from fal import apps as apps
+    from fal import config as config
+    from fal import container as container
+    from fal import exceptions as exceptions
+    from fal import flags as flags
+    from fal import sdk as sdk
+    from fal import sync as sync
+    from fal import toolkit as toolkit
     from fal.app.app import App
     from fal.app.billing import BillingComponents, BillingDeclaration
     from fal.app.context import current_request
@@ -69,13 +79,14 @@ if any(os.path.exists(f"{folder}/_fal_version.py") for folder in __path__):  # n
     )
 
 
-def __getattr__(name: str) -> object:
+def _loaded(name: str) -> object:
+    """Load a name at its first use."""
     if name == "__version__":
         from fal_grpc import VERSION
 
         return VERSION
     if name == "version_tuple":
-        parts = str(__getattr__("__version__")).split(".")
+        parts = str(_loaded("__version__")).split(".")
         return tuple(int(part) if part.isdigit() else part for part in parts)
     from importlib import import_module
 
@@ -87,6 +98,10 @@ def __getattr__(name: str) -> object:
     value: object = getattr(import_module(where), "function" if name == "isolated" else name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a checker would take every name for an object
+    __getattr__ = _loaded
 
 
 def __dir__() -> list[str]:

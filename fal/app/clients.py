@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fal.app.endpoints import Route, route_of
 from fal.app_http import authorization, open_async_client, open_client, require_httpx
@@ -151,7 +151,7 @@ class EndpointClient:
         self.headers = dict(headers or {})
         self.return_type: type | None = typing.get_type_hints(endpoint).get("return")
 
-    def __call__(self, data: object) -> object:
+    def __call__(self, data: object) -> Any:  # noqa: ANN401 - what the endpoint is annotated with
         """Call the endpoint with a model or a mapping. Return its response in the annotated type.
 
         Raises:
@@ -160,7 +160,7 @@ class EndpointClient:
         with self._failing(), open_client(self.url, self.headers, self.timeout) as client:
             return self._answered(client.post(self._address, json=_body(data)))
 
-    async def call_async(self, data: object) -> object:
+    async def call_async(self, data: object) -> Any:  # noqa: ANN401 - as above
         """`__call__` for asyncio."""
         with self._failing():
             async with open_async_client(self.url, self.headers, self.timeout) as client:
@@ -180,7 +180,7 @@ class EndpointClient:
         except httpx.HTTPError as error:
             raise AppClientError(f"POST {self._address}: {type(error).__name__}: {error}", 500) from error
 
-    def _answered(self, answer: httpx.Response) -> object:
+    def _answered(self, answer: httpx.Response) -> Any:  # noqa: ANN401 - as above
         if not answer.is_success:
             said = f"POST {self._address}: {answer.status_code} {answer.text}"
             raise AppClientError(said, answer.status_code, dict(answer.headers))

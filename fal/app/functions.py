@@ -28,6 +28,8 @@ class Function(Generic[_P, _R]):
         app_name: the name to deploy it under.
     """
 
+    __name__: str
+
     def __init__(self, raw_func: Callable[_P, _R], options: dict[str, object]) -> None:
         self.raw_func = raw_func
         self.options = options

@@ -23,6 +23,7 @@ from fal_server.grpc.permissions import METHOD_PERMISSIONS, RECORDED
 from fal_server.grpc.recording import address_of, named_things
 from fal_server.http.routes.permissions import RECORDED_ROUTES, ROUTE_PERMISSIONS
 from fal_server.store.sql.tables import AUDIT
+from tests.grpc.conftest import Stack
 
 SECRET = bytes(range(32))
 ENTRY = AuditEntry(
@@ -107,7 +108,7 @@ def test_a_chain_shows_each_change_and_each_gap(entries: list[AuditEntry], data:
     assert first_break(bytes(32), None, forged) == 1, "whoever lacks the secret makes no row that passes"
 
 
-async def test_a_change_is_recorded_listed_and_checked(stack) -> None:
+async def test_a_change_is_recorded_listed_and_checked(stack: Stack) -> None:
     secrets, keys, audit = SecretsStub(stack.channel), KeysStub(stack.channel), AuditStub(stack.channel)
     await secrets.SetSecret(secret_pb2.SetSecretRequest(name="A", value="hunter2"), metadata=stack.metadata)
     await keys.ListUserKeys(key_pb2.ListUserKeysRequest(), metadata=stack.metadata)
@@ -135,7 +136,7 @@ async def test_a_change_is_recorded_listed_and_checked(stack) -> None:
         delete(AUDIT).where(AUDIT.c.sequence == 2),
     ],
 )
-async def test_tampering_in_the_database_shows(stack, tampering) -> None:
+async def test_tampering_in_the_database_shows(stack: Stack, tampering) -> None:
     secrets, audit = SecretsStub(stack.channel), AuditStub(stack.channel)
     for name in "ABC":
         await secrets.SetSecret(secret_pb2.SetSecretRequest(name=name, value="x"), metadata=stack.metadata)
@@ -148,7 +149,7 @@ async def test_tampering_in_the_database_shows(stack, tampering) -> None:
     assert answer.broken_at == 2
 
 
-async def test_a_change_that_cannot_be_recorded_is_refused(stack) -> None:
+async def test_a_change_that_cannot_be_recorded_is_refused(stack: Stack) -> None:
     async def fails(account, make) -> None:
         raise Unavailable("the disk is full")
 

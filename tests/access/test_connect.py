@@ -23,6 +23,7 @@ from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.rest import rest_app
 from tests.fakes.accounts import NoAudit, teams_of
 from tests.grpc.calls import answers
+from tests.grpc.conftest import Stack
 from tests.http.support import running_server
 
 ACCOUNTS = KnownAccounts([Account()])
@@ -37,7 +38,7 @@ STATUSES = {
 
 
 @asynccontextmanager
-async def client_of(stack) -> AsyncGenerator[httpx.AsyncClient]:
+async def client_of(stack: Stack) -> AsyncGenerator[httpx.AsyncClient]:
     guard = Guard(
         stack.access, stack.services.tokens, teams_of(stack.access, stack.services.tokens, ACCOUNTS), NoAudit()
     )
@@ -55,7 +56,7 @@ def authorization(key: tuple[str, str] | None) -> dict[str, str]:
     return {} if key is None else {"authorization": f"Key {key[0]}:{key[1]}"}
 
 
-async def over_grpc(stack, path: str, data: bytes, key: tuple[str, str] | None) -> tuple[str, str, bytes]:
+async def over_grpc(stack: Stack, path: str, data: bytes, key: tuple[str, str] | None) -> tuple[str, str, bytes]:
     metadata = () if key is None else (("auth-key-id", key[0]), ("auth-key", key[1]))
     try:
         (answer,) = await answers(stack.channel, UNARY[path], data, metadata)
@@ -65,7 +66,7 @@ async def over_grpc(stack, path: str, data: bytes, key: tuple[str, str] | None) 
 
 
 @pytest.mark.parametrize("who", ["admin", "api", "nobody", "wrong"])
-async def test_every_unary_method_answers_as_grpc_does(stack, who) -> None:
+async def test_every_unary_method_answers_as_grpc_does(stack: Stack, who) -> None:
     key = {"admin": stack.admin, "api": stack.api, "nobody": None, "wrong": (stack.admin[0], "x")}[who]
     seen = set()
     async with client_of(stack) as client:
@@ -94,7 +95,7 @@ async def test_every_unary_method_answers_as_grpc_does(stack, who) -> None:
     assert seen >= {"admin": {"ok", "not_found"}, "api": {"ok", "permission_denied"}}.get(who, {"unauthenticated"})
 
 
-async def test_an_answer_is_the_same_message(stack) -> None:
+async def test_an_answer_is_the_same_message(stack: Stack) -> None:
     async with client_of(stack) as client:
         headers = JSON | authorization(stack.admin)
         made = await client.post("/fal.v1.Environments/CreateEnvironment", json={"name": "dev"}, headers=headers)
@@ -109,7 +110,7 @@ async def test_an_answer_is_the_same_message(stack) -> None:
         assert (again.status_code, again.json()["code"]) == (409, "already_exists")
 
 
-async def test_what_it_changes_is_recorded_with_where_it_came_from(stack) -> None:
+async def test_what_it_changes_is_recorded_with_where_it_came_from(stack: Stack) -> None:
     async with client_of(stack) as client:
         headers = JSON | authorization(stack.admin)
         body = {"name": "A", "value": "hunter2"}
@@ -137,20 +138,20 @@ async def test_what_it_changes_is_recorded_with_where_it_came_from(stack) -> Non
         ("/fal.v1.Runners/GetRunner", b" " * (MOST_BYTES + 1), {}, 429, "resource_exhausted"),
     ],
 )
-async def test_what_cannot_be_called_is_refused(stack, path, body, more, status, code) -> None:
+async def test_what_cannot_be_called_is_refused(stack: Stack, path, body, more, status, code) -> None:
     async with client_of(stack) as client:
         answer = await client.post(path, content=body, headers=JSON | authorization(stack.admin) | more)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["message"]
 
 
-async def test_another_content_type_is_told_which_are_read(stack) -> None:
+async def test_another_content_type_is_told_which_are_read(stack: Stack) -> None:
     async with client_of(stack) as client:
         answer = await client.post("/fal.v1.Keys/GetCaller", content=b"a=1", headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.headers["accept-post"]) == (415, "application/json, application/proto")
 
 
-async def test_the_description_has_every_unary_method_and_fits_its_answers(stack) -> None:
+async def test_the_description_has_every_unary_method_and_fits_its_answers(stack: Stack) -> None:
     async with client_of(stack) as client:
         described = (await client.get("/openapi.json")).json()
         assert set(described["paths"]) == set(UNARY)

@@ -20,6 +20,7 @@ from fal_server.access.open_calls import OpenCalls
 from fal_server.core.faults import PermissionDenied
 from fal_server.core.identity import AccountId, Principal, Scope, membership_of
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from tests.grpc.conftest import Stack
 
 ALICE, CREW = AccountId("alice"), AccountId("crew")
 FOLLOW = log_pb2.FollowLogsRequest(selector=log_pb2.LogSelector(app=log_pb2.AppLogTarget(app="a")), since=Timestamp())
@@ -42,7 +43,7 @@ class Following:
         return grpc.StatusCode.OK
 
 
-async def member(stack, role: int) -> tuple[Any, Any]:
+async def member(stack: Stack, role: int) -> tuple[Any, Any]:
     """Create a team with a log line and a member. Return the metadata of both."""
     accounts = AccountsStub(stack.channel)
     crew = await accounts.CreateAccount(
@@ -66,14 +67,14 @@ async def member(stack, role: int) -> tuple[Any, Any]:
     return acting, (("auth-key-id", crew.key_id), ("auth-key", crew.key_secret))
 
 
-async def set_role(stack, role: int) -> None:
+async def set_role(stack: Stack, role: int) -> None:
     await AccountsStub(stack.channel).AddMember(
         account_pb2.AddMemberRequest(team="crew", user="alice", role=account_pb2.MemberRole.ValueType(role)),
         metadata=stack.metadata,
     )
 
 
-async def following(stack, metadata) -> Following:
+async def following(stack: Stack, metadata) -> Following:
     """Open a stream that has sent its first line."""
     call = LogsStub(stack.channel).FollowLogs(FOLLOW, metadata=metadata)
     async with asyncio.timeout(20):
@@ -81,7 +82,7 @@ async def following(stack, metadata) -> Following:
     return Following(call)
 
 
-async def test_what_is_open_ends_with_the_membership(stack) -> None:
+async def test_what_is_open_ends_with_the_membership(stack: Stack) -> None:
     acting, team_key = await member(stack, account_pb2.MEMBER_ROLE_DEVELOPER)
     theirs, other = await following(stack, acting), await following(stack, team_key)
     await AccountsStub(stack.channel).RemoveMember(
@@ -99,7 +100,7 @@ async def test_what_is_open_ends_with_the_membership(stack) -> None:
         each.call.cancel()
 
 
-async def test_what_is_open_ends_with_the_role(stack) -> None:
+async def test_what_is_open_ends_with_the_role(stack: Stack) -> None:
     acting, _ = await member(stack, account_pb2.MEMBER_ROLE_DEVELOPER)
     theirs = await following(stack, acting)
     await set_role(stack, account_pb2.MEMBER_ROLE_DEVELOPER)

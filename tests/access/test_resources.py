@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ from fal_server.live.dispatch import NOWHERE, RoutedApp
 from tests.access.test_both_wires import client_of, everything, guard_of
 from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
+from tests.grpc.conftest import Stack
 
 HELLO, DEV = AppId.parse(LOCAL, "hello"), AppId.parse(LOCAL, "hello--dev")
 
@@ -60,14 +62,14 @@ def test_permissions_name_their_app() -> None:
     assert set(APP_OF_REQUEST) <= set(METHOD_PERMISSIONS)
 
 
-async def key_for(stack, **part: str) -> tuple[tuple[str, str], ...]:
+async def key_for(stack: Stack, **part: Any) -> tuple[tuple[str, str], ...]:
     if (environment := part.get("for_environment", "main")) != "main":
         await stack.environments.create(SCOPE, environment)
     key_id, secret = await stack.keys.create(None, preset="FULL", **part)
     return (("auth-key-id", key_id), ("auth-key", secret))
 
 
-async def test_such_a_key_calls_its_app_alone(stack) -> None:
+async def test_such_a_key_calls_its_app_alone(stack: Stack) -> None:
     (_, key_id), (_, secret) = await key_for(stack, for_app="hello")
     caller = await stack.access.authenticate(key_id, secret)
     require_app(caller, HELLO)
@@ -78,7 +80,7 @@ async def test_such_a_key_calls_its_app_alone(stack) -> None:
         await stack.keys.create(caller, preset="API")
 
 
-async def test_every_method_without_the_name_of_its_app_is_refused(stack) -> None:
+async def test_every_method_without_the_name_of_its_app_is_refused(stack: Stack) -> None:
     for part in ({"for_app": "hello"}, {"for_environment": "dev"}):
         metadata = await key_for(stack, **part)
         for service in SERVICES:
@@ -119,7 +121,7 @@ async def test_every_method_without_the_name_of_its_app_is_refused(stack) -> Non
         ({"for_app": "hello"}, "ListApplications", revision_pb2.ListApplicationsRequest(application_name="x"), False),
     ],
 )
-async def test_a_request_about_another_app_is_refused(stack, part, name, request_, allowed) -> None:
+async def test_a_request_about_another_app_is_refused(stack: Stack, part, name, request_, allowed) -> None:
     metadata = await key_for(stack, **part)
     method = next(method for service in SERVICES for method in service.methods if method.name == name)
     refusals = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND)
@@ -131,7 +133,7 @@ async def test_a_request_about_another_app_is_refused(stack, part, name, request
     assert refused is not allowed
 
 
-async def test_routes_about_another_app_or_the_account_are_refused(stack) -> None:
+async def test_routes_about_another_app_or_the_account_are_refused(stack: Stack) -> None:
     (_, key_id), (_, secret) = await key_for(stack, for_app="hello")
     headers = {"authorization": f"Key {key_id}:{secret}"}
     rest, *_ = everything(stack)
@@ -151,7 +153,7 @@ async def test_routes_about_another_app_or_the_account_are_refused(stack) -> Non
         assert (await client.get("/applications/local/hello/queue", headers=headers)).status_code not in (401, 403, 404)
 
 
-async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_app(stack) -> None:
+async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_app(stack: Stack) -> None:
     guard, app = guard_of(stack), replace(NOWHERE, app_id=HELLO)
     elsewhere = replace(NOWHERE, app_id=AppId.parse(AccountId("another"), "hello"))
 
@@ -160,13 +162,14 @@ async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_ap
 
     await stack.environments.create(SCOPE, "dev")
     maker = await stack.keys.create(None, preset="API")
-    for options, here, there in (
+    seen: list[tuple[dict[str, Any], bool, bool]] = [
         ({"preset": "API"}, True, True),
         ({"preset": "API", "for_app": "hello"}, True, False),
         ({"preset": "API", "for_app": "other"}, False, False),
         ({"preset": "API", "for_environment": "dev"}, False, False),
         ({"permissions": ["serverless:files:read"]}, False, False),
-    ):
+    ]
+    for options, here, there in seen:
         key = await stack.keys.create(None, **options)
         assert (await sees(key, app), await sees(key, elsewhere)) == (here, there), options
     assert await sees(maker, elsewhere)
@@ -174,7 +177,7 @@ async def test_what_a_key_made_at_a_public_app_is_seen_by_keys_that_reach_the_ap
     assert await guard.is_of(None, None, app)
 
 
-async def test_the_key_says_what_it_is_for(stack) -> None:
+async def test_the_key_says_what_it_is_for(stack: Stack) -> None:
     await stack.environments.create(SCOPE, "dev")
     created = await stack.keys.create(None, preset="API", for_app="hello", for_environment="dev")
     [listed] = [key for key in await stack.keys.list(await scope_of(stack)) if key.key_id == created[0]]
@@ -187,10 +190,10 @@ async def test_the_key_says_what_it_is_for(stack) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"preset": "API"}, {"permissions": ["serverless:apps:run"]}])
-async def test_an_empty_app_is_refused_and_widens_no_key(stack, asked) -> None:
+async def test_an_empty_app_is_refused_and_widens_no_key(stack: Stack, asked) -> None:
     with pytest.raises(InvalidArgument, match="for_app is empty: name the app"):
         await stack.keys.create(None, for_app="", **asked)
 
 
-async def scope_of(stack):
+async def scope_of(stack: Stack):
     return (await stack.access.authenticate(*stack.admin)).scope

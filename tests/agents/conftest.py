@@ -6,12 +6,13 @@ import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
 
 from tests.support.controller import BIN, Controller, running
 
@@ -41,7 +42,7 @@ class ToolAnswer:
     failed: bool
 
     @property
-    def result(self) -> object:
+    def result(self) -> Any:
         """The result, unless it is an error."""
         assert not self.failed, self.text
         return json.loads(self.text)["result"]
@@ -61,6 +62,7 @@ class Tools:
         """Call a tool."""
         answer = await self.client.call_tool(tool, arguments)
         (content,) = answer.content
+        assert isinstance(content, TextContent)
         return ToolAnswer(text=content.text, failed=bool(answer.is_error))
 
 

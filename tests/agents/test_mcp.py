@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -55,6 +56,7 @@ async def test_the_published_names_are_there_and_say_that_they_only_read(control
         found = {tool.name: tool for tool in (await tools.client.list_tools()).tools}
     assert set(found) == PUBLISHED | ACTING
     for name, tool in found.items():
+        assert tool.annotations is not None, name
         assert tool.annotations.read_only_hint == (name in PUBLISHED), name
         assert tool.description, name
 

@@ -27,7 +27,7 @@ from fal.distributed.utils import (
 class Adder(DistributedWorker):
     """Returns what it was given; fails, ends or draws on request."""
 
-    async def setup(self, base: int = 0, fails: int = -1) -> None:  # type: ignore[override]  # narrower
+    async def setup(self, base: int = 0, fails: int = -1) -> None:
         self.base = base
         if self.rank == fails:
             raise ValueError("no weights")

@@ -246,7 +246,7 @@ def test_isolated_is_the_older_name_of_function():
 
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        fal.nothing  # noqa: B018
+        fal.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ImportError, match="not part of this package"):
         from fal.toolkit import NothingOfThisName  # noqa: F401
 

@@ -8,6 +8,7 @@ import logging
 import logging.config
 from collections.abc import Generator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ class Lines(io.StringIO):
     def __init__(self) -> None:
         super().__init__()
         self.entries: list[tuple[str, str]] = []
-        self.buffer = SimpleNamespace(write_entry=lambda text, letter: self.entries.append((text, letter)))
+        self.buffer: Any = SimpleNamespace(write_entry=lambda text, letter: self.entries.append((text, letter)))
 
 
 @contextlib.contextmanager

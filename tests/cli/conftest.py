@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import grpc
 import pytest
@@ -58,7 +59,7 @@ class Controller:
         )
 
     def _handler(self, name: str, *, stream: bool) -> Callable[[object, grpc.ServicerContext], object]:
-        def answer(request, context):
+        def answer(request, context) -> Any:
             self.metadata = dict(context.invocation_metadata())
             if hasattr(request, "DESCRIPTOR"):
                 self.asked.append((name, request))

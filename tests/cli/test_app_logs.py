@@ -42,7 +42,9 @@ def test_each_line_begins_with_its_runner(two_runners, capsys):
 def test_each_runner_has_a_color(two_runners, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(["app", "log", "hello"]) == 0
-    colors = [re.match(r"\x1b\[(\d+)m", line)[1] for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    colors = [found[1] for line in lines if (found := re.match(r"\x1b\[(\d+)m", line))]
+    assert len(colors) == len(lines)
     assert colors[0] == colors[2]
     assert len(set(colors)) == 3
 

@@ -16,6 +16,7 @@ import tomlkit
 import yaml
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -317,7 +318,7 @@ def _scalar(field: FieldDescriptor, depth: int) -> st.SearchStrategy[object] | N
         return TEXTS
     if field.type == FieldDescriptor.TYPE_BOOL:
         return st.booleans()
-    if field.type == FieldDescriptor.TYPE_ENUM:
+    if field.enum_type is not None:
         return st.sampled_from([value.number for value in field.enum_type.values])
     if field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
         return st.floats(0, 1e6)
@@ -329,7 +330,7 @@ def _scalar(field: FieldDescriptor, depth: int) -> st.SearchStrategy[object] | N
         return st.datetimes(datetime(2000, 1, 1), datetime(2020, 1, 1)).map(_timestamp)  # noqa: DTZ001
     if not depth or field.message_type.full_name.startswith("google."):
         return None
-    return filled_messages(field.message_type._concrete_class, depth - 1)
+    return filled_messages(GetMessageClass(field.message_type), depth - 1)
 
 
 def _timestamp(at: datetime) -> Timestamp:

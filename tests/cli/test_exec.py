@@ -167,6 +167,8 @@ def test_a_reader_that_goes_away_is_no_error(controller):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     assert process.stdout.read(10) == b"y\n" * 5
     process.stdout.close()
     assert process.stderr.read() == b""

@@ -184,7 +184,7 @@ def test_names_are_completed():
     parser = build_parser(["node", "drain"])
     command = parser
     for word in ("node", "drain"):
-        (commands,) = (action for action in command._actions if action.choices and word in action.choices)
-        command = commands.choices[word]
+        (choices,) = (action.choices for action in command._actions if isinstance(action.choices, dict))
+        command = choices[word]
     (action,) = (action for action in command._actions if action.dest == "name")
     assert vars(action)["completer"](prefix="box3") == ["box3-1"]

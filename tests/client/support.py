@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
@@ -82,7 +83,7 @@ class FakeController:
     def _handler(self, path: str, method) -> grpc.RpcMethodHandler:
         request_class, answer_class = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
-        def answer(given, context):
+        def answer(given, context) -> Any:
             incoming: list[object] = []
             call = Call(path, incoming, dict(context.invocation_metadata()), context.time_remaining())
             self.calls.append(call)
@@ -168,7 +169,7 @@ def aborting(code: grpc.StatusCode, details: str = "no", *, times: int | None = 
     """Return an answer that refuses, always or the first `times` times."""
     left = [times]
 
-    def answer(request, context):
+    def answer(request, context) -> Any:
         if left[0] is None or left[0] > 0:
             if left[0] is not None:
                 left[0] -= 1

@@ -167,7 +167,7 @@ def test_a_runner_read_late_is_like_any_other_object():
     assert dataclasses.replace(runner.runner_info(message), alias="b").alias == "b"
     assert json.loads(json.dumps(info.external_metadata)) == info.external_metadata
     with pytest.raises(AttributeError, match="nope"):
-        _ = info.nope
+        _ = info.nope  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(dataclasses.FrozenInstanceError):
         info.alias = "x"  # type: ignore[misc]
     assert not hasattr(info, "__dict__")

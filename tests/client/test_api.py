@@ -31,6 +31,7 @@ from fal.api import (
     SecretsNamespace,
     SyncServerlessClient,
 )
+from fal_grpc.credentials import KeyCredentials
 from fal_grpc.errors import ArgumentError, ClientClosedError, ConfigError, MissingCredentialsError, NotFoundError
 from fal_grpc.v1 import app_pb2, key_pb2, revision_pb2, runner_pb2
 from tests.client.support import HANG_SECONDS, aborting
@@ -305,6 +306,7 @@ def test_its_repr_has_no_secret(fake):
     assert "hidden-secret" not in repr(client) + repr(client.settings) + repr(client._credentials)
     assert client._grpc_host == fake.host
     assert client._rest_url == f"http://{fake.host}"
+    assert isinstance(client._credentials, KeyCredentials)
     assert client._credentials.key_id == "key-id"
     client.close()
 

@@ -74,6 +74,7 @@ def test_input_after_attaching_goes_on_where_the_command_is():
     buffer.add(b"typed")
     buffer.resume_at(100)
     message = buffer.sending().next()
+    assert message is not None
     assert (message.offset, message.data) == (100, b"typed")
 
 

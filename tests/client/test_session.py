@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -74,7 +74,7 @@ def echo(requests, context):
 
 
 def sent(fake: FakeController) -> list[runner_pb2.ShellRunnerInput]:
-    return fake.calls[0].requests
+    return cast("list[runner_pb2.ShellRunnerInput]", fake.calls[0].requests)
 
 
 def test_a_command_without_input(session, fake):

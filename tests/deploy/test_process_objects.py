@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,13 @@ def written(place, text: str) -> str:
     return str(place / "app.py")
 
 
-def answer(place, definition: bytes) -> object:
+def pickled(place: Path, source: str) -> bytes:
+    function = prepare(written(place, source)).function
+    assert function is not None
+    return function.pickle()
+
+
+def answer(place, definition: bytes) -> Any:
     """Return the function's result in a process with another environment."""
     (place / "definition").write_bytes(definition)
     code = "import json, pickle; print(json.dumps(pickle.load(open('definition', 'rb'))()))"
@@ -83,7 +91,7 @@ HOLDERS = {
 @pytest.mark.parametrize(("top", "use"), HOLDERS.values(), ids=HOLDERS)
 def test_the_environment_is_the_runners(place, top, use):
     source = f"import fal\n{top}\n\n@fal.function()\ndef run():\n    return dict({use})\n"
-    definition = prepare(written(place, source)).function.pickle()
+    definition = pickled(place, source)
     assert PRIVATE.encode() not in definition
     found = answer(place, definition)
     assert found["RUNNER_ONLY"] == "of the runner"
@@ -104,7 +112,7 @@ def run():
     same = [argv is sys.argv, path is sys.path, stdin is sys.stdin, stdout is sys.stdout, stderr is sys.stderr]
     return [*same, modules is sys.modules, orig_argv is sys.orig_argv, handler.stream is sys.stderr]
 """
-    assert answer(place, prepare(written(place, source)).function.pickle()) == [True] * 8
+    assert answer(place, pickled(place, source)) == [True] * 8
 
 
 @pytest.mark.parametrize(
@@ -124,4 +132,4 @@ def test_a_copied_secret_is_refused_by_name(place, top, words):
     name = "KEY" if "KEY =" in top else "KEPT"
     source = f"import fal\n{top}\n\n@fal.function()\ndef run():\n    return str({name})\n"
     with pytest.raises(SerializationError, match=words):
-        prepare(written(place, source)).function.pickle()
+        pickled(place, source)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fal.app.health import HealthCheckConfig
@@ -67,7 +69,8 @@ def test_code_goes_before_the_entry_and_the_entry_before_defaults(project):
     assert app.options["max_concurrency"] == 3  # the class sets it
     assert app.options["keep_alive"] == 77  # the class only has the default
     assert app.options["machine_type"] == "L"
-    assert app.options["requirements"][0] == "q"
+    requirements: Any = app.options["requirements"]
+    assert requirements[0] == "q"
     assert app.exposed_port == 8123
     assert prepare("one", app_name="given", auth="public").app_name == "given"
 
@@ -98,7 +101,8 @@ def test_a_dockerfile(project):
     (place / "data").write_text("d")
     app = prepare("img")
     assert app.kind == "container"
-    assert app.options["image"]["docker_context_dir"] == str(place)
+    image: Any = app.options["image"]
+    assert image["docker_context_dir"] == str(place)
     assert [file.relative_path for file in app.files] == ["data"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,9 @@ def test_a_container(app):
     [environment] = request.environments
     assert environment.kind == "container"
     assert set(environment.configuration) == {"image", "python_version", "requirements", "resolver"}
-    assert environment.configuration["image"]["secrets"] == {"S": "v"}
+    image: Any = environment.configuration["image"]
+    assert image["secrets"] == {"S": "v"}
+    assert request.function is not None
     assert b"'v'" not in request.function.definition
     assert "'v'" not in repr(request)
 
@@ -183,7 +186,8 @@ def test_a_served_function(app):
     assert request.machine == MachineRequirements(
         machine_types=("M",), keep_alive=10, exposed_port=8080, metrics_port=9090, scheduler_options={}
     )
-    assert [*request.metadata["openapi"]["paths"]] == ["/"]
+    openapi: Any = request.metadata["openapi"]
+    assert [*openapi["paths"]] == ["/"]
 
 
 def test_a_function_that_serves_nothing(app):

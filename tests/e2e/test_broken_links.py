@@ -69,6 +69,7 @@ def test_a_link_that_stays_broken_says_what_is_known_and_how_to_see_it(controlle
     size = measured(controller)["to the client"]
     # Everything but the end of the last answer arrives, each time. A deploy may send less than the measured one: HTTP/2
     # acknowledges and pings by its own clock. Then it comes through, and the next cut is earlier.
+    broken: DeployError | None = None
     for missing in (40, 80, 160, 320):
         before = revisions(controller)
         always = Cutter(controller.port, at=("to the client", size - missing), most_cuts=100)
@@ -78,6 +79,7 @@ def test_a_link_that_stays_broken_says_what_is_known_and_how_to_see_it(controlle
             except DeployError as error:
                 broken = error
                 break
+    assert broken is not None, "every deploy came through"
     with told as raised:
         raise broken
     (added,) = revisions(controller) - before

@@ -16,6 +16,7 @@ import pytest
 from fal_grpc.adapter.execs import ExecSpec
 from fal_grpc.adapter.runner import RunnerState
 from fal_grpc.errors import AbortedError, DeadlineExceededError, NotFoundError
+from fal_grpc.exec_session import ExecSession
 from tests.support.controller import BIN, ROOT
 from tests.support.place import Place, entered
 from tests.support.waiting import until
@@ -86,6 +87,7 @@ def test_a_client_that_vanishes_hangs_its_command_up_unless_it_is_kept(place: Pl
     spec = ExecSpec(runner_id=place.runner_id, command=command, keep=keep, linger_seconds=0.2)
     with place.wire() as wire:
         session = wire.start_exec(spec, interactive=True)
+        assert isinstance(session, ExecSession)
         pid = int(next(iter(session)).data)
     # Closing the channel, like the death of a machine, does not notify the command.
     if not keep:
@@ -224,6 +226,7 @@ def test_what_was_dropped_is_told(place: Place) -> None:
 def test_the_newest_reader_takes_over(place: Place) -> None:
     with place.sdk() as sdk:
         first = sdk.runners.exec_stream(place.runner_id, ["cat"], interactive=True)
+        assert isinstance(first, ExecSession)
         first.send(b"one")
         outputs = iter(first)
         assert next(outputs).data == b"one"

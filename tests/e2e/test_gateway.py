@@ -124,7 +124,7 @@ def test_what_becomes_of_an_answer(app: App, row: Row) -> None:
         return
     with SyncServerlessClient(host=app.controller.host, api_key=app.controller.key) as client:
         until(lambda: client.runners.get(runner_id).state is RunnerState.TERMINATED, "the runner ends")
-        assert row.ends in client.runners.get(runner_id).external_metadata["reason"]
+        assert row.ends in str(client.runners.get(runner_id).external_metadata["reason"])
 
 
 def test_a_request_that_takes_too_long_and_one_that_never_begins(app: App, tmp_path: Path) -> None:

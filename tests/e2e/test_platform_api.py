@@ -169,7 +169,7 @@ def test_the_queue_is_counted_and_flushed_once_a_key(api: Api) -> None:
 
 
 def test_events_tell_what_happened_and_by_which_key(api: Api) -> None:
-    def of(categories: str) -> list[dict[str, object]]:
+    def of(categories: str) -> list[dict[str, Any]]:
         return api.of_app("GET events", f"?category={categories}&limit=1000").json()["events"]
 
     deploys, changes = of("deployment_started,deployment_ended"), of("config_changed")

@@ -58,6 +58,7 @@ class Forwarding:
         command = [str(BIN / "fal"), "runners", "port-forward", place.runner_id, *ports]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=place.controller.environment, **pipes)
+        assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in ports or [""]]
         self.ports = [int(line.split()[0].rpartition(":")[2]) for line in lines]
 

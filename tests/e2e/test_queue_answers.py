@@ -86,6 +86,6 @@ def test_what_becomes_of_a_queued_requests_answer(app: Controller, row: Row) -> 
     with SyncServerlessClient(host=app.host, api_key=app.key) as client:
         if row.ends:
             until(lambda: client.runners.get(about["runner_id"]).state is RunnerState.TERMINATED, "the runner ends")
-            assert row.ends in client.runners.get(about["runner_id"]).external_metadata["reason"]
+            assert row.ends in str(client.runners.get(about["runner_id"]).external_metadata["reason"])
         else:
             assert client.runners.get(about["runner_id"]).state in (RunnerState.IDLE, RunnerState.RUNNING)

@@ -267,7 +267,7 @@ MAKES_ITS_OWN = {"CreateDrain", "CreateEnvironment", "CreateNotice", "CreateUser
 
 
 def _selectors(ids: Ids) -> list[dict[str, object]]:
-    of_app = {"app": {"app": ids.app}}
+    of_app: dict[str, object] = {"app": {"app": ids.app}}
     return [{"runner_id": ids.runner}, of_app, {"runner_id": ids.runner, "request_id": ids.request}]
 
 

@@ -152,6 +152,7 @@ def test_the_bounds_of_version_2_are_written_for_the_worker_alone(tmp_path: Path
     values = {name: (worker / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.weight")}
     bytes_ = str(128 * 1024 * 1024)
     assert values == {"memory.max": bytes_, "memory.swap.max": "0", "pids.max": "40", "cpu.weight": "50"}
+    assert made.shim is not None
     assert (made.shim / "memory.max").read_text() == "max"
     assert (directory / "cgroup").read_text().splitlines() == [str(worker), str(made.shim), str(worker.parent)]
     assert (tmp_path / "control-groups").read_text() == f"{base}\n"

@@ -171,7 +171,7 @@ async def test_files_are_there_and_importable(rig: Any) -> None:
     def app() -> None:
         from pathlib import Path
 
-        from greeting import TEXT  # type: ignore[import-not-found]
+        from greeting import TEXT
 
         print(TEXT, Path("data/words.txt").read_text())
 

@@ -160,7 +160,9 @@ def of_process(pid: int, what: str) -> bytes:
 async def test_one_that_died_is_no_obstacle(warm: Any, who: str) -> None:
     await warm.run(import_these())
     waiting = await warm.worker()
-    shim = process_info(waiting).parent
+    info = process_info(waiting)
+    assert info is not None
+    shim = info.parent
     handle = os.pidfd_open(waiting)
     os.kill(waiting if who == "worker" else shim, signal.SIGKILL)
     await ended(handle)

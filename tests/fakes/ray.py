@@ -37,7 +37,7 @@ class FakeRay:
     away: str = ""
     orders: list[Mapping[str, Any]] = field(default_factory=list)
     closed: bool = False
-    told: dict[str, Mapping[str, object]] | None = None
+    told: Mapping[str, Mapping[str, object]] | None = None
     about: Mapping[str, object] = field(default_factory=lambda: {"version": "2.60.0", "authenticated": True})
 
     async def obey(self, order: Mapping[str, Any]) -> Mapping[str, object]:

@@ -15,6 +15,7 @@ from fal_grpc.v1.environment_pb2 import ListEnvironmentsRequest
 from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
 from fal_server.access.permissions import PRESETS, covers
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from tests.grpc.conftest import Stack
 
 ZEROS = bytes(55 * 1024 * 1024)
 DATA, HEADERS, SETTINGS = 0, 1, 4
@@ -82,13 +83,13 @@ def forget_peak() -> None:
 
 
 @pytest.mark.parametrize("path", ["/fal.v1.Runners/ListRunners", "/controller.IsolateController/ShellRunner"])
-async def test_a_call_without_a_key_is_refused_before_it_has_sent_a_message(stack, path) -> None:
+async def test_a_call_without_a_key_is_refused_before_it_has_sent_a_message(stack: Stack, path) -> None:
     stream = await Stream.open(stack.port, path)
     assert b"the call has no key" in await stream.answer()
     await stream.close()
 
 
-async def test_a_call_without_the_permission_is_refused_before_it_has_sent_a_message(stack) -> None:
+async def test_a_call_without_the_permission_is_refused_before_it_has_sent_a_message(stack: Stack) -> None:
     key = [(b"auth-key-id", stack.api[0].encode()), (b"auth-key", stack.api[1].encode())]
     stream = await Stream.open(stack.port, "/fal.v1.Runners/ListRunners", *key)
     assert b"serverless:runners:read" in await stream.answer()
@@ -100,7 +101,7 @@ async def test_a_call_without_the_permission_is_refused_before_it_has_sent_a_mes
     ["/fal.v1.Runners/ListRunners", "/fal.v1.Runners/ShellRunner", "/grpc.health.v1.Health/Check",
      "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"],
 )  # fmt: skip
-async def test_six_calls_of_zeros_take_no_memory(stack, path) -> None:
+async def test_six_calls_of_zeros_take_no_memory(stack: Stack, path) -> None:
     bomb = gzip.compress(ZEROS)
     forget_peak()
     before = peak_bytes()
@@ -113,7 +114,7 @@ async def test_six_calls_of_zeros_take_no_memory(stack, path) -> None:
     assert peak_bytes() - before < len(ZEROS) / 2
 
 
-async def test_a_key_does_not_allow_compression_either(stack) -> None:
+async def test_a_key_does_not_allow_compression_either(stack: Stack) -> None:
     key = [(name.encode(), value.encode()) for name, value in stack.metadata]
     stream = await Stream.open(stack.port, "/fal.v1.Runners/ListRunners", *key, (b"grpc-encoding", b"gzip"))
     stream.send_message(gzip.compress(b""), compressed=True)
@@ -121,7 +122,7 @@ async def test_a_key_does_not_allow_compression_either(stack) -> None:
     await stream.close()
 
 
-async def test_metadata_has_a_limit(stack) -> None:
+async def test_metadata_has_a_limit(stack: Stack) -> None:
     call = EnvironmentsStub(stack.channel).ListEnvironments
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(ListEnvironmentsRequest(), metadata=(*stack.metadata, ("x-long", "v" * 40_000)))

@@ -24,6 +24,7 @@ from fal_server.grpc.runners import STATES, runner_info
 from fal_server.live.runner_view import RequestLease, RunnerView
 from fal_server.services.views import RevisionView
 from tests.fakes.domain import make_runner
+from tests.grpc.conftest import Stack
 
 SCALING = Scaling(
     keep_alive=1,
@@ -61,7 +62,7 @@ def plain(message) -> dict[str, object]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-async def test_an_app_shows_all_its_settings(stack) -> None:
+async def test_an_app_shows_all_its_settings(stack: Stack) -> None:
     stack.apps.add(scaling=SCALING, auth_mode=AuthMode.SHARED, next_revision_id="rev-2")
     stack.apps.add("plain")
     stack.apps.add("other--staging", environment="staging")
@@ -80,7 +81,7 @@ async def test_an_app_shows_all_its_settings(stack) -> None:
     assert [each.alias for each in there.aliases] == ["other--staging"]
 
 
-async def test_a_revision_shows_all_its_settings(stack) -> None:
+async def test_a_revision_shows_all_its_settings(stack: Stack) -> None:
     revision = Revision(
         account=LOCAL,
         revision_id="rev-1",
@@ -103,14 +104,14 @@ async def test_a_revision_shows_all_its_settings(stack) -> None:
     ]
 
 
-async def test_an_empty_region_means_any(stack) -> None:
+async def test_an_empty_region_means_any(stack: Stack) -> None:
     stack.apps.add()
     request = app_pb2.UpdateApplicationRequest(application_name="hello", valid_regions=[""])
     await AppsStub(stack.channel).UpdateApplication(request, metadata=stack.metadata)
     assert stack.apps.calls == [("hello", "main", {"regions": ()})]
 
 
-async def test_only_what_is_set_is_changed_and_zero_is_a_value(stack) -> None:
+async def test_only_what_is_set_is_changed_and_zero_is_a_value(stack: Stack) -> None:
     stack.apps.add()
     request = app_pb2.UpdateApplicationRequest(
         application_name="hello",
@@ -137,7 +138,7 @@ async def test_only_what_is_set_is_changed_and_zero_is_a_value(stack) -> None:
     assert (answer.alias_info.keep_alive, answer.alias_info.scaling_delay_seconds) == (0, 30)
 
 
-async def test_an_app_is_moved_rolled_out_and_deleted(stack) -> None:
+async def test_an_app_is_moved_rolled_out_and_deleted(stack: Stack) -> None:
     stack.apps.add()
     apps = AppsStub(stack.channel)
     plainly = app_pb2.SetAliasRequest(alias="hello", revision="rev-2")
@@ -161,7 +162,7 @@ async def test_an_app_is_moved_rolled_out_and_deleted(stack) -> None:
     assert gone.revision == "rev-3"
 
 
-async def test_a_runner_shows_what_is_true_of_it(stack) -> None:
+async def test_a_runner_shows_what_is_true_of_it(stack: Stack) -> None:
     now = stack.clock.now()
     stack.runners.add(
         stack.runner("idle", reason="because", ready_at=now, node="here"),
@@ -214,7 +215,7 @@ async def test_a_runner_shows_what_is_true_of_it(stack) -> None:
     assert one.runner == listed.runners[1]
 
 
-async def test_runners_come_in_pages_to_who_asks_for_them(stack) -> None:
+async def test_runners_come_in_pages_to_who_asks_for_them(stack: Stack) -> None:
     for number in range(3):
         stack.runners.add(stack.runner(f"r{number}"))
     runners = RunnersStub(stack.channel)
@@ -232,7 +233,7 @@ async def test_runners_come_in_pages_to_who_asks_for_them(stack) -> None:
     assert not whole.HasField("next_page_token")
 
 
-async def test_which_runners_are_asked_for(stack) -> None:
+async def test_which_runners_are_asked_for(stack: Stack) -> None:
     stack.runners.add(stack.runner())
     runners = RunnersStub(stack.channel)
     since = Timestamp(seconds=1_700_000_000, nanos=5000)
@@ -289,7 +290,7 @@ def test_whether_another_takes_its_place(runner_, changes, shown) -> None:
     assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view, {}).replacement) == shown
 
 
-async def test_one_runner_comes_with_what_it_went_through(stack) -> None:
+async def test_one_runner_comes_with_what_it_went_through(stack: Stack) -> None:
     runners = RunnersStub(stack.channel)
     moves = [
         (RunnerState.PENDING, "1 requests"),
@@ -313,7 +314,7 @@ async def test_one_runner_comes_with_what_it_went_through(stack) -> None:
     assert (got.start_phases.environment, got.start_phases.first_byte) == (0.25, None)
 
 
-async def test_an_app_is_explained(stack) -> None:
+async def test_an_app_is_explained(stack: Stack) -> None:
     apps = AppsStub(stack.channel)
     explained = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=stack.metadata)
     assert (explained.load.in_flight, explained.load.queued, explained.load.eligible) == (3, 2, 1)
@@ -325,7 +326,7 @@ async def test_an_app_is_explained(stack) -> None:
     assert explained.lack.startswith("no machine is in a region that the app allows (us-west)")
 
 
-async def test_a_load_is_simulated(stack) -> None:
+async def test_a_load_is_simulated(stack: Stack) -> None:
     apps = AppsStub(stack.channel)
     arrivals = [app_pb2.SimulatedArrival(at_seconds=i, duration_seconds=5) for i in range(20)]
     simulated = await apps.SimulateApp(

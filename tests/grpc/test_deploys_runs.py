@@ -19,6 +19,7 @@ from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Hea
 from fal_server.core.scaling import Scaling
 from fal_server.ports import RunResult
 from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, RunEnded, RunStarted, Urls
+from tests.grpc.conftest import Stack
 
 URLS = Urls(playground="http://h/p", run="http://h/r", queue="http://h/q", ws="ws://h", log="http://h/l")
 Status = run_pb2.HostedRunStatus
@@ -64,7 +65,7 @@ async def all_of(stream) -> list:
     return [message async for message in stream]
 
 
-async def test_a_build_names_its_environment_in_every_message(stack) -> None:
+async def test_a_build_names_its_environment_in_every_message(stack: Stack) -> None:
     stack.deploys.steps = [
         stack.line("b", 1, "Collecting", source=LogSource.BUILD),
         Built(env_id="built"),
@@ -104,14 +105,14 @@ async def test_a_build_names_its_environment_in_every_message(stack) -> None:
     assert type(code.environments[0].configuration["workers"]) is int
 
 
-async def test_a_failed_build_says_why(stack) -> None:
+async def test_a_failed_build_says_why(stack: Stack) -> None:
     stack.deploys.steps = [FailedPrecondition("No matching distribution found for nothing==9")]
     request = revision_pb2.BuildEnvironmentRequest(environments=[VENV])
     with pytest.raises(grpc.aio.AioRpcError, match="No matching distribution"):
         await all_of(RevisionsStub(stack.channel).BuildEnvironment(request, metadata=stack.metadata))
 
 
-async def test_a_deploy_is_handed_over_whole(stack) -> None:
+async def test_a_deploy_is_handed_over_whole(stack: Stack) -> None:
     now = stack.clock.now()
     app = App(
         account=LOCAL,
@@ -212,7 +213,7 @@ async def test_a_deploy_is_handed_over_whole(stack) -> None:
     ]
 
 
-async def test_what_is_left_out_of_a_deploy_stays_open(stack) -> None:
+async def test_what_is_left_out_of_a_deploy_stays_open(stack: Stack) -> None:
     request = revision_pb2.RegisterApplicationRequest(
         entrypoint="pkg.mod:Thing.run",
         max_concurrency=4,
@@ -232,20 +233,20 @@ async def test_what_is_left_out_of_a_deploy_stays_open(stack) -> None:
     ]
 
 
-async def test_an_image_needs_no_callable(stack) -> None:
+async def test_an_image_needs_no_callable(stack: Stack) -> None:
     image = run_pb2.EnvironmentDefinition(kind="container")
     request = revision_pb2.RegisterApplicationRequest(environments=[image])
     await all_of(RevisionsStub(stack.channel).RegisterApplication(request, metadata=stack.metadata))
     assert stack.deploys.asked[0].code.function is None
 
 
-async def run(stack, *steps: object) -> list[run_pb2.HostedRunResult]:
+async def run(stack: Stack, *steps: object) -> list[run_pb2.HostedRunResult]:
     stack.runs.steps = list(steps)
     request = run_pb2.HostedRun(function=FUNCTION, environments=[VENV], auth_mode=app_pb2.PUBLIC)
     return await all_of(RunsStub(stack.channel).Run(request, metadata=stack.metadata))
 
 
-async def test_a_run_is_in_progress_and_then_has_its_value(stack) -> None:
+async def test_a_run_is_in_progress_and_then_has_its_value(stack: Stack) -> None:
     messages = await run(
         stack,
         stack.line("b", 1, "building", source=LogSource.BUILD),
@@ -264,7 +265,7 @@ async def test_a_run_is_in_progress_and_then_has_its_value(stack) -> None:
     assert stack.runs.closed == 1
 
 
-async def test_code_that_raises_was_run_successfully(stack) -> None:
+async def test_code_that_raises_was_run_successfully(stack: Stack) -> None:
     raised = RunResult(
         method="cloudpickle",
         definition=b"e",
@@ -284,14 +285,14 @@ async def test_code_that_raises_was_run_successfully(stack) -> None:
     )
 
 
-async def test_a_run_without_a_result_says_why(stack) -> None:
+async def test_a_run_without_a_result_says_why(stack: Stack) -> None:
     [last] = await run(stack, RunEnded(run_id="r", result=None, reason="killed: out of memory"))
     assert last.status.state == Status.INTERNAL_FAILURE
     assert [log.message for log in last.logs] == ["killed: out of memory"]
     assert not last.HasField("return_value")
 
 
-async def test_a_caller_that_hangs_up_ends_the_run(stack) -> None:
+async def test_a_caller_that_hangs_up_ends_the_run(stack: Stack) -> None:
     ended = asyncio.Event()
 
     async def endless() -> None:

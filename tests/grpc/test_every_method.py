@@ -12,6 +12,7 @@ from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.permissions import ANY_KEY, METHOD_PERMISSIONS
 from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
+from tests.grpc.conftest import Stack
 from tests.support import contract
 
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -45,7 +46,7 @@ def test_no_two_services_have_a_method_of_one_name() -> None:
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["fal.v1", "controller"])
-async def test_who_may_call(stack, second) -> None:
+async def test_who_may_call(stack: Stack, second) -> None:
     key_id, secret = stack.admin
     revoked = await stack.keys.create(None, preset="FULL")
     await stack.access.authenticate(*revoked)
@@ -73,7 +74,7 @@ async def test_who_may_call(stack, second) -> None:
                 assert status is expected, (method.name, metadata, message)
 
 
-async def test_one_permission_is_enough_and_needed(stack) -> None:
+async def test_one_permission_is_enough_and_needed(stack: Stack) -> None:
     for method in METHODS:
         needed = METHOD_PERMISSIONS[method.full_name]
         if needed == ANY_KEY:
@@ -88,7 +89,7 @@ async def test_one_permission_is_enough_and_needed(stack) -> None:
         assert needed in message
 
 
-async def test_both_names_answer_alike(stack) -> None:
+async def test_both_names_answer_alike(stack: Stack) -> None:
     for method in METHODS:
         data = b"\xff" if method.name == "CreateUserKey" else None  # no two keys are alike
         first = await call(stack.channel, method, stack.metadata, data=data)
@@ -96,7 +97,7 @@ async def test_both_names_answer_alike(stack) -> None:
         assert first == second, method.name
 
 
-async def test_bytes_that_are_no_request(stack) -> None:
+async def test_bytes_that_are_no_request(stack: Stack) -> None:
     for method in METHODS:
         code, message, _ = await call(stack.channel, method, stack.metadata, data=b"\xff\xff\xff")
         if method.name == "InteractiveRun":
@@ -106,7 +107,7 @@ async def test_bytes_that_are_no_request(stack) -> None:
             assert method.input_type.full_name in message
 
 
-async def test_without_a_key_the_bytes_are_not_even_read(stack) -> None:
+async def test_without_a_key_the_bytes_are_not_even_read(stack: Stack) -> None:
     for method in METHODS:
         code, _, _ = await call(stack.channel, method, (), data=b"\xff\xff\xff")
         assert code is UNAUTHENTICATED, method.name

@@ -16,12 +16,13 @@ from fal_grpc.v1.log_pb2_grpc import LogsStub
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.runners import RunnerState
 from fal_server.services.logs import READS_AT_ONCE
+from tests.grpc.conftest import Stack
 
 R1 = pb.LogSelector(runner_id="runner-1")
 HELLO = pb.LogSelector(app=pb.AppLogTarget(app="hello"))
 
 
-async def pages(stack, **fields) -> list[list[int]]:
+async def pages(stack: Stack, **fields) -> list[list[int]]:
     """Return the sequences of all pages of a listing."""
     found: list[list[int]] = []
     token = ""
@@ -38,7 +39,7 @@ def numbers(messages) -> list[int]:
     return [entry.sequence for message in messages for entry in message.entries]
 
 
-async def test_a_line_as_it_is_stored(stack) -> None:
+async def test_a_line_as_it_is_stored(stack: Stack) -> None:
     await stack.logs.ingest(
         [stack.line("runner-1", 1, "hi", level=LogLevel.ERROR, source=LogSource.STDERR, request_id="q")]
     )
@@ -59,7 +60,7 @@ async def test_a_line_as_it_is_stored(stack) -> None:
     assert answer.next_page_token == ""
 
 
-async def test_pages_in_both_orders_and_a_limit_over_all(stack) -> None:
+async def test_pages_in_both_orders_and_a_limit_over_all(stack: Stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", number) for number in range(1, 8)])
     oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
     assert await pages(stack, selector=R1) == [[7, 6, 5, 4, 3, 2, 1]]
@@ -70,7 +71,7 @@ async def test_pages_in_both_orders_and_a_limit_over_all(stack) -> None:
     assert await pages(stack, selector=R1, page_size=1_000_000, order=oldest) == [[1, 2, 3, 4, 5, 6, 7]]
 
 
-async def test_what_is_looked_for(stack) -> None:
+async def test_what_is_looked_for(stack: Stack) -> None:
     await stack.logs.ingest(
         [
             stack.line("runner-1", 1, "Apple"),
@@ -89,7 +90,7 @@ async def test_what_is_looked_for(stack) -> None:
     assert await pages(stack, selector=R1, until=request.since) == [[1]]
 
 
-async def test_a_long_search_comes_in_steps_that_say_how_far_it_is(stack) -> None:
+async def test_a_long_search_comes_in_steps_that_say_how_far_it_is(stack: Stack) -> None:
     lines = [
         stack.line("runner-1", number, "needle" if number == 1 else "hay") for number in range(1, READS_AT_ONCE + 3)
     ]
@@ -105,7 +106,7 @@ async def test_a_long_search_comes_in_steps_that_say_how_far_it_is(stack) -> Non
     assert not last.HasField("reached")
 
 
-async def test_a_token_belongs_to_its_request(stack) -> None:
+async def test_a_token_belongs_to_its_request(stack: Stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", number) for number in range(1, 4)])
     stub = LogsStub(stack.channel)
     answer = await stub.ListLogs(pb.ListLogsRequest(selector=R1, page_size=1), metadata=stack.metadata)
@@ -117,7 +118,7 @@ async def test_a_token_belongs_to_its_request(stack) -> None:
             await stub.ListLogs(other, metadata=stack.metadata)
 
 
-async def test_a_stream_ends_with_how_the_runner_ended(stack) -> None:
+async def test_a_stream_ends_with_how_the_runner_ended(stack: Stack) -> None:
     living = stack.runner(state=RunnerState.SETUP)
     await stack.store.save_runners([living])
     await stack.logs.ingest([stack.line("runner-1", 1)])
@@ -145,12 +146,13 @@ async def test_a_stream_ends_with_how_the_runner_ended(stack) -> None:
     assert [(len(m.entries), m.HasField("runner_ended")) async for m in again] == [(0, True)]
 
 
-async def test_from_now_on_means_what_is_written_later(stack) -> None:
+async def test_from_now_on_means_what_is_written_later(stack: Stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", 1)])
     stack.clock.advance(3600)
     stream = LogsStub(stack.channel).FollowLogs(pb.FollowLogsRequest(selector=HELLO), metadata=stack.metadata)
     async with asyncio.timeout(30):
         first = await stream.read()  # the stream is open, so later lines are in it
+    assert isinstance(first, pb.FollowLogsResponse)
     assert (numbers([first]), bool(first.cursor)) == ([], True)
     later = stack.clock.now() + timedelta(seconds=1)
     await stack.logs.ingest([stack.line("runner-1", 2, timestamp=later)])
@@ -158,11 +160,13 @@ async def test_from_now_on_means_what_is_written_later(stack) -> None:
     stream.cancel()
 
 
-async def test_a_cursor_belongs_to_its_selector(stack) -> None:
+async def test_a_cursor_belongs_to_its_selector(stack: Stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", 1)])
     stub = LogsStub(stack.channel)
     stream = stub.FollowLogs(pb.FollowLogsRequest(selector=HELLO, since=Timestamp()), metadata=stack.metadata)
-    cursor = (await stream.read()).cursor
+    first = await stream.read()
+    assert isinstance(first, pb.FollowLogsResponse)
+    cursor = first.cursor
     stream.cancel()
     with pytest.raises(grpc.aio.AioRpcError, match="belongs to another request"):
         _ = [
@@ -170,7 +174,7 @@ async def test_a_cursor_belongs_to_its_selector(stack) -> None:
         ]
 
 
-async def test_a_hundred_streams_each_get_every_line_once(stack) -> None:
+async def test_a_hundred_streams_each_get_every_line_once(stack: Stack) -> None:
     await stack.logs.ingest([stack.line("runner-1", 1)])
 
     async def follow() -> list[int]:
@@ -189,7 +193,7 @@ async def test_a_hundred_streams_each_get_every_line_once(stack) -> None:
     assert [task.result() for task in streams] == [list(range(1, 51))] * 100
 
 
-async def test_long_lines_stay_below_the_usual_limit_of_a_message(stack) -> None:
+async def test_long_lines_stay_below_the_usual_limit_of_a_message(stack: Stack) -> None:
     """Clients take 4 MiB by default."""
     await stack.logs.ingest([stack.line("runner-1", number, "\u2603" * 300_000) for number in range(1, 9)])
     oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
@@ -199,9 +203,11 @@ async def test_long_lines_stay_below_the_usual_limit_of_a_message(stack) -> None
         pb.FollowLogsRequest(selector=HELLO, since=Timestamp()), metadata=stack.metadata
     )
     messages = [await stream.read() for _ in range(3)]
+    last = messages[-1]
+    assert isinstance(last, pb.FollowLogsResponse)
     stream.cancel()
     again = LogsStub(stack.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=HELLO, cursor=messages[-1].cursor), metadata=stack.metadata
+        pb.FollowLogsRequest(selector=HELLO, cursor=last.cursor), metadata=stack.metadata
     )
     messages += [await again.read() for _ in range(5)]
     again.cancel()

@@ -6,9 +6,10 @@ from typing import Any
 
 from fal_grpc.v1 import revision_pb2, run_pb2
 from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+from tests.grpc.conftest import Stack
 
 
-async def test_a_plan_is_asked_with_a_whole_deploy_and_answered_in_full(stack) -> None:
+async def test_a_plan_is_asked_with_a_whole_deploy_and_answered_in_full(stack: Stack) -> None:
     revisions: Any = RevisionsStub(stack.channel)
     request = revision_pb2.RegisterApplicationRequest(
         application_name="a",
@@ -28,5 +29,6 @@ async def test_a_plan_is_asked_with_a_whole_deploy_and_answered_in_full(stack) -
         problems=["no machine can run it"],
         kept_settings="a keeps max_concurrency 4",
     )
-    [asked] = stack.services.deploy_plans.asked
+    plans: Any = stack.services.deploy_plans  # a fake
+    [asked] = plans.asked
     assert asked.code.function == ("cloudpickle", b"code")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import TypeVar
 
 import grpc
 import pytest
@@ -17,11 +19,15 @@ from fal_grpc.v1 import app_pb2, environment_pb2
 from fal_grpc.v1.app_pb2_grpc import AppsStub
 from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
 from fal_server.core import faults
+from fal_server.core.identity import Scope
 from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.status import shortened
+from fal_server.services.views import AppView
 from tests.grpc.bad_requests import BAD
 from tests.grpc.calls import answers
+from tests.grpc.conftest import Stack
 
+Detail = TypeVar("Detail", bound=Message)
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 ALIASES = app_pb2.ListAliasesRequest()
 
@@ -32,7 +38,7 @@ def details(error: grpc.aio.AioRpcError) -> Status:
     return Status.FromString(packed)
 
 
-def unpacked(error: grpc.aio.AioRpcError, kind: type[Message]) -> list[Message]:
+def unpacked(error: grpc.aio.AioRpcError, kind: type[Detail]) -> list[Detail]:
     found = []
     for packed in details(error).details:
         one = kind()
@@ -42,7 +48,7 @@ def unpacked(error: grpc.aio.AioRpcError, kind: type[Message]) -> list[Message]:
 
 
 @pytest.mark.parametrize("kind", faults.Fault.__subclasses__(), ids=lambda kind: kind.__name__)
-async def test_each_fault_has_its_code_and_details(stack, kind) -> None:
+async def test_each_fault_has_its_code_and_details(stack: Stack, kind) -> None:
     stack.apps.fault = kind("alias", "message") if kind is faults.InvalidArgument else kind("message")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(stack.channel).ListAliases(ALIASES, metadata=(*stack.metadata, ("x-request-id", "r-1")))
@@ -58,21 +64,21 @@ async def test_each_fault_has_its_code_and_details(stack, kind) -> None:
     assert len(unpacked(error, RetryInfo)) == (kind is faults.Unavailable)
 
 
-async def test_what_nobody_expected_shows_its_id_and_nothing_else(stack, caplog) -> None:
+async def test_what_nobody_expected_shows_its_id_and_nothing_else(stack: Stack, caplog) -> None:
     stack.apps.fault = ZeroDivisionError("the inside")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(stack.channel).ListAliases(ALIASES, metadata=(*stack.metadata, ("x-request-id", "r-2")))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
-    assert "r-2" in caught.value.details()
+    assert "r-2" in (caught.value.details() or "")
     assert "inside" not in str(caught.value)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert (record.request_id, record.exc_info[0]) == ("r-2", ZeroDivisionError)
 
 
-async def test_a_call_that_is_cancelled_is_cancelled_inside(stack) -> None:
+async def test_a_call_that_is_cancelled_is_cancelled_inside(stack: Stack) -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
-    async def wait(scope: object, environment: str | None) -> list[object]:
+    async def wait(scope: Scope, environment: str | None) -> Sequence[AppView]:
         started.set()
         try:
             await asyncio.Event().wait()
@@ -93,13 +99,14 @@ async def test_a_call_that_is_cancelled_is_cancelled_inside(stack) -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 50_000, "é" * 50_000, "line\n" * 9000, "\x1b[31m" * 9000])
-async def test_a_long_message_still_arrives(stack, text) -> None:
+async def test_a_long_message_still_arrives(stack: Stack, text) -> None:
     stack.apps.fault = faults.FailedPrecondition("begin " + text + " the end")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(stack.channel).ListAliases(ALIASES, metadata=stack.metadata)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert caught.value.details().startswith("begin ")
-    assert caught.value.details().endswith(" the end")
+    said = caught.value.details() or ""
+    assert said.startswith("begin ")
+    assert said.endswith(" the end")
 
 
 @settings(deadline=None)
@@ -110,7 +117,7 @@ def test_messages_are_short_enough_for_trailers(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in BAD}))
-async def test_bad_requests(stack, name) -> None:
+async def test_bad_requests(stack: Stack, name) -> None:
     stack.apps.add()
     for _, request, status, field in [row for row in BAD if row[0] == name]:
         with pytest.raises(grpc.aio.AioRpcError) as caught:

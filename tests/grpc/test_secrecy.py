@@ -18,6 +18,7 @@ from fal_server.services.keys import Keys
 from fal_server.services.secrets import Secrets
 from fal_server.store import AesVault, open_store
 from tests.fakes.domain import SCOPE
+from tests.grpc.conftest import Stack
 
 VALUE = "a-value-that-nobody-may-see"
 OLD = "the-value-that-it-had-before"
@@ -27,7 +28,7 @@ def everything(record: logging.LogRecord) -> str:
     return f"{record.getMessage()} {record.__dict__!r} {logging.Formatter().format(record)}"
 
 
-async def test_nothing_secret_is_logged_or_answered(stack, caplog) -> None:
+async def test_nothing_secret_is_logged_or_answered(stack: Stack, caplog) -> None:
     caplog.set_level(logging.DEBUG)
     secrets, keys = SecretsStub(stack.channel), KeysStub(stack.channel)
     answers = [
@@ -69,7 +70,7 @@ async def test_nothing_secret_is_logged_or_answered(stack, caplog) -> None:
         assert word not in shown
 
 
-async def test_nothing_secret_is_in_the_files(tmp_path: Path, stack) -> None:
+async def test_nothing_secret_is_in_the_files(tmp_path: Path, stack: Stack) -> None:
     vault = AesVault(bytes(range(32)))
     store = await open_store(tmp_path / "state.db", vault)
     await Environments(store, stack.clock).bootstrap(LOCAL)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -343,10 +344,10 @@ class _Collect:
     on_client_slow = on_client_ready = on_client_gone
 
 
-def speak(parts: list[bytes]) -> tuple[list[object], bytes]:
+def speak(parts: list[bytes]) -> tuple[list[Any], bytes]:
     """Feed these parts to a connection."""
 
-    async def run() -> tuple[list[object], bytes]:
+    async def run() -> tuple[list[Any], bytes]:
         recorder, transport = Recorder(), Transport()
         connection = HttpConnection(recorder, Registry(), Limits())
         connection.connection_made(transport)

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import psutil
@@ -139,6 +140,7 @@ async def test_a_dead_client_is_detected() -> None:
         reader, writer = await h.connect()
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
         await read_message(reader)
+        connection: Any
         (connection,) = h.listener.registry
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -56,7 +57,7 @@ def address(h: Server, path: str = "") -> str:
     return f"ws://127.0.0.1:{h.port}/me/a{path}"
 
 
-async def answer(ws: ClientConnection) -> tuple[dict[str, object], bytes, dict[str, object]]:
+async def answer(ws: ClientConnection) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
     start = json.loads(await ws.recv(decode=True))
     body = b""
     while isinstance(part := await ws.recv(), bytes):

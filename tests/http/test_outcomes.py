@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
@@ -323,7 +324,8 @@ async def test_a_caller_who_does_not_read_costs_no_runner() -> None:
 
 async def test_a_runner_that_does_not_read_is_ended() -> None:
     async def sits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()
+        transport: Any = writer.transport
+        transport.pause_reading()
         await asyncio.Event().wait()
 
     async with running_server() as h, runner(sits) as port:

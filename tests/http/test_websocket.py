@@ -29,6 +29,7 @@ async def test_messages_go_both_ways() -> None:
                 pass
         headers = {"Authorization": "Key good:secret"}
         async with connect(url, additional_headers=headers, max_size=2**25) as client:
+            assert client.response is not None
             assert client.response.headers["x-fal-request-id"]
             for message in ("text", b"bytes", b"x" * 2**24):
                 await client.send(message)

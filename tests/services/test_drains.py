@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast
@@ -327,7 +327,7 @@ async def test_lines_that_may_be_stored_are_looked_for(desk):
 async def test_other_accounts_do_not_see_a_drain(desk):
     await desk.create()
     assert await desk.drains.list(OTHER) == []
-    changes: list[Callable[[], object]] = [
+    changes: list[Callable[[], Awaitable[object]]] = [
         lambda: desk.drains.get(OTHER, "d"),
         lambda: desk.drains.delete(OTHER, "d"),
         lambda: desk.drains.pause(OTHER, "d", paused=True),

@@ -354,7 +354,9 @@ async def test_what_is_refused(desk: Desk) -> None:
 async def test_secrets_are_sealed_and_shown_nowhere(desk: Desk) -> None:
     view = await desk.create(signing_key=SIGNING_KEY)
     assert view.notice.receiver == "receiver.test"
-    stored = (await desk.platform.store.notices.get(LOCAL, "n")).sealed
+    row = await desk.platform.store.notices.get(LOCAL, "n")
+    assert row is not None
+    stored = row.sealed
     for secret in ("pass", "secret", SIGNING_KEY):
         assert secret not in repr(view)
         assert secret.encode() not in stored

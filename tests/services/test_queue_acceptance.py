@@ -81,6 +81,7 @@ async def test_nothing_is_sent_before_the_runners_are_adopted(idle: Platform):
     await q.queue.load()
     request_id = await q.submit()
     stored = await idle.store.queue.get(LOCAL, request_id)
+    assert stored is not None
     assert (stored.state, stored.attempt) == (State.IN_QUEUE, 0)
     async with queueing(idle) as after:
         assert (await after.completed(request_id)).attempt == 1

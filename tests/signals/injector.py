@@ -7,7 +7,7 @@ Usage: python injector.py REPORT STEP SIGNAL ARGUMENTS...; STEP 0 only counts. R
 
 from __future__ import annotations
 
-import _signal as early  # type: ignore[import-not-found]
+import _signal as early
 import os
 import sys
 

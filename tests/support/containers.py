@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SCRIPT = Path(__file__).with_name("fake_engine.py")
 
@@ -21,7 +22,7 @@ class FakeEngine:
         """Return environment variables with it as the only engine."""
         return {"PATH": f"{self.path.parent}:/nowhere", "CONTAINERS_RECORD": str(self.record), **more}
 
-    def calls(self, verb: str) -> list[dict[str, object]]:
+    def calls(self, verb: str) -> list[dict[str, Any]]:
         """Return its calls, in order."""
         lines = self.record.read_text().splitlines() if self.record.exists() else []
         return [call for call in map(json.loads, lines) if call["arguments"][0] == verb]

@@ -71,7 +71,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
         return StreamingResponse(parts(), headers={"content-length": "8"})
 
     @fal.endpoint("/deaf")
-    async def deaf(self, request: Instruction) -> dict:
+    async def deaf(self, request: Instruction) -> Response:
         """Close the port, then answer."""
         import gc
 

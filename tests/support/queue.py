@@ -57,7 +57,7 @@ class Queue:
         until(lambda: self.status(request_id).status == 200, f"request {request_id} is completed")
         return self.result(request_id)
 
-    def about(self, request_id: str) -> dict[str, object]:
+    def about(self, request_id: str) -> dict[str, Any]:
         """Return the output of `fal queue get`."""
         return json.loads(self.controller.fal("queue", "get", self.app, request_id, "--json").stdout)
 

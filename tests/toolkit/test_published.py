@@ -245,7 +245,9 @@ def work():
 
 def test_they_travel_with_an_app(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
-    definition = prepare(str(tmp_path / "app.py")).function.pickle()
+    function = prepare(str(tmp_path / "app.py")).function
+    assert function is not None
+    definition = function.pickle()
     (tmp_path / "load.py").write_text(f"import json, pickle\nprint(json.dumps(pickle.loads({definition!r})()))\n")
     done = subprocess.run(
         [sys.executable, "-P", tmp_path / "load.py"],

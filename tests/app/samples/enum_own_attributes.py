@@ -1,4 +1,5 @@
 """Enum members with attributes that their `__new__` or `__init__` gave them."""
+# pyright: reportAttributeAccessIssue=false
 
 from enum import Enum
 import fal

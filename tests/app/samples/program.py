@@ -102,7 +102,7 @@ def functions():
     info = double.spawn(21)
     say(info.return_value, any("doubles 21" in line.message for line in list(info.logs.queue)))
     failed = double.submit(-1)
-    say(type(failed.exception()).__name__, str(failed.exception()), repr(failed.exception().__cause__))
+    say(type(failed.exception()).__name__, str(failed.exception()), repr(failed.exception().__cause__))  # pyright: ignore[reportOptionalMemberAccess]
     for number in (-1, 101):
         try:
             double(number)

@@ -74,7 +74,9 @@ async def test_killed_writer(durable, writes):
     try:
         revisions = {revision.revision_id for revision in await store.list_revisions(LOCAL, None, None)}
         assert revisions >= {f"r{n}" for n in range(1, acknowledged + 1)}
-        assert (await store.get_app(LOCAL, "hello")).revision_id == f"r{len(revisions)}"
+        app = await store.get_app(LOCAL, "hello")
+        assert app is not None
+        assert app.revision_id == f"r{len(revisions)}"
         for n in range(1, acknowledged + 1):
             for name in "nm":
                 assert await store.get_runner(LOCAL, f"{name}{n}") == some.runner(f"{name}{n}")

@@ -139,7 +139,7 @@ async def test_pages_of_ended_runners_are_the_whole_once(store, size):
     ended = [replace(some.runner(f"r{n}", at=n, ended_at=20 - n // 3), app_name=("x", "y")[n % 2]) for n in range(12)]
     await store.save_runners([*ended, some.runner("live", at=0)])
     for since, app in ((0, None), (18, None), (0, "x"), (30, None)):
-        expected = [r for r in ended if r.ended_at >= some.later(since) and app in {None, r.app_name}]
+        expected = [r for r in ended if r.ended_at and r.ended_at >= some.later(since) and app in {None, r.app_name}]
         app_id = None if app is None else AppId.parse(LOCAL, app)
         found, after = [], (some.later(since), "")
         while page := await store.page_ended_runners(LOCAL, some.later(since), app_id, after, size):
