@@ -209,8 +209,8 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="The Ray cluster has an autoscaler: a runner that no machine could hold waits so long for one that can "
-        "(defaults to 0: it does not wait).",
+        help="How long a runner that no machine could hold waits for one that can, if the Ray cluster has an "
+        "autoscaler (defaults to 0: it does not wait).",
     )
     parser.add_argument(
         "--trusted-network",
@@ -352,8 +352,8 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=900.0,
         metavar="SECONDS",
-        help="Stop a runner for which neither a controller nor this process was there for so long (defaults to 900; "
-        "0: never).",
+        help="How long a runner goes on with neither a controller nor this process, before it is stopped (defaults to "
+        "900; 0: it is never stopped).",
     )
     parser.add_argument(
         "--new-token",

@@ -49,7 +49,7 @@ def add_arguments(parser: FalParser) -> None:
         "--since", type=time_type(past=True), metavar="WHEN", help="Only changes from a time on, such as 2h or 1 day."
     )
     list_parser.add_argument(
-        "--limit", type=int_type, default=100, metavar="N", help="How many at most (default: %(default)s)."
+        "--limit", type=int_type, default=100, metavar="N", help="How many at most (defaults to %(default)s)."
     )
     add_list_options(list_parser, ENTRIES)
     verify = add_command(commands, "verify", "Check that no entry was changed or removed.", _verify)

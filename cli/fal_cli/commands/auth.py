@@ -39,7 +39,7 @@ def add_arguments(parser: FalParser) -> None:
         type=duration_type,
         default="30d",
         metavar="DURATION",
-        help="How long it is valid, at most 90d (default: %(default)s). It also ends with the key.",
+        help="How long it is valid, at most 90d (defaults to %(default)s). It also ends with the key.",
     )
     add_output_options(token)
 

@@ -96,7 +96,7 @@ def add_arguments(parser: FalParser) -> None:
     create.add_argument("name", metavar="NAME", help="A name for the drain: a-z, 0-9 and hyphens.")
     create.add_argument("url", metavar="URL", help="Where to send the lines: an http or https URL.")
     create.add_argument(
-        "--format", choices=_FORMATS, default="ndjson", help="How lines are written (default: %(default)s)."
+        "--format", choices=_FORMATS, default="ndjson", help="How lines are written (defaults to %(default)s)."
     )
     complete_ids(
         create.add_argument(
@@ -105,7 +105,7 @@ def add_arguments(parser: FalParser) -> None:
         APPS,
     )
     create.add_argument(
-        "--level", choices=_LEVELS, type=str.lower, help="Only lines of this level and above (default: all)."
+        "--level", choices=_LEVELS, type=str.lower, help="Only lines of this level and above (defaults to all)."
     )
     create.add_argument(
         "--header",

@@ -105,7 +105,7 @@ def add_arguments(parser: FalParser) -> None:
         type=duration_type,
         default="24h",
         metavar="DURATION",
-        help="How long the old key still works, such as 1h; with 0 it ends at once (default: %(default)s).",
+        help="How long the old key still works, such as 1h; with 0 it ends at once (defaults to %(default)s).",
     )
     add_output_options(rotate)
     complete_ids(rotate.add_argument("key_id", help="Key ID."), KEY_IDS)

@@ -39,7 +39,7 @@ Without --on it tells of all conditions:
                      500 or above, if there are 20 and more
 Of the controller, for keys of its first account:
   node-lost=1        a further machine that does not answer
-  disk-full=90       percent of the state directory's disk that are used
+  disk-full=90       percent of the state directory's disk that is used
   certificate=14     days until the certificate ends"""
 
 
@@ -112,7 +112,7 @@ def add_arguments(parser: FalParser) -> None:
         help="The receiver: an http or https URL; for e-mail the server, as smtp://user@host:587 or smtps://user@host. "
         "- reads it from standard input.",
     )
-    create.add_argument("--format", choices=_FORMS, default="webhook", help="How to tell (default: %(default)s).")
+    create.add_argument("--format", choices=_FORMS, default="webhook", help="How to tell (defaults to %(default)s).")
     create.add_argument(
         "--on",
         action="append",
@@ -134,7 +134,7 @@ def add_arguments(parser: FalParser) -> None:
     create.add_argument(
         "--to", action="append", default=[], metavar="ADDRESS", help="Who gets the e-mail. May be repeated."
     )
-    create.add_argument("--from", dest="sender", metavar="ADDRESS", help="Where e-mail comes from (default: --to).")
+    create.add_argument("--from", dest="sender", metavar="ADDRESS", help="Where e-mail comes from (defaults to --to).")
     create.add_argument(
         "--password",
         action="store_true",

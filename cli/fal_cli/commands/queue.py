@@ -52,7 +52,7 @@ def add_arguments(parser: FalParser) -> None:
         "--dead", action="store_true", help="Only requests that were given up, though another attempt might help."
     )
     list_parser.add_argument(
-        "--limit", type=_limit, default=100, metavar="N", help="How many at most, 1 to 1000 (default: %(default)s)."
+        "--limit", type=_limit, default=100, metavar="N", help="How many at most, 1 to 1000 (defaults to %(default)s)."
     )
     add_list_options(list_parser, REQUESTS)
     get = add_command(commands, "get", "Show a request and the deliveries of its webhook.", _get)

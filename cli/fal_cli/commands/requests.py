@@ -54,7 +54,7 @@ def add_arguments(parser: FalParser) -> None:
     complete_ids(list_parser.add_argument("--key", metavar="ID", help="Only requests with this key."), KEYS)
     list_parser.add_argument("--endpoint", metavar="PATH", help="Only requests to this path, as the app describes it.")
     list_parser.add_argument(
-        "--limit", type=int_type, default=100, metavar="N", help="How many at most (default: %(default)s)."
+        "--limit", type=int_type, default=100, metavar="N", help="How many at most (defaults to %(default)s)."
     )
     add_list_options(list_parser, REQUESTS)
     get = add_command(commands, "get", "Show a request that has ended.", _get)

@@ -142,7 +142,7 @@ def add_arguments(parser: FalParser) -> None:
     complete_ids(add.add_argument("nickname", metavar="TEAM", help="The team."), TEAM_NAMES)
     add.add_argument("user", metavar="USER", help="The nickname of the user's account.")
     add.add_argument(
-        "--role", choices=_ROLES, default="developer", help="What the user may do for it (default: %(default)s)."
+        "--role", choices=_ROLES, default="developer", help="What the user may do for it (defaults to %(default)s)."
     )
     remove = add_command(commands, "remove", "Remove a user from a team.", _remove)
     add_client_options(remove)

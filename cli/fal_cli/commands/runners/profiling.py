@@ -102,7 +102,7 @@ def add_command_to(commands: Commands) -> None:
     complete_ids(parser.add_argument("id", help="Runner ID."), RUNNERS)
     parser.add_argument("--flame", type=path_type, metavar="FILE.svg", help="Write a flame graph to this file.")
     parser.add_argument(
-        "--seconds", type=_seconds, metavar="N", help=f"How long to sample for --flame. Default: {_SECONDS}."
+        "--seconds", type=_seconds, metavar="N", help=f"How long to sample for --flame (defaults to {_SECONDS})."
     )
     parser.add_argument("--idle", action="store_true", help="Have --flame count threads that wait, too.")
     parser.add_argument(

@@ -42,11 +42,11 @@ def add_commands_to(commands: Commands) -> None:
     add_client_options(attach)
     exec_id = attach.add_argument("exec_id", metavar="exec-id", help="Exec ID, from `exec --detach` or `execs`.")
     complete_ids(exec_id, EXEC_IDS)
-    runner = attach.add_argument("--runner", metavar="ID", help="Runner ID. Default: look on all runners.")
+    runner = attach.add_argument("--runner", metavar="ID", help="Runner ID (defaults to a search on all runners).")
     complete_ids(runner, RUNNERS)
     execs = add_command(commands, "execs", _EXECS, _execs, published=False)
     add_client_options(execs)
-    complete_ids(execs.add_argument("id", nargs="?", help="Runner ID. Default: all runners."), RUNNERS)
+    complete_ids(execs.add_argument("id", nargs="?", help="Runner ID (defaults to all runners)."), RUNNERS)
     add_list_options(execs, EXECS)
 
 
