@@ -23,6 +23,8 @@ PROOF_BYTES = 32
 CALLER, APP = b"caller", b"app"
 _LENGTH = len(KNOCK) + NONCE_BYTES + PROOF_BYTES
 _MOST_SECONDS = 10.0
+# Of the network at once: each takes a descriptor of the app. The controller knocks as soon as it is connected.
+_MOST_CALLERS = 64
 _HERE = "127.0.0.1"
 _TEXT = b"this app takes calls from its controller alone: call it by its address there\n"
 _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nconnection: close\r\n"
@@ -51,6 +53,7 @@ class Gate:
         self._is_own = is_own
         # A separate thread, because whoever knocks without a proof would otherwise use up the app's threads.
         self._looks = concurrent.futures.ThreadPoolExecutor(1, "fal-gate")
+        self._callers: dict[_Caller, None] = {}  # which have not passed, oldest first
 
     def guard(self, factory: Callable[[], Any]) -> Callable[[], Any]:
         """Return a factory that guards the protocols of a server."""
@@ -59,6 +62,18 @@ class Gate:
     def guard_network(self, factory: Callable[[], Any]) -> Callable[[], Any]:
         """Return a factory like `guard`, for a port of the network. None of the runner's own calls come there."""
         return lambda: _Caller(self, factory)
+
+    def came(self, caller: _Caller) -> None:
+        """Let a caller from the network wait to pass. If too many wait, the oldest one has to go."""
+        self._callers[caller] = None
+        if len(self._callers) > _MOST_CALLERS:
+            oldest = next(iter(self._callers))
+            self.left(oldest)
+            oldest.end()
+
+    def left(self, caller: _Caller) -> None:
+        """Note that a caller has passed, or is gone."""
+        self._callers.pop(caller, None)
 
     def admits(self, knock: bytes) -> bytes | None:
         """Return the answer to a knock; None for a wrong one."""
@@ -146,6 +161,24 @@ class _Entrant(asyncio.Protocol):
 
 class _Caller(_Entrant):
     """A connection from the network that has not passed the gate."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the knock, among a limited number."""
+        super().connection_made(transport)
+        self._gate.came(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room for another."""
+        super().connection_lost(exc)
+        self._gate.left(self)
+
+    def end(self) -> None:
+        """Break the connection."""
+        self._transport.abort()
+
+    def _pass(self) -> None:
+        self._gate.left(self)
+        super()._pass()
 
     async def _ask(self) -> None:
         self._refuse()

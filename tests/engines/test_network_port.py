@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
+from fal_runner.worker.gate import _MOST_CALLERS
 from fal_server.core.addresses import RunnerAddress
 from fal_server.core.lifecycle import Event
 from fal_server.engines.node.network import why_not_own
@@ -104,10 +106,43 @@ async def test_the_controller_alone_passes(rig: Any, loop: str) -> None:
     await rig.lines.until(runner.runner_id, f"listens on {address.port}, and on {NETWORK} for the controller")
     assert await asyncio.to_thread(ask, on_network(address), "GET", "/") == b"127.0.0.1", "as for an app of its machine"
     wrong, _ = knock_and_proof("0" * 64)
-    for data in (GET, wrong + GET):
+    for data in (
+        GET,
+        wrong + GET,
+        GET * 50,
+        b"HEAD / HTTP/1.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx-forwarded-for: 127.0.0.1\r\n" + b"a: b\r\n" * 10_000,
+    ):
         assert (await asyncio.to_thread(said_to, on_network(address), data)).startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert await asyncio.to_thread(ask, address, "GET", "/self/127.0.0.1") == b"127.0.0.1"
     assert await asyncio.to_thread(ask, address, "GET", f"/self/{NETWORK}") == b"403", "a runner knows its own port"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_who_connects_and_waits_takes_no_room_from_the_controller(rig: Any, loop: str) -> None:
+    _, address = await started(rig, server_on(loop))
+    with ExitStack() as stack:
+        waiting = [
+            stack.enter_context(socket.create_connection((NETWORK, address.port), 30)) for _ in range(_MOST_CALLERS + 5)
+        ]
+        first, others = waiting[:5], waiting[5:]
+        for connection in first:
+            assert await asyncio.to_thread(_ends, connection)
+        assert await asyncio.to_thread(ask, on_network(address), "GET", "/") == b"127.0.0.1"
+        assert await asyncio.to_thread(_ends, others[0]), "the controller's took its place"
+        others[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            others[-1].recv(1)
+
+
+def _ends(connection: socket.socket) -> bool:
+    """Return whether a connection is ended without a word."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
