@@ -542,6 +542,8 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def _trusted_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     network = _network(text)
+    if network.version == 6 and network.network_address.ipv4_mapped is not None:
+        raise argparse.ArgumentTypeError(f"'{text}' is of IPv4 addresses: write it as theirs, such as 10.0.0.0/24")
     if network.is_global or network.is_unspecified or network.is_loopback or network.is_multicast:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a private network such as 10.0.0.0/24, and requests would be readable on their way: "

@@ -98,6 +98,7 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         "--trusted-network=10.0.0.0/7",
         "--trusted-network=127.0.0.0/8",
         "--trusted-network=2000::/3",
+        "--trusted-network=::ffff:8.8.8.0/120",
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
