@@ -157,7 +157,8 @@ class RemoteHost:
                 if seen.building and building is not None:
                     await building()
                 handle, version = seen.handle or handle, seen.version or version
-                self.network_trouble = seen.network_trouble
+                if seen.handle:  # the last one
+                    self.network_trouble = seen.network_trouble
         except grpc.aio.AioRpcError as error:
             raise_if_cancelled()
             kind = _FAULTS.get(error.code(), Unavailable)
