@@ -16,16 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_server.core.addresses import RunnerAddress
-from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from fal_server.core.faults import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NodeTrouble,
+    NotFound,
+    Unavailable,
+)
 from fal_server.core.machines import MachineTypes
 from fal_server.core.nodes import JoinedNode
 from fal_server.core.runners import NO_PROCESS, Desired, Runner
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.remote.host import RemoteHost
 from fal_server.engines.remote.joining import join, renew
-from fal_server.engines.remote.straight_way import StraightWay, notice_silence
+from fal_server.engines.remote.straight_way import StraightWay
 from fal_server.engines.remote.way import Way
-from fal_server.http.gateway.upstream import AppWay, Fallback
+from fal_server.http.gateway.upstream import AppWay, Fallback, Pool, stays_open
 from fal_server.http.outbound.destinations import Network
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Blobs, DeployedFiles
@@ -232,9 +239,22 @@ class JoinedNodes:
 
     async def _is_reached(self, host: RemoteHost, runner: Runner) -> bool:
         straight, app = self._straight.get(runner.node), host.way.app(runner.host or "")
-        if straight is not None and app is not None and app[1] and not await straight.is_open(runner.port or 0):
+        if (
+            straight is not None
+            and app is not None
+            and app[1]
+            and not await straight.is_open(runner.port or 0, partial(self._listens, runner))
+        ):
             return False
         return await host.answers()
+
+    async def _listens(self, runner: Runner) -> bool:
+        """Return whether a runner accepts connections through its node's door."""
+        try:
+            upstream = await Pool(self.door).connect(runner.runner_id, runner.address, seconds=_FIRST_SECONDS)
+        except (OSError, NodeTrouble):
+            return False
+        return await stays_open(upstream)
 
     def door(self, address: RunnerAddress) -> AppWay | None:
         """Return how another machine's door leads to a runner's port. None means that it is on this machine."""
@@ -255,8 +275,8 @@ class JoinedNodes:
                 if straight.trouble:
                     return door
 
-                def opened(connection: socket.socket, door: AppWay = door) -> None:
-                    notice_silence(connection)
+                def opened(connection: socket.socket, door: AppWay = door, straight: StraightWay = straight) -> None:
+                    straight.opened(connection)
                     door.opened(connection)
 
                 fallback = Fallback(door, straight.failed)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ class Far(fal.App, name="far", keep_alive=300, min_concurrency=1, max_concurrenc
     @fal.endpoint("/")
     def run(self, request: Request) -> dict:
         return dict(runner=os.environ["FAL_RUNNER_ID"], client=request.client.host)
+
+    @fal.endpoint("/long")
+    async def run_for_long(self) -> None:
+        import asyncio
+        await asyncio.Event().wait()
 
     @fal.endpoint("/itself")
     def itself(self) -> int:
@@ -75,9 +81,9 @@ def straight_ports(box: Box) -> set[int]:
     return {int(line.split()[3].rpartition(":")[2]) for line in shown.stdout.splitlines()} - {PORT}
 
 
-def filtered(box: Box, action: str) -> None:
-    """Drop what comes to runners' ports (`-A`), or let it in (`-D`)."""
-    rule = ["INPUT", "-i", "eth0", "-p", "tcp", "--dport", "20000:32767", "-j", "DROP"]
+def filtered(box: Box, action: str, *target: str) -> None:
+    """Drop what comes to runners' ports (`-A`), or let it in (`-D`). A target does something else to it."""
+    rule = ["INPUT", "-i", "eth0", "-p", "tcp", "--dport", "20000:32767", "-j", *(target or ["DROP"])]
     done = box.machine.run(["iptables", "-w", action, *rule], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     assert done.returncode == 0, done.stderr
 
@@ -168,3 +174,20 @@ def test_a_firewall_that_was_never_opened_is_named(cluster: Cluster, tmp_path: P
     told = until(lambda: nodes(cluster)[box.machine.address]["network_trouble"], "word of it")
     assert "the ports of its runners cannot be reached (no answer)" in told
     assert told in cluster.controller.fal("status").stdout
+
+
+def test_a_firewall_that_resets_connections_has_no_runner_blamed(cluster: Cluster, tmp_path: Path) -> None:
+    [box] = cluster.add("trusted")
+    runner = deploy(cluster, tmp_path / "far.py", box)
+    controller = cluster.controller
+    with ThreadPoolExecutor(1) as caller:
+        cut = caller.submit(controller.call, "/local/far/long", {}, key=controller.key, timeout=60)
+        until(lambda: straight_ports(box), "the request's way")
+        filtered(box, "-A", "REJECT", "--reject-with", "tcp-reset")
+        assert cut.result().status == 503
+    answer = call(cluster).json()
+    assert isinstance(answer, dict)
+    assert answer["runner"] == runner
+    assert "(Connection refused)" in until(
+        lambda: nodes(cluster)[box.machine.address]["network_trouble"], "word that the ports cannot be reached"
+    )

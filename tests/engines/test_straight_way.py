@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -97,9 +98,67 @@ async def test_ports_that_refuse_although_their_runners_serve_are_a_closed_way(
     await until(lambda: not way.trouble)
 
 
+async def listens() -> bool:
+    return True
+
+
+async def listens_no_more() -> bool:
+    return False
+
+
 async def test_who_listens_no_more_is_not_excused(way: StraightWay) -> None:
     with socket.create_server((HOST, 0)) as runner:
         port = runner.getsockname()[1]
-        assert await way.is_open(port)
-    assert await way.is_open(port), "its machine refuses, so packets get there"
+        assert await way.is_open(port, listens)
+    assert await way.is_open(port, listens_no_more), "its machine refuses, so packets get there"
     assert not way.trouble
+
+
+async def test_a_firewall_that_refuses_is_a_closed_way(way: StraightWay, runners: Runners) -> None:
+    runners.ports = None
+    with socket.create_server((HOST, 0)) as runner:
+        port = runner.getsockname()[1]
+    assert not await way.is_open(port, listens), "its door leads to it, so something between refuses"
+    assert "(Connection refused)" in way.trouble
+
+
+async def test_a_connection_that_fails_after_the_end_leaves_no_task(way: StraightWay, runners: Runners) -> None:
+    runners.ports = None
+    await way.close()
+    before = asyncio.all_tasks()
+    way.failed(TimeoutError())
+    assert asyncio.all_tasks() == before
+
+
+def fill(connection: socket.socket) -> int:
+    """Send until the other end has no more room; return how much."""
+    connection.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += connection.send(bytes(65536))
+    return sent
+
+
+async def test_a_runner_that_reads_nothing_for_long_keeps_its_connection(runners: Runners) -> None:
+    way = StraightWay("box-1", HOST, runners, silent_seconds=3)
+    with (
+        socket.create_server((HOST, 0)) as runner,
+        socket.create_connection(runner.getsockname()) as connection,
+        socket.create_connection(runner.getsockname()) as other,
+    ):
+        reading, _ = runner.accept()
+        ignored, _ = runner.accept()
+        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000)
+        way.opened(connection)
+        sent = fill(connection)
+        fill(other)
+        broken = errno.ETIMEDOUT
+        await until(lambda: other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == broken)
+        connection.shutdown(socket.SHUT_WR)
+        with reading, ignored:
+            got = 0
+            while data := await asyncio.to_thread(reading.recv, 1 << 20):
+                got += len(data)
+        assert got == sent
+    await way.close()

@@ -7,8 +7,10 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from weakref import WeakSet
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 2.0
@@ -16,6 +18,8 @@ _CONNECT_SECONDS = 1.0
 _MOST_LOOKS = 3
 # The door's connections end when the node is given up. These may end while it answers.
 _SILENT_SECONDS = 15
+# Of the kernel's struct tcp_info: unanswered probes, packets on the way, and bytes that the other end has no room for.
+_TCP_INFO = struct.Struct("=3xB20xI116xI")
 
 
 class StraightWay:
@@ -26,41 +30,73 @@ class StraightWay:
         host: its address on the trusted network.
         ports: returns the ports that its runners have open there; None while the node does not answer.
         look_seconds: how often to look whether it leads there again.
+        silent_seconds: a connection whose other end says nothing for so long is broken; a multiple of three.
 
     Attributes:
         trouble: why requests take the door, for people to read; empty while they need not.
     """
 
     def __init__(
-        self, node: str, host: str, ports: Callable[[], Sequence[int] | None], look_seconds: float = _LOOK_SECONDS
+        self,
+        node: str,
+        host: str,
+        ports: Callable[[], Sequence[int] | None],
+        look_seconds: float = _LOOK_SECONDS,
+        silent_seconds: int = _SILENT_SECONDS,
     ) -> None:
         self.node = node
         self.host = host
         self.trouble = ""
         self._ports = ports
         self._look_seconds = look_seconds
+        self._silent_seconds = silent_seconds
+        self._closed = False
         self._looking: asyncio.Task[None] | None = None
+        self._connections: WeakSet[socket.socket] = WeakSet()
+        self._watching: asyncio.Task[None] | None = None
+
+    def opened(self, connection: socket.socket) -> None:
+        """Have the kernel break a connection whose other end falls silent.
+
+        The node's door may answer while a firewall drops what goes straight to its runners.
+        """
+        interval = self._silent_seconds // 3
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+        _limit(connection, self._silent_seconds)
+        self._connections.add(connection)
+        if not self._closed and (self._watching is None or self._watching.done()):
+            self._watching = asyncio.get_running_loop().create_task(self._watch(), name=f"connections to {self.node}")
 
     def failed(self, error: OSError) -> None:
         """Note that a connection could not be opened. A refused one may be of a runner that ends: look first."""
         if not isinstance(error, ConnectionRefusedError):
             self._note(error)
-        if self._looking is None or self._looking.done():
+        if not self._closed and (self._looking is None or self._looking.done()):
             self._looking = asyncio.get_running_loop().create_task(self._look(), name=f"straight way to {self.node}")
 
-    async def is_open(self, port: int) -> bool:
-        """Return whether packets reach a port now. That of a runner that listens no more counts, too."""
+    async def is_open(self, port: int, listens: Callable[[], Awaitable[bool]]) -> bool:
+        """Return whether packets reach a port now. That of a runner that listens no more counts, too.
+
+        Args:
+            listens: asks the node's door whether the runner listens. If so, a refusal is a firewall's.
+        """
         error = await self._why_closed([port])
-        if error is None or isinstance(error, ConnectionRefusedError):
+        if error is None or (isinstance(error, ConnectionRefusedError) and not await listens()):
             return True
+        self._note(error)
         self.failed(error)
         return False
 
     async def close(self) -> None:
-        """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        """Look no more. A connection that is being opened may fail after that."""
+        self._closed = True
+        tasks = [task for task in (self._looking, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self) -> None:
         """Look until it leads to a runner again. Without runners there is nothing to look at."""
@@ -102,13 +138,20 @@ class StraightWay:
             )
             log.warning("node %s: %s", self.node, self.trouble)
 
+    async def _watch(self) -> None:
+        """Excuse connections whose other end reads nothing. The kernel's limit counts that as silence."""
+        while self._connections:
+            await asyncio.sleep(self._silent_seconds / 3)
+            for connection in tuple(self._connections):
+                if connection.fileno() == -1:
+                    self._connections.discard(connection)
+                    continue
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+                unanswered, on_the_way, waiting = _TCP_INFO.unpack(info)
+                excused = waiting and not on_the_way and unanswered < 2
+                _limit(connection, 0 if excused else self._silent_seconds)
 
-def notice_silence(connection: socket.socket) -> None:
-    """Have the kernel end a connection whose other end falls silent.
 
-    The node's door may answer while a firewall drops what goes straight to its runners.
-    """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_SECONDS // 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_SECONDS // 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_SECONDS * 1000)
+def _limit(connection: socket.socket, seconds: int) -> None:
+    """Limit how long sent bytes may stay unacknowledged. With 0, the kernel decides."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
