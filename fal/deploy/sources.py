@@ -29,8 +29,18 @@ METHOD = "fal_source"
 MAX_DATA_BYTES = 32 * 1024**2
 """The most bytes of non-module files that travel with an app, before compression."""
 AHEAD_NAME = "ahead"
-"""Lists, in the archive of this project's modules, those that a worker may import before it has its job."""
+"""Lists, in the archive of this project's modules, what a worker may import before it has its job."""
 _AHEAD = ("fal.app.targets", "fal.app.server", "fal.app.api")
+# What FastAPI and uvicorn import once an app has routes and listens, as far as its environment has it.
+_AHEAD_OF_LISTENING = (
+    "uvloop",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.lifespan.off",
+    "uvicorn.lifespan.on",
+    "anyio._backends._asyncio",
+    "pydantic.v1",
+    "encodings.idna",
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # Files that are compiled for this machine.
 _NOT_DATA = frozenset({".pyc", ".pyo", ".pyd", ".so", ".dylib", ".dll"})
@@ -279,7 +289,7 @@ def _zipped(entries: dict[str, bytes], archive: bytes = b"", *, packed: bool = F
 @functools.cache
 def _runtime_archive(*, same_python: bool) -> bytes:
     """Return the entries shared by all bundles, cached. Compressing them takes most of the packing time."""
-    modules = {**_runtime(same_python=same_python), AHEAD_NAME: "\n".join(_AHEAD).encode()}
+    modules = {**_runtime(same_python=same_python), AHEAD_NAME: "\n".join(_AHEAD + _AHEAD_OF_LISTENING).encode()}
     bootstrap = source_of("fal.deploy.bootstrap")
     entries = {"bootstrap.py": bootstrap.encode()}
     if same_python:

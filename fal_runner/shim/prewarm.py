@@ -89,6 +89,10 @@ class PrewarmedWorker:
         if self._process is not None:
             self._ready = False
             await self._process.ask({"again": number}, last=False)
+        elif self._listening.done():  # it gave up; what went wrong may be over
+            with contextlib.suppress(OSError):  # there is no room now, as above
+                self._process = self._start()
+                self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     async def take(self, spec: shim_pb2.RunnerSpec) -> WorkerProcess | None:
         """Give it to this runner. If it does not suit, end it and return None."""
@@ -109,7 +113,7 @@ class PrewarmedWorker:
         return WorkerProcess(self._reaper, recipe.python, env, place, recipe.directory, recipe.imports_file)
 
     async def _listen(self) -> None:
-        starts = fresh = 0
+        starts, fresh = 0, self._asked
         while self._process is not None:
             message = await self._process.listen()
             if message is not None and note_imports(message, self.recipe.python, self.recipe.imports_file):

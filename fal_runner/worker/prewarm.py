@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 import zipimport
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
@@ -159,7 +160,9 @@ class Runtime:
             sys.path.insert(0, self._path)
             try:
                 for name in zipimport.zipimporter(self._path).get_data("ahead").decode().split():
-                    with contextlib.suppress(Exception):  # the environment may lack a dependency
+                    # The environment may lack a dependency. A warning would come in no runner's log, or in a wrong one.
+                    with contextlib.suppress(Exception), warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
                         importlib.import_module(name)
             finally:
                 sys.path.remove(self._path)

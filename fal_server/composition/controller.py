@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from fal_server.composition.admin_key import ensure_admin_key
 from fal_server.composition.clock import ClockKeeper, open_clock
 from fal_server.composition.execution import Execution, build_execution
 from fal_server.composition.faces import Faces, open_faces
-from fal_server.composition.files import build_files, listen_for_runners
+from fal_server.composition.files import FileServices, build_files, listen_for_runners
 from fal_server.composition.isolation import ChosenIsolation, choose_isolation
 from fal_server.composition.live import LiveState, build_live
 from fal_server.composition.loops import Loops, build_loops
@@ -33,10 +33,10 @@ from fal_server.composition.shared_secrets import SharedSecrets
 from fal_server.composition.shutdown import Shutdown
 from fal_server.composition.standby import Standby
 from fal_server.composition.state import Running, StateDir
-from fal_server.composition.storage import open_storage
+from fal_server.composition.storage import Storage, open_storage
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
-from fal_server.core.identity import LOCAL
+from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.places import first_fit
 from fal_server.core.runners import Runner
 from fal_server.engines.local import RunnerGroups, end_all
@@ -252,6 +252,7 @@ async def _build(
     files = build_files(
         state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock, accounts=addresses.accounts
     )
+    variables = _runner_variables(storage, files, trust, addresses)
     use_cases = await build_use_cases(
         state=state,
         settings=settings,
@@ -264,6 +265,7 @@ async def _build(
         addresses=addresses,
         certificates=certificates,
         clock=clock,
+        variables=variables,
         stack=stack,
     )
     ray = build_ray(settings=settings, live=live, execution=execution, ownership=ownership, clock=clock)
@@ -274,19 +276,7 @@ async def _build(
         execution=execution,
         files=files,
         use_cases=use_cases,
-        variables={
-            **files.variables,
-            **trust,
-            # The published client rejects a FAL_HOST that does not begin with `api`, unless FAL_GRPC_HOST is set too.
-            "FAL_HOST": addresses.base,
-            "FAL_GRPC_HOST": addresses.base,
-            "FAL_RUN_HOST": addresses.base,
-            "FAL_QUEUE_RUN_HOST": addresses.queue,
-            # Else a file that cannot be stored here would be offered to the cloud, with the key of this controller.
-            "FAL_REST_HOST": addresses.base,
-            # For our client, which otherwise uses plaintext on this machine.
-            **({"FAL_GRPC_TLS": "1"} if addresses.tls else {}),
-        },
+        variables=variables,
         certificates=certificates,
         clock=clock,
         accounts=addresses.accounts,
@@ -366,6 +356,30 @@ def _certificates(state: StateDir, settings: TlsSettings | None, clock: Clock) -
     from fal_server.composition.tls import Certificates
 
     return Certificates(state.tls, settings, clock.wall)
+
+
+def _runner_variables(
+    storage: Storage, files: FileServices, trust: Mapping[str, str], addresses: Addresses
+) -> Callable[[AccountId], Mapping[str, str]]:
+    """Return what returns the variables of an account's runners."""
+    common = {
+        **files.variables,
+        **trust,
+        # The published client rejects a FAL_HOST that does not begin with `api`, unless FAL_GRPC_HOST is set too.
+        "FAL_HOST": addresses.base,
+        "FAL_GRPC_HOST": addresses.base,
+        "FAL_RUN_HOST": addresses.base,
+        "FAL_QUEUE_RUN_HOST": addresses.queue,
+        # Else a file that cannot be stored here would be offered to the cloud, with the key of this controller.
+        "FAL_REST_HOST": addresses.base,
+        # For our client, which otherwise uses plaintext on this machine.
+        **({"FAL_GRPC_TLS": "1"} if addresses.tls else {}),
+    }
+
+    def variables(account: AccountId) -> Mapping[str, str]:
+        return {**common, "FAL_DATA_DIR": str(storage.data.of(account).directory)}
+
+    return variables
 
 
 def _trust(certificates: Certificates | None) -> dict[str, str]:

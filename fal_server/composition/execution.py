@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,12 +21,14 @@ from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
 from fal_server.core.builds import BuildLimits
 from fal_server.core.gpus import counts_of, offered
-from fal_server.core.identity import EVERY_ACCOUNT
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId
 from fal_server.core.machines import MachineTypes, Node, Resources
+from fal_server.core.revisions import Revision
 from fal_server.engines.local import LocalHost, RunnerGroups, find_gpus
 from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.remote.epoch import Epoch
 from fal_server.engines.shim.engine import ShimEngine
+from fal_server.ports import ExpectedStart
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,27 @@ class Execution:
     virtualenvs: VirtualenvBuilder
     images: ContainerBuilder
     builder: Builders
+
+    def expecting(self, variables: Callable[[AccountId], Mapping[str, str]]) -> Callable[[Revision], Awaitable[None]]:
+        """Return what has a worker wait for a revision's first runner.
+
+        Args:
+            variables: returns the variables of every runner of an account.
+        """
+
+        async def expect(revision: Revision) -> None:
+            await self.host.expect(
+                ExpectedStart(
+                    account=revision.account,
+                    packages=revision.environments[0],
+                    function=revision.function,
+                    machine_types=revision.scaling.machine_types,
+                    num_gpus=revision.num_gpus,
+                    variables=variables(revision.account),
+                )
+            )
+
+        return expect
 
     async def prepare_containers(self) -> None:
         """Remove what dead controllers left of builds. Log how containers run here."""

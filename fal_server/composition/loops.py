@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
 from fal_server.composition.use_cases import UseCases
 from fal_server.core.accounts import KnownAccounts
+from fal_server.core.identity import AccountId
 from fal_server.core.places import Reserve
 from fal_server.core.queue import QueuedRequest
 from fal_server.core.workflows import WorkflowRun
@@ -128,7 +129,7 @@ def build_loops(
     execution: Execution,
     files: FileServices,
     use_cases: UseCases,
-    variables: Mapping[str, str],
+    variables: Callable[[AccountId], Mapping[str, str]],
     certificates: Certificates | None,
     clock: Clock,
     accounts: KnownAccounts,
@@ -137,7 +138,7 @@ def build_loops(
     """Build the loops; none runs yet.
 
     Args:
-        variables: the location variables of every runner.
+        variables: returns the variables of every runner of an account.
         accounts: with their quotas, which say how many runners each may have.
         reserve: decides where runners start.
     """
@@ -145,7 +146,7 @@ def build_loops(
     launch_specs = LaunchSpecs(
         live.catalog,
         use_cases.secrets.reveal_for,
-        lambda account: {**variables, "FAL_DATA_DIR": str(storage.data.of(account).directory)},
+        variables,
         settings.machine_types,
         files.tokens.runners.key_of,
     )

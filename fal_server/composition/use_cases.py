@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,12 +135,14 @@ async def build_use_cases(
     addresses: Addresses,
     certificates: Certificates | None,
     clock: Clock,
+    variables: Callable[[AccountId], Mapping[str, str]],
     stack: AsyncExitStack,
 ) -> UseCases:
     """Build the use cases; the stack closes the client of outbound calls.
 
     Args:
         files: its tokens are keys of runners.
+        variables: returns the variables of every runner of an account.
     """
     store, catalog, fleet, dispatcher, changed = (
         storage.store,
@@ -166,6 +169,7 @@ async def build_use_cases(
         files=storage.content.app_files,
         nodes=execution.engine.nodes,
         machine_types=machine_types,
+        expect=execution.expecting(variables) if settings.engine == "local" else None,
     )
     destinations = Destinations(settings.webhook_allow)
     outbound = HttpOutboundClient(destinations)

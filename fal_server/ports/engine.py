@@ -73,6 +73,25 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedStart:
+    """What is known of a runner that may be asked for.
+
+    Attributes:
+        packages, function: as in LaunchSpec.
+        machine_types: those that it may have, the preferred one first.
+        num_gpus: how many GPUs it has, instead of its machine type's.
+        variables: those of all runners of the account; no secret is among them.
+    """
+
+    account: AccountId
+    packages: EnvironmentSpec
+    function: Payload | None
+    machine_types: tuple[str, ...]
+    num_gpus: int | None
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalSize:
     """The size of a terminal, in character cells.
 

@@ -42,6 +42,7 @@ class Deploys:
         files: the uploaded files of apps.
         nodes: returns the machines, to report early that none of them has the required resources.
         machine_types: the types that runners can have; None means the usual ones.
+        expect: called with a revision whose first runner will start with its first request.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Deploys:
         logs: Logs | None = None,
         nodes: Callable[[], Sequence[Node]] = tuple,
         machine_types: MachineTypes | None = None,
+        expect: Callable[[Revision], Awaitable[None]] | None = None,
     ) -> None:
+        self._expect = expect
         self._machine_types = machine_types or MachineTypes()
         self._nodes = nodes
         self._store = store
@@ -323,6 +326,8 @@ class Deploys:
         if stays := kept(code.scaling, app, revision):
             await log(self._said(LogLevel.WARNING, stays))
         await self._build_lines.store(built.env_id, revision)
+        if self._expect is not None and app.revision_id == revision.revision_id and not scaling.min_concurrency:
+            await self._expect(revision)
         return revision, app
 
     async def _repeated(

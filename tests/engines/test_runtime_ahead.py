@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import pickle
 import sys
@@ -15,9 +16,12 @@ import pytest
 from fal.deploy.preparation import prepare
 from fal.deploy.sources import METHOD
 from fal_runner.worker.prewarm import RUNTIME_NAME, RUNTIME_SUFFIX
+from fal_server.core.containers import CONTAINER
 from fal_server.core.lifecycle import Event
 from fal_server.core.revisions import Payload
 from fal_server.engines.local.runtimes import keep_runtime
+from fal_server.ports import ExpectedStart
+from tests.support.waiting import until
 
 APP = """
 import os
@@ -101,6 +105,54 @@ async def test_what_serves_apps_is_imported_ahead_and_lies_where_it_would(warm: 
     ahead["modules"] = {name: ahead["modules"][name] for name in cold["modules"]}
     assert ahead == cold
     assert "app/.fal-runtime.zip/fal/toolkit/__init__.pyc" in ahead["modules"]["fal.toolkit"]
+
+
+def expected(warm: Any, bundle: bytes, **changes: Any) -> ExpectedStart:
+    """Return what is known of the next runner of a deployed app."""
+    launch = warm.launch(None, entrypoint="unused:unused")
+    found = ExpectedStart(
+        account=launch.account,
+        packages=launch.packages,
+        function=Payload(method=METHOD, blob=warm.rig.content.add(bundle)),
+        machine_types=("XS",),
+        num_gpus=None,
+        variables=launch.variables,
+    )
+    return replace(found, **changes)
+
+
+async def test_the_first_runner_of_a_deployed_app_gets_a_worker_that_serves_apps(warm: Any, bundle: bytes) -> None:
+    await warm.rig.host.expect(expected(warm, bundle))
+    waiting = await warm.worker()
+    first = await run(warm, bundle)
+    assert (first["process"], first["ahead"]) == (waiting, True)
+
+
+async def test_a_worker_that_could_not_start_is_tried_again_after_the_next_start(warm: Any, bundle: bytes) -> None:
+    attempts, broken = warm.rig.root / "home" / "attempts", warm.environment.packages / "broken.pth"
+    broken.write_text("import os; open(os.environ['HOME'] + '/attempts', 'a').write('x'); os._exit(1)\n")
+    await warm.rig.host.expect(expected(warm, bundle))
+    await asyncio.to_thread(until, lambda: attempts.exists() and attempts.stat().st_size == 5, "the last attempt")
+    broken.unlink()
+    await run(warm, bundle)
+    waiting = await warm.worker()
+    found = await run(warm, bundle)
+    assert (found["process"], found["ahead"]) == (waiting, True)
+
+
+async def test_no_worker_waits_for_a_runner_that_could_not_take_it(warm: Any, bundle: bytes) -> None:
+    start = expected(warm, bundle)
+    for changes in (
+        {"packages": replace(start.packages, kind=CONTAINER)},
+        {"packages": replace(start.packages, configuration={"python": "not built"})},
+        {"function": Payload(method=METHOD, blob="0" * 64)},
+        {"machine_types": ("GPU-H100",), "num_gpus": 1},
+    ):
+        await warm.rig.host.expect(replace(start, **changes))
+    assert list((warm.rig.root / "imports").iterdir()) == []
+    await warm.rig.host.expect(start)
+    await warm.worker()
+    assert len(warm.rig.host.warm_pool.workers) == 1
 
 
 async def test_an_app_of_another_version_of_the_client_gets_its_own(warm: Any, bundle: bytes) -> None:

@@ -17,7 +17,7 @@ from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.machines import MachineTypes
 from fal_server.core.quotas import USUAL
-from fal_server.core.revisions import EnvironmentSpec, HealthCheck
+from fal_server.core.revisions import EnvironmentSpec, HealthCheck, Revision
 from fal_server.core.runners import Runner
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
@@ -199,6 +199,7 @@ class Platform:
         self.logs = Logs(self.log_store, shown, self.clock)
         self.fleet.subscribe(ended=self.logs.runner_ended)
         self.secrets = Secrets(shown, AesVault(KEY), self.clock)
+        self.expected: list[str] = []
         self.deploys = Deploys(
             shown,
             self.catalog,
@@ -210,6 +211,7 @@ class Platform:
             files=AppFilesOfAccounts(lambda account: self.app_files_of(account), lambda: _ACCOUNTS.values()),
             logs=self.logs,
             nodes=self.engine.nodes,
+            expect=self._expect,
         )
         self.deploy_plans = DeployPlans(
             shown, self.catalog, self.fleet, self.dispatcher, self.deploys, self.builder, self.clock
@@ -286,6 +288,9 @@ class Platform:
         found = self.fleet.get(runner_id)
         assert found is not None
         return found
+
+    async def _expect(self, revision: Revision) -> None:
+        self.expected.append(revision.revision_id)
 
     async def deploy(self, name: str = "a", **changes: Any) -> Deployed:
         """Deploy, and return the last message."""

@@ -50,6 +50,16 @@ async def test_a_deploy_says_which_revision_is_stored_and_which_one_it_replaces(
     assert listed == {new.revision_id: False, next_one.revision_id: True}
 
 
+async def test_a_first_runner_is_expected_unless_it_starts_at_once_or_is_replaced(platform: Platform) -> None:
+    first = await platform.deploy()
+    assert platform.expected == [first.revision_id]
+    again = await platform.deploy(strategy=Strategy.RECREATE)
+    assert platform.expected == [first.revision_id, again.revision_id]
+    await platform.deploy("b", scaling={"min_concurrency": 1})
+    await platform.deploy(strategy=Strategy.ROLLING, attach=False)
+    assert platform.expected == [first.revision_id, again.revision_id]
+
+
 async def test_a_later_deploy_keeps_the_settings_but_takes_the_code_s(platform: Platform) -> None:
     await platform.deploy(scaling={"keep_alive": 60, "max_multiplexing": 1}, auth_mode=AuthMode.PUBLIC)
     await platform.apps.update(SCOPE, "a", "", {"max_concurrency": 7})

@@ -28,8 +28,10 @@ from fal_server.engines.local.sandboxes import Sandboxes
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.local.spawn import (
     Orphans,
+    expected_warm_key,
     keep_imports,
     lay_out,
+    make_home,
     spawn_shim,
     spec_of,
     start_process,
@@ -39,7 +41,7 @@ from fal_server.engines.local.warm_pool import REST_SECONDS, WarmKey, WarmPool
 from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.host import Shim
 from fal_server.engines.shim.runner_door import UnixDoor
-from fal_server.ports import Blobs, Builder, Building, DeployedFiles, LaunchSpec
+from fal_server.ports import Blobs, Builder, Building, DeployedFiles, ExpectedStart, LaunchSpec
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +125,28 @@ class LocalHost:
             if isinstance(error, OSError | ValueError | Unavailable):
                 raise Unavailable(f"runner {spec.runner_id} could not be started: {error}") from error
             raise
+
+    async def expect(self, start: ExpectedStart) -> None:
+        """Have a worker wait for a runner that will probably start here."""
+        if self._imports is None:
+            return
+        machine_type, _ = self._node.machine_types.choose(start.machine_types, start.num_gpus, self._node.total)
+        if machine_type is None or self._node.machine_types.resources_of(machine_type, start.num_gpus).gpus:
+            return
+        try:
+            found = await self._preparer.find(start)
+            if found is None:
+                return
+            python, function = found
+            own = gpu_variables(self._node.gpus, ())
+            warm_key = expected_warm_key(start, python, own, self.sandboxes, self._imports)
+            await asyncio.to_thread(make_home, self.sandboxes, start.account)
+            if function is not None:
+                await asyncio.to_thread(keep_runtime, function, warm_key.imports_file)
+        except (OSError, ValueError) as error:
+            log.warning("no worker waits for the first runner: %s", error)
+            return
+        self.warm_pool.expect(warm_key)
 
     async def find(self, runner: Runner) -> Shim | None:
         directory = self._directory(runner.runner_id)

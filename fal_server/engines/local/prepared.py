@@ -12,7 +12,15 @@ from fal_server.core.faults import NotFound
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.engines.shim.host import missing_content
-from fal_server.ports import Blobs, Builder, Building, BuiltEnvironment, DeployedFiles, LaunchSpec
+from fal_server.ports import (
+    Blobs,
+    Builder,
+    Building,
+    BuiltEnvironment,
+    DeployedFiles,
+    ExpectedStart,
+    LaunchSpec,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,18 @@ class Preparer:
         except NotFound as fault:
             raise missing_content(spec) from fault
         return PreparedLaunch(spec=spec, environment=environment, function=function, setup=setup, files=files)
+
+    async def find(self, start: ExpectedStart) -> tuple[Path, Path | None] | None:
+        """Return the interpreter and the code of a runner that is expected. None if it needs another start."""
+        if start.packages.kind == CONTAINER:
+            return None
+        environment = await self._builder.present(start.packages)
+        if environment is None:
+            return None
+        try:
+            return environment.python, await asyncio.to_thread(self._code, start.function)
+        except NotFound:
+            return None
 
     async def _environment(self, packages: EnvironmentSpec, building: Building | None) -> BuiltEnvironment:
         found = await self._builder.present(packages)

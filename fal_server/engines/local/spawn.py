@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from fal_runner.shim.prewarm import MOST_ORDER_BYTES
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.addresses import gate_key_of, metrics_gate_key_of
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import AccountId
 from fal_server.engines.local.cgroup import RunnerGroup
 from fal_server.engines.local.container import container_variables, interpreter, lay_out_container
 from fal_server.engines.local.machine import restore_descriptor_limit
@@ -38,6 +39,7 @@ from fal_server.engines.local.prepared import PreparedLaunch
 from fal_server.engines.local.sandboxes import Sandboxes, code_paths, lay_out_sandbox
 from fal_server.engines.local.warm_pool import WarmKey, WarmShim
 from fal_server.engines.shim.runner_door import UnixDoor
+from fal_server.ports import ExpectedStart
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
@@ -79,11 +81,7 @@ def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_
         OSError: the disk cannot be written to.
     """
     work = app_directory(directory)
-    # Without parents, so that a state directory that was moved away is not created again.
-    home = sandboxes.home_of(launch.spec.account)
-    if home.parent != sandboxes.home.parent:
-        home.parent.mkdir(mode=0o700, exist_ok=True)
-    home.mkdir(mode=0o700, exist_ok=True)
+    make_home(sandboxes, launch.spec.account)
     directory.mkdir(mode=0o700)
     if warm_shim is not None and warm_shim.directory is not None:
         for part in warm_shim.directory.iterdir():
@@ -105,6 +103,19 @@ def lay_out(directory: Path, launch: PreparedLaunch, sandboxes: Sandboxes, warm_
         )
     elif sandboxes.isolation is Isolation.PROCESS:
         lay_out_sandbox(directory, launch)
+
+
+def make_home(sandboxes: Sandboxes, account: AccountId) -> None:
+    """Create the directory that an account's runners share as HOME.
+
+    Raises:
+        OSError: the disk cannot be written to.
+    """
+    # Without parents, so that a state directory that was moved away is not created again.
+    home = sandboxes.home_of(account)
+    if home.parent != sandboxes.home.parent:
+        home.parent.mkdir(mode=0o700, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)
 
 
 async def spawn_shim(
@@ -329,25 +340,46 @@ def warm_key_of(launch: PreparedLaunch, sandboxes: Sandboxes, imports: Path) -> 
     # A worker that waits has its sandbox, and CUDA its answer to how many GPUs there are, before they are assigned.
     if launch.spec.gpus or launch.devices:
         return None
-    spec = launch.spec
-    shared = {
-        name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
-    }
+    variables = {name: value for name, value in launch.spec.variables.items() if value not in launch.spec.redact}
+    return _warm_key(
+        launch.spec.account, launch.environment.python, variables, launch.gpu_variables, sandboxes, imports
+    )
+
+
+def expected_warm_key(
+    start: ExpectedStart, python: Path, gpu_variables: Mapping[str, str], sandboxes: Sandboxes, imports: Path
+) -> WarmKey:
+    """Return how to prewarm a worker for an expected runner. Its machine type has no GPU.
+
+    Args:
+        python: the environment's interpreter.
+        gpu_variables: those that say that it has no GPU.
+
+    Raises:
+        ValueError: a path cannot be in a sandbox.
+    """
+    return _warm_key(start.account, python, start.variables, gpu_variables, sandboxes, imports)
+
+
+def _warm_key(
+    account: AccountId,
+    python: Path,
+    variables: Mapping[str, str],
+    gpu_variables: Mapping[str, str],
+    sandboxes: Sandboxes,
+    imports: Path,
+) -> WarmKey:
+    shared = {name: value for name in _SHARED_BY_ALL if (value := variables.get(name))}
     # A prewarmed worker runs code of an account's apps, so it serves that account alone. Each list has its own
     # directory, because a sandbox shows a directory's current content, but a file as it was.
-    name = hashlib.sha256(os.fsencode(launch.environment.python) + b"\0" + spec.account.encode()).hexdigest()
+    name = hashlib.sha256(os.fsencode(python) + b"\0" + account.encode()).hexdigest()
     imports_file = imports / name / IMPORTS_NAME
     imports_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return WarmKey(
-        python=launch.environment.python,
-        env={
-            **_common(launch.environment.python, sandboxes.home_of(spec.account)),
-            **_OURS,
-            **shared,
-            **launch.gpu_variables,
-        },
+        python=python,
+        env={**_common(python, sandboxes.home_of(account)), **_OURS, **shared, **gpu_variables},
         imports_file=imports_file,
-        sandbox=sandboxes.of(launch.spec.account, launch.environment.python, imports_file),
+        sandbox=sandboxes.of(account, python, imports_file),
     )
 
 

@@ -221,6 +221,10 @@ class WarmPool:
                     return warm_shim
         return self._plain.popleft() if self._plain else None
 
+    def expect(self, warm_key: WarmKey) -> None:
+        """Have a worker wait for a runner that may be asked for."""
+        self._use(warm_key, rest_seconds=self._rest_seconds)
+
     def learn(self, warm_key: WarmKey) -> None:
         """Note that a start has finished. Its environment's list of imports may have grown."""
         self._learned.add(warm_key.key)
