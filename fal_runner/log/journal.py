@@ -22,6 +22,7 @@ _ENTRIES = bytes((shim_pb2.StreamLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _MESSAGE = bytes((log_pb2.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
 # A level, and what precedes the message after it.
 _LEVELS = {level: log_pb2.LogEntry(level=level).SerializeToString() + _MESSAGE for level in log_pb2.LogLevel.values()}
+_TIMESTAMP = bytes((log_pb2.LogEntry.TIMESTAMP_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((log_pb2.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _REMEMBERED_BYTES = 1024 * 1024
 
@@ -94,11 +95,16 @@ class Journal:
         payloads: list[bytes] = []
         number = self._spool.last
         stamp = Timestamp()
+        known, same = None, b""
         for source, request_id, texts, levels, at_ns in output:
             stamp.FromNanoseconds(at_ns or time.time_ns())
             self._in_order(stamp)
             # Each entry is assembled from bytes: what its lines share, its level, its message, its number.
-            shared = log_pb2.LogEntry(timestamp=stamp, source=source, request_id=request_id).SerializeToString()
+            if known != (source, request_id):
+                known = (source, request_id)
+                same = log_pb2.LogEntry(source=source, request_id=request_id).SerializeToString()
+            at = stamp.SerializeToString()
+            shared = b"".join((same, _TIMESTAMP, varint(len(at)), at))
             for text, level in zip(texts, levels, strict=True):
                 number += 1
                 message = text.encode("utf-8", "replace")
