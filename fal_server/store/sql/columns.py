@@ -8,15 +8,11 @@ from typing import Protocol, TypeVar
 from sqlalchemy import BigInteger, Dialect, String
 from sqlalchemy.types import TypeDecorator
 
-from fal_server.store.sql.dialect import SQLITE
+from fal_server.store.sql.dialect import SQLITE, with_nul, without_nul
 
 Given = TypeVar("Given", contravariant=True)
 Made = TypeVar("Made", covariant=True)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# PostgreSQL's text cannot contain NUL. U+FDD0 marks one, because Unicode reserves it for programs and no text should
-# contain it; a text that does has it marked, too.
-_MARK = "\ufdd0"
-_MARKED_NUL, _MARKED_MARK = _MARK + "0", _MARK + "1"
 
 
 def to_microseconds(at: datetime) -> int:
@@ -34,18 +30,6 @@ def to_microseconds(at: datetime) -> int:
 def from_microseconds(since: int) -> datetime:
     """Return the inverse of `to_microseconds`, in UTC."""
     return _EPOCH + timedelta(microseconds=since)
-
-
-def without_nul(text: str) -> str:
-    """Return a text without NUL, for PostgreSQL; `with_nul` is the inverse."""
-    if "\0" in text or _MARK in text:
-        return text.replace(_MARK, _MARKED_MARK).replace("\0", _MARKED_NUL)
-    return text
-
-
-def with_nul(text: str) -> str:
-    """Return the inverse of `without_nul`."""
-    return text.replace(_MARKED_NUL, "\0").replace(_MARKED_MARK, _MARK) if _MARK in text else text
 
 
 class _Processor(Protocol[Given, Made]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Executable, Table, event, func, literal, or_
+from sqlalchemy import ColumnElement, Executable, String, Table, event, func, literal, or_
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -30,6 +30,10 @@ _JOURNAL_BYTES = 64 * 1024 * 1024
 # Truncate the write-ahead log, unless somebody reads from it: a waiting checkpoint would delay every writer.
 CHECKPOINT = f"PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = {_BUSY_MILLISECONDS}"
 _PARAMETERS = ("host", "port", "ssl", "sslmode")
+# PostgreSQL's text cannot contain NUL. U+FDD0 marks one, because Unicode reserves it for programs and no text should
+# contain it; a text that does has it marked, too.
+_MARK = "\ufdd0"
+_MARKED_NUL, _MARKED_MARK = _MARK + "0", _MARK + "1"
 _WANTED = "a database is given as postgresql://user:password@host/name, or a file's path"
 
 
@@ -123,16 +127,35 @@ def _insert_missing(dialect: str, table: Table, unique: str | None) -> Executabl
 
 
 def contains(connection: AsyncConnection, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
-    """Return whether a column contains a text, ignoring case. No character of the text is special."""
+    """Return whether a column contains a text (not empty), ignoring case. No character of the text is special."""
     if connection.dialect.name != SQLITE:
-        lower = func.lower(column)
-        found = func.strpos(lower, literal(text.lower(), column.type)) > 0
+        lower, smaller, same = func.lower(column), _stored(text.lower()), func.lower(_stored(text))
+        if text[0] in "01":  # the digit of a mark does not begin the text
+            digit, other = _MARK + text[0], _MARK + "-"
+            lower, smaller, same = (func.replace(one, digit, other) for one in (lower, smaller, same))
+        found = func.strpos(lower, smaller) > 0
         # The server's locale may know other pairs of letters than Python, or only ASCII: a text must find itself.
-        return found if text.isascii() else or_(found, func.strpos(lower, func.lower(literal(text, column.type))) > 0)
+        return found if text.isascii() else or_(found, func.strpos(lower, same) > 0)
     # SQLite's lower() only supports ASCII, but is several times faster than a call to Python.
     if text.isascii():
         return func.instr(func.lower(column), text.lower()) > 0
     return func.instr(func.fal_casefold(column), text.casefold()) > 0
+
+
+def without_nul(text: str) -> str:
+    """Return a text without NUL, for PostgreSQL; `with_nul` is the inverse."""
+    if "\0" in text or _MARK in text:
+        return text.replace(_MARK, _MARKED_MARK).replace("\0", _MARKED_NUL)
+    return text
+
+
+def with_nul(text: str) -> str:
+    """Return the inverse of `without_nul`."""
+    return text.replace(_MARKED_NUL, "\0").replace(_MARKED_MARK, _MARK) if _MARK in text else text
+
+
+def _stored(text: str) -> ColumnElement[str]:
+    return literal(without_nul(text), String())
 
 
 def _postgresql(url: URL) -> AsyncEngine:

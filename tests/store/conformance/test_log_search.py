@@ -21,7 +21,7 @@ from fal_server.store.sql.tables import LOG_SEGMENTS
 from tests.store import strategies as some
 
 # Letters whose other case is longer, of another script or none; accents; what LIKE and words treat apart; NUL.
-LETTERS = "aEkKsS\u017fßẞiI\u0131İ\u0307\u212aéÉe\u0301\u03c3ςΣǆǅǄﬁŉΐᾼᾳꭰ\u13a0𐐀𐐨 \t\n\r\v\x1c\x85\u2028%_\\\0"
+LETTERS = "aEkKsS\u017fßẞiI\u0131İ\u0307\u212aéÉe\u0301\u03c3ςΣǆǅǄﬁŉΐᾼᾳꭰ\u13a0𐐀𐐨 \t\n\r\v\x1c\x85\u2028%_\\\0\ufdd001-"
 texts = st.text(LETTERS, max_size=8) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 needles = st.text(LETTERS, min_size=1, max_size=4)
 
@@ -68,6 +68,31 @@ def small(monkeypatch):
 
 async def sealed(store, at=1_000_000):
     return await store.logs.seal(some.later(at), 1000)
+
+
+@pytest.mark.parametrize("search", ["0", "1", "0\0", "0\ufdd0", "\00", "\ufdd00", "-", "1\ufdd01"])
+async def test_marks_of_nul_are_not_found(store, search):
+    lines = [
+        "\0",
+        "0",
+        "\ufdd0",
+        "1",
+        "0\0",
+        "a0\0b",
+        "1\0",
+        "0\ufdd0",
+        "1\ufdd01",
+        "\00",
+        "\ufdd00",
+        "\ufdd01",
+        "-0\0-",
+    ]
+    await store.logs.append([some.line(number, text) for number, text in enumerate(lines, 1)])
+    for _ in range(2):
+        assert [entry.message for entry in await same(store, app_name="hello", search=search)] == [
+            line for line in lines if search in line
+        ]
+        await sealed(store)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
