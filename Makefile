@@ -99,6 +99,13 @@ check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast
 	@$(BIN)/python -m scripts.changed | xargs --no-run-if-empty $(BIN)/basedpyright --level error
 	@$(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick tests/core tests/contract tests/deploy tests/test_house.py
 
+RUNS ?= 10
+
+.PHONY: properties
+properties: $(STAMP) ## look for examples that break a property, 10 times; RUNS= changes that, TESTS= chooses
+	@for run in $$(seq $(RUNS)); do echo "run $$run of $(RUNS)"; $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
+		-m hypothesis --hypothesis-profile=search $(if $(filter tests,$(TESTS)),$(COVERED_TESTS),$(TESTS)); done
+
 .PHONY: cov
 cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fails if it falls below the floor
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(COVERED_TESTS)

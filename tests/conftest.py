@@ -12,6 +12,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test has a time limit, because a slow machine is not a failure.
-settings.register_profile("fal", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=20)  # of `make check`; `make test` tries more
+# Each run tries the same examples, so that a failure belongs to the change under test. `make properties` tries others.
+settings.register_profile("fal", deadline=None, derandomize=True)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=20)  # of `make check`
+settings.register_profile("search", deadline=None, print_blob=True)  # of `make properties`
 settings.load_profile("fal")
