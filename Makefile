@@ -312,7 +312,7 @@ bench-versions: $(STAMP) ## measure the commit BEFORE= and this tree side by sid
 	@$(BIN)/python -m benchmarks._versions .cache/before/$(BEFORE)
 
 .PHONY: bench-peers
-bench-peers: $(STAMP) ## measure beside nginx, HAProxy, LitServe and BentoML; write docs/explanation/performance/peers.md
+bench-peers: $(STAMP) ## measure beside nginx, HAProxy, LitServe, BentoML and Ray Serve; write docs/explanation/performance/peers.md
 	@$(BIN)/python -m benchmarks.peers
 
 .PHONY: bench-growth

@@ -1,8 +1,7 @@
 """Measure this project beside its peers in one run. They are proxies before one app, and servers of one endpoint.
 
 `make bench-peers` also writes the figures into docs/explanation/performance/peers.md, with a plot. nginx and HAProxy
-take part where they are installed; LitServe and BentoML are installed below .cache, and run by an interpreter without
-this project's packages.
+take part where they are installed.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ import json
 import os
 import platform
 import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -29,7 +26,7 @@ import psutil
 from benchmarks import _http_haproxy, _http_nginx
 from benchmarks._http_haproxy import HaProxy
 from benchmarks._http_nginx import Nginx
-from benchmarks._packages import installed
+from benchmarks._peer_servers import SERVERS, serving
 from benchmarks.endpoint import APP, bare, cpu_seconds
 from benchmarks.http_hop import Server
 from fal_grpc import VERSION
@@ -41,53 +38,23 @@ _SECONDS = 1.0
 _PAGE = Path(__file__).resolve().parent.parent / "docs/explanation/performance/peers.md"
 _PLOT = "images/peers.svg"
 _BEGIN, _END = "<!-- figures: make bench-peers writes them -->", "<!-- end of the figures -->"
-_PACKAGES = {"LitServe": "litserve==0.2.19", "BentoML": "bentoml==1.4.40"}
-_LITSERVE = """
-import sys
-
-import litserve
-
-
-class Hello(litserve.LitAPI):
-    def setup(self, device):
-        pass
-
-    def decode_request(self, request):
-        return request["name"]
-
-    def predict(self, name):
-        return "Hello, " + name
-
-    def encode_response(self, output):
-        return {"message": output}
-
-
-if __name__ == "__main__":
-    server = litserve.LitServer(Hello(), accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")
-"""
-_BENTOML = """
-import bentoml
-
-
-@bentoml.service(workers=1)
-class Hello:
-    @bentoml.api
-    async def predict(self, name: str) -> dict:
-        return {"message": "Hello, " + name}
-"""
 
 Run: TypeAlias = "dict[str, float]"
 Figures: TypeAlias = "dict[str, dict[int, list[Run]]]"
 
 
 class Peer(NamedTuple):
-    """A server to call, and its processes. Their CPU time counts, with their children's."""
+    """A server to call, and its processes. Their CPU time counts, with their children's.
+
+    Attributes:
+        enter: the command that runs another one in the server's network.
+    """
 
     port: int
     path: str
     pids: tuple[int, ...]
     key: str = ""
+    enter: tuple[str, ...] = ()
 
     def load(self, connections: int) -> Run:
         """Call it for a second."""
@@ -96,7 +63,15 @@ class Peer(NamedTuple):
             f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
             f"Content-Type: application/json\r\nAuthorization: Key {self.key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        command = [sys.executable, "-m", "benchmarks._http_load", str(self.port), str(connections), str(_SECONDS)]
+        command = [
+            *self.enter,
+            sys.executable,
+            "-m",
+            "benchmarks._http_load",
+            str(self.port),
+            str(connections),
+            str(_SECONDS),
+        ]
         before = self._cpu_seconds()
         done = subprocess.run(command, input=head.encode() + body, stdout=subprocess.PIPE, check=True, timeout=60)
         found: Run = json.loads(done.stdout)
@@ -145,52 +120,10 @@ def servers(place: Path) -> Generator[dict[str, Peer]]:
                 controller.port, "/local/bench/async", (controller.process.pid,), controller.key
             ),
         }
-        for name, requirement in _PACKAGES.items():
-            label = f"{name} {requirement.partition('==')[2]}"
-            found[label] = stack.enter_context(_served(name, installed(name.lower(), requirement), place))
+        for server in SERVERS:
+            port, pid = stack.enter_context(serving(server, place))
+            found[server.label] = Peer(port, "/predict", (pid,), enter=server.enter(pid))
         yield found
-
-
-@contextmanager
-def _served(name: str, packages: Path, place: Path) -> Generator[Peer]:
-    folder = place / name
-    folder.mkdir()
-    (folder / "bench_peer.py").write_text(_LITSERVE if name == "LitServe" else _BENTOML)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    python = getattr(sys, "_base_executable", sys.executable)  # not ours, whose packages would mix with its own
-    command = [python, "bench_peer.py", str(port)]
-    if name == "BentoML":
-        command = [python, "-m", "bentoml", "serve", "bench_peer:Hello", "--host", "127.0.0.1", "--port", str(port)]
-    own = {
-        "PYTHONPATH": str(packages),
-        "HOME": str(folder),
-        "BENTOML_HOME": str(folder),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-    with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env={"PATH": os.environ["PATH"], **own}, stdout=output, stderr=output
-        )
-    try:
-        _wait_for(process, port, folder / "output")
-        yield Peer(port, "/predict", (process.pid,))
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        _, left = psutil.wait_procs([psutil.Process(process.pid), *children], timeout=20)
-        for one in left:
-            one.kill()
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
-    """Wait until a peer answers; none of them says so otherwise."""
-    until = time.monotonic() + 120
-    command = ["curl", "-sf", "-X", "POST", "-H", "Content-Type: application/json", "-d", '{"name": "Ada"}']
-    while subprocess.run([*command, f"http://127.0.0.1:{port}/predict"], stdout=subprocess.DEVNULL).returncode:
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"it does not answer: {output.read_text()[-2000:]}")
-        time.sleep(0.2)
 
 
 def _nginx_version() -> str:
@@ -235,12 +168,12 @@ def plot(groups: Mapping[str, Figures]) -> str:
         most = max(rate for of, _, rate in rows if of == title)
         for name in figures:
             rate = _median(figures[name][32], "per_second")
-            width = max(2, round(rate / most * 380))
+            width = max(2, round(rate / most * 340))
             color = "#2563eb" if name.startswith("fal-grpc") else "#94a3b8"
             bars.append(
                 f'<text x="8" y="{y + 14}">{name}</text>'
-                f'<rect x="180" y="{y + 2}" width="{width}" height="16" fill="{color}"/>'
-                f'<text x="{186 + width}" y="{y + 14}">{rate:,.0f}</text>'
+                f'<rect x="220" y="{y + 2}" width="{width}" height="16" fill="{color}"/>'
+                f'<text x="{226 + width}" y="{y + 14}">{rate:,.0f}</text>'
             )
             y += 22
         y += 10
