@@ -1,4 +1,4 @@
-"""Run other servers of one endpoint, as baselines for an app's way through the controller.
+"""Run other servers of one endpoint, as baselines for ours.
 
 They are installed below .cache, and run by an interpreter without this project's packages. Ray listens on all addresses
 of its machine, so it has a network of its own, which has the loopback interface only.
@@ -156,8 +156,10 @@ SERVERS = (
 
 
 @contextmanager
-def serving(server: PeerServer, place: Path) -> Generator[tuple[int, int]]:
-    """Run a server in a new folder; yield its port and its process.
+def serving(server: PeerServer, place: Path) -> Generator[tuple[int, int, float]]:
+    """Run a server in a new folder.
+
+    It yields the port, the process and the seconds to the first answer.
 
     Raises:
         RuntimeError: it ended, or did not answer within two minutes.
@@ -172,15 +174,17 @@ def serving(server: PeerServer, place: Path) -> Generator[tuple[int, int]]:
     command = [*(_OWN_NETWORK if server.own_network else ()), python, *server.arguments, str(port)]
     own = {name: value.format(folder=folder) for name, value in server.environment.items()}
     own |= {"PYTHONPATH": str(packages), "HOME": str(folder)}
+    began = time.monotonic()
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=folder, env={"PATH": os.environ["PATH"], **own}, stdout=output, stderr=output
         )
     try:
         _wait_for(server, process, port, folder / "output")
+        took = time.monotonic() - began
         if server.own_network:
             time.sleep(_SETTLING_SECONDS)
-        yield port, process.pid
+        yield port, process.pid, took
     finally:
         if process.poll() is None:
             processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -200,4 +204,4 @@ def _wait_for(server: PeerServer, process: subprocess.Popen[bytes], port: int, o
     ).returncode:
         if process.poll() is not None or time.monotonic() > until:
             raise RuntimeError(f"{server.label} does not answer: {output.read_text()[-2000:]}")
-        time.sleep(0.2)
+        time.sleep(0.05)

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from benchmarks import _http_haproxy, _http_nginx
 from benchmarks._http_haproxy import HaProxy
 from benchmarks._http_nginx import Nginx
 from benchmarks._peer_servers import SERVERS, serving
+from benchmarks._warm_workers import wait_for_workers
 from benchmarks.endpoint import APP, bare, cpu_seconds
 from benchmarks.http_hop import Server
 from fal_grpc import VERSION
@@ -37,10 +39,12 @@ _ROUNDS = 3
 _SECONDS = 1.0
 _PAGE = Path(__file__).resolve().parent.parent / "docs/explanation/performance/peers.md"
 _PLOT = "images/peers.svg"
+_ENDPOINT = "An endpoint"
 _BEGIN, _END = "<!-- figures: make bench-peers writes them -->", "<!-- end of the figures -->"
 
 Run: TypeAlias = "dict[str, float]"
 Figures: TypeAlias = "dict[str, dict[int, list[Run]]]"
+Starts: TypeAlias = "dict[str, float]"
 
 
 class Peer(NamedTuple):
@@ -48,6 +52,7 @@ class Peer(NamedTuple):
 
     Attributes:
         enter: the command that runs another one in the server's network.
+        start: the seconds to its first answer, from the start of its process, or here from a request without a runner.
     """
 
     port: int
@@ -55,6 +60,7 @@ class Peer(NamedTuple):
     pids: tuple[int, ...]
     key: str = ""
     enter: tuple[str, ...] = ()
+    start: float | None = None
 
     def load(self, connections: int) -> Run:
         """Call it for a second."""
@@ -108,21 +114,28 @@ def proxies() -> Generator[dict[str, Peer]]:
 def servers(place: Path) -> Generator[dict[str, Peer]]:
     """Serve one endpoint in FastAPI alone, on this platform and with peers."""
     with ExitStack() as stack:
+        began = time.monotonic()
         plain = stack.enter_context(bare(access_log=False))
-        controller = stack.enter_context(running(place / "state", "--warm-workers", "0"))
+        listens = time.monotonic() - began
+        controller = stack.enter_context(running(place / "state"))
         app = place / "bench_app.py"
         app.write_text(APP)
         controller.fal("deploy", str(app), "--app-name", "bench")
+        wait_for_workers({controller.process.pid: 1})
+        began = time.monotonic()
         assert controller.call("/local/bench/async", {"name": "Ada"}, key=controller.key).status == 200
+        answers = time.monotonic() - began
         found = {
-            f"FastAPI {version('fastapi')} alone": Peer(plain.port, "/async", tuple(plain.processes.values())),
+            f"FastAPI {version('fastapi')} alone": Peer(
+                plain.port, "/async", tuple(plain.processes.values()), start=listens
+            ),
             f"fal-grpc {VERSION}": Peer(
-                controller.port, "/local/bench/async", (controller.process.pid,), controller.key
+                controller.port, "/local/bench/async", (controller.process.pid,), controller.key, start=answers
             ),
         }
         for server in SERVERS:
-            port, pid = stack.enter_context(serving(server, place))
-            found[server.label] = Peer(port, "/predict", (pid,), enter=server.enter(pid))
+            port, pid, start = stack.enter_context(serving(server, place))
+            found[server.label] = Peer(port, "/predict", (pid,), enter=server.enter(pid), start=start)
         yield found
 
 
@@ -141,19 +154,20 @@ def measured(peers: Mapping[str, Peer]) -> Figures:
     return found
 
 
-def table(figures: Figures, first: str) -> str:
+def table(figures: Figures, first: str, starts: Starts) -> str:
     """Return the figures as a table of Markdown. Rates are shares of the first server in the same round."""
-    lines = [
-        f"| {first} | requests/s at 32 | share | CPU us a request | p50, p99 ms at 1 | p50, p99 ms at 32 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = [first, "requests/s at 32", "share", "CPU us a request", "p50, p99 ms at 1", "p50, p99 ms at 32"]
+    columns += ["start, s"] if starts else []
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     base = next(iter(figures.values()))
     for name, runs in figures.items():
         pairs = zip(runs[32], base[32], strict=True)
         share = statistics.median(run["per_second"] / alone["per_second"] for run, alone in pairs)
         times = [f"{_median(runs[at], 'p50_ms'):.2f}, {_median(runs[at], 'p99_ms'):.2f}" for at in _AT_ONCE]
         rate, cpu = _median(runs[32], "per_second"), _median(runs[32], "cpu_us")
-        lines.append(f"| {name} | {rate:,.0f} | {share:.2f} | {cpu:,.0f} | {times[0]} | {times[1]} |")
+        cells = [name, f"{rate:,.0f}", f"{share:.2f}", f"{cpu:,.0f}", *times]
+        cells += [f"{starts[name]:.2f}"] if starts else []
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -185,18 +199,19 @@ def _median(runs: list[Run], of: str) -> float:
     return statistics.median(run[of] for run in runs)
 
 
-def measure() -> dict[str, Figures]:
-    """Return the figures of both groups."""
+def measure() -> tuple[dict[str, Figures], Starts]:
+    """Return the figures of both groups, and the starts of servers."""
     with proxies() as peers:
         before_an_app = measured(peers)
     with tempfile.TemporaryDirectory() as place, servers(Path(place)) as peers:
         of_endpoint = measured(peers)
-    return {"Proxies before an app": before_an_app, "An endpoint": of_endpoint}
+        starts = {name: peer.start for name, peer in peers.items() if peer.start is not None}
+    return {"Proxies before an app": before_an_app, _ENDPOINT: of_endpoint}, starts
 
 
-def shown(groups: Mapping[str, Figures]) -> str:
+def shown(groups: Mapping[str, Figures], starts: Starts) -> str:
     """Return the tables."""
-    tables = [table(figures, title) for title, figures in groups.items()]
+    tables = [table(figures, title, starts if title == _ENDPOINT else {}) for title, figures in groups.items()]
     about = (
         f"CPython {platform.python_version()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.0f} from other "
         f"work; medians of {_ROUNDS} rounds of {_SECONDS:g} s, in turns."
@@ -206,14 +221,14 @@ def shown(groups: Mapping[str, Figures]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    print(shown(measure()))
+    print(shown(*measure()))
 
 
 def write() -> None:
     """Measure, and put the figures into the page."""
-    groups = measure()
+    groups, starts = measure()
     text = _PAGE.read_text()
-    figures = f"{_BEGIN}\n\n{shown(groups)}\n\n![Requests a second of each]({_PLOT})\n\n{_END}"
+    figures = f"{_BEGIN}\n\n{shown(groups, starts)}\n\n![Requests a second of each]({_PLOT})\n\n{_END}"
     _PAGE.write_text(re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: figures, text, flags=re.DOTALL))
     plotted = _PAGE.parent / _PLOT
     plotted.parent.mkdir(exist_ok=True)
