@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fal.http_messages import file_form
 from fal.rest import Rest
 from fal_grpc.adapter.values import JSON
-from fal_grpc.errors import CallError, ConfigError, NotFoundError, UnknownError
+from fal_grpc.errors import ArgumentError, CallError, ConfigError, NotFoundError, UnknownError
 
 DATA = "/data"
 PART_BYTES = 10 * 1024 * 1024
@@ -247,7 +247,13 @@ def _local_name(entry: RemoteFile) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return an absolute path; a relative path is below /data."""
+    """Return an absolute path; a relative path is below /data.
+
+    Raises:
+        ArgumentError: it has `..` in it, which an HTTP client would resolve to another file.
+    """
+    if ".." in path.split("/"):
+        raise ArgumentError("path", f"{path!r} has `..` in it: write the path without")
     return str(PurePosixPath(DATA) / path) if path not in ("", ".") else DATA
 
 

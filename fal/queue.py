@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from urllib.parse import quote
 
-from fal.rest_messages import objects, parse_time
+from fal.rest_messages import objects, parse_time, segment
 from fal_grpc.adapter.values import JSON, flag
 from fal_grpc.adapter.values import count as checked_count
 from fal_grpc.errors import ArgumentError, UnknownError
@@ -98,7 +97,7 @@ class QueuedRequest:
 
 def queue_path(owner: str, app_name: str, *parts: str) -> str:
     """Return the path of an app's queue or a resource in it."""
-    return "/".join(["/applications", *(quote(part, safe="") for part in (owner, app_name, "queue", *parts))])
+    return "/".join(["/applications", *(segment(part) for part in (owner, app_name, "queue", *parts))])
 
 
 def owner_name(user: JSON) -> str:

@@ -9,11 +9,10 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
-from urllib.parse import quote
 
 from fal.http_aio import AsyncHttpClient, AsyncHttpStream
 from fal.http_messages import HttpRequest
-from fal.rest_messages import address, log_entry, log_page, objects, parse_time
+from fal.rest_messages import address, log_entry, log_page, objects, parse_time, segment
 from fal_grpc.adapter.log import LogEntry, LogPage
 from fal_grpc.adapter.values import JSON
 from fal_grpc.channel import ChannelOptions, check_secure
@@ -108,7 +107,7 @@ class AsyncRest:
         Raises:
             NotFoundError: there is no such runner.
         """
-        answer = await self.ask("GET", f"/runners/{quote(runner_id, safe='')}")
+        answer = await self.ask("GET", f"/runners/{segment(runner_id)}")
         fields = answer if isinstance(answer, dict) else {}
         return parse_time(fields.get("started_at")), parse_time(fields.get("ended_at"))
 

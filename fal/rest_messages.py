@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fal_grpc.adapter.log import LogEntry, LogLevel, LogOrigin, LogPage
 from fal_grpc.adapter.values import JSON
@@ -20,6 +20,12 @@ def address(base: str, path: str, query: Mapping[str, str | datetime | None]) ->
         if value is not None
     }
     return f"{base}{path}?{urlencode(parts)}" if parts else f"{base}{path}"
+
+
+def segment(text: str) -> str:
+    """Return a text as one part of a URL's path."""
+    # An HTTP client would take `..` and the part before it away.
+    return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
 
 
 def objects(answer: JSON) -> list[dict[str, JSON]]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from fal.http import HttpClient
 from fal.http_aio import AsyncHttpClient
 from fal.http_messages import EventParser, HttpRequest, ServerSentEvent, status_error
 from fal.rest_aio import AsyncRest
+from fal.rest_messages import segment
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import KeyCredentials
 from fal_grpc.errors import NotFoundError, UnavailableError, UnknownError
@@ -53,6 +55,14 @@ def test_a_large_body_comes_whole_on_both_sides():
     with answering(lambda method, path: (200, "application/octet-stream", LARGE)) as (host, asked):
         assert both(request(host)).content == LARGE
     assert {headers["Accept-Encoding"] for _, _, headers in asked} == {"identity"}
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "%2e%2e", "ä ?#"])
+def test_a_name_is_one_part_of_a_path(name):
+    with answering(lambda method, path: (200, "application/json", b"{}")) as (host, asked):
+        both(request(host, f"/runners/{segment(name)}/end"))
+    for _, path, _ in asked:
+        assert [unquote(part) for part in path.split("/")] == ["", "runners", name, "end"]
 
 
 def test_a_stream_knows_its_length_and_comes_in_chunks():

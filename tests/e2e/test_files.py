@@ -81,6 +81,27 @@ def test_files_by_command(controller: Controller, tmp_path: Path) -> None:
     assert (refused.returncode, "upload the file instead" in refused.stderr) == (1, True)
 
 
+def test_a_path_with_parent_directories_is_refused(controller: Controller, tmp_path: Path) -> None:
+    local = tmp_path / "y"
+    local.write_text("kept")
+    controller.fal("files", "upload", str(local), "y")
+    local.write_text("another")
+    for arguments in (
+        ("upload", str(local), "up/../y"),
+        ("upload", str(local), "/data/.."),
+        ("upload-url", "http://example.com/y", "up/../y"),
+        ("download", "up/../y", str(local)),
+        ("list", "up/.."),
+        ("mv", "y", "../z"),
+        ("mv", "up/../y", "z"),
+        ("rm", "--yes", "up/../y"),
+    ):
+        refused = controller.fal("files", *arguments, check=False)
+        assert (refused.returncode, "`..` in it" in refused.stderr) == (2, True), arguments
+    controller.fal("files", "download", "y", str(local))
+    assert local.read_text() == "kept"
+
+
 def test_an_app_has_its_files_and_the_accounts_and_makes_some(controller: Controller, project: Path) -> None:
     controller.fal("files", "upload", str(project / "assets" / "words.txt"), "up/words.txt")
     controller.fal("deploy", str(project / "filing.py"), "--auth", "public")
