@@ -235,10 +235,17 @@ class LocalHost:
 
             try:
                 group = await asyncio.to_thread(prepare)
-            except BaseException:
-                if warm_shim is not None:
-                    await asyncio.shield(warm_shim.end())
-                raise
+            except BaseException as error:
+                if warm_shim is None:
+                    raise
+                await asyncio.shield(warm_shim.end())
+                if not isinstance(error, OSError):
+                    raise
+                # Its directory cannot become the runner's, such as if runners have a disk of their own.
+                log.warning("runner %s starts without a waiting worker: %s", launch.spec.runner_id, error)
+                warm_shim = None
+                await self._clean_up(directory, token)
+                group = await asyncio.to_thread(prepare)
             spec = spec_of(directory, launch, self.sandboxes, warm_key, group, self._orphans)
             identity = await spawn_shim(directory, spec, group, make_group, warm_shim)
         shim = self._shim(directory, identity, token)
