@@ -133,11 +133,16 @@ def socket_path(wanted: Path) -> Path:
     """Return a path for a socket that the kernel accepts: `wanted`, or a short one if it is too long.
 
     Raises:
-        Unavailable: the short directory is not private to this user.
+        Unavailable: the temporary folder's path is too long, too, or the short directory is not private to this user.
     """
     if len(os.fsencode(wanted)) <= _LONGEST_SOCKET:
         return wanted
     directory = _short_directory(wanted)
+    if len(os.fsencode(directory / wanted.name)) > _LONGEST_SOCKET:
+        raise Unavailable(
+            f"a socket cannot have as long a path as {wanted}, nor one in {directory.parent}: choose a shorter state "
+            "directory, or set TMPDIR to a shorter one"
+        )
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         status = directory.lstat()

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -120,11 +121,19 @@ def test_at_once_from_the_start_and_the_runners_stay(site: Site) -> None:
         assert kept.stop() == 0
 
 
+TOO_LONG = "a-name-that-makes-the-paths-of-its-sockets-too-long-for-the-kernel"
+
+
 def test_a_stopped_controller_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    state = tmp_path / "a-name-that-makes-the-paths-of-its-sockets-too-long-for-the-kernel" / "state"
-    controller = start(state, environment={"TMPDIR": str(temporary)})
-    assert any(directory.name.startswith("fal-") for directory in temporary.iterdir())
-    assert controller.stop() == 0
-    assert list(temporary.iterdir()) == []
+    with TemporaryDirectory() as temporary:  # pytest's is too long itself
+        controller = start(tmp_path / TOO_LONG / "state", environment={"TMPDIR": temporary})
+        assert any(directory.name.startswith("fal-") for directory in Path(temporary).iterdir())
+        assert controller.stop() == 0
+        assert list(Path(temporary).iterdir()) == []
+
+
+def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> None:
+    temporary = tmp_path / TOO_LONG / TOO_LONG
+    temporary.mkdir(parents=True)
+    with pytest.raises(AssertionError, match="set TMPDIR to a shorter one"):
+        start(tmp_path / TOO_LONG / "state", environment={"TMPDIR": str(temporary)})
