@@ -87,6 +87,16 @@ async def test_a_node_that_is_away_starts_nothing_and_says_so(under: Remote) -> 
     await under.until(await under.start(), Event.READY)
 
 
+async def test_content_that_a_node_has_removed_is_sent_again(under_for_long: Remote) -> None:
+    under = under_for_long
+    first = await under.start()
+    await under.until(first, Event.READY)
+    for path in (under.node.root / "kept").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    await under.until(await under.start(), Event.READY)
+
+
 async def test_a_given_up_runner_ends_when_its_node_is_back(under: Remote) -> None:
     runner = await under.start()
     await under.until(runner, Event.READY)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,8 @@ SILENT_SECONDS = 5.0
 LOST_SECONDS = 60.0
 _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
 _CHUNK_BYTES = 1024 * 1024
+# So much of the node's content is known here; more is asked for again.
+_MOST_KNOWN = 10_000
 _FAULTS: dict[grpc.StatusCode, type[Fault]] = {
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: NodeTrouble,
@@ -127,6 +129,8 @@ class RemoteHost:
         self._since = datetime.now(UTC)
         self._living: dict[str, str] = {}
         self._version = 0
+        # By hash and account, what the node had when it was asked last. It may have removed some since.
+        self._known_content: set[tuple[str, str]] = set()
         self._following: asyncio.Task[None] | None = None
         self._api_calls: ApiCalls | None = None
         self._telling = TaskSet(log)
@@ -149,16 +153,19 @@ class RemoteHost:
         if self._away:
             raise NodeTrouble(f"runner {spec.runner_id} could not be started on node {self.way.node}: {self._away}")
         variables = {name: value for name, value in spec.variables.items() if name not in self._own_variables}
-        handle, version = "", 0
+        launch = wire.launch_request(replace(spec, variables=variables, network_host=self._network_host))
+        content = _content_of(spec)
         try:
-            await self._send_content(spec)
-            launch = replace(spec, variables=variables, network_host=self._network_host)
-            async for seen in self._stub.Launch(wire.launch_request(launch)):
-                if seen.building and building is not None:
-                    await building()
-                handle, version = seen.handle or handle, seen.version or version
-                if seen.handle:  # the last one
-                    self.network_trouble = seen.network_trouble
+            known = content <= self._known_content
+            if not known:
+                await self._send_content(spec, content)
+            try:
+                handle, version = await self._launch(launch, building)
+            except grpc.aio.AioRpcError as error:
+                lacks = known and error.code() is grpc.StatusCode.FAILED_PRECONDITION
+                if not lacks or not await self._send_content(spec, content):
+                    raise
+                handle, version = await self._launch(launch, building)
         except grpc.aio.AioRpcError as error:
             raise_if_cancelled()
             kind = _FAULTS.get(error.code(), Unavailable)
@@ -244,27 +251,38 @@ class RemoteHost:
         """Shut down an app's connection once its runner is given up. Leave it if it is closed by then."""
         self._connections.setdefault(app_host, WeakSet()).add(connection)
 
-    async def _send_content(self, spec: LaunchSpec) -> None:
-        """Send what the node lacks of a launch."""
-        try:
-            paths = await asyncio.to_thread(self._paths, spec)
-        except NotFound as fault:
-            raise missing_content(spec) from fault
-        if not paths:
-            return
-        asked = pb.LackRequest(contents=[pb.Content(hash=name, account=account) for name, account in paths])
-        for content in (await self._stub.Lack(asked, timeout=_CALL_SECONDS)).contents:
-            await self._stub.Put(_parts(content, paths[content.hash, content.account]), timeout=_SWEEP_SECONDS)
+    async def _launch(self, launch: pb.LaunchRequest, building: Building | None) -> tuple[str, int]:
+        """Return the handle of what was started. Also return the version of its state."""
+        handle, version = "", 0
+        async for seen in self._stub.Launch(launch):
+            if seen.building and building is not None:
+                await building()
+            handle, version = seen.handle or handle, seen.version or version
+            if seen.handle:  # the last one
+                self.network_trouble = seen.network_trouble
+        return handle, version
 
-    def _paths(self, spec: LaunchSpec) -> dict[tuple[str, str], Path]:
-        """Return the paths of a launch's content, by hash and account."""
-        paths: dict[tuple[str, str], Path] = {}
-        for payload in (spec.function, spec.setup):
-            if payload is not None:
-                paths[payload.blob, ""] = self._blobs.path(payload.blob)
-        for file in spec.files:
-            paths[file.hash, spec.account] = self._files.path(AccountId(spec.account), file.hash)
-        return paths
+    async def _send_content(self, spec: LaunchSpec, content: Collection[tuple[str, str]]) -> bool:
+        """Send what the node lacks of a launch. Return whether it lacked any."""
+        if not content:
+            return False
+        asked = pb.LackRequest(contents=[pb.Content(hash=name, account=account) for name, account in content])
+        lacking = (await self._stub.Lack(asked, timeout=_CALL_SECONDS)).contents
+        for each in lacking:
+            try:
+                path = await asyncio.to_thread(self._path, each)
+            except NotFound as fault:
+                raise missing_content(spec) from fault
+            await self._stub.Put(_parts(each, path), timeout=_SWEEP_SECONDS)
+        if len(self._known_content) > _MOST_KNOWN:
+            self._known_content.clear()
+        self._known_content.update(content)
+        return bool(lacking)
+
+    def _path(self, content: pb.Content) -> Path:
+        if content.account:
+            return self._files.path(AccountId(content.account), content.hash)
+        return self._blobs.path(content.hash)
 
     def _shim(self, runner_id: str, token: str, handle: str, version: int) -> Shim:
         process = NodeShimProcess(
@@ -392,6 +410,12 @@ class RemoteHost:
     def _forget(self, process: NodeShimProcess) -> None:
         self._processes.discard(process)
         self._connections.pop(self.way.app_host(process.runner_id), None)
+
+
+def _content_of(spec: LaunchSpec) -> set[tuple[str, str]]:
+    """Return the hash and account of each content of a launch. Code has no account."""
+    code = {(payload.blob, "") for payload in (spec.function, spec.setup) if payload is not None}
+    return code | {(file.hash, str(spec.account)) for file in spec.files}
 
 
 async def _parts(content: pb.Content, path: Path) -> AsyncIterator[pb.PutRequest]:
