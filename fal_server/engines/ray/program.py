@@ -20,7 +20,9 @@ from typing import Any
 
 # Ray tries a new placement group within milliseconds; an answer that has its result saves a round.
 _SETTLE_SECONDS = 0.3
-_LOOK_SECONDS = 0.005
+_LOOK_SECONDS = 0.01
+# An answer to an order that makes groups has what came of those. At least so often it has what became of all.
+_WHOLE_SECONDS = 3.0
 _TRIED = {"INFEASIBLE", "NO_RESOURCES"}
 
 
@@ -35,6 +37,8 @@ class RayProgram:
         self._ray: Any = ray
         self._groups_of_ray: Any = import_module("ray.util.placement_group")
         self._told: dict[str, dict[str, Any]] | None = None
+        self._nodes: dict[str, dict[str, Any]] = {}
+        self._looked_at = 0.0
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
         """Remove and make placement groups; return nodes and changed groups.
@@ -45,32 +49,47 @@ class RayProgram:
         for name in order["remove"]:
             with suppress(ValueError):  # it is gone already
                 module.remove_placement_group(module.get_placement_group(name))
-        made: list[Any] = []
+        made: dict[str, Any] = {}
         refused: dict[str, str] = {}
         for name, wanted in order["make"].items():
             selector = [wanted["selector"]] if wanted["selector"] else None
             try:
-                made.append(
-                    module.placement_group(
-                        [wanted["bundle"]], name=name, lifetime="detached", bundle_label_selector=selector
-                    )
+                made[name] = module.placement_group(
+                    [wanted["bundle"]], name=name, lifetime="detached", bundle_label_selector=selector
                 )
             except ValueError as error:  # as for a name that there is already
                 refused[name] = " ".join(str(error).split())[:300]
-        until = time.monotonic() + _SETTLE_SECONDS
-        for each in made:
-            while not _is_tried(module.placement_group_table(each)) and time.monotonic() < until:
-                time.sleep(_LOOK_SECONDS)
-        groups, told = self._groups(order["prefix"]), self._told
+        groups, told = self._look(order, self._settled(made)), self._told
         self._told = groups
-        nodes = {node["NodeID"]: _node(node) for node in self._ray.nodes() if node["Alive"]}
         return {
             "whole": told is None,
             "groups": {name: group for name, group in groups.items() if told is None or told.get(name) != group},
             "gone": [name for name in told or () if name not in groups],
-            "nodes": nodes,
+            "nodes": self._nodes,
             "refused": refused,
         }
+
+    def _settled(self, made: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return new groups once Ray has tried them, or time is up."""
+        table = self._groups_of_ray.placement_group_table
+        until = time.monotonic() + _SETTLE_SECONDS
+        for each in made.values():
+            # A wait ends as soon as Ray has placed a group.
+            while not each.wait(_LOOK_SECONDS) and not _is_tried(table(each)) and time.monotonic() < until:
+                pass
+        return {name: table(each) for name, each in made.items()}
+
+    def _look(self, order: dict[str, Any], settled: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the groups, and note the nodes. A start waits for this, so it asks for the new groups alone."""
+        now = time.monotonic()
+        if self._told is not None and settled and now - self._looked_at < _WHOLE_SECONDS:
+            new = {name: _group(group) for name, group in settled.items() if group}
+            if all(group["node"] in {"", *self._nodes} for group in new.values()):
+                gone = {*order["remove"], *settled}
+                return {**{name: group for name, group in self._told.items() if name not in gone}, **new}
+        self._looked_at = now
+        self._nodes = {node["NodeID"]: _node(node) for node in self._ray.nodes() if node["Alive"]}
+        return self._groups(order["prefix"])
 
     def _groups(self, prefix: str) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
