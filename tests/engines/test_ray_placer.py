@@ -21,7 +21,7 @@ from fal_server.core.places import FreeRoom, Lack, Needs, Placement, Room, Taken
 from fal_server.core.quotas import Quotas
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.engines.ray.placer import RayPlacer
-from fal_server.engines.ray.reservations import Group, Reservations, Wanted
+from fal_server.engines.ray.reservations import Allowed, Group, Reservations, Wanted
 from tests.fakes.domain import at, make_runner
 from tests.fakes.ray import MIB, FakeGroup, FakeRay
 
@@ -530,10 +530,69 @@ async def test_a_ray_that_is_away_starts_nothing_and_says_since_when() -> None:
 async def test_without_a_node_on_rays_machines_the_reason_names_the_next_step() -> None:
     ray = FakeRay(nodes={"ray-head": ("10.0.0.99", BOX)})
     async with world(ray=ray) as w:
+        w.addresses.clear()
         w.pending("a")
         w.placer.open("id")
         lack = await w.lack("a", "`fal node up` on each, then `fal node join`")
         assert not lack.hopeless
+
+
+async def test_a_silent_node_is_named_before_ray_says_anything() -> None:
+    async with world(box("one", trouble="it does not answer")) as w:
+        w.pending("a")
+        w.placer.open("id")
+        lack = await w.answer("a")
+        assert lack == Lack(reason="nothing can be started on node 'one': it does not answer", again_seconds=0)
+        assert not w.ray.groups
+
+
+async def test_a_machine_that_ray_has_lost_is_waited_for_and_named() -> None:
+    async with world(box("one"), box("two", region="us-east")) as w:
+        del w.ray.nodes["ray-one"], w.ray.nodes["ray-two"]
+        w.pending("a", "b")
+        w.placer.open("id")
+        lack = await w.lack("a", "node 'one': Ray does not run there, or has another address for it", XS)
+        assert not lack.hopeless
+        w.ray.nodes["ray-small"] = ("10.0.0.3", {"memory": 1.0})
+        w.nodes[:] = [replace(w.nodes[0], trouble="it does not answer"), w.nodes[1], box("small")]
+        w.addresses["10.0.0.3"] = "small"
+        lack = await w.lack("a", "node 'one': it does not answer; ")
+        assert not lack.hopeless
+        assert (await w.lack("b", "even if empty", Needs(machine_types=("L",)))).hopeless, "neither could hold it"
+        w.ray.nodes["ray-two"] = ("10.0.0.2", BOX)
+        assert (await w.place("a")).node == "two"
+
+
+async def test_in_a_cluster_that_grows_the_autoscaler_is_told_the_region() -> None:
+    ray = FakeRay(
+        nodes={"ray-one": ("10.0.0.1", BOX), "ray-two": ("10.0.0.2", BOX)},
+        labels={"ray-one": {"ray.io/region": "us-east"}},
+    )
+    async with world(box("one"), box("two", region="eu-north"), ray=ray, grows_seconds=60) as w:
+        w.pending("a", "b", "c")
+        w.placer.open("id")
+        west = replace(XS, regions=("us-west", "us-east"), machine_types=("GPU-Y",))
+        await w.lack("a", "INFEASIBLE", west)
+        [group] = w.ray.groups.values()
+        assert group.selector["ray.io/region"] == "in(us-east,us-west)"
+        assert w.placer.described()["unlabelled"] == ["10.0.0.2"]
+        north = replace(XS, regions=("eu-north",))
+        assert (await w.place("b", north)).node == "two", "Ray's label is missing there"
+        ray.labels["ray-two"] = {"ray.io/region": "eu-north"}
+        await eventually(lambda: not w.placer.described()["unlabelled"])
+        assert (await w.place("c", replace(XS, regions=("eu-north", "us-west")))).node == "two"
+        assert {group.selector.get("ray.io/region") for name, group in ray.groups.items() if ":c:" in name} == {
+            "in(eu-north,us-west)"
+        }
+
+
+async def test_without_an_autoscaler_no_label_is_asked_for() -> None:
+    async with world(box("one", region="us-east")) as w:
+        w.pending("a")
+        w.placer.open("id")
+        await w.place("a", replace(XS, regions=("us-east",)))
+        assert [list(group.selector) for group in w.ray.groups.values()] == [["ray.io/node-id"]]
+        assert w.placer.described()["unlabelled"] == []
 
 
 async def test_a_label_names_the_node_of_a_machine_with_another_address() -> None:
@@ -585,8 +644,9 @@ def test_each_living_runner_keeps_at_most_one_group_and_no_other_has_any(steps: 
             }
             reservations.note(groups)
             owned = set(map(reservations.runner_of, groups))
-            bad = frozenset(unusable & ray.nodes.keys())
-            orders = reservations.plan(asks, live, groups, lambda _, bad=bad: bad, now * 10.0, {*asks, *live, *owned})
+            allowed = Allowed(unusable=frozenset(unusable & ray.nodes.keys()))
+            look = {*asks, *live, *owned}
+            orders = reservations.plan(asks, live, groups, lambda _, may=allowed: may, now * 10.0, look)
             for each in orders.remove:
                 del ray.groups[each]
             for each, (bundle, selector) in orders.make.items():

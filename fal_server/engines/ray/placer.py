@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from fal_server.core.faults import InvalidArgument, Unavailable
-from fal_server.core.machines import MachineTypes, Node
+from fal_server.core.machines import MachineTypes, Node, Resources
 from fal_server.core.places import FreeRoom, Lack, Needs, Placement, elsewhere, may_be_in
 from fal_server.core.runners import Runner
-from fal_server.engines.ray.reservations import Bundle, Group, Reservations, Wanted
+from fal_server.engines.ray.reservations import Allowed, Bundle, Group, Reservations, Wanted
 
 log = logging.getLogger(__name__)
 NODE_LABEL = "fal-node"
@@ -52,14 +52,19 @@ class RayNode:
 
     Attributes:
         node: the name of the node that joined on the same machine; empty if none did.
-        label: the region that Ray has for it; empty if it has none.
+        regions: those that Ray's labels have for it, by the label.
     """
 
     id: str
     address: str
     node: str
     resources: Mapping[str, float]
-    label: str = ""
+    regions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def label(self) -> str:
+        """The region that Ray has for it; empty if it has none."""
+        return next((self.regions[name] for name in _REGION_LABELS if name in self.regions), "")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,6 +186,7 @@ class RayPlacer:
                 {"address": node.address, "node": node.node, "trouble": troubles.get(node.node, "")}
                 for node in self._seen.nodes.values()
             ],
+            "unlabelled": self._unlabelled() if self._grows_for else [],
             **self._ray.about,
         }
 
@@ -197,7 +203,9 @@ class RayPlacer:
         if name is not None:
             group = self._seen.groups[runner.runner_id][name]
             if self._reservations.is_for(name, group, ask):
-                return self._place(group, types[self._reservations.choice_of(name)], needs, free)
+                found = self._place(group, types[self._reservations.choice_of(name)], needs, free)
+                if found is not None:
+                    return found
         return self._lack(runner.runner_id, types, ask, free)
 
     def _place(self, group: Group, machine_type: str, needs: Needs, free: FreeRoom) -> Placement | Lack | None:
@@ -221,33 +229,79 @@ class RayPlacer:
 
     def _lack(self, runner_id: str, types: Sequence[str], ask: Wanted, free: FreeRoom) -> Lack | None:
         machines = [node for node in self._seen.nodes.values() if node.node in free.nodes]
-        if not machines:
+        without_ray = self._without_ray(ask, free)
+        if not machines and (self._grows_for or not without_ray):
             return Lack(
-                reason=f"no machine of Ray at {self._address} has joined: `fal node up` on each, then `fal node join`",
+                reason=f"no machine of Ray at {self._address} has joined: `fal node up` on each, then `fal node join`"
+                f"{_after(without_ray)}",
                 again_seconds=0,
             )
         regions = self._regions()
         known = {regions[node.id] for node in machines}
         machines = [node for node in machines if may_be_in(regions[node.id], ask.regions, known)]
+        could = [node.node for node in machines if any(_fits(each, node.resources) for each in ask.choices)]
+        troubles = {name: free.nodes[name].trouble for name in could if free.nodes[name].trouble}
+        # Ray has no word for that: it knows nothing of our nodes, and forgets a machine that it lost.
+        if len(troubles) == len(could) and (could or not self._grows_for) and (away := {**without_ray, **troubles}):
+            return Lack(reason=_after(away).removeprefix("; "), again_seconds=0)
         if not machines:
             return Lack(reason=elsewhere(ask.regions, known), again_seconds=0)
         waits = self._reservations.waits(runner_id, ask)
         if not waits:
             return None
         wants = "; ".join(f"{name}: {_shown(each)}" for name, each in zip(types, ask.choices, strict=True))
-        if not any(_fits(each, node.resources) for each in ask.choices for node in machines):
+        if not could:
             if self._grows_for and (until := self._grows(runner_id)) > self._now():
                 return Lack(
                     reason=f"Ray has no machine for it yet, and until {until:%H:%M:%S} UTC it waits for one "
-                    f"(INFEASIBLE; {wants}{self._unjoined(ask)})",
+                    f"(INFEASIBLE; {wants}{self._unjoined(ask)}{_after(without_ray)})",
                     again_seconds=0,
                 )
             return Lack(reason=f"no machine of Ray could hold it, even if empty (INFEASIBLE; {wants})", hopeless=True)
-        troubles = [
-            f"node {node.node!r}: {free.nodes[node.node].trouble}" for node in machines if free.nodes[node.node].trouble
-        ]
-        why = "; ".join(dict.fromkeys([*sorted(set(waits)), wants, *troubles]))
-        return Lack(reason=f"Ray has no room for it now ({why})", again_seconds=0)
+        why = "; ".join([*sorted(set(waits)), wants])
+        return Lack(reason=f"Ray has no room for it now ({why}{_after(troubles)})", again_seconds=0)
+
+    def _without_ray(self, ask: Wanted, free: FreeRoom) -> dict[str, str]:
+        """Return the nodes without Ray that could hold a runner. Say why, for each."""
+        with_ray = {node.node for node in self._seen.nodes.values()}
+        nodes = [free.nodes[name] for name in sorted({*self._addresses().values()} & free.nodes.keys())]
+        known = {node.region for node in nodes}
+        return {
+            node.name: node.trouble or "Ray does not run there, or has another address for it"
+            for node in nodes
+            if node.name not in with_ray
+            and may_be_in(node.region, ask.regions, known)
+            and (not node.described or any(_fits(each, _bundle_of(node.total)) for each in ask.choices))
+        }
+
+    def _label(self, wanted: Sequence[str]) -> Mapping[str, str]:
+        """Return the label that tells an autoscaler where a runner may be.
+
+        Nothing if some machine that would do now lacks it.
+        """
+        if not wanted or not self._grows_for:
+            return {}
+        regions = self._regions()
+        joined = [node for node in self._seen.nodes.values() if node.node]
+        if joined and not any(regions[node.id] for node in joined):
+            return {}  # what apps allow says nothing
+        name = self._label_name()
+        if any(node.regions.get(name) != regions[node.id] for node in joined if regions[node.id] in wanted):
+            return {}
+        return {name: f"in({','.join(sorted(wanted))})"}
+
+    def _label_name(self) -> str:
+        """Return the label that has the machines' regions."""
+        joined = [node for node in self._seen.nodes.values() if node.node]
+        return next(
+            (name for name in _REGION_LABELS if any(name in node.regions for node in joined)), _REGION_LABELS[0]
+        )
+
+    def _unlabelled(self) -> list[str]:
+        """Return the addresses of machines whose region Ray's autoscaler does not know."""
+        name, regions = self._label_name(), self._regions()
+        joined = [node for node in self._seen.nodes.values() if node.node]
+        return [node.address for node in joined if (node.regions.get(name) or None) != regions[node.id]]
 
     def _grows(self, runner_id: str) -> datetime:
         """Return until when a runner waits for the cluster to grow."""
@@ -319,9 +373,14 @@ class RayPlacer:
             for each in self._seen.nodes.values()
         ]
         known = self._known_regions(regions)
-        unusable = {
-            wanted: frozenset(
-                node_id for node_id, _, region, usable in where if not usable or not may_be_in(region, wanted, known)
+        allowed = {
+            wanted: Allowed(
+                unusable=frozenset(
+                    node_id
+                    for node_id, _, region, usable in where
+                    if not usable or not may_be_in(region, wanted, known)
+                ),
+                labels=self._label(wanted),
             )
             for wanted in {(), *(ask.regions for ask in self._asks.values())}
         }
@@ -335,7 +394,7 @@ class RayPlacer:
             {each: ask for each in look if (ask := self._wanted(each, living)) is not None},
             {each for each in look if each in living and each not in idle},
             {name: group for each in look for name, group in self._seen.groups.get(each, {}).items()},
-            lambda ask: unusable[ask.regions],
+            lambda ask: allowed[ask.regions],
             now,
             look,
         )
@@ -395,7 +454,7 @@ class RayPlacer:
                 address=node["address"],
                 node=_joined(node, names),
                 resources=node["resources"],
-                label=next((str(node["labels"][name]) for name in _REGION_LABELS if name in node["labels"]), ""),
+                regions={name: str(node["labels"][name]) for name in _REGION_LABELS if name in node["labels"]},
             )
             for node_id, node in nodes.items()
         }
@@ -418,8 +477,12 @@ class RayPlacer:
         Raises:
             InvalidArgument: there is no such machine type.
         """
-        resources = self._machine_types.resources_of(machine_type, num_gpus)
-        return {"memory": float(resources.memory_mib * _MIB), **{k: float(n) for k, n in resources.gpus.items() if n}}
+        return _bundle_of(self._machine_types.resources_of(machine_type, num_gpus))
+
+
+def _after(troubles: Mapping[str, str]) -> str:
+    """Name nodes and what is wrong with them, after other words."""
+    return "".join(f"; nothing can be started on node {name!r}: {why}" for name, why in troubles.items())
 
 
 def _joined(node: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -428,6 +491,10 @@ def _joined(node: Mapping[str, Any], names: Mapping[str, str]) -> str:
     if label in names.values():
         return str(label)
     return names.get(node["address"]) or names.get(node["host_name"], "")
+
+
+def _bundle_of(resources: Resources) -> Bundle:
+    return {"memory": float(resources.memory_mib * _MIB), **{k: float(n) for k, n in resources.gpus.items() if n}}
 
 
 def _fits(bundle: Bundle, resources: Mapping[str, float]) -> bool:

@@ -53,6 +53,19 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """Where a runner that has no place may get one.
+
+    Attributes:
+        unusable: the ids of Ray's nodes on which it cannot be started.
+        labels: those that its node must have, beside its id.
+    """
+
+    unusable: Collection[str]
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """What Ray is to change.
 
@@ -96,7 +109,7 @@ class Reservations:
         asks: Mapping[str, Wanted],
         live: Collection[str],
         groups: Mapping[str, Group],
-        unusable: Callable[[Wanted], Collection[str]],
+        allowed: Callable[[Wanted], Allowed],
         now: float,
         look: Collection[str],
     ) -> Orders:
@@ -106,7 +119,7 @@ class Reservations:
             asks: what these runners want, by their ids.
             live: the ids of those that have not ended.
             groups: by name, those of theirs that Ray has.
-            unusable: returns the ids of Ray's nodes on which a runner cannot be started.
+            allowed: returns where a runner may be started.
             now: a monotonic time in seconds.
             look: the ids of these runners.
         """
@@ -118,14 +131,14 @@ class Reservations:
             if (
                 runner_id not in live
                 or runner_id in kept
-                or (ask and not self._stands(name, group, ask, unusable(ask)))
+                or (ask and not self._stands(name, group, ask, allowed(ask).unusable))
             ):
                 remove.append(name)
             else:
                 kept[runner_id] = name
         make: dict[str, tuple[Bundle, Mapping[str, str]]] = {}
         for runner_id, ask in asks.items():
-            selector = _not_on(unusable(ask)) if ask.nodes is None else _on(ask.nodes)
+            selector = _selector(allowed(ask)) if ask.nodes is None else _on(ask.nodes)
             if ask.nodes == () or not ask.choices:
                 continue  # Ray has no such node
             made, standing = self._made.get(runner_id), kept.get(runner_id)
@@ -204,8 +217,9 @@ def _equal(one: Bundle, other: Bundle) -> bool:
     return one.keys() == other.keys() and all(isclose(one[name], other[name], rel_tol=1e-6) for name in one)
 
 
-def _not_on(nodes: Collection[str]) -> Mapping[str, str]:
-    return {_NODE_LABEL: f"!in({','.join(sorted(nodes))})"} if nodes else {}
+def _selector(allowed: Allowed) -> Mapping[str, str]:
+    names = ",".join(sorted(allowed.unusable))
+    return {**allowed.labels, **({_NODE_LABEL: f"!in({names})"} if names else {})}
 
 
 def _on(nodes: Sequence[str]) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from fal_cli.commands.doctor.check import Check, Status
 from fal_cli.controller_process import ControllerProcess, find_controller, option_of
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
-from fal_cli.presentation.ray import ray_machines, shown_ray
+from fal_cli.presentation.ray import ray_machines, ray_unlabelled, shown_ray
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
@@ -101,13 +101,15 @@ def _check_content(content: Mapping[str, object]) -> Check:
 
 
 def _check_ray(ray: Mapping[str, object]) -> Check:
-    """Say whether Ray answers, and whether it is closed to others. Also say whether it has a machine for runners."""
+    """Say whether Ray answers, and whether it is closed to others. Also say what its machines lack."""
     if ray.get("trouble"):
         fix = "Runners go on, and none starts. `ray status` on this machine says what is wrong."
     elif not ray.get("authenticated"):
         fix = "Start every part of Ray, and this controller, with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN."
     elif not any(machine.get("node") for machine in ray_machines(ray)):
         fix = "No runner starts: start `fal node up` on machines of the cluster, and have them join."
+    elif ray_unlabelled(ray):
+        fix = "Name it to Ray on each: `ray start --labels ray.io/region=us-east`, the same as `fal node up --region`."
     else:
         fix = ""
     return Check(
