@@ -17,8 +17,24 @@ for _number in (early.SIGINT, early.SIGTERM, getattr(early, "SIGHUP", early.SIGT
         early.signal(_number, _end_early)
 
 
+def _replace_closed_streams() -> None:
+    """Open /dev/null as each standard stream that is closed, as with `>&-`.
+
+    Otherwise the first file or socket would be that stream.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
 def main() -> int:
     """Run `fal` with the arguments of the process."""
+    _replace_closed_streams()
     from fal_cli.interrupts import interrupts
 
     interrupts.arm(instead_of=_end_early)
