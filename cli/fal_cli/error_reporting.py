@@ -29,7 +29,7 @@ def report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, ModuleNotFoundError) and error.name in _APP_MODULES:
         print_error(f"this needs the app extra ({error.name} is missing): pip install 'fal-grpc[app]'")
     elif _is_expected(error):
-        print_error(_message(error))
+        print_error(message_of(error))
         if _is_a("ArgumentError", error):
             return ExitCode.USAGE
     else:
@@ -46,7 +46,8 @@ def _advice() -> str:
     return "Run the command again with --debug to see where."
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """Return an error's text for users, with its file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__

@@ -165,6 +165,31 @@ def test_nobody_is_locked_out(state_dir, capsys):
     assert main(["status"]) == 0
 
 
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_profile_that_cannot_be_written_stops_nothing(state_dir, tmp_path, monkeypatch, detached):
+    (tmp_path / "file").write_text("no directory, so no profile can be below it")
+    monkeypatch.setenv("FAL_CONFIG_PATH", str(tmp_path / "file" / "config.toml"))
+    if detached:
+        up = fal("up", "--detach", "--port", "0")
+        assert up.returncode == 0
+        stdout, stderr = up.stdout, up.stderr
+    else:
+        process = subprocess.Popen(
+            [*FAL, "up", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        head = list(iter(process.stdout.readline, "Try next:\n"))
+        process.send_signal(signal.SIGINT)
+        rest, stderr = process.communicate(timeout=60)
+        stdout = "".join(head) + rest
+    assert "its profile could not be written" in stderr
+    assert "The controller is up" in stdout
+    assert 'profile    none; `eval "$(fal env' in stdout
+    assert "Traceback" not in stderr
+    if detached:
+        assert find_controller(state_dir) is not None
+
+
 def test_each_state_directory_has_a_profile_of_its_own(state_dir, tmp_path):
     assert fal("up", "-d", "--port", "0").returncode == 0
     first = load().setting("local", "host")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
+from fal_cli.error_reporting import message_of
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.local_profile import write_profile
@@ -221,12 +222,10 @@ def _spawn(state_dir: Path, arguments: list[str], log: Path) -> tuple[subprocess
 
 
 def _greet(controller: ControllerProcess, ending: str) -> None:
-    profile = write_profile(controller)
-    prefix = "" if profile.current else f"FAL_PROFILE={profile.name} "
-    use = " (current)" if profile.current else f", not current; `fal profile set {profile.name}` selects it"
+    prefix, profile = _profile_of(controller)
     trust = "" if controller.ca_file is None else _TRUST.format(ca=controller.ca_file, bundle=controller.bundle)
     if controller.standby:
-        _greet_standby(controller, ending, f"{profile.name}{use}")
+        _greet_standby(controller, ending, profile)
         return
     nodes, no_key = _ask(controller)
     machines = "".join(machine_lines(node, named=len(nodes) > 1) for node in nodes)
@@ -236,7 +235,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         f"  address    {address} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
         f"  dashboard  {controller.url}/ui/, for a browser{'' if no_key else '; admin.key has the key'}\n"
         f"  state      {controller.state_dir}\n"
-        f"  profile    {profile.name}{use}\n"
+        f"  profile    {profile}\n"
         f"{machines}"
         f"  isolation  {controller.isolation or 'view'}\n"
         f"{trust}"
@@ -257,6 +256,18 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
             f"There is no key for you: {no_key}\n"
             f"`fal up --new-key{controller.option}` makes one; the controller runs on."
         )
+
+
+def _profile_of(controller: ControllerProcess) -> tuple[str, str]:
+    """Write the profile. Return what goes before a command that uses it, and the profile's line."""
+    try:
+        profile = write_profile(controller)
+    except (OSError, ValueError) as error:  # such as a directory that is read-only, or a damaged file
+        print_note(f"Warning: the controller runs, but its profile could not be written: {message_of(error)}")
+        return "", f'none; `eval "$(fal env{controller.option})"` points this shell at the controller'
+    if profile.current:
+        return "", f"{profile.name} (current)"
+    return f"FAL_PROFILE={profile.name} ", f"{profile.name}, not current; `fal profile set {profile.name}` selects it"
 
 
 def machine_lines(node: NodeInfo, *, named: bool) -> str:
