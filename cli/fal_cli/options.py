@@ -66,6 +66,7 @@ def add_env_option(parser: FalParser) -> None:
     """Add --env, whose default is FAL_ENV."""
     action = parser.add_argument(
         "--env",
+        type=name_type,
         default=os.environ.get("FAL_ENV") or None,
         help="Target environment (defaults to main). Can also be set via FAL_ENV environment variable.",
     )

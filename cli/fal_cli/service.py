@@ -116,18 +116,21 @@ class Service:
             print_note(f"Removed {self.path} again.")
             raise
 
+    def require_installed(self) -> None:
+        """Raise a CommandError if the unit is not installed."""
+        if not self.path.exists():
+            raise CommandError(f"no unit is installed for {self.state_dir}: there is no {self.path}")
+
     def uninstall(self) -> None:
         """Stop the unit, and remove it.
 
         Raises:
-            CommandError: there is none, or systemd refuses.
+            CommandError: systemd refuses.
         """
-        if not self.path.exists():
-            raise CommandError(f"no unit is installed for {self.state_dir}: there is no {self.path}")
         _run(self._systemctl("disable", "--now", self.name))
         self.path.unlink()
         _run(self._systemctl("daemon-reload"))
-        print_note(f"Stopped {self.name} and removed {self.path}. The data in {self.state_dir} stays.")
+        print_note(f"Disabled {self.name} and removed {self.path}. The data in {self.state_dir} stays.")
 
     def _systemctl(self, *words: str) -> list[str]:
         return ["systemctl", *([] if self.system else ["--user"]), *words]

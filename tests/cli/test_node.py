@@ -161,7 +161,18 @@ def test_a_node_is_drained_and_the_list_fits(asked, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["node drain", "node remove", "deploy --app-name", "queue flush hello --caller-user-id"]
+    "command",
+    [
+        "node drain",
+        "node remove",
+        "deploy --app-name",
+        "deploy --env",
+        "apps explain hello --env",
+        "api hello --env",
+        "keys create --scope API --env",
+        "keys create --scope API --for-app",
+        "queue flush hello --caller-user-id",
+    ],
 )
 def test_an_empty_name_is_none(command, capsys):
     assert main([*command.split(), ""]) == 2

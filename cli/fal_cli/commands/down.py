@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fal_cli.controller_process import add_state_dir_option, find_controller, stop
+from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller, stop
 from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_note
@@ -38,15 +38,22 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _down(args: argparse.Namespace) -> None:
+    service = None
     if args.uninstall:
         from fal_cli.service import Service
 
-        Service.of(args.state_dir).uninstall()
-        return
+        service = Service.of(args.state_dir)
+        service.require_installed()
     controller = find_controller(args.state_dir)
-    if controller is None:
+    if controller is not None:
+        _stop(args, controller)
+    elif service is None:
         print_note(f"No controller runs on {args.state_dir}.")
-        return
+    if service is not None:
+        service.uninstall()
+
+
+def _stop(args: argparse.Namespace, controller: ControllerProcess) -> None:
     if controller.standby:
         print_note(f"Stopping the controller (pid {controller.pid}), which waits for {controller.standby} ...")
     runners = "; its runners go on" if args.keep_runners else " and its runners"

@@ -11,7 +11,7 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import ENVIRONMENTS, require, resolve
 from fal_cli.ids import KEYS as KEY_IDS
-from fal_cli.options import add_client_options, add_output_options, duration_type, open_client
+from fal_cli.options import add_client_options, add_output_options, duration_type, name_type, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, time_field, write_items
 from fal_cli.presentation.output import print_note, write_document
@@ -85,11 +85,14 @@ def add_arguments(parser: FalParser) -> None:
     create.beyond(
         create.add_argument(
             "--for-app",
+            type=name_type,
             metavar="APP",
             help="Only for this app: the key gets the permissions that can be limited to one app (with --env).",
         )
     )
-    environment = create.add_argument("--env", help="Only for this environment, or for the app of --for-app in it.")
+    environment = create.add_argument(
+        "--env", type=name_type, help="Only for this environment, or for the app of --for-app in it."
+    )
     complete_ids(environment, ENVIRONMENTS)
     create.beyond(environment)
     add_output_options(create)

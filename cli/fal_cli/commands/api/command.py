@@ -19,7 +19,7 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS, ENVIRONMENTS
 from fal_cli.interrupts import Started, interrupts
-from fal_cli.options import add_client_options, open_client, seconds_type
+from fal_cli.options import add_client_options, name_type, open_client, seconds_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_note, write_line
 
@@ -90,7 +90,9 @@ def add_arguments(parser: FalParser) -> None:
     parser.set_defaults(handler=_api)
     add_client_options(parser)
     # FAL_ENV is not its default, because the app may belong to another owner.
-    complete_ids(parser.add_argument("--env", help="Environment of the app (defaults to main)."), ENVIRONMENTS)
+    complete_ids(
+        parser.add_argument("--env", type=name_type, help="Environment of the app (defaults to main)."), ENVIRONMENTS
+    )
     complete_ids(parser.add_argument("model_id", help="OWNER/APP, or OWNER/APP/PATH; APP alone is your own."), APPS)
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="The call's arguments.")
     how = parser.add_mutually_exclusive_group()
