@@ -185,7 +185,9 @@ def test_it_answers_as_it_was_deployed_by_either_client(controller: Controller, 
 def test_sessions_answer(controller: Controller, client: str) -> None:
     address = f"ws://{controller.host}/local/{name_of('live', client)}"
     with connect(f"{address}/realtime", open_timeout=60) as realtime:
-        realtime.send(msgpack.packb({"number": 7}))
+        question = msgpack.packb({"number": 7})
+        assert question is not None
+        realtime.send(question)
         answer = realtime.recv()
         assert isinstance(answer, bytes)
         assert msgpack.unpackb(answer) == {"doubled": 14}
