@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fal_cli.main import build_parser, main
+from fal_cli.presentation.trusted import by_the_door, shown_trusted
 
 HERE = {
     "pid": os.getpid(),
@@ -199,3 +200,13 @@ def test_names_are_completed():
         command = choices[word]
     (action,) = (action for action in command._actions if action.dest == "name")
     assert vars(action)["completer"](prefix="box3") == ["box3-1"]
+
+
+def test_nodes_that_requests_do_not_reach_straight_are_named():
+    trusted = {"networks": ["10.0.0.0/24"], "nodes": {"box2": "", "box3": "requests take its door: refused"}}
+    assert shown_trusted(trusted) == [
+        "Trusted:     10.0.0.0/24: requests to box2 go there without TLS",
+        "             box3: requests take its door: refused",
+    ]
+    assert by_the_door(trusted) == {"box3": "requests take its door: refused"}
+    assert shown_trusted({"networks": [], "nodes": {}}) == []

@@ -190,6 +190,12 @@ def test_a_profile_that_cannot_be_written_stops_nothing(state_dir, tmp_path, mon
         assert find_controller(state_dir) is not None
 
 
+def test_the_greeting_and_the_doctor_name_trusted_networks(state_dir):
+    up = fal("up", "--detach", "--port", "0", "--trusted-network", "10.1.0.0/24", "--trusted-network", "fd00::/8")
+    assert "  trusted    10.1.0.0/24, fd00::/8: requests to nodes there go without TLS\n" in up.stdout
+    assert "trusted network: 10.1.0.0/24, fd00::/8: no node is reached there" in fal("doctor").stdout
+
+
 def test_each_state_directory_has_a_profile_of_its_own(state_dir, tmp_path):
     assert fal("up", "-d", "--port", "0").returncode == 0
     first = load().setting("local", "host")

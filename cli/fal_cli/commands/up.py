@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,6 +23,7 @@ from fal_cli.other_package import other_package
 from fal_cli.parser import FalParser
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
 from fal_cli.presentation.output import print_error, print_line, print_note
+from fal_cli.presentation.trusted import trusted_networks
 
 if TYPE_CHECKING:
     from fal.api import NodeInfo
@@ -228,6 +229,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         _greet_standby(controller, ending, profile)
         return
     nodes, no_key = _ask(controller)
+    status = _status(controller)
     machines = "".join(machine_lines(node, named=len(nodes) > 1) for node in nodes)
     address = controller.url if controller.tls else controller.host
     print_line(
@@ -238,6 +240,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         f"  profile    {profile}\n"
         f"{machines}"
         f"  isolation  {controller.isolation or 'view'}\n"
+        f"{_trusted(status)}"
         f"{trust}"
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"
@@ -247,8 +250,8 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     sys.stdout.flush()
     if controller.few_files:
         print_note(f"Note: {controller.few_files}.")
-    if trouble := _content_trouble(controller):
-        print_note(f"Warning: {trouble}")
+    if isinstance(content := status.get("content"), dict) and content.get("trouble"):
+        print_note(f"Warning: {content['trouble']}")
     if (other := other_package()) is not None:
         print_note(f"The package fal {other} is in the same environment, and each breaks the other: see `fal doctor`.")
     if no_key:
@@ -289,13 +292,19 @@ def _greet_standby(controller: ControllerProcess, ending: str, profile: str) -> 
     sys.stdout.flush()
 
 
-def _content_trouble(controller: ControllerProcess) -> str:
-    """Return why code and files cannot be used now. It is empty if they can."""
+def _status(controller: ControllerProcess) -> Mapping[str, object]:
+    """Return what the controller says of itself, if it answers."""
     try:
-        content = controller.ask("GET", "/status").get("content")
+        return controller.ask("GET", "/status")
     except CommandError:
-        return ""
-    return str(content.get("trouble") or "") if isinstance(content, dict) else ""
+        return {}
+
+
+def _trusted(status: Mapping[str, object]) -> str:
+    """Return the line about trusted networks."""
+    trusted = status.get("trusted")
+    networks = trusted_networks(trusted) if isinstance(trusted, dict) else []
+    return f"  trusted    {', '.join(networks)}: requests to nodes there go without TLS\n" if networks else ""
 
 
 def _ask(controller: ControllerProcess) -> tuple[Sequence[NodeInfo], str]:

@@ -15,6 +15,7 @@ from fal_cli.controller_process import ControllerProcess, find_controller, optio
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.nodes import shown_bounds, shown_gpus
 from fal_cli.presentation.ray import ray_machines, ray_unlabelled, shown_ray
+from fal_cli.presentation.trusted import by_the_door, reached_there, trusted_networks
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
 
 
 def _check_status(controller: ControllerProcess) -> Iterator[Check]:
-    """Check the lease of the database, Ray and the content."""
+    """Check the lease of the database, Ray, the content and trusted networks."""
     try:
         status = controller.ask("GET", "/status")
     except CommandError as error:
@@ -90,6 +91,8 @@ def _check_status(controller: ControllerProcess) -> Iterator[Check]:
         yield _check_ray(ray)
     if isinstance(content := status.get("content"), dict):
         yield _check_content(content)
+    if isinstance(trusted := status.get("trusted"), dict) and trusted_networks(trusted):
+        yield _check_trusted(trusted)
 
 
 def _check_content(content: Mapping[str, object]) -> Check:
@@ -98,6 +101,18 @@ def _check_content(content: Mapping[str, object]) -> Check:
         fix = "Runners go on, and those whose code is on this machine start. Nothing can be deployed or uploaded."
         return Check(name="content", status=Status.PROBLEM, detail=str(trouble), fix=fix)
     return Check(name="content", status=Status.OK, detail=f"code and files are in {content.get('where')}")
+
+
+def _check_trusted(trusted: Mapping[str, object]) -> Check:
+    """Say which nodes requests reach straight, and why not others."""
+    detail = f"{', '.join(trusted_networks(trusted))}: {reached_there(trusted)}"
+    slower = by_the_door(trusted)
+    return Check(
+        name="trusted network",
+        status=Status.NOTE if slower else Status.OK,
+        detail=detail,
+        fix="; ".join(f"{name}: {trouble}" for name, trouble in slower.items()),
+    )
 
 
 def _check_ray(ray: Mapping[str, object]) -> Check:
